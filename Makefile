@@ -1,0 +1,80 @@
+# Every target sets up what it needs; `make` alone says what there is.
+# Where packages come from is the environment's business (pip reads its own settings).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+FAST := not slow and not containers and not browser and not chaos and not postgres
+# A file stays on one worker, so that a module's broker or server is started once.
+PARALLEL := -n $(WORKERS) --dist loadfile
+# Runs a command of the environment, and finds its tools before the system's.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help demo test test-all check bench format lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.stamp-demo ## Run a whole fleet on this machine (DEMO_ARGS=...)
+	$(BIN)/backhaul demo $(DEMO_ARGS)
+
+test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
+	.ci/ensure mosquitto=mosquitto
+	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
+
+test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
+	.ci/ensure mosquitto=mosquitto docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
+	  psql=postgresql chromium=chromium strace=strace faketime=faketime
+	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not ($(FAST))' $(PYTEST_ARGS)
+
+check: $(VENV)/.stamp-dev ## Lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.stamp-dev ## Measure (BENCH_ARGS=...)
+	.ci/ensure mosquitto=mosquitto
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# A lock file names versions and hashes, never the place they came from (docs/decisions/0001).
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+
+lock: $(BIN)/python ## Pin requirements/ again after pyproject.toml changed (UPGRADE=1 takes newer versions)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.13'
+	$(COMPILE) --extra dev --group build --output-file requirements/dev.txt
+	$(COMPILE) --extra demo --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
+	$(COMPILE) --extra server --extra postgres --extra signing --constraint requirements/dev.txt --output-file requirements/server.txt
+	$(COMPILE) --extra signing --constraint requirements/dev.txt --output-file requirements/agent.txt
+
+clean: ## Remove the environment and what tools leave behind
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@.ci/venv $(VENV)
+
+# A stamp is younger than the lock it was installed from. The development environment contains the demo's.
+$(VENV)/.stamp-dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
