@@ -1,0 +1,34 @@
+"""What can go wrong between Backhaul and the program that is its broker.
+
+Exception
+└── BrokerError            base: catch this one to turn any of them into one clear line
+    ├── BrokerMissing      neither mosquitto nor the embedded broker is installed: install one of them
+    ├── BrokerNotStarted   the program ended or stayed silent; carries the last lines of its log
+    │   └── PortTaken      somebody else listens on the port: take another one
+    └── AccessError        an account that cannot be made, found or removed
+        └── AlreadyEnrolled   the name has credentials; replacing them locks out whoever uses them now
+"""
+
+
+class BrokerError(Exception):
+    """The broker cannot be started, reached or configured; the text says what to do."""
+
+
+class BrokerMissing(BrokerError):
+    """No broker program is installed; the text names the ways to get one."""
+
+
+class BrokerNotStarted(BrokerError):
+    """The broker program ended, or did not listen in time; the text ends with the last lines of its log."""
+
+
+class PortTaken(BrokerNotStarted):
+    """Another process listens on the port that was asked for."""
+
+
+class AccessError(BrokerError):
+    """An account that cannot be made, found or removed."""
+
+
+class AlreadyEnrolled(AccessError):
+    """The name has credentials already; replacing them has to be said out loud."""
