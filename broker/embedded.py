@@ -1,0 +1,74 @@
+"""The embedded broker as a program: `python -m broker.embedded --port 1883 --directory state`.
+
+Rule: loopback only. It has neither passwords nor an access list, so nobody but this machine may reach it.
+
+It is rumqttd 0.20 out of the PyPI package `iotcore`, for machines without mosquitto.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from broker.configuration import LOOPBACK, embedded_toml
+from broker.errors import BrokerMissing
+
+_POLL = 0.005
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until a signal ends the process. Says `embedded broker running` once it listens."""
+    options = _parse(arguments)
+    try:
+        from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        message = "the embedded broker is not installed: run `pip install 'backhaul[demo]'`"
+        raise BrokerMissing(message) from error
+    # rumqttd reports every packet as an error; what matters ends the process or is in the exception.
+    logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+    config = options.directory / "embedded.toml"
+    config.write_text(embedded_toml(port=options.port))
+    threading.Thread(target=_announce, args=(options.port,), daemon=True).start()
+    IotCoreBroker(config_path=str(config)).run_forever()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m broker.embedded", description="MQTT broker on loopback.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--directory", type=Path, required=True, help="where its configuration is written")
+    parser.add_argument("--host", default=LOOPBACK, help="loopback only: this broker has no access list")
+    options = parser.parse_args(arguments)
+    if options.host != LOOPBACK:
+        parser.error(f"the embedded broker has no access list and listens on {LOOPBACK} only; use mosquitto")
+    return options
+
+
+def _announce(port: int) -> None:
+    """Wait until a connection to the port arrives in this process, and say so."""
+    while True:
+        with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1.0) as probe:
+            time.sleep(_POLL)
+            if _is_ours(probe):
+                sys.stdout.write("embedded broker running\n")
+                sys.stdout.flush()
+                return
+        time.sleep(_POLL)
+
+
+def _is_ours(probe: socket.socket) -> bool:
+    """Whether the other end of the connection is a socket of this process, not of an earlier owner of the port."""
+    for entry in Path("/dev/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as candidate:
+            if candidate.getpeername() == probe.getsockname():
+                return True
+    return False
+
+
+if __name__ == "__main__":
+    main()
