@@ -1,0 +1,57 @@
+"""What every test shares: Hypothesis profiles, and skips that say what this machine lacks.
+
+Rule: nothing of the domain here. Servers and links live in `tests.support`, their fixtures beside the tests.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+# A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
+settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("explore", max_examples=2_000, print_blob=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@functools.cache
+def docker_answers() -> bool:
+    """Whether a Docker daemon can be reached; the client alone runs nothing."""
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@functools.cache
+def chromium_installed() -> bool:
+    """Whether the system has a Chromium; nothing is downloaded for a test."""
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+
+
+@functools.cache
+def postgres_installed() -> bool:
+    """Whether a PostgreSQL server can be started; Debian keeps its programs off PATH."""
+    return shutil.which("postgres") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+NEEDS: Final[Mapping[str, tuple[Callable[[], bool], str]]] = {
+    "containers": (docker_answers, "no Docker daemon answers"),
+    "browser": (chromium_installed, "no Chromium is installed"),
+    "postgres": (postgres_installed, "no PostgreSQL server is installed"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose neighbour this machine does not have."""
+    for marker, (present, reason) in NEEDS.items():
+        if item.get_closest_marker(marker) is not None and not present():
+            pytest.skip(reason)

@@ -1,0 +1,1 @@
+"""What others rely on: messages, schemas, ports, access rules, kept as they are."""

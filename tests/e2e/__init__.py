@@ -1,0 +1,1 @@
+"""Real processes from the operator's command to the bytes in the bucket."""

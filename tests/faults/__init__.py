@@ -1,0 +1,1 @@
+"""Things that break on purpose, and what still holds."""

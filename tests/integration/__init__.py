@@ -1,0 +1,1 @@
+"""One real neighbour: a broker, an S3 server, a database."""

@@ -1,0 +1,1 @@
+"""One module at a time: no socket, no sleep, no mock; mirrors the source tree."""
