@@ -1,0 +1,205 @@
+"""Who may do what at the broker: the access list rendered from the topic table, and the accounts in its password file.
+
+Rule: a right that is not derived from `schemas.topics.TOPICS` does not exist. Devices get theirs by patterns of `%u`,
+the name that the password proved, never of `%c`, a name that anybody may claim.
+
+Both files lie in one directory, which the broker's user should own (`install -d -o mosquitto -m 0700 DIRECTORY`):
+they are mode 0600 and belong to whom the directory belongs to. The broker reads them again at SIGHUP.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.errors import AccessError, AlreadyEnrolled
+from schemas.topics import (
+    CLIENT_ID_PATTERN,
+    CONTROL_PLANE,
+    RESERVED_PREFIXES,
+    TOPICS,
+    Channel,
+    Party,
+    Topic,
+    Topics,
+    require_client_id,
+)
+
+PASSWORDS: Final = "passwords"
+ACCESS_LIST: Final = "acl"
+
+SECRET_BYTES: Final = 24
+SALT_BYTES: Final = 12
+"""Mosquitto 2.0.11 accepts no other length."""
+
+ITERATIONS: Final = 1000
+"""PBKDF2 rounds. Nobody guesses 192 random bits, however few; and the broker computes them in its only thread at every
+CONNECT, so that more of them stall a fleet that reconnects."""
+
+_NAME: Final = re.compile(CLIENT_ID_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a device or service is given once; the password is stored nowhere else."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, password=...)"
+
+
+def render_access_list(services: Iterable[str] = (), *, topics: Topics | None = None) -> str:
+    """The text of mosquitto's `acl_file`: a section for each service account, then the patterns of all devices.
+
+    >>> print(render_access_list(["operator-ann"]).split("pattern")[0])
+    user operator-ann
+    topic read fleet/v1/#
+    topic write fleet/v1/+/command
+    <BLANKLINE>
+    <BLANKLINE>
+    """
+    topics = topics or Topics()
+    sections = [_service_section(name, topics) for name in sorted(services)]
+    patterns = "".join(_device_pattern(row, topics) for row in TOPICS)
+    return "\n".join((*sections, patterns))
+
+
+def password_entry(credentials: Credentials) -> str:
+    """A line of mosquitto's `password_file`: `$7$`, PBKDF2 with SHA-512."""
+    salt = secrets.token_bytes(SALT_BYTES)
+    digest = hashlib.pbkdf2_hmac("sha512", credentials.password.encode(), salt, ITERATIONS)
+    salt_text, digest_text = (base64.b64encode(data).decode() for data in (salt, digest))
+    return f"{credentials.username}:$7${ITERATIONS}${salt_text}${digest_text}"
+
+
+def prepare(directory: Path, *, topics: Topics | None = None) -> None:
+    """Write the access list of the accounts there are, and the password file if there is none.
+
+    Mosquitto needs both files to start.
+    """
+    with _accounts(directory) as entries:
+        _write(directory / PASSWORDS, entries.values())
+        _write_access_list(directory, entries, topics)
+
+
+def enroll(directory: Path, client_id: str, *, replace: bool = False) -> Credentials:
+    """Make the account of a device: its name and a new random password.
+
+    `SchemaError` for what is no client id or a reserved one: a name with a wildcard or a level of its own would shift
+    the patterns. `AlreadyEnrolled` unless `replace`, which locks out whoever uses the former password.
+    """
+    return _enroll(directory, require_client_id(client_id), replace=replace, topics=None)
+
+
+def enroll_service(
+    directory: Path, username: str, *, replace: bool = False, topics: Topics | None = None
+) -> Credentials:
+    """Make the account of a control plane (`control-plane…`) or of an operator (`operator-…`, `cli-…`)."""
+    if not is_service(username):
+        raise _no_service(username)
+    return _enroll(directory, username, replace=replace, topics=topics or Topics())
+
+
+def revoke(directory: Path, username: str, *, topics: Topics | None = None) -> None:
+    """Remove an account. A connection that is open stays open until the broker restarts."""
+    with _accounts(directory) as entries:
+        if entries.pop(username, None) is None:
+            message = f"there is no account {username!r} in {directory / PASSWORDS}"
+            raise AccessError(message)
+        _write(directory / PASSWORDS, entries.values())
+        if is_service(username):
+            _write_access_list(directory, entries, topics)
+
+
+def accounts(directory: Path) -> tuple[str, ...]:
+    """The names that have a password, devices and services, sorted."""
+    return tuple(sorted(_read(directory / PASSWORDS)))
+
+
+def is_service(username: str) -> bool:
+    """Whether the name belongs to a control plane or an operator, and never to a device."""
+    return _NAME.fullmatch(username) is not None and username.startswith(RESERVED_PREFIXES)
+
+
+def _no_service(username: str) -> AccessError:
+    prefixes = ", ".join(RESERVED_PREFIXES)
+    return AccessError(
+        f"{username!r} is no service account: begin with one of {prefixes}, go on with A-Z a-z 0-9 . _ -"
+    )
+
+
+def _service_section(username: str, topics: Topics) -> str:
+    if not is_service(username):
+        raise _no_service(username)
+    writes = [Channel.COMMAND]
+    if username.startswith(CONTROL_PLANE):
+        # It clears the retained presence of a client that is deleted.
+        writes = [row.channel for row in TOPICS if row.writer is Party.SERVICE] + [Channel.PRESENCE]
+    lines = [f"user {username}", f"topic read {topics.root}/#"]
+    lines += [f"topic write {topics.every(channel)}" for channel in writes]
+    return "\n".join(lines) + "\n"
+
+
+def _device_pattern(row: Topic, topics: Topics) -> str:
+    right = "write" if row.writer is Party.DEVICE else "read"
+    topic = topics.every(row.channel).replace("/+/", "/%u/")
+    return f"pattern {right} {topic}\n"
+
+
+def _enroll(directory: Path, username: str, *, replace: bool, topics: Topics | None) -> Credentials:
+    credentials = Credentials(username, secrets.token_urlsafe(SECRET_BYTES))
+    with _accounts(directory) as entries:
+        if username in entries and not replace:
+            message = f"{username!r} has credentials already; replacing them locks out whoever uses them"
+            raise AlreadyEnrolled(message)
+        entries[username] = password_entry(credentials)
+        # First the rights, then the password: never an account without the limits that belong to it.
+        if topics is not None:
+            _write_access_list(directory, entries, topics)
+        _write(directory / PASSWORDS, entries.values())
+    return credentials
+
+
+@contextmanager
+def _accounts(directory: Path) -> Iterator[dict[str, str]]:
+    """The entries by name, while no other process of ours changes them."""
+    with (directory / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield _read(directory / PASSWORDS)
+
+
+def _read(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {line.partition(":")[0]: line for line in lines if line}
+
+
+def _write_access_list(directory: Path, usernames: Iterable[str], topics: Topics | None) -> None:
+    text = render_access_list(filter(is_service, usernames), topics=topics)
+    _write(directory / ACCESS_LIST, text.splitlines())
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Replace a file at once, or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(handle)
+            if os.geteuid() == 0:
+                owner = path.parent.stat()
+                os.fchown(handle, owner.st_uid, owner.st_gid)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
