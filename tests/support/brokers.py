@@ -1,0 +1,90 @@
+"""Real brokers for tests: started once where tests can share one, on ports that nobody else has.
+
+Rule: a test that needs a broker gets a real one. Only a program that is not installed is a reason to skip, and
+`make test` installs both.
+
+Import the fixtures into a `conftest.py` or a test module; give every test its own client ids, since many share a broker.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker import access
+from broker.errors import BrokerMissing
+from broker.process import Broker, BrokerAddress, Kind
+from broker.server import free_port, start_broker, start_configured
+
+CONFIGURATION: Final = Path(__file__).parents[2] / "mosquitto.conf"
+LOOPBACK: Final = "127.0.0.1"
+
+
+def started(directory: Path, kind: Kind, *, persistence: bool = False) -> Broker:
+    """A running broker of one kind, or the test is skipped with the reason."""
+    try:
+        return start_broker(directory, kind=kind, persistence=persistence)
+    except BrokerMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One anonymous mosquitto for the whole run; a test that stops or kills its broker starts its own."""
+    with started(tmp_path_factory.mktemp("mosquitto"), "mosquitto") as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session", params=["mosquitto", "embedded"])
+def any_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Each kind of broker in turn."""
+    kind: Kind = request.param
+    with started(tmp_path_factory.mktemp(kind), kind) as broker:
+        yield broker
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The shipped configuration, running, with accounts in it."""
+
+    broker: Broker
+    directory: Path
+
+    @property
+    def devices(self) -> int:
+        """Port of the devices' listener."""
+        return self.broker.addresses[0].port
+
+    @property
+    def services(self) -> int:
+        """Port of the services' listener."""
+        return self.broker.addresses[1].port
+
+
+def shipped(directory: Path) -> tuple[str, tuple[BrokerAddress, BrokerAddress]]:
+    """The text of the shipped `mosquitto.conf` with free ports and paths below `directory`, and its listeners."""
+    text = CONFIGURATION.read_text()
+    devices, services = BrokerAddress(LOOPBACK, free_port()), BrokerAddress(LOOPBACK, free_port())
+    for old, new in (
+        ("/etc/mosquitto/backhaul/", f"{directory}/"),
+        ("/var/lib/mosquitto/", f"{directory}/database/"),
+        ("listener 1883\n", f"listener {devices.port} {LOOPBACK}\n"),
+        ("listener 1884 127.0.0.1\n", f"listener {services.port} {services.host}\n"),
+    ):
+        text, found = re.subn(f"^(?!#)(.*){re.escape(old)}", rf"\g<1>{new}", text, flags=re.MULTILINE)
+        assert found, f"{old!r} is not in {CONFIGURATION}"
+    (directory / "database").mkdir(exist_ok=True)
+    return text, (devices, services)
+
+
+def start_fleet(directory: Path) -> Fleet:
+    """The shipped configuration as a running broker without any account."""
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
+        pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
+    access.prepare(directory)
+    text, addresses = shipped(directory)
+    return Fleet(start_configured(directory, text, addresses), directory)
