@@ -1,0 +1,33 @@
+"""Reading an offer: is it still the same file, and does it fit the part plan?
+
+Rule: questions only.
+"""
+
+from control_plane.domain.events import Asked
+from control_plane.domain.record import Upload
+from schemas.parts import PartPlan
+from schemas.values import DigestName, Fingerprint
+
+
+def other_file(upload: Upload, offer: Asked) -> bool:
+    """Whether the offered file is another than the one that this attempt began with."""
+    if upload.options.on_change == "prefix" and offer.file_size == upload.file_size:
+        return False
+    return offer.file_size != upload.file_size or not _same(offer.fingerprint, upload.fingerprint)
+
+
+def contradiction(plan: PartPlan, digest: DigestName, offer: Asked) -> str | None:
+    """What of the offer does not fit the plan, as a sentence; None when all does."""
+    for part in offer.wanted:
+        if part.part_number not in plan.numbers or part.size != plan.part(part.part_number).size:
+            return f"part {part.part_number} of {part.size} bytes is not in the plan of {plan.total} parts"
+        if digest is not DigestName.NONE and part.digest is None:
+            return f"part {part.part_number} was offered without its {digest}"
+    return None
+
+
+def _same(one: Fingerprint | None, other: Fingerprint | None) -> bool:
+    """Compares what survives a reboot; device and inode numbers do not."""
+    if one is None or other is None:
+        return True
+    return (one.size, one.mtime_ns, one.ctime_ns) == (other.size, other.mtime_ns, other.ctime_ns)

@@ -1,0 +1,131 @@
+"""Whether a client is there, decided by compare-and-set on `(epoch, sequence)`.
+
+Rule: a late will never beats a fresh birth, and no message of a retired install id counts (protocol.md section 2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from schemas.messages import PROTOCOL, AgentInfo, Presence
+
+CONNECTED_FOR: Final = 90.0
+"""Seconds after its last presence for which an online client counts as connected, by the receiver's clock."""
+
+CONFLICT_FOR: Final = 600.0
+"""Seconds without dispatch after two devices were seen under one identity."""
+
+MAX_RETIRED: Final = 16
+
+
+class Verdict(StrEnum):
+    """What became of a presence message."""
+
+    BIRTH = "birth"
+    BEAT = "beat"
+    OFFLINE = "offline"
+    STALE = "stale"
+    RETIRED = "retired"
+    CONFLICT = "conflict"
+    STRANGER = "stranger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A device as its presence tells it. `seen_at` is the last presence applied, by our clock."""
+
+    client_id: str
+    install_id: str
+    epoch: int
+    sequence: int
+    online: bool
+    seen_at: float
+    connected_at: float | None = None
+    registered_at: float = 0.0
+    retired: tuple[str, ...] = ()
+    conflict_at: float | None = None
+    agent: AgentInfo = field(default_factory=AgentInfo)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    default_file: str | None = None
+
+    def connected(self, now: float) -> bool:
+        """Whether commands are heard: it says online, and it said so lately."""
+        return self.online and now - self.seen_at < CONNECTED_FOR
+
+    @property
+    def supported(self) -> bool:
+        """Whether the agent speaks a protocol version that we speak."""
+        return PROTOCOL in self.agent.protocol
+
+    def in_conflict(self, now: float) -> bool:
+        """Whether two devices were lately seen under this identity."""
+        return self.conflict_at is not None and now - self.conflict_at < CONFLICT_FOR
+
+    def dispatchable(self, now: float) -> bool:
+        """Whether a command may be published to it now."""
+        return self.connected(now) and self.supported and not self.in_conflict(now)
+
+    def waiting_for(self, now: float) -> str | None:
+        """Why nothing is published to it, as a sentence; None when something may be."""
+        if not self.connected(now):
+            return "the client is offline"
+        if not self.supported:
+            return f"the agent speaks protocol {list(self.agent.protocol)}, this control plane {PROTOCOL}"
+        if self.in_conflict(now):
+            return "two devices share this client id: give one of them another, then delete the client"
+        return None
+
+
+def apply_presence(client: Client | None, presence: Presence, now: float) -> tuple[Client | None, Verdict]:
+    """The client after `presence` was received at `now` (s), and what it meant.
+
+    The same object comes back when the message was dropped.
+    """
+    if client is not None and presence.install_id == client.install_id:
+        return _of_this_install(client, presence, now)
+    online = presence.status == "online"
+    if client is not None and presence.install_id in client.retired:
+        return (replace(client, conflict_at=now), Verdict.CONFLICT) if online else (client, Verdict.RETIRED)
+    return (_born(client, presence, now), Verdict.BIRTH) if online else (client, Verdict.STRANGER)
+
+
+def _of_this_install(client: Client, presence: Presence, now: float) -> tuple[Client, Verdict]:
+    if (presence.epoch, presence.sequence) <= (client.epoch, client.sequence):
+        return client, Verdict.STALE
+    if presence.status != "online":
+        gone = replace(client, epoch=presence.epoch, sequence=presence.sequence, online=False, seen_at=now)
+        return gone, Verdict.OFFLINE
+    if presence.epoch > client.epoch:
+        return _born(client, presence, now), Verdict.BIRTH
+    # A will may have spoken of this very connection: a beat after it would have a lower sequence and be stale.
+    return replace(_told(client, presence), sequence=presence.sequence, seen_at=now), Verdict.BEAT
+
+
+def _told(client: Client, presence: Presence) -> Client:
+    return replace(
+        client,
+        agent=presence.agent,
+        labels=presence.labels,
+        capabilities=presence.capabilities,
+        default_file=presence.default_file,
+    )
+
+
+def _born(client: Client | None, presence: Presence, now: float) -> Client:
+    """A connection began. Another install id retires the one before it for good."""
+    fresh = Client(
+        client_id=presence.client_id,
+        install_id=presence.install_id,
+        epoch=presence.epoch,
+        sequence=presence.sequence,
+        online=True,
+        seen_at=now,
+        connected_at=now,
+        registered_at=now if client is None else client.registered_at,
+    )
+    if client is not None:
+        left = () if client.install_id == presence.install_id else (client.install_id,)
+        fresh = replace(fresh, retired=(*client.retired, *left)[-MAX_RETIRED:], conflict_at=client.conflict_at)
+    return _told(fresh, presence)

@@ -1,0 +1,111 @@
+"""What a service can fail with, told apart by what the caller should do.
+
+Exception
+└── ServiceError
+    ├── Transient            the same call may succeed later
+    │   ├── StoreUnavailable     the database
+    │   ├── MessengerDown        the broker
+    │   ├── ObjectStoreDown      the object store
+    │   └── ClientSilent         a client did not answer in time
+    └── Permanent            the same call will fail again
+        ├── UnknownClient
+        ├── UnknownUpload
+        ├── AmbiguousUpload      several clients have an upload of this id
+        ├── BadInput             the request contradicts itself, the settings or the limits
+        ├── KeyReused            an Idempotency-Key came back with another body
+        ├── KeyTaken             an object key, or an upload id of this client, is in use
+        ├── ClientRefused        the client answered with an error
+        ├── ObjectStoreRefused   the object store will not do this
+        └── VersionConflict      somebody else changed the upload first
+"""
+
+
+class ServiceError(Exception):
+    """Something that a service could not do."""
+
+
+class Transient(ServiceError):
+    """The same call may succeed later; `retry_after` is a hint in seconds."""
+
+    retry_after: float = 5.0
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class Permanent(ServiceError):
+    """The same call will fail again."""
+
+
+class StoreUnavailable(Transient):
+    """The database is locked, full or away."""
+
+
+class MessengerDown(Transient):
+    """The broker is away, or did not take the message."""
+
+
+class ObjectStoreDown(Transient):
+    """The object store did not answer, or asked to be left alone. The request may have been done all the same."""
+
+
+class ClientSilent(Transient):
+    """The client did not answer in time."""
+
+
+class UnknownClient(Permanent):
+    """No such client ever said that it is online."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"client {client_id!r} is not known: no agent has connected under this id")
+        self.client_id = client_id
+
+
+class UnknownUpload(Permanent):
+    """There is no upload of this id."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"upload {upload_id!r} is not known")
+        self.upload_id = upload_id
+
+
+class AmbiguousUpload(Permanent):
+    """Ids are unique per client only, and several clients have this one."""
+
+    def __init__(self, upload_id: str, client_ids: list[str]) -> None:
+        super().__init__(f"upload {upload_id!r} exists for {', '.join(client_ids)}: say ?client_id=")
+        self.upload_id = upload_id
+
+
+class BadInput(Permanent):
+    """The request contradicts itself, the settings or the limits; the text says what to change."""
+
+
+class KeyReused(Permanent):
+    """An Idempotency-Key came back with another body."""
+
+
+class KeyTaken(Permanent):
+    """The object key, or the upload id of this client, is in use."""
+
+
+class ClientRefused(Permanent):
+    """The client answered with an error; `code` is the device's."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"the client refused: {code}: {text}" if text else f"the client refused: {code}")
+        self.code = code
+
+
+class ObjectStoreRefused(Permanent):
+    """The object store will not do this; `code` is the store's own, such as `NoSuchUpload` or `AccessDenied`."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class VersionConflict(Permanent):
+    """Somebody else changed the upload between our reading and our writing."""

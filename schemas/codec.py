@@ -1,0 +1,181 @@
+"""Messages to bytes and back.
+
+Rule: whatever comes in, the only exception that goes out is `SchemaError`; a command that cannot be obeyed but can be
+answered raises `BadCommand`, which says whom to answer.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from schemas.errors import BadCommand, SchemaError
+from schemas.messages import (
+    COMMAND_PAYLOADS,
+    RESPONSE_PAYLOADS,
+    Birth,
+    Command,
+    CommandPayload,
+    Nothing,
+    Presence,
+    Response,
+    Status,
+)
+from schemas.values import Count, ErrorCode, MessageId
+
+MAX_MESSAGE_SIZE: Final = 128 * 1024
+"""Bytes in one MQTT payload; the broker refuses more."""
+
+GRANT_FILL_SIZE: Final = 96 * 1024
+"""Bytes to which a grant or a hello page is filled: the rest of the message needs room too."""
+
+MAX_METADATA_SIZE: Final = 4 * 1024
+MAX_DEPTH: Final = 16
+
+Message = Command | Response | Status | Presence | Birth
+Plain = TypeVar("Plain", Status, Presence, Birth)
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OPENING: Final = b"[{"
+_CLOSING: Final = b"]}"
+
+
+class _CommandEnvelope(msgspec.Struct):
+    message_id: MessageId
+    action: str
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    issued_at: datetime | None = None
+    epoch: Count | None = None
+    install_id: str | None = None
+
+
+class _ResponseEnvelope(msgspec.Struct):
+    message_id: str
+    action: str
+    status: str
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    epoch: Count | None = None
+    sequence: Count | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class _Answerable(msgspec.Struct):
+    message_id: MessageId
+    action: str = ""
+
+
+_encoder: Final = msgspec.json.Encoder()
+_command: Final = msgspec.json.Decoder(_CommandEnvelope)
+_response: Final = msgspec.json.Decoder(_ResponseEnvelope)
+_answerable: Final = msgspec.json.Decoder(_Answerable)
+_plain: Final = {kind: msgspec.json.Decoder(kind) for kind in (Status, Presence, Birth)}
+_command_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in COMMAND_PAYLOADS.items()}
+_response_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in RESPONSE_PAYLOADS.items()}
+
+
+def encode(message: Message) -> bytes:
+    """The message as JSON; `SchemaError` above 128 KiB, or above 4 KiB of metadata."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE_SIZE:
+        text = f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE_SIZE} are allowed"
+        raise SchemaError(text)
+    return data
+
+
+def decode_command(data: bytes) -> Command:
+    """Read a command; `BadCommand` when its `message_id` can be answered, plain `SchemaError` when not."""
+    _require_readable(data)
+    try:
+        envelope = _command.decode(data)
+        payload = _payload_decoder(envelope).decode(envelope.payload)
+        require_metadata(getattr(payload, "metadata", {}))
+    except BadCommand:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _bad_command(data, error) from error
+    return Command(
+        message_id=envelope.message_id,
+        action=envelope.action,
+        payload=payload,
+        issued_at=envelope.issued_at,
+        epoch=envelope.epoch,
+        install_id=envelope.install_id,
+    )
+
+
+def decode_response(data: bytes) -> Response:
+    """Read a response. One to an action this version does not know has the payload `Nothing`."""
+    _require_readable(data)
+    try:
+        envelope = _response.decode(data)
+        decoder = _response_payloads.get(envelope.action)
+        payload = Nothing() if decoder is None else decoder.decode(envelope.payload)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(str(error)) from error
+    return Response(
+        message_id=envelope.message_id,
+        action=envelope.action,
+        status=envelope.status,
+        payload=payload,
+        epoch=envelope.epoch,
+        sequence=envelope.sequence,
+        error=envelope.error,
+        message=envelope.message,
+    )
+
+
+def decode(kind: type[Plain], data: bytes) -> Plain:
+    """Read a `Status`, a `Presence` or a `Birth`."""
+    _require_readable(data)
+    try:
+        return _plain[kind].decode(data)  # type: ignore[return-value]
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(str(error)) from error
+
+
+def require_metadata(metadata: Mapping[str, object]) -> None:
+    """`SchemaError` when `metadata` takes more than 4 KiB as JSON."""
+    size = len(_encoder.encode(metadata))
+    if size > MAX_METADATA_SIZE:
+        text = f"metadata of {size} bytes is too large: at most {MAX_METADATA_SIZE} are kept"
+        raise SchemaError(text)
+
+
+def _payload_decoder(envelope: _CommandEnvelope) -> msgspec.json.Decoder[CommandPayload]:
+    decoder = _command_payloads.get(envelope.action)
+    if decoder is None:
+        text = f"unknown action {envelope.action!r}: this agent knows {', '.join(COMMAND_PAYLOADS)}"
+        raise BadCommand(text, envelope.message_id, envelope.action, ErrorCode.UNSUPPORTED)
+    return decoder
+
+
+def _bad_command(data: bytes, error: Exception) -> SchemaError:
+    try:
+        known = _answerable.decode(data)
+    except (ValueError, RecursionError):
+        return SchemaError(str(error))
+    return BadCommand(str(error), known.message_id, known.action, ErrorCode.BAD_REQUEST)
+
+
+def _require_readable(data: bytes) -> None:
+    """Refuse what is too large, and what nests so deep that a recursive parser would suffer."""
+    if len(data) > MAX_MESSAGE_SIZE:
+        text = f"a message of {len(data)} bytes is not read: at most {MAX_MESSAGE_SIZE} are allowed"
+        raise SchemaError(text)
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+        text = f"the message nests deeper than {MAX_DEPTH}"
+        raise SchemaError(text)
+
+
+def _depth(data: bytes) -> int:
+    depth = deepest = 0
+    for byte in re.sub(rb"[^\[\]{}]", b"", _STRING.sub(b"", data)):
+        if byte in _OPENING:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in _CLOSING:
+            depth -= 1
+    return deepest

@@ -1,0 +1,287 @@
+"""Every message as a frozen Struct: five kinds, the payload of each action, and the payloads of responses.
+
+Rule: shapes only; `schemas.codec` turns them into bytes and back. A field that an agent may leave out has a default, so
+the seed's own messages decode.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
+from schemas.values import (
+    Action,
+    Attempt,
+    Count,
+    DigestName,
+    Fingerprint,
+    MessageId,
+    PartNumber,
+    PresignedPart,
+    Size,
+    SystemInfo,
+    UploadId,
+    UploadOptions,
+    WantedPart,
+)
+
+PROTOCOL: Final = 1
+"""The one version of the protocol that this code speaks."""
+
+CHUNK_SIZE: Final = MIN_CHUNK_SIZE
+Owner = Annotated[str, Meta(min_length=1, max_length=64)]
+FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
+ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
+Ranges = tuple[tuple[int, int], ...]
+
+
+class UploadConfig(Struct, frozen=True, omit_defaults=True):
+    """Which upload a command is about, and in the pre-granted form the URLs themselves."""
+
+    upload_id: UploadId | None = None
+    attempt: Attempt | None = None
+    owner: Owner | None = None
+    digest: DigestName | None = None
+    chunk_size: ChunkSize | None = None
+    bucket: str | None = None
+    key: str | None = None
+    presigned_urls: tuple[PresignedPart, ...] | None = None
+    expires_in: Annotated[float, Meta(gt=0)] | None = None
+
+
+class AboutUpload(Struct, frozen=True, omit_defaults=True):
+    """What every command about an upload has: its identity, in `upload_config` or beside it, and an ack."""
+
+    upload_config: UploadConfig | None = None
+    upload_id: UploadId | None = None
+    attempt: Attempt | None = None
+    acknowledges: Count = 0
+
+    @property
+    def about(self) -> str | None:
+        """The upload meant; a reader accepts both places."""
+        return (self.upload_config and self.upload_config.upload_id) or self.upload_id
+
+    @property
+    def about_attempt(self) -> int:
+        """The attempt meant, 1 when nobody says."""
+        return (self.upload_config and self.upload_config.attempt) or self.attempt or 1
+
+
+class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
+    """Upload this file. Without `upload_config` it was typed by hand; with URLs it is granted already."""
+
+    file_path: FilePath | None = None
+    options: UploadOptions = UploadOptions()
+    metadata: dict[str, Any] = {}
+
+
+class GrantParts(AboutUpload, frozen=True, omit_defaults=True):
+    """URLs for some parts; `completed_parts` are inclusive ranges that need not be sent."""
+
+    completed_parts: Ranges = ()
+    presigned_urls: tuple[PresignedPart, ...] | None = None
+    expires_in: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def urls(self) -> tuple[PresignedPart, ...]:
+        """The URLs, from either place."""
+        inside = self.upload_config.presigned_urls if self.upload_config else None
+        return inside or self.presigned_urls or ()
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds from receipt for which the URLs are good; None: until they are refused."""
+        inside = self.upload_config.expires_in if self.upload_config else None
+        return inside or self.expires_in
+
+
+class CancelUpload(AboutUpload, frozen=True, omit_defaults=True):
+    """Stop this upload."""
+
+
+class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
+    """The upload is over for its owner: keep a tombstone, forget the rest."""
+
+    outcome: str = "unknown"
+
+
+class ListFiles(Struct, frozen=True, omit_defaults=True):
+    """Which files match `pattern`; `digest` asks for each file's digest as well."""
+
+    pattern: Annotated[str, Meta(min_length=1, max_length=4096)]
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    cursor: str | None = None
+    digest: DigestName | None = None
+
+
+class HealthCheck(Struct, frozen=True):
+    """Tell how you are."""
+
+
+CommandPayload = DownloadFile | GrantParts | CancelUpload | CloseUpload | ListFiles | HealthCheck
+COMMAND_PAYLOADS: Final[dict[str, type[CommandPayload]]] = {
+    Action.DOWNLOAD_FILE: DownloadFile,
+    Action.GRANT_PARTS: GrantParts,
+    Action.CANCEL_UPLOAD: CancelUpload,
+    Action.CLOSE_UPLOAD: CloseUpload,
+    Action.LIST_FILES: ListFiles,
+    Action.HEALTH_CHECK: HealthCheck,
+}
+
+
+class Command(Struct, frozen=True, omit_defaults=True):
+    """What the owner of an upload, or an operator, tells one agent."""
+
+    message_id: MessageId
+    action: str
+    payload: CommandPayload
+    issued_at: datetime | None = None
+    epoch: Count | None = None
+    install_id: str | None = None
+
+
+class UploadReport(Struct, frozen=True, omit_defaults=True):
+    """What an agent says about an upload: an offer, a question, or its end."""
+
+    upload_id: UploadId | None = None
+    attempt: Attempt = 1
+    owner: Owner | None = None
+    file_path: str | None = None
+    file_size: Size | None = None
+    fingerprint: Fingerprint | None = None
+    chunk_size: Size | None = None
+    digest: DigestName | None = None
+    options: UploadOptions = UploadOptions()
+    metadata: dict[str, Any] = {}
+    etags: dict[PartNumber, str] = {}
+    wanted_parts: tuple[WantedPart, ...] = ()
+
+
+class FileEntry(Struct, frozen=True, omit_defaults=True):
+    """One file on the device."""
+
+    path: str
+    size: Size
+    mtime_ns: int
+    digest: str | None = None
+
+
+class FileList(Struct, frozen=True, omit_defaults=True):
+    """A page of files; `cursor` is None on the last one."""
+
+    files: tuple[FileEntry, ...] = ()
+    cursor: str | None = None
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """The answer to `health_check`."""
+
+    version: str = ""
+    active_uploads: int = 0
+    system_info: SystemInfo = SystemInfo()
+
+
+class ActiveUpload(Struct, frozen=True, omit_defaults=True):
+    """One entry of a hello: an upload the agent has not been told the end of."""
+
+    upload_id: UploadId
+    attempt: Attempt
+    sequence: Count = 0
+    status: str = "in_progress"
+    owner: Owner | None = None
+
+
+class Hello(Struct, frozen=True, omit_defaults=True):
+    """What the agent still has; `more` says that another page follows."""
+
+    install_id: str
+    active: tuple[ActiveUpload, ...] = ()
+    more: bool = False
+
+
+class Nothing(Struct, frozen=True):
+    """The payload of an answer that has nothing to add."""
+
+
+ResponsePayload = UploadReport | FileList | Health | Hello | Nothing
+RESPONSE_PAYLOADS: Final[dict[str, type[ResponsePayload]]] = {
+    Action.DOWNLOAD_FILE: UploadReport,
+    Action.GRANT_PARTS: UploadReport,
+    Action.CANCEL_UPLOAD: UploadReport,
+    Action.CLOSE_UPLOAD: UploadReport,
+    Action.LIST_FILES: FileList,
+    Action.HEALTH_CHECK: Health,
+    Action.HELLO: Hello,
+}
+
+
+class Response(Struct, frozen=True, omit_defaults=True):
+    """What an agent answers. `error` and `message` stand beside `status` when something failed."""
+
+    message_id: str
+    action: str
+    status: str
+    payload: ResponsePayload
+    epoch: Count | None = None
+    sequence: Count | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class CurrentUpload(Struct, frozen=True, omit_defaults=True):
+    """Progress of one upload: `progress` is 0 to 100, `reason` says what a waiting one waits for."""
+
+    upload_id: UploadId
+    attempt: Attempt = 1
+    file_path: str | None = None
+    progress: float = 0.0
+    bytes_sent: Size = 0
+    file_size: Size = 0
+    completed_parts: int = 0
+    total_parts: int = 0
+    reason: str | None = None
+
+
+class Status(Struct, frozen=True, omit_defaults=True):
+    """How the agent's uploads go; at most one a second, and only while it has any."""
+
+    status: str
+    client_id: str | None = None
+    epoch: Count | None = None
+    current_upload: CurrentUpload | None = None
+    uploads: tuple[CurrentUpload, ...] = ()
+    system_info: SystemInfo | None = None
+
+
+class AgentInfo(Struct, frozen=True, omit_defaults=True):
+    """The agent program and where it runs; `protocol` lists the versions it speaks."""
+
+    version: str = ""
+    protocol: tuple[int, ...] = (PROTOCOL,)
+    hostname: str = ""
+    os: str = ""
+    arch: str = ""
+
+
+class Presence(Struct, frozen=True, omit_defaults=True):
+    """Whether a client is there. Applied only if `(epoch, sequence)` exceeds the pair last applied."""
+
+    client_id: str
+    status: str
+    install_id: str
+    epoch: Count
+    sequence: Count
+    since: datetime | None = None
+    agent: AgentInfo = AgentInfo()
+    labels: dict[str, str] = {}
+    capabilities: tuple[str, ...] = ()
+    default_file: str | None = None
+
+
+class Birth(Struct, frozen=True, omit_defaults=True):
+    """A control plane started and knows of nothing: say hello again, after 0 to 30 s of jitter."""
+
+    instance: str
+    issued_at: datetime | None = None

@@ -1,0 +1,216 @@
+"""The values that messages carry, and what follows from each error code.
+
+Rule: frozen, and equal when their fields are equal. An unknown word from the wire decodes to `unknown`; the message
+that carried it keeps its text.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from msgspec import Meta, Struct
+
+from schemas.parts import MAX_PARTS
+
+UploadId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+MessageId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
+PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+LAST_SEQUENCE: Final = 2**53 - 1
+"""The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
+
+
+class _OpenWord(StrEnum):
+    """A word that later versions may add to."""
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The member with this value, else `unknown`."""
+        try:
+            return cls(text)
+        except ValueError:
+            return cls("unknown")
+
+
+class Action(StrEnum):
+    """What a command asks for, or what a response answers; `hello` is only said by agents."""
+
+    DOWNLOAD_FILE = "download_file"
+    GRANT_PARTS = "grant_parts"
+    CANCEL_UPLOAD = "cancel_upload"
+    CLOSE_UPLOAD = "close_upload"
+    LIST_FILES = "list_files"
+    HEALTH_CHECK = "health_check"
+    HELLO = "hello"
+
+
+class ResponseStatus(_OpenWord):
+    """How a response ends, or asks."""
+
+    IN_PROGRESS = "in_progress"
+    SUCCESS = "success"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+class Outcome(_OpenWord):
+    """How an upload ended, in `close_upload` and in tombstones (protocol.md section 5)."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+class DigestName(StrEnum):
+    """What binds a part's URL to its bytes."""
+
+    MD5 = "md5"
+    SHA256 = "sha256"
+    CRC32 = "crc32"
+    NONE = "none"
+
+
+class Follow(StrEnum):
+    """What the owner does about an error."""
+
+    FINAL = "final"
+    SAME_ATTEMPT = "same attempt again, with backoff"
+    NEW_ATTEMPT = "a new attempt, at most 3"
+
+
+class ErrorCode(_OpenWord):
+    """Why an upload or a command failed (protocol.md section 4)."""
+
+    PATH_NOT_ALLOWED = "path_not_allowed"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    FILE_TOO_LARGE = "file_too_large"
+    NOT_A_FILE = "not_a_file"
+    BAD_SIGNATURE = "bad_signature"
+    UNSUPPORTED = "unsupported"
+    URL_EXPIRED = "url_expired"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    BUSY = "busy"
+    NO_SPACE = "no_space"
+    STALE_EPOCH = "stale_epoch"
+    INTERNAL = "internal"
+    SOURCE_CHANGED = "source_changed"
+    UPLOAD_GONE = "upload_gone"
+    DIGEST_MISMATCH = "digest_mismatch"
+    FILE_NOT_FOUND = "file_not_found"
+    PERMISSION_DENIED = "permission_denied"
+    SOURCE_GONE = "source_gone"
+    STORAGE_REFUSED = "storage_refused"
+    BAD_REQUEST = "bad_request"
+    OWNER_SILENT = "owner_silent"
+    NO_PROGRESS = "no_progress"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """How a code travels and what the owner does about it."""
+
+    travels_as: ResponseStatus
+    follow: Follow
+    says: str
+
+
+def _final(says: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.FINAL, says)
+
+
+def _rejected(says: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.REJECTED, Follow.FINAL, says)
+
+
+def _again(says: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.SAME_ATTEMPT, says)
+
+
+def _anew(says: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.NEW_ATTEMPT, says)
+
+
+ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
+    ErrorCode.PATH_NOT_ALLOWED: _rejected("the path lies outside ALLOWED_ROOTS of the device"),
+    ErrorCode.HOST_NOT_ALLOWED: _rejected("the URL's host is not in UPLOAD_HOSTS of the device"),
+    ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
+    ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
+    ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
+    ErrorCode.UNSUPPORTED: _rejected("the agent does not know this action, digest or option"),
+    ErrorCode.URL_EXPIRED: _again("a granted URL ran out and no new one came"),
+    ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or asked to be left alone"),
+    ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),
+    ErrorCode.NO_SPACE: _again("the device's disk is full"),
+    ErrorCode.STALE_EPOCH: _again("the command was signed for another life of the agent"),
+    ErrorCode.INTERNAL: _again("the agent met a fault of its own"),
+    ErrorCode.SOURCE_CHANGED: _anew("the file changed while it was read"),
+    ErrorCode.UPLOAD_GONE: _anew("the multipart upload is no more"),
+    ErrorCode.DIGEST_MISMATCH: _anew("the store received other bytes than were digested"),
+    ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
+    ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
+    ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
+    ErrorCode.STORAGE_REFUSED: _final("the object store refused the granted URL three times"),
+    ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
+    ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),
+    ErrorCode.NO_PROGRESS: _final("the client was connected and sent nothing"),
+    ErrorCode.UNKNOWN: _final("the device told a code that this version does not know"),
+}
+
+
+class PresignedPart(Struct, frozen=True, omit_defaults=True):
+    """One URL that takes one part; `headers` were signed in and must be sent as they are."""
+
+    part_number: PartNumber
+    url: str
+    headers: dict[str, str] = {}
+
+
+class WantedPart(Struct, frozen=True, omit_defaults=True):
+    """One part that the agent asks a URL for; `digest` is base64 of the raw digest."""
+
+    part_number: PartNumber
+    size: Size
+    digest: str | None = None
+
+
+class Fingerprint(Struct, frozen=True):
+    """What the file system says of the source file; detects a change while it is read."""
+
+    size: Size
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    inode: int
+
+
+class UploadOptions(Struct, frozen=True, omit_defaults=True):
+    """How one upload is to be done; every field has a default."""
+
+    priority: int = 0
+    max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    on_change: Literal["fail", "prefix"] = "fail"
+    compression: Literal["none", "gzip"] = "none"
+    give_up_after: Annotated[int, Meta(ge=1, le=31_536_000)] = 86_400
+
+
+class SystemInfo(Struct, frozen=True, omit_defaults=True):
+    """What the device says of itself; sizes in bytes, `uptime` in seconds, `load` over one minute."""
+
+    hostname: str = ""
+    os: str = ""
+    arch: str = ""
+    uptime: float | None = None
+    load: float | None = None
+    memory_total: int | None = None
+    memory_available: int | None = None
+    disk_total: int | None = None
+    disk_free: int | None = None
