@@ -2,7 +2,21 @@
 
 Rule: loopback only. It has neither passwords nor an access list, so nobody but this machine may reach it.
 
-It is rumqttd 0.20 out of the PyPI package `iotcore`, for machines without mosquitto.
+It is rumqttd 0.20 out of the PyPI package `iotcore`, for the demo on a machine without mosquitto. Where it differs from
+mosquitto (`tests/integration/test_broker_contract.py` holds each line to be true):
+
+- Nothing is written to disk. A restart forgets sessions and retained messages, which mosquitto may keep.
+- A session never expires, not even one without an expiry interval; only a clean start ends it.
+- Its queue is a topic's log: an absent client finds all of it, where mosquitto drops what exceeds 200 messages.
+- What is delivered again bears neither the DUP flag nor its former packet id.
+- A client's Receive Maximum is ignored (at most 100 messages wait for acknowledgement), and acknowledgements out of
+  order end the connection. Of the retained messages that match one subscription at QoS 1, at most 100 arrive.
+- No Local is ignored: who subscribes to a topic hears what it says there itself.
+- A retained message is not sent again when a session that has the subscription subscribes again.
+- DISCONNECT with reason 0x04 does not publish the will.
+- A publish that nobody hears is acknowledged with 0x00, not with 0x10.
+- Messages up to 192 KiB pass; more ends the connection. There is no refusal with 0x95.
+- QoS 2 works, an empty client id is given a name, and `$SYS` does not exist (subscribing to it ends the connection).
 """
 
 import argparse

@@ -3,12 +3,12 @@
 Rule: a test that needs a broker gets a real one. Only a program that is not installed is a reason to skip, and
 `make test` installs both.
 
-Import the fixtures into a `conftest.py` or a test module; give every test its own client ids, since many share a broker.
+A test module imports the fixtures it wants. Tests share brokers: each takes client ids and topics of its own.
 """
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,9 @@ import pytest
 from broker import access
 from broker.errors import BrokerMissing
 from broker.process import Broker, BrokerAddress, Kind
-from broker.server import free_port, start_broker, start_configured
+from broker.server import find_mosquitto, free_port, start_broker, start_configured
+from tests.support.mqtt_packets import Connect
+from tests.support.mqtt_wire import Wire, connected
 
 CONFIGURATION: Final = Path(__file__).parents[2] / "mosquitto.conf"
 LOOPBACK: Final = "127.0.0.1"
@@ -83,8 +85,18 @@ def shipped(directory: Path) -> tuple[str, tuple[BrokerAddress, BrokerAddress]]:
 
 def start_fleet(directory: Path) -> Fleet:
     """The shipped configuration as a running broker without any account."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
+    if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
     access.prepare(directory)
     text, addresses = shipped(directory)
     return Fleet(start_configured(directory, text, addresses), directory)
+
+
+Open = Callable[[int, Connect], Wire]
+
+
+@pytest.fixture
+def open_wire() -> Iterator[Open]:
+    """Opens accepted connections, which end with the test."""
+    with ExitStack() as stack:
+        yield lambda port, connect: stack.enter_context(connected(port, connect))

@@ -19,6 +19,7 @@ class Kind(IntEnum):
     CONNACK = 2
     PUBLISH = 3
     PUBACK = 4
+    PUBREC = 5
     SUBSCRIBE = 8
     SUBACK = 9
     PINGREQ = 12

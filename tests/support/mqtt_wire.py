@@ -14,6 +14,8 @@ import time
 from collections import deque
 from typing import Final, Self
 
+import pytest
+
 from tests.support.mqtt_packets import (
     Connect,
     Kind,
@@ -44,6 +46,7 @@ class Wire:
         self._buffer = b""
         self._kept: deque[Packet] = deque()
         self._ids = itertools.cycle(range(1, 65536))
+        self.connack: Packet | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +57,13 @@ class Wire:
     def connect(self, connect: Connect) -> Packet:
         """Send CONNECT; the CONNACK, or the DISCONNECT of a broker that refuses."""
         self.send(connect.encode())
-        return self._await(Kind.CONNACK)
+        self.connack = self._await(Kind.CONNACK)
+        return self.connack
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker went on with an earlier session."""
+        return self.connack is not None and self.connack.session_present
 
     def subscribe(self, *filters: str, qos: int = 1, options: int = 0) -> tuple[int, ...]:
         """Subscribe; the reason codes. `options` are the bits of 3.8.3.1 above the QoS."""
@@ -78,15 +87,16 @@ class Wire:
         """The next PUBLISH, not acknowledged; `TimeoutError` when none comes."""
         return self._kept.popleft() if self._kept else self._next(Kind.PUBLISH, timeout)
 
-    def received(self, timeout: float) -> list[Packet]:
-        """Every PUBLISH that comes within `timeout` seconds, acknowledged."""
+    def received(self, timeout: float, *, acknowledge: bool = True) -> list[Packet]:
+        """Every PUBLISH that comes within `timeout` seconds."""
         deadline, packets = time.monotonic() + timeout, list[Packet]()
         while (left := deadline - time.monotonic()) > 0:
             try:
                 packets.append(self.receive(left))
             except TimeoutError:
                 break
-            self.acknowledge(packets[-1])
+            if acknowledge:
+                self.acknowledge(packets[-1])
         return packets
 
     def acknowledge(self, packet: Packet, reason: int = 0) -> None:
@@ -149,6 +159,7 @@ def connected(port: int, connect: Connect) -> Wire:
     """An open connection that the broker accepted."""
     wire = Wire(port)
     answer = wire.connect(connect)
-    assert answer.kind is Kind.CONNACK, answer
-    assert answer.reason == 0, answer
+    if answer.kind is not Kind.CONNACK or answer.reason:
+        wire.drop()
+        pytest.fail(f"refused: {answer}")
     return wire
