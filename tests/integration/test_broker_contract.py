@@ -4,6 +4,7 @@ Rule: every expectation is checked on both kinds. Where the embedded broker diff
 docstring of `broker.embedded` lists it.
 """
 
+import struct
 import time
 import uuid
 from pathlib import Path
@@ -24,7 +25,7 @@ SOON: Final = 0.25
 NO_LOCAL: Final = 4
 MESSAGE_LIMIT: Final = 131_072
 QUEUE: Final = 200
-FLEET: Final = 300
+FLEET: Final = 400
 LEAVE_WITH_WILL: Final = 0x04
 NOBODY_LISTENS: Final = 0x10
 TOO_LARGE: Final = 0x95
@@ -341,12 +342,29 @@ def test_the_broker_speaks_of_itself(table: Table) -> None:
         assert reader.receive().payload.startswith(b"mosquitto version 2.")
 
 
-def test_the_retained_messages_of_a_fleet_arrive_at_once(table: Table) -> None:
-    writer, reader = table.client("writer"), table.client("reader")
+@pytest.mark.parametrize(("receive_maximum", "arrive"), [(None, 20 + QUEUE), (65_535, FLEET)])
+def test_a_service_has_to_announce_a_window_for_its_whole_fleet(
+    table: Table, receive_maximum: int | None, arrive: int
+) -> None:
+    """Without one Mosquitto sends 20 and queues 200 of the retained messages, and drops the rest in silence."""
+    writer = table.client("writer")
     for number in range(FLEET):
         writer.publish(f"{table.topic}/{number}", b"online", retain=True)
+    properties: dict[int, Value] = {} if receive_maximum is None else {Property.RECEIVE_MAXIMUM: receive_maximum}
+    reader = table.client("reader", properties=properties)
     reader.subscribe(f"{table.topic}/+")
-    assert len(reader.received(1)) == (100 if table.embedded else FLEET)
+    assert len(reader.received(1)) == (100 if table.embedded else arrive)
+
+
+def test_a_burst_fits_into_an_announced_window(table: Table) -> None:
+    reader, writer = table.client("reader", properties={Property.RECEIVE_MAXIMUM: 65_535}), table.client("writer")
+    reader.subscribe(table.topic)
+    packets = (
+        frame(Kind.PUBLISH, encode_text(table.topic) + struct.pack(">HB", number, 0) + b"x", flags=1 << 1)
+        for number in range(1, FLEET + 1)
+    )
+    writer.send(b"".join(packets))
+    assert len(reader.received(1)) == FLEET
 
 
 def test_a_client_without_a_name_is_refused(any_broker: Broker) -> None:
