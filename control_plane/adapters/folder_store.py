@@ -1,0 +1,218 @@
+"""An S3 store over a folder of this machine, for `demo`, `up` and tests: nanio as a child process on loopback.
+
+Rule: signatures are always enforced, credentials never stand on a command line, and the store ends with its parent.
+
+    with start_folder_store(Path("state/store")) as store:
+        print(store.endpoint)
+
+Measured on nanio 0.1.7, and why the store is used as it is:
+- One worker. Workers are children of nanio's own, which outlive it when it is killed. While the one worker
+  assembles a completed upload or waits for the disk (fsync) it answers nobody else.
+- Parts, objects and their metadata are fsynced before the answer; the folders that name them are not.
+- It takes no bucket sub-resource: `PUT ?lifecycle` is answered as CreateBucket, and a DELETE of one would delete an
+  empty bucket.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from broker.leash import Child
+from broker.server import free_port
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+
+LOOPBACK: Final = "127.0.0.1"
+REGION: Final = "us-east-1"
+READY_TIMEOUT: Final = 15.0
+"""Seconds within which the store has to listen; a cold start on a Raspberry Pi takes several."""
+
+_POLL: Final = 0.02
+_PORT_TRIES: Final = 5
+_LOG_LINES: Final = 8
+_RUNNING: Final = "Uvicorn running on"
+_PORT_TAKEN: Final = re.compile("address already in use", re.IGNORECASE)
+_HALF_WRITTEN: Final = re.compile(r"\.tmp\.[0-9a-f]{32}|assembled\.[0-9a-f]{32}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCredentials:
+    """The one user of a folder store."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    @classmethod
+    def random(cls) -> Self:
+        """Credentials that nobody can guess."""
+        return cls(f"BH{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
+
+
+class FolderStore:
+    """One running store; `directory` holds its objects, its log and its credentials."""
+
+    def __init__(self, directory: Path, port: int, credentials: FolderCredentials) -> None:
+        self.directory = directory
+        self.port = port
+        self.credentials = credentials
+        self.region = REGION
+        self._child: Child | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def endpoint(self) -> str:
+        """The value for the setting `AWS_ENDPOINT`."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def upload_host(self) -> str:
+        """The value for the agents' setting `UPLOAD_HOSTS`."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def objects(self) -> Path:
+        """The folder that holds each bucket as a folder and each object as a plain file."""
+        return self.directory / "objects"
+
+    @property
+    def log_path(self) -> Path:
+        """What the store has printed; requests are not logged, since a presigned URL is a secret."""
+        return self.directory / "store.log"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs."""
+        return self._child is not None and self._child.alive
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None when there is none."""
+        return self._child.pid if self._child is not None and self._child.alive else None
+
+    def start(self) -> None:
+        """Start it and wait until it listens; does nothing when it runs. `ObjectStoreDown` if it does not come up."""
+        if self.alive:
+            return
+        self.objects.mkdir(parents=True, exist_ok=True)
+        _sweep(self.objects)
+        write_credentials(self._options, self.credentials)
+        self._child = Child(self._command(), self.log_path)
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not self._listens(self._child):
+            if not self._child.alive or time.monotonic() > deadline:
+                raise self._not_started(self._child)
+            time.sleep(_POLL)
+
+    def stop(self) -> None:
+        """SIGTERM, SIGKILL if that takes too long."""
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: a power cut for the process, though not for its disk."""
+        if self._child is not None:
+            self._child.kill()
+
+    @property
+    def port_taken(self) -> bool:
+        """Whether the last start failed because somebody else listens on the port."""
+        return self._child is not None and _PORT_TAKEN.search(self._child.output()) is not None
+
+    @property
+    def _options(self) -> Path:
+        return self.directory / "nanio.toml"
+
+    def _command(self) -> tuple[str, ...]:
+        options = {"--host": LOOPBACK, "--port": self.port, "--region": REGION, "--options": self._options}
+        words = [str(word) for pair in {**options, "--data-dir": self.objects}.items() for word in pair]
+        return (sys.executable, "-m", "nanio", "serve", *words, "--workers", "1", "--no-access-log")
+
+    def _listens(self, child: Child) -> bool:
+        return _RUNNING in child.output() and _accepts(self.port) and child.alive
+
+    def _not_started(self, child: Child) -> ObjectStoreDown:
+        ended = child.exit_code
+        child.kill()
+        what = f"did not listen within {READY_TIMEOUT:g} s" if ended is None else f"ended with code {ended}"
+        last = "\n".join(f"  {line}" for line in child.output().splitlines()[-_LOG_LINES:])
+        return ObjectStoreDown(f"the folder store at {self.endpoint} {what}; {self.log_path} ends:\n{last}")
+
+
+def start_folder_store(
+    directory: Path, *, port: int | None = None, credentials: FolderCredentials | None = None
+) -> FolderStore:
+    """A running store over `directory`; without `port` on a free one.
+
+    Without `credentials` those of the last start are used, else new ones are made up. `ObjectStoreRefused` when nanio
+    is not installed, `ObjectStoreDown` with the last lines of the log when it does not come up.
+    """
+    if importlib.util.find_spec("nanio") is None:
+        text = "the folder store needs nanio, which is not installed: run `pip install 'backhaul[demo]'`"
+        raise ObjectStoreRefused(text, code="NotInstalled")
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    chosen = credentials or read_credentials(directory / "nanio.toml") or FolderCredentials.random()
+    for _ in range(_PORT_TRIES - 1):
+        store = FolderStore(directory, port or free_port(), chosen)
+        try:
+            store.start()
+        except ObjectStoreDown:
+            if port is not None or not store.port_taken:
+                raise
+        else:
+            return store
+    store = FolderStore(directory, port or free_port(), chosen)
+    store.start()
+    return store
+
+
+def read_credentials(path: Path) -> FolderCredentials | None:
+    """The credentials of the last start; None when there was none."""
+    if not path.exists():
+        return None
+    user = tomllib.loads(path.read_text())["users"][0]
+    return FolderCredentials(user["access_key"], user["secret_key"])
+
+
+def write_credentials(path: Path, credentials: FolderCredentials) -> None:
+    """Write nanio's options file, readable by its owner only."""
+    # A JSON string is a TOML basic string.
+    lines = ("[[users]]", f"access_key = {json.dumps(credentials.access_key)}")
+    text = "\n".join((*lines, f"secret_key = {json.dumps(credentials.secret_key)}", ""))
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _sweep(objects: Path) -> None:
+    """Remove what a killed nanio left half-written.
+
+    It writes an object's metadata to `<key>.json.tmp`, which must not exist: one left behind makes every later write
+    of that key fail.
+    """
+    for path in objects.glob("**/*.tmp*"):
+        metadata = ".nanio-meta" in path.parts and path.name.endswith(".json.tmp")
+        if metadata or _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection((LOOPBACK, port), timeout=1.0).close()
+        return True
+    return False
