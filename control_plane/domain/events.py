@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from control_plane.domain.values import Proof
-from schemas.values import ErrorCode, Fingerprint, WantedPart
+from schemas.values import ErrorCode, Fingerprint, Outcome, WantedPart
 
 # --- from the device -------------------------------------------------------------------------------------------------
 
@@ -27,12 +27,12 @@ class _Remote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked(_Remote):
-    """The client offered its file, or asks for more URLs.
+    """The client offered its file, or asks for more URLs; a question may leave out what the offer said.
 
     `one_put` says that a file of one part may be granted as one PutObject on this store.
     """
 
-    file_size: int
+    file_size: int | None = None
     fingerprint: Fingerprint | None = None
     chunk_size: int | None = None
     wanted: tuple[WantedPart, ...] = ()
@@ -146,6 +146,23 @@ class CompletionFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRefused:
+    """The object store will not open an upload for this key; nobody on the device can help it."""
+
+    now: float
+    attempt: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """Another owner was heard closing its upload: history, nothing more."""
+
+    now: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
     """What a duty had to remove (a multipart upload, a stray object) is gone."""
 
@@ -163,6 +180,8 @@ LocalEvent = (
     | MultipartCreated
     | CompletionProven
     | CompletionFailed
+    | StoreRefused
+    | Witnessed
     | Swept
 )
 Event = RemoteEvent | LocalEvent

@@ -11,9 +11,10 @@ from schemas.values import DigestName, Fingerprint
 
 def other_file(upload: Upload, offer: Asked) -> bool:
     """Whether the offered file is another than the one that this attempt began with."""
-    if upload.options.on_change == "prefix" and offer.file_size == upload.file_size:
+    same_size = offer.file_size in {None, upload.file_size}
+    if upload.options.on_change == "prefix" and same_size:
         return False
-    return offer.file_size != upload.file_size or not _same(offer.fingerprint, upload.fingerprint)
+    return not same_size or not _same(offer.fingerprint, upload.fingerprint)
 
 
 def contradiction(plan: PartPlan, digest: DigestName, offer: Asked) -> str | None:

@@ -1,14 +1,12 @@
-"""The life of one upload, as its owner sees it: a table of moves, and `apply`.
+"""The life of one upload, as its owner sees it: `apply` understands an event, given what is known.
 
-Rule: whatever changes an upload is in this file. An event is first understood (which move does it mean, given what is
-known?), then the table says where the move leads. An event from the device that means nothing now changes nothing and
-is answered from the state, since it may be a repeat of one whose answer was lost.
+Rule: an event is first understood (which move does it mean?), then the table in `moves` says where that leads. An event
+from the device that means nothing now changes nothing and is answered from the state, since it may be a repeat of one
+whose answer was lost.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
-from typing import Final, assert_never
+from typing import assert_never
 
 from control_plane.domain.duties import answer, close, duties
 from control_plane.domain.errors import IllegalTransition
@@ -21,7 +19,6 @@ from control_plane.domain.events import (
     CompletionProven,
     DeadlinePassed,
     Dispatched,
-    Effect,
     Errored,
     Event,
     Forgotten,
@@ -31,64 +28,18 @@ from control_plane.domain.events import (
     Rejected,
     RemoteEvent,
     StepTimedOut,
+    StoreRefused,
     Succeeded,
     Swept,
+    Witnessed,
 )
+from control_plane.domain.moves import ENDS, TRANSITIONS, Applied, Move, ended, move, new_attempt, sentence
 from control_plane.domain.offers import contradiction, other_file
-from control_plane.domain.record import Stray, Upload
-from control_plane.domain.values import MAX_ATTEMPTS, MAX_STRIKES, OPEN, TERMINAL, PartRecord, Refusal, State
+from control_plane.domain.record import Upload
+from control_plane.domain.values import MAX_STRIKES, OPEN, TERMINAL, PartRecord, Refusal, State
 from schemas.errors import SchemaError
 from schemas.parts import plan_parts
-from schemas.values import ERRORS, ErrorCode, Follow
-
-PUT_URL_LIFE: Final = 300.0
-"""Seconds that a PutObject URL lives at most: nothing but time fences it (protocol.md section 3)."""
-
-_CLOCK_MARGIN: Final = 60.0
-
-
-class Move(StrEnum):
-    """What an event comes to."""
-
-    DISPATCH = "the command is published"
-    OFFER = "the client offers or asks"
-    RESUME = "the same attempt is told again"
-    RESTART = "a new attempt"
-    FINISH = "every part is stored"
-    PROVE = "the object is proven"
-    FAIL = "given up"
-    REJECT = "the client refuses"
-    CANCEL = "cancelled"
-    EXPIRE = "the deadline passes"
-
-
-_ENDS: Final = {
-    Move.FAIL: State.FAILED,
-    Move.REJECT: State.REJECTED,
-    Move.CANCEL: State.CANCELLED,
-    Move.EXPIRE: State.EXPIRED,
-}
-_WORKING: Final = {
-    Move.OFFER: State.IN_PROGRESS,
-    Move.RESUME: State.QUEUED,
-    Move.RESTART: State.QUEUED,
-    Move.FINISH: State.COMPLETING,
-    **_ENDS,
-}
-
-TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
-    State.QUEUED: {Move.DISPATCH: State.DISPATCHED, **_WORKING},
-    State.DISPATCHED: _WORKING,
-    State.IN_PROGRESS: _WORKING,
-    State.COMPLETING: {Move.PROVE: State.COMPLETED, Move.RESTART: State.QUEUED, Move.FAIL: State.FAILED},
-    State.COMPLETED: {},
-    State.FAILED: {},
-    State.REJECTED: {},
-    State.CANCELLED: {},
-    State.EXPIRED: {},
-}
-
-Applied = tuple[Upload, tuple[Effect, ...]]
+from schemas.values import ERRORS, ErrorCode, Follow, Outcome
 
 
 def apply(upload: Upload, event: Event) -> Applied:
@@ -100,10 +51,6 @@ def apply(upload: Upload, event: Event) -> Applied:
     if after is not upload:
         after = replace(after, updated_at=event.now)
     return after, effects
-
-
-def _move(upload: Upload, move: Move, **changes: object) -> Upload:
-    return replace(upload, state=TRANSITIONS[upload.state][move], **changes)  # type: ignore[arg-type]
 
 
 # --- what the device says --------------------------------------------------------------------------------------------
@@ -118,7 +65,7 @@ def _remote(upload: Upload, event: RemoteEvent) -> Applied:
         return _progressed(upload, event), ()
     if event.attempt > upload.attempt:
         text = f"the client is at attempt {event.attempt}, which this database does not know"
-        return _new_attempt(replace(upload, attempt=event.attempt), event.now, ErrorCode.UPLOAD_GONE, text)
+        return new_attempt(replace(upload, attempt=event.attempt), event.now, ErrorCode.UPLOAD_GONE, text)
     repeated = event.sequence is not None and event.sequence <= upload.sequence
     if repeated or upload.state is State.COMPLETING:
         return upload, answer(upload, event.now)
@@ -141,9 +88,9 @@ def _new_response(heard: Upload, event: Asked | Succeeded | Errored | Rejected |
         case Errored():
             return _errored(heard, event)
         case Rejected():
-            return _ended(heard, Move.REJECT, event.now, event.code, event.text)
+            return ended(heard, Move.REJECT, event.now, event.code, event.text)
         case CancelledByClient():
-            return _ended(heard, Move.CANCEL, event.now, None, "cancelled on the client")
+            return ended(heard, Move.CANCEL, event.now, None, "cancelled on the client")
         case _:
             assert_never(event)
 
@@ -178,30 +125,28 @@ def _heard(upload: Upload, event: RemoteEvent) -> Upload:
 
 def _asked(upload: Upload, event: Asked) -> Applied:
     if upload.plan is None:
-        offered = _with_plan(upload, event)
-        if isinstance(offered, SchemaError):
-            return _ended(upload, Move.FAIL, event.now, ErrorCode.FILE_TOO_LARGE, str(offered))
-        upload = offered
+        try:
+            upload = _with_plan(upload, event)
+        except SchemaError as error:
+            return ended(upload, Move.FAIL, event.now, ErrorCode.FILE_TOO_LARGE, str(error))
     elif other_file(upload, event):
-        return _new_attempt(upload, event.now, ErrorCode.SOURCE_CHANGED, "the file changed since its upload began")
+        return new_attempt(upload, event.now, ErrorCode.SOURCE_CHANGED, "the file changed since its upload began")
     plan = upload.plan
     assert plan is not None  # noqa: S101 - for the type checker: the branches above saw to it
     if complaint := contradiction(plan, upload.digest, event):
-        return _ended(upload, Move.FAIL, event.now, ErrorCode.BAD_REQUEST, complaint)
+        return ended(upload, Move.FAIL, event.now, ErrorCode.BAD_REQUEST, complaint)
     parts = dict(upload.parts)
     for part in event.wanted:
         record = parts.get(part.part_number)
         if record is None or record.digest != part.digest or part.digest is None:
             parts[part.part_number] = PartRecord(digest=part.digest)
-    after = _move(upload, Move.OFFER, parts=parts, wanted=event.wanted)
+    after = move(upload, Move.OFFER, parts=parts, wanted=event.wanted)
     return after, duties(after)
 
 
-def _with_plan(upload: Upload, event: Asked) -> Upload | SchemaError:
-    try:
-        plan = plan_parts(event.file_size, upload.chunk_size)
-    except SchemaError as error:
-        return error
+def _with_plan(upload: Upload, event: Asked) -> Upload:
+    """An offer without a size is taken for an empty file: the parts that it wants will then contradict the plan."""
+    plan = plan_parts(event.file_size or 0, upload.chunk_size)
     parts = {n: PartRecord(etag=etag) for n, etag in event.etags.items() if n in plan.numbers}
     one_put = event.one_put and plan.total == 1 and upload.s3_upload_id is None
     return replace(
@@ -218,8 +163,8 @@ def _succeeded(upload: Upload, event: Succeeded) -> Applied:
     if upload.plan is None or upload.missing_parts:
         missing = ", ".join(map(str, upload.missing_parts[:5])) or "all"
         text = f"the client reported success, but nobody knows the etags of parts {missing}"
-        return _new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
-    after = _move(upload, Move.FINISH, wanted=())
+        return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
+    after = move(upload, Move.FINISH, wanted=())
     return after, duties(after)
 
 
@@ -227,18 +172,14 @@ def _errored(upload: Upload, event: Errored) -> Applied:
     match ERRORS[event.code].follow:
         case Follow.SAME_ATTEMPT:
             at = event.now + event.delay
-            after = _move(upload, Move.RESUME, resume_at=at, reason=_sentence(event.code, event.text), wanted=())
+            after = move(upload, Move.RESUME, resume_at=at, reason=sentence(event.code, event.text), wanted=())
             return after, duties(after)
         case Follow.NEW_ATTEMPT:
-            return _new_attempt(upload, event.now, event.code, event.text, delay=event.delay)
+            return new_attempt(upload, event.now, event.code, event.text, delay=event.delay)
         case Follow.FINAL:
-            return _ended(upload, Move.FAIL, event.now, event.code, event.text)
+            return ended(upload, Move.FAIL, event.now, event.code, event.text)
         case never:
             assert_never(never)
-
-
-def _sentence(code: str, text: str) -> str:
-    return f"{code}: {text}" if text else str(code)
 
 
 def _progressed(upload: Upload, event: Progressed) -> Upload:
@@ -257,39 +198,41 @@ def _local(upload: Upload, event: LocalEvent) -> Applied:
     match event:
         case CancelRequested() | DeadlinePassed():
             return _stopped(upload, event)
-        case Dispatched():
-            return _dispatched(upload, event), ()
+        case Dispatched() | Swept():
+            return _noted(upload, event), ()
         case Forgotten() | StepTimedOut():
             return _unheard(upload, event)
         case MultipartCreated():
             return _created(upload, event)
         case CompletionProven() | CompletionFailed():
             return _settled(upload, event)
-        case Swept():
-            return _swept(upload, event), ()
+        case StoreRefused() | Witnessed():
+            return _given_up(upload, event)
         case never:
             assert_never(never)
 
 
 def _stopped(upload: Upload, event: CancelRequested | DeadlinePassed) -> Applied:
-    late = isinstance(event, DeadlinePassed)
-    move = Move.EXPIRE if late else Move.CANCEL
-    if move in TRANSITIONS[upload.state]:
-        if late:
-            text = "the deadline passed before the upload was complete"
-            return _ended(upload, move, event.now, Refusal.DEADLINE_PASSED, text)
-        return _ended(upload, move, event.now, None, "cancelled by an operator")
-    if late:
-        return upload, ()
+    possible = TRANSITIONS[upload.state]
+    if isinstance(event, DeadlinePassed):
+        if Move.EXPIRE not in possible:
+            return upload, ()
+        text = "the deadline passed before the upload was complete"
+        return ended(upload, Move.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
+    if Move.CANCEL in possible:
+        return ended(upload, Move.CANCEL, event.now, None, "cancelled by an operator")
     request = "cancelled"
     raise IllegalTransition(request, upload.state)
 
 
-def _dispatched(upload: Upload, event: Dispatched) -> Upload:
+def _noted(upload: Upload, event: Dispatched | Swept) -> Upload:
+    if isinstance(event, Swept):
+        litter = tuple(one for one in upload.litter if one != event.subject)
+        return replace(upload, litter=litter, strays=tuple(one for one in upload.strays if one.s3_key != event.subject))
     # The client's answer may overtake this event: then there is nothing left to note.
     if upload.state is not State.QUEUED or event.attempt != upload.attempt:
         return upload
-    return _move(upload, Move.DISPATCH, touched_at=event.now, client_busy=True)
+    return move(upload, Move.DISPATCH, touched_at=event.now, client_busy=True)
 
 
 def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
@@ -299,12 +242,12 @@ def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
     if upload.state not in {State.DISPATCHED, State.IN_PROGRESS}:
         return upload, ()
     if isinstance(event, Forgotten):
-        after = _move(upload, Move.RESUME, resume_at=event.now, wanted=())
+        after = move(upload, Move.RESUME, resume_at=event.now, wanted=())
         return after, duties(after)
     strikes = upload.strikes + 1
     if strikes >= MAX_STRIKES:
         text = f"the client was connected and silent through {strikes} step timers"
-        return _ended(upload, Move.FAIL, event.now, Refusal.NO_PROGRESS, text)
+        return ended(upload, Move.FAIL, event.now, Refusal.NO_PROGRESS, text)
     after = replace(upload, strikes=strikes, touched_at=event.now)
     return after, duties(after)
 
@@ -325,67 +268,29 @@ def _settled(upload: Upload, event: CompletionProven | CompletionFailed) -> Appl
     if upload.state is not State.COMPLETING or event.attempt != upload.attempt:
         return upload, ()
     if isinstance(event, CompletionProven):
-        after = _move(upload, Move.PROVE, proof=event.proof, completed_at=event.now, s3_upload_id=None, reason=None)
+        after = move(upload, Move.PROVE, proof=event.proof, completed_at=event.now, s3_upload_id=None, reason=None)
         return after, close(after, event.now)
     if event.again:
-        after, effects = _new_attempt(upload, event.now, event.error, event.text)
+        after, effects = new_attempt(upload, event.now, event.error, event.text)
     else:
-        after, effects = _ended(upload, Move.FAIL, event.now, event.error, event.text)
+        after, effects = ended(upload, Move.FAIL, event.now, event.error, event.text)
     return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
 
 
-def _swept(upload: Upload, event: Swept) -> Upload:
-    return replace(
+def _given_up(upload: Upload, event: StoreRefused | Witnessed) -> Applied:
+    if upload.state in TERMINAL or (isinstance(event, StoreRefused) and event.attempt != upload.attempt):
+        return upload, ()
+    if isinstance(event, StoreRefused):
+        return ended(upload, Move.FAIL, event.now, Refusal.STORE_REFUSED, event.text)
+    if event.outcome is Outcome.COMPLETED:
+        done = upload if upload.state is State.COMPLETING else move(upload, Move.FINISH)
+        return move(done, Move.PROVE, completed_at=event.now, client_busy=False), ()
+    by = next((by for by, state in ENDS.items() if state.value == event.outcome), Move.FAIL)
+    over, _ = ended(
         upload,
-        litter=tuple(one for one in upload.litter if one != event.subject),
-        strays=tuple(one for one in upload.strays if one.s3_key != event.subject),
+        by if by in TRANSITIONS[upload.state] else Move.FAIL,
+        event.now,
+        None,
+        f"its owner said: {event.outcome}",
     )
-
-
-# --- new attempts and ends -------------------------------------------------------------------------------------------
-
-
-def _new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: float = 0.0) -> Applied:
-    """A new S3 upload id fences the old attempt; an object that was PUT whole gets another key."""
-    if upload.attempt >= MAX_ATTEMPTS:
-        return _ended(upload, Move.FAIL, now, error, f"{text} (attempt {upload.attempt} of {MAX_ATTEMPTS})")
-    after = _move(
-        _left_behind(upload, now),
-        Move.RESTART,
-        attempt=upload.attempt + 1,
-        sequence=0,
-        s3_key=_next_key(upload) if upload.one_put else upload.s3_key,
-        one_put=False,
-        file_size=None,
-        part_size=None,
-        fingerprint=None,
-        parts={},
-        wanted=(),
-        resume_at=now + delay,
-        reason=_sentence(error, text),
-        bytes_sent=0,
-        strikes=0,
-    )
-    return after, duties(after)
-
-
-def _next_key(upload: Upload) -> str:
-    folder, _, name = upload.s3_key.rpartition("/")
-    return f"{folder}/{upload.token[:8]}-{upload.attempt + 1}-{name}"
-
-
-def _ended(upload: Upload, move: Move, now: float, error: str | None, text: str) -> Applied:
-    """The upload is over. A client that may still be working on it has to be told so."""
-    changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now}
-    after = _move(_left_behind(upload, now), move, **changes)
-    return after, duties(after)
-
-
-def _left_behind(upload: Upload, now: float) -> Upload:
-    """Note what an abandoned attempt leaves at the store, to be removed."""
-    litter, strays = upload.litter, upload.strays
-    if upload.s3_upload_id is not None:
-        litter = (*litter, upload.s3_upload_id)
-    if upload.one_put:
-        strays = (*strays, Stray(upload.s3_key, upload.object_token, now + PUT_URL_LIFE + _CLOCK_MARGIN))
-    return replace(upload, s3_upload_id=None, litter=litter, strays=strays)
+    return replace(over, client_busy=False), ()
