@@ -1,0 +1,107 @@
+"""What the store's answer to a PUT means (protocol.md section 4, "What a PUT's answer means").
+
+Rule: pure. One table; whatever it does not know is refused if the store blames the request, else tried again.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from device_agent.errors import PutFailed, PutFailure
+
+MAX_BODY: Final = 64 * 1024
+"""How much of an answer's body is read: more than any S3 error needs."""
+
+MAX_RETRY_AFTER: Final = 300.0
+"""Seconds; a store that asks for more is asked again after this."""
+
+_CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+_ETAG: Final = re.compile(r"[!-~]{1,256}")
+_BAD_DIGEST: Final = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "BadChecksum"}
+)
+_TRANSIENT_CODES: Final = frozenset({"RequestTimeout", "IncompleteBody", "SlowDown", "InternalError"})
+
+# Spelled here, since only the uploader may import the package `http`.
+_BAD_REQUEST: Final = 400
+_FORBIDDEN: Final = frozenset({401, 403})
+_NOT_FOUND: Final = 404
+_PRECONDITION_FAILED: Final = 412
+_TRANSIENT: Final = frozenset({408, 409, 425, 429})
+_STORED: Final = range(200, 300)
+_BLAMES_REQUEST: Final = range(300, 500)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is read of an answer. `whole` says that the request had been sent to its end when it came."""
+
+    status: int
+    etag: str | None = None
+    retry_after: str | None = None
+    date: str | None = None
+    body: bytes = b""
+    whole: bool = True
+
+
+def stored_etag(answer: Answer) -> str:
+    """The ETag exactly as the store wrote it; "" for 412, where an earlier PUT of ours may have won.
+
+    `PutFailed` says what any other answer means.
+    """
+    if answer.status == _PRECONDITION_FAILED:
+        return ""
+    if answer.status not in _STORED:
+        raise _failure(answer)
+    if not answer.whole:
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {answer.status} before it had the whole part")
+    if answer.etag is None or _ETAG.fullmatch(answer.etag) is None:
+        # A load balancer in between can do that (rclone issue 9823).
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {answer.status} without an ETag")
+    return answer.etag
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Seconds for which the store asks to be left alone, at most `MAX_RETRY_AFTER`; None when it does not say.
+
+    A date is counted from the store's own `Date`, since a device's clock may stand in 1970.
+
+    >>> retry_after(Answer(503, retry_after="7"))
+    7.0
+    """
+    text = (answer.retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        # Ten digits are centuries; a number of thousands of digits would not even convert.
+        return min(float(text[:10]), MAX_RETRY_AFTER)
+    until, now = _instant(text), _instant(answer.date) or datetime.now(UTC)
+    return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
+
+
+def _failure(answer: Answer) -> PutFailed:
+    found = _CODE.search(answer.body)
+    code = found[1].decode() if found else ""
+    kind = _kind(answer.status, code)
+    text = f"the store answered {answer.status} {code}".rstrip()
+    return PutFailed(kind, text, retry_after(answer) if kind is PutFailure.TRY_AGAIN else None)
+
+
+def _kind(status: int, code: str) -> PutFailure:
+    if status in _FORBIDDEN:
+        return PutFailure.EXPIRED_OR_FORBIDDEN
+    if status == _NOT_FOUND:
+        return PutFailure.GONE
+    if status == _BAD_REQUEST and code in _BAD_DIGEST:
+        return PutFailure.BAD_DIGEST
+    blamed = status in _BLAMES_REQUEST and status not in _TRANSIENT and code not in _TRANSIENT_CODES
+    return PutFailure.REFUSED if blamed else PutFailure.TRY_AGAIN
+
+
+def _instant(text: str | None) -> datetime | None:
+    """An HTTP date, which is always in GMT (RFC 9110, section 5.6.7)."""
+    try:
+        instant = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
