@@ -111,7 +111,7 @@ def enroll_service(
 
 
 def revoke(directory: Path, username: str, *, topics: Topics | None = None) -> None:
-    """Remove an account. A connection that is open stays open until the broker restarts."""
+    """Remove an account; at its next SIGHUP the broker ends the connections that use it."""
     with _accounts(directory) as entries:
         if entries.pop(username, None) is None:
             message = f"there is no account {username!r} in {directory / PASSWORDS}"
