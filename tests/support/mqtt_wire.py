@@ -9,6 +9,7 @@ Rule: it hides nothing. No reconnects, no threads, no automatic acknowledgements
 
 import itertools
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -40,8 +41,10 @@ class Closed(Exception):
 class Wire:
     """One connection. Publishes that arrive while an answer is awaited are kept for `receive`."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._socket = socket.create_connection((host, port), timeout=TIMEOUT)
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self._kept: deque[Packet] = deque()

@@ -1,0 +1,189 @@
+"""The TLS listeners that `mosquitto.conf` documents in its comments, with the comment signs taken off.
+
+Rule: the text under test is the text in the file. Devices and services have authorities of their own, so a device
+that reaches the services' listener is turned away before it can say any name.
+"""
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from broker import access
+from broker.access import Credentials
+from broker.configuration import option
+from broker.process import Broker, BrokerAddress
+from broker.server import free_port, start_configured
+from schemas.topics import Topics
+from tests.support.brokers import LOOPBACK, shipped
+from tests.support.mqtt_packets import Connect, Kind
+from tests.support.mqtt_wire import Wire
+
+NOT_AUTHORIZED = 0x87
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority of one day, in files `{name}-ca.crt` and certificates beside it."""
+
+    directory: Path
+    name: str
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def make(cls, directory: Path, name: str) -> "Authority":
+        """A self-signed authority."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = distinguished(f"{name} authority")
+        certificate = (
+            draft(subject, subject, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        ).sign(key, hashes.SHA256())
+        write(directory / f"{name}-ca.crt", certificate)
+        return cls(directory, name, key, certificate)
+
+    def issue(self, common_name: str) -> tuple[Path, Path]:
+        """A certificate for one party: its file and its key's."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(LOOPBACK))])
+        certificate = (
+            draft(distinguished(common_name), self.certificate.subject, key)
+            .add_extension(names, critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        paths = (self.directory / f"{common_name}.crt", self.directory / f"{common_name}.key")
+        write(paths[0], certificate)
+        paths[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return paths
+
+    def client(self, common_name: str, server: "Authority") -> ssl.SSLContext:
+        """What a client with a certificate of this authority needs to talk to a server of another."""
+        context = ssl.create_default_context(cafile=str(server.directory / f"{server.name}-ca.crt"))
+        context.load_cert_chain(*self.issue(common_name))
+        return context
+
+
+def distinguished(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def draft(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+def write(path: Path, certificate: x509.Certificate) -> None:
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A broker with the two TLS listeners, and the authorities."""
+
+    broker: Broker
+    server: Authority
+    devices: Authority
+    services: Authority
+    operator: Credentials
+    mallory: Credentials
+
+    def connect(self, listener: int, tls: ssl.SSLContext, connect: Connect) -> int | None:
+        """The reason code of the CONNACK; None when the broker breaks off before one."""
+        try:
+            with Wire(self.broker.addresses[listener].port, tls) as wire:
+                answer = wire.connect(connect)
+                assert answer.kind is Kind.CONNACK
+                if not answer.reason:
+                    wire.ping()
+                return answer.reason
+        except ssl.SSLCertVerificationError:
+            raise  # it is we who mistrust the broker
+        except (ssl.SSLError, ConnectionError):
+            return None
+
+
+def uncommented(text: str, addresses: tuple[BrokerAddress, BrokerAddress]) -> str:
+    """The configuration with the examples of its last section in force."""
+    head, mark, examples = text.partition("# --- With TLS")
+    assert mark
+    examples = re.sub(r"^#   ", "", examples, flags=re.MULTILINE)
+    for port, address in zip((8883, 8884), addresses, strict=True):
+        examples, found = re.subn(f"^listener {port}$", f"listener {address.port}", examples, flags=re.MULTILINE)
+        assert found == 1
+    access_list = option(text, "acl_file")
+    assert access_list is not None
+    return head + mark + examples.replace("/etc/mosquitto/backhaul", str(Path(access_list).parent))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    server, devices, services = (Authority.make(tmp_path, name) for name in ("server", "devices", "services"))
+    server.issue("server")
+    mallory = access.enroll(tmp_path, "mallory")
+    operator = access.enroll_service(tmp_path, "operator-ann")
+    addresses = (BrokerAddress(LOOPBACK, free_port()), BrokerAddress(LOOPBACK, free_port()))
+    text, _ = shipped(tmp_path)
+    with start_configured(tmp_path, uncommented(text, addresses), addresses) as broker:
+        yield Site(broker, server, devices, services, operator, mallory)
+
+
+def as_account(client_id: str, credentials: Credentials) -> Connect:
+    return Connect(client_id, username=credentials.username, password=credentials.password)
+
+
+def test_a_device_is_who_its_certificate_says(site: Site) -> None:
+    topics, tls = Topics(), site.devices.client("mallory", site.server)
+    with Wire(site.broker.addresses[0].port, tls) as wire:
+        assert wire.connect(Connect("victim", username="victim", password="whatever")).reason == 0
+        assert wire.publish(topics.response("mallory"), b"mine") != NOT_AUTHORIZED
+        assert wire.publish(topics.response("victim"), b"forged") == NOT_AUTHORIZED
+
+
+def test_a_certificate_of_another_authority_opens_nothing(site: Site) -> None:
+    forged = Authority.make(site.server.directory, "forged").client("mallory", site.server)
+    assert site.connect(0, forged, Connect("mallory")) is None
+    assert site.connect(1, forged, as_account("cli-1", site.operator)) is None
+
+
+def test_no_certificate_opens_nothing(site: Site) -> None:
+    bare = ssl.create_default_context(cafile=str(site.server.directory / "server-ca.crt"))
+    assert site.connect(0, bare, Connect("mallory")) is None
+    assert site.connect(1, bare, as_account("cli-1", site.operator)) is None
+
+
+def test_a_device_does_not_get_into_the_services_listener(site: Site) -> None:
+    """Neither with its certificate nor with its password: the hole of a shared password file is closed."""
+    device = site.devices.client("mallory", site.server)
+    assert site.connect(1, device, as_account("victim", site.mallory)) is None
+
+
+def test_a_service_needs_its_certificate_and_its_password(site: Site) -> None:
+    service = site.services.client("ann", site.server)
+    assert site.connect(1, service, as_account("cli-1", site.operator)) == 0
+    assert site.connect(1, service, Connect("cli-1")) == NOT_AUTHORIZED
+    assert site.connect(1, service, Connect("cli-1", username="operator-ann", password="wrong")) == NOT_AUTHORIZED
+
+
+def test_tls_older_than_1_3_is_refused(site: Site) -> None:
+    device = site.devices.client("mallory", site.server)
+    device.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert site.connect(0, device, Connect("mallory")) is None

@@ -1,0 +1,1 @@
+"""Unit tests of `broker`: files and text, no process."""
