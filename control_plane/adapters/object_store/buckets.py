@@ -1,0 +1,89 @@
+"""The calls about the bucket and about whole objects.
+
+Rule: blocking functions over one client, for a thread of the adapter. What they raise is translated by the caller.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from control_plane.adapters.object_store.answers import GONE, code_of, status_of
+from control_plane.adapters.object_store.clients import Bucket
+from control_plane.services.ports import ObjectInfo
+
+_FORBIDDEN: Final = 403
+_DEFAULT_REGION: Final = "us-east-1"
+_CHECKSUMS: Final[Mapping[str, str]] = {
+    "ChecksumCRC32": "crc32",
+    "ChecksumCRC32C": "crc32c",
+    "ChecksumCRC64NVME": "crc64nvme",
+    "ChecksumSHA1": "sha1",
+    "ChecksumSHA256": "sha256",
+}
+
+
+def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
+    """Create the bucket, private, when it is missing; returns what an operator should know of it.
+
+    A bucket that may not be looked at (403) is left to the probe: a policy for our prefix alone is enough for us.
+    """
+    try:
+        bucket.client.head_bucket(Bucket=bucket.name)
+    except ClientError as error:
+        if status_of(error) == _FORBIDDEN:
+            return ()
+        if code_of(error) not in {*GONE, "NoSuchBucket"}:
+            raise
+        return _create(bucket, region)
+    return ()
+
+
+def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
+    """What is there under this key. `checksums` go by the algorithm's lower-case name, composite ones end in `-N`."""
+    try:
+        found: Any = bucket.client.head_object(Bucket=bucket.name, Key=s3_key, ChecksumMode="ENABLED")
+    except ClientError as error:
+        if code_of(error) in GONE:
+            return None
+        raise
+    return ObjectInfo(
+        size=found["ContentLength"],
+        etag=found.get("ETag", "").strip('"'),
+        metadata={name.lower(): value for name, value in found.get("Metadata", {}).items()},
+        encryption="customer" if found.get("SSECustomerAlgorithm") else found.get("ServerSideEncryption"),
+        checksums={name: found[field] for field, name in _CHECKSUMS.items() if found.get(field)},
+    )
+
+
+def delete(bucket: Bucket, s3_key: str) -> None:
+    """Delete an object; S3 says 204 whether it was there or not, some stores say 404."""
+    try:
+        bucket.client.delete_object(Bucket=bucket.name, Key=s3_key)
+    except ClientError as error:
+        if code_of(error) not in GONE:
+            raise
+
+
+def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
+    # us-east-1 is the one region that must not be named (CreateBucket, API reference).
+    where: Any = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        bucket.client.create_bucket(Bucket=bucket.name, **where)
+    except ClientError as error:
+        if code_of(error) != "BucketAlreadyOwnedByYou":
+            raise
+        return ()
+    return (f"The bucket {bucket.name} was created. {_block_public_access(bucket)}",)
+
+
+def _block_public_access(bucket: Bucket) -> str:
+    """Forbid public access where the store can; nanio answers this call as if it were CreateBucket."""
+    block: Any = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    try:
+        bucket.client.put_public_access_block(Bucket=bucket.name, PublicAccessBlockConfiguration=block)
+    except ClientError as error:
+        return f"The store has no public access block ({code_of(error)}); a bucket without a policy is private."
+    return "Public access to it is blocked."

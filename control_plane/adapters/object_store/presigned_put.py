@@ -1,0 +1,52 @@
+"""HTTP with presigned URLs, as clients experience it: for the probe.
+
+Rule: the only requests of the control plane that are not boto3's own; they carry the headers that an agent sends.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from botocore.awsrequest import AWSRequest
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+
+from schemas.values import PresignedPart
+
+TIMEOUT: Final = 30
+"""Seconds to connect, and to wait for bytes."""
+
+_CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store said to one PUT; `etag` is without quotes, `code` the store's own word for a refusal."""
+
+    status: int
+    etag: str = ""
+    code: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the bytes were stored."""
+        return 200 <= self.status < 300  # noqa: PLR2004
+
+    @property
+    def refused(self) -> bool:
+        """Whether the request was found wrong, rather than the store being busy or broken."""
+        return 400 <= self.status < 500  # noqa: PLR2004
+
+
+def put(grant: PresignedPart, body: bytes) -> Answer:
+    """PUT the bytes with the granted headers."""
+    headers = {**grant.headers, "Content-Type": "application/octet-stream"}
+    request = AWSRequest("PUT", grant.url, headers=headers, data=body).prepare()
+    session = URLLib3Session(timeout=TIMEOUT, proxies=get_environ_proxies(grant.url))
+    try:
+        response = session.send(request)
+        code = _CODE.search(response.content)
+        etag = response.headers.get("ETag", "").strip('"')
+        return Answer(response.status_code, etag, code[1].decode() if code else "")
+    finally:
+        session.close()

@@ -1,0 +1,34 @@
+"""What the adapter must be told about the bucket.
+
+Rule: plain values named after the settings they come from (protocol.md section 7); secrets are never shown.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+PROBE_FOLDER: Final = ".backhaul-probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """One bucket and how to reach it.
+
+    Without `access_key` boto3 looks where it always does: environment, profile, instance role. `endpoint` is for
+    stores other than Amazon's; calls go there. Clients' URLs are signed for `public_endpoint`, which is for networks
+    where clients reach the store under another name than the control plane; without it they are the same.
+    """
+
+    bucket: str
+    region: str = "us-east-1"
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    public_endpoint: str | None = None
+    base_path: str = "uploads"
+
+    @property
+    def probe_prefix(self) -> str:
+        """What the keys of probe objects begin with."""
+        base = self.base_path.strip("/")
+        return f"{base}/{PROBE_FOLDER}/" if base else f"{PROBE_FOLDER}/"

@@ -1,0 +1,118 @@
+"""The port `ObjectStore` over boto3: blocking calls in threads of its own, signing inline.
+
+Rule: this class decides nothing; it calls, translates and answers.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from control_plane.adapters.object_store import buckets, multipart
+from control_plane.adapters.object_store.answers import translated
+from control_plane.adapters.object_store.clients import CONNECTIONS, build_clients
+from control_plane.adapters.object_store.probe import Probe
+from control_plane.adapters.object_store.settings import S3Settings
+from control_plane.adapters.object_store.signing import Signer
+from control_plane.services.ports import Grantable, MultipartInfo, ObjectInfo, StoreCapabilities
+from schemas.values import DigestName, PresignedPart
+
+T = TypeVar("T")
+
+AMAZON: Final = "Amazon S3"
+
+
+class S3ObjectStore:
+    """One bucket. Building it makes no request; `probe` must have run before encryption is asked for."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.bucket = settings.bucket
+        self._settings = settings
+        self._endpoint = settings.endpoint or AMAZON
+        with translated("the object store's settings", self._endpoint):
+            self._clients = build_clients(settings)
+        self._signer = Signer(self._clients.signer, settings.bucket, self._clients.credentials)
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="object-store")
+        self._encrypt = False
+        self._notes: tuple[str, ...] = ()
+
+    async def ensure_bucket(self) -> None:
+        """Create the bucket, private, when it is missing."""
+        region, calls = self._settings.region, self._clients.calls
+        self._notes = await self._call("CreateBucket", lambda: buckets.ensure(calls, region))
+
+    async def probe(self) -> StoreCapabilities:
+        """See what the store enforces, on objects of our own prefix that are removed again."""
+        probe = Probe(self._settings, self._clients, notes=self._notes)
+        capabilities = await self._call("the probe of the object store", probe.run)
+        self._encrypt = probe.must_ask_to_encrypt
+        return capabilities
+
+    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+        """Open a multipart upload whose object will bear `token`; returns S3's upload id. Not idempotent."""
+        once, encrypt = self._clients.once, self._encrypt
+        return await self._call(
+            "CreateMultipartUpload",
+            lambda: multipart.create(once, s3_key, token=token, digest=digest, encrypt=encrypt),
+        )
+
+    def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
+        """A URL for one part, bound to its size and digest; `BadInput` when the digest is not one."""
+        with translated("presigning UploadPart", self._endpoint):
+            return self._signer.part(s3_key, s3_upload_id, part, digest)
+
+    def presign_object(
+        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+    ) -> PresignedPart:
+        """A URL that creates the whole object; `once` signs `If-None-Match: *` in."""
+        with translated("presigning PutObject", self._endpoint):
+            return self._signer.object(s3_key, token, part, digest, once=once, encrypt=self._encrypt)
+
+    def presign_get(self, s3_key: str, expires_in: float) -> str:
+        """A URL to read an object with."""
+        with translated("presigning GetObject", self._endpoint):
+            return self._signer.get(s3_key, expires_in)
+
+    def url_lifetime(self, wanted: float) -> float:
+        """Seconds that a URL signed now may live: `wanted`, what is left of the credentials, or seven days."""
+        return self._signer.lifetime(wanted)
+
+    async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
+        """Assemble the parts, once. Any error leaves it in doubt; `ObjectStoreRefused.code` may be `NoSuchUpload`."""
+        once = self._clients.once
+        await self._call("CompleteMultipartUpload", lambda: multipart.complete(once, s3_key, s3_upload_id, etags))
+
+    async def head(self, s3_key: str) -> ObjectInfo | None:
+        """What is there under this key; None when nothing is."""
+        return await self._call("HeadObject", lambda: buckets.head(self._clients.calls, s3_key))
+
+    async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
+        """Part numbers and etags (without quotes) of a multipart upload; None when it is gone."""
+        calls = self._clients.calls
+        return await self._call("ListParts", lambda: multipart.list_parts(calls, s3_key, s3_upload_id))
+
+    async def abort(self, s3_key: str, s3_upload_id: str) -> None:
+        """Abort and see that no parts are left; fine when it is gone already."""
+        calls = self._clients.calls
+        await self._call("AbortMultipartUpload", lambda: multipart.abort(calls, s3_key, s3_upload_id))
+
+    async def delete(self, s3_key: str) -> None:
+        """Delete an object; fine when it is gone already."""
+        await self._call("DeleteObject", lambda: buckets.delete(self._clients.calls, s3_key))
+
+    async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
+        """Every multipart upload in flight whose key begins with `prefix`."""
+        calls = self._clients.calls
+        return await self._call("ListMultipartUploads", lambda: multipart.list_uploads(calls, prefix))
+
+    async def close(self) -> None:
+        """Let go of everything; a call that is under way ends in its thread."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._clients.close()
+
+    async def _call(self, what: str, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            with translated(what, self._endpoint):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
