@@ -5,7 +5,8 @@ AgentError
 ├── JournalError           progress cannot be made durable: answered `no_space`, tried again
 ├── FileRefused            the file cannot be opened, listed or read; `code` goes to the owner
 ├── HostNotAllowed         a URL leads to a host outside `UPLOAD_HOSTS`; nothing was sent
-└── PutFailed              one PUT did not store its part; `kind` says what to do about it
+├── PutFailed              one PUT did not store its part; `kind` says what to do about it
+└── IllegalTransition      our own bug: an upload was asked for what its state does not allow
 """
 
 from enum import StrEnum
@@ -69,3 +70,7 @@ class PutFailed(AgentError):
         self.kind = kind
         self.text = text
         self.retry_after = retry_after
+
+
+class IllegalTransition(AgentError):
+    """A local event in a state that does not know it; remote ones are never raised."""

@@ -1,0 +1,111 @@
+"""The source file of one upload: opened, cut into parts, digested, and compared with what it was.
+
+Rule: pure. Within one open file every change counts; across a restart device and inode decide nothing, for reboots
+change them.
+"""
+
+from dataclasses import replace
+
+from device_agent.part_set import PartSet
+from device_agent.transfer_events import Digested, Keep, Opened, Rechecked, Seen
+from device_agent.transfer_state import Transfer, plan_of, progress_record
+from device_agent.transfer_steps import Step, advance, ask, fail, recheck
+from schemas.errors import SchemaError
+from schemas.parts import MAX_FILE_SIZE, PartPlan
+from schemas.values import ErrorCode, Fingerprint
+
+
+def opened(transfer: Transfer, event: Opened) -> Step:
+    """Cut the file into parts, or on a resume compare it with what was cut before."""
+    if transfer.ending is not None:
+        return transfer, ()
+    if transfer.source is None:
+        transfer, effects = _cut(transfer, event)
+    else:
+        transfer, effects = _compare(transfer, event)
+    if transfer.ending is not None:
+        return transfer, effects
+    rechecks = (recheck(transfer),) if transfer.unchecked else ()
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + rechecks + more
+
+
+def _cut(transfer: Transfer, event: Opened) -> Step:
+    size = event.fingerprint.size
+    try:
+        plan = plan_of(transfer.order, size)
+    except SchemaError as error:
+        code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
+        return fail(transfer, event.now, code, str(error))
+    transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
+    return transfer, (Keep(progress_record(transfer)),)
+
+
+def _compare(transfer: Transfer, event: Opened) -> Step:
+    if not _is_same_file(transfer, event.fingerprint):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
+    unchecked = PartSet.of(transfer.digests)
+    return _with_urls_for(transfer.plan, replace(transfer, opened=event.fingerprint, unchecked=unchecked)), ()
+
+
+def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
+    """Surplus parts of a pre-granted command are ignored."""
+    grants = {number: grant for number, grant in transfer.grants.items() if number <= plan.total}
+    return replace(transfer, grants=grants, last_granted=PartSet.of(grants))
+
+
+def refused(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
+    """The source does not open; one that did before is gone."""
+    if transfer.source is not None and code is ErrorCode.FILE_NOT_FOUND:
+        code = ErrorCode.SOURCE_GONE
+    return fail(transfer, now, code, text)
+
+
+def digested(transfer: Transfer, event: Digested) -> Step:
+    """Ask, now that the parts are digested."""
+    if transfer.ending is not None or not transfer.preparing:
+        return transfer, ()
+    digests = {number: digest for number, digest in event.digests.items() if digest is not None}
+    if len(digests) < len(event.digests):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
+    transfer = replace(transfer, offered={**transfer.offered, **digests})
+    transfer, effects = ask(transfer, event.now)
+    transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
+    return transfer, effects + more
+
+
+def rechecked(transfer: Transfer, event: Rechecked) -> Step:
+    """Compare parts stored before the source was reopened with what it holds now."""
+    if transfer.ending is not None:
+        return transfer, ()
+    if any(transfer.digests.get(number) != digest for number, digest in event.digests.items()):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "parts already stored differ from the file")
+    transfer = replace(transfer, unchecked=transfer.unchecked - PartSet.of(event.digests))
+    rechecks = (recheck(transfer),) if transfer.unchecked else ()
+    transfer, effects = advance(transfer, event.now)
+    return transfer, rechecks + effects
+
+
+def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
+    """On a resume: device and inode decide nothing, for reboots change them."""
+    source = transfer.source
+    if source is None:
+        return True
+    if transfer.order.options.on_change == "prefix":
+        return found.size >= source.size
+    return (found.size, found.mtime_ns, found.ctime_ns) == (source.size, source.mtime_ns, source.ctime_ns)
+
+
+def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
+    """What is wrong with the source: under `prefix` only the loss of bytes, else any change at all."""
+    if transfer.order.options.on_change == "prefix":
+        if seen.fingerprint.size >= transfer.plan.file_size:
+            return None
+        return ErrorCode.SOURCE_CHANGED, "the file became shorter than it was when the upload began"
+    if seen.gone:
+        return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
+    if not seen.linked:
+        return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
+    if seen.fingerprint != transfer.opened:
+        return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
+    return None

@@ -1,0 +1,228 @@
+"""The steps of one upload on the device: what its owner's words, its source and time make of it.
+
+Rule: pure functions from a transfer and an event to a transfer and effects; `transfer.TRANSITIONS` says when each may
+be called. `advance` is level-triggered: it looks at the state alone and does whatever is due.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from device_agent.part_set import PartSet
+from device_agent.records import Ending
+from device_agent.transfer_answers import latest_response
+from device_agent.transfer_events import (
+    DigestParts,
+    Effect,
+    Entomb,
+    Keep,
+    PutPart,
+    Say,
+    StopParts,
+    Tick,
+    WorkerFree,
+)
+from device_agent.transfer_state import NOBODY, Question, State, Transfer, progress_record, tell_all
+from device_agent.transfer_window import drop_stale, next_window, pick_part, should_ask
+from schemas.values import ERRORS, DigestName, ErrorCode, Follow, Outcome, ResponseStatus
+
+Step = tuple[Transfer, tuple[Effect, ...]]
+
+BEFORE_OPEN: Final = frozenset({State.QUEUED, State.OPENING})
+
+MAX_UNACKNOWLEDGED: Final = 2_000
+"""Etags that one message can carry with room to spare."""
+
+MAX_RENEWALS: Final = 20
+"""Times that URLs may run out, with no part stored in between, before `url_expired`."""
+
+_QUESTION_AGAIN: Final = (10.0, 120.0)
+_ENDING_AGAIN: Final = (10.0, 3600.0)
+"""Seconds before a response that nobody answered is said again: the first time, and at most."""
+
+_NOBODY_PATIENCE: Final = 3600
+_RECHECK_PARTS: Final = 16
+
+
+def advance(transfer: Transfer, now: float) -> Step:
+    """Do what is due: end when every part is stored, ask when it is time, and name the state that results."""
+    transfer = drop_stale(transfer, now)
+    if transfer.ask_after <= now:
+        transfer = replace(transfer, ask_after=0.0)
+    if transfer.complete:
+        return _finish(transfer, now)
+    if transfer.renewals > MAX_RENEWALS:
+        return fail(transfer, now, ErrorCode.URL_EXPIRED, "the granted URLs run out before a part is sent")
+    effects: tuple[Effect, ...] = ()
+    if should_ask(transfer, now):
+        transfer, effects = _prepare_question(transfer, now)
+    if transfer.ending is not None:
+        return transfer, effects
+    return replace(transfer, state=_state_of(transfer, now)), effects
+
+
+def digests_due(transfer: Transfer) -> tuple[Effect, ...]:
+    """The digests that the state waits for: of the next question, and of parts stored before a reopening."""
+    effects: list[Effect] = []
+    if transfer.preparing and transfer.question is not None:
+        effects.append(_digest(transfer, transfer.question.numbers))
+    if transfer.unchecked:
+        effects.append(recheck(transfer))
+    return tuple(effects)
+
+
+def cancel(transfer: Transfer, now: float) -> Step:
+    """Stop; after another end that end is said again."""
+    return end(transfer, now, Ending(ResponseStatus.CANCELLED))
+
+
+def close(transfer: Transfer, outcome: str) -> Step:
+    """The owner needs nothing more of this upload."""
+    known = Outcome.read(outcome)
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), Entomb(known))
+
+
+def fail(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
+    """End with an error; how it travels is the code's (`schemas.values.ERRORS`)."""
+    return end(transfer, now, Ending(ERRORS[code].travels_as, code, text))
+
+
+def end(transfer: Transfer, now: float, ending: Ending) -> Step:
+    """Say the final answer, once; a second end repeats the first."""
+    if transfer.ending is not None:
+        return say_again(transfer, now)
+    grants = transfer.grants if may_resume(ending) else {}
+    transfer = replace(
+        transfer,
+        state=State.ENDED,
+        ending=ending,
+        opened=None,
+        question=None,
+        unchecked=PartSet(),
+        flying=PartSet(),
+        grants=grants,
+    )
+    transfer, effects = _say_next(transfer, now)
+    return transfer, (StopParts(), *effects)
+
+
+def start_part(transfer: Transfer, event: WorkerFree) -> Step:
+    """Begin the next part whose URL will outlive it."""
+    transfer = drop_stale(transfer, event.now, event.rate)
+    number = pick_part(transfer, event.now)
+    effects: tuple[Effect, ...] = ()
+    if number is not None:
+        transfer = replace(transfer, flying=transfer.flying | PartSet.of([number]))
+        effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + more
+
+
+def tick(transfer: Transfer, event: Tick) -> Step:
+    """Say again what nobody answered, give up an owner that is silent, and go on where a pause is over."""
+    if transfer.state in BEFORE_OPEN:
+        return transfer, ()
+    gives_up = silent_at(transfer)
+    if gives_up is not None and event.now >= gives_up:
+        if transfer.ending is not None:
+            return close(transfer, _outcome_of(transfer.ending))
+        return fail(transfer, event.now, ErrorCode.OWNER_SILENT, "the owner of the upload has not answered")
+    again: tuple[Effect, ...] = ()
+    if transfer.say_at is not None and event.now >= transfer.say_at and (transfer.asking or transfer.ending):
+        transfer = _schedule_again(replace(transfer, repeats=transfer.repeats + 1), event.now, event.jitter)
+        again = _latest(transfer)
+    if transfer.ending is not None:
+        return transfer, again
+    transfer, effects = advance(transfer, event.now)
+    return transfer, again + effects
+
+
+def silent_at(transfer: Transfer) -> float | None:
+    """When an owner that does not answer is given up."""
+    if transfer.unanswered_since is None:
+        return None
+    patience = transfer.order.options.give_up_after
+    if transfer.ending is not None and transfer.order.owner == NOBODY:
+        patience = min(patience, _NOBODY_PATIENCE)
+    return transfer.unanswered_since + patience
+
+
+def _state_of(transfer: Transfer, now: float) -> State:
+    if transfer.flying or pick_part(transfer, now) is not None:
+        return State.SENDING
+    if not transfer.startable and (transfer.preparing or transfer.asking):
+        return State.ASKING
+    return State.WAITING
+
+
+def _finish(transfer: Transfer, now: float) -> Step:
+    if transfer.unchecked:
+        return replace(transfer, state=State.CHECKING, question=None, say_at=None), ()
+    return end(transfer, now, Ending(ResponseStatus.SUCCESS))
+
+
+def _prepare_question(transfer: Transfer, now: float) -> Step:
+    transfer = replace(transfer, question=Question(next_window(transfer)))
+    if transfer.question is None or transfer.order.digest is DigestName.NONE:
+        return ask(transfer, now)
+    return transfer, (_digest(transfer, transfer.question.numbers),)
+
+
+def ask(transfer: Transfer, now: float) -> Step:
+    """Say the prepared question, less what has been granted or stored meanwhile."""
+    known = transfer.done | PartSet.of(transfer.grants)
+    numbers = tuple(number for number in transfer.question.numbers if number not in known) if transfer.question else ()
+    if not numbers:
+        return replace(transfer, question=None), ()
+    if len(transfer.kept) > MAX_UNACKNOWLEDGED:
+        text = f"the owner has acknowledged none of {len(transfer.kept)} etags"
+        return fail(transfer, now, ErrorCode.BAD_REQUEST, text)
+    transfer = replace(transfer, question=Question(numbers, transfer.sequence + 1))
+    return _say_next(transfer, now)
+
+
+def _say_next(transfer: Transfer, now: float) -> Step:
+    """Number and say the response that the state calls for; its sequence is durable first."""
+    transfer = tell_all(transfer, transfer.sequence + 1)
+    transfer = replace(transfer, repeats=0, unanswered_since=now, said_at=now)
+    transfer = _schedule_again(transfer, now, 0.5)
+    return transfer, (Keep(progress_record(transfer)), *_latest(transfer))
+
+
+def say_again(transfer: Transfer, now: float) -> Step:
+    """The latest response once more, unchanged; nothing before there was one."""
+    return replace(transfer, said_at=now), _latest(transfer)
+
+
+def _latest(transfer: Transfer) -> tuple[Effect, ...]:
+    response = latest_response(transfer)
+    return () if response is None else (Say(response),)
+
+
+def _schedule_again(transfer: Transfer, now: float, jitter: float) -> Transfer:
+    first, longest = _QUESTION_AGAIN if transfer.ending is None else _ENDING_AGAIN
+    pause = min(longest, first * 2 ** min(transfer.repeats, 16))
+    return replace(transfer, said_at=now, say_at=now + pause * (0.5 + jitter))
+
+
+def may_resume(ending: Ending) -> bool:
+    """Whether the owner may have this attempt go on after such an end."""
+    return ending.code is not None and ERRORS[ending.code].follow is Follow.SAME_ATTEMPT
+
+
+def _digest(transfer: Transfer, numbers: tuple[int, ...]) -> DigestParts:
+    plan = transfer.plan
+    return DigestParts(tuple(plan.part(number) for number in numbers), transfer.order.digest)
+
+
+def recheck(transfer: Transfer) -> DigestParts:
+    """Digest the next few of the unchecked parts again: a few, so that a question need not wait for all."""
+    plan, numbers = transfer.plan, list(transfer.unchecked)[:_RECHECK_PARTS]
+    return DigestParts(tuple(plan.part(number) for number in numbers), transfer.order.digest, recheck=True)
+
+
+def _outcome_of(ending: Ending) -> Outcome:
+    return {
+        ResponseStatus.SUCCESS: Outcome.COMPLETED,
+        ResponseStatus.CANCELLED: Outcome.CANCELLED,
+        ResponseStatus.REJECTED: Outcome.REJECTED,
+    }.get(ending.status, Outcome.FAILED)

@@ -1,0 +1,206 @@
+"""A device and an owner for the transfer machine, made of nothing but lists: no IO, no clock, no thread.
+
+Rule: the device performs effects only when told to, so that a test decides what is lost, late or repeated.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from device_agent.errors import PutFailure
+from device_agent.records import Order, TransferRecord
+from device_agent.transfer import apply, begin, ready, restored
+from device_agent.transfer_events import (
+    Admitted,
+    Count,
+    Digested,
+    DigestParts,
+    Effect,
+    Entomb,
+    Event,
+    Granted,
+    Keep,
+    Opened,
+    OpenSource,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Rechecked,
+    Say,
+    Seen,
+    StopParts,
+    WorkerFree,
+)
+from device_agent.transfer_state import State, Transfer, replay
+from schemas.messages import Response, UploadReport
+from schemas.parts import MIB
+from schemas.values import Fingerprint, PresignedPart
+
+CHUNK = 5 * MIB
+
+
+def fingerprint(size: int, version: int = 1) -> Fingerprint:
+    return Fingerprint(size=size, mtime_ns=version, ctime_ns=version, device=1, inode=2)
+
+
+def order(**changes: object) -> Order:
+    about = {"upload_id": "u1", "message_id": "m1", "file_path": "/data/a.bin", **changes}
+    return Order(**about)  # type: ignore[arg-type]
+
+
+def urls(numbers: object, **headers: str) -> tuple[PresignedPart, ...]:
+    return tuple(PresignedPart(n, f"https://store/{n}?X-Amz-Signature=s", headers) for n in numbers)  # type: ignore[attr-defined]
+
+
+def report(response: Response) -> UploadReport:
+    assert isinstance(response.payload, UploadReport)
+    return response.payload
+
+
+@dataclass
+class Device:
+    """Runs one transfer; what it said, kept and put is in lists."""
+
+    size: int = 10 * MIB
+    order: Order = field(default_factory=order)
+    now: float = 100.0
+    acknowledges: int = 0
+    pregranted: tuple[PresignedPart, ...] = ()
+    lifetime: float | None = None
+    version: int = 1
+    salt: str = ""
+    said: list[Response] = field(default_factory=list)
+    journal: list[TransferRecord] = field(default_factory=list)
+    work: list[Effect] = field(default_factory=list)
+    puts: list[int] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
+    tombstone: str | None = None
+    stopped: int = 0
+    transfer: Transfer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transfer, effects = begin(
+            self.order,
+            acknowledges=self.acknowledges,
+            urls=self.pregranted,
+            now=self.now,
+            lifetime=self.lifetime,
+        )
+        self._take(effects)
+
+    @property
+    def last(self) -> Response:
+        return self.said[-1]
+
+    @property
+    def wanted(self) -> list[int]:
+        return [part.part_number for part in report(self.last).wanted_parts]
+
+    def is_in(self, state: State) -> bool:
+        return self.transfer.state is state
+
+    def on(self, event: Event) -> None:
+        self.transfer, effects = apply(self.transfer, event)
+        self._take(effects)
+
+    def start(self) -> None:
+        """Admit, open and digest: as far as the device gets by itself."""
+        self.on(Admitted(now=self.now))
+        self.perform()
+
+    def perform(self) -> None:
+        """Do all file work there is."""
+        while self.work:
+            self.perform_one()
+
+    def perform_one(self) -> None:
+        match self.work.pop(0):
+            case OpenSource():
+                self.on(Opened(now=self.now, fingerprint=fingerprint(self.size, self.version)))
+            case DigestParts(parts=parts, recheck=recheck):
+                digests = {part.number: f"d{part.number}{self.salt}" for part in parts}
+                kind = Rechecked if recheck else Digested
+                self.on(kind(now=self.now, digests=digests))
+
+    def grant(self, numbers: object, *, acknowledges: int | None = None, lifetime: float | None = 900.0) -> None:
+        said = self.transfer.sequence if acknowledges is None else acknowledges
+        self.on(Granted(now=self.now, acknowledges=said, parts=urls(numbers), lifetime=lifetime))
+        self.perform()
+
+    def begin_parts(self, workers: int = 4) -> list[int]:
+        """Let idle workers begin what is ready; the parts begun."""
+        before = len(self.puts)
+        while len(self.transfer.flying) < workers and ready(self.transfer, self.now):
+            self.on(WorkerFree(now=self.now))
+        return self.puts[before:]
+
+    def store(self, number: int, etag: str | None = None) -> None:
+        self.on(PartStored(now=self.now, number=number, etag=etag or f'"e{number}"', seen=self.seen()))
+
+    def fail(self, number: int, kind: PutFailure, *, retry_after: float | None = None, jitter: float = 1.0) -> None:
+        self.on(
+            PartFailed(
+                now=self.now,
+                number=number,
+                kind=kind,
+                text=str(kind),
+                seen=self.seen(),
+                retry_after=retry_after,
+                jitter=jitter,
+            )
+        )
+
+    def seen(self) -> Seen:
+        return Seen(fingerprint=fingerprint(self.size, self.version))
+
+    def send_all(self, *, workers: int = 4) -> None:
+        """Play the owner too, until the device has nothing more to send."""
+        for _ in range(10_000):
+            self.perform()
+            if self.transfer.asking:
+                self.grant(self.wanted)
+            begun = self.begin_parts(workers)
+            for number in begun:
+                self.store(number)
+            if not begun and not self.transfer.asking:
+                return
+
+    def restart(self) -> None:
+        """Lose everything but the journal."""
+        transfer: Transfer | None = None
+        for record in self.journal:
+            transfer = replay(transfer, record)
+        assert transfer is not None
+        self.transfer = restored(transfer, self.now)
+        self.work.clear()
+
+    def _take(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Keep(record=record):
+                    self.journal.append(record)
+                case Say(response=response):
+                    self.said.append(response)
+                case PutPart(part=part):
+                    self.puts.append(part.number)
+                case Entomb(outcome=outcome):
+                    self.tombstone = outcome
+                case StopParts():
+                    self.stopped += 1
+                case Count(what=what):
+                    self.counted.append(what)
+                case OpenSource() | DigestParts():
+                    self.work.append(effect)
+
+
+def durable(transfer: Transfer) -> Transfer:
+    """What of a transfer a crash must not take."""
+    fresh = Transfer(transfer.order)
+    return replace(
+        fresh,
+        sequence=transfer.sequence,
+        acknowledged=transfer.acknowledged,
+        source=transfer.source,
+        ending=transfer.ending,
+        settled=transfer.settled,
+        kept=transfer.kept,
+        digests=transfer.digests,
+    )
