@@ -1,0 +1,46 @@
+"""The setting `MQTT_URL`.
+
+Rule: pure; a wrong value is one clear line.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from device_agent.errors import SettingsError
+
+PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """Where the broker is, and whether to speak TLS to it."""
+
+    host: str
+    port: int
+    secure: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read `mqtt://host[:port]` or `mqtts://host[:port]`; `SettingsError` for anything else.
+
+        >>> BrokerUrl.parse("mqtts://broker.example.com")
+        BrokerUrl(host='broker.example.com', port=8883, secure=True)
+        """
+        try:
+            parts = urlsplit(url)
+            port = PORTS[parts.scheme] if parts.port is None else parts.port
+            more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+            if not parts.hostname or more or parts.scheme not in PORTS or port == 0:
+                raise _wrong()
+        except (ValueError, KeyError) as error:
+            raise _wrong() from error
+        return cls(parts.hostname, port, parts.scheme == "mqtts")
+
+
+def _wrong() -> SettingsError:
+    # The value is not repeated: somebody may have written a password into it.
+    return SettingsError("MQTT_URL must be mqtt://host:1883 or mqtts://host:8883; the password goes to MQTT_PASSWORD")
