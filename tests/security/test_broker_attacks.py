@@ -119,8 +119,8 @@ def test_a_device_that_is_enrolled_comes_in_after_a_reload(parties: Parties) -> 
     victim = parties.device(parties.victim)
     newcomer = access.enroll(parties.fleet.directory, "newcomer")
     reload(parties)
-    parties.device(newcomer).ping()
-    victim.ping()
+    assert parties.device(newcomer).alive
+    assert victim.alive
 
 
 def test_a_revoked_device_is_thrown_out_and_does_not_come_back(parties: Parties) -> None:
@@ -129,7 +129,7 @@ def test_a_revoked_device_is_thrown_out_and_does_not_come_back(parties: Parties)
     reload(parties)
     assert mallory.disconnected() is None
     assert parties.refused(parties.fleet.devices, signed(Connect("mallory"), parties.mallory)) == NOT_AUTHORIZED
-    victim.ping()
+    assert victim.alive
 
 
 def test_a_replaced_password_is_the_only_one(parties: Parties) -> None:
@@ -137,7 +137,7 @@ def test_a_replaced_password_is_the_only_one(parties: Parties) -> None:
     fresh = access.enroll(parties.fleet.directory, "mallory", replace=True)
     reload(parties)
     assert mallory.disconnected() is None
-    parties.device(fresh).ping()
+    assert parties.device(fresh).alive
     assert parties.refused(parties.fleet.devices, signed(Connect("mallory"), parties.mallory)) == NOT_AUTHORIZED
 
 
@@ -182,7 +182,7 @@ def test_a_device_cannot_speak_on_the_topics_of_another(parties: Parties, channe
     witness, mallory = parties.witness(), parties.device(parties.mallory)
     reason = mallory.publish(f"{TOPIC.root}/victim/{channel}", b"forged", qos=qos, retain=True)
     assert reason == (NOT_AUTHORIZED if qos else 0)
-    mallory.ping()
+    assert mallory.alive
     assert payloads(witness) == []
     late = parties.witness()
     assert payloads(late) == []
@@ -254,7 +254,7 @@ def test_a_device_bears_the_name_that_its_password_proved(parties: Parties, stol
     victim.subscribe(TOPIC.command("victim"))
     mallory = parties.device(parties.mallory, durable(stolen))
     assert not mallory.session_present
-    victim.ping()
+    assert victim.alive
     victim.drop()
     time.sleep(0.1)
     parties.service(parties.control_plane).publish(TOPIC.command("victim"), b"do")
@@ -282,8 +282,8 @@ def test_a_name_that_would_shift_the_patterns_is_not_enrolled(parties: Parties, 
 def test_a_service_at_the_devices_listener_is_one_client_of_its_own_name(parties: Parties) -> None:
     victim = parties.device(parties.victim)
     connect = signed(Connect("victim"), parties.operator)
-    parties.open(parties.fleet.devices, connect).ping()
-    victim.ping()
+    assert parties.open(parties.fleet.devices, connect).alive
+    assert victim.alive
 
 
 # --- The services' listener -------------------------------------------------------------------------------------------
@@ -313,8 +313,8 @@ def test_a_device_that_reaches_the_services_listener_can_push_another_out(partie
 def test_two_replicas_of_one_account_live_side_by_side(parties: Parties) -> None:
     one = parties.service(parties.control_plane, "control-plane-1")
     two = parties.service(parties.control_plane, "control-plane-2")
-    one.ping()
-    two.ping()
+    assert one.alive
+    assert two.alive
 
 
 def test_an_operator_commands_and_reads_and_no_more(parties: Parties) -> None:
@@ -355,7 +355,7 @@ def test_a_packet_over_the_limit_ends_its_own_connection_only(parties: Parties) 
     mallory, victim = parties.device(parties.mallory), parties.device(parties.victim)
     mallory.send(frame(Kind.PUBLISH, encode_text(TOPIC.response("mallory")) + b"\0\1\0", flags=2)[:1] + b"\xff\xff\x7f")
     assert mallory.disconnected() in {TOO_LARGE, None}
-    victim.ping()
+    assert victim.alive
 
 
 def test_quality_of_service_two_is_refused_at_both_listeners(parties: Parties) -> None:
@@ -393,5 +393,5 @@ def test_noise_disturbs_nobody(parties: Parties, noise: bytes) -> None:
     with Wire(parties.fleet.devices) as wire:
         wire.send(noise)
         wire.disconnected()
-    victim.ping()
+    assert victim.alive
     assert parties.fleet.broker.alive

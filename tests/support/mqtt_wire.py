@@ -108,9 +108,19 @@ class Wire:
             self.send(frame(Kind.PUBACK, struct.pack(">HB", packet.packet_id, reason) + encode_properties({})))
 
     def ping(self) -> None:
-        """A round trip: whatever was sent before has been worked off by the broker."""
+        """A round trip: whatever was sent before has been worked off by the broker, which keeps the connection."""
         self.send(frame(Kind.PINGREQ, b""))
-        self._await(Kind.PINGRESP)
+        answer = self._await(Kind.PINGRESP)
+        assert answer.kind is Kind.PINGRESP, answer
+
+    @property
+    def alive(self) -> bool:
+        """Whether the broker still answers."""
+        try:
+            self.ping()
+        except (AssertionError, Closed, ConnectionError):
+            return False
+        return True
 
     def disconnected(self, timeout: float = TIMEOUT) -> int | None:
         """Wait for the broker to end the connection; the reason of its DISCONNECT, None without one."""
