@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from control_plane.domain.values import Proof
-from schemas.values import ErrorCode, Fingerprint, Outcome, WantedPart
+from control_plane.domain.values import Proof, State
+from schemas.values import ErrorCode, Fingerprint, WantedPart
 
 # --- from the device -------------------------------------------------------------------------------------------------
 
@@ -156,10 +156,15 @@ class StoreRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witnessed:
-    """Another owner was heard closing its upload: history, nothing more."""
+    """What was overheard of another owner's upload: history, nothing more."""
 
     now: float
-    outcome: Outcome
+    state: State
+    attempt: int = 1
+    file_size: int | None = None
+    etags: dict[int, str] = field(default_factory=dict)
+    error: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Rule: questions only.
 
 from control_plane.domain.events import Asked
 from control_plane.domain.record import Upload
+from schemas.digests import raw_digest
 from schemas.parts import PartPlan
 from schemas.values import DigestName, Fingerprint
 
@@ -24,6 +25,8 @@ def contradiction(plan: PartPlan, digest: DigestName, offer: Asked) -> str | Non
             return f"part {part.part_number} of {part.size} bytes is not in the plan of {plan.total} parts"
         if digest is not DigestName.NONE and part.digest is None:
             return f"part {part.part_number} was offered without its {digest}"
+        if part.digest is not None and raw_digest(digest, part.digest) is None:
+            return f"part {part.part_number} was offered with {part.digest!r}, which is not a {digest} in base64"
     return None
 
 

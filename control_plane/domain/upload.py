@@ -33,13 +33,14 @@ from control_plane.domain.events import (
     Swept,
     Witnessed,
 )
-from control_plane.domain.moves import ENDS, TRANSITIONS, Applied, Move, ended, move, new_attempt, sentence
+from control_plane.domain.history import witnessed
+from control_plane.domain.moves import TRANSITIONS, Applied, Move, ended, move, new_attempt, sentence
 from control_plane.domain.offers import contradiction, other_file
 from control_plane.domain.record import Upload
 from control_plane.domain.values import MAX_STRIKES, OPEN, TERMINAL, PartRecord, Refusal, State
 from schemas.errors import SchemaError
 from schemas.parts import plan_parts
-from schemas.values import ERRORS, ErrorCode, Follow, Outcome
+from schemas.values import ERRORS, ErrorCode, Follow
 
 
 def apply(upload: Upload, event: Event) -> Applied:
@@ -198,7 +199,7 @@ def _local(upload: Upload, event: LocalEvent) -> Applied:
     match event:
         case CancelRequested() | DeadlinePassed():
             return _stopped(upload, event)
-        case Dispatched() | Swept():
+        case Dispatched() | Swept() | Witnessed():
             return _noted(upload, event), ()
         case Forgotten() | StepTimedOut():
             return _unheard(upload, event)
@@ -206,8 +207,8 @@ def _local(upload: Upload, event: LocalEvent) -> Applied:
             return _created(upload, event)
         case CompletionProven() | CompletionFailed():
             return _settled(upload, event)
-        case StoreRefused() | Witnessed():
-            return _given_up(upload, event)
+        case StoreRefused():
+            return _refused(upload, event)
         case never:
             assert_never(never)
 
@@ -225,7 +226,9 @@ def _stopped(upload: Upload, event: CancelRequested | DeadlinePassed) -> Applied
     raise IllegalTransition(request, upload.state)
 
 
-def _noted(upload: Upload, event: Dispatched | Swept) -> Upload:
+def _noted(upload: Upload, event: Dispatched | Swept | Witnessed) -> Upload:
+    if isinstance(event, Witnessed):
+        return witnessed(upload, event)
     if isinstance(event, Swept):
         litter = tuple(one for one in upload.litter if one != event.subject)
         return replace(upload, litter=litter, strays=tuple(one for one in upload.strays if one.s3_key != event.subject))
@@ -277,20 +280,7 @@ def _settled(upload: Upload, event: CompletionProven | CompletionFailed) -> Appl
     return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
 
 
-def _given_up(upload: Upload, event: StoreRefused | Witnessed) -> Applied:
-    if upload.state in TERMINAL or (isinstance(event, StoreRefused) and event.attempt != upload.attempt):
+def _refused(upload: Upload, event: StoreRefused) -> Applied:
+    if upload.state in TERMINAL or event.attempt != upload.attempt:
         return upload, ()
-    if isinstance(event, StoreRefused):
-        return ended(upload, Move.FAIL, event.now, Refusal.STORE_REFUSED, event.text)
-    if event.outcome is Outcome.COMPLETED:
-        done = upload if upload.state is State.COMPLETING else move(upload, Move.FINISH)
-        return move(done, Move.PROVE, completed_at=event.now, client_busy=False), ()
-    by = next((by for by, state in ENDS.items() if state.value == event.outcome), Move.FAIL)
-    over, _ = ended(
-        upload,
-        by if by in TRANSITIONS[upload.state] else Move.FAIL,
-        event.now,
-        None,
-        f"its owner said: {event.outcome}",
-    )
-    return replace(over, client_busy=False), ()
+    return ended(upload, Move.FAIL, event.now, Refusal.STORE_REFUSED, event.text)

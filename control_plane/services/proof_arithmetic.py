@@ -7,36 +7,18 @@ S3 user guide).
 
 import hashlib
 import zlib
-from base64 import b64decode, b64encode
-from binascii import Error as BadBase64
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
 from typing import Final
 
+from schemas.digests import raw_digest
 from schemas.values import DigestName
-
-DIGEST_BYTES: Final = {DigestName.MD5: 16, DigestName.SHA256: 32, DigestName.CRC32: 4}
-"""Length of each raw digest."""
 
 _POLYNOMIAL: Final = 0xEDB88320
 _ONE: Final = 1 << 31
 _X: Final = 1 << 30
 _BITS_A_BYTE: Final = 3  # as a power of two
-
-
-def raw_digest(name: DigestName, digest: str) -> bytes | None:
-    """The bytes behind a digest from the wire; None when it is not base64 of a digest of this kind.
-
-    >>> raw_digest(DigestName.CRC32, "AAAAAQ==") == bytes((0, 0, 0, 1))
-    True
-    >>> raw_digest(DigestName.MD5, "AAAAAQ==") is None
-    True
-    """
-    try:
-        raw = b64decode(digest, validate=True)
-    except (BadBase64, ValueError):
-        return None
-    return raw if len(raw) == DIGEST_BYTES.get(name) and b64encode(raw).decode() == digest else None
 
 
 def object_etag(md5: str) -> str:

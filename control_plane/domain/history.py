@@ -1,0 +1,29 @@
+"""Uploads of other owners, as far as they are overheard.
+
+Rule: nobody here decides anything about them, so the table of moves does not apply; an end that was heard is final.
+"""
+
+from dataclasses import replace
+
+from control_plane.domain.events import Witnessed
+from control_plane.domain.record import Upload
+from control_plane.domain.values import TERMINAL, PartRecord, State
+
+
+def witnessed(upload: Upload, event: Witnessed) -> Upload:
+    """The upload after something was overheard."""
+    if upload.state in TERMINAL or event.attempt < upload.attempt:
+        return upload
+    etags = {number: PartRecord(etag=etag) for number, etag in event.etags.items()}
+    finished = upload.state is State.COMPLETING and event.state is State.IN_PROGRESS
+    return replace(
+        upload,
+        state=upload.state if finished else event.state,
+        attempt=event.attempt,
+        file_size=upload.file_size if event.file_size is None else event.file_size,
+        part_size=upload.chunk_size,
+        parts={**upload.parts, **etags},
+        error=event.error,
+        message=event.text,
+        completed_at=event.now if event.state in TERMINAL else None,
+    )

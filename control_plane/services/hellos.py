@@ -1,0 +1,103 @@
+"""Answers hellos: after each connect an agent lists what it still has, and both sides agree again.
+
+Rule: every entry is answered from the state (protocol.md section 4); an open upload that the agent does not list was
+lost on its way, and is told again.
+"""
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from control_plane.domain.duties import answer, close
+from control_plane.domain.events import Duty, Forgotten
+from control_plane.domain.record import Upload
+from control_plane.domain.values import TERMINAL, UploadKey
+from control_plane.services.errors import ServiceError
+from control_plane.services.outbox import Outbox
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Clock, EventLog, Records, Store
+from control_plane.services.uploads import Effects, Uploads
+from schemas.messages import ActiveUpload, Hello
+from schemas.values import ResponseStatus
+
+MAX_WAITING: Final = 20_000
+MAX_BATCH: Final = 100
+
+
+class Hellos:
+    """Gathers the pages of each hello, then settles it."""
+
+    def __init__(  # noqa: PLR0913 - the three neighbours, the writer, the outbox and the numbers
+        self, store: Store, clock: Clock, log: EventLog, *, uploads: Uploads, outbox: Outbox, policy: Policy
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._uploads = uploads
+        self._outbox = outbox
+        self._owner = policy.owner
+        self._pages: dict[str, tuple[int, list[ActiveUpload]]] = {}
+        self._waiting: asyncio.Queue[tuple[str, list[ActiveUpload]]] = asyncio.Queue(MAX_WAITING)
+
+    def hear(self, client_id: str, epoch: int, hello: Hello) -> None:
+        """Take one page. Never waits: a hello that does not fit is dropped, and its duties come due by themselves."""
+        at, listed = self._pages.pop(client_id, (epoch, []))
+        listed = [*(listed if at == epoch else []), *hello.active]
+        if hello.more:
+            self._pages[client_id] = (epoch, listed)
+            return
+        try:
+            self._waiting.put_nowait((client_id, listed))
+        except asyncio.QueueFull:
+            self._log("hello.shed", {"client_id": client_id})
+
+    async def run(self) -> None:
+        """Settle hellos until cancelled."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < MAX_BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                found = await self._store.read(partial(_look_up, batch=batch))
+            except ServiceError as error:
+                self._log("hello.failed", {"hellos": len(batch), "error": str(error)})
+                continue
+            for (client_id, listed), uploads in zip(batch, found, strict=True):
+                self._settle(client_id, listed, uploads)
+
+    def _settle(self, client_id: str, listed: list[ActiveUpload], uploads: dict[UploadKey, Upload]) -> None:
+        now = self._clock.now()
+        seen = {UploadKey(client_id, entry.upload_id): entry for entry in listed}
+        for key, entry in seen.items():
+            upload = uploads.get(key)
+            if upload is not None:
+                self._outbox.perform(Effects(key, upload, self._answer(upload, entry, now)))
+            elif entry.owner in {None, self._owner} and entry.status != ResponseStatus.IN_PROGRESS:
+                self._outbox.perform(Effects(key, None, (), entry.attempt))
+        for key, upload in uploads.items():
+            if key not in seen and upload.owner == self._owner:
+                self._uploads.hear(key, Forgotten(now=now))
+
+    def _answer(self, upload: Upload, entry: ActiveUpload, now: float) -> tuple[Duty, ...]:
+        if upload.owner != self._owner:
+            return ()
+        if upload.state in TERMINAL and not upload.client_busy:
+            return close(upload, now)
+        if entry.attempt > upload.attempt or entry.sequence > upload.sequence:
+            # It has said something that did not arrive; it says it again by itself, and is answered then.
+            return ()
+        return answer(upload, now)
+
+
+def _look_up(records: Records, batch: list[tuple[str, list[ActiveUpload]]]) -> list[dict[UploadKey, Upload]]:
+    """For each hello: the uploads it lists that are known, and the open ones of the client."""
+    found: list[dict[UploadKey, Upload]] = []
+    for client_id, listed in batch:
+        uploads = {upload.key: upload for upload in records.open_uploads_of(client_id)}
+        for entry in listed:
+            key = UploadKey(client_id, entry.upload_id)
+            upload = uploads.get(key) or records.upload(key)
+            if upload is not None:
+                uploads[key] = upload
+        found.append(uploads)
+    return found

@@ -1,0 +1,130 @@
+"""Hears the fleet: every message that comes in is understood here and handed to whom it concerns.
+
+Rule: nothing that a device sends can stop this. What is not understood is counted and dropped; what is understood is
+queued, and acknowledged to the device only by what follows from the commit.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.events import Progressed
+from control_plane.domain.values import UploadKey
+from control_plane.services.hellos import Hellos
+from control_plane.services.history import History
+from control_plane.services.inquiries import Inquiries
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Clock, Delivered, EventLog, StoreCapabilities
+from control_plane.services.presences import Presences
+from control_plane.services.reports import adopted, event_of, progress_of
+from control_plane.services.uploads import Uploads
+from schemas.codec import decode, decode_command, decode_response
+from schemas.errors import SchemaError
+from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
+from schemas.topics import Channel, Topics
+from schemas.values import ResponseStatus
+
+PROGRESS_EVERY: Final = 5.0
+"""Seconds between two commits of one upload's progress."""
+
+MAX_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Whom the inbox hands things to."""
+
+    uploads: Uploads
+    presences: Presences
+    inquiries: Inquiries
+    hellos: Hellos
+    history: History
+
+
+class Inbox:
+    """Understands what the messenger delivers."""
+
+    def __init__(
+        self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, capabilities: StoreCapabilities
+    ) -> None:
+        self._to = listeners
+        self._clock = clock
+        self._log = log
+        self._policy = policy
+        self._one_put = policy.digest in capabilities.object_digests
+        self._topics = Topics(policy.topic_root)
+        self._progress: dict[UploadKey, tuple[float, int]] = {}
+        self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
+            Channel.RESPONSE: self._response,
+            Channel.STATUS: self._status,
+            Channel.PRESENCE: self._presence,
+            Channel.COMMAND: self._command,
+        }
+
+    def hear(self, message: Delivered) -> None:
+        """Take one message; never raises and never waits."""
+        try:
+            topic = self._topics.parse(message.topic)
+            if message.payload and topic.channel in self._by_channel:
+                self._by_channel[topic.channel](topic.client_id, message.payload)
+        except SchemaError as error:
+            self._log("message.refused", {"topic": message.topic[:200], "error": str(error)[:500]})
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not deafen us
+            self._log("message.fault", {"topic": message.topic[:200], "error": repr(error)[:500]})
+
+    def _presence(self, client_id: str, payload: bytes) -> None:
+        presence = decode(Presence, payload)
+        if presence.client_id != client_id:
+            message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
+            raise SchemaError(message)
+        self._to.presences.hear(presence)
+
+    def _command(self, client_id: str, payload: bytes) -> None:
+        """Somebody else commands a client: another owner's upload is noted as history."""
+        self._to.history.hear_command(client_id, decode_command(payload))
+
+    def _response(self, client_id: str, payload: bytes) -> None:
+        response = decode_response(payload)
+        about = response.payload
+        if isinstance(about, Hello):
+            self._to.hellos.hear(client_id, response.epoch or 0, about)
+        elif isinstance(about, UploadReport):
+            self._about_upload(client_id, response, about)
+        elif not self._to.inquiries.hear(client_id, response):
+            self._log("response.unasked", {"client_id": client_id, "action": response.action})
+
+    def _about_upload(self, client_id: str, response: Response, report: UploadReport) -> None:
+        now = self._clock.now()
+        key = UploadKey(client_id, report.upload_id or response.message_id)
+        event = event_of(response, report, now=now, one_put=self._one_put)
+        if event is None:
+            message = f"status {response.status!r} of a response is not known"
+            raise SchemaError(message)
+        if report.owner not in {None, self._policy.owner}:
+            self._to.history.hear_report(key, report, event)
+            return
+        offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
+        new = None
+        if offered and report.owner is not None:
+            new = adopted(key, report, self._policy, token=secrets.token_hex(16), now=now)
+        self._to.uploads.hear(key, event, new=new)
+
+    def _status(self, client_id: str, payload: bytes) -> None:
+        status = decode(Status, payload)
+        entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
+        for current in entries:
+            self._progressed(client_id, current, status.status)
+
+    def _progressed(self, client_id: str, current: CurrentUpload, status: str) -> None:
+        """Commit the progress of one upload now and then; the statuses between are only seen by live watchers."""
+        now = self._clock.now()
+        key = UploadKey(client_id, current.upload_id)
+        at, sent = self._progress.get(key, (0.0, -1))
+        if now - at < PROGRESS_EVERY or current.bytes_sent == sent:
+            return
+        if len(self._progress) >= MAX_REMEMBERED:
+            self._progress.clear()
+        self._progress[key] = (now, current.bytes_sent)
+        event: Progressed = progress_of(current, status, now)
+        self._to.uploads.hear(key, event)

@@ -1,0 +1,297 @@
+"""What an operator may do, over REST or from a command line: one method each.
+
+Rule: input is checked here once, whoever calls; the answer is what was committed.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from control_plane.domain.events import CancelRequested
+from control_plane.domain.presence import Client
+from control_plane.domain.record import Upload
+from control_plane.domain.values import OPEN, TERMINAL, Origin, State, UploadKey
+from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, UnknownClient, UnknownUpload
+from control_plane.services.inquiries import Inquiries
+from control_plane.services.outbox import Outbox
+from control_plane.services.policy import DAY, MAX_DEADLINE, Policy, object_key
+from control_plane.services.ports import (
+    PARKED,
+    Clock,
+    IdempotencyRecord,
+    Messenger,
+    ObjectStore,
+    Page,
+    Records,
+    Store,
+    StoreCapabilities,
+    Task,
+    UploadFilter,
+)
+from control_plane.services.uploads import Uploads
+from schemas.codec import require_metadata
+from schemas.errors import SchemaError
+from schemas.messages import FileList, ListFiles
+from schemas.topics import Channel, require_client_id
+from schemas.values import UploadOptions
+
+IDEMPOTENT_FOR: Final = DAY
+READ_URL_LIFE: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerRequest:
+    """One upload to begin. `deadline` is an instant; `body_digest` tells two requests under one key apart."""
+
+    client_id: str
+    caller: str
+    file_path: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    options: UploadOptions = field(default_factory=UploadOptions)
+    deadline: float | None = None
+    idempotency_key: str | None = None
+    body_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadView:
+    """An upload, and when it waits: for what, and when somebody looks at it again."""
+
+    upload: Upload
+    reason: str | None
+    next_wake_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether work can be done: `checks` says `ok` or what is wrong, per neighbour."""
+
+    ready: bool
+    checks: Mapping[str, str]
+    probe: StoreCapabilities | None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Everything that operations stand on."""
+
+    store: Store
+    objects: ObjectStore
+    messenger: Messenger
+    clock: Clock
+
+
+class Operations:
+    """The operator's side of the control plane."""
+
+    def __init__(  # noqa: PLR0913 - every service that an operator's call can reach
+        self,
+        neighbours: Neighbours,
+        *,
+        uploads: Uploads,
+        outbox: Outbox,
+        inquiries: Inquiries,
+        policy: Policy,
+        capabilities: StoreCapabilities,
+    ) -> None:
+        self._near = neighbours
+        self._uploads = uploads
+        self._outbox = outbox
+        self._inquiries = inquiries
+        self._policy = policy
+        self._capabilities = capabilities
+
+    def now(self) -> float:
+        """The control plane's clock."""
+        return self._near.clock.now()
+
+    async def trigger(self, request: TriggerRequest) -> UploadView:
+        """Queue an upload; it is told to the client at once when that is connected.
+
+        `UnknownClient`, `BadInput` (no path, a deadline that has passed, too much metadata), `KeyReused`.
+        """
+        client = await self.client(request.client_id)
+        now = self.now()
+        upload = self._planned(request, client, now)
+        remember = _remembered(request, upload, now)
+        try:
+            created = await self._uploads.create(upload, remember)
+        except KeyTaken:
+            # Another trigger for the same file name in the same second has the plain key.
+            key = object_key(self._policy.base_path, client.client_id, upload.file_path, now, upload.upload_id[:8])
+            created = await self._uploads.create(replace(upload, s3_key=key), remember)
+        return await self._view(created)
+
+    def _planned(self, request: TriggerRequest, client: Client, now: float) -> Upload:
+        path = request.file_path or client.default_file
+        deadline = now + self._policy.deadline if request.deadline is None else request.deadline
+        _require(bool(path), f"client {client.client_id!r} has no default file: name a file_path")
+        _require(deadline > now, "the deadline has passed already")
+        _require(deadline <= now + MAX_DEADLINE, f"the deadline is more than {MAX_DEADLINE / DAY:.0f} days away")
+        try:
+            require_metadata(request.metadata)
+        except SchemaError as error:
+            raise BadInput(str(error)) from error
+        return Upload(
+            client_id=client.client_id,
+            upload_id=secrets.token_hex(16),
+            owner=self._policy.owner,
+            origin=Origin.REST,
+            s3_key=object_key(self._policy.base_path, client.client_id, path, now),
+            token=secrets.token_hex(16),
+            created_at=now,
+            updated_at=now,
+            deadline=deadline,
+            file_path=path,
+            digest=self._policy.digest,
+            chunk_size=self._policy.chunk_size,
+            options=request.options,
+            metadata=request.metadata,
+            touched_at=now,
+        )
+
+    async def upload(self, upload_id: str, client_id: str | None = None) -> UploadView:
+        """One upload; `UnknownUpload`, or `AmbiguousUpload` when several clients have this id."""
+        return await self._view(await self._find(upload_id, client_id))
+
+    async def uploads(self, where: UploadFilter, page: Page) -> tuple[list[UploadView], str | None]:
+        """Uploads, newest first, and the cursor of the next page."""
+        found, cursor = await self._near.store.read(lambda records: records.list_uploads(where, page))
+        return await self._views(found), cursor
+
+    async def cancel(self, upload_id: str, client_id: str | None = None) -> UploadView:
+        """End an upload; `IllegalTransition` once it is completing or over."""
+        upload = await self._find(upload_id, client_id)
+        _require(upload.owner == self._policy.owner, f"upload {upload_id!r} belongs to {upload.owner}: cancel it there")
+        return await self._view(await self._uploads.submit(upload.key, CancelRequested(now=self.now())))
+
+    async def retry(self, upload_id: str, client_id: str | None = None) -> UploadView:
+        """Trigger the same again as a new upload; `BadInput` while the old one is still under way."""
+        old = await self._find(upload_id, client_id)
+        _require(old.state in TERMINAL, f"upload {upload_id!r} is {old.state}: it is not over, so there is no retry")
+        request = TriggerRequest(
+            client_id=old.client_id,
+            caller="",
+            file_path=old.file_path,
+            metadata=old.metadata,
+            options=old.options,
+        )
+        return await self.trigger(request)
+
+    async def client(self, client_id: str) -> Client:
+        """One client; `UnknownClient`, or `BadInput` for what cannot be a client's id."""
+        try:
+            require_client_id(client_id)
+        except SchemaError as error:
+            raise BadInput(str(error)) from error
+        client = await self._near.store.read(lambda records: records.client(client_id))
+        if client is None:
+            raise UnknownClient(client_id)
+        return client
+
+    async def client_status(self, client_id: str) -> tuple[Client, UploadView | None]:
+        """A client and its unfinished upload with the latest activity."""
+        client = await self.client(client_id)
+        uploads = await self._near.store.read(lambda records: records.open_uploads_of(client_id))
+        unfinished = [upload for upload in uploads if upload.state in OPEN]
+        if not unfinished:
+            return client, None
+        return client, await self._view(max(unfinished, key=lambda upload: upload.updated_at))
+
+    async def clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
+        """Clients by id, the cursor of the next page, and how many there are in all."""
+        return await self._near.store.read(lambda records: records.list_clients(labels, page))
+
+    async def forget_client(self, client_id: str) -> None:
+        """Forget a client and clear its retained presence; its history stays."""
+        await self.client(client_id)
+        await self._near.messenger.publish(Channel.PRESENCE, client_id, b"")
+        await self._near.store.write(lambda records: records.delete_client(client_id))
+
+    async def files(self, client_id: str, request: ListFiles) -> FileList:
+        """What the client has; `ClientSilent`, `ClientRefused`."""
+        await self.client(client_id)
+        return await self._inquiries.files(client_id, request)
+
+    async def object_url(self, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
+        """A URL to read the object with, and for how many seconds; `BadInput` before it is completed."""
+        upload = await self._find(upload_id, client_id)
+        _require(upload.state is State.COMPLETED, f"upload {upload_id!r} is {upload.state}: it has no object yet")
+        lifetime = self._near.objects.url_lifetime(READ_URL_LIFE)
+        return self._near.objects.presign_get(upload.s3_key, lifetime), lifetime
+
+    async def readiness(self) -> Readiness:
+        """Look at every neighbour."""
+        checks = {"broker": "ok" if self._near.messenger.connected else "not connected"}
+        for name, check in (("database", self._near.store.check), ("store", self._near.objects.check)):
+            try:
+                await check()
+                checks[name] = "ok"
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, this call is there to say it
+                checks[name] = str(error) or type(error).__name__
+        return Readiness(all(state == "ok" for state in checks.values()), checks, self._capabilities)
+
+    async def _find(self, upload_id: str, client_id: str | None) -> Upload:
+        found = await self._near.store.read(lambda records: records.uploads_by_id(upload_id))
+        found = [upload for upload in found if client_id in {None, upload.client_id}]
+        if not found:
+            raise UnknownUpload(upload_id)
+        if len(found) > 1:
+            raise AmbiguousUpload(upload_id, sorted(upload.client_id for upload in found))
+        return found[0]
+
+    async def _view(self, upload: Upload) -> UploadView:
+        return (await self._views([upload]))[0]
+
+    async def _views(self, uploads: list[Upload]) -> list[UploadView]:
+        waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._policy.owner]
+        if not waiting:
+            return [UploadView(upload, upload.reason, None) for upload in uploads]
+
+        def work(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[Task]]]:
+            clients = records.clients({upload.client_id for upload in waiting})
+            return clients, {upload.key: records.tasks_of(upload.key) for upload in waiting}
+
+        clients, tasks = await self._near.store.read(work)
+        return [self._explained(upload, clients.get(upload.client_id), tasks.get(upload.key)) for upload in uploads]
+
+    def _explained(self, upload: Upload, client: Client | None, tasks: list[Task] | None) -> UploadView:
+        """Why an upload waits, the nearest cause first, and when it is looked at next."""
+        if tasks is None:
+            return UploadView(upload, upload.reason, None)
+        complaint = self._outbox.complaint(upload.key)
+        away = "the client is not known" if client is None else client.waiting_for(self.now())
+        reason = away or upload.reason or (complaint.text if complaint else None) or _doing(upload)
+        due = [task.due_at for task in tasks if task.due_at < PARKED]
+        return UploadView(upload, reason, min([*due, upload.deadline]))
+
+
+def _doing(upload: Upload) -> str:
+    match upload.state:
+        case State.QUEUED:
+            return "about to be told to the client"
+        case State.DISPATCHED:
+            return "the client was told, and has not answered yet"
+        case State.COMPLETING:
+            return "the object is being completed and proven"
+        case _:
+            return "the client is uploading"
+
+
+def _remembered(request: TriggerRequest, upload: Upload, now: float) -> IdempotencyRecord | None:
+    if request.idempotency_key is None:
+        return None
+    return IdempotencyRecord(
+        caller=request.caller,
+        client_id=request.client_id,
+        idempotency_key=request.idempotency_key,
+        body=request.body_digest,
+        upload_id=upload.upload_id,
+        created_at=now,
+    )
+
+
+def _require(fine: bool, text: str) -> None:  # noqa: FBT001 - a condition and what to say when it does not hold
+    if not fine:
+        raise BadInput(text)

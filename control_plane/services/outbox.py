@@ -1,0 +1,267 @@
+"""Does what uploads oblige to: speaks to clients, calls the object store, tries again until the state moves on.
+
+Rule: a row is done when the state no longer asks for it, never because something was sent. Everything here may happen
+twice: after a crash, on another replica, or because an answer was lost.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Final, assert_never
+
+from control_plane.domain.events import (
+    SAYINGS,
+    CompletionFailed,
+    Dispatched,
+    Duty,
+    Kind,
+    MultipartCreated,
+    StepTimedOut,
+    StoreRefused,
+    Swept,
+)
+from control_plane.domain.record import Upload
+from control_plane.domain.values import Refusal, UploadKey
+from control_plane.services.completion import TOKEN_NAME, Completion
+from control_plane.services.errors import (
+    ObjectStoreRefused,
+    ServiceError,
+    Transient,
+    UnknownUpload,
+)
+from control_plane.services.ports import PARKED, Clock, EventLog, ObjectStore, Records, Store, Task
+from control_plane.services.sayings import Sayings
+from control_plane.services.uploads import LEASE, Effects, Uploads
+
+MAX_AT_ONCE: Final = 64
+MAX_CLAIMED: Final = 256
+POLL: Final = 1.0
+LONGEST_WAIT: Final = 300.0
+MAX_COMPLAINTS: Final = 10_000
+REFUSED_WAIT: Final = 3600.0
+"""Seconds before a refused clean-up (no permission to abort, say) is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Why a duty of an upload could not be done the last time, for whoever asks why nothing happens."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What duties are done with."""
+
+    store: Store
+    objects: ObjectStore
+    clock: Clock
+    log: EventLog
+    sayings: Sayings
+    completion: Completion
+
+
+class Outbox:
+    """Performs duties: at once when a commit decided them, and whenever a stored one has come due."""
+
+    def __init__(self, uploads: Uploads, tools: Tools, *, step_timeout: float) -> None:
+        self._uploads = uploads
+        self._tools = tools
+        self._step_timeout = step_timeout
+        self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
+        self._running: dict[tuple[UploadKey, str, str], asyncio.Task[None]] = {}
+        self._poked = asyncio.Event()
+        self._complaints: dict[UploadKey, Complaint] = {}
+
+    def complaint(self, key: UploadKey) -> Complaint | None:
+        """What went wrong the last time for this upload, if nothing has gone right since."""
+        return self._complaints.get(key)
+
+    def poke(self) -> None:
+        """Stored duties were made due: look now."""
+        self._poked.set()
+
+    def perform(self, effects: Effects) -> None:
+        """Begin what a commit decided. Never waits."""
+        if effects.upload is None:
+            unknown = Duty(Kind.SAY_CLOSE, effects.attempt, 0.0)
+            self._begin(effects.key, unknown, self._tools.sayings.close_unknown(effects.key, effects.attempt))
+            return
+        for duty in effects.duties:
+            self._begin(effects.key, duty, self._do(effects.upload, duty))
+
+    async def run(self) -> None:
+        """Look for due duties until cancelled; what is under way then is cancelled too."""
+        try:
+            while True:
+                await self._look()
+                await self._sleep()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(POLL):
+                await self._poked.wait()
+        except TimeoutError:
+            pass
+        self._poked.clear()
+
+    async def _look(self) -> None:
+        store, clock = self._tools.store, self._tools.clock
+        try:
+            due = await store.read(lambda records: records.next_due())
+            if due is None or due > clock.now():
+                return
+            claimed, silent = await store.write(self._claim)
+        except ServiceError as error:
+            self._tools.log("outbox.failed", {"error": str(error)})
+            return
+        for key in silent:
+            self._uploads.hear(key, StepTimedOut(now=clock.now()))
+        for upload, duty in claimed:
+            self._begin(upload.key, duty, self._do(upload, duty))
+        if len(claimed) == MAX_CLAIMED:
+            self.poke()
+
+    def _claim(self, records: Records) -> tuple[list[tuple[Upload, Duty]], list[UploadKey]]:
+        """Take due rows under a lease: those to perform, and the uploads whose clients stayed silent."""
+        now = self._tools.clock.now()
+        claimed: list[tuple[Upload, Duty]] = []
+        silent: list[UploadKey] = []
+        for task in records.due_tasks(now, MAX_CLAIMED):
+            upload = records.upload(task.key)
+            if upload is None:
+                records.drop_task(task.key, task.duty.kind, task.duty.subject)
+                continue
+            again_at = self._next_try(records, upload, task, now)
+            if again_at is None:
+                silent.append(task.key)
+                again_at = now + LEASE
+            elif again_at <= now:
+                claimed.append((upload, task.duty))
+                again_at = now + (self._step_timeout if task.duty.kind in SAYINGS else LEASE)
+            records.put_task(replace(task, due_at=again_at, tries=task.tries + 1))
+        return claimed, silent
+
+    def _next_try(self, records: Records, upload: Upload, task: Task, now: float) -> float | None:
+        """When to perform a due row: now, later, or None when its client was told and stayed silent."""
+        if task.duty.kind not in SAYINGS:
+            return now
+        client = records.client(upload.client_id)
+        if client is None or not client.dispatchable(now):
+            return PARKED
+        if task.tries == 0 or task.duty.kind is Kind.SAY_CANCEL:
+            return now
+        patience = upload.touched_at + self._step_timeout
+        return patience if patience > now else None
+
+    def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
+        name = (key, duty.kind, duty.subject)
+        if name in self._running and duty.kind not in SAYINGS:
+            work.close()
+            return
+        task = asyncio.create_task(self._watched(key, duty, work))
+        self._running[name] = task
+        task.add_done_callback(lambda done: self._ended(name, done))
+
+    def _ended(self, name: tuple[UploadKey, str, str], task: asyncio.Task[None]) -> None:
+        if self._running.get(name) is task:
+            del self._running[name]
+
+    async def _watched(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
+        async with self._at_once:
+            try:
+                await work
+            except Transient as error:
+                await self._again(key, duty, error)
+            except ObjectStoreRefused as error:
+                await self._refused(key, duty, error)
+            except UnknownUpload:
+                return
+            except Exception as error:  # noqa: BLE001 - a fault of ours in one upload must not stop the others
+                self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+            else:
+                self._complaints.pop(key, None)
+
+    async def _do(self, upload: Upload, duty: Duty) -> None:
+        sayings, objects = self._tools.sayings, self._tools.objects
+        match duty.kind:
+            case Kind.SAY_DOWNLOAD:
+                await sayings.download(upload)
+                self._uploads.hear(upload.key, Dispatched(now=self._tools.clock.now(), attempt=upload.attempt))
+            case Kind.SAY_GRANT:
+                await sayings.grant(upload)
+            case Kind.SAY_CANCEL:
+                await sayings.cancel(upload)
+            case Kind.SAY_CLOSE:
+                await sayings.close(upload)
+            case Kind.CREATE_MULTIPART:
+                await self._create(upload)
+            case Kind.COMPLETE:
+                await self._uploads.submit(upload.key, await self._tools.completion.settle(upload))
+            case Kind.ABORT_MULTIPART:
+                await objects.abort(upload.s3_key, duty.subject)
+                await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=duty.subject))
+            case Kind.DELETE_OBJECT:
+                await self._delete(upload, duty.subject)
+            case never:
+                assert_never(never)
+
+    async def _create(self, upload: Upload) -> None:
+        s3_upload_id = await self._tools.objects.create_multipart(upload.s3_key, upload.object_token, upload.digest)
+        created = MultipartCreated(now=self._tools.clock.now(), attempt=upload.attempt, s3_upload_id=s3_upload_id)
+        await self._uploads.submit(upload.key, created)
+
+    async def _delete(self, upload: Upload, s3_key: str) -> None:
+        """Delete a stray object, if the one that is there bears the abandoned attempt's token."""
+        tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
+        info = await self._tools.objects.head(s3_key)
+        if info is not None and info.metadata.get(TOKEN_NAME) in tokens:
+            await self._tools.objects.delete(s3_key)
+        await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=s3_key))
+
+    async def _again(self, key: UploadKey, duty: Duty, error: Transient) -> None:
+        tries = await self._reschedule(key, duty, str(error), lambda tries: _backoff(tries, error.retry_after))
+        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": str(error)}
+        self._tools.log("duty.again", facts)
+
+    async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
+        now = self._tools.clock.now()
+        self._tools.log("duty.refused", {"upload_id": key.upload_id, "duty": duty.kind, "error": str(error)})
+        if duty.kind is Kind.COMPLETE:
+            failed = CompletionFailed(now=now, attempt=duty.attempt, error=Refusal.STORE_REFUSED, text=str(error))
+            self._uploads.hear(key, failed)
+        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SAY_GRANT}:
+            self._uploads.hear(key, StoreRefused(now=now, attempt=duty.attempt, text=str(error)))
+        else:
+            await self._reschedule(key, duty, str(error), lambda _: REFUSED_WAIT)
+
+    async def _reschedule(self, key: UploadKey, duty: Duty, text: str, wait: Callable[[int], float]) -> int:
+        """Set the row's next try `wait(tries)` seconds from now, if the state still asks for it; returns the tries."""
+        now = self._tools.clock.now()
+
+        def work(records: Records) -> int:
+            for task in records.tasks_of(key):
+                if task.duty.kind is duty.kind and task.duty.subject == duty.subject:
+                    records.put_task(replace(task, due_at=now + wait(task.tries)))
+                    return task.tries
+            return 0
+
+        self._complaints[key] = Complaint(text, now)
+        while len(self._complaints) > MAX_COMPLAINTS:
+            self._complaints.pop(next(iter(self._complaints)))
+        try:
+            return await self._tools.store.write(work)
+        except ServiceError as error:
+            # The row keeps its lease, so it comes due again all the same.
+            self._tools.log("outbox.failed", {"error": str(error)})
+            return 0
+
+
+def _backoff(tries: int, at_least: float) -> float:
+    """Seconds to wait, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+    return at_least + random.uniform(0.0, min(LONGEST_WAIT, 2.0 ** min(tries, 10)))  # noqa: S311 - not a secret

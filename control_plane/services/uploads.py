@@ -1,0 +1,282 @@
+"""The one writer: the only code that changes an upload.
+
+Rule: what arrived since the last commit is applied in order, and uploads and outbox rows are written in one
+transaction; only then is anything said or done. A batch of one is the same code.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from control_plane.domain.duties import duties
+from control_plane.domain.errors import DomainError
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event
+from control_plane.domain.record import Upload
+from control_plane.domain.upload import apply
+from control_plane.domain.values import UploadKey
+from control_plane.services.errors import (
+    KeyReused,
+    KeyTaken,
+    ServiceError,
+    StoreUnavailable,
+    UnknownUpload,
+    VersionConflict,
+)
+from control_plane.services.ports import PARKED, Clock, EventLog, IdempotencyRecord, Records, Store, Task
+
+MAX_BATCH: Final = 256
+MAX_WAITING: Final = 10_000
+"""Events that may wait for a commit. Beyond it remote ones are shed: their senders ask again."""
+
+LEASE: Final = 30.0
+"""Seconds after which a duty that somebody began is anybody's again."""
+
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a commit decided for one upload, to be done now. `upload` None: nobody knows it."""
+
+    key: UploadKey
+    upload: Upload | None
+    duties: tuple[Duty, ...]
+    attempt: int = 1
+
+
+Perform = Callable[[Effects], None]
+
+
+@dataclass(slots=True)
+class _Entry:
+    key: UploadKey
+    event: Event | None
+    new: Upload | None = None
+    remember: IdempotencyRecord | None = None
+    done: asyncio.Future[Upload] | None = None
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What one transaction came to: an answer for every entry, and effects for every upload that was touched."""
+
+    answers: list[Upload | Exception] = field(default_factory=list)
+    effects: list[Effects] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """One upload while a batch is applied to it."""
+
+    before: Upload | None
+    after: Upload
+    urgent: dict[tuple[str, str], Duty] = field(default_factory=dict)
+    spoke: bool = False
+
+
+class Uploads:
+    """Takes events for uploads and commits them in batches.
+
+    `owner` is whose uploads carry duties here; others are history. `step_timeout` (s) is how long a client may be
+    silent after it was told something.
+    """
+
+    def __init__(self, store: Store, clock: Clock, log: EventLog, *, owner: str, step_timeout: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._owner = owner
+        self._step_timeout = step_timeout
+        self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
+        self._perform: Perform = lambda _effects: None
+
+    def performs_with(self, perform: Perform) -> None:
+        """Name who does what a commit decided; called once, by the composition root."""
+        self._perform = perform
+
+    async def submit(self, key: UploadKey, event: Event) -> Upload:
+        """Apply one event and return the upload as committed.
+
+        `UnknownUpload`, `IllegalTransition`, or `Transient` when it could not be committed.
+        """
+        return await self._put(_Entry(key, event))
+
+    async def create(self, upload: Upload, remember: IdempotencyRecord | None = None) -> Upload:
+        """Commit a new upload, or return the one that `remember` already stands for.
+
+        `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request.
+        """
+        return await self._put(_Entry(upload.key, None, new=upload, remember=remember))
+
+    def hear(self, key: UploadKey, event: Event, *, new: Upload | None = None) -> None:
+        """Take what a device said. `new` is inserted first when nobody knows the upload.
+
+        Never waits: when too much waits already it is dropped and counted, for the device will say it again.
+        """
+        try:
+            self._waiting.put_nowait(_Entry(key, event, new=new))
+        except asyncio.QueueFull:
+            self._log("event.shed", {"client_id": key.client_id, "event": type(event).__name__})
+
+    async def run(self) -> None:
+        """Commit batches until cancelled."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < MAX_BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            await self._commit(batch)
+
+    async def _put(self, entry: _Entry) -> Upload:
+        entry.done = asyncio.get_running_loop().create_future()
+        await self._waiting.put(entry)
+        return await entry.done
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        try:
+            outcome = await self._write(batch)
+        except ServiceError as error:
+            self._log("commit.failed", {"events": len(batch), "error": str(error)})
+            for entry in batch:
+                _settle(entry, error)
+            return
+        for entry, result in zip(batch, outcome.answers, strict=True):
+            _settle(entry, result)
+        for effects in outcome.effects:
+            self._perform(effects)
+
+    async def _write(self, batch: list[_Entry]) -> _Outcome:
+        for _ in range(_TRIES):
+            try:
+                return await self._store.write(lambda records: self._transact(records, batch))
+            except VersionConflict:
+                # Another replica changed one of them: all was rolled back, so read again and apply again.
+                continue
+        message = "the uploads are changed by somebody else faster than they can be read"
+        raise StoreUnavailable(message)
+
+    def _transact(self, records: Records, batch: list[_Entry]) -> _Outcome:
+        drafts: dict[UploadKey, _Draft] = {}
+        outcome = _Outcome()
+        for entry in batch:
+            try:
+                outcome.answers.append(self._apply(records, entry, drafts))
+            except (DomainError, KeyReused, KeyTaken, UnknownUpload) as error:
+                outcome.answers.append(error)
+                if isinstance(error, UnknownUpload) and isinstance(entry.event, REMOTE_EVENTS):
+                    outcome.effects.append(Effects(entry.key, None, (), entry.event.attempt))
+        for draft in drafts.values():
+            outcome.effects.extend(self._save(records, draft))
+        return outcome
+
+    def _apply(self, records: Records, entry: _Entry, drafts: dict[UploadKey, _Draft]) -> Upload:
+        draft = drafts.get(entry.key) or _loaded(records, entry.key)
+        if entry.event is None:
+            return self._insert(records, entry, drafts)
+        if draft is None:
+            if entry.new is None:
+                raise UnknownUpload(entry.key.upload_id)
+            records.add_upload(entry.new)
+            draft = _Draft(entry.new, entry.new)
+        drafts[entry.key] = draft
+        before = draft.after
+        draft.after, effects = apply(before, entry.event)
+        draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
+        draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
+        if before.state is not draft.after.state:
+            self._log("upload.state", _facts(before, draft.after))
+        return draft.after
+
+    def _insert(self, records: Records, entry: _Entry, drafts: dict[UploadKey, _Draft]) -> Upload:
+        upload, remember = entry.new, entry.remember
+        assert upload is not None  # noqa: S101 - for the type checker: an entry has an event or a new upload
+        if remember is not None:
+            known = records.idempotency(remember.caller, remember.client_id, remember.idempotency_key)
+            if known is not None:
+                return _same_request(records, known, remember)
+        records.add_upload(upload)
+        if remember is not None:
+            records.add_idempotency(remember)
+        drafts[upload.key] = _Draft(None, upload, {(one.kind, one.subject): one for one in duties(upload)})
+        self._log("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id})
+        return upload
+
+    def _save(self, records: Records, draft: _Draft) -> list[Effects]:
+        """Write one upload and make its outbox rows what its state obliges to."""
+        upload = draft.after
+        if draft.before is not None and draft.before is not upload:
+            upload = records.save_upload(draft.before, upload)
+        if upload.owner != self._owner:
+            return []
+        now = self._clock.now()
+        heard = self._hears(records, draft, now)
+        if draft.before is None or draft.before is not draft.after:
+            self._keep_tasks(records, upload, draft, heard=heard)
+        urgent = tuple(
+            duty for duty in draft.urgent.values() if duty.due_at <= now and (heard or duty.kind not in SAYINGS)
+        )
+        return [Effects(upload.key, upload, urgent, upload.attempt)] if urgent else []
+
+    def _keep_tasks(self, records: Records, upload: Upload, draft: _Draft, *, heard: bool) -> None:
+        now = self._clock.now()
+        rows = {(task.duty.kind, task.duty.subject): task for task in records.tasks_of(upload.key)}
+        kept = {(duty.kind, duty.subject): duty for duty in duties(upload)}
+        for name, task in rows.items():
+            if name not in kept:
+                records.drop_task(upload.key, task.duty.kind, task.duty.subject)
+        for name, duty in kept.items():
+            row = rows.get(name)
+            if row is not None and row.duty.attempt == duty.attempt and name not in draft.urgent:
+                continue
+            records.put_task(self._task(upload, duty, now, heard=heard))
+
+    def _task(self, upload: Upload, duty: Duty, now: float, *, heard: bool) -> Task:
+        """The row of a duty: under our lease when we are about to do it, parked when its client is away."""
+        if duty.due_at > now:
+            return Task(upload.key, duty, duty.due_at)
+        if duty.kind not in SAYINGS:
+            return Task(upload.key, duty, now + LEASE, tries=1)
+        return Task(upload.key, duty, now + self._step_timeout, tries=1) if heard else Task(upload.key, duty, PARKED)
+
+    @staticmethod
+    def _hears(records: Records, draft: _Draft, now: float) -> bool:
+        """Whether a command reaches the client. One that just spoke is there, even if its presence is still to come."""
+        client = records.client(draft.after.client_id)
+        if client is None:
+            return draft.spoke
+        return client.dispatchable(now) or (draft.spoke and client.supported and not client.in_conflict(now))
+
+
+def _loaded(records: Records, key: UploadKey) -> _Draft | None:
+    upload = records.upload(key)
+    return None if upload is None else _Draft(upload, upload)
+
+
+def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRecord) -> Upload:
+    if known.body != now.body:
+        message = f"Idempotency-Key {now.idempotency_key!r} was used for another request: use a new one"
+        raise KeyReused(message)
+    upload = records.upload(UploadKey(known.client_id, known.upload_id))
+    if upload is None:
+        raise UnknownUpload(known.upload_id)
+    return upload
+
+
+def _facts(before: Upload, after: Upload) -> dict[str, str | int | None]:
+    return {
+        "upload_id": after.upload_id,
+        "client_id": after.client_id,
+        "attempt": after.attempt,
+        "was": before.state,
+        "state": after.state,
+        "error": after.error,
+    }
+
+
+def _settle(entry: _Entry, result: Upload | Exception) -> None:
+    if entry.done is None or entry.done.done():
+        return
+    if isinstance(result, Exception):
+        entry.done.set_exception(result)
+    else:
+        entry.done.set_result(result)
