@@ -224,9 +224,10 @@ class Operations:
     async def readiness(self) -> Readiness:
         """Look at every neighbour."""
         checks = {"broker": "ok" if self._near.messenger.connected else "not connected"}
-        for name, check in (("database", self._near.store.check), ("store", self._near.objects.check)):
+        nowhere = f"{self._policy.base_path}/.backhaul-ready"
+        for name, check in (("database", self._near.store.check()), ("store", self._near.objects.head(nowhere))):
             try:
-                await check()
+                await check
                 checks[name] = "ok"
             except Exception as error:  # noqa: BLE001 - whatever is wrong, this call is there to say it
                 checks[name] = str(error) or type(error).__name__

@@ -91,6 +91,9 @@ class Records(Protocol):
     def uploads_by_id(self, upload_id: str) -> list[Upload]:
         """Every client's upload of this id: usually one."""
 
+    def upload_by_s3_key(self, s3_key: str) -> Upload | None:
+        """The upload whose object key this is."""
+
     def add_upload(self, upload: Upload) -> None:
         """Insert at `version` 0; `KeyTaken` when the key or the object key is in use."""
 

@@ -93,9 +93,8 @@ class Reaper:
             key, current = row
             if one.s3_upload_id != current:
                 # The machine knows what to do with an id that is not its own: it becomes litter, and is aborted.
-                await self._uploads.submit(
-                    key, MultipartCreated(now=self._clock.now(), attempt=0, s3_upload_id=one.s3_upload_id)
-                )
+                stray = MultipartCreated(now=self._clock.now(), attempt=0, s3_upload_id=one.s3_upload_id)
+                await self._uploads.submit(key, stray)
                 aborted += 1
         if foreign:
             self._log("litter.foreign", {"uploads": len(foreign), "keys": [one.s3_key for one in foreign[:10]]})

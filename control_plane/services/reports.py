@@ -64,14 +64,14 @@ def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
 
 def adopted(key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float) -> Upload:
     """The row of an upload that somebody began by hand: all that is known of it stands in its offer."""
+    # Nobody can be asked for another key here, so the token's first letters see to it that this one is free.
+    mark = f"{key.upload_id[:8]}-{token[:4]}"
     return Upload(
         client_id=key.client_id,
         upload_id=key.upload_id,
         owner=policy.owner,
         origin=Origin.MQTT,
-        s3_key=object_key(
-            policy.base_path, key.client_id, report.file_path, now, mark=f"{key.upload_id[:8]}{token[:4]}"
-        ),
+        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark),
         token=token,
         created_at=now,
         updated_at=now,
