@@ -119,19 +119,19 @@ class Topics:
 
     def command(self, client_id: str) -> str:
         """Where the owner of an upload speaks to one agent."""
-        return self._of(client_id, Channel.COMMAND)
+        return self.of(client_id, Channel.COMMAND)
 
     def response(self, client_id: str) -> str:
         """Where one agent answers."""
-        return self._of(client_id, Channel.RESPONSE)
+        return self.of(client_id, Channel.RESPONSE)
 
     def status(self, client_id: str) -> str:
         """Where one agent tells its progress while it has uploads."""
-        return self._of(client_id, Channel.STATUS)
+        return self.of(client_id, Channel.STATUS)
 
     def presence(self, client_id: str) -> str:
         """Where one agent, or its will, says online or offline."""
-        return self._of(client_id, Channel.PRESENCE)
+        return self.of(client_id, Channel.PRESENCE)
 
     def birth(self) -> str:
         """Where the control plane asks every agent to say hello again."""
@@ -155,5 +155,6 @@ class Topics:
             require_client_id(client_id)
         return ParsedTopic(Channel(channel), client_id)
 
-    def _of(self, client_id: str, channel: Channel) -> str:
+    def of(self, client_id: str, channel: Channel) -> str:
+        """The topic of one client on one channel."""
         return f"{self.root}/{require_client_id(client_id)}/{channel}"

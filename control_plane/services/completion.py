@@ -12,7 +12,8 @@ from control_plane.domain.record import Upload
 from control_plane.domain.values import Proof, Refusal
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Clock, ObjectInfo, ObjectStore, StoreCapabilities
+from control_plane.services.ports import Clock, ObjectInfo, ObjectStore
+from control_plane.services.probing import Probing
 from control_plane.services.proof_arithmetic import composite_checksum, full_object_crc32, multipart_etag, object_etag
 from schemas.parts import PartPlan
 from schemas.values import DigestName, ErrorCode
@@ -31,12 +32,13 @@ class Completion:
     """Brings an upload whose parts are all stored to its end."""
 
     objects: ObjectStore
-    capabilities: StoreCapabilities
+    probing: Probing
     clock: Clock
     policy: Policy
 
     async def settle(self, upload: Upload) -> Settled:
         """Complete and prove. `ObjectStoreDown` while it stays in doubt: then ask again later."""
+        self.probing.require()
         doubt = None if upload.one_put else await self._complete(upload)
         info = await self.objects.head(upload.s3_key)
         if info is not None and info.metadata.get(TOKEN_NAME) == upload.object_token:
@@ -88,12 +90,13 @@ class Completion:
         if self._etag_tells(upload, info):
             expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
             return Proof.ETAG if info.etag == expected else None
-        enforced = self.capabilities.object_digests if upload.one_put else self.capabilities.part_digests
+        seen = self.probing.capabilities
+        enforced = seen.object_digests if upload.one_put else seen.part_digests
         return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
 
     def _etag_tells(self, upload: Upload, info: ObjectInfo) -> bool:
         plain = info.encryption not in _OPAQUE_ETAGS
-        return upload.digest is DigestName.MD5 and self.capabilities.etag_is_md5 and plain
+        return upload.digest is DigestName.MD5 and self.probing.capabilities.etag_is_md5 and plain
 
     def _failed(self, upload: Upload, error: str, text: str, *, again: bool = False) -> CompletionFailed:
         return CompletionFailed(now=self.clock.now(), attempt=upload.attempt, error=error, text=text, again=again)

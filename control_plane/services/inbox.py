@@ -15,8 +15,9 @@ from control_plane.services.hellos import Hellos
 from control_plane.services.history import History
 from control_plane.services.inquiries import Inquiries
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Clock, Delivered, EventLog, StoreCapabilities
+from control_plane.services.ports import Clock, Delivered, EventLog
 from control_plane.services.presences import Presences
+from control_plane.services.probing import Probing
 from control_plane.services.reports import adopted, event_of, progress_of
 from control_plane.services.uploads import Uploads
 from schemas.codec import decode, decode_command, decode_response
@@ -45,14 +46,12 @@ class Listeners:
 class Inbox:
     """Understands what the messenger delivers."""
 
-    def __init__(
-        self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, capabilities: StoreCapabilities
-    ) -> None:
+    def __init__(self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, probing: Probing) -> None:
         self._to = listeners
         self._clock = clock
         self._log = log
         self._policy = policy
-        self._one_put = policy.digest in capabilities.object_digests
+        self._probing = probing
         self._topics = Topics(policy.topic_root)
         self._progress: dict[UploadKey, tuple[float, int]] = {}
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
@@ -97,7 +96,8 @@ class Inbox:
     def _about_upload(self, client_id: str, response: Response, report: UploadReport) -> None:
         now = self._clock.now()
         key = UploadKey(client_id, report.upload_id or response.message_id)
-        event = event_of(response, report, now=now, one_put=self._one_put)
+        one_put = self._policy.digest in self._probing.capabilities.object_digests
+        event = event_of(response, report, now=now, one_put=one_put)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)

@@ -29,6 +29,7 @@ from control_plane.services.ports import (
     Task,
     UploadFilter,
 )
+from control_plane.services.probing import Probing
 from control_plane.services.uploads import Uploads
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
@@ -93,14 +94,14 @@ class Operations:
         outbox: Outbox,
         inquiries: Inquiries,
         policy: Policy,
-        capabilities: StoreCapabilities,
+        probing: Probing,
     ) -> None:
         self._near = neighbours
         self._uploads = uploads
         self._outbox = outbox
         self._inquiries = inquiries
         self._policy = policy
-        self._capabilities = capabilities
+        self._probing = probing
 
     def now(self) -> float:
         """The control plane's clock."""
@@ -231,7 +232,9 @@ class Operations:
                 checks[name] = "ok"
             except Exception as error:  # noqa: BLE001 - whatever is wrong, this call is there to say it
                 checks[name] = str(error) or type(error).__name__
-        return Readiness(all(state == "ok" for state in checks.values()), checks, self._capabilities)
+        if checks["store"] == "ok" and self._probing.complaint:
+            checks["store"] = self._probing.complaint
+        return Readiness(all(state == "ok" for state in checks.values()), checks, self._probing.seen)
 
     async def _find(self, upload_id: str, client_id: str | None) -> Upload:
         found = await self._near.store.read(lambda records: records.uploads_by_id(upload_id))

@@ -10,7 +10,8 @@ from control_plane.domain.moves import PUT_URL_LIFE
 from control_plane.domain.record import Upload
 from control_plane.domain.values import OUTCOMES, TERMINAL, UploadKey
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Clock, Grantable, Messenger, ObjectStore, StoreCapabilities
+from control_plane.services.ports import Clock, Grantable, Messenger, ObjectStore
+from control_plane.services.probing import Probing
 from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.messages import CancelUpload, CloseUpload, Command, CommandPayload, DownloadFile, GrantParts, UploadConfig
 from schemas.parts import to_ranges
@@ -27,7 +28,7 @@ class Sayings:
 
     messenger: Messenger
     objects: ObjectStore
-    capabilities: StoreCapabilities
+    probing: Probing
     clock: Clock
     policy: Policy
 
@@ -108,7 +109,7 @@ class Sayings:
     def _sign(self, upload: Upload, wanted: WantedPart, lifetime: float) -> PresignedPart:
         part = Grantable(wanted.part_number, wanted.size, wanted.digest, lifetime)
         if upload.one_put:
-            once = self.capabilities.if_none_match
+            once = self.probing.capabilities.if_none_match
             return self.objects.presign_object(upload.s3_key, upload.object_token, part, upload.digest, once=once)
         assert upload.s3_upload_id is not None  # noqa: S101 - a grant is a duty only once the upload is open
         return self.objects.presign_part(upload.s3_key, upload.s3_upload_id, part, upload.digest)
