@@ -1,0 +1,126 @@
+"""What every command shares: `--json`, `--server`, `--token`, and how it ends.
+
+Rule: a command is a function of a `Session`; the decorators here give it the shared options and turn every error into
+one line and an exit code.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Concatenate, Final, ParamSpec
+
+import typer
+
+from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, missing_extra
+from control_plane.cli.output import Output, forget_stdout
+from control_plane.cli.rest import DEFAULT_SERVER, ControlPlane
+
+P = ParamSpec("P")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", envvar="BACKHAUL_URL", show_envvar=True, help=f"The control plane. \\[{DEFAULT_SERVER}]"),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="BACKHAUL_TOKEN", show_envvar=True, help="The bearer token, if it wants one."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The shared options, as far as they were typed before the command's name."""
+
+    as_json: bool = False
+    server: str | None = None
+    token: str | None = None
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, given: Given) -> None:
+        self.output = Output(as_json=given.as_json)
+        self._given = given
+
+    def connect(self) -> ControlPlane:
+        """The control plane that was named, to be used as a context manager."""
+        return ControlPlane(self._given.server or DEFAULT_SERVER, self._given.token)
+
+
+def rest_command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
+    """A command that talks to a control plane: it has `--server`, `--token` and `--json`."""
+    return _command(function, _rest_options)
+
+
+def local_command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
+    """A command that needs no control plane: it has `--json`."""
+    return _command(function, _local_options)
+
+
+def _rest_options(ctx: typer.Context, *, server: Server = None, token: Token = None, as_json: AsJson = False) -> Given:
+    before = _before(ctx)
+    return Given(as_json=as_json or before.as_json, server=server or before.server, token=token or before.token)
+
+
+def _local_options(ctx: typer.Context, *, as_json: AsJson = False) -> Given:
+    before = _before(ctx)
+    return replace(before, as_json=as_json or before.as_json)
+
+
+def _before(ctx: typer.Context) -> Given:
+    return ctx.obj if isinstance(ctx.obj, Given) else Given()
+
+
+def _command(function: Callable[Concatenate[Session, P], None], options: Callable[..., Given]) -> Callable[..., None]:
+    """`function` behind the parameters of both, as typer reads them from the signature."""
+    shared = inspect.signature(options).parameters
+    own = list(inspect.signature(function).parameters.values())[1:]
+
+    @functools.wraps(function)
+    def command(**values: object) -> None:
+        given = options(**{name: values.pop(name) for name in shared})
+        _run(given, lambda session: function(session, **values))  # type: ignore[arg-type, call-arg]
+
+    ctx, *rest = shared.values()
+    parameters = sorted((ctx, *own, *rest), key=lambda parameter: parameter.kind)
+    del command.__wrapped__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _run(given: Given, work: Callable[[Session], None]) -> None:
+    session = Session(given)
+    try:
+        work(session)
+    except CliError as error:
+        session.output.complain(error)
+        raise typer.Exit(error.exit_code) from error
+    except ImportError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        session.output.complain(missing)
+        raise typer.Exit(missing.exit_code) from error
+    except BrokenPipeError as error:
+        forget_stdout()
+        raise typer.Exit(BROKEN_PIPE) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def new_app(text: str) -> typer.Typer:
+    """An empty command line; the errors of ours never reach typer."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+__all__: Final = ["AsJson", "Given", "Server", "Session", "Token", "local_command", "new_app", "rest_command"]
