@@ -1,0 +1,187 @@
+"""Watching uploads to their end: bars on a terminal, a line for each change elsewhere.
+
+Rule: a control plane that is away for a while does not end the watching; the uploads go on without us.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from control_plane.cli.errors import Unreachable
+from control_plane.cli.output import Output
+from control_plane.cli.text import instant, size, visible
+
+Document = dict[str, Any]
+Read = Callable[[str], Document]
+
+ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+"""What REST's `status` says of an upload that will not change any more."""
+
+POLL: Final = 0.25
+PATIENCE: Final = 120.0
+"""Seconds for which a control plane may be away while its uploads are watched."""
+
+_STEP: Final = 25.0
+
+
+class Display(Protocol):
+    """Shows how uploads go."""
+
+    def show(self, upload: Document) -> None:
+        """Take in what is now known of one upload."""
+
+    def note(self, text: str | None) -> None:
+        """Say something about all of them; None takes it back."""
+
+
+def follow(read: Read, upload_ids: Sequence[str], display: Display, poll: float = POLL) -> list[Document]:
+    """Show the uploads until each has ended, and return them in the order in which they were named.
+
+    `Unreachable` when `read` cannot reach the control plane for `PATIENCE` seconds.
+    """
+    known: dict[str, Document] = {}
+    while open_ids := [one for one in upload_ids if known.get(one, {}).get("status") not in ENDED]:
+        for upload_id in open_ids:
+            known[upload_id] = _patiently(read, upload_id, display)
+            display.show(known[upload_id])
+        if any(known[one]["status"] not in ENDED for one in open_ids):
+            time.sleep(poll)
+    return [known[upload_id] for upload_id in upload_ids]
+
+
+def _patiently(read: Read, upload_id: str, display: Display) -> Document:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            document = read(upload_id)
+        except Unreachable as error:
+            if time.monotonic() > until:
+                raise
+            display.note(f"trying again: {error}")
+            time.sleep(1.0)
+        else:
+            display.note(None)
+            return document
+
+
+@contextmanager
+def display_for(output: Output) -> Iterator[Display]:
+    """Bars where they can be drawn, else lines; both on standard error."""
+    if not output.live:
+        yield Lines(output)
+        return
+    bars = Bars()
+    with Live(get_renderable=bars.renderable, console=output.notes, refresh_per_second=8, transient=False):
+        yield bars
+
+
+class Lines:
+    """One line for each change of state, reason or quarter."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._said: dict[str, tuple[object, ...]] = {}
+        self._noted: str | None = None
+
+    def show(self, upload: Document) -> None:
+        """Say it unless it was just said."""
+        quarter = float(upload.get("progress") or 0) // _STEP
+        facts = (upload.get("state"), upload.get("reason"), quarter)
+        if self._said.get(upload["upload_id"]) != facts:
+            self._said[upload["upload_id"]] = facts
+            self._output.say(line(upload))
+
+    def note(self, text: str | None) -> None:
+        """Say it once."""
+        if text and text != self._noted:
+            self._output.say(text)
+        self._noted = text
+
+
+class Bars:
+    """A bar for each upload, and below them what somebody waits for."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            DownloadColumn(binary_units=True),
+            TextColumn("{task.fields[says]}", markup=False),
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._waits: dict[str, str] = {}
+        self._note: str | None = None
+
+    def renderable(self) -> Group:
+        """The picture as it is now."""
+        lines = [*self._waits.values(), *filter(None, [self._note])]
+        return Group(self._progress, *(Text(f"  {text}", style="dim", overflow="fold") for text in lines))
+
+    def show(self, upload: Document) -> None:
+        """Move the bar."""
+        upload_id = upload["upload_id"]
+        if upload_id not in self._tasks:
+            self._tasks[upload_id] = self._progress.add_task(_name(upload), total=None, says="")
+        self._progress.update(
+            self._tasks[upload_id],
+            description=_name(upload),
+            completed=_sent(upload),
+            total=upload.get("file_size") or (1 if upload.get("status") in ENDED else None),
+            says=_says(upload),
+        )
+        self._waits.pop(upload_id, None)
+        if (why := waits(upload)) and upload.get("status") not in ENDED:
+            self._waits[upload_id] = f"{_name(upload)}: {why}"
+
+    def note(self, text: str | None) -> None:
+        """Put it below the bars."""
+        self._note = text
+
+
+def line(upload: Document) -> str:
+    """How one upload goes, as a line."""
+    whole = f" of {size(upload['file_size'])}" if upload.get("file_size") is not None else ""
+    words = [_name(upload), _says(upload), f"{size(upload.get('bytes_uploaded') or 0)}{whole}"]
+    return "  ".join(filter(None, (*words, waits(upload))))
+
+
+def waits(upload: Document) -> str | None:
+    """What the upload waits for and when it wakes, or why it ended badly; None while it moves."""
+    error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
+    why = error or upload.get("reason")
+    if not why:
+        return None
+    at = instant(upload.get("next_wake_at"))
+    until = f", next try {at.astimezone(UTC):%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
+    return visible(why) + until
+
+
+def failures(uploads: Iterable[Document]) -> list[Document]:
+    """Those that did not complete."""
+    return [upload for upload in uploads if upload.get("status") != "completed"]
+
+
+def _name(upload: Document) -> str:
+    file = str(upload.get("file_path") or "").rpartition("/")[2]
+    return visible(f"{upload.get('client_id', '')} {file}".strip())
+
+
+def _says(upload: Document) -> str:
+    proof = upload.get("proof")
+    return f"proven by {proof}" if proof else visible(upload.get("state") or upload.get("status") or "")
+
+
+def _sent(upload: Document) -> float:
+    """Bytes for the bar; an empty file's bar is full when it is done."""
+    if upload.get("status") == "completed":
+        return upload.get("file_size") or 1
+    return upload.get("bytes_uploaded") or 0
