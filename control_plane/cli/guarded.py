@@ -1,0 +1,104 @@
+"""What lets the devices of a network in: a Mosquitto with passwords, and a store that they can reach.
+
+Rule: the configuration is the shipped `mosquitto.conf` with this site's folders and addresses; a test compares them.
+Devices come in at the address, services on loopback only, where one account may hold several connections.
+"""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from broker import access
+from broker.access import Credentials
+from broker.configuration import CAPS, LOOPBACK
+from broker.errors import BrokerMissing
+from broker.process import Broker, BrokerAddress
+from broker.server import find_mosquitto, start_configured
+from schemas.topics import CONTROL_PLANE
+
+ACCESS: Final = "access"
+"""The folder of the accounts, below the broker's."""
+
+_LOG: Final = tuple(f"log_type {kind}" for kind in ("error", "warning", "notice", "information"))
+
+
+def guarded_configuration(directory: Path, devices: BrokerAddress, services: BrokerAddress) -> str:
+    """The text of the configuration; `directory` holds the accounts and the database."""
+    general = {
+        "per_listener_settings": "false",
+        "allow_anonymous": "false",
+        "password_file": directory / ACCESS / access.PASSWORDS,
+        "acl_file": directory / ACCESS / access.ACCESS_LIST,
+        **{name: value for name, value in CAPS.items() if name != "max_qos"},
+        "persistence": "true",
+        "persistence_location": f"{directory}/",
+        "autosave_interval": "60",
+        "log_dest": "stderr",
+        "log_timestamp_format": "%Y-%m-%dT%H:%M:%S",
+    }
+    lines = (
+        *(f"{name} {value}" for name, value in general.items()),
+        *_LOG,
+        f"listener {devices.port} {devices.host}",
+        "use_username_as_clientid true",
+        "max_connections 20000",
+        f"max_qos {CAPS['max_qos']}",
+        f"listener {services.port} {services.host}",
+        "max_connections 200",
+        f"max_qos {CAPS['max_qos']}",
+    )
+    return "\n".join(lines) + "\n"
+
+
+class GuardedBroker:
+    """The broker of a site that listens; the control plane's password is new at each start and kept nowhere."""
+
+    def __init__(self, address: str, device_port: int, service_port: int) -> None:
+        self.devices = BrokerAddress(address, device_port)
+        self.services = BrokerAddress(LOOPBACK, service_port)
+        self._credentials: Credentials | None = None
+
+    def settings(self) -> dict[str, str]:
+        """What the control plane is told beside the address; empty before `start`."""
+        given = self._credentials
+        return {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password} if given else {}
+
+    def start(self, directory: Path) -> Broker:
+        """The running broker. Its first address is the services'; `BrokerMissing` without mosquitto."""
+        if find_mosquitto() is None:
+            text = "only mosquitto has an access list, so --listen needs it: run `apt-get install mosquitto`"
+            raise BrokerMissing(text)
+        directory = directory.resolve()
+        accounts = directory / ACCESS
+        accounts.mkdir(parents=True, mode=0o700, exist_ok=True)
+        access.prepare(accounts)
+        self._credentials = access.enroll_service(accounts, CONTROL_PLANE, replace=True)
+        text = guarded_configuration(directory, self.devices, self.services)
+        return start_configured(directory, text, (self.services, self.devices))
+
+
+def reload_on_change(broker: Broker, accounts: Path) -> Callable[[], None]:
+    """A check that lets the broker read its accounts again once they have changed."""
+    seen = _stamp(accounts)
+
+    def check() -> None:
+        nonlocal seen
+        now = _stamp(accounts)
+        if now != seen:
+            seen = now
+            broker.reload()
+
+    return check
+
+
+def _stamp(accounts: Path) -> tuple[int, ...]:
+    return tuple((accounts / name).stat().st_mtime_ns for name in (access.PASSWORDS, access.ACCESS_LIST))
+
+
+def port_is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with suppress(OSError), socket.create_server((address, port)):
+        return True
+    return False
