@@ -1,0 +1,41 @@
+"""The tree of commands.
+
+Rule: a command's own module is imported when the tree is built, so none of them imports a server at its top.
+"""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from control_plane.cli import accounts, demo, fleet, serve, token, up, uploads
+from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app
+
+_HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = new_app(_HELP)
+    app.callback()(_root)
+    uploads.register(app)
+    fleet.register(app)
+    for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo)):
+        app.command(name)(local_command(function))
+    app.add_typer(token.build(), name="token")
+    app.add_typer(accounts.build(), name="broker")
+    return app
+
+
+def _root(
+    ctx: typer.Context,
+    *,
+    server: Server = None,
+    token: Token = None,
+    as_json: AsJson = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(version("backhaul"))
+        raise typer.Exit
+    ctx.obj = Given(as_json=as_json, server=server, token=token)

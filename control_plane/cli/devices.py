@@ -1,0 +1,78 @@
+"""Agents as child processes, each with a folder and a real file of its own: the fleet of `backhaul demo`.
+
+Rule: a device is told what any device would be told, by its environment, and nothing more.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from control_plane.cli.children import Program
+from control_plane.cli.text import MIB
+
+FLEET: Final = (
+    ("restaurant-1", "daily-sales.bin", 1 * MIB),
+    ("restaurant-2", "till-backup.bin", 25 * MIB),
+    ("restaurant-3", "Küchenkamera, Tür.bin", 100 * MIB),
+)
+"""Client id, file name and size (bytes) of each device; one name shows that any letter will do."""
+
+_AGENT: Final = (sys.executable, "-m", "device_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device: its folder is all that its agent may read."""
+
+    client_id: str
+    directory: Path
+    file: Path
+    file_size: int
+
+    @property
+    def data(self) -> Path:
+        """The folder with its files."""
+        return self.file.parent
+
+    def settings(self, site: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its agent; `site` says where the broker and the store are."""
+        return {
+            "CLIENT_ID": self.client_id,
+            "FILE_PATH": str(self.file),
+            "ALLOWED_ROOTS": str(self.data),
+            "STATE_DIR": str(self.directory / "state"),
+            "LABELS": f"site={self.client_id},demo=yes",
+            **site,
+        }
+
+    def start(self, site: Mapping[str, str], logs: Path) -> Program:
+        """Run its agent."""
+        return Program(_AGENT, settings=self.settings(site), log_path=logs / f"{self.client_id}.log")
+
+
+def make_devices(directory: Path) -> list[Device]:
+    """A folder for each device of `FLEET`, with a file of random bytes in it."""
+    devices = []
+    for client_id, name, file_size in FLEET:
+        home = directory / client_id
+        file = home / "data" / name
+        file.parent.mkdir(parents=True)
+        _fill(file, file_size)
+        devices.append(Device(client_id, home, file, file_size))
+    return devices
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fill(path: Path, file_size: int) -> None:
+    with path.open("wb") as file:
+        for written in range(0, file_size, MIB):
+            file.write(os.urandom(min(MIB, file_size - written)))

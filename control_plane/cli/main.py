@@ -1,0 +1,38 @@
+"""The entry of `backhaul`.
+
+Rule: imports nothing of an optional package before it can say which one is missing, and nothing heavy that the command
+at hand does not need.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from control_plane.cli.errors import missing_extra
+
+if TYPE_CHECKING:
+    import typer
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C."""
+    try:
+        app = build()
+    except ImportError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"backhaul: {missing}\n")
+        sys.exit(missing.exit_code)
+    app()
+
+
+def build() -> "typer.Typer":
+    """Every command there is."""
+    # Not at the top: typer and rich belong to the extra `cli`.
+    from control_plane.cli import commands  # noqa: PLC0415
+
+    return commands.build()
+
+
+if __name__ == "__main__":
+    main()
