@@ -1,0 +1,50 @@
+"""Where the next page begins, as a text that callers hand back without reading it.
+
+Rule: a cursor names the last row of its page, not an offset, so that rows that come and go move nothing.
+"""
+
+from base64 import b64decode, urlsafe_b64encode
+from typing import Final, TypeVar
+
+import msgspec
+
+from control_plane.services.errors import BadInput
+from control_plane.services.ports import Page
+
+T = TypeVar("T")
+UploadPosition = tuple[float, str, str]
+"""`created_at`, `client_id` and `upload_id` of an upload."""
+
+_uploads: Final = msgspec.json.Decoder(UploadPosition)
+_clients: Final = msgspec.json.Decoder(tuple[str])
+
+
+def encode_cursor(position: UploadPosition | tuple[str]) -> str:
+    """The cursor behind this row, of the alphabet that URLs need not quote."""
+    return urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
+
+
+def upload_position(page: Page) -> UploadPosition | None:
+    """The upload after which the page begins; `BadInput` when nobody ever gave such a cursor."""
+    return None if page.cursor is None else _decoded(page.cursor, _uploads)
+
+
+def client_position(page: Page) -> str | None:
+    """The client id after which the page begins; `BadInput` when nobody ever gave such a cursor."""
+    return None if page.cursor is None else _decoded(page.cursor, _clients)[0]
+
+
+def check_limit(page: Page) -> None:
+    """`BadInput` when the page has no room: a cursor behind nothing would never move."""
+    if page.limit < 1:
+        message = f"a page of {page.limit} rows leads nowhere: ask for at least 1"
+        raise BadInput(message)
+
+
+def _decoded(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        return decoder.decode(b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, msgspec.MsgspecError) as error:
+        message = "the cursor is not one that this API gave: take `next_cursor` from the page before"
+        raise BadInput(message) from error
