@@ -1,0 +1,206 @@
+"""The tables, as SQLModel models. They never leave this package: what goes out are the domain's dataclasses.
+
+Rule: a table serves the queries of `services.ports.Records`, and every query has an index. The migrations build the
+same schema; a test compares the two. Structured fields are JSON in text columns: no query looks into them, and
+PostgreSQL's own JSON type refuses U+0000, which a device may send.
+"""
+
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, MetaData, String, Table, TypeDecorator, or_
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+from sqlmodel import Field, SQLModel
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+    }
+)
+
+_NEWEST: Final = ("created_at", "client_id", "upload_id")
+_CLUSTERED: Final = {"sqlite_with_rowid": False}
+"""SQLite keeps the rows in the primary key's tree itself: one tree to write instead of two."""
+
+
+class Code(TypeDecorator[str]):
+    """Text that sorts by code point everywhere: left alone, PostgreSQL sorts by its cluster's language."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """`COLLATE "C"` where the default may be another."""
+        return dialect.type_descriptor(String(collation="C" if dialect.name == "postgresql" else None))
+
+
+class _Row(SQLModel):
+    metadata: ClassVar[MetaData] = METADATA
+
+
+class UploadRow(_Row, table=True):
+    """One upload without its parts.
+
+    `ended_at` is None while the state is not terminal. `parts_stamp` changes whenever a part does, is never used
+    twice, and is 0 while there are no parts.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        Index("ix_uploads_upload_id", "upload_id"),
+        Index("ix_uploads_newest", *_NEWEST),
+        Index("ix_uploads_newest_of_client", "client_id", "created_at", "upload_id"),
+        Index("ix_uploads_newest_in_state", "state", *_NEWEST),
+    )
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    upload_id: str = Field(primary_key=True, sa_type=Code)
+    owner: str
+    origin: str
+    s3_key: str = Field(unique=True)
+    token: str
+    created_at: float
+    updated_at: float
+    deadline: float
+    file_path: str | None
+    digest: str
+    chunk_size: int = Field(sa_type=BigInteger)
+    options: str
+    user_metadata: str = Field(sa_column_kwargs={"name": "metadata"})
+    state: str
+    version: int = Field(sa_type=BigInteger)
+    attempt: int
+    sequence: int = Field(sa_type=BigInteger)
+    s3_upload_id: str | None
+    one_put: bool
+    file_size: int | None = Field(sa_type=BigInteger)
+    part_size: int | None = Field(sa_type=BigInteger)
+    fingerprint: str | None
+    wanted: str
+    resume_at: float
+    touched_at: float
+    strikes: int
+    bytes_sent: int = Field(sa_type=BigInteger)
+    client_busy: bool
+    reason: str | None
+    error: str | None
+    message: str | None
+    proof: str | None
+    completed_at: float | None
+    litter: str
+    strays: str
+    ended_at: float | None
+    parts_stamp: int = Field(sa_type=BigInteger)
+
+
+class PartRow(_Row, table=True):
+    """One part of an upload's current attempt."""
+
+    __tablename__ = "parts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["client_id", "upload_id"], ["uploads.client_id", "uploads.upload_id"], ondelete="CASCADE"
+        ),
+        _CLUSTERED,
+    )
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    upload_id: str = Field(primary_key=True, sa_type=Code)
+    part_number: int = Field(primary_key=True)
+    digest: str | None
+    etag: str | None
+
+
+class TaskRow(_Row, table=True):
+    """One outbox row. `due_at` is the task's, `not_before` the duty's."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (Index("ix_tasks_due_at", "due_at"), _CLUSTERED)
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    upload_id: str = Field(primary_key=True, sa_type=Code)
+    kind: str = Field(primary_key=True, sa_type=Code)
+    subject: str = Field(primary_key=True, sa_type=Code)
+    attempt: int
+    not_before: float
+    due_at: float
+    tries: int
+
+
+class ClientRow(_Row, table=True):
+    """One client. `labels` says again what the table of labels says, for reading it in one go."""
+
+    __tablename__ = "clients"
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    install_id: str
+    epoch: int = Field(sa_type=BigInteger)
+    sequence: int = Field(sa_type=BigInteger)
+    online: bool
+    seen_at: float
+    connected_at: float | None
+    registered_at: float
+    retired: str
+    conflict_at: float | None
+    agent: str
+    labels: str
+    capabilities: str
+    default_file: str | None
+
+
+class LabelRow(_Row, table=True):
+    """One label of one client, for finding clients by it."""
+
+    __tablename__ = "client_labels"
+    __table_args__ = (
+        ForeignKeyConstraint(["client_id"], ["clients.client_id"], ondelete="CASCADE"),
+        Index("ix_client_labels_bearers", "name", "value", "client_id"),
+        _CLUSTERED,
+    )
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    name: str = Field(primary_key=True, sa_type=Code)
+    value: str = Field(sa_type=Code)
+
+
+class IdempotencyRow(_Row, table=True):
+    """What a caller's key was used for."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index("ix_idempotency_created_at", "created_at"), _CLUSTERED)
+    caller: str = Field(primary_key=True, sa_type=Code)
+    client_id: str = Field(primary_key=True, sa_type=Code)
+    idempotency_key: str = Field(primary_key=True, sa_type=Code)
+    body: str
+    upload_id: str
+    created_at: float
+
+
+class CheckRow(_Row, table=True):
+    """One row to write to, for seeing whether the database can be written."""
+
+    __tablename__ = "checks"
+    id: int = Field(primary_key=True)
+    count: int = Field(sa_type=BigInteger)
+
+
+UPLOADS: Final[Table] = METADATA.tables["uploads"]
+PARTS: Final[Table] = METADATA.tables["parts"]
+TASKS: Final[Table] = METADATA.tables["tasks"]
+CLIENTS: Final[Table] = METADATA.tables["clients"]
+LABELS: Final[Table] = METADATA.tables["client_labels"]
+IDEMPOTENCY: Final[Table] = METADATA.tables["idempotency"]
+CHECKS: Final[Table] = METADATA.tables["checks"]
+
+# A query uses a partial index when it says the same condition, so both take it from here.
+IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
+IS_LIVE: Final = or_(IS_OPEN, UPLOADS.c.client_busy)
+HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
+
+Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index("ix_uploads_live", UPLOADS.c.client_id, sqlite_where=IS_LIVE, postgresql_where=IS_LIVE)
+Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
+Index(
+    "ix_uploads_newest_with_error",
+    UPLOADS.c.error,
+    *(UPLOADS.c[name] for name in _NEWEST),
+    sqlite_where=HAS_ERROR,
+    postgresql_where=HAS_ERROR,
+)
