@@ -1,0 +1,124 @@
+"""Clients and their labels in SQL.
+
+Rule: a beat of presence rewrites one row; the rows of the labels are written only when the labels change.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, func, insert, select
+
+from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
+from control_plane.adapters.store.rows import clean, client_values, to_client
+from control_plane.adapters.store.sql import upsert
+from control_plane.adapters.store.tables import CLIENTS, LABELS
+from control_plane.domain.presence import Client
+from control_plane.services.ports import Page
+
+_C: Final = CLIENTS.c
+_L: Final = LABELS.c
+_SOME: Final = _C.client_id.in_(bindparam("client_ids", expanding=True))
+_ONE: Final = select(CLIENTS).where(_C.client_id == bindparam("client_id"))
+_THESE: Final = select(CLIENTS).where(_SOME)
+_LABELS_OF: Final = select(_C.client_id, _C.labels).where(_SOME)
+_PUT: Final = upsert(CLIENTS)
+_DROP: Final = delete(CLIENTS).where(_C.client_id == bindparam("of_client"))
+_BEAR: Final = insert(LABELS)
+_UNLABEL: Final = delete(LABELS).where(_L.client_id == bindparam("of_client"))
+
+LONGEST_LABEL: Final = 256
+"""Characters of a name or a value that can be looked for: PostgreSQL indexes at most 2,704 bytes."""
+
+_BATCH: Final = 500
+"""Clients named in one statement: SQLite takes 32,766 values, older ones 999."""
+
+
+class ClientRecords:
+    """Clients, inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def client(self, client_id: str) -> Client | None:
+        """By the primary key."""
+        row = self._connection.execute(_ONE, {"client_id": client_id}).one_or_none()
+        return None if row is None else to_client(row)
+
+    def clients(self, client_ids: Iterable[str]) -> dict[str, Client]:
+        """Unknown ids are left out."""
+        found: dict[str, Client] = {}
+        for some in _batches(list(client_ids)):
+            rows = self._connection.execute(_THESE, {"client_ids": some})
+            found.update((client.client_id, client) for client in map(to_client, rows))
+        return found
+
+    def save_clients(self, clients: Sequence[Client]) -> None:
+        """The last of several with one id wins."""
+        rows = {client.client_id: client_values(client) for client in clients}
+        if not rows:
+            return
+        labels = self._labels_of(list(rows))
+        self._connection.execute(_PUT, list(rows.values()))
+        last = {client.client_id: client for client in clients}
+        self._label([last[name] for name, row in rows.items() if row["labels"] != labels.get(name, "{}")])
+
+    def _labels_of(self, client_ids: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for some in _batches(client_ids):
+            rows = self._connection.execute(_LABELS_OF, {"client_ids": some})
+            found.update((client_id, labels) for client_id, labels in rows)
+        return found
+
+    def _label(self, clients: Sequence[Client]) -> None:
+        if clients:
+            self._connection.execute(_UNLABEL, [{"of_client": client.client_id} for client in clients])
+        if rows := [
+            {"client_id": client.client_id, "name": name, "value": value}
+            for client in clients
+            for name, value in _cleaned(client.labels).items()
+            if max(len(name), len(value)) <= LONGEST_LABEL
+        ]:
+            self._connection.execute(_BEAR, rows)
+
+    def list_clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
+        """Walks the index of one label and looks the others up, so the cost is that of the rows it returns."""
+        check_limit(page)
+        after = client_position(page)
+        bearers, client_id = _bearers(_cleaned(labels))
+        total = self._connection.execute(bearers.with_only_columns(func.count())).scalar_one()
+        query = _with_client(bearers, client_id).order_by(client_id).limit(page.limit + 1)
+        found = self._connection.execute(query if after is None else query.where(client_id > after)).all()
+        cursor = encode_cursor((found[page.limit - 1].client_id,)) if len(found) > page.limit else None
+        return [to_client(row) for row in found[: page.limit]], cursor, total
+
+    def delete_client(self, client_id: str) -> bool:
+        """Its labels go with it, by the foreign key."""
+        return self._connection.execute(_DROP, {"of_client": client_id}).rowcount > 0
+
+
+def _bearers(labels: Mapping[str, str]) -> tuple[Select[str], ColumnElement[str]]:
+    """Who bears all of these: the first label's index is walked, the others are looked up for each client."""
+    if not labels:
+        return select(_C.client_id), _C.client_id
+    (name, value), *others = labels.items()
+    query = select(_L.client_id).where(_L.name == name, _L.value == value)
+    for other, wanted in others:
+        also = LABELS.alias()
+        query = query.where(
+            exists().where(also.c.client_id == _L.client_id, also.c.name == other, also.c.value == wanted)
+        )
+    return query, _L.client_id
+
+
+def _with_client(bearers: Select[str], client_id: ColumnElement[str]) -> Select[Any]:
+    whole = bearers.with_only_columns(CLIENTS)
+    return whole if client_id is _C.client_id else whole.where(_C.client_id == client_id)
+
+
+def _cleaned(labels: Mapping[str, str]) -> dict[str, str]:
+    return {clean(name): clean(value) for name, value in labels.items()}
+
+
+def _batches(client_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(client_ids), _BATCH):
+        yield client_ids[start : start + _BATCH]

@@ -1,0 +1,124 @@
+"""Engines for SQLite and PostgreSQL: how a connection is set up and how a transaction begins.
+
+Rule: everything in which the two databases differ at run time stands here; the queries are the same.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+
+from control_plane.services.errors import BadInput
+
+SQLITE: Final = "sqlite"
+POSTGRES: Final = "postgresql"
+
+READERS: Final = 4
+"""Threads that read, each on a connection of its own."""
+
+_WRITERS: Final = {SQLITE: 1, POSTGRES: 4}
+"""SQLite has one writer at a time; a queue in this process is fairer than its lock."""
+
+# FULL: a commit is on the disk when it returns. NORMAL would lose the last ones with the power, in WAL mode too
+# (https://www.sqlite.org/pragma.html#pragma_synchronous).
+_SQLITE_SETUP: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16000",
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+
+def parse_url(text: str) -> URL:
+    """The database's URL with its driver; `BadInput` for anything but a SQLite file or a PostgreSQL server."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        # The text may hold a password.
+        message = "the database URL cannot be read: say sqlite:///path or postgresql://user@host/name"
+        raise BadInput(message) from error
+    kind = url.get_backend_name()
+    if kind == POSTGRES:
+        return url.set(drivername="postgresql+psycopg")
+    if kind != SQLITE or url.database in {None, "", ":memory:"} or url.query:
+        message = (
+            f"{url.render_as_string()} is no database for uploads: say sqlite:///path or postgresql://user@host/name"
+        )
+        raise BadInput(message)
+    return url.set(drivername="sqlite+pysqlite")
+
+
+def writers(url: URL) -> int:
+    """How many transactions may write side by side."""
+    return _WRITERS[url.get_backend_name()]
+
+
+def writing_engine(url: URL, patience: float, *, foreign_keys: bool = True) -> Engine:
+    """An engine whose transactions write. A lock is waited for `patience` seconds.
+
+    Without `foreign_keys` SQLite does not follow them: a migration rebuilds tables, and must not delete on the way.
+    """
+    if url.get_backend_name() == POSTGRES:
+        return _postgres(url, patience, writers(url), read_only=False)
+    keys = f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}"
+    return _sqlite(url, patience, 1, setup=("PRAGMA journal_mode = WAL", keys), begin="BEGIN IMMEDIATE")
+
+
+def reading_engine(url: URL, patience: float) -> Engine:
+    """An engine whose transactions see one snapshot and cannot write."""
+    if url.get_backend_name() == POSTGRES:
+        return _postgres(url, patience, READERS, read_only=True)
+    return _sqlite(url, patience, READERS, setup=("PRAGMA query_only = ON",), begin="BEGIN")
+
+
+def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], begin: str) -> Engine:
+    """We say BEGIN: a deferred one that comes to write fails at once, busy timeout or not, if another wrote since."""
+    engine = create_engine(url, pool_size=size, max_overflow=0, connect_args={"timeout": patience})
+
+    def set_up(connection: DBAPIConnection, _: object) -> None:
+        connection.isolation_level = None
+        for statement in (*_SQLITE_SETUP, *setup):
+            _execute(connection, statement)
+
+    def say_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "begin", say_begin)
+    return engine
+
+
+def _postgres(url: URL, patience: float, size: int, *, read_only: bool) -> Engine:
+    """Repeatable read: one snapshot, and whoever writes what another wrote meanwhile has to run again."""
+    engine = create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        isolation_level="REPEATABLE READ",
+        connect_args={"connect_timeout": max(1, round(patience))},
+    )
+    event.listen(engine, "connect", _postgres_set_up(patience, read_only=read_only))
+    return engine
+
+
+def _postgres_set_up(patience: float, *, read_only: bool) -> Callable[[DBAPIConnection, object], None]:
+    settings = (
+        f"SET lock_timeout = {round(patience * 1000)}",
+        "SET idle_in_transaction_session_timeout = 60000",
+        f"SET default_transaction_read_only = {'on' if read_only else 'off'}",
+    )
+
+    def set_up(connection: DBAPIConnection, _: object) -> None:
+        for statement in settings:
+            _execute(connection, statement)
+        connection.commit()
+
+    return set_up
+
+
+def _execute(connection: DBAPIConnection, statement: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
