@@ -9,25 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.logs import configure_logging
 from control_plane.cli.session import Session
+from control_plane.services.errors import ServiceError
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
     from control_plane.settings import Settings
-
-MAX_HEAD: Final = 16 * 1024
-"""Bytes of a request's head; longer ones are refused."""
-
-KEEP_ALIVE: Final = 15
-"""Seconds for which an idle connection is kept."""
-
-MAX_CONNECTIONS: Final = 1000
-"""Connections and requests at one time; beyond it the answer is 503."""
-
-GRACE: Final = 5
-"""Seconds for which open requests are waited for at the end; event streams never end by themselves."""
 
 _BACKLOG: Final = 512
 
@@ -36,7 +24,9 @@ Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")
 
 def serve(session: Session, *, check: Check = False) -> None:
     """Run the control plane as its settings say (environment, and `.env` beside it)."""
-    from control_plane.settings import Settings, SettingsError  # noqa: PLC0415 - the extra `server`
+    # Behind the command: these need the extra `server`.
+    from control_plane.metrics import configure_logging  # noqa: PLC0415
+    from control_plane.settings import Settings, SettingsError  # noqa: PLC0415
 
     try:
         settings = Settings.load()
@@ -46,6 +36,7 @@ def serve(session: Session, *, check: Check = False) -> None:
         session.output.result({"settings": "ok"}, "the settings are good")
         return
     configure_logging(settings.log_level)
+    server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -53,27 +44,21 @@ def serve(session: Session, *, check: Check = False) -> None:
         session.output.document({"url": url})
     else:
         session.output.say(f"the control plane listens at {url}")
-    _server(settings).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def _server(settings: "Settings") -> "Server":
+    """The application behind the limits of `api.server`; `Failed` when its database cannot be used."""
     import uvicorn  # noqa: PLC0415 - the extra `server`
 
+    from control_plane.api.server import server_config  # noqa: PLC0415
     from control_plane.app import create_app  # noqa: PLC0415
 
-    config = uvicorn.Config(
-        create_app(settings),
-        http="h11",
-        h11_max_incomplete_event_size=MAX_HEAD,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-        backlog=_BACKLOG,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-    return uvicorn.Server(config)
+    try:
+        app = create_app(settings)
+    except ServiceError as error:
+        raise Failed(str(error)) from error
+    return uvicorn.Server(server_config(app, settings.server_host, settings.server_port))
 
 
 def _listen(host: str, port: int) -> socket.socket:

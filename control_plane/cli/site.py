@@ -122,17 +122,20 @@ def _store(directory: Path, ports: Ports, guard: GuardedBroker | None) -> Folder
 def _wait_until_ready(site: Site) -> None:
     deadline = time.monotonic() + READY_TIMEOUT
     with ControlPlane(site.server) as plane:
-        while not _answers(plane):
+        while lacks := _lacks(plane):
             if not site.plane.alive or time.monotonic() > deadline:
-                ended = "did not answer in time" if site.plane.alive else "has ended"
-                text = f"the control plane {ended}; {site.plane.log_path} ends:\n{site.plane.last_words()}"
+                what = f"is not ready ({lacks})" if site.plane.alive else "has ended"
+                text = f"the control plane {what}; {site.plane.log_path} ends:\n{site.plane.last_words()}"
                 raise Failed(text)
             time.sleep(_POLL)
 
 
-def _answers(plane: ControlPlane) -> bool:
-    """Whether the control plane is ready for work."""
+def _lacks(plane: ControlPlane) -> str | None:
+    """What the control plane still waits for; None when it is ready for work."""
     try:
-        return bool(plane.readiness().get("status") == "ready")
-    except (Refused, Unreachable):
-        return False
+        readiness = plane.readiness()
+    except (Refused, Unreachable) as error:
+        return str(error)
+    if readiness.get("status") == "ready":
+        return None
+    return "; ".join(f"{name}: {state}" for name, state in readiness.get("checks", {}).items() if state != "ok")
