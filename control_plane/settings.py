@@ -1,0 +1,258 @@
+"""What the control plane is told from outside: the environment, and `.env` beside it (protocol.md section 7).
+
+Rule: a wrong value stops the program with one line that names it, and a misspelt name is not passed over in silence. An
+empty value counts as not set. Secrets are `SecretStr`, so no log line and no traceback shows one.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from control_plane.spelling import misspelt, unknown
+from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
+from schemas.topics import DEFAULT_ROOT, Topics
+
+MIN_SECRET_SIZE: Final = 32
+"""Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
+
+MAX_URL_EXPIRY: Final = 604_800
+"""Seconds: the longest that Signature Version 4 allows."""
+
+_MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
+_MAX_BASE_PATH: Final = 512
+
+
+class SettingsError(Exception):
+    """The control plane cannot start with what it was told; one line for each wrong setting."""
+
+
+def _split(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        message = f"must look like {example}"
+        raise ValueError(message)
+    return parts
+
+
+def _bare(parts: SplitResult) -> bool:
+    return not (parts.path.strip("/") or parts.query or parts.fragment)
+
+
+def _mqtt_url(url: str) -> str:
+    parts = _split(url, ("mqtt", "mqtts"), "mqtt://host:1883 or mqtts://host:8883")
+    if "@" in parts.netloc:
+        message = "must not hold credentials: put them in MQTT_USERNAME and MQTT_PASSWORD"
+        raise ValueError(message)
+    if not _bare(parts):
+        message = "must end after the port"
+        raise ValueError(message)
+    return url
+
+
+def _endpoint(url: str) -> str:
+    parts = _split(url, ("http", "https"), "https://host:port")
+    if "@" in parts.netloc or not _bare(parts):
+        message = "must be a scheme, a host and a port, and nothing more"
+        raise ValueError(message)
+    return url.rstrip("/")
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+        message = "must begin with sqlite:/// or postgresql://"
+        raise ValueError(message)
+    return url
+
+
+def _bucket(name: str) -> str:
+    if _BUCKET.fullmatch(name) is None:
+        message = "must be 3 to 63 of a-z 0-9 . - beginning and ending with a letter or digit"
+        raise ValueError(message)
+    return name
+
+
+def _base_path(path: str) -> str:
+    levels = path.strip("/")
+    if (
+        _KEY_LEVELS.fullmatch(levels) is None
+        or len(levels.encode()) > _MAX_BASE_PATH
+        or {".", ".."} & {*levels.split("/")}
+    ):
+        message = "must be folder names joined by /"
+        raise ValueError(message)
+    return levels
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    size = len(secret.get_secret_value().encode())
+    if size < MIN_SECRET_SIZE:
+        message = f"must be at least {MIN_SECRET_SIZE} bytes long, not {size}"
+        raise ValueError(message)
+    return secret
+
+
+def _root(root: str) -> str:
+    return Topics(root).root
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
+
+
+class Settings(BaseSettings):
+    """Every setting of the control plane, checked. `load` makes one."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    server_host: str = "127.0.0.1"
+    server_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///backhaul.db")
+    aws_region: str = "us-east-1"
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    aws_endpoint: Endpoint | None = None
+    s3_public_endpoint: Endpoint | None = None
+    s3_bucket_name: Annotated[str, AfterValidator(_bucket)] = "file-download-system-uploads"
+    s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)] = MIN_CHUNK_SIZE
+    base_s3_path: Annotated[str, AfterValidator(_base_path)] = "uploads"
+    presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
+    client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    auth: Annotated[Literal["on", "off"], Lower] = "on"
+    require_proof: bool = True
+    history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = "INFO"
+
+    @classmethod
+    def load(cls, env: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
+        """Read `env` alone, or when it is None the environment over the file `dotenv`.
+
+        `SettingsError` says in one line each which settings are wrong or misspelt.
+        """
+        given = {**_written(dotenv), **os.environ} if env is None else env
+        _refuse(misspelt(given, NAMES))
+        try:
+            return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
+        except ValidationError as error:
+            wrong = [_line(detail) for detail in error.errors()]
+        # Raised out here, so that the error above, which knows the values, is no part of it.
+        raise SettingsError("\n".join(wrong))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what `load` collected: names are checked there, before values are."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        for name, partner in (
+            ("mqtt_password", "mqtt_username"),
+            *_KEY_PAIR,
+            ("aws_session_token", "aws_access_key_id"),
+        ):
+            if getattr(self, name) is not None and getattr(self, partner) is None:
+                message = f"{name.upper()}: needs {partner.upper()} beside it"
+                raise ValueError(message)
+        if self.jwt_secret is None and self.auth == "on" and not is_loopback(self.server_host):
+            message = (
+                f"SERVER_HOST={self.server_host}: without JWT_SECRET only this machine may be served: "
+                "set JWT_SECRET, or say AUTH=off, or use 127.0.0.1"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether anyone who reaches the server may command it: to be said at each start and on the page."""
+        return self.jwt_secret is None
+
+    @property
+    def mqtt_address(self) -> tuple[str, int, bool]:
+        """The broker's host and port, and whether TLS is spoken."""
+        parts = urlsplit(self.mqtt_url)
+        return parts.hostname or "", parts.port or _MQTT_PORTS[parts.scheme], parts.scheme == "mqtts"
+
+
+_KEY_PAIR: Final = (
+    ("aws_access_key_id", "aws_secret_access_key"),
+    ("aws_secret_access_key", "aws_access_key_id"),
+)
+NAMES: Final = tuple(name.upper() for name in Settings.model_fields)
+"""Every setting of the control plane."""
+
+_SECRETS: Final = frozenset(
+    name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+)
+
+
+def _refuse(lines: Sequence[str]) -> None:
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
+def _written(dotenv: Path) -> dict[str, str]:
+    """What the file sets; `SettingsError` when it sets what nobody reads."""
+    source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
+    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars, NAMES)])
+    return {name: value or "" for name, value in source.env_vars.items()}
+
+
+def _line(detail: ErrorDetails) -> str:
+    """One wrong setting in one line; the value only where it is no secret."""
+    if not detail["loc"]:
+        return detail["msg"].removeprefix("Value error, ")
+    name = str(detail["loc"][0]).upper()
+    shown = name if name in _SECRETS or "@" in str(detail["input"]) else f"{name}={detail['input']}"
+    return f"{shown}: {_says(detail)}"
+
+
+def _says(detail: ErrorDetails) -> str:
+    bounds = detail.get("ctx", {})
+    match detail["type"]:
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "greater_than_equal":
+            return f"must be at least {bounds['ge']}"
+        case "less_than_equal":
+            return f"must be at most {bounds['le']}"
+        case "literal_error":
+            return f"must be {bounds['expected']}"
+        case _:
+            return detail["msg"].removeprefix("Value error, ")

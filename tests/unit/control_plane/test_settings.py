@@ -1,0 +1,194 @@
+"""Settings: the seed's names and defaults, and one clear line for each thing that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from control_plane.settings import NAMES, Settings, SettingsError
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def complaint(**env: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(env)
+    return str(caught.value)
+
+
+def test_defaults_are_the_seeds() -> None:
+    settings = Settings.load({})
+    assert (settings.server_host, settings.server_port) == ("127.0.0.1", 8080)
+    assert (settings.s3_bucket_name, settings.base_s3_path) == ("file-download-system-uploads", "uploads")
+    assert (settings.s3_chunk_size, settings.presigned_url_expiry, settings.client_timeout) == (5_242_880, 900, 300)
+    assert (settings.history_days, settings.require_proof, settings.topic_root) == (90, True, "fleet/v1")
+    assert settings.database_url.get_secret_value() == "sqlite:///backhaul.db"
+    assert settings.mqtt_address == ("localhost", 1883, False)
+
+
+def test_names_are_those_of_the_protocol() -> None:
+    named = """SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
+    AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE BASE_S3_PATH PRESIGNED_URL_EXPIRY
+    CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
+    # Credentials of limited life have a third part: without it neither of the other two is worth anything.
+    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN"}
+
+
+def test_an_empty_value_is_not_set() -> None:
+    assert Settings.load({"JWT_SECRET": "", "AWS_ENDPOINT": "", "SERVER_PORT": ""}) == Settings.load({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("SERVER_PORT", "http", "SERVER_PORT=http: must be a whole number"),
+        ("SERVER_PORT", "65536", "SERVER_PORT=65536: must be at most 65535"),
+        ("SERVER_PORT", "tcp://10.0.0.1:80", "SERVER_PORT=tcp://10.0.0.1:80: must be a whole number"),
+        ("PRESIGNED_URL_EXPIRY", "0", "PRESIGNED_URL_EXPIRY=0: must be at least 1"),
+        ("PRESIGNED_URL_EXPIRY", "604801", "PRESIGNED_URL_EXPIRY=604801: must be at most 604800"),
+        ("S3_CHUNK_SIZE", "5242879", "S3_CHUNK_SIZE=5242879: must be at least 5242880"),
+        ("CLIENT_TIMEOUT", "5m", "CLIENT_TIMEOUT=5m: must be a whole number"),
+        ("HISTORY_DAYS", "-1", "HISTORY_DAYS=-1: must be at least 1"),
+        ("REQUIRE_PROOF", "perhaps", "REQUIRE_PROOF=perhaps: must be true or false"),
+        ("AUTH", "none", "AUTH=none: must be 'on' or 'off'"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL=LOUD: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        (
+            "MQTT_URL",
+            "tcp://host:1883",
+            "MQTT_URL=tcp://host:1883: must look like mqtt://host:1883 or mqtts://host:8883",
+        ),
+        ("MQTT_URL", "mqtt://", "MQTT_URL=mqtt://: must look like mqtt://host:1883 or mqtts://host:8883"),
+        ("MQTT_URL", "mqtt://host:0", "MQTT_URL=mqtt://host:0: must look like mqtt://host:1883 or mqtts://host:8883"),
+        ("MQTT_URL", "mqtt://host/fleet", "MQTT_URL=mqtt://host/fleet: must end after the port"),
+        ("AWS_ENDPOINT", "localstack:4566", "AWS_ENDPOINT=localstack:4566: must look like https://host:port"),
+        ("S3_BUCKET_NAME", "My_Bucket", None),
+        ("BASE_S3_PATH", "a/../b", "BASE_S3_PATH=a/../b: must be folder names joined by /"),
+        ("TOPIC_ROOT", "fleet/#", None),
+        ("DATABASE_URL", "mysql://root:hunter2@db/x", "DATABASE_URL: must begin with sqlite:/// or postgresql://"),
+        ("JWT_SECRET", "short", "JWT_SECRET: must be at least 32 bytes long, not 5"),
+        ("MQTT_PASSWORD", "hunter2", "MQTT_PASSWORD: needs MQTT_USERNAME beside it"),
+        ("AWS_ACCESS_KEY_ID", "AKIA", "AWS_ACCESS_KEY_ID: needs AWS_SECRET_ACCESS_KEY beside it"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2", "AWS_SECRET_ACCESS_KEY: needs AWS_ACCESS_KEY_ID beside it"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str, line: str | None) -> None:
+    text = complaint(**{name: value})
+    assert text.startswith(name)
+    assert "\n" not in text
+    assert line is None or text == line
+
+
+def test_two_wrong_values_are_two_lines() -> None:
+    assert len(complaint(SERVER_PORT="x", HISTORY_DAYS="x").splitlines()) == 2
+
+
+def test_no_secret_is_told() -> None:
+    told = [
+        complaint(JWT_SECRET="hunter2"),
+        complaint(DATABASE_URL="mysql://root:hunter2@db/x"),
+        complaint(MQTT_URL="mqtt://me:hunter2@host"),
+        complaint(AWS_ENDPOINT="https://me:hunter2@host"),
+        repr(Settings.load({"JWT_SECRET": SECRET, "MQTT_USERNAME": "me", "MQTT_PASSWORD": "hunter2"})),
+    ]
+    assert [text for text in told if "hunter2" in text or SECRET in text] == []
+
+
+def test_the_error_keeps_no_value_behind_it() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"JWT_SECRET": "hunter2"})
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "backhaul.example"])  # noqa: S104 - refused is the point
+def test_without_a_secret_only_this_machine_is_served(host: str) -> None:
+    text = complaint(SERVER_HOST=host)
+    assert text.startswith(f"SERVER_HOST={host}: without JWT_SECRET")
+    assert "\n" not in text
+    assert Settings.load({"SERVER_HOST": host, "AUTH": "OFF"}).open_to_all
+    assert not Settings.load({"SERVER_HOST": host, "JWT_SECRET": SECRET}).open_to_all
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_secret(host: str) -> None:
+    assert Settings.load({"SERVER_HOST": host}).server_host == host
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("MQTT_ULR", "MQTT_URL"),
+        ("MQTT_USER", "MQTT_USERNAME"),
+        ("S3_BUCKET", "S3_BUCKET_NAME"),
+        ("JWT_SECRET_KEY", "JWT_SECRET"),
+        ("S3_CHUNKSIZE", "S3_CHUNK_SIZE"),
+        ("S3_BUCKETNAME", "S3_BUCKET_NAME"),
+        ("AWS_ENDPOIT", "AWS_ENDPOINT"),
+        ("AWS_SECRET_KEY", "AWS_SECRET_ACCESS_KEY"),
+        ("JWT_SECRETS", "JWT_SECRET"),
+        ("PRESIGNED_URL_EXPIRES", "PRESIGNED_URL_EXPIRY"),
+        ("REQUIRE_PROOFS", "REQUIRE_PROOF"),
+    ],
+)
+def test_a_slip_in_a_name_stops_the_program(typo: str, meant: str) -> None:
+    assert complaint(**{typo: "x"}) == f"{typo} is not a setting: did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_PROFILE",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_SECURITY_TOKEN",
+        "AWS_ROLE_ARN",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "S3_ENDPOINT",
+        "SERVER_NAME",
+        "SERVER_SOFTWARE",
+        "MQTT_SERVICE_HOST",
+        "MQTT_PORT_1883_TCP_ADDR",
+        "CLIENT_ID",
+        "LOG_FORMAT",
+        "DATABASE_HOST",
+        "HISTFILE",
+        "LS_COLORS",
+    ],
+)
+def test_other_programs_names_are_left_alone(name: str) -> None:
+    assert Settings.load({name: "x"}) == Settings.load({})
+
+
+def test_a_near_name_is_no_slip_beside_the_right_one() -> None:
+    assert Settings.load({"MQTT_USER": "x", "MQTT_USERNAME": "y"}).mqtt_username == "y"
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("# ours\nSERVER_PORT=1111\nHISTORY_DAYS=7\nCLIENT_ID=restaurant-1\nCOMPOSE_PROJECT_NAME=x\n")
+    monkeypatch.setenv("SERVER_PORT", "2222")
+    settings = Settings.load(dotenv=dotenv)
+    assert (settings.server_port, settings.history_days) == (2222, 7)
+
+
+def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("SERVER_PROT=1111\nANSWER=42\n")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(dotenv=dotenv)
+    assert str(caught.value).splitlines() == [
+        ".env: SERVER_PROT is not a setting: did you mean SERVER_PORT?",
+        ".env: ANSWER is not a setting",
+    ]
+
+
+def test_no_file_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert Settings.load(dotenv=tmp_path / ".env").log_level == "DEBUG"
+
+
+def test_a_broker_over_tls_has_its_own_port() -> None:
+    assert Settings.load({"MQTT_URL": "mqtts://broker.example"}).mqtt_address == ("broker.example", 8883, True)
+
+
+def test_a_prefix_loses_its_outer_slashes() -> None:
+    assert Settings.load({"BASE_S3_PATH": "/a/b/"}).base_s3_path == "a/b"
