@@ -11,7 +11,7 @@ from typing import Final
 
 from control_plane.domain.duties import duties
 from control_plane.domain.errors import DomainError
-from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
 from control_plane.domain.values import UploadKey
@@ -180,6 +180,9 @@ class Uploads:
             draft = _Draft(entry.new, entry.new)
         drafts[entry.key] = draft
         before = draft.after
+        if isinstance(entry.event, Witnessed) and before.owner == self._owner:
+            # A broker without No Local plays our own commands back, and anyone may send such a command.
+            return before
         draft.after, effects = apply(before, entry.event)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
         draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})

@@ -1,0 +1,155 @@
+"""What holds for an upload whatever happens to it, in any order and any number of times."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_plane.domain.duties import duties
+from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.events import (
+    REMOTE_EVENTS,
+    SAYINGS,
+    Asked,
+    CancelledByClient,
+    CancelRequested,
+    CompletionFailed,
+    CompletionProven,
+    DeadlinePassed,
+    Dispatched,
+    Errored,
+    Event,
+    Forgotten,
+    Kind,
+    MultipartCreated,
+    Progressed,
+    Rejected,
+    StepTimedOut,
+    StoreRefused,
+    Succeeded,
+    Swept,
+)
+from control_plane.domain.moves import TRANSITIONS
+from control_plane.domain.upload import apply
+from control_plane.domain.values import MAX_ATTEMPTS, TERMINAL, Proof, State
+from schemas.parts import MIB
+from schemas.values import ErrorCode
+from tests.support.uploads import an_upload, wanted
+
+SIZE = 12 * MIB
+PARTS = (1, 2, 3)
+
+nows = st.floats(min_value=0, max_value=2000)
+attempts = st.integers(1, 4)
+sequences = st.one_of(st.none(), st.integers(0, 6))
+etags = st.dictionaries(st.sampled_from((*PARTS, 4)), st.sampled_from(('"a"', '"b"', "")), max_size=3)
+codes = st.sampled_from(ErrorCode)
+remote: dict[str, Any] = {"now": nows, "attempt": attempts, "sequence": sequences, "etags": etags}
+asked = st.builds(
+    Asked,
+    **remote,
+    file_size=st.sampled_from((None, 0, MIB, SIZE)),
+    wanted=st.lists(st.sampled_from(wanted(SIZE)), max_size=3, unique=True).map(tuple),
+    one_put=st.booleans(),
+)
+events: st.SearchStrategy[Event] = st.one_of(
+    asked,
+    st.builds(Succeeded, **remote),
+    st.builds(Errored, **remote, code=codes, text=st.just("x"), delay=st.sampled_from((0.0, 9.0))),
+    st.builds(Rejected, **remote, code=codes),
+    st.builds(CancelledByClient, **remote),
+    st.builds(Progressed, now=nows, attempt=attempts, bytes_sent=st.integers(0, SIZE)),
+    st.builds(Dispatched, now=nows, attempt=attempts),
+    st.builds(Forgotten, now=nows),
+    st.builds(StepTimedOut, now=nows),
+    st.builds(CancelRequested, now=nows),
+    st.builds(DeadlinePassed, now=nows),
+    st.builds(MultipartCreated, now=nows, attempt=attempts, s3_upload_id=st.sampled_from(("m1", "m2", "m3"))),
+    st.builds(CompletionProven, now=nows, attempt=attempts, proof=st.sampled_from(Proof)),
+    st.builds(CompletionFailed, now=nows, attempt=attempts, error=st.just("e"), text=st.just("t"), again=st.booleans()),
+    st.builds(StoreRefused, now=nows, attempt=attempts, text=st.just("t")),
+    st.builds(Swept, now=nows, subject=st.sampled_from(("m1", "m2", "m3"))),
+)
+histories = st.lists(events, max_size=40)
+
+
+def check_step(history: Sequence[Event]) -> None:
+    """Apply a history and check every law after every event."""
+    upload = an_upload()
+    opened: set[str] = set()
+    ended_as: State | None = None
+    for event in history:
+        before = upload
+        try:
+            upload, effects = apply(before, event)
+        except IllegalTransition:
+            assert isinstance(event, CancelRequested)
+            assert not set(TRANSITIONS[before.state].values()) & {State.CANCELLED}
+            continue
+        if isinstance(event, MultipartCreated):
+            opened.add(event.s3_upload_id)
+        if before.state in TERMINAL:
+            assert upload.state is before.state, "terminal is final"
+        if upload.state is not before.state:
+            assert upload.state in TRANSITIONS[before.state].values(), "only as the table has it"
+        if upload.state is State.COMPLETING:
+            assert not upload.missing_parts, "complete names every part"
+            assert upload.plan is not None
+            assert upload.one_put or upload.s3_upload_id is not None or upload.file_size is not None
+        if upload.state is State.COMPLETED and ended_as is None:
+            assert before.state is State.COMPLETING, "completed only by proof"
+            assert isinstance(event, CompletionProven)
+        if upload.state in TERMINAL and ended_as is None:
+            ended_as = upload.state
+        assert upload.attempt <= MAX_ATTEMPTS + 1
+        # Each effect is either a duty of the state, or a word that the client will ask for again.
+        obliged = {(duty.kind, duty.subject) for duty in duties(upload)}
+        assert all(effect.kind is Kind.SAY_CLOSE or (effect.kind, effect.subject) in obliged for effect in effects)
+
+
+@settings(max_examples=1_500)
+@given(histories)
+def test_every_history_keeps_the_laws(history: list[Event]) -> None:
+    """Terminal is final, complete names every part, effects are duties."""
+    check_step(history)
+
+
+@settings(max_examples=500)
+@given(histories, events)
+def test_an_event_twice_is_an_event_once(history: list[Event], event: Event) -> None:
+    """A repeated remote event changes nothing the second time, if it names a place in the count."""
+    upload = an_upload()
+    for one in history:
+        try:
+            upload, _ = apply(upload, one)
+        except IllegalTransition:
+            continue
+    if isinstance(event, REMOTE_EVENTS) and event.sequence is not None and event.attempt == upload.attempt:
+        once, _ = apply(upload, event)
+        twice, effects = apply(once, event)
+        assert replace(twice, updated_at=0) == replace(once, updated_at=0)
+        assert all(effect.kind in SAYINGS for effect in effects)
+
+
+@settings(max_examples=500)
+@given(histories)
+def test_every_opened_multipart_upload_is_used_or_aborted(history: list[Event]) -> None:
+    """Whatever the store opened for us is the current one, is litter to be aborted, or was swept."""
+    upload = an_upload()
+    opened: set[str] = set()
+    swept: set[str] = set()
+    for event in history:
+        if isinstance(event, Swept):
+            swept.add(event.subject)
+        if isinstance(event, MultipartCreated):
+            opened.add(event.s3_upload_id)
+            swept.discard(event.s3_upload_id)
+        try:
+            upload, _ = apply(upload, event)
+        except IllegalTransition:
+            continue
+        if upload.state is State.COMPLETED:
+            return
+        assert opened <= {upload.s3_upload_id, *upload.litter, *swept}
