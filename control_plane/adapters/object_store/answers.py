@@ -17,6 +17,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused, ServiceError
 
@@ -86,6 +87,9 @@ def translated(what: str, endpoint: str) -> Iterator[None]:
     except (ParamValidationError, InvalidRegionError, ValueError, UnicodeError) as error:
         text = f"{what}: {_clean(str(error))}"
         raise ObjectStoreRefused(text, code="BadParameter") from error
+    except (ResponseParserError, KeyError) as error:
+        text = f"{what}: the answer of the object store at {endpoint} makes no sense ({type(error).__name__})"
+        raise ObjectStoreDown(text) from error
     except (BotoCoreError, OSError) as error:
         # Not its text, which carries the whole URL.
         text = f"{what}: the object store at {endpoint} did not answer ({type(error).__name__}): check AWS_ENDPOINT"

@@ -29,7 +29,7 @@ class S3ObjectStore:
         self.bucket = settings.bucket
         self._settings = settings
         self._endpoint = settings.endpoint or AMAZON
-        with translated("the object store's settings", self._endpoint):
+        with translated("AWS_ENDPOINT, S3_PUBLIC_ENDPOINT or AWS_REGION is wrong", self._endpoint):
             self._clients = build_clients(settings)
         self._signer = Signer(self._clients.signer, settings.bucket, self._clients.credentials)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="object-store")

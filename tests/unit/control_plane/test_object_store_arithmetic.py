@@ -18,8 +18,8 @@ from control_plane.services.proof_arithmetic import (
     full_object_crc32,
     multipart_etag,
     object_etag,
-    raw_digest,
 )
+from schemas.digests import raw_digest
 from schemas.values import DigestName
 
 PARTS = st.lists(st.binary(max_size=200), min_size=1, max_size=12)

@@ -1,0 +1,146 @@
+"""What a store's answers and boto3's exceptions become, and what their texts may not say.
+
+Rule: exceptions are made as botocore makes them; nothing is asked of a server.
+"""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
+
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.adapters.object_store.answers import translated
+from control_plane.services.errors import BadInput, ObjectStoreDown, ObjectStoreRefused, ServiceError
+
+URL = "http://store/bucket/key?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=c0ffee&uploadId=abc"
+
+
+def answer(code: str, status: int, message: str = "", headers: dict[str, str] | None = None) -> ClientError:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers or {}},
+    }
+    return ClientError(response, "UploadPart")
+
+
+def translation(error: Exception) -> ServiceError:
+    with pytest.raises(ServiceError) as caught, translated("UploadPart", "http://store"):
+        raise error
+    assert caught.value.__cause__ is error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("InternalError", 500),
+        ("InternalError", 200),
+        ("SlowDown", 503),
+        ("RequestTimeout", 400),
+        ("RequestTimeTooSkewed", 403),
+        ("ExpiredToken", 400),
+        ("OperationAborted", 409),
+        ("ConditionalRequestConflict", 409),
+        ("SomethingNew", 502),
+        ("429", 429),
+    ],
+)
+def test_what_passes_is_down(code: str, status: int) -> None:
+    assert isinstance(translation(answer(code, status)), ObjectStoreDown)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("NoSuchUpload", 404),
+        ("InvalidPart", 400),
+        ("AccessDenied", 403),
+        ("EntityTooSmall", 400),
+        ("PreconditionFailed", 412),
+        ("BucketAlreadyExists", 409),
+        ("NotImplemented", 501),
+    ],
+)
+def test_what_stays_is_refused_with_the_stores_own_code(code: str, status: int) -> None:
+    error = translation(answer(code, status))
+    assert isinstance(error, ObjectStoreRefused)
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url=URL),
+        ReadTimeoutError(endpoint_url=URL),
+        ConnectionResetError("reset"),
+    ],
+)
+def test_silence_is_down_and_its_text_names_the_setting_not_the_url(error: Exception) -> None:
+    down = translation(error)
+    assert isinstance(down, ObjectStoreDown)
+    assert "AWS_ENDPOINT" in str(down)
+    assert "c0ffee" not in str(down)
+
+
+@pytest.mark.parametrize("error", [ResponseParserError(f"invalid XML: {URL}"), KeyError("ContentLength")])
+def test_an_answer_that_makes_no_sense_leaves_the_call_in_doubt(error: Exception) -> None:
+    down = translation(error)
+    assert isinstance(down, ObjectStoreDown)
+    assert "c0ffee" not in str(down)
+
+
+def test_a_store_that_quotes_a_url_is_not_quoted() -> None:
+    text = str(translation(answer("AccessDenied", 403, f"no access to {URL}\nat all")))
+    assert "c0ffee" not in text
+    assert "AKIA" not in text
+    assert "\n" not in text
+    assert "no access to" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "setting"),
+    [
+        ("InvalidAccessKeyId", 403, "AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", 403, "AWS_SECRET_ACCESS_KEY"),
+        ("NoSuchBucket", 404, "S3_BUCKET_NAME"),
+        ("403", 403, "S3_BUCKET_NAME"),
+        ("PermanentRedirect", 301, "AWS_REGION"),
+        ("RequestTimeTooSkewed", 403, "clock"),
+    ],
+)
+def test_a_refusal_names_what_to_look_at(code: str, status: int, setting: str) -> None:
+    assert setting in str(translation(answer(code, status)))
+
+
+def test_the_stores_wish_for_a_pause_is_passed_on() -> None:
+    error = translation(answer("SlowDown", 503, headers={"retry-after": "17"}))
+    assert isinstance(error, ObjectStoreDown)
+    assert error.retry_after == 17
+
+
+def test_missing_credentials_are_one_clear_sentence() -> None:
+    error = translation(NoCredentialsError())
+    assert isinstance(error, ObjectStoreRefused)
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in str(error)
+
+
+def test_a_parameter_that_botocore_refuses_is_refused() -> None:
+    assert isinstance(translation(ParamValidationError(report="bad bucket")), ObjectStoreRefused)
+
+
+def test_our_own_errors_pass_unchanged() -> None:
+    with pytest.raises(BadInput), translated("presigning", "http://store"):
+        raise BadInput
+
+
+@pytest.mark.parametrize("endpoint", ["store:9000", "http://"])
+def test_an_endpoint_that_is_no_url_is_named_at_once(endpoint: str) -> None:
+    with pytest.raises(ObjectStoreRefused, match="AWS_ENDPOINT"):
+        S3ObjectStore(S3Settings(bucket="bucket", endpoint=endpoint))

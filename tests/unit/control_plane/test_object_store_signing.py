@@ -1,0 +1,193 @@
+"""Presigned URLs: what they are bound to, for whom they are signed, how long they live.
+
+Rule: nothing is asked of a server; signatures are verified by the store double's own code, which knows no botocore.
+"""
+
+import hashlib
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from botocore.credentials import Credentials, RefreshableCredentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.adapters.object_store.clients import build_clients
+from control_plane.adapters.object_store.signing import MAX_LIFETIME, Signer
+from control_plane.services.errors import BadInput
+from control_plane.services.ports import Grantable
+from schemas.values import DigestName, PresignedPart
+from tests.support.strict_s3.refusals import Refusal
+from tests.support.strict_s3.requests import Request, pairs_of
+from tests.support.strict_s3.signatures import Keys, verify
+
+KEYS: Final = Keys("AKIAUNIT", "unit/secret+key", "eu-central-1")
+BODY: Final = b"what the device sends"
+KEY: Final = "uploads/restaurant-1/20260101-000000-größe & Maß +1.bin"
+
+
+def b64(raw: bytes) -> str:
+    return b64encode(raw).decode()
+
+
+DIGESTS: Final = {
+    DigestName.MD5: ("content-md5", b64(hashlib.md5(BODY, usedforsecurity=False).digest())),
+    DigestName.SHA256: ("x-amz-checksum-sha256", b64(hashlib.sha256(BODY).digest())),
+    DigestName.CRC32: ("x-amz-checksum-crc32", b64(zlib.crc32(BODY).to_bytes(4))),
+}
+
+
+def store(
+    endpoint: str | None = "http://store:9000", public: str | None = None, token: str | None = None
+) -> S3ObjectStore:
+    return S3ObjectStore(
+        S3Settings(
+            bucket="bucket",
+            region=KEYS.region,
+            access_key=KEYS.access_key,
+            secret_key=KEYS.secret_key,
+            session_token=token,
+            endpoint=endpoint,
+            public_endpoint=public,
+        )
+    )
+
+
+STORE: Final = store()
+
+
+def part(digest: str | None = None, *, number: int = 3, expires_in: float = 900.0) -> Grantable:
+    return Grantable(number, len(BODY), digest, expires_in)
+
+
+def signed_headers(url: str) -> set[str]:
+    return set(parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0].split(";"))
+
+
+def as_sent(grant: PresignedPart, **changed: str) -> Request:
+    """The request that an agent makes of a grant: the granted headers and its own three."""
+    url = urlsplit(grant.url)
+    own = {"host": url.netloc, "content-length": str(len(BODY)), "content-type": "application/octet-stream"}
+    headers = {**own, **grant.headers, **{name.replace("_", "-"): value for name, value in changed.items()}}
+    return Request("PUT", url.path, url.query, headers, dict(pairs_of(url.query)))
+
+
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_a_part_is_bound_to_its_size_and_its_digest(digest: DigestName) -> None:
+    header, value = DIGESTS[digest]
+    grant = STORE.presign_part(KEY, "id/with+odd=letters", part(value), digest)
+    assert (grant.part_number, grant.headers) == (3, {header: value})
+    assert signed_headers(grant.url) == {"host", "content-length", header}
+    assert verify(as_sent(grant), KEYS, time.time()).presigned
+
+
+@pytest.mark.parametrize("changed", [{"content_length": "1"}, {"content_md5": b64(b"x" * 16)}, {"host": "other:9000"}])
+def test_other_bytes_or_another_host_break_the_signature(changed: Mapping[str, str]) -> None:
+    grant = STORE.presign_part(KEY, "id", part(DIGESTS[DigestName.MD5][1]), DigestName.MD5)
+    with pytest.raises(Refusal, match="SignatureDoesNotMatch"):
+        verify(as_sent(grant, **changed), KEYS, time.time())
+
+
+def test_without_a_digest_the_size_is_bound_all_the_same() -> None:
+    grant = STORE.presign_part(KEY, "id", part(), DigestName.NONE)
+    assert grant.headers == {}
+    assert signed_headers(grant.url) == {"host", "content-length"}
+
+
+def test_a_file_of_no_bytes_is_bound_to_that() -> None:
+    grant = STORE.presign_object(KEY, "token", Grantable(1, 0, None, 60), DigestName.NONE, once=False)
+    assert "content-length" in signed_headers(grant.url)
+    assert verify(as_sent(grant, content_length="0"), KEYS, time.time()).presigned
+
+
+@pytest.mark.parametrize("wrong", [None, "", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA==\r\nx-amz-acl: public-read"])
+def test_a_part_without_a_digest_is_not_granted_unbound(wrong: str | None) -> None:
+    with pytest.raises(BadInput, match="part 3 is to be bound to its md5"):
+        STORE.presign_part(KEY, "id", part(wrong), DigestName.MD5)
+
+
+def test_an_object_carries_token_and_digest_and_is_made_once() -> None:
+    header, value = DIGESTS[DigestName.MD5]
+    grant = STORE.presign_object(KEY, "the-token.1", part(value, number=1), DigestName.MD5, once=True)
+    assert grant.headers == {header: value, "x-amz-meta-backhaul-token": "the-token.1", "if-none-match": "*"}
+    assert signed_headers(grant.url) == {"host", "content-length", *grant.headers}
+    assert verify(as_sent(grant), KEYS, time.time()).presigned
+
+
+def test_an_object_may_be_made_again_where_once_is_not_enforced() -> None:
+    grant = STORE.presign_object(KEY, "token", part(number=1), DigestName.NONE, once=False)
+    assert "if-none-match" not in signed_headers(grant.url)
+
+
+def test_a_header_that_was_not_signed_is_refused() -> None:
+    grant = STORE.presign_part(KEY, "id", part(), DigestName.NONE)
+    with pytest.raises(Refusal, match="not signed"):
+        verify(as_sent(grant, x_amz_acl="public-read"), KEYS, time.time())
+
+
+@given(st.text(min_size=1, max_size=40).filter(lambda key: key.isprintable() and not key.startswith("/")))
+def test_any_name_is_signed_as_it_is_sent(name: str) -> None:
+    grant = STORE.presign_part(f"uploads/{name}", "id", part(), DigestName.NONE)
+    assert verify(as_sent(grant), KEYS, time.time()).presigned
+
+
+def test_urls_are_for_the_hosts_that_clients_know() -> None:
+    public = store("http://store:9000", "https://files.example.org")
+    assert public.presign_part(KEY, "id", part(), DigestName.NONE).url.startswith("https://files.example.org/bucket/")
+    assert public.presign_get(KEY, 60).startswith("https://files.example.org/bucket/")
+    assert STORE.presign_get(KEY, 60).startswith("http://store:9000/bucket/")
+
+
+def test_amazon_is_addressed_in_its_region_where_no_redirect_awaits() -> None:
+    assert store(None).presign_get(KEY, 60).startswith("https://bucket.s3.eu-central-1.amazonaws.com/")
+
+
+def test_temporary_credentials_are_named_in_the_url() -> None:
+    grant = store(token="session+token/").presign_part(KEY, "id", part(), DigestName.NONE)
+    keys = Keys(KEYS.access_key, KEYS.secret_key, KEYS.region, "session+token/")
+    assert verify(as_sent(grant), keys, time.time()).presigned
+    with pytest.raises(Refusal, match="InvalidToken"):
+        verify(as_sent(grant), KEYS, time.time())
+
+
+def test_a_url_expires_when_it_says() -> None:
+    grant = STORE.presign_part(KEY, "id", part(expires_in=60.9), DigestName.NONE)
+    assert verify(as_sent(grant), KEYS, time.time() + 58).presigned
+    with pytest.raises(Refusal, match="Request has expired"):
+        verify(as_sent(grant), KEYS, time.time() + 62)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(900.0, "900"), (10.0**9, "604800"), (0.2, "1")])
+def test_a_lifetime_stays_within_what_s3_takes(wanted: float, given: str) -> None:
+    query = parse_qs(urlsplit(STORE.presign_get(KEY, wanted)).query)
+    assert query["X-Amz-Expires"] == [given]
+
+
+def test_lasting_credentials_allow_seven_days() -> None:
+    assert STORE.url_lifetime(900.0) == 900.0
+    assert STORE.url_lifetime(10.0**9) == MAX_LIFETIME
+
+
+def test_no_url_outlives_temporary_credentials() -> None:
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    fresh = {"access_key": "A", "secret_key": "B", "token": "C", "expiry_time": ends.isoformat()}
+    credentials: Credentials = RefreshableCredentials.create_from_metadata(fresh, lambda: fresh, "test")
+    signer = Signer(build_clients(S3Settings(bucket="bucket")).signer, "bucket", credentials)
+    assert signer.lifetime(900.0) == 900.0
+    assert signer.lifetime(86_400.0) == pytest.approx(3600, abs=5)
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    settings = S3Settings(bucket="b", access_key="AKIA", secret_key="hush", session_token="hush-hush")
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(("base", "prefix"), [("uploads", "uploads/.backhaul-probe/"), ("", ".backhaul-probe/")])
+def test_probe_objects_have_a_place_of_their_own(base: str, prefix: str) -> None:
+    assert S3Settings(bucket="b", base_path=base).probe_prefix == prefix
