@@ -1,0 +1,128 @@
+"""What happened is counted and logged, and nothing secret leaves with it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from control_plane.metrics import REDACTED, Metrics, configure_logging, redact
+from schemas.errors import SchemaError
+from schemas.topics import require_client_id
+
+SIGNED = "https://s3.example/bucket/key?X-Amz-Credential=AKIA&X-Amz-Signature=c0ffee"
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def redacted(**facts: object) -> dict[str, Any]:
+    return dict(redact(None, "info", dict(facts)))
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged, with the logging of the process put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logging("INFO")
+    yield written
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def test_events_are_counted_by_name() -> None:
+    metrics = Metrics()
+    for _ in range(3):
+        metrics("presence.stale", {"client_id": "a"})
+    assert value(metrics, "backhaul_events_total", event="presence.stale") == 3
+
+
+def test_uploads_are_counted_as_they_come_to_a_state() -> None:
+    metrics = Metrics()
+    metrics("upload.state", {"was": "completing", "state": "completed", "error": None})
+    metrics("upload.state", {"was": "in_progress", "state": "in_progress", "error": None})
+    assert value(metrics, "backhaul_uploads_total", state="completed") == 1
+    assert value(metrics, "backhaul_uploads_total", state="in_progress") == 0
+
+
+def test_two_control_planes_do_not_count_together() -> None:
+    one, other = Metrics(), Metrics()
+    one("agent.hello", {})
+    assert value(other, "backhaul_events_total", event="agent.hello") is None
+
+
+def test_a_callers_words_are_no_labels() -> None:
+    metrics = Metrics()
+    metrics.request("BREW", "unmatched", 405, 0.01)
+    assert value(metrics, "backhaul_http_requests_total", method="other", route="unmatched", status="405") == 1
+    assert b"BREW" not in metrics.render()
+
+
+def test_a_fact_may_bear_any_name() -> None:
+    metrics = Metrics()
+    metrics("event.shed", {"event": "Asked", "level": "x", "timestamp": 1, "exc_info": "y", "self": 1, "logger": 2})
+    assert value(metrics, "backhaul_events_total", event="event.shed") == 1
+
+
+def test_credentials_are_not_logged() -> None:
+    assert redacted(password="x", jwt_secret="x", Authorization="x", object_token="x") == dict.fromkeys(
+        ("password", "jwt_secret", "Authorization", "object_token"), REDACTED
+    )
+    assert redacted(headers={"authorization": "Bearer x"})["headers"] == {"authorization": REDACTED}
+    assert redacted(said="sent Bearer abc.def.ghi")["said"] == f"sent Bearer {REDACTED}"
+
+
+def test_a_signed_url_loses_its_signature_and_keeps_its_path() -> None:
+    expected = f"https://s3.example/bucket/key?{REDACTED}"
+    assert redacted(url=SIGNED)["url"] == expected
+    assert redacted(error=f"PUT {SIGNED} failed")["error"] == f"PUT {expected} failed"
+    assert redacted(urls=[SIGNED, (SIGNED,)])["urls"] == [expected, [expected]]
+
+
+def test_a_url_loses_its_credentials() -> None:
+    assert redacted(database="postgresql://me:hunter2@db/x")["database"] == f"postgresql://{REDACTED}@db/x"
+
+
+def test_what_is_no_secret_stays() -> None:
+    facts = {"event": "upload.state", "client_id": "a", "file_path": "/data/a?b=c", "state": "completed", "part": 3}
+    assert redacted(**facts) == facts
+
+
+def test_a_line_is_json_with_its_facts(lines: io.StringIO) -> None:
+    Metrics()("upload.created", {"client_id": "a\x1b[2J\n", "url": SIGNED})
+    line = json.loads(lines.getvalue())
+    assert (line["event"], line["level"], line["client_id"]) == ("upload.created", "info", "a\x1b[2J\n")
+    assert "c0ffee" not in lines.getvalue()
+    assert len(lines.getvalue().splitlines()) == 1
+
+
+def test_lines_of_libraries_pass_the_same_way(lines: io.StringIO) -> None:
+    logging.getLogger("botocore").warning("retrying %s", SIGNED)
+    logging.getLogger("uvicorn.error").error("it broke", exc_info=RuntimeError(SIGNED))
+    first, second = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert first["event"].startswith("retrying https://s3.example/bucket/key?[")
+    assert "RuntimeError" in second["exception"]
+    assert "c0ffee" not in lines.getvalue()
+
+
+def test_a_fault_is_a_warning_with_its_trace(lines: io.StringIO) -> None:
+    with pytest.raises(SchemaError) as caught:
+        require_client_id("at the bottom")
+    Metrics()("request.failed", {"fault": caught.value})
+    line = json.loads(lines.getvalue())
+    assert line["level"] == "warning"
+    assert "at the bottom" in line["exception"]
+    assert "require_client_id" in line["exception"]
+
+
+def test_a_level_is_obeyed(lines: io.StringIO) -> None:
+    configure_logging("ERROR")
+    Metrics()("upload.created", {})
+    assert lines.getvalue() == ""
