@@ -1,0 +1,168 @@
+"""Every failure as one shape: a problem document (RFC 9457), made by one handler.
+
+Rule: `PROBLEMS` has a row for every error class that services and domain can raise. A document says what was wrong with
+the request, never how we are built: no stack trace, no query string, no value out of a header.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from control_plane.domain.errors import DomainError, IllegalTransition
+from control_plane.services.errors import (
+    AmbiguousUpload,
+    BadInput,
+    ClientRefused,
+    ClientSilent,
+    KeyReused,
+    KeyTaken,
+    MessengerDown,
+    ObjectStoreDown,
+    ObjectStoreRefused,
+    Permanent,
+    ServiceError,
+    StoreUnavailable,
+    Transient,
+    UnknownClient,
+    UnknownUpload,
+    VersionConflict,
+)
+from schemas.errors import BadCommand, SchemaError
+
+MEDIA_TYPE: Final = "application/problem+json"
+URN: Final = "urn:backhaul:problem:"
+_MAX_SHOWN: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a caller is told: an HTTP status, a title that never changes, and this time's detail in one sentence.
+
+    `name` is what programs tell problems apart by (the end of `type`); `more` are further members.
+    """
+
+    status: int
+    name: str
+    title: str
+    detail: str | None = None
+    retry_after: float | None = None
+    more: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one error class is answered; `told` False keeps the error's text in the log."""
+
+    status: int
+    name: str
+    title: str
+    told: bool = True
+
+
+PROBLEMS: Final[Mapping[type[Exception], Row]] = {
+    ServiceError: Row(500, "internal", "The control plane met a fault of its own", told=False),
+    Transient: Row(503, "unavailable", "Something that is needed is away", told=False),
+    StoreUnavailable: Row(503, "database-unavailable", "The database cannot be used now", told=False),
+    MessengerDown: Row(503, "broker-unavailable", "The broker cannot be reached now", told=False),
+    ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", told=False),
+    ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
+    Permanent: Row(500, "internal", "The control plane met a fault of its own", told=False),
+    UnknownClient: Row(404, "unknown-client", "No such client"),
+    UnknownUpload: Row(404, "unknown-upload", "No such upload"),
+    AmbiguousUpload: Row(409, "ambiguous-upload", "Several clients have an upload of this id"),
+    BadInput: Row(422, "bad-input", "The request cannot be obeyed"),
+    KeyReused: Row(422, "idempotency-key-reused", "The Idempotency-Key was used for another request"),
+    KeyTaken: Row(409, "key-taken", "The name is in use"),
+    ClientRefused: Row(422, "client-refused", "The client refused"),
+    ObjectStoreRefused: Row(502, "store-refused", "The object store refused", told=False),
+    VersionConflict: Row(409, "version-conflict", "Somebody else changed it first: ask again"),
+    DomainError: Row(500, "internal", "The control plane met a fault of its own", told=False),
+    IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
+    SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
+    BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),
+}
+_NOT_JSON: Final = Problem(415, "not-json", "The body must be sent as Content-Type: application/json")
+_MALFORMED: Final = Problem(400, "malformed-json", "The body is not JSON")
+INTERNAL: Final = Problem(500, "internal", "The control plane met a fault of its own")
+
+
+def problem_of(error: Exception) -> Problem:
+    """What the caller is told about `error`; a class without a row is our fault."""
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
+    if isinstance(error, HTTPException):
+        return _plain(error)
+    row = next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None)
+    if row is None:
+        return INTERNAL
+    retry_after = error.retry_after if isinstance(error, Transient) else None
+    return Problem(row.status, row.name, row.title, str(error) if row.told else None, retry_after, _more(error))
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The problem as an HTTP answer."""
+    document = {"type": URN + problem.name, "title": problem.title, "status": problem.status, **(problem.more or {})}
+    if problem.detail:
+        document["detail"] = problem.detail
+    told = dict(headers or {})
+    if problem.retry_after is not None:
+        told["Retry-After"] = str(max(1, round(problem.retry_after)))
+    return JSONResponse(document, problem.status, told, MEDIA_TYPE)
+
+
+async def answer(request: Request, error: Exception) -> JSONResponse:
+    """The one exception handler. What is our side's fault is left in the request's state for the log."""
+    if isinstance(error, RequestValidationError) and _not_json(request, error):
+        return respond(_NOT_JSON)
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        request.state.fault = error
+    return respond(problem, getattr(error, "headers", None))
+
+
+def _more(error: Exception) -> Mapping[str, Any] | None:
+    match error:
+        case IllegalTransition():
+            return {"state": error.state}
+        case ClientRefused() | ObjectStoreRefused():
+            return {"code": error.code}
+        case _:
+            return None
+
+
+def _plain(error: HTTPException) -> Problem:
+    """What the framework says: a path or a method that is not there, a body that is no JSON."""
+    status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.BAD_REQUEST:
+        return _MALFORMED
+    name = status.phrase.lower().replace(" ", "-").replace("'", "")
+    detail = error.detail if error.detail != status.phrase else None
+    return Problem(status.value, name, status.phrase, detail)
+
+
+def _not_json(request: Request, error: RequestValidationError) -> bool:
+    whole_body = any(tuple(detail["loc"]) == ("body",) for detail in error.errors())
+    return whole_body and "json" not in request.headers.get("content-type", "")
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    details = error.errors()
+    if any(detail["type"] == "json_invalid" for detail in details):
+        return replace(_MALFORMED, detail=str(details[0].get("ctx", {}).get("error", "")))
+    return Problem(422, "bad-input", "The request cannot be obeyed", _sentence(details))
+
+
+def _sentence(details: Sequence[Mapping[str, Any]]) -> str:
+    """The first thing that is wrong, and how many more there are."""
+    first = details[0]
+    place = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+    text = str(first["msg"]).removeprefix("Value error, ")
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    said = f"{place}: {text[:1].lower()}{text[1:]}{more}"
+    return said if len(said) <= _MAX_SHOWN else f"{said[:_MAX_SHOWN]}…"
