@@ -1,0 +1,97 @@
+"""What answers look like, for the OpenAPI document; a test holds each against its model.
+
+Rule: the seed's own values, so that the document and the first page of the README tell one story.
+"""
+
+from typing import Any, Final
+
+_UPLOAD_ID: Final = "5f3c1d2e9a7b4c60"
+_KEY: Final = "uploads/restaurant-1/20251101-123456-test-file.bin"
+_FILE: Final = "/data/test-file.bin"
+
+TRIGGER: Final[dict[str, Any]] = {"file_path": _FILE, "metadata": {"key": "value"}, "deadline": 3600}
+TRIGGERED: Final[dict[str, Any]] = {
+    "success": True,
+    "message": "Download triggered for client restaurant-1",
+    "upload_id": _UPLOAD_ID,
+    "s3_key": _KEY,
+    "status": "in_progress",
+}
+CLIENT_STATUS: Final[dict[str, Any]] = {
+    "client_id": "restaurant-1",
+    "connected": True,
+    "connected_at": "2025-11-01T10:00:00.000Z",
+    "last_heartbeat": "2025-11-01T10:05:00.000Z",
+    "current_upload": {"upload_id": _UPLOAD_ID, "file_path": _FILE, "status": "in_progress", "progress": 45.5},
+}
+CLIENT_ROW: Final[dict[str, Any]] = {
+    "client_id": "restaurant-1",
+    "connected": True,
+    "last_activity": "2025-11-01T10:05:00.000Z",
+    "labels": {"site": "berlin"},
+}
+CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "total": 1, "cursor": None}
+CLIENT: Final[dict[str, Any]] = {
+    **CLIENT_ROW,
+    "connected_at": "2025-11-01T10:00:00.000Z",
+    "install_id": "0192f3a4-5b6c-7d8e-9f01-23456789abcd",
+    "agent": {"version": "1.0.0", "protocol": [1], "hostname": "till-3", "os": "linux", "arch": "aarch64"},
+    "supported": True,
+    "capabilities": ["download_file", "list_files"],
+    "default_file": _FILE,
+    "reason": None,
+}
+UPLOAD: Final[dict[str, Any]] = {
+    "upload_id": _UPLOAD_ID,
+    "client_id": "restaurant-1",
+    "file_path": _FILE,
+    "s3_key": _KEY,
+    "status": "completed",
+    "state": "completed",
+    "progress": 100.0,
+    "completed_parts": 2,
+    "total_parts": 2,
+    "bytes_uploaded": 10_485_760,
+    "file_size": 10_485_760,
+    "attempt": 1,
+    "proof": "etag",
+    "reason": None,
+    "next_wake_at": None,
+    "error": None,
+    "message": None,
+    "metadata": {"key": "value"},
+    "origin": "rest",
+    "created_at": "2025-11-01T12:34:56.000Z",
+    "updated_at": "2025-11-01T12:35:01.000Z",
+    "completed_at": "2025-11-01T12:35:01.000Z",
+}
+UPLOAD_PAGE: Final[dict[str, Any]] = {"uploads": [UPLOAD], "cursor": None}
+OBJECT_URL: Final[dict[str, Any]] = {
+    "upload_id": _UPLOAD_ID,
+    "url": f"https://s3.example.com/file-download-system-uploads/{_KEY}?X-Amz-Signature=…",
+    "expires_in": 3600.0,
+}
+FILE_PAGE: Final[dict[str, Any]] = {
+    "files": [{"path": _FILE, "size": 10_485_760, "mtime_ns": 1_762_000_000_000_000_000, "digest": None}],
+    "cursor": None,
+}
+HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
+READINESS: Final[dict[str, Any]] = {
+    "status": "ready",
+    "checks": {"broker": "ok", "database": "ok", "store": "ok"},
+    "probe": {
+        "part_digests": ["md5"],
+        "object_digests": ["md5"],
+        "etag_is_md5": True,
+        "if_none_match": True,
+        "encrypts": False,
+        "clock_skew": 0.2,
+        "notes": [],
+    },
+}
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "urn:backhaul:problem:unknown-client",
+    "title": "No such client",
+    "status": 404,
+    "detail": "client 'restaurant-9' is not known: no agent has connected under this id",
+}

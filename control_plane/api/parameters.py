@@ -1,0 +1,100 @@
+"""What stands in a path, a query or a header, checked; and the services behind a request.
+
+Rule: a query with a name that we do not know is refused, for a misspelt filter would list everything.
+"""
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Header, Path, Query, Request
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from control_plane.api.models import MAX_LIMIT, FilePath, Input, Status, matching
+from control_plane.domain.values import State
+from control_plane.services.operations import Operations
+from control_plane.services.ports import Page
+from schemas.topics import RESERVED_PREFIXES, require_client_id
+from schemas.values import DigestName
+
+_MAX_LABELS: Final = 16
+_CLIENT_ID_SCHEMA: Final = {
+    "type": "string",
+    "pattern": rf"^(?!{'|'.join(RESERVED_PREFIXES)})[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}$",
+    "examples": ["restaurant-1"],
+}
+
+CheckedClientId = Annotated[str, AfterValidator(require_client_id), WithJsonSchema(_CLIENT_ID_SCHEMA)]
+ClientId = Annotated[CheckedClientId, Path(description="The client's id on the wire.")]
+UploadId = Annotated[
+    str,
+    *matching(r"^[A-Za-z0-9._-]{1,64}$", "must be 1 to 64 of A-Z a-z 0-9 . _ -"),
+    Path(description="The upload's id, as the trigger answered it."),
+]
+IdempotencyKey = Annotated[
+    Annotated[str, *matching(r"^[\x21-\x7e]{1,255}$", "must be 1 to 255 visible ASCII characters")] | None,
+    Header(
+        description="Makes it safe to ask again: for 24 h the same key of the same caller and client is answered with "
+        "the same upload, and with 422 when the body differs.",
+    ),
+]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+Label = Annotated[str, *matching(r"^[^=]{1,64}=.{0,256}$", "must be name=value")]
+Cursor = Annotated[str, Field(min_length=1, max_length=8192)]
+
+
+class OneUpload(Input):
+    """Which client's upload is meant, where several have one of this id."""
+
+    client_id: CheckedClientId | None = None
+
+
+class Paged(Input):
+    """One page of a list."""
+
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+    @property
+    def page(self) -> Page:
+        """The page as services know it."""
+        return Page(self.limit, self.cursor)
+
+
+class WhichUploads(Paged):
+    """Filters of the list of uploads; all that are given must match."""
+
+    client_id: CheckedClientId | None = None
+    status: Status | None = None
+    state: State | None = None
+    error: Annotated[str, *matching(r"^[a-z_]{1,64}$", "must be an error code such as file_not_found")] | None = None
+
+
+class WhichClients(Paged):
+    """Filters of the list of clients: each `label` is `name=value`, and a client must bear all of them."""
+
+    label: Annotated[tuple[Label, ...], Field(max_length=_MAX_LABELS)] = ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels by name."""
+        pairs = (label.partition("=") for label in self.label)
+        return {name: value for name, _, value in pairs}
+
+
+class WhichFiles(Paged):
+    """Files on a client: a glob pattern below its allowed roots; `digest` asks for each file's digest as well."""
+
+    pattern: FilePath
+    digest: DigestName | None = None
+
+
+async def operations_of(request: Request) -> Operations:
+    """The services that this application was made over."""
+    operations: Operations = request.app.state.operations
+    return operations
+
+
+Services = Annotated[Operations, Depends(operations_of)]
+UploadQuery = Annotated[OneUpload, Query()]
+UploadsQuery = Annotated[WhichUploads, Query()]
+ClientsQuery = Annotated[WhichClients, Query()]
+FilesQuery = Annotated[WhichFiles, Query()]
