@@ -1,0 +1,109 @@
+"""Who is calling: a bearer token, HS256 and nothing else.
+
+Rule: closed by default. With a secret every request needs a token but those of `OPEN`, whatever its path, so a route
+that is added is closed too. The algorithm is a constant, never what a token says of itself (RFC 8725 section 3.1).
+"""
+
+import time
+from typing import Annotated, Any, Final
+
+import jwt
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from control_plane.api.problems import Problem, respond
+
+AUDIENCE: Final = "backhaul"
+ANONYMOUS: Final = "anonymous"
+"""The caller where no secret is set."""
+
+OPEN: Final = frozenset({("GET", "/health")})
+"""What anyone may call (protocol.md section 7)."""
+
+LEEWAY: Final = 30
+"""Seconds by which a caller's clock may differ from ours."""
+
+_ALGORITHMS: Final = ("HS256",)
+_MAX_TOKEN: Final = 4096
+_MAX_SUBJECT: Final = 128
+_OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
+
+
+class Unauthorized(Exception):
+    """No token, or one that is not good; the text says which, and nothing of the token."""
+
+
+def create_token(secret: str, subject: str, lifetime: float) -> str:
+    """A token that names `subject` as the caller for `lifetime` seconds from now."""
+    now = int(time.time())
+    claims = {"sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + int(lifetime)}
+    return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0])
+
+
+def subject_of(secret: str, token: str) -> str:
+    """The caller that a token names; `Unauthorized` unless every claim holds."""
+    if len(token) > _MAX_TOKEN:
+        raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
+    try:
+        claims = jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY)
+    except jwt.ExpiredSignatureError as error:
+        message = "the token has expired"
+        raise Unauthorized(message) from error
+    # Claims are foreign JSON: deep nesting or a number without end is as bad as a wrong signature.
+    except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        message = "the token is not valid here"
+        raise Unauthorized(message) from error
+    subject = str(claims["sub"])
+    if not 0 < len(subject) <= _MAX_SUBJECT or not subject.isprintable():
+        message = "the token's subject must be 1 to 128 printable characters"
+        raise Unauthorized(message)
+    return subject
+
+
+class BearerGate:
+    """Lets a request pass whose token is good, and writes the caller's name into its state."""
+
+    def __init__(self, app: ASGIApp, secret: str | None) -> None:
+        self._app = app
+        self._secret = secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on, or answer 401."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["caller"] = self._caller(scope)
+        except Unauthorized as error:
+            problem = Problem(401, "unauthorized", "A bearer token is needed", str(error))
+            # The body was not read: the connection cannot be used again.
+            headers = {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"', "Connection": "close"}
+            await respond(problem, headers)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> str:
+        if self._secret is None or (scope["method"], scope["path"]) in OPEN:
+            return ANONYMOUS
+        return subject_of(self._secret, _token(Headers(scope=scope)))
+
+
+def _token(headers: Headers) -> str:
+    given = headers.getlist("authorization")
+    if len(given) != 1:
+        message = "the Authorization header is missing" if not given else "there is more than one Authorization header"
+        raise Unauthorized(message)
+    scheme, _, token = given[0].partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        message = "the Authorization header must be: Bearer, a space, the token"
+        raise Unauthorized(message)
+    return token.strip()
+
+
+async def caller_of(request: Request) -> str:
+    """The caller's name, as the gate found it."""
+    return str(request.state.caller)
+
+
+Caller = Annotated[str, Depends(caller_of)]
