@@ -1,0 +1,64 @@
+"""REST put together: routers, gates and the one handler of failures, over services that somebody else made.
+
+Rule: composition only. What the services are made of, and their lifetime, is `control_plane.app`'s.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from control_plane.api import clients, health, uploads
+from control_plane.api.auth import BearerGate
+from control_plane.api.documents import SUMMARY, TITLE, complete
+from control_plane.api.limits import RECEIPT_DEADLINE, OwnPages, SecurityHeaders, WholeBody
+from control_plane.api.observe import Observe
+from control_plane.api.problems import answer
+from control_plane.domain.errors import DomainError
+from control_plane.metrics import Metrics
+from control_plane.services.errors import ServiceError
+from control_plane.services.operations import Operations
+from control_plane.settings import Settings
+from schemas.errors import SchemaError
+
+
+class _Api(FastAPI):
+    """FastAPI with our OpenAPI document."""
+
+    needs_token = False
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = complete(super().openapi(), needs_token=self.needs_token)
+        return self.openapi_schema
+
+
+def create_api(
+    operations: Operations, settings: Settings, metrics: Metrics, *, receipt_deadline: float = RECEIPT_DEADLINE
+) -> FastAPI:
+    """The REST interface over `operations`; `metrics` counts and logs, and is served at /metrics.
+
+    There is no page of documentation: it would need scripts from elsewhere. The document itself is at /openapi.json.
+    """
+    api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
+    api.needs_token = settings.jwt_secret is not None
+    api.state.operations = operations
+    api.state.metrics = metrics
+    for router in (uploads.router, clients.router, health.router):
+        api.include_router(router)
+    for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
+        api.add_exception_handler(kind, answer)
+    _guard(api, settings, metrics, receipt_deadline)
+    return api
+
+
+def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
+    """The gates, from the innermost to the outermost."""
+    secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
+    api.add_middleware(WholeBody, deadline=receipt_deadline)
+    api.add_middleware(BearerGate, secret=secret)
+    api.add_middleware(OwnPages, local_only=secret is None and settings.auth == "on")
+    api.add_middleware(Observe, metrics=metrics)
+    api.add_middleware(SecurityHeaders)

@@ -1,0 +1,63 @@
+"""The OpenAPI document: what FastAPI finds in the routers, with problem documents and the token added.
+
+Rule: every answer that can come is in it, so that a client can be generated from it.
+"""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from control_plane.api.models import ProblemDocument
+from control_plane.api.problems import MEDIA_TYPE
+
+TITLE: Final = "Backhaul"
+SUMMARY: Final = "Command a fleet of devices behind NAT to upload chosen files to object storage."
+
+_SCHEME: Final = "bearer"
+_BEARER: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "HS256 with `exp iat aud sub`, `aud` = `backhaul`. `backhaul token create` prints one.",
+}
+_NAME: Final = "ProblemDocument"
+_ALWAYS: Final = (408, 413, 500, 503)
+_LOCAL_ONLY: Final = (421,)
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_CHANGING: Final = ("post", "put", "patch", "delete")
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Responses:
+    """How a route declares the problems it may answer with, beside those of every route."""
+    return {status: _problem(status) for status in statuses}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{_NAME}"}
+    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def complete(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
+    """Add to FastAPI's document what holds for every route; returns the same document."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas[_NAME] = ProblemDocument.model_json_schema()
+    for path, operations in document["paths"].items():
+        for method in _METHODS:
+            if method in operations:
+                _complete(operations[method], method, needs_token=needs_token and path != "/health")
+    if needs_token:
+        document["components"]["securitySchemes"] = {_SCHEME: _BEARER}
+    return document
+
+
+def _complete(operation: dict[str, Any], method: str, *, needs_token: bool) -> None:
+    """The problems that any route may answer with; FastAPI's own 422 is not ours."""
+    answers = operation["responses"]
+    if MEDIA_TYPE not in answers.get("422", {}).get("content", {}):
+        answers.pop("422", None)
+    always = (*_ALWAYS, *((401,) if needs_token else _LOCAL_ONLY), *((403,) if method in _CHANGING else ()))
+    for status in always:
+        answers.setdefault(str(status), _problem(status))
+    if needs_token:
+        operation["security"] = [{_SCHEME: []}]

@@ -1,0 +1,48 @@
+"""Whether the control plane lives, whether it can work, and what it counted."""
+
+from fastapi import APIRouter, Request, Response
+
+from control_plane.api import models, views
+from control_plane.api.parameters import Services
+from control_plane.metrics import CONTENT_TYPE, Metrics
+
+router = APIRouter(tags=["health"])
+_METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
+
+
+@router.get("/health", operation_id="getHealth", summary="See that the process answers")
+async def health(services: Services) -> models.Health:
+    """Needs no token and looks at nothing else: a broker that is away must not get this process restarted."""
+    return models.Health(timestamp=views.known_instant(services.now()))
+
+
+@router.get(
+    "/health/ready",
+    operation_id="getReadiness",
+    summary="See whether broker, database and store can be used",
+    responses={503: {"model": models.Readiness, "description": "Something that is needed is away"}},
+)
+async def ready(services: Services, response: Response) -> models.Readiness:
+    """What can be used now, and what the store was seen to enforce."""
+    found = await services.readiness()
+    if not found.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return models.Readiness(
+        status="ready" if found.ready else "not ready",
+        checks=dict(found.checks),
+        probe=None if found.probe is None else views.probe(found.probe),
+    )
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Read the counters as Prometheus text",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},
+)
+def metrics(request: Request) -> Response:
+    """What was counted since the start. Not a coroutine: the process's own figures are read from /proc."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.render(), media_type=CONTENT_TYPE)

@@ -1,0 +1,117 @@
+"""Uploads over REST: trigger, look, cancel, retry, read."""
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+
+from control_plane.api import models, views
+from control_plane.api.auth import Caller
+from control_plane.api.documents import problems
+from control_plane.api.parameters import ClientId, IdempotencyKey, Services, UploadId, UploadQuery, UploadsQuery
+from control_plane.services.operations import TriggerRequest
+from control_plane.services.ports import UploadFilter
+from schemas.values import UploadOptions
+
+router = APIRouter(tags=["uploads"])
+TriggerInput = Annotated[models.TriggerBody | None, Body(description="May be left out, empty or null.")]
+
+
+@router.post(
+    "/trigger-download/{client_id}",
+    operation_id="triggerDownload",
+    summary="Command a client to upload a file",
+    responses=problems(400, 404, 409, 415, 422),
+)
+async def trigger(
+    client_id: ClientId,
+    services: Services,
+    caller: Caller,
+    body: TriggerInput = None,
+    idempotency_key: IdempotencyKey = None,
+) -> models.Triggered:
+    """Ask for an upload. A client that is offline gets the command when it appears, until the deadline."""
+    wanted = body or models.TriggerBody()
+    request = TriggerRequest(
+        client_id=client_id,
+        caller=caller,
+        file_path=wanted.file_path,
+        metadata=wanted.metadata,
+        options=UploadOptions(**wanted.options.model_dump()),
+        deadline=_deadline(wanted.deadline, services.now()),
+        idempotency_key=idempotency_key,
+        body_digest=_digest(wanted),
+    )
+    upload = (await services.trigger(request)).upload
+    return models.Triggered(
+        message=f"Download triggered for client {client_id}",
+        upload_id=upload.upload_id,
+        s3_key=upload.s3_key,
+        status=views.STATUS[upload.state],
+    )
+
+
+@router.get("/uploads", operation_id="listUploads", summary="List uploads, newest first", responses=problems(422))
+async def list_uploads(services: Services, query: UploadsQuery) -> models.UploadPage:
+    """List uploads, newest first."""
+    where = UploadFilter(query.client_id, views.states_of(query.status, query.state), query.error)
+    found, cursor = await services.uploads(where, query.page)
+    return models.UploadPage(uploads=[views.shown(view) for view in found], cursor=cursor)
+
+
+@router.get(
+    "/uploads/{upload_id}",
+    operation_id="getUpload",
+    summary="Look at one upload",
+    responses=problems(404, 409, 422),
+)
+async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+    """How one upload stands, and what it waits for."""
+    return views.shown(await services.upload(upload_id, which.client_id))
+
+
+@router.post(
+    "/uploads/{upload_id}/cancel",
+    operation_id="cancelUpload",
+    summary="Cancel an upload",
+    responses=problems(404, 409, 422),
+)
+async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+    """End an upload at once; 409 when its object is being completed already, or it is over."""
+    return views.shown(await services.cancel(upload_id, which.client_id))
+
+
+@router.post(
+    "/uploads/{upload_id}/retry",
+    operation_id="retryUpload",
+    summary="Begin an upload once more, under a new id",
+    responses=problems(404, 409, 422),
+)
+async def retry(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+    """The new upload; 422 while the old one is not over."""
+    return views.shown(await services.retry(upload_id, which.client_id))
+
+
+@router.get(
+    "/uploads/{upload_id}/url",
+    operation_id="getObjectUrl",
+    summary="Get a URL that reads the object",
+    responses=problems(404, 409, 422, 502),
+)
+async def object_url(upload_id: UploadId, services: Services, which: UploadQuery) -> models.ObjectUrl:
+    """A presigned GET; 422 until the upload is completed."""
+    url, expires_in = await services.object_url(upload_id, which.client_id)
+    return models.ObjectUrl(upload_id=upload_id, url=url, expires_in=expires_in)
+
+
+def _deadline(wanted: float | datetime | None, now: float) -> float | None:
+    """The instant meant."""
+    return wanted.timestamp() if isinstance(wanted, datetime) else None if wanted is None else now + wanted
+
+
+def _digest(body: models.TriggerBody) -> str:
+    """The same for every way to write the same request: order, spaces, defaults left out or said."""
+    canonical = json.dumps(body.model_dump(), default=str, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""REST over services that remember nothing but what a test put there."""

@@ -1,0 +1,128 @@
+"""Every failure has one answer: each error class of services, domain and contract is walked to its HTTP status."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+from control_plane.api.problems import PROBLEMS, Row, problem_of
+from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.values import State
+from control_plane.services.errors import (
+    AmbiguousUpload,
+    ClientRefused,
+    ObjectStoreDown,
+    ObjectStoreRefused,
+    Transient,
+    UnknownClient,
+    UnknownUpload,
+)
+from schemas.errors import BadCommand
+from tests.support.fake_operations import FakeOperations, http_to, make_api
+
+MODULES = ("control_plane.services.errors", "control_plane.domain.errors", "schemas.errors")
+EXPECTED = {
+    "ServiceError": 500,
+    "Transient": 503,
+    "StoreUnavailable": 503,
+    "MessengerDown": 503,
+    "ObjectStoreDown": 503,
+    "ClientSilent": 504,
+    "Permanent": 500,
+    "UnknownClient": 404,
+    "UnknownUpload": 404,
+    "AmbiguousUpload": 409,
+    "BadInput": 422,
+    "KeyReused": 422,
+    "KeyTaken": 409,
+    "ClientRefused": 422,
+    "ObjectStoreRefused": 502,
+    "VersionConflict": 409,
+    "DomainError": 500,
+    "IllegalTransition": 409,
+    "SchemaError": 422,
+    "BadCommand": 422,
+}
+
+
+def every_error() -> Iterator[type[Exception]]:
+    """Each exception class that one of the modules defines."""
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, Exception) and kind.__module__ == name:
+                yield kind
+
+
+def one_of(kind: type[Exception]) -> Exception:
+    """An error of this class, whatever its constructor wants."""
+    special: dict[type[Exception], Exception] = {
+        UnknownClient: UnknownClient("restaurant-9"),
+        UnknownUpload: UnknownUpload("upload-9"),
+        AmbiguousUpload: AmbiguousUpload("upload-9", ["a", "b"]),
+        ClientRefused: ClientRefused("path_not_allowed", "outside"),
+        IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
+        BadCommand: BadCommand("bad", "m", "a", "bad_request"),
+    }
+    return special.get(kind) or kind("what went wrong")
+
+
+def test_every_class_has_its_own_row() -> None:
+    assert {kind.__name__ for kind in every_error() if kind not in PROBLEMS} == set()
+
+
+@pytest.mark.parametrize("kind", [*every_error()], ids=lambda kind: kind.__name__)
+async def test_every_class_reaches_its_http_answer(kind: type[Exception]) -> None:
+    operations = FakeOperations()
+    operations.fault = one_of(kind)
+    async with http_to(make_api(operations)) as http:
+        answer = await http.get("/status/restaurant-1")
+    document = answer.json()
+    row: Row = PROBLEMS[kind]
+    assert answer.status_code == EXPECTED[kind.__name__] == document["status"] == row.status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert document["title"] == row.title
+    assert document["type"] == f"urn:backhaul:problem:{row.name}"
+    assert ("Retry-After" in answer.headers) == issubclass(kind, Transient)
+
+
+def test_one_name_means_one_status_and_title() -> None:
+    meanings = {(row.name, row.status, row.title) for row in PROBLEMS.values()}
+    assert len(meanings) == len({row.name for row in PROBLEMS.values()})
+
+
+async def test_a_fault_of_ours_tells_nothing() -> None:
+    operations = FakeOperations()
+    operations.fault = RuntimeError("hunter2 at /etc/secret")
+    async with http_to(make_api(operations)) as http:
+        answer = await http.get("/clients")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "hunter2" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_a_store_that_is_away_says_when_to_ask_again_and_keeps_its_name() -> None:
+    operations = FakeOperations()
+    operations.fault = ObjectStoreDown("https://me:hunter2@10.0.0.7 timed out", retry_after=17)
+    async with http_to(make_api(operations)) as http:
+        answer = await http.get("/uploads")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "17")
+    assert "10.0.0.7" not in answer.text
+
+
+def test_what_programs_need_stands_in_members_of_its_own() -> None:
+    assert problem_of(one_of(ClientRefused)).more == {"code": "path_not_allowed"}
+    assert problem_of(ObjectStoreRefused("no", "AccessDenied")).more == {"code": "AccessDenied"}
+    assert problem_of(one_of(IllegalTransition)).more == {"state": "completing"}
+
+
+async def test_what_is_not_there_is_a_problem_document_too() -> None:
+    async with http_to(make_api(FakeOperations())) as http:
+        nowhere = await http.get("/nowhere")
+        unknown_method = await http.put("/clients")
+    assert (nowhere.status_code, nowhere.json()["title"]) == (404, "Not Found")
+    assert (unknown_method.status_code, unknown_method.headers["Allow"]) == (405, "GET")
+    assert {answer.headers["content-type"] for answer in (nowhere, unknown_method)} == {"application/problem+json"}
