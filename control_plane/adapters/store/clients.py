@@ -85,7 +85,9 @@ class ClientRecords:
         check_limit(page)
         after = client_position(page)
         bearers, client_id = _bearers(_cleaned(labels))
-        total = self._connection.execute(bearers.with_only_columns(func.count())).scalar_one()
+        total = self._connection.execute(
+            bearers.with_only_columns(func.count(), maintain_column_froms=True)
+        ).scalar_one()
         query = _with_client(bearers, client_id).order_by(client_id).limit(page.limit + 1)
         found = self._connection.execute(query if after is None else query.where(client_id > after)).all()
         cursor = encode_cursor((found[page.limit - 1].client_id,)) if len(found) > page.limit else None

@@ -1,0 +1,279 @@
+"""What every store promises about the outbox, clients and idempotency keys.
+
+Rule: only the port is used. What is told of one store alone stands in tests/integration.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from control_plane.domain.events import Duty, Kind
+from control_plane.domain.presence import Client
+from control_plane.domain.values import UploadKey
+from control_plane.services.errors import BadInput, KeyTaken
+from control_plane.services.ports import PARKED, IdempotencyRecord, Page, Records, Store, Task
+from tests.support.postgres import postgres
+from tests.support.stores import (
+    a_client,
+    a_task,
+    an_upload,
+    clients,
+    idempotency_records,
+    migrated,
+    store,
+    tasks,
+    uploads,
+)
+
+__all__ = ["migrated", "postgres", "store"]
+
+# One store serves all examples: each of them has keys of its own.
+shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+
+
+# --- outbox -----------------------------------------------------------------------------------------------------------
+
+
+async def outbox(store: Store, *due: Task) -> None:
+    """Put rows, each with the upload that it needs."""
+
+    def work(records: Records) -> None:
+        for key in {task.key for task in due}:
+            records.add_upload(an_upload(key.client_id, upload_id=key.upload_id))
+        for task in due:
+            records.put_task(task)
+
+    await store.write(work)
+
+
+def rows(*of: Task) -> set[tuple[UploadKey, Kind, str, float]]:
+    return {(task.key, task.duty.kind, task.duty.subject, task.due_at) for task in of}
+
+
+@shared
+@given(data=st.data())
+async def test_a_task_comes_back_as_it_was(store: Store, data: st.DataObject) -> None:
+    upload = data.draw(uploads())
+    task = data.draw(tasks(upload.key))
+    await store.write(lambda records: records.add_upload(upload))
+    await store.write(lambda records: records.put_task(task))
+    assert await store.read(lambda records: records.tasks_of(upload.key)) == [task]
+
+
+async def test_a_task_replaces_the_one_of_its_kind_and_subject(store: Store) -> None:
+    key = an_upload().key
+    first = a_task(key, Kind.ABORT_MULTIPART, subject="a")
+    other = a_task(key, Kind.ABORT_MULTIPART, subject="b")
+    again = Task(key, Duty(Kind.ABORT_MULTIPART, 2, 5.0, "a"), 7.0, tries=3)
+    await outbox(store, first, other, again)
+    found = await store.read(lambda records: records.tasks_of(key))
+    assert sorted(found, key=lambda task: task.duty.subject) == [again, other]
+
+
+async def test_dropping_takes_one_row_and_only_that(store: Store) -> None:
+    key = an_upload().key
+    first, second = a_task(key, Kind.SAY_GRANT), a_task(key, Kind.DELETE_OBJECT, subject="x")
+    await outbox(store, first, second)
+
+    def work(records: Records) -> None:
+        records.drop_task(key, Kind.SAY_GRANT, "")
+        records.drop_task(key, Kind.SAY_GRANT, "")
+        records.drop_task(key, Kind.DELETE_OBJECT, "y")
+        records.drop_task(UploadKey("nobody", "nothing"), Kind.COMPLETE, "")
+
+    await store.write(work)
+    assert await store.read(lambda records: records.tasks_of(key)) == [second]
+    await store.write(lambda records: records.drop_task(key, Kind.DELETE_OBJECT, "x"))
+    assert await store.read(lambda records: records.tasks_of(key)) == []
+
+
+async def test_due_tasks_come_earliest_first(store: Store) -> None:
+    every = [a_task(UploadKey("restaurant-1", f"u-{n}"), due_at=float(n)) for n in (5, 1, 4, 2, 3)]
+    await outbox(store, *every, a_task(UploadKey("restaurant-1", "away"), due_at=PARKED))
+    due = await store.read(lambda records: records.due_tasks(4.0, 10))
+    assert [task.due_at for task in due] == [1.0, 2.0, 3.0, 4.0]
+    assert [task.due_at for task in await store.read(lambda records: records.due_tasks(4.0, 2))] == [1.0, 2.0]
+    assert await store.read(lambda records: records.due_tasks(0.5, 10)) == []
+
+
+async def test_the_next_due_is_the_earliest_that_is_not_parked(store: Store) -> None:
+    key = an_upload().key
+    assert await store.read(lambda records: records.next_due()) is None
+    await outbox(store, a_task(key, due_at=PARKED))
+    assert await store.read(lambda records: records.next_due()) is None
+    await store.write(lambda records: records.put_task(a_task(key, Kind.COMPLETE, due_at=8.0)))
+    await store.write(lambda records: records.put_task(a_task(key, Kind.SAY_GRANT, due_at=9.0)))
+    assert await store.read(lambda records: records.next_due()) == 8.0
+
+
+async def test_a_hello_wakes_the_parked_tasks_of_its_client(store: Store) -> None:
+    parked = a_task(UploadKey("restaurant-1", "a"), due_at=PARKED)
+    busy = a_task(UploadKey("restaurant-1", "b"), due_at=500.0)
+    others = a_task(UploadKey("restaurant-11", "c"), due_at=PARKED)
+    await outbox(store, parked, busy, others)
+    assert await store.write(lambda records: records.wake_tasks("restaurant-1", 100.0)) == 1
+    assert await store.write(lambda records: records.wake_tasks("restaurant-1", 200.0)) == 0
+    due = await store.read(lambda records: records.due_tasks(499.0, 10))
+    assert rows(*due) == rows(replace(parked, due_at=100.0))
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+@shared
+@given(client=clients)
+async def test_a_client_comes_back_as_it_was(store: Store, client: Client) -> None:
+    await store.write(lambda records: records.save_clients([client]))
+    assert await store.read(lambda records: records.client(client.client_id)) == client
+
+
+async def test_many_clients_are_saved_and_found_at_once(store: Store) -> None:
+    many = [a_client(f"restaurant-{n}", labels={"site": str(n % 3)}) for n in range(1_200)]
+    await store.write(lambda records: records.save_clients(many))
+    later = [replace(client, epoch=2) for client in many]
+    await store.write(lambda records: records.save_clients(later))
+    wanted = (*(client.client_id for client in many), "stranger")
+    assert await store.read(lambda records: records.clients(iter(wanted))) == {one.client_id: one for one in later}
+    assert await store.read(lambda records: records.clients([])) == {}
+
+
+async def test_the_last_of_several_with_one_id_is_kept(store: Store) -> None:
+    first = a_client("restaurant-1", labels={"site": "berlin"})
+    last = replace(first, epoch=9, labels={"site": "paris"})
+    await store.write(lambda records: records.save_clients([first, last]))
+    await store.write(lambda records: records.save_clients([]))
+    assert await store.read(lambda records: records.client("restaurant-1")) == last
+    assert await bearers(store, {"site": "berlin"}) == []
+    assert await bearers(store, {"site": "paris"}) == ["restaurant-1"]
+
+
+async def bearers(store: Store, labels: dict[str, str], limit: int = 100) -> list[str]:
+    """Ids of the clients that bear these labels, page by page; the total is right on each."""
+    found: list[str] = []
+    totals: set[int] = set()
+    page = Page(limit)
+    while True:
+        some, cursor, total = await store.read(lambda records, page=page: records.list_clients(labels, page))  # type: ignore[misc]
+        found += [client.client_id for client in some]
+        totals.add(total)
+        if cursor is None:
+            assert totals == {len(found)}
+            return found
+        page = Page(limit, cursor)
+
+
+async def test_clients_are_listed_by_id_in_the_order_of_code_points(store: Store) -> None:
+    names = ["b", "a", "B", "A", "a-1", "a.1", "a1", "a10", "a2", "_", "a_"]
+    await store.write(lambda records: records.save_clients([a_client(name) for name in names]))
+    assert await bearers(store, {}) == sorted(names)
+    assert await bearers(store, {}, 2) == sorted(names)
+
+
+async def test_a_label_filter_asks_for_all_of_its_labels(store: Store) -> None:
+    fleet = [
+        a_client("a", labels={"site": "berlin", "floor": "1"}),
+        a_client("b", labels={"site": "berlin", "floor": "2", "kind": "till"}),
+        a_client("c", labels={"site": "paris", "floor": "1"}),
+        a_client("d"),
+    ]
+    await store.write(lambda records: records.save_clients(fleet))
+    assert await bearers(store, {"site": "berlin"}, 1) == ["a", "b"]
+    assert await bearers(store, {"site": "berlin", "floor": "1"}) == ["a"]
+    assert await bearers(store, {"floor": "1"}) == ["a", "c"]
+    assert await bearers(store, {"site": "berlin", "floor": "2", "kind": "till"}) == ["b"]
+    assert await bearers(store, {"site": "rome"}) == []
+    assert await bearers(store, {"site": "1"}) == []
+
+
+async def test_labels_follow_the_client(store: Store) -> None:
+    client = a_client("a", labels={"site": "berlin", "floor": "1"})
+    await store.write(lambda records: records.save_clients([client]))
+    await store.write(lambda records: records.save_clients([replace(client, labels={"site": "paris"})]))
+    assert await bearers(store, {"site": "berlin"}) == []
+    assert await bearers(store, {"floor": "1"}) == []
+    assert await bearers(store, {"site": "paris"}) == ["a"]
+    await store.write(lambda records: records.save_clients([replace(client, labels={})]))
+    assert await bearers(store, {"site": "paris"}) == []
+
+
+async def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
+    await store.write(lambda records: records.save_clients([a_client("a"), a_client("b")]))
+    _, cursor, _ = await store.read(lambda records: records.list_clients({}, Page(1)))
+    assert cursor is not None
+    for wrong in ("WzEsImEiLCJiIl0", "x", cursor + "x"):
+        with pytest.raises(BadInput):
+            await store.read(lambda records, wrong=wrong: records.list_clients({}, Page(1, wrong)))  # type: ignore[misc]
+
+
+async def test_a_deleted_client_is_forgotten_but_not_its_uploads(store: Store) -> None:
+    upload = an_upload("a")
+
+    def work(records: Records) -> None:
+        records.save_clients([a_client("a", labels={"site": "berlin"})])
+        records.add_upload(upload)
+
+    await store.write(work)
+    assert await store.write(lambda records: records.delete_client("a")) is True
+    assert await store.write(lambda records: records.delete_client("a")) is False
+    assert await store.read(lambda records: records.client("a")) is None
+    assert await bearers(store, {"site": "berlin"}) == []
+    assert await store.read(lambda records: records.upload(upload.key)) == upload
+
+
+async def test_what_happened_to_clients_is_taken_back_too(store: Store) -> None:
+    client = a_client("a", labels={"site": "berlin"})
+    await store.write(lambda records: records.save_clients([client]))
+
+    def work(records: Records) -> None:
+        records.save_clients([replace(client, labels={"site": "paris"}), a_client("b")])
+        records.delete_client("a")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.write(work)
+    assert await bearers(store, {}) == ["a"]
+    assert await bearers(store, {"site": "berlin"}) == ["a"]
+
+
+# --- idempotency ------------------------------------------------------------------------------------------------------
+
+
+@shared
+@given(record=idempotency_records)
+async def test_a_key_comes_back_as_it_was(store: Store, record: IdempotencyRecord) -> None:
+    await store.write(lambda records: records.add_idempotency(record))
+    names = (record.caller, record.client_id, record.idempotency_key)
+    assert await store.read(lambda records: records.idempotency(*names)) == record
+
+
+async def test_a_key_is_the_callers_and_the_clients(store: Store) -> None:
+    first = IdempotencyRecord("ann", "a", "key", "body", "u-1", 1.0)
+    same = replace(first, body="another", upload_id="u-9")
+    others = [replace(first, caller="bob"), replace(first, client_id="b"), replace(first, idempotency_key="k")]
+
+    def work(records: Records) -> None:
+        records.add_idempotency(first)
+        with pytest.raises(KeyTaken):
+            records.add_idempotency(same)
+        for other in others:
+            records.add_idempotency(other)
+
+    await store.write(work)
+    assert await store.read(lambda records: records.idempotency("ann", "a", "key")) == first
+    assert await store.read(lambda records: records.idempotency("ann", "b", "k")) is None
+
+
+async def test_old_keys_are_forgotten(store: Store) -> None:
+    old, young = IdempotencyRecord("ann", "a", "1", "", "u", 1.0), IdempotencyRecord("ann", "a", "2", "", "u", 2.0)
+
+    def work(records: Records) -> int:
+        records.add_idempotency(old)
+        records.add_idempotency(young)
+        return records.prune_idempotency(2.0)
+
+    assert await store.write(work) == 1
+    assert await store.read(lambda records: records.idempotency("ann", "a", "1")) is None
+    assert await store.read(lambda records: records.idempotency("ann", "a", "2")) == young
