@@ -36,6 +36,7 @@ WINDOW: Final = 65_535
 
 PACKET_ROOM: Final = 64 * 1024
 _HEARD: Final = (Channel.RESPONSE, Channel.STATUS, Channel.PRESENCE, Channel.COMMAND)
+_FAILURE: Final = 0x80  # SUBACK reason codes (MQTT 5.0 section 3.9.3)
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -137,7 +138,7 @@ class MqttMessenger:
         """All filters in one packet; No Local, so that our own commands do not come back."""
         options = {channel: SubscribeOptions(qos=QOS[channel], noLocal=True) for channel in _HEARD}
         granted = await client.subscribe([(self._filter(channel), one) for channel, one in options.items()])
-        refused = [str(code) for code in granted if isinstance(code, ReasonCode) and code.is_failure]
+        refused = [str(code) for code in granted if isinstance(code, ReasonCode) and code.value >= _FAILURE]
         if refused:
             message = f"the broker refused our subscriptions: {', '.join(refused)}"
             raise MessengerDown(message)
