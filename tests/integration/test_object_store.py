@@ -1,0 +1,189 @@
+"""The port `ObjectStore` over three real S3 servers: the same promises, whoever stores the bytes.
+
+Rule: bytes go up through presigned URLs, as agents send them; what a server is known to ignore is not asked here.
+"""
+
+import hashlib
+import time
+import uuid
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.services.errors import ObjectStoreRefused
+from control_plane.services.ports import Grantable
+from control_plane.services.proof_arithmetic import multipart_etag, object_etag
+from schemas.values import DigestName, PresignedPart
+from tests.support.s3_servers import S3Server, start_moto, start_nanio
+from tests.support.strict_s3 import start_strict
+
+BUCKET = "backhaul-tests"
+PART = 5 << 20
+
+
+@pytest.fixture(scope="module", params=["nanio", "moto", "strict"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    directory: Path = tmp_path_factory.mktemp(request.param)
+    match request.param:
+        case "nanio":
+            with start_nanio(directory) as started:
+                yield started
+        case "moto":
+            with start_moto(directory) as started:
+                yield started
+        case _:
+            with start_strict(directory) as strict:
+                yield strict.s3
+
+
+@pytest.fixture(scope="module")
+def settings(server: S3Server) -> S3Settings:
+    return S3Settings(
+        bucket=BUCKET, access_key=server.access_key, secret_key=server.secret_key, endpoint=server.endpoint
+    )
+
+
+@pytest_asyncio.fixture
+async def store(settings: S3Settings) -> AsyncIterator[S3ObjectStore]:
+    made = S3ObjectStore(settings)
+    await made.ensure_bucket()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def key() -> str:
+    """A key of this test alone, with what people write in names."""
+    return f"uploads/gerät-1/{uuid.uuid4().hex} größe & Maß+1.bin"
+
+
+def b64md5(body: bytes) -> str:
+    return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def part_of(number: int, body: bytes) -> Grantable:
+    return Grantable(number, len(body), b64md5(body), 60)
+
+
+def put(grant: PresignedPart, body: bytes) -> httpx.Response:
+    headers = {**grant.headers, "content-type": "application/octet-stream"}
+    return httpx.put(grant.url, content=body, headers=headers, timeout=20, trust_env=False)
+
+
+async def send_part(store: S3ObjectStore, key: str, s3_upload_id: str, number: int, body: bytes) -> str:
+    answer = put(store.presign_part(key, s3_upload_id, part_of(number, body), DigestName.MD5), body)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["etag"]
+
+
+async def test_parts_become_one_object_that_bears_our_token(store: S3ObjectStore, key: str) -> None:
+    bodies = [bytes([number]) * PART for number in (1, 2)] + [b"the rest"]
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    etags = {n: await send_part(store, key, s3_upload_id, n, body) for n, body in enumerate(bodies, 1)}
+    listed = await store.list_parts(key, s3_upload_id)
+    assert listed == {number: etag.strip('"') for number, etag in etags.items()}
+    await store.complete(key, s3_upload_id, etags)
+    info = await store.head(key)
+    assert info is not None
+    assert (info.size, info.metadata["backhaul-token"]) == (2 * PART + 8, "token.1")
+    assert info.etag == multipart_etag([b64md5(body) for body in bodies])
+    with httpx.stream("GET", store.presign_get(key, 60), trust_env=False) as response:
+        assert response.read() == b"".join(bodies)
+
+
+async def test_etags_without_quotes_complete_too(store: S3ObjectStore, key: str) -> None:
+    """`list_parts` gives them so, and a part whose answer was lost is known from there."""
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    await send_part(store, key, s3_upload_id, 1, b"only")
+    await store.complete(key, s3_upload_id, await store.list_parts(key, s3_upload_id) or {})
+    info = await store.head(key)
+    assert info is not None
+    assert info.size == 4
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"some more bytes"], ids=["empty", "one byte", "several"])
+async def test_one_put_makes_the_whole_object(store: S3ObjectStore, key: str, body: bytes) -> None:
+    grant = store.presign_object(key, "token.1", part_of(1, body), DigestName.MD5, once=True)
+    assert put(grant, body).status_code == 200
+    info = await store.head(key)
+    assert info is not None
+    assert (info.size, info.etag, info.metadata) == (
+        len(body),
+        object_etag(b64md5(body)),
+        {"backhaul-token": "token.1"},
+    )
+
+
+async def test_what_is_not_there_is_told_apart(store: S3ObjectStore, key: str) -> None:
+    assert await store.head(key) is None
+    assert await store.list_parts(key, "never-was") is None
+    await store.abort(key, "never-was")
+    await store.delete(key)
+
+
+async def test_an_aborted_upload_takes_nothing_more(store: S3ObjectStore, key: str) -> None:
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    grant = store.presign_part(key, s3_upload_id, part_of(1, b"late"), DigestName.MD5)
+    assert put(grant, b"late").status_code == 200
+    await store.abort(key, s3_upload_id)
+    assert await store.list_parts(key, s3_upload_id) is None
+    # 404 where it is done right; moto falls over its own feet (500).
+    assert put(grant, b"late").status_code in {404, 500}
+    assert await store.list_parts(key, s3_upload_id) is None
+    await store.abort(key, s3_upload_id)
+
+
+async def test_a_deleted_object_is_gone(store: S3ObjectStore, key: str) -> None:
+    put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
+    await store.delete(key)
+    assert await store.head(key) is None
+    await store.delete(key)
+
+
+async def test_uploads_in_flight_are_listed_below_a_prefix(store: S3ObjectStore, key: str) -> None:
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    other = await store.create_multipart(f"elsewhere/{key}", "token.1", DigestName.MD5)
+    found = [one for one in await store.list_multipart("uploads/") if one.s3_key == key]
+    assert [one.s3_upload_id for one in found] == [s3_upload_id]
+    assert not [one for one in await store.list_multipart("uploads/") if one.s3_upload_id == other]
+    await store.abort(key, s3_upload_id)
+    await store.abort(f"elsewhere/{key}", other)
+
+
+async def test_initiated_is_an_instant(store: S3ObjectStore, settings: S3Settings, key: str) -> None:
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    (found,) = [one for one in await store.list_multipart(key) if one.s3_upload_id == s3_upload_id]
+    # moto gives every upload the same instant of 2010.
+    assert found.initiated_at == pytest.approx(time.time(), abs=10) or found.initiated_at < 1.3e9
+
+
+async def test_parts_that_are_not_there_are_refused_by_name(store: S3ObjectStore, key: str) -> None:
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    await send_part(store, key, s3_upload_id, 1, b"only")
+    with pytest.raises(ObjectStoreRefused) as caught:
+        await store.complete(key, s3_upload_id, {1: f'"{"0" * 32}"'})
+    assert caught.value.code == "InvalidPart"
+    assert await store.list_parts(key, s3_upload_id) is not None
+
+
+@pytest.mark.slow
+async def test_more_parts_than_a_page_are_all_listed(store: S3ObjectStore, key: str) -> None:
+    s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
+    grants = [store.presign_part(key, s3_upload_id, part_of(n, b"x"), DigestName.MD5) for n in range(1, 1103)]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for grant in grants:
+            assert (await client.put(grant.url, content=b"x", headers=grant.headers)).status_code == 200
+    listed = await store.list_parts(key, s3_upload_id)
+    assert listed is not None
+    assert sorted(listed) == list(range(1, 1103))
+
+
+async def test_making_the_bucket_again_changes_nothing(store: S3ObjectStore, key: str) -> None:
+    put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
+    await store.ensure_bucket()
+    assert await store.head(key) is not None
