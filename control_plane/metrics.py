@@ -55,7 +55,7 @@ class Metrics:
             self._states.labels(state)
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Count and log `event`; one whose name ends in `.failed` is a warning. An exception in `fault` is told whole."""
+        """Count and log it; one whose name ends in `.failed` is a warning; an exception in `fault` is told whole."""
         self._events.labels(event).inc()
         if event == "upload.state" and facts.get("was") != facts.get("state"):
             self._states.labels(State(facts["state"])).inc()

@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 import httpx
+import structlog
 from fastapi import FastAPI
+from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
 from control_plane.domain.presence import Client
@@ -27,6 +29,9 @@ NOW: Final = 1_761_991_200.0
 """2025-11-01T10:00:00Z."""
 
 SECRET: Final = "a secret of at least thirty-two bytes"
+_SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
+    structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
+)
 HOST: Final = "http://127.0.0.1:8080"
 
 
@@ -142,7 +147,7 @@ class FakeOperations(Operations):
 
 def make_api(operations: Operations, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
-    return create_api(operations, Settings.load(settings), Metrics())
+    return create_api(operations, Settings.load(settings), Metrics(_SILENT))
 
 
 @asynccontextmanager

@@ -1,0 +1,234 @@
+"""REST's shapes are the protocol's and the seed's, member by member, and the OpenAPI document tells them all."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from openapi_spec_validator import validate
+
+from control_plane.api import clients, examples, health, models, uploads
+from control_plane.domain.values import PartRecord, Proof, State
+from control_plane.services.operations import Readiness, UploadView
+from schemas.parts import MIB
+from tests.support.fake_operations import SECRET, FakeOperations, a_client, an_upload, http_to, make_api
+
+UPLOAD = {
+    *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
+    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "reason", "next_wake_at", "error", "message"),
+    *("metadata", "origin", "created_at", "updated_at", "completed_at"),
+}
+OPERATIONS = {
+    "triggerDownload",
+    *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
+    *("getHealth", "getReadiness", "getMetrics"),
+}
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@pytest.fixture
+def operations() -> FakeOperations:
+    return FakeOperations()
+
+
+@pytest.fixture
+async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(operations)) as client:
+        yield client
+
+
+async def document(**settings: str) -> dict[str, Any]:
+    """The OpenAPI document of an application with these settings."""
+    return make_api(FakeOperations(), **settings).openapi()
+
+
+def routes() -> Iterator[APIRoute]:
+    """Every route of every router."""
+    for router in (uploads.router, clients.router, health.router):
+        yield from (route for route in router.routes if isinstance(route, APIRoute))
+
+
+async def test_trigger(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/trigger-download/restaurant-1", json={"file_path": "/data/custom-file.bin"})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "success": True,
+        "message": "Download triggered for client restaurant-1",
+        "upload_id": "upload-1",
+        "s3_key": "uploads/restaurant-1/20251101-100000-test-file.bin",
+        "status": "queued",
+    }
+
+
+async def test_status_of_a_client(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/status/restaurant-1")).json() == {
+        "client_id": "restaurant-1",
+        "connected": True,
+        "connected_at": "2025-11-01T09:55:00.000Z",
+        "last_heartbeat": "2025-11-01T09:59:55.000Z",
+        "current_upload": {
+            "upload_id": "upload-1",
+            "file_path": "/data/test-file.bin",
+            "status": "queued",
+            "progress": 0.0,
+        },
+    }
+
+
+async def test_a_client_that_does_nothing_has_no_current_upload(
+    http: httpx.AsyncClient, operations: FakeOperations
+) -> None:
+    operations.views.clear()
+    operations.known["restaurant-1"] = a_client(online=False)
+    answer = (await http.get("/status/restaurant-1")).json()
+    assert (answer["connected"], answer["current_upload"]) == (False, None)
+
+
+async def test_clients(http: httpx.AsyncClient) -> None:
+    row = {
+        "client_id": "restaurant-1",
+        "connected": True,
+        "last_activity": "2025-11-01T09:59:55.000Z",
+        "labels": {"site": "berlin"},
+    }
+    assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
+    whole = (await http.get("/clients/restaurant-1")).json()
+    assert {name: whole[name] for name in row} == row
+    assert (whole["supported"], whole["reason"], whole["agent"]["version"]) == (True, None, "1.0.0")
+
+
+async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+    upload = an_upload(
+        state=State.COMPLETED,
+        file_size=10 * MIB,
+        part_size=5 * MIB,
+        parts={1: PartRecord("d", "e"), 2: PartRecord("d", "e")},
+        proof=Proof.ETAG,
+        metadata={"key": "value"},
+        completed_at=1_761_991_205.5,
+    )
+    operations.views["upload-1"] = UploadView(upload, None, None)
+    shown = (await http.get("/uploads/upload-1")).json()
+    assert set(shown) == UPLOAD
+    seed = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
+    assert [shown[name] for name in seed] == ["upload-1", "completed", 100.0, 2, 2, 10_485_760]
+    assert (shown["proof"], shown["metadata"], shown["origin"]) == ("etag", {"key": "value"}, "rest")
+    assert shown["completed_at"] == "2025-11-01T10:00:05.500Z"
+    assert all(INSTANT.fullmatch(shown[name]) for name in ("created_at", "updated_at", "completed_at"))
+
+
+async def test_an_upload_that_waits_says_why_and_until_when(http: httpx.AsyncClient) -> None:
+    for path in ("/uploads/upload-1", "/uploads"):
+        answer = (await http.get(path)).json()
+        shown = answer.get("uploads", [answer])[0]
+        assert (shown["reason"], shown["next_wake_at"]) == ("the client is offline", "2025-11-01T10:00:30.000Z")
+
+
+async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:
+    answer = (await http.get("/uploads")).json()
+    assert set(answer) == {"uploads", "cursor"}
+    assert (set(answer["uploads"][0]), answer["cursor"]) == (UPLOAD, "next")
+
+
+async def test_what_can_be_done_with_an_upload(http: httpx.AsyncClient) -> None:
+    cancelled = await http.post("/uploads/upload-1/cancel")
+    again = await http.post("/uploads/upload-1/retry")
+    url = await http.get("/uploads/upload-1/url")
+    assert (cancelled.json()["state"], again.json()["upload_id"]) == ("cancelled", "upload-2")
+    assert url.json() == {
+        "upload_id": "upload-1",
+        "url": "https://s3.example/uploads/key?X-Amz-Signature=abc",
+        "expires_in": 900.0,
+    }
+
+
+async def test_a_forgotten_client_leaves_nothing_to_say(http: httpx.AsyncClient) -> None:
+    answer = await http.delete("/clients/restaurant-1")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_health(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+    operations.fault = RuntimeError("everything else is broken")
+    assert (await http.get("/health")).json() == {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
+
+
+async def test_readiness_names_what_is_away(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+    ready = await http.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert ready.json()["probe"]["part_digests"] == ["md5"]
+    operations.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
+    answer = await http.get("/health/ready")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json() == {"status": "not ready", "checks": {"broker": "not connected"}, "probe": None}
+
+
+async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:
+    await http.get("/uploads/upload-1")
+    answer = await http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    counted = 'backhaul_http_requests_total{method="GET",route="/uploads/{upload_id}",status="200"} 1.0'
+    assert counted in answer.text.splitlines()
+
+
+@pytest.mark.parametrize("settings", [{}, {"JWT_SECRET": SECRET}], ids=["open", "token"])
+async def test_the_openapi_document_is_valid(settings: dict[str, str]) -> None:
+    validate(await document(**settings))
+
+
+async def test_every_operation_has_a_name_of_its_own() -> None:
+    paths = (await document())["paths"]
+    assert {operation["operationId"] for methods in paths.values() for operation in methods.values()} == OPERATIONS
+    assert {route.operation_id for route in routes()} == OPERATIONS
+
+
+async def test_a_token_is_asked_for_everywhere_but_at_health() -> None:
+    paths = (await document(JWT_SECRET=SECRET))["paths"]
+    open_paths = [path for path, methods in paths.items() if any("security" not in one for one in methods.values())]
+    assert open_paths == ["/health"]
+    assert "security" not in json.dumps(await document())
+
+
+async def test_every_failure_in_the_document_is_a_problem_document() -> None:
+    paths = (await document(JWT_SECRET=SECRET))["paths"]
+    others = [
+        (path, status)
+        for path, methods in paths.items()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if int(status) >= 400 and list(answer["content"]) != ["application/problem+json"]
+    ]
+    # Unready is an answer of its own: it names what is away.
+    assert others == [("/health/ready", "503")]
+
+
+def test_examples_are_what_the_models_say() -> None:
+    pairs: list[tuple[type[models.Input | models.Output], dict[str, Any]]] = [
+        (models.Triggered, examples.TRIGGERED),
+        (models.ClientStatus, examples.CLIENT_STATUS),
+        (models.ClientPage, examples.CLIENT_PAGE),
+        (models.Client, examples.CLIENT),
+        (models.UploadPage, examples.UPLOAD_PAGE),
+        (models.ObjectUrl, examples.OBJECT_URL),
+        (models.FilePage, examples.FILE_PAGE),
+        (models.Health, examples.HEALTH),
+        (models.Readiness, examples.READINESS),
+        (models.ProblemDocument, examples.PROBLEM),
+    ]
+    for model, example in pairs:
+        assert model.model_validate(example).model_dump(mode="json") == example
+    models.TriggerBody.model_validate(examples.TRIGGER)
+    assert set(examples.UPLOAD) == UPLOAD
+
+
+async def test_there_is_no_page_that_loads_scripts_from_elsewhere(http: httpx.AsyncClient) -> None:
+    assert [(await http.get(path)).status_code for path in ("/docs", "/redoc")] == [404, 404]
+
+
+async def test_an_instant_is_read_back_by_the_standard_library(http: httpx.AsyncClient) -> None:
+    at = (await http.get("/health")).json()["timestamp"]
+    assert datetime.fromisoformat(at).utcoffset() is not None
