@@ -4,7 +4,6 @@ Rule: pure. Two answers with the same sequence tell the same etags.
 """
 
 from device_agent.part_set import PartSet
-from device_agent.records import Order
 from device_agent.transfer_state import State, Transfer, bytes_of
 from schemas.messages import CurrentUpload, Response, UploadReport
 from schemas.values import Action, ErrorCode, Outcome, ResponseStatus, WantedPart
@@ -122,7 +121,10 @@ def _wanted(transfer: Transfer) -> tuple[WantedPart, ...]:
 def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
     order = transfer.order
     return UploadReport(
-        **_identity(order),
+        upload_id=order.upload_id,
+        attempt=order.attempt,
+        owner=order.owner,
+        file_path=order.file_path,
         file_size=None if transfer.source is None else transfer.source.size,
         fingerprint=transfer.source,
         chunk_size=order.chunk_size,
@@ -132,12 +134,3 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
         etags={n: kept.etag for n, kept in sorted(transfer.kept.items()) if 0 < kept.said <= transfer.sequence},
         wanted_parts=wanted,
     )
-
-
-def _identity(order: Order) -> dict[str, str | int]:
-    return {
-        "upload_id": order.upload_id,
-        "attempt": order.attempt,
-        "owner": order.owner,
-        "file_path": order.file_path,
-    }

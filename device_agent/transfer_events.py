@@ -14,14 +14,14 @@ from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """What the open source looked like after it was read.
+    """What the open source looked like after it was read; `fingerprint` is None when nobody could look.
 
     `linked` is False once its path no longer leads to it; `gone` is True when the path then leads nowhere.
     """
 
-    fingerprint: Fingerprint
+    fingerprint: Fingerprint | None = None
     linked: bool = True
     gone: bool = False
 

@@ -14,8 +14,8 @@ from device_agent.records import PartKept
 from device_agent.transfer_events import Keep, PartFailed, PartStored
 from device_agent.transfer_source import source_fault
 from device_agent.transfer_state import Kept, State, Transfer, Trouble
-from device_agent.transfer_steps import Step, advance, fail
-from schemas.values import ERRORS, ErrorCode, Follow
+from device_agent.transfer_steps import Step, advance, fail, may_resume
+from schemas.values import ErrorCode
 
 MAX_REFUSALS: Final = 3
 MAX_MISMATCHES: Final = 3
@@ -37,6 +37,8 @@ def stored(transfer: Transfer, event: PartStored) -> Step:
     if transfer.state not in _OPEN:
         return _stored_late(transfer, event)
     transfer = replace(transfer, flying=transfer.flying - PartSet.of([event.number]))
+    if event.seen.fingerprint is None:
+        return advance(transfer, event.now)
     fault = source_fault(transfer, event.seen)
     if fault is not None:
         return fail(transfer, event.now, *fault)
@@ -80,10 +82,13 @@ def _keep(transfer: Transfer, event: PartStored) -> Step:
 
 
 def _stored_late(transfer: Transfer, event: PartStored) -> Step:
-    """A part that was under way when the upload was interrupted: worth keeping if it goes on one day."""
+    """A part that was under way when the upload was interrupted: worth keeping if it goes on one day.
+
+    Nobody looks at the file now, so only a part with a digest is: it will be digested again.
+    """
     ending = transfer.ending
-    final = ending is not None and (ending.code is None or ERRORS[ending.code].follow is not Follow.SAME_ATTEMPT)
-    return (transfer, ()) if final or transfer.source is None else _keep(transfer, event)
+    final = ending is not None and not may_resume(ending)
+    return (transfer, ()) if final or event.number not in transfer.offered else _keep(transfer, event)
 
 
 def _judge(transfer: Transfer, event: PartFailed) -> Step:

@@ -98,10 +98,12 @@ def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
 
 def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
     """What is wrong with the source: under `prefix` only the loss of bytes, else any change at all."""
+    if seen.fingerprint is None:
+        return None
     if transfer.order.options.on_change == "prefix":
-        if seen.fingerprint.size >= transfer.plan.file_size:
-            return None
-        return ErrorCode.SOURCE_CHANGED, "the file became shorter than it was when the upload began"
+        shorter = seen.fingerprint.size < transfer.plan.file_size
+        text = "the file became shorter than it was when the upload began"
+        return (ErrorCode.SOURCE_CHANGED, text) if shorter else None
     if seen.gone:
         return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
     if not seen.linked:
