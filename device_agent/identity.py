@@ -1,0 +1,81 @@
+"""Who this installation is, and which of its lives this is: `install_id` and `epoch`.
+
+Rule: an epoch is never used twice. A ceiling far above is durable before any epoch below it is used, so that a
+connection costs no write.
+"""
+
+import logging
+import os
+import threading
+import uuid
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from msgspec import Meta, MsgspecError, Struct, json
+
+from device_agent.disk import PRIVATE, replace_file, write_all
+
+STEP: Final = 1_000
+_SIZE: Final = 256
+"""The file is padded to this, so that on a full disk it can be rewritten where it lies."""
+
+log = logging.getLogger(__name__)
+
+
+class _Stored(Struct, frozen=True):
+    install_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    ceiling: Annotated[int, Meta(ge=0)]
+
+
+class Identity:
+    """The identity kept in a state folder. `next_epoch` may be called from any thread."""
+
+    def __init__(self, path: Path, stored: _Stored) -> None:
+        self.install_id = stored.install_id
+        self._path = path
+        self._lock = threading.Lock()
+        self._epoch = stored.ceiling
+        self._ceiling = stored.ceiling
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read the identity, or make one. Nothing of the file left whole means a new installation."""
+        path = folder / "identity"
+        try:
+            stored = json.decode(path.read_bytes(), type=_Stored)
+        except (FileNotFoundError, MsgspecError):
+            stored = _Stored(str(uuid.uuid4()), 0)
+        return cls(path, stored)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the latest connection; 0 before the first."""
+        return self._epoch
+
+    def next_epoch(self) -> int:
+        """An epoch greater than every one before, on this run and all earlier ones."""
+        with self._lock:
+            if self._epoch >= self._ceiling:
+                self._ceiling = self._epoch + STEP
+                self._save()
+            self._epoch += 1
+            return self._epoch
+
+    def _save(self) -> None:
+        data = json.encode(_Stored(self.install_id, self._ceiling)).ljust(_SIZE)
+        try:
+            replace_file(self._path, [data])
+        except OSError:
+            self._overwrite(data)
+
+    def _overwrite(self, data: bytes) -> None:
+        """The last resort on a full disk: the file keeps its place, and one block is written whole or not at all."""
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            try:
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)

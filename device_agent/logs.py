@@ -1,0 +1,46 @@
+"""Log lines: one line each, `key=value`, and no secret in them.
+
+Rule: the query of a URL never reaches a log, for a presigned URL's query is its key.
+"""
+
+import logging
+import re
+import sys
+from typing import Final
+
+_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+-]+")
+
+
+class LineFormatter(logging.Formatter):
+    """`level=info logger=device_agent.agent message="…"`; a traceback follows as one more value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever is in the record."""
+        words = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            words["error"] = self.formatException(record.exc_info)
+        return " ".join(f"{name}={_quoted(without_queries(text))}" for name, text in words.items())
+
+
+def without_queries(text: str) -> str:
+    """The text with the query of every URL cut off.
+
+    >>> without_queries("PUT https://store/key?X-Amz-Signature=abc failed")
+    'PUT https://store/key?… failed'
+    """
+    return _QUERY.sub(r"\1?…", text)
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr from here on; a service manager adds the time."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _quoted(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'"{escaped}"'
