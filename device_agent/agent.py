@@ -1,0 +1,254 @@
+"""The loop: what arrives becomes an event, an event changes an upload, and what that asks for is done.
+
+Rule: one thread owns all state. Nothing is said, acknowledged or begun before the journal holds what it relies on, and
+one fsync serves everything that arrived together.
+"""
+
+import logging
+from typing import Final, assert_never
+
+from device_agent.commands import Commands, Inquiry
+from device_agent.connection import AckToken, Connection
+from device_agent.errors import JournalError
+from device_agent.identity import Identity
+from device_agent.inquiries import answer_inquiry
+from device_agent.jobs import PUT, Jobs, jitter
+from device_agent.journal import Journal
+from device_agent.mailbox import (
+    Answered,
+    BirthArrived,
+    CommandArrived,
+    Connected,
+    Disconnected,
+    JobDone,
+    Mail,
+    Mailbox,
+    StopAsked,
+)
+from device_agent.outgoing import Letter
+from device_agent.presence import Announcer
+from device_agent.settings import Settings
+from device_agent.system import system_info
+from device_agent.telemetry import Telemetry
+from device_agent.throttle import Throttle
+from device_agent.transfer import derive
+from device_agent.transfer_events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
+from device_agent.transfer_state import Transfer
+from device_agent.uploader import Uploader
+from device_agent.uploads import Run, Uploads
+from device_agent.voice import Voice
+from device_agent.work import Hands, boot_clock
+from schemas.messages import Command, Response
+from schemas.values import SystemInfo
+
+FULL_DISK_PAUSE: Final = 5.0
+_LONGEST_SLEEP: Final = 60.0
+_SMALLEST_SAMPLE: Final = 256 * 1024
+_SAMPLE_WEIGHT: Final = 0.3
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One agent. `run` returns after `stop`, which any thread or signal handler may call."""
+
+    def __init__(
+        self, settings: Settings, journal: Journal, transfers: dict[str, Transfer], identity: Identity
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._identity = identity
+        self._mailbox = Mailbox()
+        rate, workers = settings.max_bytes_per_second, settings.max_parallel_parts
+        uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
+        self._roots = settings.roots
+        self._jobs = Jobs(Hands(self._roots, uploader), self._mailbox, senders=workers)
+        self._uploads = Uploads(journal, transfers.values(), workers=workers, now=boot_clock())
+        self._announcer = Announcer(
+            settings.client_id, identity, labels=settings.labels, default_file=settings.file_path
+        )
+        self._connection = self._new_connection()
+        self._voice = Voice(self._announcer, Telemetry(settings.client_id, self._system_info), self._publish)
+        self._commands = Commands(
+            self._uploads,
+            journal,
+            install_id=identity.install_id,
+            default_file=settings.file_path,
+            check_url=uploader.check,
+            say=self._voice.say,
+            inquire=self._inquire,
+        )
+        self._acks: list[AckToken] = []
+        self._stopping = False
+        self._retry_at: float | None = None
+        """When the journal is tried again; None while the disk takes what we write."""
+
+    def stop(self) -> None:
+        """End gracefully: uploads stay resumable."""
+        self._mailbox.put(StopAsked())
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        self._jobs.start()
+        self._connection.start()
+        while not self._stopping:
+            self._work()
+            for mail in self._mailbox.take(self._sleep()):
+                self._read(mail)
+        log.info("stopping")
+        self._jobs.stop()
+        self._connection.stop(self._announcer.farewell())
+
+    def _work(self) -> None:
+        """Do whatever is due."""
+        now = boot_clock()
+        if self._voice.hello_due(now):
+            self._greet()
+        if self._retry_at is None:
+            self._uploads.tick(now, jitter())
+        if self._flush(now):
+            self._uploads.schedule(now)
+            self._flush(now)
+        active = [run for run in self._uploads if not run.ended]
+        self._voice.speak(now, active, "the device's disk is full" if self._retry_at else None)
+
+    def _sleep(self) -> float:
+        now = boot_clock()
+        wake = self._uploads.next_wake() if self._retry_at is None else self._retry_at
+        moments = [moment for moment in (wake, self._voice.next_at(now)) if moment is not None]
+        return min(max(0.0, min(moments, default=now + _LONGEST_SLEEP) - now), _LONGEST_SLEEP)
+
+    # What arrives.
+
+    def _read(self, mail: Mail) -> None:
+        match mail:
+            case CommandArrived(data=data, token=token):
+                self._obey(data, token)
+            case JobDone():
+                self._job_done(mail)
+            case Connected():
+                log.info("connected: epoch=%d", self._identity.epoch)
+                self._voice.connect(boot_clock(), self._identity.install_id, self._transfers())
+                self._say_all_again()
+            case Disconnected():
+                self._voice.disconnect()
+            case BirthArrived():
+                self._voice.plan_hello(boot_clock())
+            case Answered(response=response):
+                self._voice.say(response)
+            case StopAsked():
+                self._stopping = True
+            case _:
+                assert_never(mail)
+
+    def _obey(self, data: bytes, token: AckToken) -> None:
+        try:
+            self._commands.receive(data, boot_clock())
+        except Exception:
+            # A message that meets a bug of ours must not come back for ever.
+            self._uploads.counters["poison"] += 1
+            log.exception("a command could not be carried out")
+        self._acks.append(token)
+
+    def _job_done(self, done: JobDone) -> None:
+        self._jobs.ended(done)
+        self._uploads.job_ended(done.life, sends=done.kind == PUT)
+        stored = isinstance(done.event, PartStored)
+        if stored:
+            self._sample(done)
+        current = self._uploads.get(done.run.upload_id) is done.run
+        if current and (stored or done.run.life is done.life):
+            self._uploads.tell(done.run, done.event)
+
+    def _sample(self, done: JobDone) -> None:
+        """Learn how fast one part travels, from parts large enough to tell."""
+        if done.size >= _SMALLEST_SAMPLE and done.seconds > 0:
+            rate, known = done.size / done.seconds, self._uploads.rate
+            self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
+
+    def _greet(self) -> None:
+        self._voice.hello(self._identity.install_id, self._transfers())
+        self._say_all_again()
+
+    def _say_all_again(self) -> None:
+        """Whatever nobody has acknowledged, and whatever else the states call for."""
+        for run in self._uploads:
+            self._uploads.effects += [(run, effect) for effect in derive(run.transfer)]
+
+    def _transfers(self) -> list[Transfer]:
+        return [run.transfer for run in self._uploads]
+
+    # What is made durable, and then done.
+
+    def _flush(self, now: float) -> bool:
+        """Commit, then do what waited for it; False while the disk is full."""
+        if self._retry_at is not None and now < self._retry_at:
+            return False
+        try:
+            self._journal.commit()
+        except JournalError as error:
+            self._disk_full(error, now)
+            return False
+        self._retry_at, self._commands.no_space = None, False
+        for run, effect in self._uploads.take_effects():
+            self._perform(run, effect)
+        for token in self._acks:
+            self._connection.ack(token)
+        self._acks.clear()
+        self._journal.compact_if_due(self._transfers)
+        return True
+
+    def _disk_full(self, error: JournalError, now: float) -> None:
+        """What is new is refused, and so told; what is known waits until the disk takes it."""
+        log.error("%s", error)
+        self._retry_at, self._commands.no_space = now + FULL_DISK_PAUSE, True
+        for run in self._uploads.fresh():
+            self._uploads.forget(run)
+            self._commands.refuse_unkept(run)
+
+    def _perform(self, run: Run, effect: Effect) -> None:
+        match effect:
+            case Say(response=response):
+                self._voice.say(response, key=run.upload_id)
+            case OpenSource():
+                self._jobs.open(run, effect)
+            case DigestParts():
+                self._jobs.digest(run, effect)
+            case PutPart():
+                self._jobs.put(run, effect)
+            case _:
+                log.error("nobody performs %s", type(effect).__name__)
+
+    # The doors.
+
+    def _new_connection(self) -> Connection:
+        settings, mailbox = self._settings, self._mailbox
+        return Connection(
+            url=settings.mqtt_url,
+            client_id=settings.client_id,
+            username=settings.mqtt_username,
+            password=settings.mqtt_password,
+            topics=settings.topics,
+            will=self._announcer.will,
+            on_connected=lambda: mailbox.put(Connected()),
+            on_disconnected=lambda text: mailbox.put(Disconnected(text)),
+            on_command=lambda data, token: mailbox.put(CommandArrived(data, token)),
+            on_birth=lambda _data: mailbox.put(BirthArrived()),
+        )
+
+    def _publish(self, letter: Letter) -> bool:
+        return self._connection.publish(letter.channel, letter.data, expiry=letter.expiry)
+
+    def _system_info(self) -> SystemInfo:
+        return system_info(str(self._settings.state_dir))
+
+    def _inquire(self, command: Command, question: Inquiry) -> None:
+        active = sum(not run.ended for run in self._uploads)
+
+        def job() -> None:
+            response: Response = answer_inquiry(
+                command, question, roots=self._roots, active_uploads=active, system_info=self._system_info
+            )
+            self._mailbox.put(Answered(response))
+
+        self._jobs.inquire(job)

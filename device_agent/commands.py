@@ -1,0 +1,273 @@
+"""What each command means for the uploads at hand: begin, go on, stop, or answer at once.
+
+Rule: used by the agent's loop only. A command about an upload becomes an event of that upload, or, for one that is not
+at hand, an answer outside its count of sequences. Whatever cannot be obeyed is answered or counted, never raised.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from device_agent.errors import PutFailed, PutFailure
+from device_agent.journal import Journal
+from device_agent.records import Order
+from device_agent.transfer_answers import outcome_response
+from device_agent.transfer_events import CancelAsked, CloseAsked, Faulted, Granted, GrantRefused, Repeated
+from device_agent.transfer_state import NOBODY
+from device_agent.uploads import Run, Uploads
+from schemas.codec import decode_command
+from schemas.errors import BadCommand, SchemaError
+from schemas.messages import (
+    CHUNK_SIZE,
+    CancelUpload,
+    CloseUpload,
+    Command,
+    DownloadFile,
+    GrantParts,
+    HealthCheck,
+    ListFiles,
+    Nothing,
+    Response,
+    UploadConfig,
+    UploadReport,
+)
+from schemas.topics import CONTROL_PLANE
+from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
+
+Inquiry = ListFiles | HealthCheck
+
+_FULL_DISK: Final = "the device's disk is full"
+_REFUSALS: Final = {
+    PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
+    PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
+}
+
+
+class Commands:
+    """Carries out commands; `say` takes an answer, `inquire` a question about the device."""
+
+    def __init__(  # noqa: PLR0913 (the loop hands over its parts by name, once)
+        self,
+        uploads: Uploads,
+        journal: Journal,
+        *,
+        install_id: str,
+        default_file: str | None,
+        check_url: Callable[[PresignedPart], object],
+        say: Callable[[Response], None],
+        inquire: Callable[[Command, Inquiry], None],
+    ) -> None:
+        self._uploads = uploads
+        self._journal = journal
+        self._install_id = install_id
+        self._default_file = default_file
+        self._check_url = check_url
+        self._say = say
+        self._inquire = inquire
+        self.no_space = False
+        """Whether the journal cannot be written at the moment: nothing new is begun."""
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Carry out one message."""
+        try:
+            command = decode_command(data)
+        except BadCommand as bad:
+            self._uploads.counters["bad_commands"] += 1
+            self._answer_bad(bad, data)
+            return
+        except SchemaError:
+            self._uploads.counters["unreadable_messages"] += 1
+            return
+        if command.install_id not in {None, self._install_id}:
+            self._refuse(command, ErrorCode.STALE_EPOCH, "the command was meant for another installation")
+            return
+        self._obey(command, now)
+
+    def _obey(self, command: Command, now: float) -> None:
+        payload = command.payload
+        match payload:
+            case DownloadFile():
+                self._download(command, payload, now)
+            case GrantParts():
+                self._grant(command, payload, now)
+            case CancelUpload():
+                self._cancel(command, payload, now)
+            case CloseUpload():
+                self._close(payload, now)
+            case ListFiles() | HealthCheck():
+                self._inquire(command, payload)
+            case _:
+                assert_never(payload)
+
+    def _download(self, command: Command, payload: DownloadFile, now: float) -> None:
+        upload_id, attempt = payload.about or command.message_id, payload.about_attempt
+        run = self._uploads.get(upload_id)
+        if run is not None and attempt < run.transfer.order.attempt:
+            self._uploads.counters["older_attempts"] += 1
+        elif run is not None and attempt == run.transfer.order.attempt:
+            self._uploads.tell(run, Repeated(now=now, acknowledges=payload.acknowledges))
+        elif run is not None or not self._answered_by_tombstone(command, upload_id, attempt):
+            self._begin(command, payload, now)
+
+    def _begin(self, command: Command, payload: DownloadFile, now: float) -> None:
+        path = payload.file_path or self._default_file
+        if path is None:
+            self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
+        elif self.no_space:
+            self._refuse(command, ErrorCode.NO_SPACE, _FULL_DISK)
+        elif self._uploads.full:
+            self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
+        else:
+            config = payload.upload_config or UploadConfig()
+            urls = config.presigned_urls or ()
+            order = _order(command, payload, path)
+            acknowledges, lifetime = payload.acknowledges, config.expires_in
+            run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
+            self._refuse_unusable(run, urls, now)
+
+    def _refuse_unusable(self, run: Run, urls: tuple[PresignedPart, ...], now: float) -> None:
+        """End at once what this agent cannot or will not do."""
+        if run.transfer.order.options.compression != "none":
+            self._uploads.tell(run, Faulted(now=now, code=ErrorCode.UNSUPPORTED, text="this agent does not compress"))
+        elif refusal := self._refusal(urls, now):
+            self._uploads.tell(run, refusal)
+
+    def _grant(self, command: Command, payload: GrantParts, now: float) -> None:
+        upload_id, attempt = payload.about, payload.about_attempt
+        run = self._uploads.get(upload_id or "")
+        if upload_id is None:
+            self._refuse(command, ErrorCode.BAD_REQUEST, "grant_parts names no upload_id")
+        elif run is None or attempt > run.transfer.order.attempt:
+            if not self._answered_by_tombstone(command, upload_id, attempt):
+                self._refuse(command, ErrorCode.UPLOAD_GONE, "the agent does not know this attempt")
+        elif attempt < run.transfer.order.attempt:
+            self._uploads.counters["older_attempts"] += 1
+        else:
+            self._uploads.tell(run, self._refusal(payload.urls, now) or _granted(payload, now))
+
+    def _cancel(self, command: Command, payload: CancelUpload, now: float) -> None:
+        upload_id = payload.about
+        run = self._uploads.get(upload_id or "")
+        if upload_id is None:
+            self._refuse(command, ErrorCode.BAD_REQUEST, "cancel_upload names no upload_id")
+        elif run is not None:
+            self._uploads.tell(run, CancelAsked(now=now))
+        elif not self._answered_by_tombstone(command, upload_id, payload.about_attempt):
+            report = UploadReport(upload_id=upload_id, attempt=payload.about_attempt)
+            self._say(Response(command.message_id, Action.DOWNLOAD_FILE, ResponseStatus.CANCELLED, report))
+
+    def _close(self, payload: CloseUpload, now: float) -> None:
+        upload_id = payload.about
+        run = self._uploads.get(upload_id or "")
+        if run is None:
+            if upload_id is not None and upload_id not in self._journal.memory.tombstones:
+                self._uploads.entomb(upload_id, payload.outcome)
+        elif payload.about_attempt < run.transfer.order.attempt:
+            self._uploads.counters["older_attempts"] += 1
+        else:
+            self._uploads.tell(run, CloseAsked(now=now, outcome=payload.outcome))
+
+    def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:
+        tombstone = self._journal.memory.tombstones.get(upload_id)
+        if tombstone is not None:
+            self._say(outcome_response(command.message_id, upload_id, attempt, tombstone.outcome))
+        return tombstone is not None
+
+    def _refusal(self, urls: tuple[PresignedPart, ...], now: float) -> GrantRefused | None:
+        for url in urls:
+            try:
+                self._check_url(url)
+            except PutFailed as refused:
+                code = _REFUSALS.get(refused.kind, ErrorCode.BAD_REQUEST)
+                return GrantRefused(now=now, code=code, text=refused.text)
+        return None
+
+    def refuse_unkept(self, run: Run) -> None:
+        """The journal could not take this upload: as far as anybody is told, it never began."""
+        order = run.transfer.order
+        self._say(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
+
+    def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
+        payload = command.payload
+        about = None if isinstance(payload, Inquiry) else payload.about
+        attempt = 1 if isinstance(payload, Inquiry) else payload.about_attempt
+        if isinstance(payload, DownloadFile):
+            about = about or command.message_id
+        response = _error(command.message_id, code, text, about, attempt)
+        if isinstance(payload, Inquiry):
+            response = msgspec.structs.replace(response, action=command.action, payload=Nothing())
+        self._say(response)
+
+    def _answer_bad(self, bad: BadCommand, data: bytes) -> None:
+        upload_id, attempt = _about(data)
+        response = _error(bad.message_id, ErrorCode(bad.code), str(bad), upload_id, attempt)
+        if upload_id is None:
+            response = msgspec.structs.replace(response, action=bad.action, payload=Nothing())
+        self._say(response)
+
+
+def _order(command: Command, payload: DownloadFile, path: str) -> Order:
+    config = payload.upload_config or UploadConfig()
+    pregranted = config.presigned_urls is not None
+    return Order(
+        upload_id=payload.about or command.message_id,
+        message_id=command.message_id,
+        file_path=path,
+        attempt=payload.about_attempt,
+        owner=config.owner or (NOBODY if pregranted else CONTROL_PLANE),
+        digest=config.digest or DigestName.MD5,
+        chunk_size=config.chunk_size or CHUNK_SIZE,
+        options=payload.options,
+        metadata=payload.metadata,
+        pregranted=pregranted,
+    )
+
+
+def _granted(payload: GrantParts, now: float) -> Granted:
+    config = payload.upload_config or UploadConfig()
+    return Granted(
+        now=now,
+        acknowledges=payload.acknowledges,
+        completed=payload.completed_parts,
+        parts=payload.urls,
+        lifetime=payload.lifetime,
+        chunk_size=config.chunk_size,
+    )
+
+
+def _error(message_id: str, code: ErrorCode, text: str, upload_id: str | None, attempt: int) -> Response:
+    """A failure outside the count of sequences."""
+    return Response(
+        message_id=message_id,
+        action=Action.DOWNLOAD_FILE,
+        status=ERRORS[code].travels_as,
+        payload=UploadReport(upload_id=upload_id, attempt=attempt),
+        error=code,
+        message=text,
+    )
+
+
+class _Names(msgspec.Struct):
+    upload_id: Any = None
+    attempt: Any = None
+    upload_config: Any = None
+
+
+class _Naming(msgspec.Struct):
+    payload: _Names = msgspec.field(default_factory=_Names)
+
+
+_naming: Final = msgspec.json.Decoder(_Naming)
+
+
+def _about(data: bytes) -> tuple[str | None, int]:
+    """Which upload a command that cannot be decoded is about, as far as it can be told."""
+    try:
+        names = _naming.decode(data).payload
+        inside = names.upload_config if isinstance(names.upload_config, dict) else {}
+        told = {"upload_id": names.upload_id, "attempt": names.attempt, **inside}
+        found = msgspec.convert({name: told[name] for name in ("upload_id", "attempt") if told.get(name)}, UploadConfig)
+    except (ValueError, RecursionError):
+        return None, 1
+    return found.upload_id, found.attempt or 1

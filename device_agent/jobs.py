@@ -1,0 +1,86 @@
+"""Performing what an upload asks for: each effect that may take long becomes a job of a worker.
+
+Rule: used by the agent's loop only. Effects are derived again whenever in doubt, so one that is under way is not begun
+twice.
+"""
+
+import random
+from collections.abc import Callable
+
+from device_agent.mailbox import JobDone, Mailbox
+from device_agent.transfer_events import DigestParts, OpenSource, PutPart
+from device_agent.uploads import Run
+from device_agent.work import Hands, JobEvent, Post, Workers
+
+PUT = "put"
+
+
+class Jobs:
+    """The workers: some that send, one that opens and digests for them, one for what may wait."""
+
+    def __init__(self, hands: Hands, mailbox: Mailbox, *, senders: int) -> None:
+        self._hands = hands
+        self._mailbox = mailbox
+        self._senders = Workers("send", senders)
+        self._reader = Workers("read", 1)
+        self._background = Workers("background", 1)
+        self._under_way: set[tuple[int, str]] = set()
+
+    def start(self) -> None:
+        """Begin to work."""
+        for workers in (self._senders, self._reader, self._background):
+            workers.start()
+
+    def stop(self) -> None:
+        """Cut what is under way, and end the workers."""
+        self._hands.uploader.close()
+        for workers in (self._senders, self._reader, self._background):
+            workers.stop()
+
+    def open(self, run: Run, effect: OpenSource) -> None:
+        """Open the source."""
+        life, path = run.life, effect.order.file_path
+        self._start(run, "open", self._reader, lambda post: self._hands.open(path, life, post))
+
+    def digest(self, run: Run, effect: DigestParts) -> None:
+        """Digest parts; what is only compared waits behind what is asked for."""
+        life = run.life
+        kind, workers = ("recheck", self._background) if effect.recheck else ("digest", self._reader)
+        self._start(run, kind, workers, lambda post: self._hands.digest(effect, life, post))
+
+    def put(self, run: Run, effect: PutPart) -> None:
+        """Send a part."""
+        life, rate = run.life, run.transfer.order.options.max_bytes_per_second
+        clock, mailbox, size = self._hands.clock, self._mailbox, effect.part.size
+        life.jobs += 1
+
+        def job() -> None:
+            began = clock()
+
+            def post(event: JobEvent) -> None:
+                mailbox.put(JobDone(run, life, event, PUT, size, clock() - began))
+
+            self._hands.put(effect, life, post, max_bytes_per_second=rate)
+
+        self._senders.submit(job)
+
+    def inquire(self, job: Callable[[], None]) -> None:
+        """Answer a question about the device."""
+        self._background.submit(job)
+
+    def ended(self, done: JobDone) -> None:
+        """A job has posted its event."""
+        self._under_way.discard((id(done.life), done.kind))
+
+    def _start(self, run: Run, kind: str, workers: Workers, job: Callable[[Post], None]) -> None:
+        life, mailbox = run.life, self._mailbox
+        if (id(life), kind) in self._under_way:
+            return
+        self._under_way.add((id(life), kind))
+        life.jobs += 1
+        workers.submit(lambda: job(lambda event: mailbox.put(JobDone(run, life, event, kind))))
+
+
+def jitter() -> float:
+    """A number from 0 to 1 to spread retries with."""
+    return random.random()  # noqa: S311 (spreads load; guards nothing)

@@ -1,0 +1,229 @@
+"""Every upload that the device works on: whose turn it is, which part is sent next, who has to be woken when.
+
+Rule: used by the agent's loop only. Decisions about one upload are `device_agent.transfer`'s; this module decides
+between uploads, and passes effects on to whoever performs them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from device_agent.errors import IllegalTransition
+from device_agent.journal import Journal
+from device_agent.records import Order, Tombstone
+from device_agent.transfer import apply, begin, ready, restored, wake_at
+from device_agent.transfer_events import (
+    Admitted,
+    Count,
+    Effect,
+    Entomb,
+    Event,
+    Faulted,
+    Keep,
+    PutPart,
+    StopParts,
+    Tick,
+    WorkerFree,
+)
+from device_agent.transfer_state import State, Transfer
+from device_agent.work import Life
+from schemas.values import ErrorCode, Outcome, PresignedPart
+
+MAX_ADMITTED: Final = 4
+"""Uploads with an open file that make their way at the same time."""
+
+MAX_ACTIVE: Final = 256
+MAX_ENDED: Final = 4_096
+
+_ASKING_PATIENCE: Final = 60.0
+"""Seconds after which an upload whose owner does not answer no longer keeps others waiting."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One upload in work. `number` is its order of arrival."""
+
+    number: int
+    transfer: Transfer
+    life: Life = field(default_factory=Life)
+    wake_at: float | None = None
+    fresh: bool = True
+    """Not durable yet."""
+
+    @property
+    def upload_id(self) -> str:
+        """The upload's name."""
+        return self.transfer.order.upload_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether only the owner's last word is missing."""
+        return self.transfer.state is State.ENDED
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place in any queue: high priority first, then first come."""
+        return -self.transfer.order.options.priority, self.number
+
+
+class Uploads:
+    """The table of uploads. Effects pile up in `effects` until the journal holds what they rely on."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        transfers: Iterable[Transfer],
+        *,
+        workers: int,
+        now: float,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.effects: list[tuple[Run, Effect]] = []
+        self.counters: Counter[str] = Counter()
+        self.rate: float | None = None
+        """Bytes per second that one part was lately seen to reach."""
+        self._journal = journal
+        self._wall = wall
+        self._workers = workers
+        self._sending = 0
+        self._arrivals = 0
+        self._runs: dict[str, Run] = {}
+        for transfer in transfers:
+            run = self._add(restored(transfer, now))
+            run.fresh = False
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(tuple(self._runs.values()))
+
+    def get(self, upload_id: str) -> Run | None:
+        """The upload in work under this name."""
+        return self._runs.get(upload_id)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further upload is taken."""
+        return sum(not run.ended for run in self._runs.values()) >= MAX_ACTIVE
+
+    def begin(
+        self,
+        order: Order,
+        *,
+        acknowledges: int,
+        urls: tuple[PresignedPart, ...] = (),
+        lifetime: float | None = None,
+        now: float,
+    ) -> Run:
+        """Take a new attempt; an older one of the same upload is stopped and replaced."""
+        old = self._runs.pop(order.upload_id, None)
+        if old is not None:
+            old.life.end()
+        transfer, effects = begin(order, acknowledges=acknowledges, urls=urls, now=now, lifetime=lifetime)
+        run = self._add(transfer)
+        self._collect(run, effects)
+        return run
+
+    def tell(self, run: Run, event: Event) -> None:
+        """Let something happen to one upload."""
+        try:
+            run.transfer, effects = apply(run.transfer, event)
+        except IllegalTransition as bug:
+            self.counters["illegal_transitions"] += 1
+            run.transfer, effects = apply(run.transfer, Faulted(now=event.now, code=ErrorCode.INTERNAL, text=str(bug)))
+        run.wake_at = wake_at(run.transfer)
+        self._collect(run, effects)
+        if run.transfer.state is State.CLOSED:
+            self._runs.pop(run.upload_id, None)
+
+    def take_effects(self) -> list[tuple[Run, Effect]]:
+        """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
+        for run in self.fresh():
+            run.fresh = False
+        effects, self.effects = self.effects, []
+        return effects
+
+    def fresh(self) -> list[Run]:
+        """Uploads that the journal does not hold yet."""
+        return [run for run in self._runs.values() if run.fresh]
+
+    def forget(self, run: Run) -> None:
+        """Drop an upload that could not be made durable, as if its command had never come."""
+        self._journal.withdraw(run.upload_id)
+        self._runs.pop(run.upload_id, None)
+        self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
+        run.life.end()
+
+    def job_ended(self, life: Life, *, sends: bool) -> None:
+        """A job of an upload has posted its event; `sends` if it kept a sender busy."""
+        life.jobs -= 1
+        self._sending -= sends
+
+    def entomb(self, upload_id: str, outcome: str) -> None:
+        """Keep nothing of an upload but how it ended."""
+        self._journal.append(Tombstone(upload_id, outcome, int(self._wall())))
+
+    def tick(self, now: float, jitter: float) -> None:
+        """Wake every upload whose time has come."""
+        for run in self:
+            if run.wake_at is not None and now >= run.wake_at:
+                self.tell(run, Tick(now=now, jitter=jitter))
+
+    def next_wake(self) -> float | None:
+        """When `tick` is next of use."""
+        return min((run.wake_at for run in self._runs.values() if run.wake_at is not None), default=None)
+
+    def schedule(self, now: float) -> None:
+        """Open what may be opened, and give every idle sender a part."""
+        self._shed_ended()
+        self._admit(now)
+        while self._sending < self._workers:
+            run = min((run for run in self._runs.values() if ready(run.transfer, now)), key=self._turn, default=None)
+            if run is None:
+                return
+            self.tell(run, WorkerFree(now=now, rate=self.rate))
+
+    def _turn(self, run: Run) -> tuple[int, int, int]:
+        priority, number = run.rank
+        return priority, len(run.transfer.flying), number
+
+    def _admit(self, now: float) -> None:
+        working = sum(self._keeps_others_waiting(run, now) for run in self._runs.values())
+        queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.life.jobs]
+        for run in sorted(queued, key=lambda run: run.rank)[: max(0, MAX_ADMITTED - working)]:
+            run.life = Life()
+            self.tell(run, Admitted(now=now))
+
+    def _keeps_others_waiting(self, run: Run, now: float) -> bool:
+        state = run.transfer.state
+        if state is State.ASKING and run.transfer.asking:
+            return now - run.transfer.said_at < _ASKING_PATIENCE
+        return state not in {State.QUEUED, State.ENDED, State.CLOSED}
+
+    def _shed_ended(self) -> None:
+        """Of very many that nobody closes, the oldest become tombstones."""
+        ended = [run for run in self._runs.values() if run.ended]
+        for run in ended[: max(0, len(ended) - MAX_ENDED)]:
+            self.entomb(run.upload_id, Outcome.UNKNOWN)
+            del self._runs[run.upload_id]
+
+    def _add(self, transfer: Transfer) -> Run:
+        self._arrivals += 1
+        run = Run(self._arrivals, transfer, wake_at=wake_at(transfer))
+        self._runs[run.upload_id] = run
+        return run
+
+    def _collect(self, run: Run, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Keep(record=record):
+                    self._journal.append(record)
+                case Entomb(outcome=outcome):
+                    self.entomb(run.upload_id, outcome)
+                case StopParts():
+                    run.life.end()
+                case Count(what=what):
+                    self.counters[what] += 1
+                case _:
+                    self._sending += isinstance(effect, PutPart)
+                    self.effects.append((run, effect))

@@ -1,0 +1,118 @@
+"""Everything the agent says: presence, hello, responses, status.
+
+Rule: used by the agent's loop only. What the network does not take is dropped with the connection, and derived again
+from the state on the next one.
+"""
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from device_agent.hello import hello_pages
+from device_agent.outgoing import Letter, Outgoing
+from device_agent.presence import BEAT_EVERY, BEAT_EXPIRY, Announcer
+from device_agent.telemetry import Telemetry
+from device_agent.transfer_state import Transfer
+from device_agent.uploads import Run
+from schemas.codec import encode
+from schemas.errors import SchemaError
+from schemas.messages import Response, UploadReport
+from schemas.topics import Channel
+from schemas.values import ErrorCode, ResponseStatus
+
+HELLO_JITTER: Final = 30.0
+_UNSENT_PAUSE: Final = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Voice:
+    """Speaks while `connected`; `publish` hands a letter to the network."""
+
+    def __init__(self, announcer: Announcer, telemetry: Telemetry, publish: Callable[[Letter], bool]) -> None:
+        self.connected = False
+        self._announcer = announcer
+        self._telemetry = telemetry
+        self._publish = publish
+        self._outgoing = Outgoing(publish)
+        self._beat_at: float | None = None
+        self._hello_at: float | None = None
+
+    def connect(self, now: float, install_id: str, transfers: Iterable[Transfer]) -> None:
+        """Commands are heard: say so, and say what we have."""
+        self.connected = True
+        self._outgoing.clear()
+        self._beat(now)
+        self.hello(install_id, transfers)
+
+    def disconnect(self) -> None:
+        """Nobody hears us."""
+        self.connected = False
+        self._beat_at = self._hello_at = None
+        self._outgoing.clear()
+
+    def plan_hello(self, now: float) -> None:
+        """A control plane started: greet it, but not all of the fleet at once."""
+        if self._hello_at is None:
+            self._hello_at = now + HELLO_JITTER * random.random()  # noqa: S311 (spreads load; guards nothing)
+
+    def hello_due(self, now: float) -> bool:
+        """Whether it is time for the planned hello."""
+        return self._hello_at is not None and now >= self._hello_at
+
+    def hello(self, install_id: str, transfers: Iterable[Transfer]) -> None:
+        """Say which uploads we still have."""
+        self._hello_at = None
+        for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers)):
+            self.say(page, key=f"hello {number}")
+
+    def say(self, response: Response, key: str | None = None) -> None:
+        """Say a response once; a newer one under the same `key` replaces one that is not out yet."""
+        if not self.connected:
+            return
+        data = self._encoded(msgspec.structs.replace(response, epoch=self._announcer.epoch))
+        if data is not None:
+            self._outgoing.put(key or response.message_id, Letter(Channel.RESPONSE, data))
+
+    def speak(self, now: float, runs: list[Run], complaint: str | None) -> None:
+        """Send what waits, beat, and tell how the uploads go."""
+        if not self.connected:
+            return
+        if self._beat_at is not None and now >= self._beat_at:
+            self._beat(now)
+        self._outgoing.flush()
+        status = self._telemetry.due(runs, now=now, epoch=self._announcer.epoch, complaint=complaint)
+        if status is not None:
+            self._publish(Letter(Channel.STATUS, encode(status)))
+
+    def next_at(self, now: float) -> float | None:
+        """When `speak` or a planned hello is next due."""
+        if not self.connected:
+            return None
+        unsent = now + _UNSENT_PAUSE if len(self._outgoing) else None
+        moments = (unsent, self._beat_at, self._hello_at, self._telemetry.next_at)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _beat(self, now: float) -> None:
+        self._beat_at = now + BEAT_EVERY
+        self._outgoing.put("presence", Letter(Channel.PRESENCE, self._announcer.online(), BEAT_EXPIRY))
+
+    def _encoded(self, response: Response) -> bytes | None:
+        """The response, or what is wrong with it: one that is too large must not stop those behind it."""
+        try:
+            return encode(response)
+        except SchemaError as error:
+            log.warning("%s", error)
+        payload = response.payload
+        if isinstance(payload, UploadReport):
+            payload = UploadReport(upload_id=payload.upload_id, attempt=payload.attempt)
+            response = msgspec.structs.replace(response, payload=payload)
+        failure = {"status": ResponseStatus.ERROR, "error": ErrorCode.INTERNAL, "message": "the answer is too large"}
+        try:
+            return encode(msgspec.structs.replace(response, **failure))
+        except SchemaError:
+            return None

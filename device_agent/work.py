@@ -1,0 +1,198 @@
+"""The threads that do what may take long: opening, digesting and sending.
+
+Rule: a job reads the source and the network, and posts one event; it knows nothing of any state. Whatever goes wrong in
+it becomes an event too, so no upload waits for a job that died.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Final
+
+from device_agent.errors import FileRefused, PutFailed, PutFailure
+from device_agent.files import Roots, Source, open_source
+from device_agent.transfer_events import (
+    Digested,
+    DigestParts,
+    Faulted,
+    Opened,
+    OpenRefused,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Rechecked,
+    Seen,
+)
+from device_agent.uploader import Uploader
+from schemas.parts import Part
+from schemas.values import DigestName, ErrorCode
+
+JobEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
+Post = Callable[[JobEvent], None]
+
+_JOIN: Final = 3.0
+
+log = logging.getLogger(__name__)
+
+
+def boot_clock() -> float:
+    """Seconds since the device started, those in suspend included; it never goes back (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Workers:
+    """A few threads and one queue of jobs."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        names = [f"{name}-{number}" for number in range(1, count + 1)]
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have a job done by the next thread that is free."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End the threads once they have done what is queued; waits a few seconds at most."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        until = time.monotonic() + _JOIN
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:
+                log.exception("a job failed")
+
+
+@dataclass(slots=True)
+class Life:
+    """One opening of one source; what works on it, works on this and nothing else."""
+
+    stopped: threading.Event = field(default_factory=threading.Event)
+    source: Source | None = None
+    sent: dict[int, int] = field(default_factory=dict)
+    """Bytes of each part under way that have left; each key is written by one thread only."""
+    jobs: int = 0
+    """Jobs under way; counted by the agent's loop."""
+
+    def end(self) -> None:
+        """Stop everything and close the source; reads under way finish first."""
+        self.stopped.set()
+        if self.source is not None:
+            self.source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What jobs need of the device."""
+
+    roots: Roots
+    uploader: Uploader
+    clock: Callable[[], float] = boot_clock
+
+    def open(self, path: str, life: Life, post: Post) -> None:
+        """Open a source; the event is `Opened` or `OpenRefused`."""
+        try:
+            source = open_source(path, self.roots)
+        except FileRefused as refused:
+            post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
+        except Exception as error:
+            log.exception("a file could not be opened")
+            post(OpenRefused(now=self.clock(), code=ErrorCode.INTERNAL, text=_said(error)))
+        else:
+            life.source = source
+            if life.stopped.is_set():
+                source.close()
+            post(Opened(now=self.clock(), fingerprint=source.fingerprint))
+
+    def digest(self, task: DigestParts, life: Life, post: Post) -> None:
+        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so."""
+        try:
+            digests = {part.number: self._digest_of(part, task.digest, life) for part in task.parts}
+        except Exception as error:
+            log.exception("parts could not be digested")
+            post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_said(error)))
+        else:
+            event = Rechecked if task.recheck else Digested
+            post(event(now=self.clock(), digests=digests))
+
+    def put(self, task: PutPart, life: Life, post: Post, *, max_bytes_per_second: int | None) -> None:
+        """Send a part; the event is `PartStored` or `PartFailed`."""
+        number = task.part.number
+        life.sent[number] = 0
+
+        def count(size: int) -> None:
+            life.sent[number] += size
+
+        try:
+            event = self._put(task, life, count, max_bytes_per_second)
+        except Exception as error:
+            log.exception("part %d could not be sent", number)
+            event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _said(error)), life)
+        life.sent.pop(number, None)
+        post(event)
+
+    def _put(
+        self, task: PutPart, life: Life, count: Callable[[int], None], rate: int | None
+    ) -> PartStored | PartFailed:
+        number, source = task.part.number, life.source
+        if source is None or life.stopped.is_set():
+            return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), life)
+        try:
+            etag = self.uploader.put(
+                task.url,
+                source,
+                task.part,
+                stopped=life.stopped.is_set,
+                on_bytes=count,
+                max_bytes_per_second=rate,
+            )
+        except PutFailed as failed:
+            return self._failed(number, failed, life)
+        return PartStored(now=self.clock(), number=number, etag=etag, seen=self._look(source))
+
+    def _failed(self, number: int, failed: PutFailed, life: Life) -> PartFailed:
+        return PartFailed(
+            now=self.clock(),
+            number=number,
+            kind=failed.kind,
+            text=failed.text,
+            seen=Seen() if life.source is None else self._look(life.source),
+            retry_after=failed.retry_after,
+            jitter=random.random(),  # noqa: S311 (spreads load; guards nothing)
+        )
+
+    def _look(self, source: Source) -> Seen:
+        try:
+            linked = source.linked()
+            return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
+        except FileRefused:
+            # Closed meanwhile: whoever closed it has stopped this upload.
+            return Seen()
+
+    def _digest_of(self, part: Part, name: DigestName, life: Life) -> str | None:
+        if life.source is None or life.stopped.is_set():
+            return None
+        try:
+            return life.source.digest(part.offset, part.size, name)
+        except FileRefused:
+            return None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

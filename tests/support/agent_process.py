@@ -1,0 +1,183 @@
+"""A real agent as a child process, and somebody at the other end of its topics.
+
+Rule: the agent is driven from outside only: by MQTT, by signals, by its files.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from schemas.codec import decode, decode_response, encode
+from schemas.messages import Command, CommandPayload, Presence, Response, Status, UploadReport
+from schemas.topics import Topics
+from schemas.values import Action, PresignedPart
+from tests.support.mqtt_packets import Connect, Packet
+from tests.support.mqtt_wire import Wire
+from tests.support.put_sink import PutSink
+
+PATIENCE: Final = 10.0
+TOPICS: Final = Topics()
+
+
+@dataclass
+class AgentProcess:
+    """One agent with a folder of its own: `data` may be uploaded, `state` is what it remembers."""
+
+    client_id: str
+    folder: Path
+    port: int
+    hosts: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "agent.log").read_text()
+
+    def start(self) -> None:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CLIENT_ID": self.client_id,
+            "MQTT_URL": f"mqtt://127.0.0.1:{self.port}",
+            "ALLOWED_ROOTS": str(self.data),
+            "UPLOAD_HOSTS": self.hosts,
+            "STATE_DIR": str(self.folder / "state"),
+            "LOG_LEVEL": "debug",
+            **self.settings,
+        }
+        command = [sys.executable, "-m", "device_agent", "--env-file", str(self.folder / "none.env")]
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=Path(__file__).parents[2])
+
+    def file(self, name: str, content: bytes) -> Path:
+        path = self.data / name
+        path.write_bytes(content)
+        return path
+
+    def kill(self) -> None:
+        """As a power cut does it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    def terminate(self) -> int:
+        """As a service manager does it; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        self.process = None
+        return code
+
+
+class Owner:
+    """Somebody who commands one agent and hears everything that it says."""
+
+    def __init__(self, port: int, client_id: str) -> None:
+        self.client_id = client_id
+        self.presences: list[Presence] = []
+        self.statuses: list[Status] = []
+        self.responses: list[Response] = []
+        self._wire = Wire(port)
+        self._wire.connect(Connect(f"cli-{client_id}"))
+        self._ids = itertools.count(1)
+        filters = (TOPICS.presence(client_id), TOPICS.status(client_id), TOPICS.response(client_id))
+        self._wire.subscribe(*filters)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wire.drop()
+
+    def say(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
+        message_id = message_id or f"m{next(self._ids)}"
+        self.publish(encode(Command(message_id, action, payload)))
+        return message_id
+
+    def publish(self, data: bytes) -> None:
+        self._wire.publish(TOPICS.command(self.client_id), data)
+
+    def birth(self, data: bytes) -> None:
+        self._wire.publish(TOPICS.birth(), data)
+
+    def until(self, happened: Callable[[], object], timeout: float = PATIENCE) -> None:
+        """Listen until something is so."""
+        deadline = time.monotonic() + timeout
+        while not happened():
+            left = deadline - time.monotonic()
+            assert left > 0, (self.presences[-1:], self.responses[-3:])
+            try:
+                packet = self._wire.receive(left)
+            except TimeoutError:
+                continue
+            self._wire.acknowledge(packet)
+            self._read(packet)
+
+    def listen(self, seconds: float) -> None:
+        """Listen for so long."""
+        for packet in self._wire.received(seconds):
+            self._read(packet)
+
+    def online(self, epoch: int = 1) -> Presence:
+        self.until(lambda: any(p.status == "online" and p.epoch >= epoch for p in self.presences))
+        return self.presences[-1]
+
+    def answers(self, upload_id: str) -> list[Response]:
+        """What was said about one upload."""
+        return [one for one in self.responses if upload_of(one) == upload_id]
+
+    def answer(self, upload_id: str, sequence: int) -> Response:
+        """Wait for a response with at least this sequence."""
+        self.until(lambda: any((one.sequence or 0) >= sequence for one in self.answers(upload_id)))
+        return self.answers(upload_id)[-1]
+
+    def _read(self, packet: Packet) -> None:
+        channel = packet.topic.rpartition("/")[2]
+        if channel == "presence" and packet.payload:
+            self.presences.append(decode(Presence, packet.payload))
+        elif channel == "status":
+            self.statuses.append(decode(Status, packet.payload))
+        elif channel == "response":
+            self.responses.append(decode_response(packet.payload))
+
+
+def upload_of(response: Response) -> str | None:
+    return response.payload.upload_id if isinstance(response.payload, UploadReport) else None
+
+
+def report(response: Response) -> UploadReport:
+    assert isinstance(response.payload, UploadReport)
+    return response.payload
+
+
+def wanted(response: Response) -> list[int]:
+    return [part.part_number for part in report(response).wanted_parts]
+
+
+def urls(sink: PutSink, numbers: list[int], name: str = "key") -> tuple[PresignedPart, ...]:
+    return tuple(PresignedPart(n, sink.url(f"/bucket/{name}?partNumber={n}&X-Amz-Signature=CANARY")) for n in numbers)
+
+
+def part_of(target: str) -> int:
+    """The part number in a URL's path and query."""
+    return int(target.partition("partNumber=")[2].partition("&")[0])
