@@ -1,0 +1,230 @@
+"""Tokens: everything but a fresh HS256 token for us is turned away, and the answer does not help to make one."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from control_plane.api.auth import AUDIENCE, LEEWAY, create_token
+from control_plane.services.operations import TriggerRequest
+from tests.support.fake_operations import SECRET, FakeOperations, http_to, make_api
+
+OTHER: Final = "another secret of thirty-two bytes, at least"
+DAY: Final = 86_400
+PATHS: Final = (
+    ("POST", "/trigger-download/restaurant-1"),
+    ("GET", "/status/restaurant-1"),
+    ("GET", "/clients"),
+    ("GET", "/clients/restaurant-1"),
+    ("DELETE", "/clients/restaurant-1"),
+    ("GET", "/clients/restaurant-1/files?pattern=*"),
+    ("GET", "/uploads"),
+    ("GET", "/uploads/upload-1"),
+    ("POST", "/uploads/upload-1/cancel"),
+    ("POST", "/uploads/upload-1/retry"),
+    ("GET", "/uploads/upload-1/url"),
+    ("GET", "/health/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nowhere"),
+    ("POST", "/health"),
+    ("GET", "/health/"),
+    ("GET", "//health"),
+    ("GET", "/health%2f..%2fclients"),
+)
+
+
+def claims(**changes: object) -> dict[str, Any]:
+    """What a good token says, changed; a change to None leaves the claim out."""
+    now = int(time.time())
+    said: dict[str, Any] = {"sub": "me", "aud": AUDIENCE, "iat": now, "exp": now + DAY, **changes}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def forge(header: Mapping[str, Any] | str, payload: Mapping[str, Any] | str, key: bytes = SECRET.encode()) -> str:
+    """A token with any header and payload, signed with HMAC-SHA256 whatever the header says."""
+    head, body = (part if isinstance(part, str) else json.dumps(part) for part in (header, payload))
+    signed = f"{b64(head.encode())}.{b64(body.encode())}"
+    return f"{signed}.{b64(hmac.digest(key, signed.encode(), hashlib.sha256))}"
+
+
+def rsa_pair() -> tuple[bytes, bytes]:
+    """A private and a public key, as PEM."""
+    private = rsa.generate_private_key(65_537, 2048)
+    return (
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+def bad_tokens() -> Iterator[tuple[str, str]]:
+    """(why, token)."""
+    good = forge({"alg": "HS256"}, claims())
+    head, body, signature = good.split(".")
+    private, public = rsa_pair()
+    now = int(time.time())
+    for alg in ("none", "None", "NONE", "nOnE"):
+        unsigned = f"{b64(json.dumps({'alg': alg, 'typ': 'JWT'}).encode())}.{body}."
+        yield f"alg {alg}", unsigned
+        yield f"alg {alg} with a signature", unsigned + signature
+    yield "no signature", f"{head}.{body}."
+    yield "another's signature", f"{head}.{b64(json.dumps(claims(sub='root')).encode())}.{signature}"
+    yield "another key", forge({"alg": "HS256"}, claims(), OTHER.encode())
+    yield "an empty key", forge({"alg": "HS256"}, claims(), b"")
+    yield "HS384", jwt.encode(claims(), SECRET * 2, algorithm="HS384")
+    yield "HS512", jwt.encode(claims(), SECRET * 2, algorithm="HS512")
+    yield "HS256 said to be HS512", forge({"alg": "HS512"}, claims())
+    yield "RS256", jwt.encode(claims(), private, algorithm="RS256")
+    yield "HS256 with an RSA public key", forge({"alg": "HS256"}, claims(), public)
+    yield "RS256 said of an HMAC", forge({"alg": "RS256"}, claims())
+    yield "no alg", forge({"typ": "JWT"}, claims())
+    yield "a list of algs", forge({"alg": ["HS256"]}, claims())
+    yield "a critical extension", forge({"alg": "HS256", "crit": ["x"], "x": 1}, claims())
+    yield "a detached payload", forge({"alg": "HS256", "b64": False, "crit": ["b64"]}, claims())
+    yield "expired", forge({"alg": "HS256"}, claims(exp=now - LEEWAY - 1))
+    yield "not yet", forge({"alg": "HS256"}, claims(nbf=now + DAY))
+    yield "issued tomorrow", forge({"alg": "HS256"}, claims(iat=now + DAY))
+    for name in ("exp", "iat", "sub", "aud"):
+        yield f"no {name}", forge({"alg": "HS256"}, claims(**{name: None}))
+        yield f"null {name}", forge({"alg": "HS256"}, {**claims(), name: None})
+    for aud in ("", "Backhaul", "backhaul2", "other", ["backhaul"], ["other", "backhaul"], [], {"backhaul": 1}, 7):
+        yield f"aud {aud!r}", forge({"alg": "HS256"}, claims(aud=aud))
+    wrong: tuple[object, ...] = ("soon", "99999999999x", [], {}, True)
+    for exp in wrong:
+        yield f"exp {exp!r}", forge({"alg": "HS256"}, claims(exp=exp))
+    for sub in ("", 7, ["me"], {"me": 1}, "x" * 129, "a\nb", "a\x1b[2J"):
+        yield f"sub {sub!r:.20}", forge({"alg": "HS256"}, claims(sub=sub))
+    for number in ("1e999", "-1e999", "NaN", "-1"):
+        yield (
+            f"exp {number:.9}",
+            forge({"alg": "HS256"}, json.dumps(claims(exp=0)).replace('"exp": 0', f'"exp": {number}')),
+        )
+    yield "a payload that nests", forge({"alg": "HS256"}, "[" * 1500 + "]" * 1500)
+    yield "a header that nests", forge('{"alg":"HS256","x":' + "[" * 1200 + "]" * 1200 + "}", claims())
+    yield "a payload that is no object", forge({"alg": "HS256"}, "[]")
+    yield "a payload that is no JSON", forge({"alg": "HS256"}, "{")
+    yield "huge", forge({"alg": "HS256"}, claims(more="x" * 5000))
+    yield "not base64", f"{head}.{body}.***"
+    yield "two parts", f"{head}.{body}"
+    yield "four parts", f"{good}.x"
+    yield "five parts", "a.b.c.d.e"
+    yield "dots", ".."
+    yield "one letter", "x"
+
+
+BAD: Final = dict(bad_tokens())
+
+
+@pytest.fixture
+def operations() -> FakeOperations:
+    return FakeOperations()
+
+
+@pytest.fixture
+async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(operations, JWT_SECRET=SECRET)) as client:
+        yield client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def check_refused(answer: httpx.Response) -> None:
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.json()["title"] == "A bearer token is needed"
+
+
+@pytest.mark.parametrize("why", BAD)
+async def test_a_bad_token_is_refused(http: httpx.AsyncClient, operations: FakeOperations, why: str) -> None:
+    answer = await http.get("/clients", headers=bearer(BAD[why]))
+    check_refused(answer)
+    assert operations.calls == []
+    assert SECRET not in answer.text
+    assert BAD[why] not in answer.text or len(BAD[why]) < 3
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+async def test_every_path_is_closed(
+    http: httpx.AsyncClient, operations: FakeOperations, method: str, path: str
+) -> None:
+    check_refused(await http.request(method, path))
+    assert operations.calls == []
+
+
+async def test_health_alone_is_open(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/health")).status_code == 200
+    assert (await http.get("/health", headers=bearer("x"))).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [pair for pair in PATHS if "health" not in pair[1]])
+async def test_a_good_token_opens_what_exists(http: httpx.AsyncClient, method: str, path: str) -> None:
+    answer = await http.request(method, path, headers=bearer(create_token(SECRET, "me", 60)))
+    assert answer.status_code == (404 if path == "/nowhere" else 204 if method == "DELETE" else 200)
+
+
+async def test_the_subject_is_the_caller(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+    token = create_token(SECRET, "till@berlin", 60)
+    await http.post("/trigger-download/restaurant-1", headers=bearer(token))
+    (request,) = [arguments for name, arguments in operations.calls if name == "trigger"]
+    assert isinstance(request, TriggerRequest)
+    assert request.caller == "till@berlin"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_is_read_in_any_case(http: httpx.AsyncClient, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {create_token(SECRET, 'me', 60)}"}
+    assert (await http.get("/clients", headers=headers)).status_code == 200
+
+
+async def test_two_headers_are_refused_even_when_one_is_good(http: httpx.AsyncClient) -> None:
+    good = f"Bearer {create_token(SECRET, 'me', 60)}"
+    for pair in ([good, good], [good, "Bearer x"], ["Bearer x", good]):
+        check_refused(await http.get("/clients", headers=[("Authorization", value) for value in pair]))
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic bWU6cHc=", "Token x", "x"])
+async def test_a_header_of_another_kind_is_refused(http: httpx.AsyncClient, value: str) -> None:
+    check_refused(await http.get("/clients", headers={"Authorization": value}))
+
+
+async def test_a_token_counts_only_in_its_header(http: httpx.AsyncClient) -> None:
+    token = create_token(SECRET, "me", 60)
+    check_refused(await http.get(f"/clients?access_token={token}&token={token}"))
+    check_refused(await http.get("/clients", headers={"Cookie": f"token={token}; Authorization=Bearer {token}"}))
+
+
+async def test_clocks_may_differ_a_little(http: httpx.AsyncClient) -> None:
+    now = int(time.time())
+    near = forge({"alg": "HS256"}, claims(exp=now - LEEWAY + 10, iat=now + LEEWAY - 10, nbf=now + LEEWAY - 10))
+    assert (await http.get("/clients", headers=bearer(near))).status_code == 200
+    assert LEEWAY <= 30
+
+
+async def test_an_expired_token_is_told_so(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/clients", headers=bearer(BAD["expired"]))
+    assert answer.json()["detail"] == "the token has expired"
+
+
+def test_a_token_says_who_and_until_when() -> None:
+    token = create_token(SECRET, "me", 3600)
+    said = jwt.decode(token, SECRET, ["HS256"], audience=AUDIENCE)
+    assert (said["sub"], said["aud"], said["exp"] - said["iat"]) == ("me", "backhaul", 3600)
+    assert jwt.get_unverified_header(token)["alg"] == "HS256"
