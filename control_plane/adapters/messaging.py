@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from control_plane.services.errors import MessengerDown
@@ -138,7 +137,7 @@ class MqttMessenger:
         """All filters in one packet; No Local, so that our own commands do not come back."""
         options = {channel: SubscribeOptions(qos=QOS[channel], noLocal=True) for channel in _HEARD}
         granted = await client.subscribe([(self._filter(channel), one) for channel, one in options.items()])
-        refused = [str(code) for code in granted if isinstance(code, ReasonCode) and code.value >= _FAILURE]
+        refused = [str(code) for code in granted if getattr(code, "value", code) >= _FAILURE]
         if refused:
             message = f"the broker refused our subscriptions: {', '.join(refused)}"
             raise MessengerDown(message)
@@ -149,5 +148,4 @@ class MqttMessenger:
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
-            payload = message.payload if isinstance(message.payload, bytes) else b""
-            self._deliver(Delivered(str(message.topic), payload, retained=bool(message.retain)))
+            self._deliver(Delivered(str(message.topic), message.payload, retained=bool(message.retain)))

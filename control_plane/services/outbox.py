@@ -247,7 +247,9 @@ class Outbox:
         def work(records: Records) -> int:
             for task in records.tasks_of(key):
                 if task.duty.kind is duty.kind and task.duty.subject == duty.subject:
-                    records.put_task(replace(task, due_at=now + wait(task.tries)))
+                    # A word that never got out was not said: the client's silence does not count yet.
+                    tries = 0 if duty.kind in SAYINGS else task.tries
+                    records.put_task(replace(task, due_at=now + wait(task.tries), tries=tries))
                     return task.tries
             return 0
 

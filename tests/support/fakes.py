@@ -1,0 +1,301 @@
+"""The world of the services, held in one hand: a clock that stands still, a broker that listens, a store that obeys.
+
+Rule: these are for tests of the services' logic; what real neighbours do is tested on real neighbours.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from control_plane.adapters.memory import MemoryStore
+from control_plane.domain.record import Upload
+from control_plane.services.completion import TOKEN_NAME
+from control_plane.services.engine import Engine, build_engine
+from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
+from control_plane.services.operations import Neighbours, TriggerRequest, UploadView
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Delivered, Grantable, MultipartInfo, ObjectInfo, StoreCapabilities
+from schemas.codec import decode_command, encode
+from schemas.messages import (
+    ActiveUpload,
+    AgentInfo,
+    Command,
+    GrantParts,
+    Hello,
+    Presence,
+    Response,
+    ResponsePayload,
+    UploadReport,
+)
+from schemas.topics import CONTROL_PLANE, Channel, Topics
+from schemas.values import DigestName, PresignedPart
+from tests.support.uploads import FINGERPRINT, wanted
+
+CLIENT = "restaurant-1"
+SETTLE = 200
+"""Turns of the event loop after which nothing is left to do."""
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = 1_000.0
+
+    def now(self) -> float:
+        """The instant that the test set."""
+        return self.time
+
+    def monotonic(self) -> float:
+        """The same."""
+        return self.time
+
+
+class FakeMessenger:
+    """Remembers what was published; `down` refuses everything."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.sent: list[tuple[str, Command]] = []
+        self.cleared: list[str] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether it takes messages."""
+        return not self.down
+
+    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+        """Take one message."""
+        await asyncio.sleep(0)
+        if self.down:
+            message = "the broker is away"
+            raise MessengerDown(message)
+        if channel is Channel.COMMAND:
+            self.sent.append((client_id, decode_command(payload)))
+        elif channel is Channel.PRESENCE:
+            self.cleared.append(client_id)
+
+    def actions(self) -> list[str]:
+        """What was said since the last call."""
+        said = [command.action for _, command in self.sent]
+        self.sent.clear()
+        return said
+
+
+@dataclass(slots=True)
+class FakeObjects:
+    """A bucket in memory. `fails` holds, per method, the errors of its next calls; `capabilities` what a probe sees."""
+
+    bucket: str = "bucket"
+    capabilities: StoreCapabilities = field(
+        default_factory=lambda: StoreCapabilities(part_digests=frozenset({DigestName.MD5}))
+    )
+    objects: dict[str, ObjectInfo] = field(default_factory=dict)
+    multipart: dict[str, tuple[str, str]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    fails: dict[str, list[ServiceError]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    object_size: int = 12 * 1024 * 1024
+    complete_then_fail: bool = False
+    initiated_at: float = 0.0
+    _ids: Any = field(default_factory=lambda: itertools.count(1))
+
+    def _meet(self, method: str) -> None:
+        self.calls.append(method)
+        if self.fails.get(method):
+            raise self.fails[method].pop(0)
+
+    async def ensure_bucket(self) -> None:
+        """Make the bucket."""
+        self._meet("ensure_bucket")
+
+    async def probe(self) -> StoreCapabilities:
+        """Say what the test wants it to be."""
+        self._meet("probe")
+        return self.capabilities
+
+    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+        """Open one."""
+        self._meet("create_multipart")
+        s3_upload_id = f"s3-{next(self._ids)}"
+        self.multipart[s3_upload_id] = (s3_key, token)
+        return s3_upload_id
+
+    def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
+        """A URL that shows what it is for."""
+        headers = {"content-md5": part.digest} if part.digest and digest is DigestName.MD5 else {}
+        return PresignedPart(part.part_number, f"http://s3/{s3_key}?id={s3_upload_id}&n={part.part_number}", headers)
+
+    def presign_object(
+        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+    ) -> PresignedPart:
+        """A URL for the whole object."""
+        assert digest
+        headers = {f"x-amz-meta-{TOKEN_NAME}": token, **({"if-none-match": "*"} if once else {})}
+        return PresignedPart(part.part_number, f"http://s3/{s3_key}", headers)
+
+    def presign_get(self, s3_key: str, expires_in: float) -> str:
+        """A URL to read with."""
+        return f"http://s3/{s3_key}?get={expires_in}"
+
+    def url_lifetime(self, wanted: float) -> float:
+        """As long as is wanted."""
+        return wanted
+
+    async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
+        """Assemble."""
+        assert etags
+        if not self.complete_then_fail:
+            self._meet("complete")
+        if s3_upload_id not in self.multipart:
+            message = "no such upload"
+            raise ObjectStoreRefused(message, "NoSuchUpload")
+        _, token = self.multipart.pop(s3_upload_id)
+        self.objects[s3_key] = ObjectInfo(self.object_size, "etag", {TOKEN_NAME: token})
+        if self.complete_then_fail:
+            self._meet("complete")
+
+    async def head(self, s3_key: str) -> ObjectInfo | None:
+        """What is there."""
+        self._meet("head")
+        return self.objects.get(s3_key)
+
+    async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
+        """Three parts, as long as it is open."""
+        return {1: "e1", 2: "e2", 3: "e3"} if s3_upload_id in self.multipart else None
+
+    async def abort(self, s3_key: str, s3_upload_id: str) -> None:
+        """Forget it."""
+        self._meet("abort")
+        self.multipart.pop(s3_upload_id, None)
+
+    async def delete(self, s3_key: str) -> None:
+        """Remove an object."""
+        self._meet("delete")
+        self.objects.pop(s3_key, None)
+
+    async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
+        """All that are open below a prefix."""
+        return [
+            MultipartInfo(key, one, self.initiated_at)
+            for one, (key, _) in self.multipart.items()
+            if key.startswith(prefix)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Rig:
+    """The engine over fakes, running; time moves only when the test says so."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.clock = FakeClock()
+        self.messenger = FakeMessenger()
+        self.objects = FakeObjects()
+        self.store = MemoryStore()
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.topics = Topics()
+        self.near = Neighbours(self.store, self.objects, self.messenger, self.clock)
+        self.policy = policy or Policy()
+        self.engine: Engine = build_engine(self.near, self._log, self.policy)
+        self._loops: list[asyncio.Task[None]] = []
+        self._beats = itertools.count(1)
+
+    def _log(self, event: str, facts: Mapping[str, Any]) -> None:
+        self.events.append((event, facts))
+
+    async def __aenter__(self) -> Self:
+        engine = self.engine
+        await engine.probing.probe()
+        loops = (engine.uploads, engine.outbox, engine.presences, engine.hellos)
+        self._loops = [asyncio.create_task(loop.run()) for loop in loops]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        for loop in self._loops:
+            with suppress(asyncio.CancelledError):
+                await loop
+
+    def counted(self, event: str) -> int:
+        """How often an event was logged."""
+        return sum(1 for name, _ in self.events if name == event)
+
+    async def settle(self, seconds: float = 0.0) -> None:
+        """Move the clock and let everything that is due happen."""
+        self.clock.time += seconds
+        self.engine.outbox.poke()
+        for _ in range(SETTLE):
+            await asyncio.sleep(0)
+
+    async def hear(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
+        """Deliver one message and let it sink in."""
+        self.engine.inbox.hear(Delivered(self.topics.of(client_id, channel), payload))
+        await self.settle()
+
+    async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401
+        """A client comes online."""
+        fields = {"agent": AgentInfo(), "default_file": "/data/test-file.bin", **more}
+        presence = Presence(client_id, "online", f"install-{client_id}", epoch, 0, **fields)
+        await self.hear(Channel.PRESENCE, encode(presence), client_id)
+        # Births are gathered for one commit; that pause is real time.
+        await asyncio.sleep(0.07)
+        await self.settle()
+
+    async def respond(self, report: ResponsePayload, status: str = "in_progress", **more: Any) -> None:  # noqa: ANN401
+        """The client answers about an upload."""
+        fields = {"message_id": "m", "action": "download_file", **more}
+        await self.hear(Channel.RESPONSE, encode(Response(status=status, payload=report, **fields)))
+
+    async def hello(self, *active: ActiveUpload, more: bool = False) -> None:
+        """The client says what it has."""
+        await self.respond(Hello("install", active, more), "success", action="hello", epoch=1)
+
+    async def trigger(self, **more: Any) -> UploadView:  # noqa: ANN401
+        """An operator wants a file."""
+        view = await self.engine.operations.trigger(TriggerRequest(CLIENT, "someone", **more))
+        await self.settle()
+        return view
+
+    async def upload(self, upload_id: str) -> Upload:
+        """The upload as stored."""
+        return (await self.engine.operations.upload(upload_id)).upload
+
+    async def granted(self) -> Upload:
+        """An upload of three parts whose first question was answered."""
+        await self.birth()
+        view = await self.trigger()
+        await self.respond(self.offer(view.upload.upload_id), sequence=1)
+        return await self.upload(view.upload.upload_id)
+
+    async def finished(self, **more: Any) -> Upload:  # noqa: ANN401
+        """An upload of which the client says that all is sent."""
+        upload = await self.granted()
+        report = self.offer(upload.upload_id, wanted_parts=(), etags={1: '"e1"', 2: '"e2"', 3: '"e3"'}, **more)
+        await self.respond(report, "success", sequence=2)
+        return await self.upload(upload.upload_id)
+
+    def offer(self, upload_id: str, **more: Any) -> UploadReport:  # noqa: ANN401
+        """What a client says of its file."""
+        size = 12 * 1024 * 1024
+        fields: dict[str, Any] = {
+            "upload_id": upload_id,
+            "owner": CONTROL_PLANE,
+            "file_path": "/data/test-file.bin",
+            "file_size": size,
+            "fingerprint": FINGERPRINT,
+            "wanted_parts": wanted(size),
+            "chunk_size": 5 * 1024 * 1024,
+        }
+        return UploadReport(**{**fields, **more})
+
+    def last_grant(self) -> GrantParts:
+        """The last grant that was said."""
+        return next(
+            command.payload for _, command in reversed(self.messenger.sent) if isinstance(command.payload, GrantParts)
+        )

@@ -1,0 +1,1 @@
+"""Tests of the services over fakes: the engine runs, time stands still."""

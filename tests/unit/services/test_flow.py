@@ -1,0 +1,183 @@
+"""An upload through the running engine: what is committed, what is said, what is tried again."""
+
+import pytest
+
+from control_plane.domain.values import Proof, State
+from control_plane.services.errors import (
+    ObjectStoreDown,
+    ObjectStoreRefused,
+)
+from control_plane.services.policy import Policy
+from control_plane.services.ports import PARKED, Grantable, StoreCapabilities
+from schemas.codec import encode
+from schemas.values import DigestName, PresignedPart, WantedPart
+from tests.support.fakes import FakeObjects, Rig
+from tests.support.uploads import md5_of
+
+
+async def test_the_whole_way_through_the_engine() -> None:
+    """Trigger, command, offer, grant, success, proof, close."""
+    async with Rig() as rig:
+        upload = await rig.finished()
+        assert (upload.state, upload.proof) == (State.COMPLETED, Proof.ACCEPTED)
+        assert rig.messenger.actions() == ["download_file", "grant_parts", "close_upload"]
+        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+
+
+async def test_a_grant_names_every_wanted_part_with_its_md5() -> None:
+    """Bound to the bytes that were offered."""
+    async with Rig() as rig:
+        await rig.granted()
+        grant = rig.last_grant()
+        assert [part.part_number for part in grant.urls] == [1, 2, 3]
+        assert all("content-md5" in part.headers for part in grant.urls)
+        assert (grant.lifetime, grant.acknowledges) == (900.0, 1)
+
+
+async def test_an_offline_client_is_queued_and_told_when_it_appears() -> None:
+    """Nothing is published before; the reason says why."""
+    async with Rig() as rig:
+        await rig.birth()
+        rig.clock.time += 100
+        view = await rig.trigger()
+        assert (view.reason, view.upload.state) == ("the client is offline", State.QUEUED)
+        assert view.next_wake_at == view.upload.deadline
+        assert rig.messenger.actions() == []
+        (task,) = await rig.store.read(lambda records: records.tasks_of(view.upload.key))
+        assert task.due_at == PARKED
+        await rig.birth(epoch=2)
+        assert rig.messenger.actions() == ["download_file"]
+        assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
+
+
+async def test_a_silent_client_is_told_again_and_then_given_up() -> None:
+    """Two repeats of the last command, then `no_progress`; beats keep it connected meanwhile."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        said: list[list[str]] = []
+        for epoch in (2, 3, 4):
+            rig.clock.time += 301
+            await rig.birth(epoch=epoch)
+            await rig.settle(31)
+            said.append(rig.messenger.actions())
+        assert [actions.count("grant_parts") for actions in said] == [1, 1, 0]
+        assert (await rig.upload(upload.upload_id)).error == "no_progress"
+
+
+async def test_a_broker_that_is_away_is_tried_again() -> None:
+    """The upload stays queued until the command is out."""
+    async with Rig() as rig:
+        await rig.birth()
+        rig.messenger.down = True
+        view = await rig.trigger()
+        assert (await rig.upload(view.upload.upload_id)).state is State.QUEUED
+        assert rig.counted("duty.again") == 1
+        seen = await rig.engine.operations.upload(view.upload.upload_id)
+        assert seen.reason == "the broker is away"
+        rig.messenger.down = False
+        rig.clock.time += 40
+        await rig.birth(epoch=2)
+        await rig.settle(1)
+        assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
+
+
+async def test_a_store_that_is_down_is_tried_again() -> None:
+    """CreateMultipartUpload and Complete alike."""
+    async with Rig() as rig:
+        rig.objects.fails = {"create_multipart": [ObjectStoreDown("503")], "complete": [ObjectStoreDown("slow")]}
+        upload = await rig.granted()
+        assert upload.s3_upload_id is None
+        assert (await rig.engine.operations.upload(upload.upload_id)).reason == "503"
+        await rig.settle(60)
+        upload = await rig.upload(upload.upload_id)
+        assert upload.s3_upload_id == "s3-1"
+        report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
+        await rig.respond(report, "success", sequence=2)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETING
+        await rig.settle(60)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
+
+
+async def test_a_store_that_refuses_ends_the_upload_with_its_words() -> None:
+    """Nobody on the device can help it."""
+    async with Rig() as rig:
+        rig.objects.fails = {"create_multipart": [ObjectStoreRefused("AccessDenied: no", "AccessDenied")]}
+        upload = await rig.granted()
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "AccessDenied: no")
+        assert rig.messenger.actions()[-1] == "cancel_upload"
+
+
+@pytest.mark.parametrize("error", [ObjectStoreDown("timeout"), ObjectStoreRefused("x", "NoSuchUpload")])
+async def test_a_complete_that_succeeded_in_secret_is_success(error: ObjectStoreDown | ObjectStoreRefused) -> None:
+    """HEAD shows our token and size, whatever the answer said."""
+    async with Rig() as rig:
+        rig.objects.complete_then_fail = True
+        rig.objects.fails = {"complete": [error]}
+        assert (await rig.finished()).state is State.COMPLETED
+
+
+async def test_a_lost_multipart_upload_is_a_new_attempt() -> None:
+    """`NoSuchUpload`, and no object of ours."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.objects.multipart.clear()
+        report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
+        await rig.respond(report, "success", sequence=2)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.attempt) == (State.DISPATCHED, 2)
+
+
+async def test_an_object_of_another_size_is_a_new_attempt() -> None:
+    """Never believed."""
+    async with Rig() as rig:
+        rig.objects.object_size = 7
+        upload = await rig.finished()
+        assert upload.attempt == 2
+        assert "7 bytes" in (upload.reason or "")
+
+
+async def test_without_proof_it_fails_unless_size_is_enough() -> None:
+    """`REQUIRE_PROOF`."""
+    for require_proof, state in ((True, State.FAILED), (False, State.COMPLETED)):
+        async with Rig(Policy(require_proof=require_proof)) as rig:
+            rig.objects.capabilities = StoreCapabilities()
+            await rig.engine.probing.probe()
+            assert (await rig.finished()).state is state
+
+
+async def test_an_etag_that_contradicts_the_digests_is_not_the_file() -> None:
+    """The store's ETag is an MD5, and another one."""
+    async with Rig() as rig:
+        rig.objects.capabilities = StoreCapabilities(etag_is_md5=True)
+        await rig.engine.probing.probe()
+        assert (await rig.finished()).attempt == 2
+
+
+async def test_a_file_of_one_part_is_one_put_where_the_store_enforces_the_digest() -> None:
+    """One S3 request by the client, none to open; a short life, and our token in the URL's headers."""
+    async with Rig() as rig:
+        rig.objects.capabilities = StoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
+        await rig.engine.probing.probe()
+        await rig.birth()
+        view = await rig.trigger()
+        size = 1024 * 1024
+        wanted = (WantedPart(1, size, md5_of(1)),)
+        await rig.respond(rig.offer(view.upload.upload_id, file_size=size, wanted_parts=wanted), sequence=1)
+        grant = rig.last_grant()
+        assert grant.lifetime == 300.0
+        assert grant.urls[0].headers["if-none-match"] == "*"
+        assert "create_multipart" not in rig.objects.calls
+
+
+async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks again for the rest."""
+
+    def long(_self: object, _key: str, _id: str, part: Grantable, _digest: object) -> PresignedPart:
+        return PresignedPart(part.part_number, "http://s3/" + "x" * 40_000)
+
+    monkeypatch.setattr(FakeObjects, "presign_part", long)
+    async with Rig() as rig:
+        await rig.granted()
+        assert len(rig.last_grant().urls) == 2
+        assert len(encode(rig.messenger.sent[-1][1])) < 128 * 1024

@@ -1,0 +1,172 @@
+"""What the fleet says, and what is made of it: offers typed by hand, other owners, hellos, rubbish."""
+
+import asyncio
+import json
+
+import pytest
+
+from control_plane.domain.values import Origin, State
+from control_plane.services.errors import (
+    BadInput,
+    ClientSilent,
+)
+from control_plane.services.ports import Delivered
+from schemas.codec import encode
+from schemas.messages import (
+    ActiveUpload,
+    CloseUpload,
+    Command,
+    CurrentUpload,
+    DownloadFile,
+    FileEntry,
+    FileList,
+    ListFiles,
+    Response,
+    Status,
+    UploadConfig,
+)
+from schemas.topics import Channel
+from schemas.values import Outcome
+from tests.support.fakes import CLIENT, Rig
+
+
+async def test_progress_keeps_the_step_timer_quiet() -> None:
+    """A status with more bytes is a sign of life."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        rig.clock.time += 290
+        status = Status("uploading", CLIENT, uploads=(CurrentUpload(upload.upload_id, bytes_sent=7),))
+        await rig.hear(Channel.STATUS, encode(status))
+        rig.clock.time += 20
+        await rig.birth(epoch=2)
+        await rig.settle(1)
+        assert rig.messenger.actions() == []
+        assert (await rig.upload(upload.upload_id)).bytes_sent == 7
+
+
+async def test_a_command_typed_by_hand_is_adopted_by_its_offer() -> None:
+    """The offer carries all that is known; the second offer of the same id is a repeat."""
+    async with Rig() as rig:
+        await rig.birth()
+        offer = rig.offer("typed-by-hand", metadata={"why": "test"})
+        await rig.respond(offer, sequence=1)
+        upload = await rig.upload("typed-by-hand")
+        assert (upload.origin, upload.state, dict(upload.metadata)) == (
+            Origin.MQTT,
+            State.IN_PROGRESS,
+            {"why": "test"},
+        )
+        assert rig.messenger.actions() == ["grant_parts"]
+        await rig.respond(offer, sequence=1)
+        assert rig.messenger.actions() == ["grant_parts"]
+
+
+async def test_an_end_of_an_unknown_upload_is_closed_as_unknown() -> None:
+    """So that the client can let go."""
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.respond(rig.offer("who"), "success", sequence=3)
+        (_, command), *_ = rig.messenger.sent
+        assert isinstance(command.payload, CloseUpload)
+        assert (command.payload.outcome, command.payload.about) == (Outcome.UNKNOWN, "who")
+
+
+async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
+    """A direct CLI at work: command, reports, close."""
+    async with Rig() as rig:
+        await rig.birth()
+        config = UploadConfig(upload_id="cli1", attempt=1, owner="cli-7", key="uploads/x", presigned_urls=())
+        command = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
+        await rig.hear(Channel.COMMAND, encode(command))
+        await rig.respond(rig.offer("cli1", owner="cli-7", wanted_parts=()), sequence=1)
+        await rig.respond(rig.offer("cli1", owner="cli-7"), "success", sequence=2)
+        assert (await rig.upload("cli1")).state is State.COMPLETING
+        close = Command("m2", "close_upload", CloseUpload(upload_id="cli1", attempt=1, outcome="completed"))
+        await rig.hear(Channel.COMMAND, encode(close))
+        upload = await rig.upload("cli1")
+        assert (upload.state, upload.s3_key, upload.owner) == (State.COMPLETED, "uploads/x", "cli-7")
+        assert rig.messenger.actions() == []
+        with pytest.raises(BadInput, match="cli-7"):
+            await rig.engine.operations.cancel("cli1")
+
+
+async def test_a_close_played_back_does_not_touch_our_own() -> None:
+    """The embedded broker has no No Local, and anyone may type one."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        close = Command("m", "close_upload", CloseUpload(upload_id=upload.upload_id, attempt=1, outcome="completed"))
+        await rig.hear(Channel.COMMAND, encode(close))
+        assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
+
+
+async def test_a_hello_is_answered_entry_by_entry() -> None:
+    """Listed and open: from the state. Listed and over: close. Not listed: told again."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        await rig.hello(ActiveUpload(upload.upload_id, 1, 1, "in_progress", "control-plane"))
+        assert rig.messenger.actions() == ["grant_parts"]
+        await rig.hello()
+        assert rig.messenger.actions() == ["download_file"]
+        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "cancelled", sequence=2)
+        rig.messenger.actions()
+        await rig.hello(
+            ActiveUpload(upload.upload_id, 1, 2, "cancelled", "control-plane"),
+            ActiveUpload("lost", 1, 2, "success", "control-plane"),
+            ActiveUpload("theirs", 1, 2, "success", "cli-1"),
+        )
+        assert rig.messenger.actions() == ["close_upload", "close_upload"]
+
+
+async def test_the_pages_of_a_hello_count_as_one() -> None:
+    """An upload on the second page is not taken for forgotten."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        await rig.hello(ActiveUpload("other", 1, 0, "in_progress", "cli-9"), more=True)
+        await rig.hello(ActiveUpload(upload.upload_id, 1, 1, "in_progress", "control-plane"))
+        assert rig.messenger.actions() == ["grant_parts"]
+
+
+async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
+    """Matched by `message_id`."""
+    async with Rig() as rig:
+        await rig.birth()
+        asking = asyncio.create_task(rig.engine.operations.files(CLIENT, ListFiles("/data/*")))
+        await rig.settle()
+        (_, command), *_ = rig.messenger.sent
+        files = FileList((FileEntry("/data/a", 1, 2),))
+        await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
+        assert await asking == files
+        rig.engine.operations._inquiries._patience = 0.01
+        with pytest.raises(ClientSilent):
+            await rig.engine.operations.files(CLIENT, ListFiles("/data/*"))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("fleet/v1/restaurant-1/response", b"{"),
+        ("fleet/v1/restaurant-1/response", b'"x"'),
+        ("fleet/v1/restaurant-1/status", b"\xff"),
+        ("fleet/v1/restaurant-1/presence", b'{"client_id":"other","status":"online"}'),
+        ("fleet/v1/restaurant-1/presence", json.dumps({"client_id": "restaurant-1"}).encode()),
+        ("fleet/v1/restaurant-1/command", b"[" * 5000),
+        ("fleet/v1/a/b/response", b"{}"),
+        ("elsewhere", b"{}"),
+        ("fleet/v1/restaurant-1/response", b"x" * 200_000),
+        (
+            "fleet/v1/restaurant-1/response",
+            b'{"message_id":"m","action":"download_file","status":"new-word","payload":{"upload_id":"u"}}',
+        ),
+    ],
+)
+async def test_what_is_not_understood_is_counted_and_disturbs_nothing(topic: str, payload: bytes) -> None:
+    """One message, one count, and the next one is heard."""
+    async with Rig() as rig:
+        rig.engine.inbox.hear(Delivered(topic, payload))
+        assert rig.counted("message.refused") == 1
+        await rig.birth()
+        assert (await rig.engine.operations.client(CLIENT)).client_id == CLIENT

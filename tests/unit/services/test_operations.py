@@ -1,0 +1,162 @@
+"""What an operator may do, and what time alone does."""
+
+import pytest
+
+from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.values import State, UploadKey
+from control_plane.services.errors import (
+    BadInput,
+    KeyReused,
+    ObjectStoreDown,
+    StoreUnavailable,
+    UnknownClient,
+    UnknownUpload,
+)
+from control_plane.services.operations import TriggerRequest
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Page, UploadFilter
+from tests.support.fakes import CLIENT, Rig
+
+
+async def test_cancel_aborts_tells_the_client_and_closes() -> None:
+    """And is a conflict afterwards."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.settle()
+        assert rig.messenger.actions() == ["cancel_upload"]
+        assert rig.objects.multipart == {}
+        await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "cancelled", sequence=2)
+        assert rig.messenger.actions() == ["close_upload"]
+        with pytest.raises(IllegalTransition):
+            await rig.engine.operations.cancel(upload.upload_id)
+
+
+async def test_retry_is_a_new_upload_of_the_same() -> None:
+    """Only once the old one is over."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        with pytest.raises(BadInput, match="not over"):
+            await rig.engine.operations.retry(upload.upload_id)
+        await rig.engine.operations.cancel(upload.upload_id)
+        view = await rig.engine.operations.retry(upload.upload_id)
+        assert view.upload.upload_id != upload.upload_id
+        assert view.upload.file_path == upload.file_path
+
+
+async def test_two_triggers_in_one_second_have_two_keys() -> None:
+    """The second one gets the first eight of its id before the name."""
+    async with Rig() as rig:
+        await rig.birth()
+        first, second = await rig.trigger(), await rig.trigger()
+        assert first.upload.s3_key == "uploads/restaurant-1/19700101-001640-test-file.bin"
+        assert (
+            second.upload.s3_key == f"uploads/restaurant-1/19700101-001640-{second.upload.upload_id[:8]}-test-file.bin"
+        )
+
+
+async def test_an_idempotency_key_stands_for_one_upload() -> None:
+    """Another body under it is refused."""
+    async with Rig() as rig:
+        await rig.birth()
+        first = await rig.trigger(idempotency_key="k", body_digest="b")
+        again = await rig.trigger(idempotency_key="k", body_digest="b")
+        assert again.upload.upload_id == first.upload.upload_id
+        with pytest.raises(KeyReused):
+            await rig.trigger(idempotency_key="k", body_digest="other")
+
+
+async def test_bad_requests_say_what_to_change() -> None:
+    """Unknown client, no path, too much metadata, a deadline too far."""
+    async with Rig() as rig:
+        with pytest.raises(UnknownClient):
+            await rig.trigger()
+        await rig.birth(default_file=None)
+        with pytest.raises(BadInput, match="name a file_path"):
+            await rig.trigger()
+        with pytest.raises(BadInput, match="4096"):
+            await rig.trigger(file_path="/a", metadata={"k": "v" * 5000})
+        with pytest.raises(BadInput, match="30 days"):
+            await rig.trigger(file_path="/a", deadline=rig.clock.time + 31 * 86_400)
+        with pytest.raises(BadInput, match="passed"):
+            await rig.trigger(file_path="/a", deadline=1.0)
+        with pytest.raises(BadInput, match="not allowed"):
+            await rig.engine.operations.trigger(TriggerRequest("a/b", "someone"))
+        with pytest.raises(UnknownUpload):
+            await rig.engine.operations.upload("nope")
+
+
+async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
+    """By the clock and the stored state alone."""
+    async with Rig() as rig:
+        await rig.birth()
+        view = await rig.trigger(deadline=rig.clock.time + 10)
+        rig.clock.time += 11
+        assert await rig.engine.reaper.reap() == 1
+        upload = await rig.upload(view.upload.upload_id)
+        assert (upload.state, upload.error) == (State.EXPIRED, "deadline_passed")
+
+
+async def test_litter_of_ours_is_aborted_and_that_of_others_is_reported() -> None:
+    """By the key of our row and an id that is not its own, an hour after it began."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.objects.multipart["crashed"] = (upload.s3_key, "token")
+        rig.objects.multipart["stranger"] = ("uploads/somebody/else", "token")
+        report = await rig.engine.reaper.sweep_litter()
+        assert (report.aborted, len(report.foreign)) == (0, 0)
+        rig.clock.time += 4000
+        report = await rig.engine.reaper.sweep_litter()
+        await rig.settle()
+        assert (report.aborted, [one.s3_upload_id for one in report.foreign]) == (1, ["stranger"])
+        assert set(rig.objects.multipart) == {upload.s3_upload_id, "stranger"}
+
+
+async def test_history_is_pruned_but_never_an_open_row() -> None:
+    """After `HISTORY_DAYS`."""
+    async with Rig(Policy(history=100)) as rig:
+        done, open_one = await rig.finished(), (await rig.trigger()).upload
+        rig.clock.time += 200
+        assert await rig.engine.reaper.prune() == 1
+        found, _ = await rig.engine.operations.uploads(UploadFilter(), Page())
+        assert [view.upload.upload_id for view in found] == [open_one.upload_id]
+        assert done.upload_id != open_one.upload_id
+
+
+async def test_a_commit_that_fails_is_told_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one is made."""
+
+    async def broken(_self: object, _work: object) -> None:
+        message = "disk full"
+        raise StoreUnavailable(message)
+
+    async with Rig() as rig:
+        await rig.birth()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(rig.store), "write", broken)
+            with pytest.raises(StoreUnavailable):
+                await rig.engine.operations.trigger(TriggerRequest(CLIENT, "someone"))
+        assert (await rig.trigger()).upload.state is State.QUEUED
+
+
+async def test_forgetting_a_client_clears_its_retained_presence() -> None:
+    """Its history stays."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        await rig.engine.operations.forget_client(CLIENT)
+        assert rig.messenger.cleared == [CLIENT]
+        with pytest.raises(UnknownClient):
+            await rig.engine.operations.client(CLIENT)
+        assert (await rig.upload(upload.upload_id)).key == UploadKey(CLIENT, upload.upload_id)
+
+
+async def test_readiness_names_what_is_wrong() -> None:
+    """Broker, database, store."""
+    async with Rig() as rig:
+        assert (await rig.engine.operations.readiness()).ready
+        rig.messenger.down = True
+        rig.objects.fails = {"head": [ObjectStoreDown("no route")]}
+        readiness = await rig.engine.operations.readiness()
+        assert not readiness.ready
+        assert dict(readiness.checks) == {"broker": "not connected", "database": "ok", "store": "no route"}
