@@ -47,6 +47,7 @@ class Outgoing:
                 return
             del self._waiting[key]
 
-    def clear(self) -> None:
-        """The connection is gone."""
-        self._waiting.clear()
+    def take(self) -> dict[str, Letter]:
+        """Everything that waits, which from here on does not."""
+        waiting, self._waiting = self._waiting, {}
+        return waiting

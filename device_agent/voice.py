@@ -43,17 +43,22 @@ class Voice:
         self._hello_at: float | None = None
 
     def connect(self, now: float, install_id: str, transfers: Iterable[Transfer]) -> None:
-        """Commands are heard: say so, and say what we have."""
+        """Commands are heard: say so, and say what we have.
+
+        Answers to commands that came before this, out of the broker's session, wait and go out behind the birth.
+        """
         self.connected = True
-        self._outgoing.clear()
+        early = self._outgoing.take()
         self._beat(now)
         self.hello(install_id, transfers)
+        for key, letter in early.items():
+            self._outgoing.put(key, letter)
 
     def disconnect(self) -> None:
         """Nobody hears us."""
         self.connected = False
         self._beat_at = self._hello_at = None
-        self._outgoing.clear()
+        self._outgoing.take()
 
     def plan_hello(self, now: float) -> None:
         """A control plane started: greet it, but not all of the fleet at once."""
@@ -72,8 +77,6 @@ class Voice:
 
     def say(self, response: Response, key: str | None = None) -> None:
         """Say a response once; a newer one under the same `key` replaces one that is not out yet."""
-        if not self.connected:
-            return
         data = self._encoded(msgspec.structs.replace(response, epoch=self._announcer.epoch))
         if data is not None:
             self._outgoing.put(key or response.message_id, Letter(Channel.RESPONSE, data))
