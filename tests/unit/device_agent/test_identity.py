@@ -1,0 +1,87 @@
+"""Who the agent is: an epoch is never used twice, whatever happens to the file."""
+
+from pathlib import Path
+
+import pytest
+
+from device_agent import identity as identity_module
+from device_agent.identity import STEP, Identity
+from device_agent.presence import Announcer
+from schemas.codec import decode
+from schemas.messages import Presence
+from schemas.values import LAST_SEQUENCE
+
+
+def test_epochs_rise_over_every_restart(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(5):
+        identity = Identity.open(tmp_path)
+        seen += [identity.next_epoch() for _ in range(3)]
+    assert seen == sorted(set(seen))
+
+
+def test_a_connect_costs_no_write(tmp_path: Path) -> None:
+    identity = Identity.open(tmp_path)
+    identity.next_epoch()
+    before = (tmp_path / "identity").stat().st_mtime_ns
+    assert [identity.next_epoch() for _ in range(STEP - 1)][-1] == STEP
+    assert (tmp_path / "identity").stat().st_mtime_ns == before
+    identity.next_epoch()
+    assert Identity.open(tmp_path).next_epoch() == 2 * STEP + 1
+
+
+def test_an_installation_keeps_its_name(tmp_path: Path) -> None:
+    first = Identity.open(tmp_path)
+    first.next_epoch()
+    assert Identity.open(tmp_path).install_id == first.install_id
+
+
+def test_a_damaged_file_means_a_new_installation(tmp_path: Path) -> None:
+    first = Identity.open(tmp_path)
+    first.next_epoch()
+    (tmp_path / "identity").write_bytes(b"{")
+    assert Identity.open(tmp_path).install_id != first.install_id
+
+
+def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Identity.open(tmp_path).next_epoch()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(identity_module, "replace_file", full)
+    identity = Identity.open(tmp_path)
+    assert identity.next_epoch() == STEP + 1
+    monkeypatch.undo()
+    assert Identity.open(tmp_path).next_epoch() == 2 * STEP + 1
+
+
+class TestAnnouncer:
+    @pytest.fixture
+    def announcer(self, tmp_path: Path) -> Announcer:
+        return Announcer("till-1", Identity.open(tmp_path), labels={"site": "berlin"}, default_file="/data/a.bin")
+
+    def test_births_and_beats_count_from_zero_in_each_epoch(self, announcer: Announcer) -> None:
+        told = []
+        for _ in range(2):
+            announcer.will()
+            told += [decode(Presence, announcer.online()) for _ in range(3)]
+        assert [(one.epoch, one.sequence) for one in told] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+        assert {one.status for one in told} == {"online"}
+
+    def test_the_will_comes_last_in_its_epoch_and_before_the_next_birth(self, announcer: Announcer) -> None:
+        will = decode(Presence, announcer.will())
+        birth = decode(Presence, announcer.online())
+        farewell = decode(Presence, announcer.farewell())
+        announcer.will()
+        later = decode(Presence, announcer.online())
+        assert (will.status, will.epoch, will.sequence) == ("offline", 1, LAST_SEQUENCE)
+        assert (farewell.epoch, farewell.sequence) == (1, LAST_SEQUENCE)
+        assert (birth.epoch, birth.sequence) < (will.epoch, will.sequence) < (later.epoch, later.sequence)
+
+    def test_says_what_a_control_plane_wants_to_know(self, announcer: Announcer) -> None:
+        announcer.will()
+        birth = decode(Presence, announcer.online())
+        assert (birth.labels, birth.default_file) == ({"site": "berlin"}, "/data/a.bin")
+        assert {"download_file", "grant_parts", "list_files", "health_check"} <= set(birth.capabilities)
+        assert "hello" not in birth.capabilities

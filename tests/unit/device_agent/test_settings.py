@@ -1,0 +1,110 @@
+"""The agent's settings: every name, every default, and one clear line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import SettingsError
+from device_agent.settings import NAMES, load_settings
+
+BASE = {"CLIENT_ID": "till-1", "STATE_DIR": "/var/lib/x"}
+
+
+def test_defaults() -> None:
+    settings = load_settings(BASE)
+    assert (settings.client_id, settings.mqtt_url, settings.mqtt_username) == ("till-1", "mqtt://localhost:1883", None)
+    assert (settings.allowed_roots, settings.upload_hosts, settings.file_path) == ((), (), None)
+    assert (settings.max_parallel_parts, settings.max_bytes_per_second, settings.log_level) == (4, None, "info")
+    assert settings.topic_root == "fleet/v1"
+
+
+def test_every_setting_can_be_told() -> None:
+    told = {
+        "CLIENT_ID": "till-1",
+        "MQTT_URL": "mqtts://broker:8883",
+        "MQTT_USERNAME": "till-1",
+        "MQTT_PASSWORD": "secret",
+        "FILE_PATH": "/data/a.bin",
+        "ALLOWED_ROOTS": "/data, /var/log",
+        "UPLOAD_HOSTS": "s3.example.com:443,minio:9000",
+        "STATE_DIR": "/state",
+        "LABELS": "site=berlin, model=pi4",
+        "MAX_PARALLEL_PARTS": "2",
+        "MAX_BYTES_PER_SECOND": "1000000",
+        "LOG_LEVEL": "DEBUG",
+        "TOPIC_ROOT": "fleet/v2",
+    }
+    assert set(told) == set(NAMES)
+    settings = load_settings(told)
+    assert settings.allowed_roots == ("/data", "/var/log")
+    assert settings.upload_hosts == ("s3.example.com:443", "minio:9000")
+    assert settings.labels == {"site": "berlin", "model": "pi4"}
+    assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
+    assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLIENT_ID", ""),
+        ("CLIENT_ID", "a/b"),
+        ("CLIENT_ID", "cli-1"),
+        ("MQTT_URL", "http://broker"),
+        ("MQTT_URL", "mqtt://user:pass@broker"),
+        ("MQTT_USERNAME", "another"),
+        ("FILE_PATH", "relative.bin"),
+        ("ALLOWED_ROOTS", "/data,relative"),
+        ("UPLOAD_HOSTS", "https://s3.example.com"),
+        ("LABELS", "berlin"),
+        ("MAX_PARALLEL_PARTS", "0"),
+        ("MAX_PARALLEL_PARTS", "65"),
+        ("MAX_PARALLEL_PARTS", "four"),
+        ("MAX_BYTES_PER_SECOND", "0"),
+        ("MAX_BYTES_PER_SECOND", "1.5"),
+        ("LOG_LEVEL", "loud"),
+        ("TOPIC_ROOT", "fleet/+"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name) as caught:
+        load_settings({**BASE, name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("# ours\nexport LOG_LEVEL='error'\nCLIENT_ID=file\nLABELS=\n\nS3_BUCKET_NAME=somebody-elses\n")
+    settings = load_settings(BASE, file)
+    assert (settings.client_id, settings.log_level, settings.labels) == ("till-1", "error", {})
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("UPLOAD_HOST=a:1", "UPLOAD_HOSTS"), ("MQTT_PASWORD=x", "MQTT_PASSWORD"), ("client_id=x", "CLIENT_ID")],
+)
+def test_a_misspelt_name_is_not_passed_over(tmp_path: Path, line: str, meant: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(line)
+    with pytest.raises(SettingsError, match=f"did you mean {meant}"):
+        load_settings(BASE, file)
+
+
+def test_a_line_that_says_nothing_is_named_and_not_repeated(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("CLIENT_ID=x\nhunter2\n")
+    with pytest.raises(SettingsError, match="line 2") as caught:
+        load_settings(BASE, file)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_secret_is_shown() -> None:
+    settings = load_settings({**BASE, "MQTT_PASSWORD": "hunter2"})
+    assert "hunter2" not in repr(settings) + "\n".join(settings.lines())
+    assert "MQTT_PASSWORD=(set)" in settings.lines()
+    assert settings.mqtt_username == "till-1"
+
+
+def test_the_state_folder_is_where_the_system_has_such_things() -> None:
+    told = {"CLIENT_ID": "till-1"}
+    assert load_settings({**told, "STATE_DIRECTORY": "/var/lib/agent:/x"}).state_dir == Path("/var/lib/agent")
+    assert load_settings(told).state_dir.name == "till-1"
