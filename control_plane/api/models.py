@@ -10,7 +10,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 
 from control_plane.api import examples
@@ -86,6 +95,14 @@ FilePath = Annotated[str, Field(min_length=1, max_length=4096), *matching(r"^[^\
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_metadata), Field(description="Stored and echoed; ≤ 4 KiB.")]
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole: Final = BeforeValidator(_whole)
+"""Beside `strict`, makes a JSON integer: `1.0` is one too (JSON Schema), `"1"` and `true` are none."""
+
+
 class Input(BaseModel):
     """What a caller sends."""
 
@@ -101,11 +118,11 @@ class Output(BaseModel):
 class Options(Input):
     """How the upload is to be done (protocol.md section 3)."""
 
-    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
-    max_bytes_per_second: Annotated[int, Field(strict=True, ge=1, le=_MAX_NUMBER)] | None = None
+    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000), Whole] = 0
+    max_bytes_per_second: Annotated[int, Field(strict=True, ge=1, le=_MAX_NUMBER), Whole] | None = None
     on_change: Literal["fail", "prefix"] = "fail"
     compression: Literal["none", "gzip"] = "none"
-    give_up_after: Annotated[int, Field(strict=True, ge=1, le=31_536_000)] = 86_400
+    give_up_after: Annotated[int, Field(strict=True, ge=1, le=31_536_000), Whole] = 86_400
 
 
 class TriggerBody(Input):

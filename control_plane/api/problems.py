@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from control_plane.domain.errors import DomainError, IllegalTransition
 from control_plane.services.errors import (
@@ -38,6 +39,7 @@ from schemas.errors import BadCommand, SchemaError
 MEDIA_TYPE: Final = "application/problem+json"
 URN: Final = "urn:backhaul:problem:"
 _MAX_SHOWN: Final = 200
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,18 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         request.state.fault = error
-    return respond(problem, getattr(error, "headers", None))
+    allow = {"Allow": _allowed(request)} if problem.status == HTTPStatus.METHOD_NOT_ALLOWED else None
+    return respond(problem, allow or getattr(error, "headers", None))
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the path (RFC 9110 section 15.5.6); the framework names those of one route only."""
+    routes, scope = request.app.routes, request.scope
+    return ", ".join(
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    )
 
 
 def _more(error: Exception) -> Mapping[str, Any] | None:

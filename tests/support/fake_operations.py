@@ -126,6 +126,7 @@ class FakeOperations(Operations):
 
     async def forget_client(self, client_id: str) -> None:
         await self.client(client_id)
+        del self.known[client_id]
 
     async def files(self, client_id: str, request: ListFiles) -> FileList:
         self._note("files", (client_id, request))

@@ -122,7 +122,7 @@ def test_what_programs_need_stands_in_members_of_its_own() -> None:
 async def test_what_is_not_there_is_a_problem_document_too() -> None:
     async with http_to(make_api(FakeOperations())) as http:
         nowhere = await http.get("/nowhere")
-        unknown_method = await http.put("/clients")
+        unknown_method = await http.put("/clients/restaurant-1")
     assert (nowhere.status_code, nowhere.json()["title"]) == (404, "Not Found")
-    assert (unknown_method.status_code, unknown_method.headers["Allow"]) == (405, "GET")
+    assert (unknown_method.status_code, unknown_method.headers["Allow"]) == (405, "GET, DELETE")
     assert {answer.headers["content-type"] for answer in (nowhere, unknown_method)} == {"application/problem+json"}

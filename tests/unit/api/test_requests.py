@@ -61,7 +61,7 @@ async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, o
     body = {
         "file_path": "/data/Bücher & more.bin",
         "metadata": {"key": ["value", 1, None]},
-        "options": {"priority": 3, "on_change": "prefix", "compression": "gzip", "max_bytes_per_second": 1000},
+        "options": {"priority": 3.0, "on_change": "prefix", "compression": "gzip", "max_bytes_per_second": 1000},
         "deadline": 3600,
     }
     answer = await http.post(TRIGGER, json=body, headers={"Idempotency-Key": "once"})
