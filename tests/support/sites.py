@@ -1,0 +1,128 @@
+"""A whole site of real processes for end-to-end tests: Mosquitto, a store that checks signatures, all of ours.
+
+Rule: everything is started and ended here, by the product's own launcher; what is compared in the end is bytes.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from broker.server import free_port, start_broker
+from control_plane.adapters.folder_store import start_folder_store
+from control_plane.cli.children import Program
+from control_plane.cli.site import Site, plane_settings
+
+AGENT: Final = (sys.executable, "-m", "device_agent")
+SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
+PATIENCE: Final = 60.0
+MIB: Final = 1024 * 1024
+TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
+
+
+@dataclass(slots=True)
+class Fleet:
+    """A running site and the agents that were attached to it."""
+
+    site: Site
+    directory: Path
+    stack: ExitStack
+    plane_settings: Mapping[str, str]
+    agents: dict[str, Program] = field(default_factory=dict)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET from the control plane; the answer must be 200."""
+        answer = httpx.get(f"{self.site.server}{path}", timeout=PATIENCE)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return dict(answer.json())
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        """POST to the control plane."""
+        return httpx.post(f"{self.site.server}{path}", json=body, timeout=PATIENCE)
+
+    def ready(self) -> bool:
+        """Whether the control plane can work."""
+        try:
+            return httpx.get(f"{self.site.server}/health/ready", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def attach(self, client_id: str, default_file: Path | None = None, **settings: str) -> Program:
+        """Start an agent and wait until it is connected."""
+        home = self.directory / client_id
+        given = {**self.site.agent_settings(), "CLIENT_ID": client_id, "STATE_DIR": str(home / "state"), **settings}
+        if default_file is not None:
+            given["FILE_PATH"] = str(default_file)
+        agent = self.stack.enter_context(Program(AGENT, settings=given, log_path=home / "agent.log"))
+        self.agents[client_id] = agent
+        self.until(lambda: self.connected(client_id), f"{client_id} to connect: {agent.last_words()}")
+        return agent
+
+    def connected(self, client_id: str) -> bool:
+        """Whether the control plane sees the client online."""
+        clients = self.get("/clients?limit=500")["clients"]
+        return any(one["client_id"] == client_id and one["connected"] for one in clients)
+
+    def trigger(self, client_id: str, path: Path | None = None, **body: Any) -> str:  # noqa: ANN401
+        """Trigger an upload; returns its id."""
+        given = body if path is None else {"file_path": str(path), **body}
+        answer = self.post(f"/trigger-download/{client_id}", given or None)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return str(answer.json()["upload_id"])
+
+    def ended(self, upload_id: str) -> dict[str, Any]:
+        """Wait for the end of an upload and return it."""
+        self.until(lambda: self.get(f"/uploads/{upload_id}")["state"] in TERMINAL, f"the end of {upload_id}")
+        return self.get(f"/uploads/{upload_id}")
+
+    def until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+        """Wait for a condition; fail with what was waited for."""
+        end = time.monotonic() + patience
+        while not condition():
+            self.site.check()
+            if time.monotonic() > end:
+                pytest.fail(f"waited {patience:.0f} s for {what}")
+            time.sleep(0.05)
+
+    def stored_sha256(self, upload_id: str) -> str:
+        """The digest of the object, read through a presigned URL."""
+        url = self.get(f"/uploads/{upload_id}/url")["url"]
+        digest = hashlib.sha256()
+        with httpx.stream("GET", url, timeout=PATIENCE) as answer:
+            assert answer.status_code == httpx.codes.OK
+            for chunk in answer.iter_bytes(MIB):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def running_fleet(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Fleet]:
+    """A site without agents; they end with it."""
+    with ExitStack() as stack:
+        home = directory / "site"
+        broker = stack.enter_context(start_broker(home / "broker", persistence=True))
+        store = stack.enter_context(start_folder_store(home / "store"))
+        port = free_port()
+        joined = {**plane_settings(home, broker, store, port), **(settings or {})}
+        plane = stack.enter_context(serve(home, joined))
+        fleet = Fleet(Site(home, broker, store, plane, f"http://127.0.0.1:{port}"), directory, stack, joined)
+        fleet.until(fleet.ready, f"the control plane: {plane.last_words()}")
+        yield fleet
+
+
+def serve(home: Path, settings: Mapping[str, str]) -> Program:
+    """Start a control plane."""
+    return Program(SERVE, settings=settings, log_path=home / "control-plane" / "control-plane.log")
