@@ -3,23 +3,23 @@
 Rule: bytes go up through presigned URLs, as agents send them; what a server is known to ignore is not asked here.
 """
 
+import asyncio
 import hashlib
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.errors import ObjectStoreRefused
 from control_plane.services.ports import Grantable
 from control_plane.services.proof_arithmetic import multipart_etag, object_etag
-from schemas.values import DigestName, PresignedPart
-from tests.support.s3_servers import S3Server, start_moto, start_nanio
+from schemas.values import DigestName
+from tests.support.s3_servers import S3Server, put, start_moto, start_nanio
 from tests.support.strict_s3 import start_strict
 
 BUCKET = "backhaul-tests"
@@ -48,12 +48,13 @@ def settings(server: S3Server) -> S3Settings:
     )
 
 
-@pytest_asyncio.fixture
-async def store(settings: S3Settings) -> AsyncIterator[S3ObjectStore]:
+@pytest.fixture(scope="module")
+def store(settings: S3Settings) -> Iterator[S3ObjectStore]:
+    """One for all tests: it belongs to no event loop."""
     made = S3ObjectStore(settings)
-    await made.ensure_bucket()
+    asyncio.run(made.ensure_bucket())
     yield made
-    await made.close()
+    asyncio.run(made.close())
 
 
 @pytest.fixture
@@ -70,13 +71,8 @@ def part_of(number: int, body: bytes) -> Grantable:
     return Grantable(number, len(body), b64md5(body), 60)
 
 
-def put(grant: PresignedPart, body: bytes) -> httpx.Response:
-    headers = {**grant.headers, "content-type": "application/octet-stream"}
-    return httpx.put(grant.url, content=body, headers=headers, timeout=20, trust_env=False)
-
-
 async def send_part(store: S3ObjectStore, key: str, s3_upload_id: str, number: int, body: bytes) -> str:
-    answer = put(store.presign_part(key, s3_upload_id, part_of(number, body), DigestName.MD5), body)
+    answer = await put(store.presign_part(key, s3_upload_id, part_of(number, body), DigestName.MD5), body)
     assert answer.status_code == 200, answer.text
     return answer.headers["etag"]
 
@@ -92,8 +88,8 @@ async def test_parts_become_one_object_that_bears_our_token(store: S3ObjectStore
     assert info is not None
     assert (info.size, info.metadata["backhaul-token"]) == (2 * PART + 8, "token.1")
     assert info.etag == multipart_etag([b64md5(body) for body in bodies])
-    with httpx.stream("GET", store.presign_get(key, 60), trust_env=False) as response:
-        assert response.read() == b"".join(bodies)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(store.presign_get(key, 60))).content == b"".join(bodies)
 
 
 async def test_etags_without_quotes_complete_too(store: S3ObjectStore, key: str) -> None:
@@ -109,7 +105,7 @@ async def test_etags_without_quotes_complete_too(store: S3ObjectStore, key: str)
 @pytest.mark.parametrize("body", [b"", b"x", b"some more bytes"], ids=["empty", "one byte", "several"])
 async def test_one_put_makes_the_whole_object(store: S3ObjectStore, key: str, body: bytes) -> None:
     grant = store.presign_object(key, "token.1", part_of(1, body), DigestName.MD5, once=True)
-    assert put(grant, body).status_code == 200
+    assert (await put(grant, body)).status_code == 200
     info = await store.head(key)
     assert info is not None
     assert (info.size, info.etag, info.metadata) == (
@@ -129,17 +125,17 @@ async def test_what_is_not_there_is_told_apart(store: S3ObjectStore, key: str) -
 async def test_an_aborted_upload_takes_nothing_more(store: S3ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     grant = store.presign_part(key, s3_upload_id, part_of(1, b"late"), DigestName.MD5)
-    assert put(grant, b"late").status_code == 200
+    assert (await put(grant, b"late")).status_code == 200
     await store.abort(key, s3_upload_id)
     assert await store.list_parts(key, s3_upload_id) is None
     # 404 where it is done right; moto falls over its own feet (500).
-    assert put(grant, b"late").status_code in {404, 500}
+    assert (await put(grant, b"late")).status_code in {404, 500}
     assert await store.list_parts(key, s3_upload_id) is None
     await store.abort(key, s3_upload_id)
 
 
 async def test_a_deleted_object_is_gone(store: S3ObjectStore, key: str) -> None:
-    put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
+    await put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
     await store.delete(key)
     assert await store.head(key) is None
     await store.delete(key)
@@ -184,6 +180,6 @@ async def test_more_parts_than_a_page_are_all_listed(store: S3ObjectStore, key: 
 
 
 async def test_making_the_bucket_again_changes_nothing(store: S3ObjectStore, key: str) -> None:
-    put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
+    await put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
     await store.ensure_bucket()
     assert await store.head(key) is not None

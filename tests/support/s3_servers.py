@@ -16,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import httpx
 import pytest
 
 from broker.leash import Child
 from broker.server import free_port
 from control_plane.adapters.folder_store import FolderCredentials, FolderStore, start_folder_store
+from schemas.values import PresignedPart
 
 ACCESS_KEY: Final = "AKIATESTTESTTESTTEST"
 SECRET_KEY: Final = "test/secret+key/of/a/throw-away/server00"
@@ -76,6 +78,13 @@ def start_moto(directory: Path) -> S3Server:
     moto.start()
     endpoint = f"http://127.0.0.1:{moto.port}"
     return S3Server(endpoint, ACCESS_KEY, SECRET_KEY, "us-east-1", directory, moto.stop, moto.kill, moto.start)
+
+
+async def put(grant: PresignedPart, body: bytes) -> httpx.Response:
+    """PUT the bytes as an agent does: the granted headers and a content type."""
+    headers = {**grant.headers, "content-type": "application/octet-stream"}
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        return await client.put(grant.url, content=body, headers=headers)
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ class Exchange:
     status: int | None = None
     outcome: str = STORED
     done: bool = False
+    logged: bool = False
 
 
 class StrictS3:
@@ -90,7 +91,8 @@ class StrictS3:
         except (Vanished, asyncio.CancelledError):
             exchange.outcome, exchange.status = "disconnected", None
         finally:
-            self._log(exchange)
+            if not exchange.logged:
+                self._log(exchange)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
@@ -101,7 +103,10 @@ class StrictS3:
         exchange.status, exchange.done = answer.status, answer.done
         if exchange.fault is not None:
             answer = await self._spoiled(exchange, exchange.fault, answer)
-        await self._send(exchange, answer, send)
+        exchange.status = answer.status
+        # Before the client can know: a test that has its answer finds it in the log.
+        self._log(exchange)
+        await self._send(exchange.request, answer, send)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> Answer:
         """What a faultless store answers; the body is received in any case, so that the client hears the answer."""
@@ -143,6 +148,8 @@ class StrictS3:
 
     async def _spoiled(self, exchange: Exchange, fault: Fault, answer: Answer) -> Answer:
         """The answer as the fault has it; what was refused stays refused."""
+        if fault.kind is Kind.SLOW:
+            await asyncio.sleep(fault.seconds)
         if answer.status >= 300:
             return answer
         match fault.kind:
@@ -157,20 +164,17 @@ class StrictS3:
                 raise Reset
             case Kind.NO_ETAG:
                 return replace(answer, headers={k: v for k, v in answer.headers.items() if k != "ETag"})
-            case Kind.SLOW:
-                await asyncio.sleep(fault.seconds)
         return answer
 
-    async def _send(self, exchange: Exchange, answer: Answer, send: Send) -> None:
-        exchange.status = answer.status
+    async def _send(self, request: Request, answer: Answer, send: Send) -> None:
         headers = {"Date": formatdate(self._now(), usegmt=True), "x-amz-request-id": "STRICT", **answer.headers}
-        if answer.stream is None and exchange.request.method != "HEAD":
+        if answer.stream is None and request.method != "HEAD":
             headers["Content-Length"] = str(len(answer.body))
         pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
         for chunk in answer.stream or ():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        body = b"" if exchange.request.method == "HEAD" else answer.body
+        body = b"" if request.method == "HEAD" else answer.body
         await send({"type": "http.response.body", "body": body})
 
     async def _administer(self, request: Request, receive: Receive, send: Send) -> None:
@@ -184,7 +188,7 @@ class StrictS3:
             self.faults.clear()
         elif what == ("GET", "events"):
             body = "".join(f"{event.to_line()}\n" for event in self.events).encode()
-        await self._send(Exchange(request, None), Answer(body=body), send)
+        await self._send(request, Answer(body=body), send)
 
     def _cut(self, scope: Scope) -> None:
         """Reset the connection, as a crash would: SO_LINGER of zero makes close(2) send RST (socket(7))."""
@@ -210,6 +214,7 @@ class StrictS3:
             done=exchange.done,
             fault=None if fault is None else fault.kind,
         )
+        exchange.logged = True
         self.events.append(event)
 
     def _now(self) -> float:

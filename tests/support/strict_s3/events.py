@@ -1,6 +1,6 @@
 """What happened at the store, one JSON line for each request.
 
-Rule: written when the request has ended, however it ended, with the bytes that really arrived.
+Rule: written when the outcome is known and before the client can know it, with the bytes that really arrived.
 """
 
 import json

@@ -1,0 +1,225 @@
+"""What the adapter makes of a store that fails: which calls are repeated, and what is left in doubt.
+
+Rule: faults are planted in the strict double; its log says how often it was asked and what it did.
+"""
+
+import asyncio
+import hashlib
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.adapters.object_store import multipart as multipart_calls
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.ports import Grantable
+from control_plane.services.proof_arithmetic import composite_checksum, full_object_crc32
+from schemas.values import DigestName
+from tests.support.s3_servers import put
+from tests.support.strict_s3 import Fault, Kind, Operation, Options, StrictServer, start_strict
+
+BUCKET: Final = "backhaul-fault-tests"
+KEY: Final = "uploads/device/file.bin"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StrictServer]:
+    with start_strict(tmp_path_factory.mktemp("strict"), Options(min_part_size=1, page_size=3)) as started:
+        yield started
+
+
+@pytest.fixture
+def strict(server: StrictServer) -> Iterator[StrictServer]:
+    server.faults.clear()
+    yield server
+    server.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def shared(server: StrictServer) -> Iterator[S3ObjectStore]:
+    made = store_of(server)
+    asyncio.run(made.ensure_bucket())
+    yield made
+    asyncio.run(made.close())
+
+
+@pytest_asyncio.fixture
+async def store(strict: StrictServer, shared: S3ObjectStore) -> S3ObjectStore:
+    """The one store of all tests, emptied."""
+    await shared.delete(KEY)
+    for left in await shared.list_multipart(""):
+        await shared.abort(left.s3_key, left.s3_upload_id)
+    return shared
+
+
+def store_of(server: StrictServer) -> S3ObjectStore:
+    keys = {"access_key": server.s3.access_key, "secret_key": server.s3.secret_key}
+    return S3ObjectStore(S3Settings(bucket=BUCKET, endpoint=server.s3.endpoint, **keys))
+
+
+async def opened(store: S3ObjectStore, *bodies: bytes) -> tuple[str, dict[int, str]]:
+    """A multipart upload with these parts stored."""
+    s3_upload_id = await store.create_multipart(KEY, "token.1", DigestName.NONE)
+    etags = {}
+    for number, body in enumerate(bodies, 1):
+        grant = store.presign_part(KEY, s3_upload_id, Grantable(number, len(body), None, 60), DigestName.NONE)
+        etags[number] = (await put(grant, body)).headers["etag"]
+    return s3_upload_id, etags
+
+
+def asked(strict: StrictServer, operation: Operation, since: int) -> int:
+    return sum(1 for event in strict.events if event.number > since and event.operation == operation)
+
+
+def now(strict: StrictServer) -> int:
+    return max((event.number for event in strict.events), default=0)
+
+
+DOUBTFUL: Final[tuple[dict[str, Any], ...]] = (
+    {"kind": Kind.ERROR_IN_200},
+    {"kind": Kind.ERROR_IN_200, "done": True},
+    {"kind": Kind.EMPTY_200},
+    {"kind": Kind.EMPTY_200, "done": True},
+    {"kind": Kind.ERROR, "status": 500},
+    {"kind": Kind.ERROR, "status": 503, "code": "SlowDown", "done": True},
+    {"kind": Kind.LOST_RESPONSE},
+    {"kind": Kind.RESET},
+)
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: "-".join(str(value) for value in fault.values()))
+async def test_a_doubtful_complete_is_not_repeated_and_said_to_be_in_doubt(
+    strict: StrictServer, store: S3ObjectStore, fault: dict[str, Any]
+) -> None:
+    s3_upload_id, etags = await opened(store, b"one", b"two")
+    strict.faults.add(Fault(operation=Operation.COMPLETE_MULTIPART_UPLOAD, **fault))
+    since = now(strict)
+    with pytest.raises(ObjectStoreDown):
+        await store.complete(KEY, s3_upload_id, etags)
+    assert asked(strict, Operation.COMPLETE_MULTIPART_UPLOAD, since) == 1
+    done = bool(fault.get("done")) or fault["kind"] is Kind.LOST_RESPONSE
+    assert (await store.head(KEY) is not None) is done
+
+
+async def test_a_second_complete_says_that_the_upload_is_gone(store: S3ObjectStore) -> None:
+    s3_upload_id, etags = await opened(store, b"one")
+    await store.complete(KEY, s3_upload_id, etags)
+    with pytest.raises(ObjectStoreRefused) as caught:
+        await store.complete(KEY, s3_upload_id, etags)
+    assert caught.value.code == "NoSuchUpload"
+
+
+async def test_parts_below_the_minimum_are_refused(tmp_path: Path) -> None:
+    with start_strict(tmp_path) as picky:
+        store = store_of(picky)
+        await store.ensure_bucket()
+        s3_upload_id, etags = await opened(store, b"one", b"two")
+        with pytest.raises(ObjectStoreRefused) as caught:
+            await store.complete(KEY, s3_upload_id, etags)
+        await store.close()
+    assert caught.value.code == "EntityTooSmall"
+
+
+@pytest.mark.parametrize("fault", [{"kind": Kind.ERROR, "status": 500}, {"kind": Kind.LOST_RESPONSE}])
+async def test_create_is_asked_once(strict: StrictServer, store: S3ObjectStore, fault: dict[str, Any]) -> None:
+    """It is the one call that leaves something behind each time it is made."""
+    strict.faults.add(Fault(operation=Operation.CREATE_MULTIPART_UPLOAD, **fault))
+    since = now(strict)
+    with pytest.raises(ObjectStoreDown):
+        await store.create_multipart(KEY, "token.1", DigestName.MD5)
+    assert asked(strict, Operation.CREATE_MULTIPART_UPLOAD, since) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.ERROR, Kind.RESET])
+async def test_what_may_be_repeated_is(strict: StrictServer, store: S3ObjectStore, kind: Kind) -> None:
+    strict.faults.add(Fault(kind=kind, operation=Operation.HEAD_OBJECT, status=503, times=2))
+    assert await store.head(KEY) is None
+
+
+@pytest.mark.slow
+async def test_a_store_that_stays_away_is_down(strict: StrictServer, store: S3ObjectStore) -> None:
+    strict.faults.add(Fault(kind=Kind.ERROR, operation=Operation.LIST_PARTS, status=503, code="SlowDown", times=99))
+    with pytest.raises(ObjectStoreDown, match="SlowDown"):
+        await store.list_parts(KEY, "id")
+
+
+async def test_a_wish_for_a_pause_is_passed_on(strict: StrictServer, store: S3ObjectStore) -> None:
+    s3_upload_id, etags = await opened(store, b"one")
+    strict.faults.add(
+        Fault(
+            kind=Kind.ERROR, operation=Operation.COMPLETE_MULTIPART_UPLOAD, status=503, code="SlowDown", retry_after=7
+        )
+    )
+    with pytest.raises(ObjectStoreDown) as caught:
+        await store.complete(KEY, s3_upload_id, etags)
+    assert caught.value.retry_after == 7
+
+
+async def test_an_abort_is_repeated_until_no_part_is_left(strict: StrictServer, store: S3ObjectStore) -> None:
+    s3_upload_id, _ = await opened(store, b"one")
+    strict.faults.add(Fault(kind=Kind.PRETEND, operation=Operation.ABORT_MULTIPART_UPLOAD, times=2))
+    since = now(strict)
+    await store.abort(KEY, s3_upload_id)
+    assert await store.list_parts(KEY, s3_upload_id) is None
+    assert asked(strict, Operation.ABORT_MULTIPART_UPLOAD, since) == 3
+
+
+async def test_an_abort_without_end_is_given_up(
+    strict: StrictServer, store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multipart_calls, "_ABORT_PAUSE", 0.0)
+    s3_upload_id, _ = await opened(store, b"one")
+    strict.faults.add(Fault(kind=Kind.PRETEND, operation=Operation.ABORT_MULTIPART_UPLOAD, times=99))
+    with pytest.raises(ObjectStoreDown, match="parts are still listed"):
+        await store.abort(KEY, s3_upload_id)
+
+
+async def test_listings_are_paged(store: S3ObjectStore) -> None:
+    """The double gives three at a time."""
+    s3_upload_id, etags = await opened(store, *(b"%d" % number for number in range(8)))
+    assert sorted(await store.list_parts(KEY, s3_upload_id) or {}) == sorted(etags)
+    more = [await store.create_multipart(f"{KEY}.{n}", "token", DigestName.NONE) for n in range(6)]
+    assert {one.s3_upload_id for one in await store.list_multipart("uploads/")} == {s3_upload_id, *more}
+
+
+async def test_sha256_parts_are_completed_with_their_checksums(store: S3ObjectStore) -> None:
+    """The port names etags alone; the store is asked for the rest when it insists."""
+    s3_upload_id = await store.create_multipart(KEY, "token.1", DigestName.SHA256)
+    etags = {}
+    digests = {body: b64encode(hashlib.sha256(body).digest()).decode() for body in (b"one", b"two")}
+    for number, (body, digest) in enumerate(digests.items(), 1):
+        grant = store.presign_part(KEY, s3_upload_id, Grantable(number, len(body), digest, 60), DigestName.SHA256)
+        etags[number] = (await put(grant, body)).headers["etag"]
+    await store.complete(KEY, s3_upload_id, etags)
+    info = await store.head(KEY)
+    assert info is not None
+    assert info.checksums == {"sha256": composite_checksum(DigestName.SHA256, list(digests.values()))}
+
+
+async def test_crc32_parts_make_one_checksum_of_the_whole_object(store: S3ObjectStore) -> None:
+    parts = {body: b64encode(zlib.crc32(body).to_bytes(4)).decode() for body in (b"back", b"haul")}
+    s3_upload_id = await store.create_multipart(KEY, "token.1", DigestName.CRC32)
+    etags = {}
+    for number, (body, digest) in enumerate(parts.items(), 1):
+        grant = store.presign_part(KEY, s3_upload_id, Grantable(number, len(body), digest, 60), DigestName.CRC32)
+        etags[number] = (await put(grant, body)).headers["etag"]
+    await store.complete(KEY, s3_upload_id, etags)
+    info = await store.head(KEY)
+    assert info is not None
+    assert info.checksums == {"crc32": full_object_crc32((digest, len(body)) for body, digest in parts.items())}
+
+
+async def test_calls_do_not_wait_for_each_other(strict: StrictServer, store: S3ObjectStore) -> None:
+    strict.faults.add(Fault(kind=Kind.SLOW, operation=Operation.HEAD_OBJECT, key="*slow", seconds=1.0))
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        slow = group.create_task(store.head("slow"))
+        assert await store.head("quick") is None
+        assert time.monotonic() - began < 0.9
+        assert not slow.done()

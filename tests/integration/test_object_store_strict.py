@@ -1,0 +1,201 @@
+"""The strict double goes wrong exactly as told, and its log tells what really happened.
+
+Rule: spoken to in plain HTTP; what the adapter makes of it stands in test_object_store_faults.
+"""
+
+import asyncio
+import hashlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.services.ports import Grantable
+from schemas.values import DigestName, PresignedPart
+from tests.support.s3_servers import S3Server, put
+from tests.support.strict_s3 import (
+    Fault,
+    Kind,
+    Operation,
+    Options,
+    StrictServer,
+    read_events,
+    received,
+    start_strict,
+    start_strict_process,
+)
+
+BUCKET: Final = "backhaul-strict"
+KEY: Final = "uploads/file.bin"
+BODY: Final = bytes(range(256)) * 4096
+MD5: Final = b64encode(hashlib.md5(BODY, usedforsecurity=False).digest()).decode()
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[StrictServer]:
+    with start_strict(tmp_path, Options(idle_timeout=0.3)) as server:
+        yield server
+
+
+def store_of(server: S3Server) -> S3ObjectStore:
+    keys = {"access_key": server.access_key, "secret_key": server.secret_key}
+    return S3ObjectStore(S3Settings(bucket=BUCKET, endpoint=server.endpoint, **keys))
+
+
+@pytest_asyncio.fixture
+async def store(strict: StrictServer) -> AsyncIterator[S3ObjectStore]:
+    made = store_of(strict.s3)
+    await made.ensure_bucket()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def grant(store: S3ObjectStore) -> PresignedPart:
+    return store.presign_object(KEY, "token", Grantable(1, len(BODY), MD5, 60), DigestName.MD5, once=False)
+
+
+def plant(strict: StrictServer, kind: Kind, **how: float) -> None:
+    strict.faults.add(Fault(**{"kind": kind, "operation": Operation.PUT_OBJECT, **how}))  # type: ignore[arg-type]
+
+
+async def test_an_error_comes_with_its_retry_after_and_only_as_often_as_told(
+    strict: StrictServer, grant: PresignedPart
+) -> None:
+    strict.faults.add(Fault(kind=Kind.ERROR, status=503, code="SlowDown", retry_after=3, nth=2, times=1))
+    answers = [await put(grant, BODY) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+    assert (answers[1].headers["retry-after"], "SlowDown" in answers[1].text) == ("3", True)
+
+
+async def test_a_reset_in_the_middle_stores_nothing(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.RESET, at_byte=100_000)
+    with pytest.raises(httpx.TransportError):
+        await put(grant, BODY)
+    event = list(strict.events)[-1]
+    assert event.outcome == "reset"
+    assert 100_000 <= event.received < len(BODY)
+    assert not event.done
+    assert KEY not in strict.storage.buckets[BUCKET].objects
+
+
+async def test_a_stall_ends_in_a_reset(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.STALL, at_byte=1, seconds=0.2)
+    with pytest.raises(httpx.TransportError):
+        await put(grant, BODY)
+
+
+async def test_a_lost_response_was_done(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.LOST_RESPONSE)
+    with pytest.raises(httpx.TransportError):
+        await put(grant, BODY)
+    assert strict.storage.object(BUCKET, KEY).read() == BODY
+    assert list(strict.events)[-1].done
+
+
+async def test_an_answer_without_an_etag(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.NO_ETAG)
+    answer = await put(grant, BODY)
+    assert (answer.status_code, "etag" in answer.headers) == (200, False)
+
+
+async def test_a_byte_that_rots_in_store_shows_only_when_it_is_read(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.CORRUPT_STORED, at_byte=70_000)
+    answer = await put(grant, BODY)
+    assert answer.headers["etag"] == f'"{hashlib.md5(BODY, usedforsecurity=False).hexdigest()}"'
+    stored = strict.storage.object(BUCKET, KEY).read()
+    assert [index for index, (one, two) in enumerate(zip(stored, BODY, strict=True)) if one != two] == [70_000]
+
+
+async def test_a_byte_that_turns_on_the_way_is_noticed(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.CORRUPT_RECEIVED, at_byte=70_000)
+    answer = await put(grant, BODY)
+    assert (answer.status_code, "BadDigest" in answer.text) == (400, True)
+
+
+async def test_bytes_are_counted_also_of_requests_that_failed(strict: StrictServer, grant: PresignedPart) -> None:
+    plant(strict, Kind.ERROR)
+    await put(grant, BODY)
+    await put(grant, BODY)
+    assert received(strict.events, "PutObject", KEY) == 2 * len(BODY)
+    assert [event.outcome for event in strict.events][-2:] == ["InternalError", "ok"]
+    assert read_events(strict.events.path) == list(strict.events)
+
+
+async def test_a_client_that_stops_sending_is_told_so(strict: StrictServer, grant: PresignedPart) -> None:
+    async def dribble() -> AsyncIterator[bytes]:
+        yield BODY[:100]
+        await asyncio.sleep(5)
+
+    headers = {**grant.headers, "content-length": str(len(BODY))}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        try:
+            async with asyncio.timeout(1):
+                await client.put(grant.url, content=dribble(), headers=headers)
+        except (httpx.TransportError, TimeoutError):
+            pass
+    assert list(strict.events)[-1].outcome == "RequestTimeout"
+
+
+async def test_a_client_that_hangs_up_is_logged(strict: StrictServer, store: S3ObjectStore) -> None:
+    body = bytes(32 << 20)  # more than the sockets between us can hold
+    grant = store.presign_object(KEY, "token", Grantable(1, len(body), None, 60), DigestName.NONE, once=False)
+    plant(strict, Kind.SLOW, bytes_per_second=50e6)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await put(grant, body)
+    for _ in range(500):
+        if list(strict.events)[-1].operation == "PutObject":
+            break
+        await asyncio.sleep(0.02)
+    event = list(strict.events)[-1]
+    assert (event.outcome, event.done) == ("disconnected", False)
+    assert event.received < len(body)
+
+
+async def test_ranges_are_served(store: S3ObjectStore, strict: StrictServer, grant: PresignedPart) -> None:
+    await put(grant, BODY)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for asked, wanted in (
+            ("bytes=10-19", BODY[10:20]),
+            ("bytes=-5", BODY[-5:]),
+            ("bytes=1048570-", BODY[1048570:]),
+        ):
+            answer = await client.get(store.presign_get(KEY, 60), headers={"range": asked})
+            assert (answer.status_code, answer.content) == (206, wanted)
+        beyond = await client.get(store.presign_get(KEY, 60), headers={"range": "bytes=9999999-"})
+    assert beyond.status_code == 416
+
+
+async def test_bytes_need_not_be_kept(tmp_path: Path) -> None:
+    with start_strict(tmp_path, Options(keep_bytes=False)) as server:
+        store = store_of(server.s3)
+        await store.ensure_bucket()
+        grant = store.presign_object(KEY, "token", Grantable(1, len(BODY), MD5, 60), DigestName.MD5, once=False)
+        assert (await put(grant, BODY)).status_code == 200
+        info = await store.head(KEY)
+        await store.close()
+    assert info is not None
+    assert (info.size, info.etag) == (len(BODY), hashlib.md5(BODY, usedforsecurity=False).hexdigest())
+    assert list((tmp_path / "blobs").iterdir()) == []
+
+
+async def test_a_process_of_its_own_is_told_over_http(tmp_path: Path) -> None:
+    server, control = start_strict_process(tmp_path)
+    with server:
+        store = store_of(server)
+        await store.ensure_bucket()
+        control.add(Fault(kind=Kind.ERROR, operation=Operation.PUT_OBJECT, status=500, times=2))
+        grant = store.presign_object(KEY, "token", Grantable(1, len(BODY), MD5, 60), DigestName.MD5, once=False)
+        assert (await put(grant, BODY)).status_code == 500
+        control.clear()
+        assert (await put(grant, BODY)).status_code == 200
+        events = control.events()
+        await store.close()
+    assert [event.fault for event in events if event.operation == "PutObject"] == ["error", None]
+    assert read_events(tmp_path / "events.jsonl") == events
