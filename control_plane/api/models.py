@@ -1,139 +1,25 @@
-"""The shapes of REST (protocol.md section 6), and nothing that is sent over MQTT.
+"""The shapes that REST answers with (protocol.md section 6), and nothing that is sent over MQTT.
 
-Rule: what comes in is strict, bounded and refuses what it does not know; what goes out always has all its members.
-Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
+Rule: what goes out always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
 """
 
-import json
-import re
-from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PlainValidator,
-    WithJsonSchema,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
 from control_plane.domain.values import Origin, Proof, State
-from schemas.codec import require_metadata
 from schemas.values import DigestName
-
-MAX_DEADLINE: Final = 30 * 86_400
-MAX_LIMIT: Final = 500
-MAX_METADATA_DEPTH: Final = 8
-_MAX_NUMBER: Final = 2**53 - 1
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
-    """Annotations of a text that must match all of `pattern`; `says` is what a caller is told, not the pattern."""
-    compiled = re.compile(pattern)
-
-    def check(text: str) -> str:
-        if compiled.fullmatch(text) is None:
-            raise ValueError(says)
-        return text
-
-    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern})
-
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """Made by `views.instant`."""
-
-
-def _metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What every reader of JSON understands: no NaN, no lone surrogate, not too deep."""
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        require_metadata(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-    if _depth(value) > MAX_METADATA_DEPTH:
-        message = f"nests deeper than {MAX_METADATA_DEPTH}"
-        raise ValueError(message)
-    return value
-
-
-def _depth(value: JsonValue) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
-
-
-def _deadline(value: object) -> float | datetime:
-    """An instant, or seconds from now; whether it is too far away depends on the time, which is not known here."""
-    if isinstance(value, str) and _INSTANT.fullmatch(value):
-        return datetime.fromisoformat(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_DEADLINE:
-        return float(value)
-    message = f"must be an RFC 3339 instant such as 2025-11-01T10:00:00Z, or seconds from now, at most {MAX_DEADLINE}"
-    raise ValueError(message)
-
-
-Deadline = Annotated[
-    float | datetime,
-    PlainValidator(_deadline),
-    WithJsonSchema(
-        {
-            "description": "An RFC 3339 instant, or seconds from now; at most 30 days away.",
-            "anyOf": [
-                {"type": "string", "format": "date-time"},
-                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DEADLINE},
-            ],
-        }
-    ),
-]
-FilePath = Annotated[str, Field(min_length=1, max_length=4096), *matching(r"^[^\x00]+$", "must not hold a NUL")]
-Metadata = Annotated[dict[str, JsonValue], AfterValidator(_metadata), Field(description="Stored and echoed; ≤ 4 KiB.")]
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole: Final = BeforeValidator(_whole)
-"""Beside `strict`, makes a JSON integer: `1.0` is one too (JSON Schema), `"1"` and `true` are none."""
-
-
-class Input(BaseModel):
-    """What a caller sends."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Output(BaseModel):
     """What a caller is answered."""
 
     model_config = ConfigDict(frozen=True)
-
-
-class Options(Input):
-    """How the upload is to be done (protocol.md section 3)."""
-
-    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000), Whole] = 0
-    max_bytes_per_second: Annotated[int, Field(strict=True, ge=1, le=_MAX_NUMBER), Whole] | None = None
-    on_change: Literal["fail", "prefix"] = "fail"
-    compression: Literal["none", "gzip"] = "none"
-    give_up_after: Annotated[int, Field(strict=True, ge=1, le=31_536_000), Whole] = 86_400
-
-
-class TriggerBody(Input):
-    """What to upload; an empty body asks for the client's default file."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.TRIGGER]})
-
-    file_path: FilePath | None = None
-    metadata: Metadata = {}
-    options: Options = Options()
-    deadline: Deadline | None = None
 
 
 class Status(StrEnum):

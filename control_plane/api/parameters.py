@@ -8,13 +8,15 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from control_plane.api.models import MAX_LIMIT, FilePath, Input, Status, matching
+from control_plane.api.bodies import FilePath, Input, matching
+from control_plane.api.models import Status
 from control_plane.domain.values import State
 from control_plane.services.operations import Operations
 from control_plane.services.ports import Page
 from schemas.topics import RESERVED_PREFIXES, require_client_id
 from schemas.values import DigestName
 
+MAX_LIMIT: Final = 500
 _MAX_LABELS: Final = 16
 _CLIENT_ID_SCHEMA: Final = {
     "type": "string",

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body
 
 from control_plane.api import models, views
 from control_plane.api.auth import Caller
+from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, IdempotencyKey, Services, UploadId, UploadQuery, UploadsQuery
 from control_plane.services.operations import TriggerRequest
@@ -16,7 +17,7 @@ from control_plane.services.ports import UploadFilter
 from schemas.values import UploadOptions
 
 router = APIRouter(tags=["uploads"])
-TriggerInput = Annotated[models.TriggerBody | None, Body(description="May be left out, empty or null.")]
+TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, empty or null.")]
 
 
 @router.post(
@@ -33,7 +34,7 @@ async def trigger(
     idempotency_key: IdempotencyKey = None,
 ) -> models.Triggered:
     """Ask for an upload. A client that is offline gets the command when it appears, until the deadline."""
-    wanted = body or models.TriggerBody()
+    wanted = body or TriggerBody()
     request = TriggerRequest(
         client_id=client_id,
         caller=caller,
@@ -111,7 +112,7 @@ def _deadline(wanted: float | datetime | None, now: float) -> float | None:
     return wanted.timestamp() if isinstance(wanted, datetime) else None if wanted is None else now + wanted
 
 
-def _digest(body: models.TriggerBody) -> str:
+def _digest(body: TriggerBody) -> str:
     """The same for every way to write the same request: order, spaces, defaults left out or said."""
     canonical = json.dumps(body.model_dump(), default=str, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
