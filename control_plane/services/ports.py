@@ -104,7 +104,7 @@ class Records(Protocol):
         """
 
     def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
-        """Newest first, without parts' digests being promised; with the cursor of the next page."""
+        """Newest first, with the cursor of the next page. Of their parts only which are stored is promised."""
 
     def open_uploads_of(self, client_id: str) -> list[Upload]:
         """Every upload of the client that is not terminal or whose end the client must still be told."""
@@ -165,7 +165,10 @@ class Store(Protocol):
     """The database. `StoreUnavailable` when it is locked, full or away."""
 
     async def write(self, work: Callable[[Records], T]) -> T:
-        """Run `work` in one transaction that may write; it is committed durably before this returns."""
+        """Run `work` in one transaction that may write; it is committed durably before this returns.
+
+        `work` runs again when it lost a race to another process: what it does besides is done again too.
+        """
 
     async def read(self, work: Callable[[Records], T]) -> T:
         """Run `work` on one consistent snapshot."""
