@@ -75,27 +75,29 @@ class MemoryRecords:
         if upload.key in self._tables.uploads:
             message = f"client {upload.client_id!r} has an upload {upload.upload_id!r} already"
             raise KeyTaken(message)
-        self._claim_object(upload)
+        self._require_free(upload.s3_key)
+        self._put(self._tables.objects, upload.s3_key, upload.key)
         self._put(self._tables.uploads, upload.key, replace(upload, version=0))
 
     def save_upload(self, before: Upload, after: Upload) -> Upload:
         """`VersionConflict` and `KeyTaken` leave nothing behind."""
+        if after.s3_key != before.s3_key:
+            self._require_free(after.s3_key)
         stored = self._tables.uploads.get(before.key)
         if stored is None or stored.version != before.version:
             message = f"upload {before.upload_id!r} is no longer at version {before.version}"
             raise VersionConflict(message)
         if after.s3_key != stored.s3_key:
-            self._claim_object(after)
             self._drop(self._tables.objects, stored.s3_key)
+            self._put(self._tables.objects, after.s3_key, after.key)
         saved = replace(after, version=before.version + 1)
         self._put(self._tables.uploads, saved.key, saved)
         return saved
 
-    def _claim_object(self, upload: Upload) -> None:
-        if upload.s3_key in self._tables.objects:
-            message = f"the object {upload.s3_key!r} belongs to another upload"
+    def _require_free(self, s3_key: str) -> None:
+        if s3_key in self._tables.objects:
+            message = f"the object {s3_key!r} belongs to another upload"
             raise KeyTaken(message)
-        self._put(self._tables.objects, upload.s3_key, upload.key)
 
     def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
         """Newest first; the same order and cursors as in SQL."""

@@ -75,7 +75,7 @@ def reading_engine(url: URL, patience: float) -> Engine:
 
 def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], begin: str) -> Engine:
     """We say BEGIN: a deferred one that comes to write fails at once, busy timeout or not, if another wrote since."""
-    engine = create_engine(url, pool_size=size, max_overflow=0, connect_args={"timeout": patience})
+    engine = create_engine(url, pool_size=size, max_overflow=0, paramstyle="named", connect_args={"timeout": patience})
 
     def set_up(connection: DBAPIConnection, _: object) -> None:
         connection.isolation_level = None

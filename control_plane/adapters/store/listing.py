@@ -9,17 +9,18 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, literal, select, tuple_
 
 from control_plane.adapters.cursors import UploadPosition, check_limit, encode_cursor, upload_position
-from control_plane.adapters.store.rows import UPLOAD_FIELDS, AnyRow
+from control_plane.adapters.store.rows import UPLOAD_COLUMNS, DriverRow
 from control_plane.adapters.store.tables import UPLOADS
 from control_plane.services.ports import Page, UploadFilter
 
 _U: Final = UPLOADS.c
-ROWS: Final = select(*(_U[name] for name in UPLOAD_FIELDS), _U.version, _U.parts_stamp)
+ROWS: Final = select(*(_U[name] for name in UPLOAD_COLUMNS))
 """Whole uploads, but for their parts."""
 
+_CREATED_AT: Final = UPLOAD_COLUMNS.index("created_at")
 _NEWEST: Final = (_U.created_at.desc(), _U.client_id.desc(), _U.upload_id.desc())
 
-Rows = list[AnyRow]
+Rows = list[DriverRow]
 Conditions = list[ColumnElement[bool]]
 
 
@@ -64,5 +65,5 @@ def _behind(position: UploadPosition | None) -> Conditions:
     return [tuple_(_U.created_at, _U.client_id, _U.upload_id) < tuple_(created_at, client_id, upload_id)]
 
 
-def _position(row: AnyRow) -> UploadPosition:
-    return row.created_at, row.client_id, row.upload_id
+def _position(row: DriverRow) -> UploadPosition:
+    return row[_CREATED_AT], row[0], row[1]

@@ -4,24 +4,27 @@ Rule: nothing is lost on the way there and back, but for U+0000 in plain text, w
 U+FFFD, so that no message of a device can poison a batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row
 
+from control_plane.adapters.store.sql import Values
+from control_plane.adapters.store.tables import CLIENTS
 from control_plane.domain.events import Duty, Kind
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Stray, Upload
 from control_plane.domain.values import TERMINAL, Origin, PartRecord, Proof, State, UploadKey
 from control_plane.services.ports import IdempotencyRecord, Task
 from schemas.messages import AgentInfo
+from schemas.parts import from_ranges, to_ranges
 from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
 
-Values = dict[str, Any]
 Parts = Mapping[int, PartRecord]
-AnyRow = Row[*tuple[Any, ...]]
+DriverRow = Sequence[Any]
+"""As the driver gives it: columns by their place, and SQLite's booleans as 0 and 1."""
+
 Convert = Callable[[Any], Any]
 
 _json: Final = msgspec.json.Encoder(order="deterministic")
@@ -47,8 +50,10 @@ def clean(text: str) -> str:
 
 # --- uploads ---------------------------------------------------------------------------------------------------------
 
-UPLOAD_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "version"})
-"""The columns that hold one field of an upload each."""
+_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "version"})
+
+UPLOAD_COLUMNS: Final = (*_FIELDS, "version", "stored_parts", "parts_stamp")
+"""What a row to be read holds, in this order; the first two are the key."""
 
 _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "origin": str,
@@ -78,7 +83,11 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "wanted": _from_json(tuple[WantedPart, ...]),
     "litter": _from_json(tuple[str, ...]),
     "strays": _from_json(tuple[Stray, ...]),
+    "one_put": bool,
+    "client_busy": bool,
 }
+_ranges: Final = _from_json(tuple[tuple[int, int], ...])
+_STORED: Final = PartRecord(etag="")
 
 
 def _columns(record: Upload | Client, names: tuple[str, ...], converts: Mapping[str, Convert]) -> Values:
@@ -94,10 +103,34 @@ def _ended_at(upload: Upload) -> float | None:
     return upload.updated_at if upload.completed_at is None else upload.completed_at
 
 
-def upload_values(upload: Upload, parts_stamp: int) -> Values:
+def upload_key(row: DriverRow) -> UploadKey:
+    """Whose row this is."""
+    return UploadKey(row[0], row[1])
+
+
+def parts_stamp(row: DriverRow) -> int:
+    """The stamp of the parts that belong to this row."""
+    stamp: int = row[-1]
+    return stamp
+
+
+def stored_parts(row: DriverRow) -> Parts:
+    """The parts that are stored, without their etags."""
+    return dict.fromkeys(sorted(from_ranges(_ranges(row[-2]))), _STORED)
+
+
+def to_upload(row: DriverRow, parts: Parts) -> Upload:
+    """The upload of a row of `UPLOAD_COLUMNS`."""
+    values = dict(zip((*_FIELDS, "version"), row, strict=False))
+    for name, convert in _COLUMN_TO_FIELD.items():
+        values[name] = convert(values[name])
+    return Upload(**values, parts=parts)
+
+
+def upload_values(upload: Upload, stamp: int) -> Values:
     """Every column of a new upload's row."""
-    values = _columns(upload, UPLOAD_FIELDS, _FIELD_TO_COLUMN)
-    return {**values, "version": 0, "ended_at": _ended_at(upload), "parts_stamp": parts_stamp}
+    values = _columns(upload, _FIELDS, _FIELD_TO_COLUMN)
+    return {**values, "version": 0, "ended_at": _ended_at(upload), **parts_values(upload.parts, stamp)}
 
 
 def changed_values(before: Upload, after: Upload) -> Values:
@@ -105,19 +138,22 @@ def changed_values(before: Upload, after: Upload) -> Values:
 
     What is not written costs nothing: an index whose column is set is written again, even to the same value.
     """
-    names = tuple(name for name in UPLOAD_FIELDS if getattr(before, name) != getattr(after, name))
+    names = tuple(name for name in _FIELDS if altered(getattr(before, name), getattr(after, name)))
     values = _columns(after, names, _FIELD_TO_COLUMN)
     if (ended_at := _ended_at(after)) != _ended_at(before):
         values["ended_at"] = ended_at
     return values
 
 
-def to_upload(row: AnyRow, parts: Parts) -> Upload:
-    """The upload of a row that holds `UPLOAD_FIELDS`, then the version."""
-    values = dict(zip((*UPLOAD_FIELDS, "version"), row, strict=False))
-    for name, convert in _COLUMN_TO_FIELD.items():
-        values[name] = convert(values[name])
-    return Upload(**values, parts=parts)
+def altered(before: object, after: object) -> bool:
+    """Whether they differ. Most are the same object, and a dataclass would be compared field by field to learn that."""
+    return before is not after and before != after
+
+
+def parts_values(parts: Parts, stamp: int) -> Values:
+    """The columns that speak of an upload's parts."""
+    stored = to_ranges(number for number, part in parts.items() if part.stored)
+    return {"stored_parts": to_json(stored), "parts_stamp": stamp}
 
 
 def part_values(key: UploadKey, parts: Parts) -> list[Values]:
@@ -146,7 +182,7 @@ def task_values(task: Task) -> Values:
     }
 
 
-def to_task(row: AnyRow) -> Task:
+def to_task(row: DriverRow) -> Task:
     """The task of a row with all columns, in the table's order."""
     client_id, upload_id, kind, subject, attempt, not_before, due_at, tries = row
     return Task(UploadKey(client_id, upload_id), Duty(Kind(kind), attempt, not_before, subject), due_at, tries)
@@ -154,6 +190,7 @@ def to_task(row: AnyRow) -> Task:
 
 # --- clients ---------------------------------------------------------------------------------------------------------
 
+_CLIENT_COLUMNS: Final = tuple(column.name for column in CLIENTS.columns)
 _CLIENT_FIELDS: Final = tuple(one.name for one in fields(Client))
 _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "install_id": clean,
@@ -168,6 +205,7 @@ _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "agent": _from_json(AgentInfo),
     "labels": _from_json(dict[str, str]),
     "capabilities": _from_json(tuple[str, ...]),
+    "online": bool,
 }
 
 
@@ -176,9 +214,9 @@ def client_values(client: Client) -> Values:
     return _columns(client, _CLIENT_FIELDS, _CLIENT_TO_COLUMN)
 
 
-def to_client(row: AnyRow) -> Client:
-    """The client of a row with all columns."""
-    values = dict(row._mapping)  # noqa: SLF001 - public in spite of its name: SQLAlchemy keeps names free for columns
+def to_client(row: DriverRow) -> Client:
+    """The client of a row with all columns, in the table's order."""
+    values = dict(zip(_CLIENT_COLUMNS, row, strict=True))
     for name, convert in _COLUMN_TO_CLIENT.items():
         values[name] = convert(values[name])
     return Client(**values)
@@ -192,6 +230,6 @@ def idempotency_values(record: IdempotencyRecord) -> Values:
     return {one.name: getattr(record, one.name) for one in fields(record)}
 
 
-def to_idempotency(row: AnyRow) -> IdempotencyRecord:
+def to_idempotency(row: DriverRow) -> IdempotencyRecord:
     """The key of a row with all columns, in the table's order."""
     return IdempotencyRecord(*row)

@@ -1,25 +1,80 @@
-"""Statements that SQLite and PostgreSQL read alike but the Core of SQLAlchemy builds per dialect.
+"""Statements that are written once, compiled once for each database, and run by its driver.
 
-Rule: built once, at import, from a table's own columns; every value is bound.
+Rule: values are always bound. What differs from call to call (a filter, a page) is left to SQLAlchemy's own execution;
+for the few statements that every event runs, that costs more than the database does: 21 us against 9 for reading one
+upload, 29 against 10 for writing it.
 """
 
-from sqlalchemy import Table, TextClause, text
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import ClauseElement, Connection, Dialect, Table
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+Values = dict[str, Any]
 
 
-def insert_new(table: Table) -> TextClause:
+class Statement:
+    """A statement with named parameters; an UPDATE sets those columns that its values name."""
+
+    def __init__(self, clause: ClauseElement) -> None:
+        self._clause = clause
+        self._compiled: dict[tuple[str, frozenset[str]], tuple[str, Values]] = {}
+
+    def compiled(self, dialect: Dialect, columns: frozenset[str] = frozenset()) -> tuple[str, Values]:
+        """The SQL for one database, and the values that stand in the statement itself."""
+        known = self._compiled.get((dialect.name, columns))
+        if known is None:
+            compiled = self._clause.compile(dialect=dialect, column_keys=sorted(columns) or None)
+            constants = {name: value for name, value in compiled.params.items() if value is not None}
+            known = self._compiled[dialect.name, columns] = (str(compiled), constants)
+        return known
+
+
+class Session:
+    """The connection of one transaction. What the driver raises goes out as it is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._dialect = connection.dialect
+        self._driver = connection.connection
+
+    def run(self, statement: Statement, values: Values) -> DBAPICursor:
+        """Run it once; the rows, if there are any, are the cursor's."""
+        text, constants = statement.compiled(self._dialect)
+        cursor = self._driver.cursor()
+        cursor.execute(text, constants | values)
+        return cursor
+
+    def run_each(self, statement: Statement, rows: Sequence[Values]) -> None:
+        """Run it once for each row."""
+        if rows:
+            text, constants = statement.compiled(self._dialect)
+            self._driver.cursor().executemany(text, [constants | row for row in rows] if constants else rows)
+
+    def update(self, statement: Statement, changes: Values, guard: Values) -> int:
+        """Set what `changes` names where `guard` holds; returns how many rows that was."""
+        text, constants = statement.compiled(self._dialect, frozenset(changes))
+        cursor = self._driver.cursor()
+        cursor.execute(text, constants | changes | guard)
+        return cursor.rowcount
+
+
+def insert_new(table: Table) -> Statement:
     """Insert a row, or do nothing where any unique key is taken: `rowcount` tells.
 
     A failed INSERT would end the transaction on PostgreSQL; this one lets the work go on with another key.
     """
-    return text(f"{_insert(table)} ON CONFLICT DO NOTHING")
+    return Statement(sqlalchemy.text(f"{_insert(table)} ON CONFLICT DO NOTHING"))
 
 
-def upsert(table: Table) -> TextClause:
+def upsert(table: Table) -> Statement:
     """Insert a row, or replace the one with its primary key."""
     key = [column.name for column in table.primary_key]
     rest = [column.name for column in table.columns if not column.primary_key]
     changes = ", ".join(f"{name} = excluded.{name}" for name in rest)
-    return text(f"{_insert(table)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}")
+    return Statement(sqlalchemy.text(f"{_insert(table)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"))
 
 
 def _insert(table: Table) -> str:

@@ -12,8 +12,9 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import URL, Connection, Engine, update
 
 from control_plane.adapters.store import engines, migration, transactions
-from control_plane.adapters.store.parts_cache import PartsCache
+from control_plane.adapters.store.parts import PartsCache
 from control_plane.adapters.store.records import SqlRecords
+from control_plane.adapters.store.sql import Session
 from control_plane.adapters.store.tables import CHECKS
 from control_plane.services.errors import StoreUnavailable
 from control_plane.services.ports import Records
@@ -72,7 +73,7 @@ class SqlStore:
         self._writing.dispose()
 
     def _records(self, connection: Connection) -> SqlRecords:
-        return SqlRecords(connection, self._cache)
+        return SqlRecords(Session(connection), self._cache)
 
     async def _run(self, threads: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
         loop = asyncio.get_running_loop()

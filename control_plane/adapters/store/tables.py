@@ -43,8 +43,8 @@ class _Row(SQLModel):
 class UploadRow(_Row, table=True):
     """One upload without its parts.
 
-    `ended_at` is None while the state is not terminal. `parts_stamp` changes whenever a part does, is never used
-    twice, and is 0 while there are no parts.
+    `ended_at` is None while the state is not terminal. `stored_parts` are the numbers of those that are stored, as
+    ranges. `parts_stamp` changes whenever a part does, is never used twice, and is 0 while there are no parts.
     """
 
     __tablename__ = "uploads"
@@ -91,6 +91,7 @@ class UploadRow(_Row, table=True):
     litter: str
     strays: str
     ended_at: float | None
+    stored_parts: str
     parts_stamp: int = Field(sa_type=BigInteger)
 
 

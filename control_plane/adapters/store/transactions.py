@@ -43,7 +43,7 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
 def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
     with engine.connect() as connection:
         connection.begin()
-        result = work(connection)
+        result = _worked(connection, work)
         try:
             connection.commit()
         except DBAPIError as error:
@@ -52,3 +52,18 @@ def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
                 raise translated(error) from error
             raise
         return result
+
+
+def _worked(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Run `work`; what the driver raised in its statements is told in SQLAlchemy's words, like everything else."""
+    dialect = connection.dialect
+    driver = connection.connection.dbapi_connection
+    try:
+        return work(connection)
+    except dialect.loaded_dbapi.Error as error:
+        gone = dialect.is_disconnect(error, driver, None)
+        if gone:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
+        ) from error

@@ -70,6 +70,7 @@ def _uploads() -> None:
         sa.Column("litter", sa.String(), nullable=False),
         sa.Column("strays", sa.String(), nullable=False),
         sa.Column("ended_at", sa.Float(), nullable=True),
+        sa.Column("stored_parts", sa.String(), nullable=False),
         sa.Column("parts_stamp", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("client_id", "upload_id", name="pk_uploads"),
         sa.UniqueConstraint("s3_key", name="uq_uploads_s3_key"),
