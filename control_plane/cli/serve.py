@@ -13,8 +13,7 @@ from control_plane.cli.session import Session
 from control_plane.services.errors import ServiceError
 
 if TYPE_CHECKING:
-    from uvicorn import Server
-
+    from control_plane.cli.watched_server import WatchedServer
     from control_plane.settings import Settings
 
 _BACKLOG: Final = 512
@@ -45,20 +44,23 @@ def serve(session: Session, *, check: Check = False) -> None:
     else:
         session.output.say(f"the control plane listens at {url}")
     server.run(sockets=[listener])
+    if server.deserted:
+        text = "the control plane met a fault of its own and has ended: the log above says which"
+        raise Failed(text)
 
 
-def _server(settings: "Settings") -> "Server":
+def _server(settings: "Settings") -> "WatchedServer":
     """The application behind the limits of `api.server`; `Failed` when its database cannot be used."""
-    import uvicorn  # noqa: PLC0415 - the extra `server`
-
+    # Behind the command: these need the extra `server`.
     from control_plane.api.server import server_config  # noqa: PLC0415
     from control_plane.app import create_app  # noqa: PLC0415
+    from control_plane.cli.watched_server import WatchedServer  # noqa: PLC0415
 
     try:
         app = create_app(settings)
     except ServiceError as error:
         raise Failed(str(error)) from error
-    return uvicorn.Server(server_config(app, settings.server_host, settings.server_port))
+    return WatchedServer(server_config(app, settings.server_host, settings.server_port))
 
 
 def _listen(host: str, port: int) -> socket.socket:
