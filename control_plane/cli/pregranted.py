@@ -1,0 +1,146 @@
+"""`backhaul mqtt trigger --print`: a command whose URLs are granted already, for anyone with an MQTT client.
+
+Rule: the upload is kept as our own from the first moment, so that `backhaul mqtt resume` completes it, or removes it.
+"""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from control_plane.cli.direct import Direct, KeptStore, load_settings, new_owner, policy_of, running
+from control_plane.cli.direct_commands import told_apart
+from control_plane.cli.direct_run import Wanted, known_client, new_upload
+from control_plane.cli.direct_state import held, state_path
+from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.following import Lines
+from control_plane.cli.operator_file import program
+from control_plane.cli.output import Output
+from control_plane.domain.record import Upload
+from control_plane.domain.values import State
+from control_plane.services.ports import Grantable
+from control_plane.settings import Settings
+from schemas.codec import GRANT_FILL_SIZE, encode
+from schemas.messages import Command, DownloadFile, ListFiles, UploadConfig
+from schemas.parts import PartPlan, plan_parts
+from schemas.topics import Topics
+from schemas.values import Action, DigestName, PresignedPart
+
+_JSON_AROUND_URL: Final = 128
+
+
+async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_size: int | None) -> dict[str, Any]:
+    """The command, kept and granted; how to publish and complete it is said on standard error."""
+    settings = load_settings()
+    path = state_path(wanted.upload_id, state)
+    if path.exists():
+        text = f"{path} holds an upload already: name another file"
+        raise Misused(text)
+    store, policy, display = KeptStore(), policy_of(settings, new_owner()), Lines(output)
+    with held(path), told_apart():
+        async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
+            file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)
+            size = file_size if file_size is not None else await _size(direct, wanted.client_id, file_path)
+            upload = await _opened(direct, wanted, file_path, plan_parts(size, policy.chunk_size))
+            store.path = path
+            await store.write(lambda records: records.add_upload(upload))
+            command = _command(direct, upload)
+    _explain(output, settings, upload)
+    printed: dict[str, Any] = json.loads(encode(command))
+    return printed
+
+
+async def _default_file(direct: Direct, client_id: str, display: Lines) -> str:
+    client = await known_client(direct, client_id, display)
+    if client.default_file is None:
+        text = f"client {client_id!r} has no default file: name a path"
+        raise Misused(text)
+    return client.default_file
+
+
+async def _size(direct: Direct, client_id: str, file_path: str) -> int:
+    """The file's size, as its client tells it: every URL is signed for the length of its part."""
+    escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
+    listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+    sizes = [entry.size for entry in listed.files if entry.path == file_path]
+    if not sizes:
+        text = f"{client_id} lists no file {file_path!r} (if it may not, say --size)"
+        raise Failed(text)
+    return sizes[0]
+
+
+async def _opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan) -> Upload:
+    """The upload as if its offer had come and its multipart upload were made, told to nobody yet."""
+    now = direct.engine.operations.now()
+    upload = new_upload(wanted, direct.policy, file_path, now)
+    s3_upload_id = await direct.objects.create_multipart(upload.s3_key, upload.object_token, DigestName.NONE)
+    return replace(
+        upload,
+        state=State.DISPATCHED,
+        digest=DigestName.NONE,
+        chunk_size=plan.part_size,
+        file_size=plan.file_size,
+        part_size=plan.part_size,
+        s3_upload_id=s3_upload_id,
+        client_busy=True,
+    )
+
+
+def _command(direct: Direct, upload: Upload) -> Command:
+    config = UploadConfig(
+        upload_id=upload.upload_id,
+        attempt=upload.attempt,
+        owner=upload.owner,
+        digest=upload.digest,
+        chunk_size=upload.chunk_size,
+        bucket=direct.objects.bucket,
+        key=upload.s3_key,
+        presigned_urls=_signed(direct, upload),
+    )
+    payload = DownloadFile(
+        upload_config=config, file_path=upload.file_path, options=upload.options, metadata=dict(upload.metadata)
+    )
+    return Command(message_id=upload.message_id, action=Action.DOWNLOAD_FILE, payload=payload)
+
+
+def _signed(direct: Direct, upload: Upload) -> tuple[PresignedPart, ...]:
+    """URLs for the first parts, as many as a message holds; the agent asks for more, and `resume` answers."""
+    plan, s3_upload_id = upload.plan, upload.s3_upload_id
+    assert plan is not None and s3_upload_id is not None  # noqa: PT018, S101 - for the type checker: just opened
+    signed: list[PresignedPart] = []
+    size = 0
+    lifetime = direct.objects.url_lifetime(direct.policy.url_expiry)
+    for part in plan:
+        grantable = Grantable(part.number, part.size, None, lifetime)
+        signed.append(direct.objects.presign_part(upload.s3_key, s3_upload_id, grantable, upload.digest))
+        size += len(signed[-1].url) + _JSON_AROUND_URL
+        if size > GRANT_FILL_SIZE:
+            break
+    return tuple(signed)
+
+
+def _explain(output: Output, settings: Settings, upload: Upload) -> None:
+    topics, (host, port, _) = Topics(settings.topic_root), settings.mqtt_address
+    broker = f"-V 5 -h {host} -p {port} -i"
+    for line in (
+        f"Its URLs live {settings.presigned_url_expiry} s. Save it as command.json and publish it:",
+        f"  mosquitto_pub {broker} cli-by-hand -q 1 -t {topics.command(upload.client_id)} -f command.json",
+        "The answers:",
+        f"  mosquitto_sub {broker} cli-listener -t {topics.response(upload.client_id)}",
+        "When the answer says success, complete it (this also goes on where it stopped):",
+        f"  {program()} mqtt resume {upload.upload_id}",
+        "or by hand, with the etags of that answer:",
+        f"  {_completion(settings, upload)}",
+    ):
+        output.say(line)
+
+
+def _completion(settings: Settings, upload: Upload) -> str:
+    endpoint = ("--endpoint-url", settings.aws_endpoint) if settings.aws_endpoint else ()
+    words = (
+        *("aws", "s3api", "complete-multipart-upload", *endpoint),
+        *("--bucket", settings.s3_bucket_name, "--key", upload.s3_key, "--upload-id", upload.s3_upload_id or ""),
+        *("--multipart-upload", '{"Parts":[{"PartNumber":1,"ETag":"..."}]}'),
+    )
+    return shlex.join(words)
