@@ -34,7 +34,7 @@ from control_plane.cli.operator_file import write_operator_file
 from control_plane.cli.output import Output
 from control_plane.cli.rest import ControlPlane, read_object
 from control_plane.cli.session import Session
-from control_plane.cli.site import Ports, Say, Site, running_site
+from control_plane.cli.site import BrokerKind, Ports, Say, Site, running_site
 
 CONNECT_TIMEOUT: Final = 60.0
 """Seconds within which every agent has to be seen online."""
@@ -47,8 +47,12 @@ Directory = Annotated[
 ]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave its folder with files, objects and logs behind.")]
 
+Kind = Annotated[BrokerKind, typer.Option("--broker", help="Which broker: auto takes mosquitto where it is installed.")]
 
-def demo(session: Session, *, once: Once = False, directory: Directory = None, keep: Keep = False) -> None:
+
+def demo(
+    session: Session, *, once: Once = False, directory: Directory = None, keep: Keep = False, broker: Kind = "auto"
+) -> None:
     """Run a whole fleet on this machine: broker, store, control plane and three agents.
 
     Uploads real files, compares every byte, and stays until Ctrl-C for you to try things.
@@ -58,7 +62,7 @@ def demo(session: Session, *, once: Once = False, directory: Directory = None, k
         stack.enter_context(ends_in_order())
         home = stack.enter_context(_home(directory, keep=keep))
         say = _step(output)
-        site = stack.enter_context(running_site(home, Ports(), say=say))
+        site = stack.enter_context(running_site(home, Ports(broker_kind=broker), say=say))
         write_operator_file(site)
         say("making files of 1, 25 and 100 MiB")
         devices = make_devices(home / "devices")

@@ -88,7 +88,7 @@ def places_table(site: Site, agents: dict[str, int]) -> Table:
     """What runs where."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for name, place in (
-        ("control plane", f"{site.server}  (page: {site.server}/, calls: {site.server}/docs)"),
+        ("control plane", f"{site.server}  (its calls: {site.server}/openapi.json)"),
         ("broker", f"{site.broker.address.url}  ({site.broker.kind})"),
         ("store", f"{site.store.endpoint}/{BUCKET}"),
         ("agents", ", ".join(f"{client_id} (pid {pid})" for client_id, pid in agents.items())),
@@ -100,7 +100,8 @@ def places_table(site: Site, agents: dict[str, int]) -> Table:
 
 def next_steps(site: Site) -> Group:
     """Commands to try, each on a line of its own, to be copied."""
-    backhaul, host, port = program(), site.broker.address.host, site.broker.address.port
+    backhaul = program()
+    broker = f"-V 5 -h {site.broker.address.host} -p {site.broker.address.port}"
     topics = Topics()
     by_hand = '{"message_id":"by-hand-1","action":"download_file","payload":{}}'
     lines = (
@@ -108,19 +109,22 @@ def next_steps(site: Site) -> Group:
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
         f"{backhaul} clients",
         f"{backhaul} trigger {TRY_CLIENT} --wait",
-        f"{backhaul} files restaurant-3 '*'",
+        f"{backhaul} files restaurant-3",
         f"{backhaul} watch",
         "",
         "# the same over HTTP",
         f"curl -X POST {site.server}/trigger-download/restaurant-1",
         f"curl {site.server}/uploads",
         "",
-        "# by hand over MQTT" + ("" if shutil.which("mosquitto_pub") else " (apt-get install mosquitto-clients)"),
-        f"mosquitto_sub -V 5 -h {host} -p {port} -v -t '{topics.root}/#'",
-        f"mosquitto_pub -V 5 -h {host} -p {port} -q 1 -t {topics.command('restaurant-1')} -m '{by_hand}'",
+        "# by hand over MQTT; each command needs a message_id of its own"
+        + ("" if shutil.which("mosquitto_pub") else " (apt-get install mosquitto-clients)"),
+        f"mosquitto_sub {broker} -i cli-listener -v -t '{topics.root}/#'",
+        f"mosquitto_pub {broker} -i cli-by-hand -q 1 -t {topics.command('restaurant-1')} -m '{by_hand}'",
     )
     # Strings, not cells: a command must not be broken where it meets the edge.
-    return Group(*(Text(line, style="dim" if line.startswith("#") else "", no_wrap=True) for line in lines))
+    return Group(
+        *(Text(line, style="dim" if line.startswith("#") else "", no_wrap=True, overflow="ignore") for line in lines)
+    )
 
 
 def _verdict(row: Result) -> Text:

@@ -53,7 +53,7 @@ class Output:
 
     def show(self, view: RenderableType) -> None:
         """Print something for a person on standard output."""
-        self.paper.print(view, markup=False, highlight=False, soft_wrap=isinstance(view, str))
+        self.paper.print(view, markup=False, highlight=False, crop=False, soft_wrap=isinstance(view, str))
         sys.stdout.flush()
 
     def say(self, text: str, style: str = "") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from broker.errors import BrokerError
 from broker.server import Broker, free_port, start_broker
@@ -30,15 +30,17 @@ _POLL: Final = 0.05
 _SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
 
 Say = Callable[[str], None]
+BrokerKind = Literal["auto", "mosquitto", "embedded"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the site listens; None takes any free port."""
+    """Where the site listens, and which broker does; None takes any free port."""
 
     broker: int | None = None
     store: int | None = None
     server: int | None = None
+    broker_kind: BrokerKind = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def plane_settings(directory: Path, broker: Broker, store: FolderStore, port: in
 def _broker(directory: Path, ports: Ports, guard: GuardedBroker | None) -> Broker:
     if guard is not None:
         return guard.start(directory)
-    return start_broker(directory, port=ports.broker, persistence=True)
+    return start_broker(directory, port=ports.broker, kind=ports.broker_kind, persistence=True)
 
 
 def _store(directory: Path, ports: Ports, guard: GuardedBroker | None) -> FolderStore:

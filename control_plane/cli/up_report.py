@@ -38,7 +38,7 @@ def report(site: Site, readiness: Document, *, guarded: bool) -> Group:
         _places(site, readiness),
         "",
         Text("A device joins with", style="bold"),
-        *(Text(line, style="dim" if line.startswith("#") else "", no_wrap=True) for line in steps),
+        *(Text(line, style="dim" if line.startswith("#") else "", no_wrap=True, overflow="ignore") for line in steps),
         "",
     )
 
@@ -61,7 +61,7 @@ def _places(site: Site, readiness: Document) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     checks = [f"{name}: {state}" for name, state in readiness.get("checks", {}).items() if state != "ok"]
     for name, place in (
-        ("control plane", f"{site.server}  (page: {site.server}/, calls: {site.server}/docs)"),
+        ("control plane", f"{site.server}  (its calls: {site.server}/openapi.json)"),
         ("broker", f"{', '.join(address.url for address in site.broker.addresses)}  ({site.broker.kind})"),
         ("store", f"{site.store.endpoint}/{BUCKET}"),
         ("it enforces", enforced(readiness.get("probe"))),
