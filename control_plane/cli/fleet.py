@@ -22,7 +22,7 @@ from control_plane.cli.uploads import Client
 Labels = Annotated[
     list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only those that bear it. Repeatable.")
 ]
-Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob, such as '/data/*.bin' or '/data/**/*.log'.")]
+Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob of absolute paths, such as '/data/*.bin'.")]
 Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")]
 
 _RECENT = 10
@@ -48,7 +48,7 @@ def clients(session: Session, *, label: Labels = None) -> None:
     session.output.result(answer, clients_table(answer["clients"]))
 
 
-def files(session: Session, client: Client, pattern: Pattern = "*", *, digest: bool = False) -> None:
+def files(session: Session, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
         answer = plane.files(client, pattern, digest="md5" if digest else None)

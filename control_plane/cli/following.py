@@ -29,6 +29,17 @@ PATIENCE: Final = 120.0
 """Seconds for which a control plane may be away while its uploads are watched."""
 
 _STEP: Final = 25.0
+_MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
+
+# What the control plane says of uploads that wait for nothing in particular: a bar says it better.
+_COMMONPLACE: Final = frozenset(
+    {
+        "about to be told to the client",
+        "the client was told, and has not answered yet",
+        "the client is uploading",
+        "the object is being completed and proven",
+    }
+)
 
 
 class Display(Protocol):
@@ -93,7 +104,7 @@ class Lines:
     def show(self, upload: Document) -> None:
         """Say it unless it was just said."""
         quarter = float(upload.get("progress") or 0) // _STEP
-        facts = (upload.get("state"), upload.get("reason"), quarter)
+        facts = (upload.get("state"), waits(upload), quarter)
         if self._said.get(upload["upload_id"]) != facts:
             self._said[upload["upload_id"]] = facts
             self._output.say(line(upload))
@@ -158,9 +169,9 @@ def waits(upload: Document) -> str | None:
     """What the upload waits for and when it wakes, or why it ended badly; None while it moves."""
     error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
     why = error or upload.get("reason")
-    if not why:
+    if not why or why in _COMMONPLACE:
         return None
-    at = instant(upload.get("next_wake_at"))
+    at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
     until = f", next try {at.astimezone(UTC):%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
     return visible(why) + until
 

@@ -155,7 +155,8 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     problem = document if isinstance(document, dict) else {"status": response.status_code}
     title = problem.get("title") or f"HTTP {response.status_code} {response.reason_phrase}"
     detail = problem.get("detail")
-    text = ": ".join(visible(part) for part in (title, detail) if part and isinstance(part, str))
+    parts = [visible(part) for part in (title, detail) if part and isinstance(part, str)]
+    text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
         text += " (give a token with --token or BACKHAUL_TOKEN; `backhaul token create` makes one)"
     return Refused(text, problem)

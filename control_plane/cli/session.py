@@ -45,9 +45,19 @@ class Session:
         self.output = Output(as_json=given.as_json)
         self._given = given
 
+    @property
+    def server(self) -> str:
+        """The control plane that was named."""
+        return self._given.server or DEFAULT_SERVER
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token that was given."""
+        return self._given.token
+
     def connect(self) -> ControlPlane:
-        """The control plane that was named, to be used as a context manager."""
-        return ControlPlane(self._given.server or DEFAULT_SERVER, self._given.token)
+        """A connection to the control plane, to be used as a context manager."""
+        return ControlPlane(self.server, self.token)
 
 
 def rest_command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:

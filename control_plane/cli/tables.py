@@ -67,7 +67,7 @@ def upload_view(row: Row) -> Table:
         ("object", row.get("s3_key")),
         ("state", state_text(row)),
         ("waits", row.get("reason")),
-        ("error", _sentence(row.get("error"), row.get("message"))),
+        ("error" if row.get("error") else "message", _sentence(row.get("error"), row.get("message"))),
         ("sent", sent),
         ("parts", parts),
         ("attempt", row.get("attempt")),
