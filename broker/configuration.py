@@ -34,6 +34,8 @@ def development_mosquitto(*, port: int, directory: Path, persistence: bool) -> s
     options = {
         "allow_anonymous": "true",
         **CAPS,
+        # `mosquitto_pub` without `-i` gives no client id; where nobody has an account, none is needed.
+        "allow_zero_length_clientid": "true",
         "log_type": "all",
         "log_timestamp_format": "%Y-%m-%dT%H:%M:%S",
     }
