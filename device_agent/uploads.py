@@ -37,7 +37,7 @@ MAX_ADMITTED: Final = 4
 MAX_ACTIVE: Final = 256
 MAX_ENDED: Final = 4_096
 
-_ASKING_PATIENCE: Final = 60.0
+_ASKING_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer no longer keeps others waiting."""
 
 

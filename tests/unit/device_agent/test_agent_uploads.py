@@ -110,9 +110,9 @@ class TestTurns:
         desk.flush()
         last = desk.uploads.get(f"u{MAX_ADMITTED}")
         assert last is not None
-        desk.uploads.schedule(50.0)
+        desk.uploads.schedule(5.0)
         assert last.transfer.state is State.QUEUED
-        desk.uploads.schedule(62.0)
+        desk.uploads.schedule(7.0)
         assert last.transfer.state is not State.QUEUED
 
     def test_senders_are_shared_and_never_too_many(self, desk: Desk) -> None:

@@ -1,0 +1,186 @@
+"""The agent's promises about its journal, kept while the process is killed at every fsync and while the disk is full.
+
+Rule: real processes. `strace` kills at the N-th call; a small tmpfs is the disk that fills up.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.process import Broker
+from schemas.messages import CloseUpload, DownloadFile, GrantParts, UploadConfig
+from schemas.parts import MIB
+from schemas.values import Action
+from tests.support.agent_process import AgentProcess, Owner, part_of, report, urls, wanted
+from tests.support.brokers import mosquitto
+from tests.support.put_sink import PutSink
+
+__all__ = ["mosquitto"]
+
+CHUNK = 5 * MIB
+PARTS = 3
+
+
+@pytest.fixture
+def sink() -> Iterator[PutSink]:
+    with PutSink() as running:
+        yield running
+
+
+def begin(owner: Owner, path: Path, acknowledges: int = 0, upload_id: str = "u1") -> None:
+    config = UploadConfig(upload_id=upload_id, attempt=1, owner="cli-test")
+    payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
+    owner.say(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}")
+
+
+class LevelTriggered:
+    """An owner that looks at the latest response, and says what it calls for, until the upload is over."""
+
+    def __init__(self, owner: Owner, sink: PutSink) -> None:
+        self.owner = owner
+        self.sink = sink
+        self.etags: dict[int, str] = {}
+        self.acknowledged = 0
+        self.over: str | None = None
+        self._read = 0
+
+    def turn(self) -> None:
+        self.owner.listen(0.05)
+        for response in self.owner.answers("u1")[self._read :]:
+            self._read += 1
+            told = report(response).etags
+            assert not set(told) & set(self.etags) or (response.sequence or 0) > self.acknowledged - 1
+            self.etags.update(told)
+            self.acknowledged = max(self.acknowledged, response.sequence or 0)
+            if response.status == "in_progress":
+                self._grant(wanted(response))
+            else:
+                self.over = f"{response.status} {response.error}"
+
+    def _grant(self, numbers: list[int]) -> None:
+        needed = [number for number in numbers if number not in self.etags]
+        config = UploadConfig(upload_id="u1", presigned_urls=urls(self.sink, needed), expires_in=900)
+        self.owner.say(GrantParts(upload_config=config, acknowledges=self.acknowledged), Action.GRANT_PARTS)
+
+
+def traced(agent: AgentProcess, call: int) -> subprocess.Popen[bytes]:
+    """The agent under strace, which kills it at the `call`-th fsync or rename."""
+    agent.start()
+    assert agent.process is not None
+    command = [str(argument) for argument in agent.process.args]  # type: ignore[union-attr]
+    environment = dict(
+        line.split("=", 1) for line in Path(f"/proc/{agent.process.pid}/environ").read_text().split("\0") if "=" in line
+    )
+    agent.kill()
+    inject = f"inject=fsync,fdatasync,rename:signal=SIGKILL:when={call}"
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,rename", "-e", inject]
+    return subprocess.Popen(
+        [*strace, *command], env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("call", range(1, 16))
+def test_killed_at_any_fsync_it_goes_on_and_sends_nothing_finished_twice(
+    mosquitto: Broker, sink: PutSink, tmp_path: Path, call: int
+) -> None:
+    client_id = f"crash-{call}"
+    content = os.urandom(PARTS * CHUNK)
+    agent = AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port)
+    agent.data.mkdir(parents=True)
+    path = agent.file("a.bin", content)
+    with Owner(mosquitto.address.port, client_id) as owner:
+        played = LevelTriggered(owner, sink)
+        dying = traced(agent, call)
+        told_at = 0
+        for turn in range(400):
+            if owner.presences and owner.presences[-1].status == "online" and len(owner.presences) > told_at:
+                told_at = len(owner.presences)
+                begin(owner, path, played.acknowledged)
+            played.turn()
+            if dying.poll() is not None and agent.process is None:
+                agent.start()
+            if played.over:
+                break
+            assert turn < 399, agent.log[-3000:]
+        dying.kill()
+        dying.wait(10)
+        agent.kill()
+    assert played.over == "success None"
+    assert sorted(played.etags) == [1, 2, 3]
+    whole = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
+    assert sorted(set(whole)) == [1, 2, 3]
+    assert len(whole) <= PARTS + 3, "more than the parts in flight were sent again"
+    assert b"".join({part_of(put.target): put.body for put in sink.puts if put.body}[n] for n in (1, 2, 3)) == content
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=False).returncode
+    ):
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
+    mosquitto: Broker, sink: PutSink, tmp_path: Path, small_disk: Path
+) -> None:
+    settings = {"STATE_DIR": str(small_disk / "state")}
+    content = os.urandom(CHUNK + 1)
+    with (
+        AgentProcess("full-disk", tmp_path, mosquitto.address.port, sink.host_port, settings) as agent,
+        Owner(mosquitto.address.port, "full-disk") as owner,
+    ):
+        path = agent.file("a.bin", content)
+        owner.online()
+        begin(owner, path)
+        offer = owner.answer("u1", 1)
+        ballast = small_disk / "ballast"
+        fill(ballast)
+        refused = until_refused(owner, agent.data / "missing")
+        config = UploadConfig(upload_id="u1", presigned_urls=urls(sink, wanted(offer)), expires_in=900)
+        owner.say(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
+        owner.until(lambda: any(s.current_upload and s.current_upload.reason for s in owner.statuses))
+        assert owner.statuses[-1].current_upload is not None
+        assert owner.statuses[-1].current_upload.reason == "the device's disk is full"
+        agent.kill()
+        agent.start()
+        owner.online(epoch=1001)
+        ballast.unlink()
+        # The grant was never acknowledged to the broker, which therefore delivers it again.
+        end = owner.answer("u1", 2)
+        assert (end.status, sorted(report(end).etags)) == ("success", [1, 2])
+        owner.say(CloseUpload(upload_id="u1", attempt=1, outcome="completed"), Action.CLOSE_UPLOAD)
+        begin(owner, path, upload_id=refused)
+        assert owner.answer(refused, 1).status == "in_progress"
+
+
+def until_refused(owner: Owner, path: Path) -> str:
+    """Begin uploads until the last block of the journal is full too; the first that was refused."""
+    for number in range(100):
+        upload_id = f"v{number}"
+        begin(owner, path, upload_id=upload_id)
+        owner.until(lambda name=upload_id: owner.answers(name))  # type: ignore[misc]
+        if owner.answers(upload_id)[0].error == "no_space":
+            return upload_id
+    pytest.fail("the disk never fills up")
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(b"x" * 512)
+        except OSError:
+            return
