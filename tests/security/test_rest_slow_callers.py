@@ -1,6 +1,7 @@
 """Callers that never finish a sentence, against a real uvicorn: each is cut off, and nobody else waits for them."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -44,11 +45,20 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
             await task
 
 
+async def everything(reader: asyncio.StreamReader) -> bytes:
+    """All that is said before the connection ends; whoever talks on after that is reset, which ends it too."""
+    heard = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(4096):
+            heard += piece
+    return heard
+
+
 async def told(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
     """What a caller hears that sends these pieces slowly, and after how many seconds the connection is cut."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
-    heard = asyncio.create_task(reader.read())
+    heard = asyncio.create_task(everything(reader))
     try:
         async with asyncio.timeout(PATIENCE):
             for piece in pieces:
