@@ -16,7 +16,7 @@ import pytest
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.errors import ObjectStoreRefused
-from control_plane.services.ports import Grantable
+from control_plane.services.ports import Grantable, ObjectStore
 from control_plane.services.proof_arithmetic import multipart_etag, object_etag
 from schemas.values import DigestName
 from tests.support.s3_servers import S3Server, put, start_moto, start_nanio
@@ -49,9 +49,9 @@ def settings(server: S3Server) -> S3Settings:
 
 
 @pytest.fixture(scope="module")
-def store(settings: S3Settings) -> Iterator[S3ObjectStore]:
+def store(settings: S3Settings) -> Iterator[ObjectStore]:
     """One for all tests: it belongs to no event loop."""
-    made = S3ObjectStore(settings)
+    made: ObjectStore = S3ObjectStore(settings)
     asyncio.run(made.ensure_bucket())
     yield made
     asyncio.run(made.close())
@@ -71,13 +71,13 @@ def part_of(number: int, body: bytes) -> Grantable:
     return Grantable(number, len(body), b64md5(body), 60)
 
 
-async def send_part(store: S3ObjectStore, key: str, s3_upload_id: str, number: int, body: bytes) -> str:
+async def send_part(store: ObjectStore, key: str, s3_upload_id: str, number: int, body: bytes) -> str:
     answer = await put(store.presign_part(key, s3_upload_id, part_of(number, body), DigestName.MD5), body)
     assert answer.status_code == 200, answer.text
     return answer.headers["etag"]
 
 
-async def test_parts_become_one_object_that_bears_our_token(store: S3ObjectStore, key: str) -> None:
+async def test_parts_become_one_object_that_bears_our_token(store: ObjectStore, key: str) -> None:
     bodies = [bytes([number]) * PART for number in (1, 2)] + [b"the rest"]
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     etags = {n: await send_part(store, key, s3_upload_id, n, body) for n, body in enumerate(bodies, 1)}
@@ -92,7 +92,7 @@ async def test_parts_become_one_object_that_bears_our_token(store: S3ObjectStore
         assert (await client.get(store.presign_get(key, 60))).content == b"".join(bodies)
 
 
-async def test_etags_without_quotes_complete_too(store: S3ObjectStore, key: str) -> None:
+async def test_etags_without_quotes_complete_too(store: ObjectStore, key: str) -> None:
     """`list_parts` gives them so, and a part whose answer was lost is known from there."""
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     await send_part(store, key, s3_upload_id, 1, b"only")
@@ -103,7 +103,7 @@ async def test_etags_without_quotes_complete_too(store: S3ObjectStore, key: str)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"some more bytes"], ids=["empty", "one byte", "several"])
-async def test_one_put_makes_the_whole_object(store: S3ObjectStore, key: str, body: bytes) -> None:
+async def test_one_put_makes_the_whole_object(store: ObjectStore, key: str, body: bytes) -> None:
     grant = store.presign_object(key, "token.1", part_of(1, body), DigestName.MD5, once=True)
     assert (await put(grant, body)).status_code == 200
     info = await store.head(key)
@@ -115,14 +115,14 @@ async def test_one_put_makes_the_whole_object(store: S3ObjectStore, key: str, bo
     )
 
 
-async def test_what_is_not_there_is_told_apart(store: S3ObjectStore, key: str) -> None:
+async def test_what_is_not_there_is_told_apart(store: ObjectStore, key: str) -> None:
     assert await store.head(key) is None
     assert await store.list_parts(key, "never-was") is None
     await store.abort(key, "never-was")
     await store.delete(key)
 
 
-async def test_an_aborted_upload_takes_nothing_more(store: S3ObjectStore, key: str) -> None:
+async def test_an_aborted_upload_takes_nothing_more(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     grant = store.presign_part(key, s3_upload_id, part_of(1, b"late"), DigestName.MD5)
     assert (await put(grant, b"late")).status_code == 200
@@ -134,14 +134,14 @@ async def test_an_aborted_upload_takes_nothing_more(store: S3ObjectStore, key: s
     await store.abort(key, s3_upload_id)
 
 
-async def test_a_deleted_object_is_gone(store: S3ObjectStore, key: str) -> None:
+async def test_a_deleted_object_is_gone(store: ObjectStore, key: str) -> None:
     await put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
     await store.delete(key)
     assert await store.head(key) is None
     await store.delete(key)
 
 
-async def test_uploads_in_flight_are_listed_below_a_prefix(store: S3ObjectStore, key: str) -> None:
+async def test_uploads_in_flight_are_listed_below_a_prefix(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     other = await store.create_multipart(f"elsewhere/{key}", "token.1", DigestName.MD5)
     found = [one for one in await store.list_multipart("uploads/") if one.s3_key == key]
@@ -151,14 +151,14 @@ async def test_uploads_in_flight_are_listed_below_a_prefix(store: S3ObjectStore,
     await store.abort(f"elsewhere/{key}", other)
 
 
-async def test_initiated_is_an_instant(store: S3ObjectStore, settings: S3Settings, key: str) -> None:
+async def test_initiated_is_an_instant(store: ObjectStore, settings: S3Settings, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     (found,) = [one for one in await store.list_multipart(key) if one.s3_upload_id == s3_upload_id]
     # moto gives every upload the same instant of 2010.
     assert found.initiated_at == pytest.approx(time.time(), abs=10) or found.initiated_at < 1.3e9
 
 
-async def test_parts_that_are_not_there_are_refused_by_name(store: S3ObjectStore, key: str) -> None:
+async def test_parts_that_are_not_there_are_refused_by_name(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     await send_part(store, key, s3_upload_id, 1, b"only")
     with pytest.raises(ObjectStoreRefused) as caught:
@@ -168,7 +168,7 @@ async def test_parts_that_are_not_there_are_refused_by_name(store: S3ObjectStore
 
 
 @pytest.mark.slow
-async def test_more_parts_than_a_page_are_all_listed(store: S3ObjectStore, key: str) -> None:
+async def test_more_parts_than_a_page_are_all_listed(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     grants = [store.presign_part(key, s3_upload_id, part_of(n, b"x"), DigestName.MD5) for n in range(1, 1103)]
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -179,7 +179,7 @@ async def test_more_parts_than_a_page_are_all_listed(store: S3ObjectStore, key: 
     assert sorted(listed) == list(range(1, 1103))
 
 
-async def test_making_the_bucket_again_changes_nothing(store: S3ObjectStore, key: str) -> None:
+async def test_making_the_bucket_again_changes_nothing(store: ObjectStore, key: str) -> None:
     await put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
     await store.ensure_bucket()
     assert await store.head(key) is not None

@@ -61,6 +61,14 @@ def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
         start_folder_store(tmp_path / "second", port=first.port)
 
 
+def test_it_listens_where_it_is_told_and_nowhere_else(tmp_path: Path) -> None:
+    with start_folder_store(tmp_path, address="127.0.0.2") as store:
+        assert store.endpoint == f"http://127.0.0.2:{store.port}"
+        assert answer_to(store.endpoint) == 403
+        with pytest.raises(httpx.ConnectError):
+            answer_to(f"http://127.0.0.1:{store.port}")
+
+
 def test_without_nanio_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ObjectStoreRefused, match=r"pip install 'backhaul\[demo\]'"):

@@ -6,6 +6,8 @@ Rule: plain values named after the settings they come from (protocol.md section 
 from dataclasses import dataclass, field
 from typing import Final
 
+from control_plane.services.errors import BadInput
+
 PROBE_FOLDER: Final = ".backhaul-probe"
 
 
@@ -15,7 +17,8 @@ class S3Settings:
 
     Without `access_key` boto3 looks where it always does: environment, profile, instance role. `endpoint` is for
     stores other than Amazon's; calls go there. Clients' URLs are signed for `public_endpoint`, which is for networks
-    where clients reach the store under another name than the control plane; without it they are the same.
+    where clients reach the store under another name than the control plane; without it they are the same. `BadInput`
+    when half of the credentials is missing.
     """
 
     bucket: str
@@ -26,6 +29,11 @@ class S3Settings:
     endpoint: str | None = None
     public_endpoint: str | None = None
     base_path: str = "uploads"
+
+    def __post_init__(self) -> None:
+        if (self.access_key is None) != (self.secret_key is None):
+            message = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together: set both or neither"
+            raise BadInput(message)
 
     @property
     def probe_prefix(self) -> str:

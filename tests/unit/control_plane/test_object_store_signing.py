@@ -188,6 +188,12 @@ def test_settings_do_not_show_their_secrets() -> None:
     assert "hush" not in repr(settings)
 
 
+@pytest.mark.parametrize("half", [{"access_key": "AKIA"}, {"secret_key": "hush"}])
+def test_half_of_the_credentials_is_an_error_at_once(half: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        S3Settings(**{"bucket": "bucket", **half})
+
+
 @pytest.mark.parametrize(("base", "prefix"), [("uploads", "uploads/.backhaul-probe/"), ("", ".backhaul-probe/")])
 def test_probe_objects_have_a_place_of_their_own(base: str, prefix: str) -> None:
     assert S3Settings(bucket="b", base_path=base).probe_prefix == prefix
