@@ -161,6 +161,17 @@ async def test_a_store_that_takes_no_multipart_with_sha256_is_no_failure(
     assert "UploadPart with sha256 could not be tried (NotImplemented)." in seen.notes
 
 
+async def test_a_store_that_was_busy_has_enforced_nothing(strict: StrictServer, open_store: Open) -> None:
+    """The wrong digest was turned away for another reason than being wrong."""
+    store = open_store(settings_of(strict.s3))
+    await store.ensure_bucket()
+    busy = Fault(kind=Kind.ERROR, key="*/object-md5", status=429, code="TooManyRequests")
+    strict.faults.add(busy)
+    seen = await store.probe()
+    assert DigestName.MD5 not in seen.object_digests
+    assert DigestName.MD5 in seen.part_digests
+
+
 async def test_a_public_endpoint_is_the_one_that_is_tried(strict: StrictServer, open_store: Open) -> None:
     public = strict.s3.endpoint.replace("127.0.0.1", "localhost")
     seen = await probed(open_store(settings_of(strict.s3, public_endpoint=public)))

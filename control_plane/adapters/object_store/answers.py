@@ -38,7 +38,7 @@ _PASSING: Final = frozenset(
         "TooManyRequests",
     }
 )
-_PASSING_STATUS: Final = frozenset({408, 425, 429})
+PASSING_STATUS: Final = frozenset({408, 425, 429})
 _NOT_IMPLEMENTED: Final = 501
 _TEXT_LIMIT: Final = 300
 _SIGNED_QUERY: Final = re.compile(r"(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"'<]*", re.IGNORECASE)
@@ -101,7 +101,7 @@ def refused(what: str, code: str, status: int, said: str) -> ObjectStoreDown | O
     hint = HINTS.get(code) or HINTS.get(str(status))
     parts = (f"{what}: the object store answered {code or status}", _clean(said), hint)
     text = ": ".join(part for part in parts if part)
-    if code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in _PASSING_STATUS:  # noqa: PLR2004
+    if code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in PASSING_STATUS:  # noqa: PLR2004
         return ObjectStoreDown(text)
     return ObjectStoreRefused(text, code=code)
 

@@ -11,6 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from control_plane.adapters.object_store.answers import PASSING_STATUS
 from schemas.values import PresignedPart
 
 TIMEOUT: Final = 30
@@ -35,7 +36,8 @@ class Answer:
     @property
     def refused(self) -> bool:
         """Whether the request was found wrong, rather than the store being busy or broken."""
-        return 400 <= self.status < 500  # noqa: PLR2004
+        wrong = 400 <= self.status < 500  # noqa: PLR2004
+        return wrong and self.status not in PASSING_STATUS and self.code != "RequestTimeout"
 
 
 def put(grant: PresignedPart, body: bytes) -> Answer:

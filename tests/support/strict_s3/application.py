@@ -117,11 +117,14 @@ class StrictS3:
         receiver = Receiver(path, exchange.fault, self.options.idle_timeout)
         try:
             blob = await receiver.take(receive, is_data=is_data)
+            if exchange.fault is not None and not _is_done(exchange.fault):
+                blob.delete()
+                return Answer(204)
             promise = _raised(trusted)
             promise.check(blob)
             document = bytes(receiver.document)
             call = Call(request, blob, document, promise, self.storage, self.options, self._now())
-            return self._do(exchange, call)
+            return _do(call)
         except BaseException:
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -135,16 +138,6 @@ class StrictS3:
             return promised(request, verify(request, self.keys, self._now()))
         except Refusal as refusal:
             return refusal
-
-    def _do(self, exchange: Exchange, call: Call) -> Answer:
-        fault = exchange.fault
-        if fault is not None and not _is_done(fault):
-            call.blob.delete()
-            return Answer(204)
-        work = _DO.get(call.request.operation)
-        if work is None:
-            raise Refusal(Code.NOT_IMPLEMENTED, "A header or query you provided implies functionality not implemented")
-        return work(call)
 
     async def _spoiled(self, exchange: Exchange, fault: Fault, answer: Answer) -> Answer:
         """The answer as the fault has it; what was refused stays refused."""
@@ -219,6 +212,13 @@ class StrictS3:
 
     def _now(self) -> float:
         return time.time() + self.options.clock_skew
+
+
+def _do(call: Call) -> Answer:
+    work = _DO.get(call.request.operation)
+    if work is None:
+        raise Refusal(Code.NOT_IMPLEMENTED, "A header or query you provided implies functionality not implemented")
+    return work(call)
 
 
 def _raised(trusted: Promise | Refusal) -> Promise:
