@@ -4,13 +4,13 @@ Rule: used by the agent's loop only. Decisions about one upload are `device_agen
 between uploads, and passes effects on to whoever performs them.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.errors import IllegalTransition
 from device_agent.journal import Journal
 from device_agent.records import Order, Tombstone
 from device_agent.transfer import apply, begin, ready, restored, wake_at
@@ -39,6 +39,8 @@ MAX_ENDED: Final = 4_096
 
 _ASKING_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer no longer keeps others waiting."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,9 +130,12 @@ class Uploads:
         """Let something happen to one upload."""
         try:
             run.transfer, effects = apply(run.transfer, event)
-        except IllegalTransition as bug:
-            self.counters["illegal_transitions"] += 1
-            run.transfer, effects = apply(run.transfer, Faulted(now=event.now, code=ErrorCode.INTERNAL, text=str(bug)))
+        except Exception as bug:
+            # One upload that meets a bug of ours must not take the others with it.
+            self.counters["faults"] += 1
+            log.exception("upload %s cannot go on", run.upload_id)
+            fault = Faulted(now=event.now, code=ErrorCode.INTERNAL, text=f"{type(bug).__name__}: {bug}")
+            run.transfer, effects = apply(run.transfer, fault)
         run.wake_at = wake_at(run.transfer)
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:

@@ -4,76 +4,41 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from broker.process import Broker
 from schemas.messages import (
     CancelUpload,
-    CloseUpload,
-    DownloadFile,
     FileList,
     GrantParts,
     Health,
     HealthCheck,
     Hello,
     ListFiles,
-    UploadConfig,
 )
 from schemas.parts import MIB
-from schemas.values import LAST_SEQUENCE, Action
-from tests.support.agent_process import AgentProcess, Owner, part_of, report, urls, wanted
-from tests.support.brokers import mosquitto
+from schemas.values import Action
+from tests.support.agent_process import (
+    AgentProcess,
+    Owner,
+    agent,
+    begin,
+    bodies,
+    client_id,
+    grant,
+    mosquitto,
+    owner,
+    report,
+    sink,
+    urls,
+    wanted,
+)
 from tests.support.put_sink import PutSink, Script
 
-__all__ = ["mosquitto"]
+__all__ = ["agent", "client_id", "mosquitto", "owner", "sink"]
 
 CHUNK = 5 * MIB
-
-
-@pytest.fixture
-def sink() -> Iterator[PutSink]:
-    with PutSink() as running:
-        yield running
-
-
-@pytest.fixture
-def client_id(request: pytest.FixtureRequest) -> str:
-    name: str = request.node.name
-    return name.replace("_", "-").replace("[", "-").replace("]", "")[-60:]
-
-
-@pytest.fixture
-def agent(mosquitto: Broker, sink: PutSink, tmp_path: Path, client_id: str) -> Iterator[AgentProcess]:
-    with AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as running:
-        yield running
-
-
-@pytest.fixture
-def owner(mosquitto: Broker, client_id: str) -> Iterator[Owner]:
-    with Owner(mosquitto.address.port, client_id) as running:
-        yield running
-
-
-def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
-    config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
-    payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.say(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
-
-
-def grant(owner: Owner, sink: PutSink, numbers: list[int], acknowledges: int, upload_id: str = "u1") -> None:
-    config = UploadConfig(upload_id=upload_id, presigned_urls=urls(sink, numbers, upload_id), expires_in=900)
-    owner.say(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
-
-
-def close(owner: Owner, upload_id: str = "u1", outcome: str = "completed") -> None:
-    owner.say(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
-
-
-def bodies(sink: PutSink) -> dict[int, bytes]:
-    return {part_of(put.target): put.body for put in sink.puts}
 
 
 def test_comes_online_and_says_hello(agent: AgentProcess, owner: Owner) -> None:
@@ -144,63 +109,6 @@ def test_a_bare_command_belongs_to_the_control_plane(agent: AgentProcess, owner:
     owner.publish(json.dumps(message).encode())
     said = report(owner.answer("typed.by-hand_1", 1))
     assert (said.owner, said.attempt, said.chunk_size, said.digest) == ("control-plane", 1, CHUNK, "md5")
-
-
-def test_a_kill_costs_only_the_parts_in_flight(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
-    content = os.urandom(10 * CHUNK)
-    path = agent.file("big.bin", content)
-    owner.online()
-    begin(owner, path)
-    offer = owner.answer("u1", 1)
-    sink.expect(*[Script()] * 4, *[Script(read=MIB, then="stall")] * 4)
-    grant(owner, sink, wanted(offer), 1)
-    owner.until(sink.stalled.is_set)
-    owner.listen(1.5)
-    agent.kill()
-    before = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
-    sink.released.set()
-    agent.start()
-    owner.online(epoch=2)
-    ask = owner.answer("u1", 2)
-    assert not set(wanted(ask)) & set(before)
-    assert sorted(report(ask).etags) == sorted(before)
-    hello = [one.payload for one in owner.responses if one.action == "hello"][-1]
-    assert isinstance(hello, Hello)
-    assert [(one.upload_id, one.attempt) for one in hello.active] == [("u1", 1)]
-    grant(owner, sink, wanted(ask), 2)
-    end = owner.answer("u1", 3)
-    assert end.status == "success"
-    whole = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
-    assert sorted(whole) == list(range(1, 11)), "a finished part was sent twice"
-    sent = sum(len(put.body) for put in sink.puts)
-    assert sent <= len(content) + 4 * CHUNK
-    assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
-
-
-def test_an_end_is_said_again_after_a_kill_until_it_is_closed(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
-    path = agent.file("a.bin", b"abc")
-    owner.online()
-    begin(owner, path)
-    owner.answer("u1", 1)
-    grant(owner, sink, [1], 1)
-    end = owner.answer("u1", 2)
-    agent.kill()
-    owner.responses.clear()
-    agent.start()
-    again = owner.answer("u1", 2)
-    assert (again.status, again.payload) == (end.status, end.payload)
-    close(owner)
-    owner.listen(0.3)
-    agent.kill()
-    owner.responses.clear()
-    agent.start()
-    owner.online(epoch=2001)
-    owner.until(lambda: owner.responses)
-    assert owner.responses[0].payload == Hello(owner.presences[-1].install_id)
-    begin(owner, path)
-    owner.until(lambda: owner.answers("u1"))
-    last = owner.answers("u1")[-1]
-    assert (last.status, last.sequence, report(last).etags, len(sink.puts)) == ("success", None, {}, 1)
 
 
 def test_a_repeated_command_is_executed_once(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
@@ -303,25 +211,6 @@ def test_tells_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, si
     assert owner.statuses[0].system_info is not None
     owner.say(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
     owner.until(lambda: owner.statuses[-1].status == "idle")
-
-
-def test_leaves_gracefully_and_resumes(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
-    path = agent.file("a.bin", os.urandom(2 * CHUNK))
-    owner.online()
-    begin(owner, path)
-    owner.answer("u1", 1)
-    sink.expect(Script(), Script(read=MIB, then="stall"))
-    grant(owner, sink, [1, 2], 1)
-    owner.until(sink.stalled.is_set)
-    owner.listen(0.3)
-    assert agent.terminate() == 0
-    owner.until(lambda: owner.presences[-1].status == "offline")
-    assert owner.presences[-1].sequence == LAST_SEQUENCE
-    sink.released.set()
-    agent.start()
-    ask = owner.answer("u1", 2)
-    grant(owner, sink, wanted(ask), 2)
-    assert owner.answer("u1", 3).status == "success"
 
 
 def test_no_url_with_its_signature_reaches_the_log(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:

@@ -9,18 +9,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+import pytest
+
+from broker.process import Broker
 from schemas.codec import decode, decode_response, encode
-from schemas.messages import Command, CommandPayload, Presence, Response, Status, UploadReport
+from schemas.messages import (
+    CloseUpload,
+    Command,
+    CommandPayload,
+    DownloadFile,
+    GrantParts,
+    Presence,
+    Response,
+    Status,
+    UploadConfig,
+    UploadReport,
+)
 from schemas.topics import Topics
 from schemas.values import Action, PresignedPart
+from tests.support.brokers import mosquitto
 from tests.support.mqtt_packets import Connect, Packet
 from tests.support.mqtt_wire import Wire
 from tests.support.put_sink import PutSink
+
+__all__ = ["mosquitto"]
 
 PATIENCE: Final = 10.0
 TOPICS: Final = Topics()
@@ -181,3 +198,46 @@ def urls(sink: PutSink, numbers: list[int], name: str = "key") -> tuple[Presigne
 def part_of(target: str) -> int:
     """The part number in a URL's path and query."""
     return int(target.partition("partNumber=")[2].partition("&")[0])
+
+
+def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
+    config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
+    payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
+    owner.say(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
+
+
+def grant(owner: Owner, sink: PutSink, numbers: list[int], acknowledges: int, upload_id: str = "u1") -> None:
+    config = UploadConfig(upload_id=upload_id, presigned_urls=urls(sink, numbers, upload_id), expires_in=900)
+    owner.say(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
+
+
+def close(owner: Owner, upload_id: str = "u1", outcome: str = "completed") -> None:
+    owner.say(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
+
+
+def bodies(sink: PutSink) -> dict[int, bytes]:
+    return {part_of(put.target): put.body for put in sink.puts}
+
+
+@pytest.fixture
+def sink() -> Iterator[PutSink]:
+    with PutSink() as running:
+        yield running
+
+
+@pytest.fixture
+def client_id(request: pytest.FixtureRequest) -> str:
+    name: str = request.node.name
+    return name.replace("_", "-").replace("[", "-").replace("]", "")[-60:]
+
+
+@pytest.fixture
+def agent(mosquitto: Broker, sink: PutSink, tmp_path: Path, client_id: str) -> Iterator[AgentProcess]:
+    with AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as running:
+        yield running
+
+
+@pytest.fixture
+def owner(mosquitto: Broker, client_id: str) -> Iterator[Owner]:
+    with Owner(mosquitto.address.port, client_id) as running:
+        yield running

@@ -1,0 +1,86 @@
+"""A real agent process whose source changes under its hands."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from schemas.messages import DownloadFile, UploadConfig
+from schemas.parts import MIB
+from schemas.values import Action, UploadOptions
+from tests.support.agent_process import (
+    AgentProcess,
+    Owner,
+    agent,
+    begin,
+    bodies,
+    client_id,
+    grant,
+    mosquitto,
+    owner,
+    report,
+    sink,
+)
+from tests.support.put_sink import PutSink
+
+__all__ = ["agent", "client_id", "mosquitto", "owner", "sink"]
+
+CHUNK = 5 * MIB
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"more")
+
+
+def rewrite(path: Path) -> None:
+    """In place, with the time of modification put back."""
+    before = path.stat()
+    with path.open("r+b") as stream:
+        stream.write(b"other")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(path: Path) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+CHANGES: Final[dict[str, Callable[[Path], object]]] = {
+    "append": append,
+    "rewrite": rewrite,
+    "replace": replace,
+    "delete": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_source_that_changes_is_never_taken_for_whole(
+    agent: AgentProcess, owner: Owner, sink: PutSink, change: str
+) -> None:
+    path = agent.file("a.bin", os.urandom(CHUNK))
+    owner.online()
+    begin(owner, path)
+    owner.answer("u1", 1)
+    CHANGES[change](path)
+    grant(owner, sink, [1], 1)
+    end = owner.answer("u1", 2)
+    assert (end.status, end.error) == ("error", "source_gone" if change == "delete" else "source_changed")
+    assert report(end).etags == {}
+
+
+def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+    content = os.urandom(CHUNK + 9)
+    path = agent.file("log.txt", content)
+    owner.online()
+    config = UploadConfig(upload_id="u1", owner="cli-test")
+    options = UploadOptions(on_change="prefix")
+    owner.say(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    owner.answer("u1", 1)
+    append(path)
+    grant(owner, sink, [1, 2], 1)
+    assert owner.answer("u1", 2).status == "success"
+    assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
