@@ -1,0 +1,155 @@
+"""The parts of the README that are read off the code. `python -m tests.docs.generated` writes them in.
+
+Rule: what code says already, no person writes down again.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from control_plane.api.app import create_api
+from control_plane.domain.moves import TRANSITIONS
+from control_plane.metrics import Metrics
+from control_plane.settings import Settings
+from device_agent.settings import NAMES as AGENT_NAMES
+from schemas.topics import TOPICS, Party, Topic, Topics
+from tests.support.fake_operations import FakeOperations
+
+README: Final = Path(__file__).parents[2] / "README.md"
+_SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+CONTROL_PLANE_SETTINGS: Final = {
+    "SERVER_HOST": "address that REST listens on",
+    "SERVER_PORT": "its port",
+    "MQTT_URL": "the broker: `mqtt://host:1883` or `mqtts://host:8883`",
+    "MQTT_USERNAME": "account at the broker",
+    "MQTT_PASSWORD": "its password",
+    "DATABASE_URL": "`sqlite:///file` or `postgresql://…`",
+    "AWS_REGION": "region of the bucket",
+    "AWS_ACCESS_KEY_ID": "credentials; without them boto3's usual places are asked",
+    "AWS_SECRET_ACCESS_KEY": "",
+    "AWS_SESSION_TOKEN": "",
+    "AWS_ENDPOINT": "a store other than Amazon's",
+    "S3_PUBLIC_ENDPOINT": "the store's address as devices see it, if it is another",
+    "S3_BUCKET_NAME": "created, private, if missing",
+    "S3_CHUNK_SIZE": "bytes in a part, at least 5 MiB; larger for files of more than 10,000 parts",
+    "BASE_S3_PATH": "what object keys begin with",
+    "PRESIGNED_URL_EXPIRY": "seconds that a URL lives",
+    "CLIENT_TIMEOUT": "seconds a connected client may be silent before it is told again; the third time fails",
+    "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "AUTH": "`off` serves others than this machine without tokens",
+    "REQUIRE_PROOF": "`false` accepts an object of which only size and token are known",
+    "HISTORY_DAYS": "days after which ended uploads are forgotten",
+    "TOPIC_ROOT": "first levels of every topic",
+    "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
+}
+AGENT_SETTINGS: Final = {
+    "CLIENT_ID": "the device's name; required",
+    "MQTT_URL": "the broker",
+    "MQTT_USERNAME": "the same as `CLIENT_ID`",
+    "MQTT_PASSWORD": "its password",
+    "FILE_PATH": "the default file; always allowed",
+    "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
+    "UPLOAD_HOSTS": "`host:port` where parts may be sent, comma-separated; none by default",
+    "STATE_DIR": "where unfinished uploads survive",
+    "LABELS": "`site=berlin,model=pi4`",
+    "MAX_PARALLEL_PARTS": "parts sent at the same time",
+    "MAX_BYTES_PER_SECOND": "of all uploads together",
+    "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
+    "TOPIC_ROOT": "first levels of every topic",
+}
+_AGENT_DEFAULTS: Final = {
+    "MQTT_URL": "mqtt://localhost:1883",
+    "MAX_PARALLEL_PARTS": "4",
+    "LOG_LEVEL": "info",
+    "TOPIC_ROOT": "fleet/v1",
+}
+
+
+def rest() -> str:
+    """Every call, from the OpenAPI document."""
+    settings = Settings.load({})
+    document = create_api(FakeOperations(), settings, Metrics()).openapi()  # type: ignore[arg-type]
+    rows = [
+        (f"`{method.upper()} {path}`", _sentence(call))
+        for path, calls in document["paths"].items()
+        for method, call in calls.items()
+    ]
+    return _table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+
+
+def _sentence(call: dict[str, Any]) -> str:
+    return str(call.get("summary") or call.get("description", "")).split("\n", maxsplit=1)[0]
+
+
+def topics() -> str:
+    """The topic table."""
+    said = {Party.DEVICE: "agent", Party.SERVICE: "control plane, operator"}
+    rows = [
+        (_address(one), f"{said[one.writer]} → {said[one.reader]}", str(one.qos), _yes(one.retained), one.says)
+        for one in TOPICS
+    ]
+    return _table(("topic", "from → to", "QoS", "retained", "message"), rows)
+
+
+def _address(topic: Topic) -> str:
+    address = Topics().of("CLIENT", topic.channel) if topic.per_client else Topics().birth()
+    return f"`{address.replace('CLIENT', '{client_id}')}`"
+
+
+def _yes(true: bool) -> str:  # noqa: FBT001 - a word for a truth value
+    return "yes" if true else "no"
+
+
+def states() -> str:
+    """The state diagram, from the table of moves."""
+    moves = [
+        f"    {state} --> {to}: {move.value}"
+        for state, row in TRANSITIONS.items()
+        for move, to in row.items()
+        if to is not state
+    ]
+    ends = [f"    {state} --> [*]" for state, row in TRANSITIONS.items() if not row]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *moves, *ends, "```"])
+
+
+def settings() -> str:
+    """Both tables of settings, with the defaults that the code has."""
+    plane = [
+        (f"`{name.upper()}`", _shown(field.default), CONTROL_PLANE_SETTINGS[name.upper()])
+        for name, field in Settings.model_fields.items()
+    ]
+    agent = [(f"`{name}`", _shown(_AGENT_DEFAULTS.get(name)), AGENT_SETTINGS[name]) for name in AGENT_NAMES]
+    head = ("default", "meaning")
+    return f"{_table(('control plane', *head), plane)}\n\n{_table(('agent', *head), agent)}"
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return ""
+    secret = getattr(default, "get_secret_value", None)
+    text = secret() if secret else default
+    return f"`{str(text).lower() if isinstance(text, bool) else text}`"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
+    return "\n".join(line.replace("|  |", "| |") for line in lines)
+
+
+SECTIONS: Final[dict[str, Callable[[], str]]] = {
+    "rest": rest,
+    "topics": topics,
+    "states": states,
+    "settings": settings,
+}
+
+
+def rendered(text: str) -> str:
+    """The README with every generated part as it should be."""
+    return _SECTION.sub(lambda found: f"{found[1]}{SECTIONS[found[2]]()}\n{found[3]}", text)
+
+
+if __name__ == "__main__":
+    README.write_text(rendered(README.read_text()))

@@ -1,0 +1,77 @@
+"""The README is true: its generated parts are fresh, its links lead somewhere, and its commands were typed and worked.
+
+Rule: the commands run as they stand, one after the other in one shell; only the ports are changed to free ones, since
+those of the README may be somebody else's.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.server import free_port
+from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, rendered
+
+ROOT: Final = README.parent
+BASH: Final = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PATIENCE: Final = 120
+
+
+def test_the_generated_parts_are_fresh() -> None:
+    """`python -m tests.docs.generated` writes them."""
+    text = README.read_text()
+    assert rendered(text) == text
+
+
+def test_every_setting_has_a_meaning() -> None:
+    """In the table, and nothing else is."""
+    assert len(CONTROL_PLANE_SETTINGS) + len(AGENT_SETTINGS) == len(
+        re.findall(r"^\| `[A-Z_0-9]+` \|", README.read_text(), re.MULTILINE)
+    )
+
+
+def test_links_lead_to_files() -> None:
+    """Of the README and of every page below docs."""
+    for page in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    """`make demo` and `make test` are run by the tests of the Makefile and by `.ci/run`."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z-]+)", README.read_text()))
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.timeout(PATIENCE + 30)
+@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
+def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
+    """In order, in one shell; the first that fails ends it."""
+    ports = {"8080": free_port(), "1883": free_port(), "9000": free_port()}
+    script = "\n".join(BASH.findall(README.read_text()))
+    script = script.replace("--data ./site", "--data ./site --port 8080 --mqtt-port 1883 --store-port 9000")
+    script = script.replace("mosquitto_pub -V 5", "mosquitto_pub -V 5 -p 1883")
+    for written, free in ports.items():
+        script = re.sub(rf"\b{written}\b", str(free), script)
+    environment = {
+        **{name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "BACKHAUL_URL": f"http://127.0.0.1:{ports['8080']}",
+    }
+    with (tmp_path / "out.log").open("w") as out:
+        shell = subprocess.Popen(
+            ["bash", "-euxo", "pipefail", "-c", script],
+            cwd=tmp_path, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = shell.wait(PATIENCE)
+        finally:
+            os.killpg(shell.pid, signal.SIGTERM)
+    assert code == 0, (tmp_path / "out.log").read_text()[-4000:]
