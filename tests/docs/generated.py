@@ -4,7 +4,7 @@ Rule: what code says already, no person writes down again.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,7 +133,7 @@ def _shown(default: object) -> str:
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
     return "\n".join(line.replace("|  |", "| |") for line in lines)
 
