@@ -70,7 +70,7 @@ _AGENT_DEFAULTS: Final = {
 def rest() -> str:
     """Every call, from the OpenAPI document."""
     settings = Settings.load({})
-    document = create_api(FakeOperations(), settings, Metrics()).openapi()  # type: ignore[arg-type]
+    document = create_api(FakeOperations(), settings, Metrics()).openapi()
     rows = [
         (f"`{method.upper()} {path}`", _sentence(call))
         for path, calls in document["paths"].items()

@@ -169,7 +169,7 @@ def test_cancel_of_an_upload_nobody_was_told_needs_no_words() -> None:
     assert (upload.state, effects, duties(upload)) == (State.CANCELLED, (), ())
 
 
-@pytest.mark.parametrize("state", [State.COMPLETING, *TERMINAL])
+@pytest.mark.parametrize("state", [State.COMPLETING, *sorted(TERMINAL)])
 def test_cancel_is_illegal_once_it_is_too_late(state: State) -> None:
     """In `completing` the object may be there already."""
     upload = completing() if state is State.COMPLETING else an_upload(state=state)
