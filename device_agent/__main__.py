@@ -4,6 +4,7 @@ Rule: only what the process is about; everything else is `device_agent.agent`'s.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from device_agent.identity import Identity
 from device_agent.journal import Journal
 from device_agent.logs import start_logging
 from device_agent.settings import Settings, load_settings
+
+log = logging.getLogger("device_agent")
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -46,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _work(settings: Settings) -> None:
     journal, transfers = Journal.open(settings.state_dir)
+    log.info("backhaul-agent %s is %s, with %d uploads at hand", VERSION, settings.client_id, len(transfers))
+    if journal.dropped:
+        log.warning("the last %d bytes of the journal were not whole and are ignored", journal.dropped)
     agent = Agent(settings, journal, transfers, Identity.open(settings.state_dir))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: agent.stop())
