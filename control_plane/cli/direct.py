@@ -52,7 +52,10 @@ def new_owner() -> str:
 
 
 class KeptStore(MemoryStore):
-    """A store in memory whose every commit is in its file before it counts."""
+    """A store in memory whose every commit is in its file before it counts.
+
+    It waits for the disk on the event loop: a run with one upload has nothing else to do until it is committed.
+    """
 
     path: Path | None = None
     _kept: bytes = b""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from broker import access
-from broker.access import Credentials
 from broker.configuration import CAPS, LOOPBACK
 from broker.errors import BrokerMissing
 from broker.process import Broker, BrokerAddress
@@ -20,6 +19,9 @@ from schemas.topics import CONTROL_PLANE
 
 ACCESS: Final = "access"
 """The folder of the accounts, below the broker's."""
+
+OPERATOR: Final = "operator-local"
+"""The account of whoever operates the site on its own machine."""
 
 _LOG: Final = tuple(f"log_type {kind}" for kind in ("error", "warning", "notice", "information"))
 
@@ -53,17 +55,16 @@ def guarded_configuration(directory: Path, devices: BrokerAddress, services: Bro
 
 
 class GuardedBroker:
-    """The broker of a site that listens; the control plane's password is new at each start and kept nowhere."""
+    """The broker of a site that listens; the services' passwords are new at each start."""
 
     def __init__(self, address: str, device_port: int, service_port: int) -> None:
         self.devices = BrokerAddress(address, device_port)
         self.services = BrokerAddress(LOOPBACK, service_port)
-        self._credentials: Credentials | None = None
-
-    def settings(self) -> dict[str, str]:
+        self.plane: dict[str, str] = {}
         """What the control plane is told beside the address; empty before `start`."""
-        given = self._credentials
-        return {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password} if given else {}
+
+        self.operator: dict[str, str] = {}
+        """The same for `backhaul mqtt` on this machine."""
 
     def start(self, directory: Path) -> Broker:
         """The running broker. Its first address is the services'; `BrokerMissing` without mosquitto."""
@@ -74,9 +75,15 @@ class GuardedBroker:
         accounts = directory / ACCESS
         accounts.mkdir(parents=True, mode=0o700, exist_ok=True)
         access.prepare(accounts)
-        self._credentials = access.enroll_service(accounts, CONTROL_PLANE, replace=True)
+        self.plane = _account(accounts, CONTROL_PLANE)
+        self.operator = _account(accounts, OPERATOR)
         text = guarded_configuration(directory, self.devices, self.services)
         return start_configured(directory, text, (self.services, self.devices))
+
+
+def _account(accounts: Path, name: str) -> dict[str, str]:
+    given = access.enroll_service(accounts, name, replace=True)
+    return {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password}
 
 
 def reload_on_change(broker: Broker, accounts: Path) -> Callable[[], None]:

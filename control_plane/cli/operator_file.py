@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,8 @@ def operator_file(site: Site) -> Path:
     return site.directory / "operator.env"
 
 
-def write_operator_file(site: Site) -> None:
-    """What `backhaul` and `backhaul mqtt` need to reach the site, as a file that a shell can read."""
+def write_operator_file(site: Site, account: Mapping[str, str] | None = None) -> None:
+    """What `backhaul` and `backhaul mqtt` need to reach the site; `account` where the broker wants one."""
     settings = {
         "BACKHAUL_URL": site.server,
         "MQTT_URL": site.broker.address.url,
@@ -29,6 +30,7 @@ def write_operator_file(site: Site) -> None:
         "AWS_ACCESS_KEY_ID": site.store.credentials.access_key,
         "AWS_SECRET_ACCESS_KEY": site.store.credentials.secret_key,
         "S3_BUCKET_NAME": BUCKET,
+        **(account or {}),
     }
     text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
     with os.fdopen(os.open(operator_file(site), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

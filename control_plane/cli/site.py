@@ -87,7 +87,7 @@ def running_site(
             raise Failed(str(error)) from error
         say("starting the control plane")
         port = ports.server or free_port()
-        settings = {**plane_settings(directory, broker, store, port), **(guard.settings() if guard else {})}
+        settings = {**plane_settings(directory, broker, store, port), **(guard.plane if guard else {})}
         log = directory / "control-plane" / "control-plane.log"
         plane = stack.enter_context(Program(_SERVE, settings=settings, log_path=log))
         site = Site(directory, broker, store, plane, f"http://{LOOPBACK}:{port}")

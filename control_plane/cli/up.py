@@ -75,7 +75,6 @@ def up(  # noqa: PLR0913 - each parameter is an option that a person types
         stack.enter_context(_alone_in(directory))
         _require_ports(plan)
         site, check = stack.enter_context(_running(session, plan))
-        write_operator_file(site)
         with ControlPlane(site.server) as plane:
             readiness = plane.readiness()
         session.output.result(document(site, readiness), report(site, readiness, guarded=listen is not None))
@@ -146,9 +145,11 @@ def _running(session: Session, plan: Plan) -> Iterator[tuple[Site, Callable[[], 
     guard = plan.guard()
     if guard is None:
         with running_site(plan.data, plan.ports, say=say) as site:
+            write_operator_file(site)
             yield site, site.check
         return
     with running_site(plan.data, plan.ports, guard=guard, say=say) as site:
+        write_operator_file(site, guard.operator)
         reload = reload_on_change(site.broker, plan.data / "broker" / ACCESS)
 
         def check() -> None:
