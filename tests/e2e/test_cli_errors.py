@@ -1,0 +1,202 @@
+"""How commands end when something is wrong: one line, an exit code, and with --json one document."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.screen import BACKHAUL, backhaul, run_in_terminal
+
+NOWHERE = "http://127.0.0.1:9"
+UPLOAD: dict[str, Any] = {
+    "upload_id": "0123456789abcdef0123456789abcdef",
+    "client_id": "restaurant-1",
+    "file_path": "/data/a.bin",
+    "status": "in_progress",
+    "state": "in_progress",
+    "progress": 45.5,
+    "bytes_uploaded": 45,
+    "file_size": 100,
+}
+
+
+class Script(BaseHTTPRequestHandler):
+    """A server that answers by the path, as control planes and whatever stands before them do."""
+
+    protocol_version = "HTTP/1.1"
+    requests: list[tuple[str, str, dict[str, str]]]
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answer()
+
+    def answer(self) -> None:
+        self.requests.append((self.command, self.path, dict(self.headers)))
+        path = self.path.partition("?")[0]
+        match path:
+            case "/clients":
+                self.send(200, {"clients": [{"client_id": f"{n:040}"} for n in range(2000)], "total": 2000})
+            case "/uploads/slow":
+                self.send(200, UPLOAD | {"upload_id": "slow"})
+            case "/uploads/proxy":
+                self.send(502, b"<html>Bad Gateway</html>")
+            case "/uploads/other":
+                self.send(200, b"hello")
+            case "/uploads/locked":
+                self.send(401, {"title": "A bearer token is needed", "detail": "the token has expired"})
+            case "/trigger-download/flaky" if sum(one[1] == self.path for one in self.requests) == 1:
+                self.close_connection = True
+            case "/trigger-download/flaky":
+                self.send(200, {"message": "triggered", "upload_id": "u1", "s3_key": "k", "status": "queued"})
+            case _:
+                self.send(404, {"type": "urn:x", "title": "No such upload", "status": 404, "detail": "none \x1b[2J"})
+
+    def send(self, status: int, content: dict[str, Any] | bytes) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The scripted server; its requests are in `Script.requests`."""
+    Script.requests = []
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+def test_nobody_there_is_3() -> None:
+    ended = backhaul("--server", NOWHERE, "clients")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.count("\n") == 1
+    assert NOWHERE in ended.stderr
+
+
+def test_a_problem_is_1_and_one_line_that_a_terminal_does_not_obey(server: str) -> None:
+    ended = backhaul("upload", "gone", "--server", server)
+    assert ended.returncode == 1
+    assert ended.stderr == "backhaul: No such upload: none \\x1b[2J\n"
+
+
+def test_a_problem_is_one_document_with_json(server: str) -> None:
+    ended = backhaul("--json", "upload", "gone", "--server", server)
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout)["type"] == "urn:x"
+
+
+@pytest.mark.parametrize(
+    ("upload_id", "says"), [("proxy", "502 Bad Gateway"), ("other", "not a Backhaul"), ("locked", "BACKHAUL_TOKEN")]
+)
+def test_whatever_answers_instead_is_one_line(server: str, upload_id: str, says: str) -> None:
+    ended = backhaul("upload", upload_id, env={"BACKHAUL_URL": server})
+    assert ended.returncode == 1
+    assert says in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(server: str) -> None:
+    ended = backhaul("trigger", "flaky", "--server", server)
+    assert ended.returncode == 0, ended.stderr
+    keys = [headers["Idempotency-Key"] for _, path, headers in Script.requests if "flaky" in path]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_the_token_goes_along(server: str) -> None:
+    backhaul("clients", env={"BACKHAUL_URL": server, "BACKHAUL_TOKEN": "secret"})
+    assert Script.requests[0][2]["Authorization"] == "Bearer secret"
+
+
+def test_a_reader_that_goes_away_is_no_accident(server: str) -> None:
+    shell = f"{' '.join(BACKHAUL)} clients --json --server {server}; echo $? >&2"
+    ended = subprocess.run(
+        ("bash", "-c", f"({shell}) | head -c 10"), capture_output=True, text=True, timeout=20, check=False
+    )
+    assert len(ended.stdout) == 10
+    assert ended.stderr.strip() in {"0", "141"}
+
+
+def test_ctrl_c_while_waiting_leaves_the_upload_alone(server: str) -> None:
+    command = (*BACKHAUL, "upload", "slow", "--wait", "--server", server)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "in_progress" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "")
+    assert "the upload goes on" in err
+    assert all(method == "GET" for method, _, _ in Script.requests)
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_does_not(server: str) -> None:
+    screen = run_in_terminal(
+        ("timeout", "-s", "INT", "2", *BACKHAUL, "upload", "slow", "--wait", "--server", server), columns=80
+    )
+    assert "━" in screen.text
+    assert "45%" in screen.text
+    assert screen.moved
+
+
+def test_a_table_in_a_pipe_is_neither_coloured_nor_cut(server: str) -> None:
+    ended = backhaul("clients", "--server", server)
+    assert "\x1b" not in ended.stdout
+    assert f"{1999:040}" in ended.stdout
+
+
+def test_an_output_that_cannot_show_a_letter_shows_its_number(tmp_path: Path) -> None:
+    state = tmp_path / "ü.json"
+    ended = backhaul("mqtt", "resume", "u1", "--state", str(state), env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    assert ended.returncode == 2
+    assert "\\xfc.json" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "extra"),
+    [("typer", ("clients",), "cli"), ("aiomqtt", ("mqtt", "watch"), "cli"), ("uvicorn", ("serve",), "server")],
+)
+def test_a_missing_extra_is_the_line_that_installs_it(module: str, words: tuple[str, ...], extra: str) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; from control_plane.cli.main import main; main()"
+    command = (sys.executable, "-c", program, *words)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 2
+    assert f"pip install 'backhaul[{extra}]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
+
+    def serve(**settings: str) -> "subprocess.CompletedProcess[str]":
+        given = {**clean, "DATABASE_URL": f"sqlite:///{tmp_path}/db", **settings}
+        command = (*BACKHAUL, "serve")
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20, check=False)
+
+    wrong = serve(SERVER_PORT="many")
+    assert (wrong.returncode, wrong.stderr) == (2, "backhaul: SERVER_PORT=many: must be a whole number\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        late = serve(SERVER_PORT=str(port), AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    assert late.returncode == 1
+    assert f"SERVER_PORT={port}: Address already in use" in late.stderr

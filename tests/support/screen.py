@@ -1,0 +1,94 @@
+"""A command as a person sees it: run in a terminal of a given width, with what it drew.
+
+Rule: a real pseudo-terminal, so the command itself decides what a terminal gets.
+"""
+
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fcntl import ioctl
+from typing import Final
+
+BACKHAUL: Final = (sys.executable, "-m", "control_plane.cli.main")
+"""The command line as a program."""
+
+_CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What was drawn, control sequences and all, and how the command ended."""
+
+    drawn: str
+    exit_code: int
+
+    @property
+    def text(self) -> str:
+        """The letters without what moves the cursor or colours them."""
+        return _CONTROL.sub("", self.drawn)
+
+    @property
+    def moved(self) -> bool:
+        """Whether a part of the screen was drawn over."""
+        return re.search(r"\x1b\[\d*[AFJK]", self.drawn) is not None
+
+
+def run_in_terminal(
+    command: Sequence[str], *, columns: int = 80, env: Mapping[str, str] | None = None, patience: float = 20.0
+) -> Screen:
+    """Run `command` in a terminal of `columns` by 40 and wait for its end, at most `patience` seconds."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    given = {**os.environ, "TERM": "xterm-256color", **(env or {})}
+    given.pop("COLUMNS", None)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given, start_new_session=True)
+    os.close(theirs)
+    try:
+        drawn = _read_all(ours, time.monotonic() + patience)
+        return Screen(drawn.decode(errors="replace"), process.wait(1))
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _read_all(descriptor: int, deadline: float) -> bytes:
+    """Everything until the other end is closed; what came so far when that takes too long."""
+    chunks: list[bytes] = []
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([descriptor], [], [], 0.1)
+        if not ready:
+            continue
+        try:
+            chunk = os.read(descriptor, 65_536)
+        except OSError:
+            # Linux says EIO when nobody holds the terminal's other end any more.
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def backhaul(
+    *words: str, env: Mapping[str, str] | None = None, patience: float = 30.0, text: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line with pipes for all its streams."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith("BACKHAUL_")}
+    return subprocess.run(
+        (*BACKHAUL, *words),
+        input=text,
+        env={**given, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        check=False,
+    )

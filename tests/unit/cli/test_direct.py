@@ -1,0 +1,152 @@
+"""The direct upload's own parts: what it hears, what it keeps, how it prints."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from control_plane.cli import direct_commands
+from control_plane.cli.direct import KeptStore
+from control_plane.cli.direct_filter import OwnOnly
+from control_plane.cli.direct_run import Wanted, new_upload
+from control_plane.cli.direct_state import held, read_state, state_path, write_state
+from control_plane.cli.direct_view import document
+from control_plane.cli.errors import Failed, Misused
+from control_plane.domain.record import Upload
+from control_plane.domain.values import Proof, State
+from control_plane.services.errors import StoreUnavailable
+from control_plane.services.operations import UploadView
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Delivered
+from schemas.codec import decode, decode_response, encode
+from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
+from schemas.topics import Topics
+
+TOPICS = Topics()
+OURS, THEIRS = "0123456789abcdef0123456789abcdef", "another-upload"
+WANTED = Wanted("restaurant-1", OURS, "/data/ü.bin")
+
+
+def an_upload() -> Upload:
+    return new_upload(WANTED, Policy(owner="cli-7"), "/data/ü.bin", 1_761_999_896.0)
+
+
+def heard(topic: str, payload: bytes) -> list[Delivered]:
+    passed: list[Delivered] = []
+    OwnOnly(TOPICS, OURS).pass_on(Delivered(topic, payload), passed.append)
+    return passed
+
+
+def report(upload_id: str | None, message_id: str = "m") -> bytes:
+    return encode(Response(message_id, "download_file", "in_progress", UploadReport(upload_id=upload_id)))
+
+
+def test_what_a_client_says_of_our_upload_is_heard() -> None:
+    assert len(heard(TOPICS.response("restaurant-1"), report(OURS))) == 1
+    assert len(heard(TOPICS.response("restaurant-1"), report(None, message_id=OURS))) == 1
+
+
+def test_what_it_says_of_others_is_not() -> None:
+    assert heard(TOPICS.response("restaurant-1"), report(THEIRS)) == []
+    assert heard(TOPICS.response("restaurant-1"), report(None)) == []
+
+
+def test_a_hello_lists_only_our_upload() -> None:
+    hello = Hello("install", (ActiveUpload(OURS, 1), ActiveUpload(THEIRS, 1, owner=None)))
+    (passed,) = heard(TOPICS.response("restaurant-1"), encode(Response("m", "hello", "success", hello, epoch=1)))
+    payload = decode_response(passed.payload).payload
+    assert isinstance(payload, Hello)
+    assert [entry.upload_id for entry in payload.active] == [OURS]
+
+
+def test_a_status_tells_only_of_our_upload() -> None:
+    both = Status("uploading", uploads=(CurrentUpload(THEIRS), CurrentUpload(OURS)))
+    (passed,) = heard(TOPICS.status("restaurant-1"), encode(both))
+    assert [entry.upload_id for entry in decode(Status, passed.payload).uploads] == [OURS]
+    assert heard(TOPICS.status("restaurant-1"), encode(Status("uploading", current_upload=CurrentUpload(THEIRS)))) == []
+
+
+def test_presence_is_heard_and_commands_of_others_are_not() -> None:
+    presence = encode(Presence("restaurant-1", "online", "install", 1, 0))
+    assert len(heard(TOPICS.presence("restaurant-1"), presence)) == 1
+    assert heard(TOPICS.command("restaurant-1"), b'{"message_id":"m","action":"health_check","payload":{}}') == []
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[" * 5000, b"\xff"])
+def test_what_is_no_message_is_dropped(payload: bytes) -> None:
+    assert heard(TOPICS.response("restaurant-1"), payload) == []
+    assert heard("somebody/else", payload) == []
+
+
+def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: Path) -> None:
+    store = KeptStore()
+    store.path = tmp_path / "state.json"
+    upload = an_upload()
+    asyncio.run(store.write(lambda records: records.add_upload(upload)))
+    again = KeptStore.load(store.path.read_bytes())
+    assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == upload
+    assert list(tmp_path.iterdir()) == [store.path]
+
+
+def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
+    store, upload = KeptStore(), an_upload()
+    store.path = tmp_path / "gone" / "state.json"
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        asyncio.run(store.write(lambda records: records.add_upload(upload)))
+    assert asyncio.run(store.read(lambda records: records.upload(upload.key))) is None
+
+
+def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_state(path, b"{}")
+    assert path.stat().st_mode & 0o077 == 0
+    assert read_state(path) == b"{}"
+
+
+def test_two_commands_never_hold_one_upload(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    with held(path), pytest.raises(Failed, match="another command"), held(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misused, match=r"gone\.json"):
+        read_state(tmp_path / "gone.json")
+
+
+def test_a_state_lies_where_programs_keep_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_path("u1", None) == tmp_path / "backhaul" / "u1.json"
+    assert state_path("u1", Path("here")) == Path("here")
+
+
+def test_every_key_of_a_direct_upload_bears_its_id() -> None:
+    assert an_upload().s3_key == f"uploads/restaurant-1/20251101-122456-{OURS[:8]}-ü.bin"
+
+
+def test_an_upload_prints_with_the_names_of_rest() -> None:
+    shown = document(UploadView(an_upload(), "the client is offline", None))
+    assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
+    size = 11 * 1024 * 1024
+    ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
+    whole = document(UploadView(ended, None, None))
+    assert (whole["status"], whole["progress"], whole["completed_parts"]) == ("completed", 100.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "complaint"),
+    [
+        ("cli-7", {}, "client id"),
+        ("a/b", {}, "client id"),
+        ("restaurant-1", {"priority": "high"}, "int"),
+        ("restaurant-1", {"speed": 1}, "no such option: speed"),
+        ("restaurant-1", {"compression": "zip"}, "enum"),
+    ],
+)
+def test_what_cannot_be_wanted_is_refused_before_anything_is_said(
+    client: str, options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(Misused, match=complaint):
+        direct_commands.read_wanted(client, None, metadata={}, options=options, deadline=None)

@@ -1,0 +1,50 @@
+"""What a site on one machine is told: the broker's configuration, the environment of its programs."""
+
+from pathlib import Path
+
+import pytest
+
+from broker.process import BrokerAddress
+from control_plane.cli.children import environment
+from control_plane.cli.guarded import guarded_configuration
+from control_plane.cli.up_report import enforced
+
+SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
+DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1", 1884)
+
+
+def options(text: str) -> list[str]:
+    """The options that are set, in their order, whatever stands between them."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_a_listening_site_runs_the_shipped_configuration() -> None:
+    text = guarded_configuration(Path("/srv/site"), DEVICES, SERVICES)
+    for ours, theirs in (
+        ("/srv/site/access/", "/etc/mosquitto/backhaul/"),
+        ("/srv/site/", "/var/lib/mosquitto/"),
+        ("listener 1883 192.0.2.7", "listener 1883"),
+    ):
+        text = text.replace(ours, theirs)
+    shipped = options(SHIPPED.read_text())
+    # The order matters only from the first listener on: what stands there belongs to the listener above it.
+    begin = shipped.index("listener 1883")
+    assert options(text)[-len(shipped[begin:]) :] == shipped[begin:]
+    assert set(options(text)) == set(shipped)
+
+
+def test_no_setting_of_the_caller_reaches_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MQTT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN", "JWT_SECRET", "HTTP_PROXY", "CLIENT_ID"):
+        monkeypatch.setenv(name, "the caller's")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    given = environment({"MQTT_URL": "ours"})
+    assert given["MQTT_URL"] == "ours"
+    assert given["LC_ALL"] == "C.UTF-8"
+    assert "the caller's" not in given.values()
+
+
+def test_what_the_store_enforces_is_said_in_words() -> None:
+    probe = {"part_digests": ["md5"], "object_digests": [], "if_none_match": True, "etag_is_md5": False}
+    assert enforced(probe) == "parts bound by md5; no overwriting when told so"
+    assert enforced({}) == enforced(None) == "it has not been probed"
+    assert enforced({"part_digests": []}) == "nothing"

@@ -1,0 +1,105 @@
+"""Tables at 80 columns: every id can be copied, nothing foreign is obeyed."""
+
+import io
+from datetime import UTC, datetime
+
+from rich.console import Console, RenderableType
+
+from control_plane.cli.tables import client_view, clients_table, files_table, upload_view, uploads_table
+
+UPLOAD_ID = "0123456789abcdef0123456789abcdef"
+UPLOAD = {
+    "upload_id": UPLOAD_ID,
+    "client_id": "restaurant-with-a-name-that-is-as-long-as-names-may-be-0123456789",
+    "file_path": "/data/Küche/ein sehr langer Name einer Datei [bold]mit Klammern[/bold].bin",
+    "s3_key": "uploads/restaurant-1/20251101-123456-file.bin",
+    "status": "in_progress",
+    "state": "in_progress",
+    "progress": 99.96,
+    "completed_parts": 3,
+    "total_parts": 20,
+    "bytes_uploaded": 104_000_000,
+    "file_size": 104_857_600,
+    "attempt": 1,
+    "reason": "the client is offline",
+    "metadata": {"order": "7"},
+    "created_at": "2025-11-01T10:00:00.250Z",
+}
+NOW = datetime(2025, 11, 1, 10, 0, 30, tzinfo=UTC)
+
+
+def drawn(view: RenderableType, width: int = 80) -> str:
+    paper = io.StringIO()
+    Console(file=paper, width=width, color_system=None).print(view)
+    return paper.getvalue()
+
+
+def test_an_upload_id_is_whole_at_80_columns() -> None:
+    text = drawn(uploads_table([UPLOAD]))
+    assert UPLOAD_ID in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_long_names_fold_and_lose_no_letter() -> None:
+    text = drawn(uploads_table([UPLOAD]))
+    letters = "".join(line[44:80] for line in text.splitlines()).replace(" ", "")
+    assert "…" not in text
+    assert text.count("Klammern") + letters.count("Klammern") > 0
+
+
+def test_99_percent_is_not_rounded_up_to_100() -> None:
+    assert "99%" in drawn(uploads_table([UPLOAD]))
+
+
+def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal() -> None:
+    row = UPLOAD | {"file_path": "/data/[red]x\x1b[2J"}
+    assert "/data/[red]x\\x1b[2J" in drawn(uploads_table([row]), 200)
+
+
+def test_a_waiting_upload_says_why() -> None:
+    assert "the client is offline" in drawn(uploads_table([UPLOAD]), 120)
+
+
+def test_one_upload_shows_what_is_known_and_leaves_out_what_is_not() -> None:
+    text = drawn(upload_view(UPLOAD | {"proof": None, "error": None}))
+    assert "3 of 20" in text
+    assert "order=7" in text
+    assert "proof" not in text
+    assert "error" not in text
+
+
+def test_an_error_stands_with_its_sentence() -> None:
+    row = UPLOAD | {"error": "file_not_found", "message": "no such file", "state": "failed"}
+    assert "file_not_found: no such file" in drawn(upload_view(row))
+
+
+def test_a_document_of_another_version_is_shown_as_far_as_it_goes() -> None:
+    assert "abc" in drawn(upload_view({"upload_id": "abc"}))
+    assert "abc" in drawn(uploads_table([{"upload_id": "abc"}]))
+
+
+def test_clients_are_shown_with_the_age_of_their_last_word() -> None:
+    row = {
+        "client_id": "restaurant-1",
+        "connected": True,
+        "last_activity": "2025-11-01T10:00:00Z",
+        "labels": {"a": "1"},
+    }
+    text = drawn(clients_table([row, {"client_id": "two", "connected": False, "last_activity": None}], NOW))
+    assert "30 s ago" in text
+    assert "a=1" in text
+    assert "never" in text
+
+
+def test_one_client_shows_what_it_uploads() -> None:
+    current = {"upload_id": "u1", "file_path": "/data/a", "status": "in_progress", "progress": 45.5}
+    text = drawn(client_view({"client_id": "one", "connected": True, "current_upload": current}, NOW))
+    assert "u1" in text
+    assert "45%" in text
+
+
+def test_files_show_their_sizes_and_times() -> None:
+    text = drawn(files_table([{"path": "/data/ü.bin", "size": 1536, "mtime_ns": 1_761_991_200_000_000_000}]))
+    assert "1.5 KiB" in text
+    assert "2025-11-01 10:00:00Z" in text
+    assert "/data/ü.bin" in text

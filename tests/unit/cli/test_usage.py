@@ -1,0 +1,67 @@
+"""What is typed wrongly ends with 2 and a word about it, before anything is said to anybody."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from control_plane.cli.commands import build
+
+ANYWHERE = ".".join("0000")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("trigger",), "CLIENT"),
+        (("nonsense",), "nonsense"),
+        (("clients", "--server", "ftp://x"), "ftp://x"),
+        (("trigger", "c", "-m", "novalue"), "key=value"),
+        (("trigger", "c", "--deadline", "soon"), "soon"),
+        (("upload", ".."), "names nothing"),
+        (("mqtt", "trigger", "cli-x"), "client id"),
+        (("mqtt", "trigger", "c", "--deadline", "soon"), "soon"),
+        (("mqtt", "trigger", "c", "--print", "--ask-control-plane"), "choose one"),
+        (("mqtt", "resume", "never-begun"), "never-begun.json"),
+        (("broker", "enroll", "not a name"), "client id"),
+        (("token", "create", "--secret", "s" * 32, "--lifetime", "soon"), "soon"),
+        (("up", "--listen", ANYWHERE), "one address"),
+        (("demo", "--broker", "other"), "other"),
+    ],
+)
+def test_what_cannot_be_meant_is_2(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    ended = CliRunner().invoke(build(), list(words))
+    assert ended.exit_code == 2, ended.output
+    assert ended.stdout == ""
+    assert says in ended.stderr
+
+
+def test_every_command_says_what_it_does_and_takes_json() -> None:
+    runner, app = CliRunner(), build()
+    words = [name for command in app.registered_commands if (name := command.name)]
+    for word in words:
+        text = runner.invoke(app, [word, "--help"]).stdout
+        assert "--json" in text, word
+    assert {"trigger", "status", "clients", "uploads", "cancel", "retry", "files", "serve", "up", "demo"} <= set(words)
+
+
+def test_the_token_stands_alone_on_its_line() -> None:
+    ended = CliRunner().invoke(build(), ["token", "create", "--secret", "s" * 32, "--subject", "ann"])
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.count("\n") == 1
+    assert ended.stdout.strip().count(".") == 2
+
+
+def test_accounts_are_made_listed_and_removed(tmp_path: Path) -> None:
+    runner, app, where = CliRunner(), build(), ["--directory", str(tmp_path)]
+    made = runner.invoke(app, ["broker", "enroll", "restaurant-1", *where])
+    assert made.stdout.startswith("MQTT_USERNAME=restaurant-1\nMQTT_PASSWORD=")
+    assert runner.invoke(app, ["broker", "enroll", "restaurant-1", *where]).exit_code == 1
+    assert runner.invoke(app, ["broker", "enroll", "operator-ann", *where]).exit_code == 0
+    assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\nrestaurant-1\n"
+    assert runner.invoke(app, ["broker", "revoke", "restaurant-1", *where]).exit_code == 0
+    assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\n"
