@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.exc import ArgumentError
 
 from control_plane.services.errors import BadInput
@@ -20,6 +20,8 @@ READERS: Final = 4
 
 _WRITERS: Final = {SQLITE: 1, POSTGRES: 4}
 """SQLite has one writer at a time; a queue in this process is fairer than its lock."""
+
+_WAL: Final = "PRAGMA journal_mode = WAL"
 
 # FULL: a commit is on the disk when it returns. NORMAL would lose the last ones with the power, in WAL mode too
 # (https://www.sqlite.org/pragma.html#pragma_synchronous).
@@ -35,10 +37,10 @@ def parse_url(text: str) -> URL:
     """The database's URL with its driver; `BadInput` for anything but a SQLite file or a PostgreSQL server."""
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        # The text may hold a password.
+    except (ArgumentError, ValueError):
+        # Neither the text nor the error that quotes it goes further: it may hold a password.
         message = "the database URL cannot be read: say sqlite:///path or postgresql://user@host/name"
-        raise BadInput(message) from error
+        raise BadInput(message) from None
     kind = url.get_backend_name()
     if kind == POSTGRES:
         return url.set(drivername="postgresql+psycopg")
@@ -55,15 +57,11 @@ def writers(url: URL) -> int:
     return _WRITERS[url.get_backend_name()]
 
 
-def writing_engine(url: URL, patience: float, *, foreign_keys: bool = True) -> Engine:
-    """An engine whose transactions write. A lock is waited for `patience` seconds.
-
-    Without `foreign_keys` SQLite does not follow them: a migration rebuilds tables, and must not delete on the way.
-    """
+def writing_engine(url: URL, patience: float) -> Engine:
+    """An engine whose transactions write. A lock is waited for `patience` seconds."""
     if url.get_backend_name() == POSTGRES:
-        return _postgres(url, patience, writers(url), read_only=False)
-    keys = f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}"
-    return _sqlite(url, patience, 1, setup=("PRAGMA journal_mode = WAL", keys), begin="BEGIN IMMEDIATE")
+        return _postgres(url, patience, writers(url))
+    return _sqlite(url, patience, 1, setup=(_WAL, "PRAGMA foreign_keys = ON"), begin="BEGIN IMMEDIATE")
 
 
 def reading_engine(url: URL, patience: float) -> Engine:
@@ -71,6 +69,17 @@ def reading_engine(url: URL, patience: float) -> Engine:
     if url.get_backend_name() == POSTGRES:
         return _postgres(url, patience, READERS, read_only=True)
     return _sqlite(url, patience, READERS, setup=("PRAGMA query_only = ON",), begin="BEGIN")
+
+
+def migrating_engine(url: URL, patience: float) -> Engine:
+    """An engine for one transaction that changes the schema.
+
+    On SQLite it does not follow foreign keys, for rebuilding a table must not delete what refers to it; on PostgreSQL
+    it sees what the process it waited for has done.
+    """
+    if url.get_backend_name() == POSTGRES:
+        return _postgres(url, patience, 1, isolation="READ COMMITTED")
+    return _sqlite(url, patience, 1, setup=(_WAL, "PRAGMA foreign_keys = OFF"), begin="BEGIN IMMEDIATE")
 
 
 def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], begin: str) -> Engine:
@@ -90,13 +99,15 @@ def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], beg
     return engine
 
 
-def _postgres(url: URL, patience: float, size: int, *, read_only: bool) -> Engine:
+def _postgres(
+    url: URL, patience: float, size: int, *, read_only: bool = False, isolation: IsolationLevel = "REPEATABLE READ"
+) -> Engine:
     """Repeatable read: one snapshot, and whoever writes what another wrote meanwhile has to run again."""
     engine = create_engine(
         url,
         pool_size=size,
         max_overflow=0,
-        isolation_level="REPEATABLE READ",
+        isolation_level=isolation,
         connect_args={"connect_timeout": max(1, round(patience))},
     )
     event.listen(engine, "connect", _postgres_set_up(patience, read_only=read_only))

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection
 
 from control_plane.adapters import migrations
-from control_plane.adapters.store.engines import POSTGRES, parse_url, writing_engine
+from control_plane.adapters.store.engines import POSTGRES, migrating_engine, parse_url
 from control_plane.adapters.store.transactions import run
 from control_plane.services.errors import BadInput
 
@@ -35,7 +35,7 @@ def migrate(url: str, *, patience: float = PATIENCE) -> None:
 
 def upgrade(url: URL, patience: float, revision: str = "head") -> None:
     """As `migrate`, to any revision."""
-    engine = writing_engine(url, patience, foreign_keys=False)
+    engine = migrating_engine(url, patience)
     try:
         run(engine, lambda connection: _upgrade(connection, revision), patience)
     finally:

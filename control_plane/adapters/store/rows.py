@@ -97,10 +97,12 @@ def _columns(record: Upload | Client, names: tuple[str, ...], converts: Mapping[
     return values
 
 
-def _ended_at(upload: Upload) -> float | None:
+def _derived(upload: Upload) -> Values:
+    """The columns that queries go by, and that follow from others."""
     if upload.state not in TERMINAL:
-        return None
-    return upload.updated_at if upload.completed_at is None else upload.completed_at
+        return {"ended_at": None, "live": True}
+    ended_at = upload.updated_at if upload.completed_at is None else upload.completed_at
+    return {"ended_at": ended_at, "live": upload.client_busy}
 
 
 def upload_key(row: DriverRow) -> UploadKey:
@@ -130,7 +132,7 @@ def to_upload(row: DriverRow, parts: Parts) -> Upload:
 def upload_values(upload: Upload, stamp: int) -> Values:
     """Every column of a new upload's row."""
     values = _columns(upload, _FIELDS, _FIELD_TO_COLUMN)
-    return {**values, "version": 0, "ended_at": _ended_at(upload), **parts_values(upload.parts, stamp)}
+    return {**values, "version": 0, **_derived(upload), **parts_values(upload.parts, stamp)}
 
 
 def changed_values(before: Upload, after: Upload) -> Values:
@@ -140,9 +142,8 @@ def changed_values(before: Upload, after: Upload) -> Values:
     """
     names = tuple(name for name in _FIELDS if altered(getattr(before, name), getattr(after, name)))
     values = _columns(after, names, _FIELD_TO_COLUMN)
-    if (ended_at := _ended_at(after)) != _ended_at(before):
-        values["ended_at"] = ended_at
-    return values
+    old = _derived(before)
+    return values | {name: value for name, value in _derived(after).items() if value != old[name]}
 
 
 def altered(before: object, after: object) -> bool:

@@ -7,7 +7,7 @@ PostgreSQL's own JSON type refuses U+0000, which a device may send.
 
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, MetaData, String, Table, TypeDecorator, or_
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, MetaData, String, Table, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
@@ -43,15 +43,17 @@ class _Row(SQLModel):
 class UploadRow(_Row, table=True):
     """One upload without its parts.
 
-    `ended_at` is None while the state is not terminal. `stored_parts` are the numbers of those that are stored, as
+    `ended_at` is None while the state is not terminal; `live` is false once the client need not be told of the end
+    either. `stored_parts` are the numbers of those that are stored, as
     ranges. `parts_stamp` changes whenever a part does, is never used twice, and is 0 while there are no parts.
     """
 
     __tablename__ = "uploads"
     __table_args__ = (
-        Index("ix_uploads_upload_id", "upload_id"),
+        Index("ix_uploads_upload_id", "upload_id", "client_id"),
         Index("ix_uploads_newest", *_NEWEST),
         Index("ix_uploads_newest_of_client", "client_id", "created_at", "upload_id"),
+        Index("ix_uploads_live_of_client", "client_id", "live", "created_at"),
         Index("ix_uploads_newest_in_state", "state", *_NEWEST),
     )
     client_id: str = Field(primary_key=True, sa_type=Code)
@@ -91,6 +93,7 @@ class UploadRow(_Row, table=True):
     litter: str
     strays: str
     ended_at: float | None
+    live: bool
     stored_parts: str
     parts_stamp: int = Field(sa_type=BigInteger)
 
@@ -192,11 +195,9 @@ CHECKS: Final[Table] = METADATA.tables["checks"]
 
 # A query uses a partial index when it says the same condition, so both take it from here.
 IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
-IS_LIVE: Final = or_(IS_OPEN, UPLOADS.c.client_busy)
 HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
 
 Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
-Index("ix_uploads_live", UPLOADS.c.client_id, sqlite_where=IS_LIVE, postgresql_where=IS_LIVE)
 Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
 Index(
     "ix_uploads_newest_with_error",

@@ -22,7 +22,7 @@ from control_plane.adapters.store.rows import (
     upload_values,
 )
 from control_plane.adapters.store.sql import Session, Statement, Values, insert_new
-from control_plane.adapters.store.tables import IS_LIVE, IS_OPEN, TASKS, UPLOADS
+from control_plane.adapters.store.tables import IS_OPEN, TASKS, UPLOADS
 from control_plane.domain.record import Upload
 from control_plane.domain.values import UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
@@ -34,7 +34,7 @@ _KEY: Final = (_U.client_id == bindparam("of_client")) & (_U.upload_id == bindpa
 _ONE: Final = Statement(ROWS.where(_KEY))
 _BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
 _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
-_LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), IS_LIVE).order_by(_U.created_at))
+_LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
     .where(IS_OPEN, _U.deadline <= bindparam("now"))

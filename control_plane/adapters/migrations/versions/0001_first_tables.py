@@ -70,6 +70,7 @@ def _uploads() -> None:
         sa.Column("litter", sa.String(), nullable=False),
         sa.Column("strays", sa.String(), nullable=False),
         sa.Column("ended_at", sa.Float(), nullable=True),
+        sa.Column("live", sa.Boolean(), nullable=False),
         sa.Column("stored_parts", sa.String(), nullable=False),
         sa.Column("parts_stamp", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("client_id", "upload_id", name="pk_uploads"),
@@ -82,13 +83,7 @@ def _uploads() -> None:
         sqlite_where=sa.text("ended_at IS NOT NULL"),
         postgresql_where=sa.text("ended_at IS NOT NULL"),
     )
-    op.create_index(
-        "ix_uploads_live",
-        "uploads",
-        ["client_id"],
-        sqlite_where=sa.text("ended_at IS NULL OR client_busy = 1"),
-        postgresql_where=sa.text("ended_at IS NULL OR client_busy"),
-    )
+    op.create_index("ix_uploads_live_of_client", "uploads", ["client_id", "live", "created_at"])
     op.create_index("ix_uploads_newest", "uploads", ["created_at", "client_id", "upload_id"])
     op.create_index("ix_uploads_newest_in_state", "uploads", ["state", "created_at", "client_id", "upload_id"])
     op.create_index("ix_uploads_newest_of_client", "uploads", ["client_id", "created_at", "upload_id"])
@@ -106,7 +101,7 @@ def _uploads() -> None:
         sqlite_where=sa.text("ended_at IS NULL"),
         postgresql_where=sa.text("ended_at IS NULL"),
     )
-    op.create_index("ix_uploads_upload_id", "uploads", ["upload_id"])
+    op.create_index("ix_uploads_upload_id", "uploads", ["upload_id", "client_id"])
 
 
 def _parts() -> None:

@@ -1,0 +1,363 @@
+"""SQLite under stress: processes that write side by side, a lock that stays, a full disk, SIGKILL.
+
+Rule: the other processes are real ones; nothing is injected.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from control_plane.adapters.store import SqlStore
+from control_plane.domain.record import Upload
+from control_plane.domain.values import PartRecord, UploadKey
+from control_plane.services.errors import BadInput, StoreUnavailable
+from control_plane.services.ports import Page, Records
+from tests.support.stores import a_client, a_task, an_upload
+
+ROOT: Final = Path(__file__).parents[2]
+PATIENCE: Final = 0.3
+COUNTER: Final = an_upload(upload_id="counter", s3_key="counter", bytes_sent=0)
+
+# Reads and then writes, which is what a deferred transaction fails at.
+COUNT: Final = """
+import asyncio, sys
+from dataclasses import replace
+from control_plane.adapters.store import SqlStore
+from control_plane.domain.values import UploadKey
+
+KEY = UploadKey("restaurant-1", "counter")
+
+def add_one(records):
+    before = records.upload(KEY)
+    return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
+
+async def main():
+    store = SqlStore.open(sys.argv[1])
+    for _ in range(int(sys.argv[2])):
+        print(await store.write(add_one), flush=True)
+    await store.close()
+
+asyncio.run(main())
+"""
+
+KILLED: Final = """
+import asyncio, os, signal, sys
+from dataclasses import replace
+from control_plane.adapters.store import SqlStore
+from control_plane.domain.values import UploadKey
+
+KEY = UploadKey("restaurant-1", "counter")
+
+def add_one(records):
+    before = records.upload(KEY)
+    return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
+
+def die(records):
+    add_one(records)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    store = SqlStore.open(sys.argv[1])
+    for _ in range(20):
+        await store.write(add_one)
+    await store.write(die)
+
+asyncio.run(main())
+"""
+
+
+def run(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Another process that uses the store."""
+    command = (sys.executable, "-c", code, *arguments)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "backhaul.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqlStore]:
+    one = SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+    yield one
+    await one.close()
+
+
+async def add(store: SqlStore, upload: Upload) -> None:
+    await store.write(lambda records: records.add_upload(upload))
+
+
+async def load(store: SqlStore, key: UploadKey) -> Upload:
+    found = await store.read(lambda records: records.upload(key))
+    assert found is not None
+    return found
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------
+
+
+async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Path) -> None:
+    store = SqlStore.open(f"sqlite:///{path}")
+    await add(store, COUNTER)
+    writers = [run(COUNT, f"sqlite:///{path}", "40") for _ in range(4)]
+    outputs = [await asyncio.to_thread(writer.communicate) for writer in writers]
+    assert [(writer.returncode, errors) for writer, (_, errors) in zip(writers, outputs, strict=True)] == [(0, "")] * 4
+    numbers = sorted(int(line) for output, _ in outputs for line in output.split())
+    assert numbers == list(range(1, 161))
+    assert (await load(store, COUNTER.key)).version == 160
+    await store.close()
+
+
+async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(store: SqlStore, path: Path) -> None:
+    upload = an_upload(parts={1: PartRecord("a")})
+    await add(store, upload)
+    assert (await load(store, upload.key)).parts == upload.parts
+    other = SqlStore.open(f"sqlite:///{path}")
+    changed = replace(upload, parts={1: PartRecord("a", "etag")})
+    await other.write(lambda records: records.save_upload(upload, changed))
+    await other.close()
+    assert (await load(store, upload.key)).parts == changed.parts
+
+
+async def test_parts_that_were_rolled_back_are_not_remembered(store: SqlStore) -> None:
+    upload = an_upload(parts={1: PartRecord("a")})
+    await add(store, upload)
+
+    def work(records: Records) -> None:
+        records.save_upload(upload, replace(upload, parts={1: PartRecord("wrong")}))
+        records.upload(upload.key)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.write(work)
+    assert await load(store, upload.key) == upload
+    saved = await store.write(lambda records: records.save_upload(upload, replace(upload, parts={2: PartRecord("b")})))
+    assert await load(store, upload.key) == saved
+
+
+async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(store: SqlStore) -> None:
+    upload = an_upload()
+    await add(store, upload)
+    written, finish = threading.Event(), threading.Event()
+
+    def slow(records: Records) -> None:
+        records.save_upload(upload, replace(upload, strikes=1))
+        written.set()
+        finish.wait(10)
+
+    writing = asyncio.create_task(store.write(slow))
+    await asyncio.to_thread(written.wait, 10)
+    assert (await load(store, upload.key)).strikes == 0
+    assert not writing.done()
+    finish.set()
+    await writing
+    assert (await load(store, upload.key)).strikes == 1
+
+
+async def test_a_read_sees_one_moment(store: SqlStore) -> None:
+    upload = an_upload()
+    await add(store, upload)
+    looked, look_again = threading.Event(), threading.Event()
+
+    def twice(records: Records) -> list[Upload | None]:
+        first = records.upload(upload.key)
+        looked.set()
+        look_again.wait(10)
+        return [first, records.upload(upload.key)]
+
+    reading = asyncio.create_task(store.read(twice))
+    await asyncio.to_thread(looked.wait, 10)
+    await store.write(lambda records: records.save_upload(upload, replace(upload, strikes=1)))
+    look_again.set()
+    assert await reading == [upload, upload]
+
+
+async def test_a_read_that_writes_is_refused(store: SqlStore) -> None:
+    upload = an_upload()
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        await store.read(lambda records: records.add_upload(upload))
+    await add(store, upload)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(store: SqlStore, path: Path) -> None:
+    await add(store, COUNTER)
+    killed = run(KILLED, f"sqlite:///{path}")
+    await asyncio.to_thread(killed.communicate)
+    assert killed.returncode == -signal.SIGKILL
+    assert (await load(store, COUNTER.key)).bytes_sent == 20
+    again = await store.write(lambda records: records.save_upload(replace(COUNTER, version=20, bytes_sent=20), COUNTER))
+    assert again.version == 21
+
+
+async def test_a_lock_that_stays_is_told_and_passes(store: SqlStore, path: Path) -> None:
+    upload = an_upload()
+    await add(store, upload)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    changed = replace(upload, strikes=1)
+    with pytest.raises(StoreUnavailable, match="locked") as caught:
+        await store.write(lambda records: records.save_upload(upload, changed))
+    assert caught.value.retry_after > 0
+    with pytest.raises(StoreUnavailable):
+        await store.check()
+    assert await load(store, upload.key) == upload
+    holder.execute("ROLLBACK")
+    holder.close()
+    await store.check()
+    assert (await store.write(lambda records: records.save_upload(upload, changed))).version == 1
+
+
+async def test_a_lock_that_passes_is_waited_for(path: Path) -> None:
+    store = SqlStore.open(f"sqlite:///{path}", patience=10)
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, holder.execute, ["ROLLBACK"])
+    release.start()
+    await add(store, COUNTER)
+    assert (await load(store, COUNTER.key)) == COUNTER
+    release.join()
+    holder.close()
+    await store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk))
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(("umount", "--lazy", str(disk)), check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    """Give a small disk another size."""
+    subprocess.run(("mount", "-o", f"remount,size={size}", str(disk)), check=True)
+
+
+async def fill(store: SqlStore, taken: list[Upload]) -> None:
+    """Add uploads, each with a task, and note those that were taken."""
+    while True:
+        upload = an_upload(metadata={"text": "x" * 4_000})
+
+        def work(records: Records, upload: Upload = upload) -> None:
+            records.add_upload(upload)
+            records.put_task(a_task(upload.key))
+
+        await store.write(work)
+        taken.append(upload)
+
+
+async def check_until_refused(store: SqlStore) -> None:
+    """What little room the last rollback left is used up first."""
+    while True:
+        await store.check()
+
+
+async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) -> None:
+    store = SqlStore.open(f"sqlite:///{small_disk / 'backhaul.db'}", patience=PATIENCE)
+    taken: list[Upload] = []
+    with pytest.raises(StoreUnavailable, match="full") as caught:
+        await fill(store, taken)
+    assert caught.value.retry_after > 0
+    with pytest.raises(StoreUnavailable):
+        await check_until_refused(store)
+    assert [await load(store, upload.key) for upload in taken] == taken
+    assert len(await store.read(lambda records: records.due_tasks(0.0, 1_000))) == len(taken) > 0
+    resize(small_disk, "8m")
+    await store.check()
+    await add(store, COUNTER)
+    assert await load(store, COUNTER.key) == COUNTER
+    await store.close()
+
+
+def test_a_store_without_its_directory_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        SqlStore.open(f"sqlite:///{tmp_path / 'missing' / 'backhaul.db'}", patience=PATIENCE)
+
+
+def test_a_file_that_is_no_database_is_told(path: Path) -> None:
+    path.write_text("This is a shopping list. " * 100)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+
+
+async def test_a_closed_store_is_unavailable(path: Path) -> None:
+    store = SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+    await add(store, COUNTER)
+    await store.close()
+    await store.close()
+    for attempt in (store.check(), add(store, an_upload()), load(store, COUNTER.key)):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await attempt
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "the log was moved into the database"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "backhaul.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "mysql://user:secret@host/x",
+        "postgresql://user:secret@host:port/x",
+    ],
+)
+def test_a_url_that_is_none_is_bad_input_and_keeps_its_secrets(url: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        SqlStore.open(url)
+    assert "secret" not in str(caught.value)
+
+
+# --- what is promised of SQLite alone ---------------------------------------------------------------------------------
+
+
+def test_a_commit_is_on_the_disk(store: SqlStore) -> None:
+    """A power cut cannot be had in a test; these two are what SQLite asks for (www.sqlite.org/wal.html)."""
+    with store._writing.connect() as connection:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys")
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
+    assert found == ["wal", 2, 1]
+
+
+async def test_a_zero_character_poisons_nothing(store: SqlStore) -> None:
+    upload = an_upload(message="a\0b", file_path="\0", parts={1: PartRecord("x", "e\0")}, metadata={"a\0": "b\0"})
+    client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin"})
+
+    def work(records: Records) -> None:
+        records.add_upload(upload)
+        records.save_clients([client])
+
+    await store.write(work)
+    found = await load(store, upload.key)
+    assert (found.message, found.file_path, found.metadata) == ("a\ufffdb", "\ufffd", upload.metadata)
+    assert found.parts == {1: PartRecord("x", "e\ufffd")}
+    page, _, total = await store.read(lambda records: records.list_clients(client.labels, Page()))
+    assert total == 1
+    assert page[0].labels == client.labels
+
+
+async def test_a_label_too_long_to_index_is_kept_but_not_found(store: SqlStore) -> None:
+    client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
+    await store.write(lambda records: records.save_clients([client]))
+    assert await store.read(lambda records: records.client("a")) == client
+    assert await store.read(lambda records: records.list_clients({"floor": "1"}, Page())) == ([client], None, 1)
+    assert await store.read(lambda records: records.list_clients(client.labels, Page())) == ([], None, 0)
