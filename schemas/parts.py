@@ -129,4 +129,9 @@ def from_ranges(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
     >>> sorted(from_ranges([(1, 3), (5, 5)]))
     [1, 2, 3, 5]
     """
-    return frozenset(number for first, last in ranges for number in range(max(first, 1), min(last, MAX_PARTS) + 1))
+    numbers: set[int] = set()
+    reached = 0
+    for first, last in sorted(ranges):  # ascending, so that ranges which overlap a thousand times cost no more than one
+        numbers.update(range(max(first, reached + 1), min(last, MAX_PARTS) + 1))
+        reached = max(reached, min(last, MAX_PARTS))
+    return frozenset(numbers)

@@ -1,0 +1,1 @@
+"""The contract: codec, part plan, topics, values."""
