@@ -156,5 +156,8 @@ class Topics:
         return ParsedTopic(Channel(channel), client_id)
 
     def of(self, client_id: str, channel: Channel) -> str:
-        """The topic of one client on one channel."""
+        """The topic of one client on one channel; `SchemaError` for a birth, which is the control plane's own."""
+        if channel is Channel.BIRTH:
+            message = f"{channel} is not a channel of a device: only {CONTROL_PLANE} announces itself there"
+            raise SchemaError(message)
         return f"{self.root}/{require_client_id(client_id)}/{channel}"
