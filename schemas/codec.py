@@ -6,8 +6,7 @@ answered raises `BadCommand`, which says whom to answer.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,12 +17,15 @@ from schemas.messages import (
     Birth,
     Command,
     CommandPayload,
+    DownloadFile,
     Nothing,
     Presence,
     Response,
+    ResponsePayload,
     Status,
+    UploadReport,
 )
-from schemas.values import Count, ErrorCode, MessageId
+from schemas.values import Count, ErrorCode, Instant, MessageId
 
 MAX_MESSAGE_SIZE: Final = 128 * 1024
 """Bytes in one MQTT payload; the broker refuses more."""
@@ -33,20 +35,25 @@ GRANT_FILL_SIZE: Final = 96 * 1024
 
 MAX_METADATA_SIZE: Final = 4 * 1024
 MAX_DEPTH: Final = 16
+MAX_METADATA_DEPTH: Final = MAX_DEPTH - 2
+"""Metadata stands two levels down in its message: what is stored must fit into what is sent."""
 
 Message = Command | Response | Status | Presence | Birth
 Plain = TypeVar("Plain", Status, Presence, Birth)
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and content with a string that never ends: else thousands of quotes cost quadratic time.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_UNKNOWN_WORD: Final = "Invalid enum value"
+"""How msgspec begins to say that a digest or an option is none it knows."""
+
 _OPENING: Final = b"[{"
-_CLOSING: Final = b"]}"
 
 
 class _CommandEnvelope(msgspec.Struct):
     message_id: MessageId
     action: str
     payload: msgspec.Raw = msgspec.Raw(b"{}")
-    issued_at: datetime | None = None
+    issued_at: Instant | None = None
     epoch: Count | None = None
     install_id: str | None = None
 
@@ -64,7 +71,7 @@ class _ResponseEnvelope(msgspec.Struct):
 
 class _Answerable(msgspec.Struct):
     message_id: MessageId
-    action: str = ""
+    action: Any = ""
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -77,11 +84,11 @@ _response_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind
 
 
 def encode(message: Message) -> bytes:
-    """The message as JSON; `SchemaError` above 128 KiB, or above 4 KiB of metadata."""
-    data = _encoder.encode(message)
-    if len(data) > MAX_MESSAGE_SIZE:
-        text = f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE_SIZE} are allowed"
-        raise SchemaError(text)
+    """The message as JSON; `SchemaError` above 128 KiB or 4 KiB of metadata, and for what JSON cannot say."""
+    data = _to_json(message)
+    _require_readable(data)
+    if isinstance(message, Command | Response):
+        _require_metadata_of(message.payload)
     return data
 
 
@@ -91,7 +98,7 @@ def decode_command(data: bytes) -> Command:
     try:
         envelope = _command.decode(data)
         payload = _payload_decoder(envelope).decode(envelope.payload)
-        require_metadata(getattr(payload, "metadata", {}))
+        _require_metadata_of(payload)
     except BadCommand:
         raise
     except (ValueError, RecursionError) as error:
@@ -113,6 +120,7 @@ def decode_response(data: bytes) -> Response:
         envelope = _response.decode(data)
         decoder = _response_payloads.get(envelope.action)
         payload = Nothing() if decoder is None else decoder.decode(envelope.payload)
+        _require_metadata_of(payload)
     except (ValueError, RecursionError) as error:
         raise SchemaError(str(error)) from error
     return Response(
@@ -137,11 +145,27 @@ def decode(kind: type[Plain], data: bytes) -> Plain:
 
 
 def require_metadata(metadata: Mapping[str, object]) -> None:
-    """`SchemaError` when `metadata` takes more than 4 KiB as JSON."""
-    size = len(_encoder.encode(metadata))
-    if size > MAX_METADATA_SIZE:
-        text = f"metadata of {size} bytes is too large: at most {MAX_METADATA_SIZE} are kept"
+    """`SchemaError` when `metadata` takes more than 4 KiB as JSON, or nests deeper than a message leaves room for."""
+    data = _to_json(metadata)
+    if len(data) > MAX_METADATA_SIZE:
+        text = f"metadata of {len(data)} bytes is too large: at most {MAX_METADATA_SIZE} are kept"
         raise SchemaError(text)
+    if _depth(data) > MAX_METADATA_DEPTH:
+        text = f"the metadata nests deeper than {MAX_METADATA_DEPTH}"
+        raise SchemaError(text)
+
+
+def _require_metadata_of(payload: CommandPayload | ResponsePayload) -> None:
+    if isinstance(payload, DownloadFile | UploadReport) and payload.metadata:
+        require_metadata(payload.metadata)
+
+
+def _to_json(value: object) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError, msgspec.EncodeError) as error:
+        text = f"this cannot be said in JSON: {error}"
+        raise SchemaError(text) from error
 
 
 def _payload_decoder(envelope: _CommandEnvelope) -> msgspec.json.Decoder[CommandPayload]:
@@ -157,13 +181,15 @@ def _bad_command(data: bytes, error: Exception) -> SchemaError:
         known = _answerable.decode(data)
     except (ValueError, RecursionError):
         return SchemaError(str(error))
-    return BadCommand(str(error), known.message_id, known.action, ErrorCode.BAD_REQUEST)
+    action = known.action if isinstance(known.action, str) else ""
+    code = ErrorCode.UNSUPPORTED if str(error).startswith(_UNKNOWN_WORD) else ErrorCode.BAD_REQUEST
+    return BadCommand(str(error), known.message_id, action, code)
 
 
 def _require_readable(data: bytes) -> None:
     """Refuse what is too large, and what nests so deep that a recursive parser would suffer."""
     if len(data) > MAX_MESSAGE_SIZE:
-        text = f"a message of {len(data)} bytes is not read: at most {MAX_MESSAGE_SIZE} are allowed"
+        text = f"a message of {len(data)} bytes is too large: at most {MAX_MESSAGE_SIZE} are allowed"
         raise SchemaError(text)
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         text = f"the message nests deeper than {MAX_DEPTH}"
@@ -176,6 +202,6 @@ def _depth(data: bytes) -> int:
         if byte in _OPENING:
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in _CLOSING:
+        else:
             depth -= 1
     return deepest

@@ -4,10 +4,9 @@ Rule: shapes only; `schemas.codec` turns them into bytes and back. A field that 
 the seed's own messages decode.
 """
 
-from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.values import (
@@ -16,7 +15,9 @@ from schemas.values import (
     Count,
     DigestName,
     Fingerprint,
+    Instant,
     MessageId,
+    PartCount,
     PartNumber,
     PresignedPart,
     Size,
@@ -34,6 +35,18 @@ Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
 Ranges = tuple[tuple[int, int], ...]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+# JSON has text keys; `extra_json_schema` tells other languages which texts are part numbers.
+_PART_NUMBERS: Final = {"propertyNames": {"pattern": "^([1-9][0-9]{0,3}|10000)$"}}
+ETags = Annotated[dict[PartNumber, str], Meta(extra_json_schema=_PART_NUMBERS)]
+
+Value = TypeVar("Value")
+
+
+def _always(value: Value) -> Value:
+    """A default that is sent all the same: `omit_defaults` leaves out plain defaults, never what a factory made."""
+    return field(default_factory=lambda: value)
 
 
 class UploadConfig(Struct, frozen=True, omit_defaults=True):
@@ -104,14 +117,14 @@ class CancelUpload(AboutUpload, frozen=True, omit_defaults=True):
 class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
     """The upload is over for its owner: keep a tombstone, forget the rest."""
 
-    outcome: str = "unknown"
+    outcome: str = _always("unknown")
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
     """Which files match `pattern`; `digest` asks for each file's digest as well."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=4096)]
-    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    limit: Annotated[int, Meta(ge=1, le=500)] = _always(100)
     cursor: str | None = None
     digest: DigestName | None = None
 
@@ -137,7 +150,7 @@ class Command(Struct, frozen=True, omit_defaults=True):
     message_id: MessageId
     action: str
     payload: CommandPayload
-    issued_at: datetime | None = None
+    issued_at: Instant | None = None
     epoch: Count | None = None
     install_id: str | None = None
 
@@ -146,7 +159,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     """What an agent says about an upload: an offer, a question, or its end."""
 
     upload_id: UploadId | None = None
-    attempt: Attempt = 1
+    attempt: Attempt = _always(1)
     owner: Owner | None = None
     file_path: str | None = None
     file_size: Size | None = None
@@ -155,7 +168,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     digest: DigestName | None = None
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
-    etags: dict[PartNumber, str] = {}
+    etags: ETags = {}
     wanted_parts: tuple[WantedPart, ...] = ()
 
 
@@ -171,16 +184,16 @@ class FileEntry(Struct, frozen=True, omit_defaults=True):
 class FileList(Struct, frozen=True, omit_defaults=True):
     """A page of files; `cursor` is None on the last one."""
 
-    files: tuple[FileEntry, ...] = ()
+    files: tuple[FileEntry, ...] = _always(())
     cursor: str | None = None
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
     """The answer to `health_check`."""
 
-    version: str = ""
-    active_uploads: int = 0
-    system_info: SystemInfo = SystemInfo()
+    version: str = _always("")
+    active_uploads: Count = _always(0)
+    system_info: SystemInfo = _always(SystemInfo())
 
 
 class ActiveUpload(Struct, frozen=True, omit_defaults=True):
@@ -188,8 +201,8 @@ class ActiveUpload(Struct, frozen=True, omit_defaults=True):
 
     upload_id: UploadId
     attempt: Attempt
-    sequence: Count = 0
-    status: str = "in_progress"
+    sequence: Count = _always(0)
+    status: str = _always("in_progress")
     owner: Owner | None = None
 
 
@@ -197,8 +210,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     """What the agent still has; `more` says that another page follows."""
 
     install_id: str
-    active: tuple[ActiveUpload, ...] = ()
-    more: bool = False
+    active: tuple[ActiveUpload, ...] = _always(())
+    more: bool = _always(False)  # noqa: FBT003  (a default, not a switch)
 
 
 class Nothing(Struct, frozen=True):
@@ -234,13 +247,13 @@ class CurrentUpload(Struct, frozen=True, omit_defaults=True):
     """Progress of one upload: `progress` is 0 to 100, `reason` says what a waiting one waits for."""
 
     upload_id: UploadId
-    attempt: Attempt = 1
+    attempt: Attempt = _always(1)
     file_path: str | None = None
-    progress: float = 0.0
-    bytes_sent: Size = 0
-    file_size: Size = 0
-    completed_parts: int = 0
-    total_parts: int = 0
+    progress: Percent = _always(0.0)
+    bytes_sent: Size = _always(0)
+    file_size: Size = _always(0)
+    completed_parts: PartCount = _always(0)
+    total_parts: PartCount = _always(0)
     reason: str | None = None
 
 
@@ -259,7 +272,7 @@ class AgentInfo(Struct, frozen=True, omit_defaults=True):
     """The agent program and where it runs; `protocol` lists the versions it speaks."""
 
     version: str = ""
-    protocol: tuple[int, ...] = (PROTOCOL,)
+    protocol: tuple[int, ...] = _always((PROTOCOL,))
     hostname: str = ""
     os: str = ""
     arch: str = ""
@@ -273,7 +286,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     install_id: str
     epoch: Count
     sequence: Count
-    since: datetime | None = None
+    since: Instant | None = None
     agent: AgentInfo = AgentInfo()
     labels: dict[str, str] = {}
     capabilities: tuple[str, ...] = ()
@@ -284,4 +297,4 @@ class Birth(Struct, frozen=True, omit_defaults=True):
     """A control plane started and knows of nothing: say hello again, after 0 to 30 s of jitter."""
 
     instance: str
-    issued_at: datetime | None = None
+    issued_at: Instant | None = None

@@ -5,6 +5,7 @@ that carried it keeps its text.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -12,12 +13,15 @@ from msgspec import Meta, Struct
 
 from schemas.parts import MAX_PARTS
 
-UploadId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-MessageId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+# `\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole.
+UploadId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+MessageId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
 Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
+Instant = Annotated[datetime, Meta(tz=True)]
 
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
@@ -195,8 +199,8 @@ class Fingerprint(Struct, frozen=True):
 class UploadOptions(Struct, frozen=True, omit_defaults=True):
     """How one upload is to be done; every field has a default."""
 
-    priority: int = 0
-    max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    max_bytes_per_second: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
     on_change: Literal["fail", "prefix"] = "fail"
     compression: Literal["none", "gzip"] = "none"
     give_up_after: Annotated[int, Meta(ge=1, le=31_536_000)] = 86_400
@@ -210,7 +214,7 @@ class SystemInfo(Struct, frozen=True, omit_defaults=True):
     arch: str = ""
     uptime: float | None = None
     load: float | None = None
-    memory_total: int | None = None
-    memory_available: int | None = None
-    disk_total: int | None = None
-    disk_free: int | None = None
+    memory_total: Count | None = None
+    memory_available: Count | None = None
+    disk_total: Count | None = None
+    disk_free: Count | None = None
