@@ -17,6 +17,7 @@ from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.adapters.store import SqlStore
 from control_plane.api.app import create_api
 from control_plane.metrics import Metrics
+from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, build_engine
 from control_plane.services.operations import Neighbours
 from control_plane.services.policy import DAY, Policy
@@ -69,6 +70,17 @@ def create_app(settings: Settings) -> FastAPI:
     app = create_api(parts.engine.operations, settings, metrics)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
+
+
+async def examine(settings: Settings, *, fix: bool) -> list[Finding]:
+    """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule."""
+    store = SqlStore.open(settings.database_url.get_secret_value())
+    objects = S3ObjectStore(s3_settings_of(settings))
+    try:
+        return await Doctor(store, objects, SystemClock(), policy_of(settings)).examine(fix=fix)
+    finally:
+        await objects.close()
+        await store.close()
 
 
 def _build(settings: Settings, metrics: Metrics) -> _Parts:

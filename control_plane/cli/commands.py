@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import accounts, demo, fleet, mqtt, serve, token, up, uploads
+from control_plane.cli import accounts, demo, doctor, fleet, mqtt, serve, token, up, uploads
 from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app
 
 _HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
@@ -20,7 +20,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     uploads.register(app)
     fleet.register(app)
-    for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo)):
+    for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name)(local_command(function))
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")

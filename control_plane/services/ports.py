@@ -277,6 +277,15 @@ class ObjectStore(Protocol):
     async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
         """Every multipart upload in flight whose key begins with `prefix`."""
 
+    async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
+        """Bytes in the parts of a multipart upload; 0 when it is gone."""
+
+    async def lifecycle(self) -> Mapping[str, Any]:
+        """The bucket's lifecycle configuration: `Rules`, and whatever else `set_lifecycle` must be given back."""
+
+    async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace the bucket's lifecycle configuration."""
+
     async def close(self) -> None:
         """Let go of everything."""
 

@@ -101,6 +101,8 @@ class FakeObjects:
     object_size: int = 12 * 1024 * 1024
     complete_then_fail: bool = False
     initiated_at: float = 0.0
+    rules: Mapping[str, Any] = field(default_factory=lambda: {"Rules": []})
+    keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
     def _meet(self, method: str) -> None:
@@ -184,6 +186,21 @@ class FakeObjects:
             for one, (key, _) in self.multipart.items()
             if key.startswith(prefix)
         ]
+
+    async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
+        """As much as the test says."""
+        return self.sizes.get(s3_upload_id, 0)
+
+    async def lifecycle(self) -> Mapping[str, Any]:
+        """What was set."""
+        self._meet("lifecycle")
+        return self.rules
+
+    async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Keep it, if this store does."""
+        self._meet("set_lifecycle")
+        if self.keeps_rules:
+            self.rules = configuration
 
     async def close(self) -> None:
         """Nothing to let go of."""

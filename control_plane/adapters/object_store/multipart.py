@@ -72,6 +72,16 @@ def list_parts(bucket: Bucket, s3_key: str, s3_upload_id: str) -> dict[int, str]
     return {part["PartNumber"]: part["ETag"].strip('"') for part in listed}
 
 
+def size(bucket: Bucket, s3_key: str, s3_upload_id: str) -> int:
+    """Bytes in the parts that are stored; 0 when the upload is gone."""
+    try:
+        return sum(part["Size"] for part in _parts(bucket, s3_key, s3_upload_id))
+    except ClientError as error:
+        if code_of(error) in GONE:
+            return 0
+        raise
+
+
 def abort(bucket: Bucket, s3_key: str, s3_upload_id: str) -> None:
     """Abort until no part is listed; `ObjectStoreDown` when parts keep coming."""
     for round_number in range(ABORT_ROUNDS):

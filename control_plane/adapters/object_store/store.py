@@ -6,9 +6,9 @@ Rule: this class decides nothing; it calls, translates and answers.
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from control_plane.adapters.object_store import buckets, multipart
+from control_plane.adapters.object_store import buckets, lifecycle, multipart
 from control_plane.adapters.object_store.answers import translated
 from control_plane.adapters.object_store.clients import CONNECTIONS, build_clients
 from control_plane.adapters.object_store.probe import Probe
@@ -104,6 +104,20 @@ class S3ObjectStore:
         """Every multipart upload in flight whose key begins with `prefix`."""
         calls = self._clients.calls
         return await self._call("ListMultipartUploads", lambda: multipart.list_uploads(calls, prefix))
+
+    async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
+        """Bytes in the parts of a multipart upload; 0 when it is gone."""
+        calls = self._clients.calls
+        return await self._call("ListParts", lambda: multipart.size(calls, s3_key, s3_upload_id))
+
+    async def lifecycle(self) -> Mapping[str, Any]:
+        """The bucket's lifecycle configuration, without rules when there is none."""
+        return await self._call("GetBucketLifecycleConfiguration", lambda: lifecycle.read(self._clients.calls))
+
+    async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace the bucket's lifecycle configuration."""
+        calls, given = self._clients.calls, dict(configuration)
+        await self._call("PutBucketLifecycleConfiguration", lambda: lifecycle.write(calls, given))
 
     async def close(self) -> None:
         """Let go of everything; a call that is under way ends in its thread."""

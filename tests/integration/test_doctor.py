@@ -1,0 +1,74 @@
+"""`backhaul doctor` against real stores: one that knows lifecycle rules, and one that does not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.support.s3_servers import S3Server, moto, nanio
+
+__all__ = ["moto", "nanio"]
+
+MINE: Any = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": "reports/"}, "Expiration": {"Days": 400}}
+
+
+def doctor(server: S3Server, directory: Path, bucket: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run the command; its exit code and what it found by name."""
+    settings = {
+        "PATH": os.environ["PATH"],
+        "AWS_ENDPOINT": server.endpoint,
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "S3_BUCKET_NAME": bucket,
+        "DATABASE_URL": f"sqlite:///{directory / 'backhaul.db'}",
+    }
+    command = [sys.executable, "-m", "control_plane.cli.main", "--json", "doctor", *words]
+    done = subprocess.run(command, env=settings, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+
+
+def test_the_rule_is_added_beside_the_operators_own(moto: S3Server, tmp_path: Path) -> None:
+    """And is found again."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=moto.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=moto.access_key,
+        aws_secret_access_key=moto.secret_key,
+    )
+    s3.create_bucket(Bucket="doctored")
+    s3.put_bucket_lifecycle_configuration(Bucket="doctored", LifecycleConfiguration={"Rules": [MINE]})
+    _, found = doctor(moto, tmp_path, "doctored")
+    assert "doctor --fix" in found["lifecycle rule"]["text"]
+    _, found = doctor(moto, tmp_path, "doctored", "--fix")
+    assert found["lifecycle rule"]["fixed"] is True
+    rules = s3.get_bucket_lifecycle_configuration(Bucket="doctored")["Rules"]
+    mine, ours = rules
+    assert (mine["ID"], mine["Expiration"]["Days"]) == ("mine", 400)
+    assert ours["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 31}
+    _, found = doctor(moto, tmp_path, "doctored")
+    assert found["lifecycle rule"]["fine"] is True
+
+
+def test_a_store_without_lifecycle_rules_is_told_apart(nanio: S3Server, tmp_path: Path) -> None:
+    """Nanio takes the call for another one."""
+    code, found = doctor(nanio, tmp_path, "undoctored", "--fix")
+    assert code == 1
+    assert "takes no lifecycle rules" in found["lifecycle rule"]["text"]
+    assert found["proof"]["fine"]
+    assert found["multipart uploads"]["fine"]
+
+
+@pytest.mark.parametrize("wrong", ["AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_one_sentence(nanio: S3Server, tmp_path: Path, wrong: str) -> None:
+    """That names the setting."""
+    server = S3Server(**{**{name: getattr(nanio, name) for name in nanio.__slots__}, "secret_key": "x" * 40})
+    code, found = doctor(server, tmp_path, "undoctored")
+    assert code == 1
+    assert wrong in found["object store"]["text"]

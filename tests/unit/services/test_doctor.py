@@ -1,0 +1,98 @@
+"""What the doctor finds, and the one thing it mends."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.services.doctor import RULE_ID, Doctor, Finding, aborts_too_early, with_our_rule
+from control_plane.services.errors import ObjectStoreRefused
+from control_plane.services.ports import StoreCapabilities
+from tests.support.fakes import Rig
+
+PREFIX = "uploads/"
+OTHERS = {
+    "ID": "archive",
+    "Status": "Enabled",
+    "Filter": {"Prefix": "reports/"},
+    "Transitions": [{"Days": 30, "StorageClass": "GLACIER"}],
+}
+
+
+def doctor_of(rig: Rig) -> Doctor:
+    """The doctor of a rig."""
+    return Doctor(rig.store, rig.objects, rig.clock, rig.policy)
+
+
+def named(findings: list[Finding], name: str) -> Finding:
+    """The one finding of this name."""
+    (finding,) = [one for one in findings if one.name == name]
+    return finding
+
+
+async def test_a_missing_rule_is_found_and_mended_beside_the_others() -> None:
+    """Other rules, and what else the configuration holds, come back unchanged."""
+    async with Rig() as rig:
+        rig.objects.rules = {"Rules": [OTHERS], "TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
+        doctor = doctor_of(rig)
+        assert not named(await doctor.examine(), "lifecycle rule").fine
+        mended = named(await doctor.examine(fix=True), "lifecycle rule")
+        assert (mended.fine, mended.fixed) == (True, True)
+        assert rig.objects.rules["Rules"][0] == OTHERS
+        assert rig.objects.rules["TransitionDefaultMinimumObjectSize"] == "varies_by_storage_class"
+        again = named(await doctor.examine(fix=True), "lifecycle rule")
+        assert (again.fine, again.fixed) == (True, False)
+        assert rig.objects.calls.count("set_lifecycle") == 1
+
+
+async def test_a_store_that_forgets_the_rule_is_not_called_mended() -> None:
+    """It answered the call as if it were another."""
+    async with Rig() as rig:
+        rig.objects.keeps_rules = False
+        assert "did not keep" in named(await doctor_of(rig).examine(fix=True), "lifecycle rule").text
+
+
+@pytest.mark.parametrize(
+    ("prefix", "days", "found"), [("", 7, "x"), ("uploads/eu/", 7, "x"), ("other/", 7, None), ("", 31, None)]
+)
+def test_a_rule_that_aborts_what_is_under_way_is_named(prefix: str, days: int, found: str | None) -> None:
+    """An upload may live thirty days."""
+    rule = {
+        "ID": "x",
+        "Status": "Enabled",
+        "Filter": {"Prefix": prefix},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
+    }
+    assert aborts_too_early({"Rules": [rule]}, PREFIX) == found
+
+
+async def test_strangers_uploads_are_reported_with_their_size() -> None:
+    """And stay."""
+    async with Rig() as rig:
+        await rig.granted()
+        rig.objects.multipart["theirs"] = ("uploads/somebody/else", "t")
+        rig.objects.sizes["theirs"] = 4096
+        rig.clock.time += 4000
+        finding = named(await doctor_of(rig).examine(fix=True), "multipart uploads")
+        assert not finding.fine
+        assert "1 of unknown origin hold 4096 bytes" in finding.text
+        assert "theirs" in rig.objects.multipart
+
+
+async def test_what_is_away_or_wrong_is_a_finding() -> None:
+    """One sentence each, and no exception."""
+    async with Rig() as rig:
+        rig.objects.fails = {"probe": [ObjectStoreRefused("check AWS_SECRET_ACCESS_KEY")]}
+        findings = await doctor_of(rig).examine()
+        assert [(one.name, one.fine) for one in findings] == [("database", True), ("object store", False)]
+        rig.objects.capabilities = StoreCapabilities(clock_skew=-400.0)
+        findings = await doctor_of(rig).examine()
+        assert not named(findings, "clock").fine
+        assert not named(findings, "proof").fine
+
+
+@given(st.lists(st.fixed_dictionaries({"ID": st.text(max_size=5), "Status": st.just("Enabled")}), max_size=5))
+def test_merging_twice_is_merging_once(rules: list[dict[str, str]]) -> None:
+    """Every other rule stays in its place."""
+    once = with_our_rule({"Rules": rules}, PREFIX)
+    assert with_our_rule(once, PREFIX) == once
+    assert [rule for rule in once["Rules"] if rule["ID"] != RULE_ID] == rules
