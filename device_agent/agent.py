@@ -28,6 +28,7 @@ from device_agent.mailbox import (
 from device_agent.outgoing import Letter
 from device_agent.presence import Announcer
 from device_agent.settings import Settings
+from device_agent.spool import Spool
 from device_agent.system import system_info
 from device_agent.telemetry import Telemetry
 from device_agent.throttle import Throttle
@@ -62,7 +63,9 @@ class Agent:
         rate, workers = settings.max_bytes_per_second, settings.max_parallel_parts
         uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
         self._roots = settings.roots
-        self._jobs = Jobs(Hands(self._roots, uploader), self._mailbox, senders=workers)
+        spool = Spool(settings.state_dir / "spool", self._roots)
+        spool.sweep([transfer.order for transfer in transfers.values()])
+        self._jobs = Jobs(Hands(self._roots, uploader, spool), self._mailbox, senders=workers)
         self._uploads = Uploads(journal, transfers.values(), workers=workers, now=boot_clock())
         self._announcer = Announcer(
             settings.client_id, identity, labels=settings.labels, default_file=settings.file_path
@@ -192,6 +195,8 @@ class Agent:
         self._retry_at, self._commands.no_space = None, False
         for run, effect in self._uploads.take_effects():
             self._perform(run, effect)
+        while self._uploads.over:
+            self._jobs.discard_copy(self._uploads.over.pop())
         for token in self._acks:
             self._connection.ack(token)
         self._acks.clear()

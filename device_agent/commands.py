@@ -13,7 +13,7 @@ from device_agent.errors import PutFailed, PutFailure
 from device_agent.journal import Journal
 from device_agent.records import Order
 from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import CancelAsked, CloseAsked, Faulted, Granted, GrantRefused, Repeated
+from device_agent.transfer_events import CancelAsked, CloseAsked, Granted, GrantRefused, Repeated
 from device_agent.transfer_state import NOBODY
 from device_agent.uploads import Run, Uploads
 from schemas.codec import decode_command
@@ -124,14 +124,8 @@ class Commands:
             order = _order(command, payload, path)
             acknowledges, lifetime = payload.acknowledges, config.expires_in
             run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
-            self._refuse_unusable(run, urls, now)
-
-    def _refuse_unusable(self, run: Run, urls: tuple[PresignedPart, ...], now: float) -> None:
-        """End at once what this agent cannot or will not do."""
-        if run.transfer.order.options.compression != "none":
-            self._uploads.tell(run, Faulted(now=now, code=ErrorCode.UNSUPPORTED, text="this agent does not compress"))
-        elif refusal := self._refusal(urls, now):
-            self._uploads.tell(run, refusal)
+            if refusal := self._refusal(urls, now):
+                self._uploads.tell(run, refusal)
 
     def _grant(self, command: Command, payload: GrantParts, now: float) -> None:
         upload_id, attempt = payload.about, payload.about_attempt

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from device_agent.mailbox import JobDone, Mailbox
+from device_agent.records import Order
 from device_agent.transfer_events import DigestParts, OpenSource, PutPart
 from device_agent.uploads import Run
 from device_agent.work import Hands, JobEvent, Post, Workers
@@ -38,9 +39,10 @@ class Jobs:
             workers.stop()
 
     def open(self, run: Run, effect: OpenSource) -> None:
-        """Open the source."""
-        life, path = run.life, effect.order.file_path
-        self._start(run, "open", self._reader, lambda post: self._hands.open(path, life, post))
+        """Open the source; one that has to be compressed first takes its time, and keeps no other waiting."""
+        life, order = run.life, effect.order
+        workers = self._reader if order.options.compression == "none" else self._background
+        self._start(run, "open", workers, lambda post: self._hands.open(order, life, post))
 
     def digest(self, run: Run, effect: DigestParts) -> None:
         """Digest parts; what is only compared waits behind what is asked for."""
@@ -67,6 +69,11 @@ class Jobs:
     def inquire(self, job: Callable[[], None]) -> None:
         """Answer a question about the device."""
         self._background.submit(job)
+
+    def discard_copy(self, order: Order) -> None:
+        """An upload is over: what it compressed is of no use any more."""
+        if order.options.compression != "none":
+            self._background.submit(lambda: self._hands.spool.discard(order))
 
     def ended(self, done: JobDone) -> None:
         """A job has posted its event."""

@@ -3,10 +3,18 @@
 Rule: pure. Two answers with the same sequence tell the same etags.
 """
 
+from typing import Final
+
 from device_agent.part_set import PartSet
 from device_agent.transfer_state import State, Transfer, bytes_of
 from schemas.messages import CurrentUpload, Response, UploadReport
 from schemas.values import Action, ErrorCode, Outcome, ResponseStatus, WantedPart
+
+_REASONS: Final = {
+    State.QUEUED: "other uploads of this device go first",
+    State.CHECKING: "comparing the parts stored before the restart with the file",
+    State.ENDED: "waiting for the owner to close the upload",
+}
 
 
 def latest_response(transfer: Transfer) -> Response | None:
@@ -67,18 +75,15 @@ def progress_of(transfer: Transfer, now: float, in_flight: int = 0) -> CurrentUp
 def wait_reason(transfer: Transfer, now: float) -> str | None:
     """What a waiting upload waits for; None while it makes its way."""
     match transfer.state:
-        case State.QUEUED:
-            return "other uploads of this device go first"
+        case State.OPENING if transfer.order.options.compression != "none":
+            reason: str | None = "compressing the file first"
         case State.ASKING if transfer.asking:
-            return "waiting for the owner to grant the next parts"
+            reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
-            return _named_wait(transfer, now)
-        case State.CHECKING:
-            return "comparing the parts stored before the restart with the file"
-        case State.ENDED:
-            return "waiting for the owner to close the upload"
+            reason = _named_wait(transfer, now)
         case _:
-            return None
+            reason = _REASONS.get(transfer.state)
+    return reason
 
 
 def _named_wait(transfer: Transfer, now: float) -> str:

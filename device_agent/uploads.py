@@ -83,6 +83,8 @@ class Uploads:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.effects: list[tuple[Run, Effect]] = []
+        self.over: list[Order] = []
+        """Attempts that are over or replaced, for whoever keeps files for them."""
         self.counters: Counter[str] = Counter()
         self.rate: float | None = None
         """Bytes per second that one part was lately seen to reach."""
@@ -121,6 +123,7 @@ class Uploads:
         old = self._runs.pop(order.upload_id, None)
         if old is not None:
             old.life.end()
+            self.over.append(old.transfer.order)
         transfer, effects = begin(order, acknowledges=acknowledges, urls=urls, now=now, lifetime=lifetime)
         run = self._add(transfer)
         self._collect(run, effects)
@@ -140,6 +143,7 @@ class Uploads:
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:
             self._runs.pop(run.upload_id, None)
+            self.over.append(run.transfer.order)
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
         """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
@@ -210,6 +214,7 @@ class Uploads:
         ended = [run for run in self._runs.values() if run.ended]
         for run in ended[: max(0, len(ended) - MAX_ENDED)]:
             self.entomb(run.upload_id, Outcome.UNKNOWN)
+            self.over.append(run.transfer.order)
             del self._runs[run.upload_id]
 
     def _add(self, transfer: Transfer) -> Run:

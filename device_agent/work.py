@@ -16,6 +16,8 @@ from typing import Final
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
 from device_agent.files import Roots, Source, open_source
+from device_agent.records import Order
+from device_agent.spool import Spool
 from device_agent.transfer_events import (
     Digested,
     DigestParts,
@@ -103,12 +105,16 @@ class Hands:
 
     roots: Roots
     uploader: Uploader
+    spool: Spool
     clock: Callable[[], float] = boot_clock
 
-    def open(self, path: str, life: Life, post: Post) -> None:
-        """Open a source; the event is `Opened` or `OpenRefused`."""
+    def open(self, order: Order, life: Life, post: Post) -> None:
+        """Open a source, or the compressed copy of it; the event is `Opened` or `OpenRefused`."""
         try:
-            source = open_source(path, self.roots)
+            if order.options.compression == "gzip":
+                source = self.spool.open(order, life.stopped.is_set)
+            else:
+                source = open_source(order.file_path, self.roots)
         except FileRefused as refused:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:

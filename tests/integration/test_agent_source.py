@@ -1,5 +1,6 @@
 """A real agent process whose source changes under its hands."""
 
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.agent_process import (
     begin,
     bodies,
     client_id,
+    close,
     grant,
     mosquitto,
     owner,
@@ -84,3 +86,24 @@ def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, 
     grant(owner, sink, [1, 2], 1)
     assert owner.answer("u1", 2).status == "success"
     assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
+
+
+def test_a_compressed_copy_is_the_file_in_every_sense(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+    content = b"a line of a log\n" * 1_000_000
+    path = agent.file("log.txt", content)
+    owner.online()
+    config = UploadConfig(upload_id="u1", owner="cli-test")
+    options = UploadOptions(compression="gzip")
+    owner.say(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    offer = report(owner.answer("u1", 1))
+    copies = agent.folder / "state" / "spool"
+    assert offer.file_size == (copies / "u1.1.gz").stat().st_size
+    agent.kill()
+    agent.start()
+    owner.answer("u1", 2)
+    grant(owner, sink, [1], 2)
+    assert owner.answer("u1", 3).status == "success"
+    assert gzip.decompress(sink.puts[0].body) == content
+    close(owner)
+    owner.listen(0.5)
+    assert list(copies.iterdir()) == []

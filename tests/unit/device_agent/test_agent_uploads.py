@@ -155,11 +155,6 @@ class TestCommands:
         said = desk.flush()[-1]
         assert (said.status, said.error) == ("rejected", "host_not_allowed")
 
-    def test_compression_is_not_done_here(self, desk: Desk) -> None:
-        desk.download("u1", options={"compression": "gzip"})
-        said = desk.flush()[-1]
-        assert (said.status, said.error, said.sequence) == ("rejected", "unsupported", 1)
-
     @pytest.mark.parametrize(
         ("outcome", "status"),
         [
