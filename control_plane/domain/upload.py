@@ -19,6 +19,7 @@ from control_plane.domain.events import (
     CompletionProven,
     DeadlinePassed,
     Dispatched,
+    Duty,
     Errored,
     Event,
     Forgotten,
@@ -59,7 +60,7 @@ def apply(upload: Upload, event: Event) -> Applied:
 
 def _remote(upload: Upload, event: RemoteEvent) -> Applied:
     if event.attempt < upload.attempt and not _knows_nothing(event):
-        return upload, ()
+        return upload, _to_the_past(upload, event)
     if upload.state in TERMINAL:
         return _after_the_end(upload, event)
     if isinstance(event, Progressed):
@@ -78,6 +79,12 @@ def _remote(upload: Upload, event: RemoteEvent) -> Applied:
 def _knows_nothing(event: RemoteEvent) -> bool:
     """A client that was told to cancel what it never heard of cannot name the attempt."""
     return isinstance(event, CancelledByClient) and event.sequence is None
+
+
+def _to_the_past(upload: Upload, event: RemoteEvent) -> tuple[Duty, ...]:
+    """A message of an older attempt is dropped. After the end its client never hears of a newer one: release it."""
+    over = upload.state in TERMINAL and not isinstance(event, Progressed)
+    return close(upload, event.now) if over else ()
 
 
 def _new_response(heard: Upload, event: Asked | Succeeded | Errored | Rejected | CancelledByClient) -> Applied:

@@ -96,6 +96,15 @@ def test_a_message_of_an_older_attempt_is_dropped() -> None:
     assert effects == ()
 
 
+def test_a_client_left_behind_in_an_older_attempt_is_released_after_the_end() -> None:
+    """It never hears of the attempt in which the upload ended, and would repeat its last word for ever."""
+    upload = after(opened(), Errored(now=5.0, sequence=2, code=ErrorCode.UPLOAD_GONE), CancelRequested(now=6.0))
+    assert (upload.attempt, upload.client_busy) == (2, False)
+    same, effects = apply(upload, Errored(now=7.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
+    assert (same, kinds(effects)) == (upload, [Kind.SAY_CLOSE])
+    assert apply(upload, Progressed(now=7.0, attempt=1, bytes_sent=1)) == (upload, ())
+
+
 def test_a_new_attempt_abandons_the_old_multipart_upload() -> None:
     """The old S3 upload id is a fence, and litter."""
     upload, effects = apply(opened(), Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
