@@ -1,0 +1,250 @@
+"""Both sides of one upload, joined by a link that drops, repeats, delays and reorders: one seed, one history.
+
+Rule: the two machines are the real ones; around them stands only what they need to move: a journal that a crash cuts, a
+store that counts, a scheduler that draws every choice from the seed. After the faults the link heals, and both sides
+must come to agree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from control_plane.domain.duties import duties
+from control_plane.domain.events import (
+    CancelRequested,
+    CompletionFailed,
+    CompletionProven,
+    Dispatched,
+    Duty,
+    Event,
+    Kind,
+    MultipartCreated,
+    StepTimedOut,
+    Swept,
+)
+from control_plane.domain.record import Upload
+from control_plane.domain.upload import apply
+from control_plane.domain.values import OUTCOMES, TERMINAL, Proof
+from control_plane.services.reports import event_of
+from schemas.messages import Response, UploadReport
+from schemas.parts import MIB, to_ranges
+from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
+from tests.support.pair_device import Command, PairDevice
+from tests.support.pair_store import PairStore
+from tests.support.uploads import an_upload
+
+SIZES: Final = (0, 1, 5 * MIB, 5 * MIB + 1, 23 * MIB, 38 * MIB, 90 * MIB)
+STEPS: Final = 120
+CALM_STEPS: Final = 4_000
+STEP_TIMEOUT: Final = 300.0
+
+
+class Broken(AssertionError):
+    """A promise did not hold in this history."""
+
+
+def require(fine: object, text: str) -> None:
+    """`Broken` when a promise does not hold."""
+    if not fine:
+        raise Broken(text)
+
+
+@dataclass
+class Link:
+    """Messages under way in one direction. A faulty link may lose, repeat and overtake; a healed one keeps order."""
+
+    chance: Random
+    faulty: bool = True
+    waiting: list[Command | Response] = field(default_factory=list)
+
+    def send(self, message: Command | Response) -> None:
+        if self.faulty and self.chance.random() < 0.15:
+            return
+        copies = 2 if self.faulty and self.chance.random() < 0.15 else 1
+        self.waiting += [message] * copies
+
+    def receive(self) -> Command | Response:
+        return self.waiting.pop(self.chance.randrange(len(self.waiting)) if self.faulty else 0)
+
+
+class Pair:
+    """One owner, one device, one store. `run` plays a whole history and checks it."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = Random(seed)
+        self.now = 1_000.0
+        self.faulty = True
+        self.store = PairStore(self.chance)
+        self.down, self.up = Link(self.chance), Link(self.chance)
+        self.one_put = self.chance.random() < 0.5
+        digest = self.chance.choice([DigestName.MD5, DigestName.MD5, DigestName.NONE])
+        self.upload = an_upload(deadline=1e9, digest=digest, created_at=self.now, updated_at=self.now)
+        self.looked_at = self.now
+        self.device = PairDevice(self.store, self.up.send, self.chance, size=self.chance.choice(SIZES))
+
+    def run(self) -> Upload:
+        """Play the history; `Broken` says which promise it broke. Returns the upload as its owner sees it."""
+        for _ in range(STEPS):
+            self._step()
+        self._heal()
+        for _ in range(CALM_STEPS):
+            if self._settled():
+                break
+            self._calm_step()
+        require(self._settled(), f"not settled: {self.upload.state}, the device {self.device.state}")
+        self._agree()
+        return self.upload
+
+    # The scheduler.
+
+    def _step(self) -> None:
+        choices: list[tuple[int, Callable[[], None]]] = [
+            (20, self._deliver_down),
+            (20, self._deliver_up),
+            (24, self._work),
+            (4, self._pass_time),
+            (4, self._look),
+            (2, lambda: self.device.tick(self.now)),
+            (1, lambda: self.device.crash(self.now)),
+        ]
+        rare = self.chance.random()
+        if rare < 0.0015:
+            self._cancel()
+        elif rare < 0.003:
+            self.store.lose_uploads()
+        self.chance.choices([act for _, act in choices], [weight for weight, _ in choices])[0]()
+
+    def _calm_step(self) -> None:
+        """Everything under way arrives; only when nothing is under way does time pass."""
+        if self.down.waiting:
+            self._deliver_down()
+        elif self.up.waiting:
+            self._deliver_up()
+        elif not self.device.work(self.now):
+            self._pass_time()
+            self.device.tick(self.now)
+            self._look()
+
+    def _work(self) -> None:
+        self.device.work(self.now)
+
+    def _pass_time(self) -> None:
+        self.now += self.chance.choice([0.1, 1.0, 5.0, 30.0, STEP_TIMEOUT])
+
+    def _heal(self) -> None:
+        self.faulty = self.down.faulty = self.up.faulty = self.store.faulty = self.device.faulty = False
+
+    def _deliver_down(self) -> None:
+        if self.down.waiting:
+            command = self.down.receive()
+            assert isinstance(command, Command)
+            self.device.hear(command, self.now)
+
+    def _deliver_up(self) -> None:
+        if self.up.waiting:
+            response = self.up.receive()
+            assert isinstance(response, Response)
+            report = response.payload
+            assert isinstance(report, UploadReport)
+            event = event_of(response, report, now=self.now, one_put=self.one_put)
+            assert event is not None
+            self._happens(event)
+
+    # The owner.
+
+    def _happens(self, event: Event) -> None:
+        before = self.upload
+        self.upload, effects = apply(before, event)
+        if before.state in TERMINAL:
+            require(self.upload.state is before.state, f"{before.state} became {self.upload.state}")
+        for duty in effects:
+            # A crash between commit and effect: what the state obliges to is found again by looking.
+            if duty.due_at <= self.now and not (self.faulty and self.chance.random() < 0.1):
+                self._perform(duty)
+
+    def _look(self) -> None:
+        """What the outbox does: say again what the state obliges to, and count the silence of the client."""
+        silent = self.now - self.upload.touched_at >= STEP_TIMEOUT * 3
+        if silent and not self.faulty and self.now - self.looked_at >= STEP_TIMEOUT * 3:
+            self.looked_at = self.now
+            self._happens(StepTimedOut(now=self.now))
+        for duty in duties(self.upload):
+            if duty.due_at <= self.now:
+                self._perform(duty)
+
+    def _cancel(self) -> None:
+        if self.upload.state not in TERMINAL and self.upload.state != "completing":
+            self._happens(CancelRequested(now=self.now))
+
+    def _perform(self, duty: Duty) -> None:
+        match duty.kind:
+            case Kind.SAY_DOWNLOAD | Kind.SAY_GRANT | Kind.SAY_CANCEL | Kind.SAY_CLOSE:
+                self.down.send(self._command(duty.kind))
+                if duty.kind is Kind.SAY_DOWNLOAD:
+                    self._happens(Dispatched(now=self.now, attempt=self.upload.attempt))
+            case Kind.CREATE_MULTIPART:
+                made = self.store.create(self.upload.object_token)
+                if not (self.faulty and self.chance.random() < 0.2):
+                    self._happens(MultipartCreated(now=self.now, attempt=duty.attempt, s3_upload_id=made))
+            case Kind.COMPLETE:
+                self._complete(duty)
+            case Kind.ABORT_MULTIPART:
+                self.store.uploads.pop(duty.subject, None)
+                self._happens(Swept(now=self.now, subject=duty.subject))
+            case Kind.DELETE_OBJECT:
+                self.store.delete(duty.subject, {stray.token for stray in self.upload.strays})
+                self._happens(Swept(now=self.now, subject=duty.subject))
+
+    def _command(self, kind: Kind) -> Command:
+        upload = self.upload
+        urls: tuple[PresignedPart, ...] = ()
+        lifetime = self.chance.choice([20.0, 300.0, 900.0])
+        if kind is Kind.SAY_GRANT:
+            place = upload.s3_upload_id or f"{upload.s3_key} {upload.object_token}"
+            urls = tuple(PresignedPart(one.part_number, f"https://s3/{place}") for one in upload.to_grant)
+            if urls and self.faulty:
+                urls = urls[: self.chance.randint(1, len(urls))]
+        completed = tuple(to_ranges(upload.stored_parts)) if kind is Kind.SAY_GRANT else ()
+        outcome = OUTCOMES.get(upload.state, "unknown")
+        return Command(kind, upload, upload.sequence, urls, completed, lifetime, outcome)
+
+    def _complete(self, duty: Duty) -> None:
+        upload = self.upload
+        plan = upload.plan
+        require(plan is not None, "completing a file of unknown size")
+        assert plan is not None
+        if not upload.one_put:
+            assert upload.s3_upload_id is not None
+            etags = {number: upload.parts[number].etag for number in plan.numbers if number in upload.parts}
+            require(sorted(etags) == list(plan.numbers), f"complete names parts {sorted(etags)} of {plan.total}")
+            held = self.store.parts(upload.s3_upload_id)
+            require(held is None or held == etags, f"complete names {etags}, the store gave {held}")
+            self.store.complete(upload.s3_key, upload.s3_upload_id)
+        if self.faulty and self.chance.random() < 0.3:
+            return
+        if self.store.objects.get(upload.s3_key) == upload.object_token:
+            self._happens(CompletionProven(now=self.now, attempt=duty.attempt, proof=Proof.ETAG))
+        else:
+            gone = {"error": ErrorCode.UPLOAD_GONE, "text": "no object", "again": True}
+            self._happens(CompletionFailed(now=self.now, attempt=duty.attempt, **gone))  # type: ignore[arg-type]
+
+    # The end.
+
+    def _settled(self) -> bool:
+        under_way = self.down.waiting or self.up.waiting or self.device.jobs
+        owes = [duty for duty in duties(self.upload) if duty.kind is not Kind.DELETE_OBJECT]
+        return self.upload.state in TERMINAL and not under_way and not owes and self.device.at_rest
+
+    def _agree(self) -> None:
+        require(self.store.created <= 1, f"{self.store.created} objects were created for one upload")
+        if self.upload.state == "completed":
+            require(self.store.objects.get(self.upload.s3_key) == self.upload.object_token, "completed without object")
+        told = self.device.outcome
+        require(told in {None, OUTCOMES[self.upload.state]}, f"the owner says {self.upload.state}, the device {told}")
+
+
+def answered(command: Command, status: ResponseStatus, code: ErrorCode | None = None) -> Response:
+    """An answer of the device outside its count of sequences."""
+    report = UploadReport(upload_id=command.upload.upload_id, attempt=command.upload.attempt)
+    return Response(command.upload.message_id, Action.DOWNLOAD_FILE, status, report, error=code)

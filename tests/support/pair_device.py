@@ -1,0 +1,259 @@
+"""The device of the pair: the real machine, a journal that a crash cuts, and jobs that end in any order.
+
+Rule: nothing is said or begun before the journal holds what it relies on; a crash may come before that, or between.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from control_plane.domain.events import Kind
+from control_plane.domain.record import Upload
+from device_agent.errors import PutFailure
+from device_agent.records import Order, TransferRecord
+from device_agent.transfer import apply, begin, derive, ready, restored, wake_at
+from device_agent.transfer_answers import outcome_response
+from device_agent.transfer_events import (
+    Admitted,
+    CancelAsked,
+    CloseAsked,
+    Digested,
+    DigestParts,
+    Effect,
+    Entomb,
+    Event,
+    Granted,
+    Keep,
+    Opened,
+    OpenSource,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Rechecked,
+    Repeated,
+    Say,
+    Seen,
+    StopParts,
+    Tick,
+    WorkerFree,
+)
+from device_agent.transfer_state import State, Transfer, replay
+from schemas.messages import Response, UploadReport
+from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
+from tests.support.pair_store import PairStore
+from tests.support.uploads import md5_of
+from tests.unit.device_agent.device import fingerprint
+
+WORKERS = 3
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the owner says: its upload at that moment, and what goes with this kind of word."""
+
+    kind: Kind
+    upload: Upload
+    acknowledges: int = 0
+    urls: tuple[PresignedPart, ...] = ()
+    completed: tuple[tuple[int, int], ...] = ()
+    lifetime: float = 900.0
+    outcome: str = "unknown"
+
+
+class PairDevice:
+    """One device with one file, which never changes here."""
+
+    def __init__(self, store: PairStore, send: Callable[[Response], None], chance: Random, *, size: int) -> None:
+        self._store = store
+        self._send = send
+        self._chance = chance
+        self._seen = Seen(fingerprint(size))
+        self.faulty = True
+        self.transfer: Transfer | None = None
+        self.outcome: str | None = None
+        self.jobs: list[Effect] = []
+        self._journal: list[TransferRecord] = []
+        self._stored: dict[tuple[int, int], str] = {}
+        self._settled: set[tuple[int, int]] = set()
+
+    @property
+    def state(self) -> str:
+        """Where the transfer stands."""
+        return "nothing" if self.transfer is None else self.transfer.state
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is left but a tombstone."""
+        return self.transfer is None
+
+    # What it hears.
+
+    def hear(self, command: Command, now: float) -> None:
+        """Obey, like `device_agent.commands`."""
+        attempt, known = command.upload.attempt, self.transfer
+        if known is not None and attempt < known.order.attempt:
+            return
+        if known is not None and attempt == known.order.attempt:
+            self._on(self._event(command, now))
+        elif command.kind is Kind.SAY_CLOSE:
+            self._close(command, now)
+        elif self.outcome is not None:
+            upload = command.upload
+            self._send(outcome_response(upload.message_id, upload.upload_id, attempt, self.outcome))
+        elif command.kind is Kind.SAY_DOWNLOAD:
+            self._begin(command, now)
+        elif known is not None and command.kind is Kind.SAY_CANCEL:
+            self._on(CancelAsked(now=now))
+        else:
+            self._send(_answer_to_unknown(command))
+
+    def _close(self, command: Command, now: float) -> None:
+        if self.transfer is not None:
+            self._on(CloseAsked(now=now, outcome=command.outcome))
+        elif self.outcome is None:
+            self.outcome = command.outcome
+
+    def _begin(self, command: Command, now: float) -> None:
+        upload = command.upload
+        order = Order(
+            upload_id=upload.upload_id,
+            message_id=upload.message_id,
+            file_path=upload.file_path or "",
+            attempt=upload.attempt,
+            owner=upload.owner,
+            digest=upload.digest,
+            chunk_size=upload.chunk_size,
+        )
+        self.jobs.clear()
+        self.transfer, effects = begin(order, acknowledges=command.acknowledges, now=now)
+        self._perform(effects)
+
+    def _event(self, command: Command, now: float) -> Event:
+        match command.kind:
+            case Kind.SAY_DOWNLOAD:
+                return Repeated(now=now, acknowledges=command.acknowledges)
+            case Kind.SAY_CANCEL:
+                return CancelAsked(now=now)
+            case Kind.SAY_CLOSE:
+                return CloseAsked(now=now, outcome=command.outcome)
+            case _:
+                return Granted(
+                    now=now,
+                    acknowledges=command.acknowledges,
+                    completed=command.completed,
+                    parts=command.urls,
+                    lifetime=command.lifetime,
+                )
+
+    # What it does.
+
+    def work(self, now: float) -> bool:
+        """One thing that is to be done; False when there is none."""
+        transfer = self.transfer
+        if transfer is None:
+            return False
+        if transfer.state is State.QUEUED:
+            self._on(Admitted(now=now))
+            return True
+        begins = len(transfer.flying) < WORKERS and ready(transfer, now)
+        if begins and (not self.jobs or self._chance.random() < 0.5):
+            self._on(WorkerFree(now=now))
+            return True
+        if self.jobs:
+            self._end(self.jobs.pop(self._chance.randrange(len(self.jobs))), now)
+            return True
+        return False
+
+    def tick(self, now: float) -> None:
+        """Wake the machine if its time has come."""
+        wake = None if self.transfer is None else wake_at(self.transfer)
+        if wake is not None and now >= wake:
+            self._on(Tick(now=now, jitter=self._chance.random()))
+
+    def crash(self, now: float) -> None:
+        """Lose everything that is not in the journal, start again, and say again what nobody acknowledged."""
+        self.jobs.clear()
+        transfer: Transfer | None = None
+        for record in self._journal:
+            transfer = replay(transfer, record)
+        self.transfer = None if transfer is None or self.outcome else restored(transfer, now)
+        if self.transfer is not None:
+            self._perform(derive(self.transfer))
+
+    def _end(self, job: Effect, now: float) -> None:
+        match job:
+            case OpenSource():
+                assert self._seen.fingerprint is not None
+                self._on(Opened(now=now, fingerprint=self._seen.fingerprint))
+            case DigestParts(parts=parts, digest=name, recheck=recheck):
+                digests = {part.number: None if name is DigestName.NONE else md5_of(part.number) for part in parts}
+                self._on((Rechecked if recheck else Digested)(now=now, digests=digests))
+            case PutPart(url=url, part=part):
+                self._put(url, part.number, now)
+            case _:
+                message = f"nobody performs {job}"
+                raise AssertionError(message)
+
+    def _put(self, url: PresignedPart, number: int, now: float) -> None:
+        answer = self._store.put(url.url.removeprefix("https://s3/"), number)
+        if isinstance(answer, PutFailure):
+            jitter = self._chance.random()
+            self._on(PartFailed(now=now, number=number, kind=answer, text="no", seen=self._seen, jitter=jitter))
+        else:
+            self._on(PartStored(now=now, number=number, etag=answer, seen=self._seen))
+
+    def _on(self, event: Event) -> None:
+        assert self.transfer is not None
+        self.transfer, effects = apply(self.transfer, event)
+        if self.faulty and self._chance.random() < 0.01:
+            # The power fails before the journal has it.
+            self.crash(event.now)
+            return
+        self._perform(effects)
+
+    def _perform(self, effects: tuple[Effect, ...]) -> None:
+        self._keep(effects)
+        for effect in effects:
+            match effect:
+                case Say(response=response):
+                    self._say(response)
+                case StopParts():
+                    self.jobs.clear()
+                case Entomb(outcome=outcome):
+                    self.outcome, self.transfer = outcome, None
+                    self._journal.clear()
+                case PutPart(part=part):
+                    assert self.transfer is not None
+                    name = (self.transfer.order.attempt, part.number)
+                    assert name not in self._stored, f"part {name} was stored and is sent again"
+                    self.jobs.append(effect)
+                case OpenSource() | DigestParts():
+                    if effect not in self.jobs:
+                        self.jobs.append(effect)
+                case _:
+                    pass
+
+    def _keep(self, effects: tuple[Effect, ...]) -> None:
+        """From here on a crash does not take it."""
+        self._journal += [effect.record for effect in effects if isinstance(effect, Keep)]
+        if self.transfer is None:
+            return
+        attempt = self.transfer.order.attempt
+        self._stored.update({(attempt, number): one.etag for number, one in self.transfer.kept.items()})
+        self._settled |= {(attempt, number) for number in self.transfer.settled}
+
+    def _say(self, response: Response) -> None:
+        report = response.payload
+        assert isinstance(report, UploadReport)
+        again = {(report.attempt, number) for number in report.etags} & self._settled
+        assert not again, f"acknowledged etags {again} are told again"
+        self._send(response)
+
+
+def _answer_to_unknown(command: Command) -> Response:
+    upload = command.upload
+    report = UploadReport(upload_id=upload.upload_id, attempt=upload.attempt)
+    if command.kind is Kind.SAY_CANCEL:
+        return Response("cancel", Action.DOWNLOAD_FILE, ResponseStatus.CANCELLED, report)
+    gone = ErrorCode.UPLOAD_GONE
+    return Response("grant", Action.DOWNLOAD_FILE, ResponseStatus.ERROR, report, error=gone)
