@@ -32,7 +32,7 @@ from schemas.values import Action
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT: Final = 10.0
+CONNECT_TIMEOUT: Final = 5.0
 """Seconds within which the broker, and the object store, have to answer."""
 
 Note = Callable[[str], None]

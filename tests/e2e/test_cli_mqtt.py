@@ -1,0 +1,263 @@
+"""Straight over MQTT with no control plane: a broker, a store, an agent, and the command line."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from broker.server import Broker, free_port, start_broker
+from control_plane.adapters.folder_store import FolderStore, start_folder_store
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.cli.children import Program, environment
+from tests.support.screen import BACKHAUL, backhaul
+from tests.support.sites import AGENT, MIB, sha256_of
+
+pytestmark = pytest.mark.timeout(90)
+
+CLIENT = "restaurant-1"
+BUCKET = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Everything but a control plane."""
+
+    broker: Broker
+    store: FolderStore
+    file: Path
+    state: Path
+
+    def settings(self, **changes: str) -> dict[str, str]:
+        """The operator's environment."""
+        given = {
+            "MQTT_URL": self.broker.address.url,
+            "AWS_ENDPOINT": self.store.endpoint,
+            "AWS_ACCESS_KEY_ID": self.store.credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.store.credentials.secret_key,
+            "S3_BUCKET_NAME": BUCKET,
+            "XDG_STATE_HOME": str(self.state),
+        }
+        return environment({**given, **changes})
+
+    def run(self, *words: str, code: int = 0, **changes: str) -> dict[str, Any]:
+        """The document of a `backhaul mqtt` command with `--json`."""
+        ended = backhaul("mqtt", *words, "--json", env=self.settings(**changes), patience=60)
+        assert ended.returncode == code, ended.stderr
+        document: dict[str, Any] = json.loads(ended.stdout)
+        return document
+
+    def begin(self, *words: str) -> "subprocess.Popen[str]":
+        """A `backhaul mqtt` command that was started."""
+        command = (*BACKHAUL, "mqtt", *words, "--json")
+        return subprocess.Popen(command, env=self.settings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def bucket(self) -> S3ObjectStore:
+        """The bucket, as an operator with credentials sees it."""
+        keys = self.store.credentials
+        return S3ObjectStore(
+            S3Settings(
+                bucket=BUCKET, endpoint=self.store.endpoint, access_key=keys.access_key, secret_key=keys.secret_key
+            )
+        )
+
+    def stored_sha256(self, s3_key: str) -> str:
+        """The digest of an object."""
+        bucket = self.bucket()
+        answer = httpx.get(bucket.presign_get(s3_key, 60))
+        asyncio.run(bucket.close())
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return hashlib.sha256(answer.content).hexdigest()
+
+    def in_flight(self) -> list[str]:
+        """Keys of the multipart uploads that the store still has."""
+
+        async def ask() -> list[str]:
+            bucket = self.bucket()
+            try:
+                return [one.s3_key for one in await bucket.list_multipart("uploads/")]
+            finally:
+                await bucket.close()
+
+        return asyncio.run(ask())
+
+    def kept(self) -> list[Path]:
+        """The state files of uploads that are not over."""
+        return sorted(self.state.glob("backhaul/*"))
+
+
+def until(condition: Callable[[], object], patience: float = 30.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """A broker, a store and one agent with a file of 11 MiB and some."""
+    home = tmp_path_factory.mktemp("field")
+    file = home / "files" / "file.bin"
+    file.parent.mkdir()
+    file.write_bytes(os.urandom(11 * MIB + 7))
+    with ExitStack() as stack:
+        broker = stack.enter_context(start_broker(home / "broker"))
+        store = stack.enter_context(start_folder_store(home / "store"))
+        told = {
+            "CLIENT_ID": CLIENT,
+            "FILE_PATH": str(file),
+            "ALLOWED_ROOTS": str(file.parent),
+            "STATE_DIR": str(home / "agent"),
+            "MQTT_URL": broker.address.url,
+            "UPLOAD_HOSTS": store.upload_host,
+        }
+        stack.enter_context(Program(AGENT, settings=told, log_path=home / "agent.log"))
+        yield Field(broker, store, file, home / "state")
+
+
+def slow(field: Field) -> tuple["subprocess.Popen[str]", str]:
+    """A direct upload that is under way, and its id."""
+    process = field.begin("trigger", CLIENT, "-o", "max_bytes_per_second=4000000")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.match(r"upload (\w+), kept in", line):
+            upload_id = found[1]
+        if "in_progress" in line:
+            return process, upload_id
+    pytest.fail("it ended before it began")
+
+
+def test_a_file_is_uploaded_and_proven_without_a_control_plane(field: Field) -> None:
+    ended = field.run("trigger", CLIENT, "-m", "order=7")
+    assert (ended["status"], ended["proof"], ended["metadata"]) == ("completed", "etag", {"order": "7"})
+    assert f"-{ended['upload_id'][:8]}-file.bin" in ended["s3_key"]
+    assert field.stored_sha256(ended["s3_key"]) == sha256_of(field.file)
+    assert field.kept() == []
+
+
+def test_a_refused_file_is_1_and_leaves_nothing(field: Field) -> None:
+    ended = field.run("trigger", CLIENT, "/etc/passwd", code=1)
+    assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
+    assert field.kept() == []
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_where_it_was(field: Field) -> None:
+    process, upload_id = slow(field)
+    process.kill()
+    process.communicate(timeout=10)
+    ended = field.run("resume", upload_id)
+    assert (ended["status"], ended["attempt"]) == ("completed", 1)
+    assert field.stored_sha256(ended["s3_key"]) == sha256_of(field.file)
+    assert field.kept() == []
+
+
+@pytest.mark.slow
+def test_two_commands_never_go_on_with_one_upload(field: Field) -> None:
+    process, upload_id = slow(field)
+    assert backhaul("mqtt", "resume", upload_id, env=field.settings()).returncode == 1
+    assert process.wait(30) == 0
+    process.communicate()
+
+
+def test_ctrl_c_cancels_and_leaves_nothing_at_the_store(field: Field) -> None:
+    process, _ = slow(field)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err
+    assert json.loads(out)["status"] == "cancelled"
+    assert field.in_flight() == []
+    assert field.kept() == []
+
+
+@pytest.mark.slow
+def test_a_killed_upload_is_cancelled_by_its_id(field: Field) -> None:
+    process, upload_id = slow(field)
+    process.kill()
+    process.communicate(timeout=10)
+    assert field.run("cancel", upload_id)["status"] == "cancelled"
+    assert field.in_flight() == []
+
+
+@pytest.mark.slow
+def test_anybodys_upload_is_cancelled_at_its_client(field: Field) -> None:
+    process, upload_id = slow(field)
+    answer = field.run("cancel", upload_id, "--client", CLIENT)
+    assert answer["status"] == "cancelled"
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(out)["state"]) == (1, "cancelled")
+
+
+def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_path: Path) -> None:
+    if shutil.which("mosquitto_pub") is None:
+        pytest.skip("mosquitto_pub is not installed: run `apt-get install mosquitto-clients`")
+    ended = backhaul("mqtt", "trigger", CLIENT, "--print", env=field.settings())
+    assert ended.returncode == 0, ended.stderr
+    command = json.loads(ended.stdout)
+    config = command["payload"]["upload_config"]
+    assert [one["part_number"] for one in config["presigned_urls"]] == [1, 2, 3]
+    (tmp_path / "command.json").write_text(ended.stdout)
+    publish = next(line for line in ended.stderr.splitlines() if "mosquitto_pub -V 5" in line)
+    sent = subprocess.run(("sh", "-c", publish), cwd=tmp_path, timeout=20, capture_output=True, text=True, check=False)
+    assert sent.returncode == 0, sent.stderr
+    done = field.run("resume", config["upload_id"])
+    assert (done["status"], done["s3_key"]) == ("completed", config["key"])
+    assert field.stored_sha256(config["key"]) == sha256_of(field.file)
+
+
+def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> None:
+    printed = backhaul("mqtt", "trigger", CLIENT, "/nowhere", "--print", "--size", "1", env=field.settings())
+    upload_id = json.loads(printed.stdout)["payload"]["upload_config"]["upload_id"]
+    assert field.run("cancel", upload_id)["status"] == "cancelled"
+    assert field.in_flight() == []
+    assert field.kept() == []
+
+
+def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
+    asked = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
+    command = asked["command"]
+    assert command["message_id"] == asked["upload_id"]
+    assert "upload_config" not in command["payload"]
+    # Nobody grants here; the offer stays with the agent until it is cancelled.
+    assert field.run("cancel", asked["upload_id"], "--client", CLIENT)["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_what_the_fleet_says_is_watched(field: Field) -> None:
+    process = field.begin("watch", CLIENT)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert (first["topic"], first["retained"]) == (f"fleet/v1/{CLIENT}/presence", True)
+    field.run("trigger", CLIENT)
+    seen = []
+    for line in process.stdout:
+        message = json.loads(line)["message"]
+        seen.append(message.get("action") or message["status"])
+        if seen[-1] == "close_upload":
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert {"download_file", "grant_parts", "close_upload"} <= set(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["MQTT_URL", "AWS_ENDPOINT"])
+def test_a_neighbour_that_does_not_answer_is_3(field: Field, setting: str) -> None:
+    scheme = "mqtt" if setting == "MQTT_URL" else "http"
+    told = field.run("trigger", CLIENT, code=3, **{setting: f"{scheme}://127.0.0.1:{free_port()}"})
+    assert told["title"] == "unreachable"
+    assert field.kept() == []
