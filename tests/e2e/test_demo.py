@@ -1,0 +1,132 @@
+"""`backhaul demo` as a person runs it: every byte compared, and nothing left behind however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker.server import find_mosquitto
+from tests.support.screen import BACKHAUL, run_in_terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Command lines of the processes that name the folder; a site's programs all do."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                where = str((entry / "cwd").resolve())
+            except OSError:
+                continue
+            if str(directory) in line or str(directory) in where:
+                found.append(line)
+    return found
+
+
+def until(condition: Callable[[], bool], patience: float = 60.0) -> bool:
+    """Whether the condition came true in time."""
+    end = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def demo(directory: Path, *words: str) -> "subprocess.Popen[str]":
+    """A demo that was started."""
+    command = (*BACKHAUL, "demo", "--directory", str(directory), *words)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
+def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> None:
+    if broker == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
+    process = demo(tmp_path, "--once", "--json", "--broker", broker)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    told = json.loads(out)
+    assert told["ok"] is True
+    assert told["broker"]["kind"] == broker
+    assert [row["file_size"] for row in told["uploads"]] == [2**20, 25 * 2**20, 100 * 2**20]
+    assert all(row["identical"] and row["proof"] for row in told["uploads"])
+    assert list(tmp_path.iterdir()) == []
+    assert until(lambda: not processes_of(tmp_path), 10)
+
+
+def test_it_stays_until_it_is_told_and_what_it_prints_works(tmp_path: Path) -> None:
+    process = demo(tmp_path)
+    lines: list[str] = []
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if "it runs until" in line:
+            break
+    else:
+        pytest.fail("".join(lines))
+    commands = _commands(process)
+    trigger = next(line for line in commands if " trigger " in line)
+    settings = next(line for line in commands if line.startswith("set -a"))
+    ran = subprocess.run(
+        ("sh", "-c", f"{settings}; {trigger} --json"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["status"] == "completed"
+    curl = next(line for line in commands if line.startswith("curl -X POST"))
+    assert subprocess.run(("sh", "-c", curl), capture_output=True, timeout=20, check=False).returncode == 0
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert until(lambda: not processes_of(tmp_path), 10)
+
+
+def _commands(process: "subprocess.Popen[str]") -> list[str]:
+    """The lines on standard output up to the last command."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if line.startswith("mosquitto_pub"):
+            break
+    return lines
+
+
+def test_killed_it_takes_everything_along(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--once")
+    assert until(lambda: any("device_agent" in line for line in processes_of(tmp_path)))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    assert until(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
+    assert until(lambda: not list(tmp_path.iterdir()), 30)
+
+
+def test_kept_it_leaves_its_folder(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--once", "--keep", "--json")
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    home = Path(json.loads(out)["directory"])
+    assert (home / "control-plane" / "control-plane.log").stat().st_size > 0
+    assert (home / "operator.env").stat().st_mode & 0o077 == 0
+
+
+def test_a_terminal_sees_a_bar_for_each_device_and_whole_commands(tmp_path: Path) -> None:
+    command = (*BACKHAUL, "demo", "--once", "--directory", str(tmp_path))
+    screen = run_in_terminal(command, columns=80, patience=100)
+    assert screen.exit_code == 0, screen.text
+    assert screen.moved
+    for device in ("restaurant-1", "restaurant-2", "restaurant-3"):
+        assert f"{device} " in screen.text
+    assert screen.text.count("identical") == 3
