@@ -174,7 +174,7 @@ def test_an_output_that_cannot_show_a_letter_shows_its_number(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("module", "words", "extra"),
-    [("typer", ("clients",), "cli"), ("aiomqtt", ("mqtt", "watch"), "cli"), ("uvicorn", ("serve",), "server")],
+    [("typer", ("clients",), "cli"), ("boto3", ("mqtt", "watch"), "cli"), ("uvicorn", ("serve",), "server")],
 )
 def test_a_missing_extra_is_the_line_that_installs_it(module: str, words: tuple[str, ...], extra: str) -> None:
     program = f"import sys; sys.modules[{module!r}] = None; from control_plane.cli.main import main; main()"
