@@ -5,14 +5,16 @@ one fsync serves everything that arrived together.
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 from device_agent.commands import Commands, Inquiry
-from device_agent.connection import AckToken, Connection
+from device_agent.connection import AckToken
+from device_agent.doors import Doors, doors_of
 from device_agent.errors import JournalError
 from device_agent.identity import Identity
 from device_agent.inquiries import answer_inquiry
-from device_agent.jobs import PUT, Jobs, jitter
+from device_agent.jobs import PUT
 from device_agent.journal import Journal
 from device_agent.mailbox import (
     Answered,
@@ -22,25 +24,18 @@ from device_agent.mailbox import (
     Disconnected,
     JobDone,
     Mail,
-    Mailbox,
     StopAsked,
 )
 from device_agent.outgoing import Letter
 from device_agent.presence import Announcer
 from device_agent.settings import Settings
-from device_agent.spool import Spool
-from device_agent.system import system_info
 from device_agent.telemetry import Telemetry
-from device_agent.throttle import Throttle
 from device_agent.transfer import derive
 from device_agent.transfer_events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
 from device_agent.transfer_state import Transfer
-from device_agent.uploader import Uploader
 from device_agent.uploads import Run, Uploads
 from device_agent.voice import Voice
-from device_agent.work import Hands, boot_clock
 from schemas.messages import Command, Response
-from schemas.values import SystemInfo
 
 FULL_DISK_PAUSE: Final = 5.0
 _LONGEST_SLEEP: Final = 60.0
@@ -54,30 +49,33 @@ class Agent:
     """One agent. `run` returns after `stop`, which any thread or signal handler may call."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, transfers: dict[str, Transfer], identity: Identity
+        self,
+        settings: Settings,
+        journal: Journal,
+        transfers: dict[str, Transfer],
+        identity: Identity,
+        doors: Doors | None = None,
     ) -> None:
-        self._settings = settings
+        self._doors = doors = doors or doors_of(settings)
         self._journal = journal
         self._identity = identity
-        self._mailbox = Mailbox()
-        rate, workers = settings.max_bytes_per_second, settings.max_parallel_parts
-        uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
         self._roots = settings.roots
-        spool = Spool(settings.state_dir / "spool", self._roots)
-        spool.sweep([transfer.order for transfer in transfers.values()])
-        self._jobs = Jobs(Hands(self._roots, uploader, spool), self._mailbox, senders=workers)
-        self._uploads = Uploads(journal, transfers.values(), workers=workers, now=boot_clock())
+        self._mailbox, self._jobs, self._clock = doors.mailbox, doors.jobs, doors.clock
+        self._jobs.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._uploads = Uploads(
+            journal, transfers.values(), workers=settings.max_parallel_parts, now=doors.clock(), wall=doors.wall
+        )
         self._announcer = Announcer(
             settings.client_id, identity, labels=settings.labels, default_file=settings.file_path
         )
-        self._connection = self._new_connection()
-        self._voice = Voice(self._announcer, Telemetry(settings.client_id, self._system_info), self._publish)
+        self._connection = doors.connect(self._announcer.will)
+        self._voice = Voice(self._announcer, Telemetry(settings.client_id, doors.system_info), self._publish)
         self._commands = Commands(
             self._uploads,
             journal,
             install_id=identity.install_id,
             default_file=settings.file_path,
-            check_url=uploader.check,
+            check_url=doors.check_url,
             say=self._voice.say,
             inquire=self._inquire,
         )
@@ -86,29 +84,46 @@ class Agent:
         self._retry_at: float | None = None
         """When the journal is tried again; None while the disk takes what we write."""
 
+    @property
+    def uploads(self) -> Uploads:
+        """What the device works on."""
+        return self._uploads
+
     def stop(self) -> None:
         """End gracefully: uploads stay resumable."""
         self._mailbox.put(StopAsked())
 
     def run(self) -> None:
         """Work until `stop`."""
-        self._jobs.start()
-        self._connection.start()
+        self.start()
+        patience = self.turn(())
         while not self._stopping:
-            self._work()
-            for mail in self._mailbox.take(self._sleep()):
-                self._read(mail)
+            patience = self.turn(self._mailbox.take(patience))
         log.info("stopping")
         self._jobs.stop()
         self._connection.stop(self._announcer.farewell())
 
+    def start(self) -> None:
+        """Begin to connect, and to work on what the journal held."""
+        self._jobs.start()
+        self._connection.start()
+
+    def turn(self, arrived: Iterable[Mail]) -> float:
+        """Read what arrived and do whatever is due; for how many seconds nothing else is."""
+        for mail in arrived:
+            self._read(mail)
+        if self._stopping:
+            return 0.0
+        self._work()
+        return self._sleep()
+
     def _work(self) -> None:
         """Do whatever is due."""
-        now = boot_clock()
+        now = self._clock()
         if self._voice.hello_due(now):
             self._greet()
         if self._retry_at is None:
-            self._uploads.tick(now, jitter())
+            self._uploads.tick(now, self._doors.chance())
         if self._flush(now):
             self._uploads.schedule(now)
             self._flush(now)
@@ -116,7 +131,7 @@ class Agent:
         self._voice.speak(now, active, "the device's disk is full" if self._retry_at else None)
 
     def _sleep(self) -> float:
-        now = boot_clock()
+        now = self._clock()
         wake = self._uploads.next_wake() if self._retry_at is None else self._retry_at
         moments = [moment for moment in (wake, self._voice.next_at(now)) if moment is not None]
         return min(max(0.0, min(moments, default=now + _LONGEST_SLEEP) - now), _LONGEST_SLEEP)
@@ -131,12 +146,12 @@ class Agent:
                 self._job_done(mail)
             case Connected():
                 log.info("connected: epoch=%d", self._identity.epoch)
-                self._voice.connect(boot_clock(), self._identity.install_id, self._transfers())
+                self._voice.connect(self._clock(), self._identity.install_id, self._transfers())
                 self._say_all_again()
             case Disconnected():
                 self._voice.disconnect()
             case BirthArrived():
-                self._voice.plan_hello(boot_clock())
+                self._voice.plan_hello(self._clock())
             case Answered(response=response):
                 self._voice.say(response)
             case StopAsked():
@@ -146,7 +161,7 @@ class Agent:
 
     def _obey(self, data: bytes, token: AckToken) -> None:
         try:
-            self._commands.receive(data, boot_clock())
+            self._commands.receive(data, self._clock())
         except Exception:
             # A message that meets a bug of ours must not come back for ever.
             self._uploads.counters["poison"] += 1
@@ -224,35 +239,17 @@ class Agent:
             case _:
                 log.error("nobody performs %s", type(effect).__name__)
 
-    # The doors.
-
-    def _new_connection(self) -> Connection:
-        settings, mailbox = self._settings, self._mailbox
-        return Connection(
-            url=settings.mqtt_url,
-            client_id=settings.client_id,
-            username=settings.mqtt_username,
-            password=settings.mqtt_password,
-            topics=settings.topics,
-            will=self._announcer.will,
-            on_connected=lambda: mailbox.put(Connected()),
-            on_disconnected=lambda text: mailbox.put(Disconnected(text)),
-            on_command=lambda data, token: mailbox.put(CommandArrived(data, token)),
-            on_birth=lambda _data: mailbox.put(BirthArrived()),
-        )
+    # The world.
 
     def _publish(self, letter: Letter) -> bool:
         return self._connection.publish(letter.channel, letter.data, expiry=letter.expiry)
-
-    def _system_info(self) -> SystemInfo:
-        return system_info(str(self._settings.state_dir))
 
     def _inquire(self, command: Command, question: Inquiry) -> None:
         active = sum(not run.ended for run in self._uploads)
 
         def job() -> None:
             response: Response = answer_inquiry(
-                command, question, roots=self._roots, active_uploads=active, system_info=self._system_info
+                command, question, roots=self._roots, active_uploads=active, system_info=self._doors.system_info
             )
             self._mailbox.put(Answered(response))
 

@@ -4,7 +4,6 @@ Rule: used by the agent's loop only. Effects are derived again whenever in doubt
 twice.
 """
 
-import random
 from collections.abc import Callable
 
 from device_agent.mailbox import JobDone, Mailbox
@@ -19,12 +18,14 @@ PUT = "put"
 class Jobs:
     """The workers: some that send, one that opens and digests for them, one for what may wait."""
 
-    def __init__(self, hands: Hands, mailbox: Mailbox, *, senders: int) -> None:
+    def __init__(
+        self, hands: Hands, mailbox: Mailbox, *, senders: int, hire: Callable[[str, int], Workers] = Workers
+    ) -> None:
         self._hands = hands
         self._mailbox = mailbox
-        self._senders = Workers("send", senders)
-        self._reader = Workers("read", 1)
-        self._background = Workers("background", 1)
+        self._senders = hire("send", senders)
+        self._reader = hire("read", 1)
+        self._background = hire("background", 1)
         self._under_way: set[tuple[int, str]] = set()
 
     def start(self) -> None:
@@ -75,6 +76,10 @@ class Jobs:
         if order.options.compression != "none":
             self._background.submit(lambda: self._hands.spool.discard(order))
 
+    def sweep_copies(self, orders: list[Order]) -> None:
+        """Remove compressed copies that belong to none of these."""
+        self._hands.spool.sweep(orders)
+
     def ended(self, done: JobDone) -> None:
         """A job has posted its event."""
         self._under_way.discard((id(done.life), done.kind))
@@ -86,8 +91,3 @@ class Jobs:
         self._under_way.add((id(life), kind))
         life.jobs += 1
         workers.submit(lambda: job(lambda event: mailbox.put(JobDone(run, life, event, kind))))
-
-
-def jitter() -> float:
-    """A number from 0 to 1 to spread retries with."""
-    return random.random()  # noqa: S311 (spreads load; guards nothing)
