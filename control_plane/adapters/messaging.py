@@ -1,5 +1,8 @@
 """The broker behind the port `Messenger`: the one module that imports aiomqtt.
 
+aiomqtt is a fixed choice of the project: it is never replaced by a client of our own, whatever a profile shows; what
+can be tuned is how it is used (socket options, inflight window, concurrent publishes).
+
 Rule: a connection is a session of its own (clean start, no expiry), because the database is the truth and every
 reconnect asks the fleet to say hello. aiomqtt acknowledges a message when it is queued, so nothing may rest on the
 broker's acknowledgement (reliability notes on aiomqtt 2.5: a negative PUBACK is swallowed, a full queue drops).
