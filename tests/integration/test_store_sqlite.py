@@ -355,6 +355,24 @@ async def test_a_zero_character_poisons_nothing(store: SqlStore) -> None:
     assert page[0].labels == client.labels
 
 
+@pytest.mark.parametrize("field", [{"metadata": {"a": "\ud800"}}, {"file_path": "\ud800"}, {"token": "\udfff"}])
+async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
+    store: SqlStore, field: dict[str, object]
+) -> None:
+    good = an_upload()
+    bad = replace(an_upload(), **field)  # type: ignore[arg-type]
+
+    def work(records: Records) -> None:
+        with pytest.raises(BadInput):
+            records.add_upload(bad)
+        records.add_upload(good)
+        with pytest.raises(BadInput):
+            records.save_upload(good, replace(good, **field))  # type: ignore[arg-type]
+
+    await store.write(work)
+    assert await load(store, good.key) == good
+
+
 async def test_a_label_too_long_to_index_is_kept_but_not_found(store: SqlStore) -> None:
     client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
     await store.write(lambda records: records.save_clients([client]))

@@ -3,6 +3,7 @@
 Rule: everything in which the two databases differ at run time stands here; the queries are the same.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +21,8 @@ READERS: Final = 4
 
 _WRITERS: Final = {SQLITE: 1, POSTGRES: 4}
 """SQLite has one writer at a time; a queue in this process is fairer than its lock."""
+
+_CONNECT_TIMEOUT: Final = 10
 
 _WAL: Final = "PRAGMA journal_mode = WAL"
 
@@ -43,6 +46,7 @@ def parse_url(text: str) -> URL:
         raise BadInput(message) from None
     kind = url.get_backend_name()
     if kind == POSTGRES:
+        _require_psycopg()
         return url.set(drivername="postgresql+psycopg")
     if kind != SQLITE or url.database in {None, "", ":memory:"} or url.query:
         message = (
@@ -50,6 +54,12 @@ def parse_url(text: str) -> URL:
         )
         raise BadInput(message)
     return url.set(drivername="sqlite+pysqlite")
+
+
+def _require_psycopg() -> None:
+    if importlib.util.find_spec("psycopg") is None:
+        message = "PostgreSQL needs its driver: pip install 'backhaul[postgres]'"
+        raise BadInput(message)
 
 
 def writers(url: URL) -> int:
@@ -108,7 +118,7 @@ def _postgres(
         pool_size=size,
         max_overflow=0,
         isolation_level=isolation,
-        connect_args={"connect_timeout": max(1, round(patience))},
+        connect_args={"connect_timeout": max(1, min(_CONNECT_TIMEOUT, round(patience)))},
     )
     event.listen(engine, "connect", _postgres_set_up(patience, read_only=read_only))
     return engine

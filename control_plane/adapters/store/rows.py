@@ -16,6 +16,7 @@ from control_plane.domain.events import Duty, Kind
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Stray, Upload
 from control_plane.domain.values import TERMINAL, Origin, PartRecord, Proof, State, UploadKey
+from control_plane.services.errors import BadInput
 from control_plane.services.ports import IdempotencyRecord, Task
 from schemas.messages import AgentInfo
 from schemas.parts import from_ranges, to_ranges
@@ -31,8 +32,12 @@ _json: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def to_json(value: object) -> str:
-    """One line of JSON; equal values give equal texts."""
-    return _json.encode(value).decode()
+    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot say."""
+    try:
+        return _json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"the database cannot hold a value: {error}"
+        raise BadInput(message) from error
 
 
 def _from_json(kind: object) -> Convert:

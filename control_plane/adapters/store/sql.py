@@ -6,13 +6,18 @@ upload, 29 against 10 for writing it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import ClauseElement, Connection, Dialect, Table
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from control_plane.services.errors import BadInput
+
 Values = dict[str, Any]
+
+_UNSTORABLE: Final = (UnicodeError, OverflowError)
+"""Half a surrogate pair, say, which JSON can spell and UTF-8 cannot. Nothing was run, so the work may go on."""
 
 
 class Statement:
@@ -33,7 +38,7 @@ class Statement:
 
 
 class Session:
-    """The connection of one transaction. What the driver raises goes out as it is."""
+    """The connection of one transaction. What the driver raises goes out as it is, for `transactions`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -43,22 +48,34 @@ class Session:
     def run(self, statement: Statement, values: Values) -> DBAPICursor:
         """Run it once; the rows, if there are any, are the cursor's."""
         text, constants = statement.compiled(self._dialect)
-        cursor = self._driver.cursor()
-        cursor.execute(text, constants | values)
-        return cursor
+        return self._execute(text, constants | values)
 
     def run_each(self, statement: Statement, rows: Sequence[Values]) -> None:
         """Run it once for each row."""
-        if rows:
-            text, constants = statement.compiled(self._dialect)
+        if not rows:
+            return
+        text, constants = statement.compiled(self._dialect)
+        try:
             self._driver.cursor().executemany(text, [constants | row for row in rows] if constants else rows)
+        except _UNSTORABLE as error:
+            raise _refusal(error) from error
 
     def update(self, statement: Statement, changes: Values, guard: Values) -> int:
         """Set what `changes` names where `guard` holds; returns how many rows that was."""
         text, constants = statement.compiled(self._dialect, frozenset(changes))
+        return self._execute(text, constants | changes | guard).rowcount
+
+    def _execute(self, text: str, values: Values) -> DBAPICursor:
         cursor = self._driver.cursor()
-        cursor.execute(text, constants | changes | guard)
-        return cursor.rowcount
+        try:
+            cursor.execute(text, values)
+        except _UNSTORABLE as error:
+            raise _refusal(error) from error
+        return cursor
+
+
+def _refusal(error: Exception) -> BadInput:
+    return BadInput(f"the database cannot hold a value: {error}")
 
 
 def insert_new(table: Table) -> Statement:

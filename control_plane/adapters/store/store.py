@@ -49,7 +49,10 @@ class SqlStore:
         return cls(parsed, patience)
 
     async def write(self, work: Callable[[Records], T]) -> T:
-        """In a transaction of its own, in the order of the calls on SQLite; `work` runs again if it loses a race."""
+        """In a transaction of its own, in the order of the calls on SQLite; `work` runs again if it loses a race.
+
+        Cancelling the caller does not stop what runs already: it may still be committed.
+        """
         return await self._run(self._writers, self._writing, lambda connection: work(self._records(connection)))
 
     async def read(self, work: Callable[[Records], T]) -> T:
