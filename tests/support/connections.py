@@ -1,0 +1,71 @@
+"""A connection of the device under test, and all that it said.
+
+Rule: whoever waits here waits for what happens, with a limit; nothing sleeps for a guess.
+"""
+
+import itertools
+import queue
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from broker.process import Broker
+from device_agent.backoff import Backoff
+from device_agent.connection import AckToken, Connection
+from schemas.topics import Topics
+
+TIMEOUT: Final = 5.0
+TOPICS: Final = Topics()
+
+
+class Device:
+    """A connection, and all that it said."""
+
+    def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401 (options of Connection)
+        self.id = f"device-{uuid.uuid4().hex[:12]}"
+        self.said: queue.Queue[tuple[str, object]] = queue.Queue()
+        self.commands: queue.Queue[tuple[bytes, AckToken]] = queue.Queue()
+        self.births: queue.Queue[bytes] = queue.Queue()
+        epochs = itertools.count(1)
+        defaults: dict[str, Any] = {
+            "url": url,
+            "client_id": self.id,
+            "username": None,
+            "password": None,
+            "topics": TOPICS,
+            "will": lambda: b"will %d" % next(epochs),
+            "on_connected": lambda: self.said.put(("connected", None)),
+            "on_disconnected": lambda text: self.said.put(("disconnected", text)),
+            "on_command": lambda data, token: self.commands.put((data, token)),
+            "on_birth": self.births.put,
+            "on_refused": lambda channel, text: self.said.put(("refused", (channel, text))),
+            "backoff": Backoff(first=0.01, longest=0.02),
+        }
+        self.connection = Connection(**(defaults | options))
+        self.topic = TOPICS.command(self.id)
+
+    def hears(self, what: str) -> object:
+        said, detail = self.said.get(timeout=TIMEOUT)
+        assert said == what, (said, detail)
+        return detail
+
+    def command(self) -> tuple[bytes, AckToken]:
+        return self.commands.get(timeout=TIMEOUT)
+
+
+@contextmanager
+def device(url: str, **options: Any) -> Iterator[Device]:  # noqa: ANN401 (options of Connection)
+    made = Device(url, **options)
+    made.connection.start()
+    try:
+        yield made
+    finally:
+        made.connection.stop()
+
+
+@contextmanager
+def online(broker: Broker, **options: Any) -> Iterator[Device]:  # noqa: ANN401 (options of Connection)
+    with device(broker.address.url, **options) as made:
+        made.hears("connected")
+        yield made
