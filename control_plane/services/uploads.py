@@ -11,7 +11,7 @@ from typing import Final
 
 from control_plane.domain.duties import duties
 from control_plane.domain.errors import DomainError
-from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Witnessed
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Progressed, Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
 from control_plane.domain.values import UploadKey
@@ -163,8 +163,8 @@ class Uploads:
                 outcome.answers.append(self._apply(records, entry, drafts))
             except (DomainError, KeyReused, KeyTaken, UnknownUpload) as error:
                 outcome.answers.append(error)
-                if isinstance(error, UnknownUpload) and isinstance(entry.event, REMOTE_EVENTS):
-                    outcome.effects.append(Effects(entry.key, None, (), entry.event.attempt))
+                if isinstance(error, UnknownUpload):
+                    outcome.effects.extend(_released(entry))
         for draft in drafts.values():
             outcome.effects.extend(self._save(records, draft))
         return outcome
@@ -248,6 +248,14 @@ class Uploads:
         if client is None:
             return draft.spoke
         return client.dispatchable(now) or (draft.spoke and client.supported and not client.in_conflict(now))
+
+
+def _released(entry: _Entry) -> list[Effects]:
+    """Let go of a client that reports an upload nobody knows. A status does not say whose its upload is."""
+    event = entry.event
+    if not isinstance(event, REMOTE_EVENTS) or isinstance(event, Progressed):
+        return []
+    return [Effects(entry.key, None, (), event.attempt)]
 
 
 def _loaded(records: Records, key: UploadKey) -> _Draft | None:

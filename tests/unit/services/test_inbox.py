@@ -72,6 +72,16 @@ async def test_an_end_of_an_unknown_upload_is_closed_as_unknown() -> None:
         assert (command.payload.outcome, command.payload.about) == (Outcome.UNKNOWN, "who")
 
 
+async def test_progress_of_an_unknown_upload_is_not_answered() -> None:
+    """A status names no owner: it may be a direct CLI's upload, whose command was not overheard."""
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.hear(
+            Channel.STATUS, encode(Status("uploading", CLIENT, uploads=(CurrentUpload("theirs", bytes_sent=7),)))
+        )
+        assert rig.messenger.actions() == []
+
+
 async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
     """A direct CLI at work: command, reports, close."""
     async with Rig() as rig:
