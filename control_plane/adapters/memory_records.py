@@ -12,7 +12,7 @@ from control_plane.adapters.cursors import check_limit, client_position, encode_
 from control_plane.domain.events import Kind
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
-from control_plane.domain.values import OPEN, TERMINAL, UploadKey
+from control_plane.domain.values import EXPIRABLE, OPEN, TERMINAL, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports import PARKED, IdempotencyRecord, Page, Task, UploadFilter
 
@@ -122,7 +122,8 @@ class MemoryRecords:
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Longest overdue first."""
-        late = (one for one in self._tables.uploads.values() if one.state in OPEN and one.deadline <= now)
+        uploads = self._tables.uploads.values()
+        late = (one for one in uploads if one.state in EXPIRABLE and one.deadline <= now)
         return [one.key for one in nsmallest(limit, late, key=lambda one: one.deadline)]
 
     def prune_uploads(self, ended_before: float, limit: int) -> int:

@@ -32,6 +32,9 @@ class State(StrEnum):
 
 TERMINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
 OPEN: Final = frozenset(State) - TERMINAL
+EXPIRABLE: Final = OPEN - {State.COMPLETING}
+"""States that a deadline ends; one that is completing is settled first."""
+
 OUTCOMES: Final[dict[State, Outcome]] = {state: Outcome(state.value) for state in TERMINAL}
 
 

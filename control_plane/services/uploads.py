@@ -16,6 +16,7 @@ from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
 from control_plane.domain.values import UploadKey
 from control_plane.services.errors import (
+    BadInput,
     KeyReused,
     KeyTaken,
     ServiceError,
@@ -161,7 +162,7 @@ class Uploads:
         for entry in batch:
             try:
                 outcome.answers.append(self._apply(records, entry, drafts))
-            except (DomainError, KeyReused, KeyTaken, UnknownUpload) as error:
+            except (DomainError, BadInput, KeyReused, KeyTaken, UnknownUpload) as error:
                 outcome.answers.append(error)
                 if isinstance(error, UnknownUpload):
                     outcome.effects.extend(_released(entry))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from control_plane.domain.record import Upload
-from control_plane.domain.values import OPEN, TERMINAL, PartRecord, State, UploadKey
+from control_plane.domain.values import EXPIRABLE, OPEN, TERMINAL, PartRecord, State, UploadKey
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict
 from control_plane.services.ports import Page, Records, Store, UploadFilter
 from tests.support.postgres import postgres
@@ -315,8 +315,14 @@ async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(store: St
 
 
 async def test_overdue_uploads_come_longest_overdue_first(store: Store) -> None:
-    late = [an_upload(deadline=100.0 - n, state=state) for n, state in enumerate(sorted(OPEN))]
-    await add(store, *late, an_upload(deadline=101.0), *(an_upload(deadline=1.0, state=one) for one in TERMINAL))
+    late = [an_upload(deadline=100.0 - n, state=state) for n, state in enumerate(sorted(EXPIRABLE))]
+    await add(
+        store,
+        *late,
+        an_upload(deadline=101.0),
+        an_upload(deadline=1.0, state=State.COMPLETING),
+        *(an_upload(deadline=1.0, state=one) for one in TERMINAL),
+    )
     expected = [one.key for one in reversed(late)]
     assert await store.read(lambda records: records.overdue(100.0, 10)) == expected
     assert await store.read(lambda records: records.overdue(100.0, 2)) == expected[:2]

@@ -24,7 +24,7 @@ from control_plane.adapters.store.rows import (
 from control_plane.adapters.store.sql import Session, Statement, Values, insert_new
 from control_plane.adapters.store.tables import IS_OPEN, TASKS, UPLOADS
 from control_plane.domain.record import Upload
-from control_plane.domain.values import UploadKey
+from control_plane.domain.values import State, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports import Page, UploadFilter
 
@@ -37,7 +37,7 @@ _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
 _LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
-    .where(IS_OPEN, _U.deadline <= bindparam("now"))
+    .where(IS_OPEN, _U.deadline <= bindparam("now"), _U.state != State.COMPLETING.value)
     .order_by(_U.deadline)
     .limit(bindparam("limit"))
 )
