@@ -68,12 +68,23 @@ def _remote(upload: Upload, event: RemoteEvent) -> Applied:
     if event.attempt > upload.attempt:
         text = f"the client is at attempt {event.attempt}, which this database does not know"
         return new_attempt(replace(upload, attempt=event.attempt), event.now, ErrorCode.UPLOAD_GONE, text)
-    repeated = event.sequence is not None and event.sequence <= upload.sequence
-    if repeated or upload.state is State.COMPLETING:
+    if _repeated(upload, event) or upload.state is State.COMPLETING:
         return upload, answer(upload, event.now)
     after, effects = _new_response(_heard(upload, event), event)
     released = after.state in TERMINAL and not after.client_busy
     return after, effects + (close(after, event.now) if released else ())
+
+
+def _repeated(upload: Upload, event: RemoteEvent) -> bool:
+    """Whether this was heard before and means nothing new.
+
+    To a command said again the client answers with its latest question: that is news to an owner that took the
+    question for lost, and answering it with the command once more would go round for ever.
+    """
+    if event.sequence is None or event.sequence > upload.sequence:
+        return False
+    told_again = upload.state in {State.QUEUED, State.DISPATCHED}
+    return not (told_again and isinstance(event, Asked) and event.sequence == upload.sequence)
 
 
 def _knows_nothing(event: RemoteEvent) -> bool:

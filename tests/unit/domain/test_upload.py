@@ -219,6 +219,13 @@ def test_a_client_that_forgot_is_told_again() -> None:
     assert apply(an_upload(), Forgotten(now=1.0))[1] == ()
 
 
+def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
+    """Told again, it repeats its open question; the command once more would only have it repeated for ever."""
+    upload = after(opened(), Forgotten(now=10.0), Dispatched(now=11.0))
+    upload, effects = apply(upload, an_offer(now=12.0))
+    assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SAY_GRANT])
+
+
 def test_an_amnesiac_client_is_not_granted_what_is_stored() -> None:
     """Parts whose offered digest equals the stored one need no URL; others do, and lose their etag."""
     upload = after(opened(), Asked(now=5.0, sequence=2, etags=ETAGS, file_size=12 * MIB, wanted=()), Forgotten(now=6.0))
