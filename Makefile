@@ -27,11 +27,11 @@ demo: $(VENV)/.stamp-demo ## Run a whole fleet on this machine (DEMO_ARGS=...)
 	$(BIN)/backhaul demo $(DEMO_ARGS)
 
 test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
-	.ci/ensure mosquitto=mosquitto
+	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
-	.ci/ensure mosquitto=mosquitto docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
+	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' chromium=chromium strace=strace faketime=faketime
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m 'not ($(FAST))' $(PYTEST_ARGS)
@@ -43,7 +43,7 @@ check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.stamp-dev ## Measure (BENCH_ARGS=...)
-	.ci/ensure mosquitto=mosquitto
+	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
