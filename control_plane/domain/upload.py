@@ -179,6 +179,9 @@ def _with_plan(upload: Upload, event: Asked) -> Upload:
 
 
 def _succeeded(upload: Upload, event: Succeeded) -> Applied:
+    if upload.s3_upload_id is None and not upload.one_put:
+        text = "the client reported success, but no part could be stored: nothing was granted yet"
+        return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
     if upload.plan is None or upload.missing_parts:
         missing = ", ".join(map(str, upload.missing_parts[:5])) or "all"
         text = f"the client reported success, but nobody knows the etags of parts {missing}"

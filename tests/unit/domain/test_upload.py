@@ -219,6 +219,12 @@ def test_a_client_that_forgot_is_told_again() -> None:
     assert apply(an_upload(), Forgotten(now=1.0))[1] == ()
 
 
+def test_success_before_anything_was_granted_is_not_believed() -> None:
+    """There is no multipart upload to complete, so it would be completing for ever."""
+    upload, effects = apply(after(dispatched(), an_offer()), Succeeded(now=4.0, attempt=1, sequence=2, etags=ETAGS))
+    assert (upload.state, upload.attempt, kinds(effects)) == (State.QUEUED, 2, [Kind.SAY_DOWNLOAD])
+
+
 def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
     """Told again, it repeats its open question; the command once more would only have it repeated for ever."""
     upload = after(opened(), Forgotten(now=10.0), Dispatched(now=11.0))
