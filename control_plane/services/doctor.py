@@ -11,13 +11,13 @@ from typing import Any, Final
 from control_plane.services.errors import ObjectStoreRefused, ServiceError
 from control_plane.services.policy import DAY, MAX_DEADLINE, Policy
 from control_plane.services.ports import Clock, MultipartInfo, ObjectStore, Store, StoreCapabilities
+from control_plane.services.probing import MAX_SKEW
 from control_plane.services.reaper import LITTER_AGE, rows_of
 
 RULE_ID: Final = "backhaul-abort-incomplete-uploads"
 RULE_DAYS: Final = int(MAX_DEADLINE / DAY) + 1
 """An upload may live as long as its deadline; a day later nobody can want its parts any more."""
 
-MAX_SKEW: Final = 60.0
 MAX_SIZED: Final = 200
 
 Configuration = Mapping[str, Any]

@@ -1,6 +1,7 @@
-"""What the object store was seen to enforce, found out at start and again once a day.
+"""What the object store was seen to enforce, found out at start and again every hour.
 
-Rule: nothing is proven on a store that was not probed; until then completions wait.
+Rule: nothing is signed for, or proven on, a store that was not probed or whose clock is another: until then uploads
+wait, and say why.
 """
 
 import asyncio
@@ -9,9 +10,11 @@ from typing import Final
 from control_plane.services.errors import ObjectStoreDown, ServiceError
 from control_plane.services.ports import EventLog, ObjectStore, StoreCapabilities
 
-AGAIN: Final = 86_400.0
+AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
+MAX_SKEW: Final = 60.0
+"""Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
 
 
 class Probing:
@@ -43,12 +46,18 @@ class Probing:
     async def probe(self) -> StoreCapabilities:
         """Make the bucket if it is missing, and probe; `ObjectStoreDown`, `ObjectStoreRefused`."""
         await self._objects.ensure_bucket()
-        self._seen = await self._objects.probe()
-        self.complaint = None
-        return self._seen
+        seen = await self._objects.probe()
+        if seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW:
+            self._seen = None
+            message = (
+                f"the store's clock and this machine's are {seen.clock_skew:+.0f} s apart: set this machine's clock"
+            )
+            raise ObjectStoreDown(message)
+        self._seen, self.complaint = seen, None
+        return seen
 
     async def run(self) -> None:
-        """Probe until it works, then once a day, until cancelled."""
+        """Probe until it works, then every hour, until cancelled."""
         wait = SHORTEST_WAIT
         while True:
             try:

@@ -52,6 +52,7 @@ class Sayings:
 
     async def grant(self, upload: Upload) -> None:
         """Answer the client's last question: URLs for what it wants, as many as fit, and an ack of what it told."""
+        self.probing.require()
         lifetime = self._lifetime(upload)
         config = UploadConfig(
             upload_id=upload.upload_id,

@@ -181,3 +181,19 @@ async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.Mon
         await rig.granted()
         assert len(rig.last_grant().urls) == 2
         assert len(encode(rig.messenger.sent[-1][1])) < 128 * 1024
+
+
+async def test_nothing_is_signed_while_the_clocks_differ() -> None:
+    """A URL signed in the future is refused by the store; the upload waits and says why."""
+    async with Rig() as rig:
+        rig.objects.capabilities = StoreCapabilities(clock_skew=-600.0)
+        with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
+            await rig.engine.probing.probe()
+        upload = await rig.granted()
+        assert "grant_parts" not in rig.messenger.actions()
+        reason = (await rig.engine.operations.upload(upload.upload_id)).reason or ""
+        assert "not probed" in reason or "clock" in reason
+        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset({DigestName.MD5}))
+        await rig.engine.probing.probe()
+        await rig.settle(60)
+        assert "grant_parts" in rig.messenger.actions()
