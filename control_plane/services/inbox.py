@@ -29,6 +29,9 @@ from schemas.values import ResponseStatus
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
 
+WAIT_EVERY: Final = 60.0
+"""Seconds between two commits of the same wait; less when the step timer is short."""
+
 MAX_REMEMBERED: Final = 100_000
 
 
@@ -53,7 +56,7 @@ class Inbox:
         self._policy = policy
         self._probing = probing
         self._topics = Topics(policy.topic_root)
-        self._progress: dict[UploadKey, tuple[float, int]] = {}
+        self._progress: dict[UploadKey, Progressed] = {}
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
@@ -118,13 +121,20 @@ class Inbox:
 
     def _progressed(self, client_id: str, current: CurrentUpload, status: str) -> None:
         """Commit the progress of one upload now and then; the statuses between are only seen by live watchers."""
-        now = self._clock.now()
         key = UploadKey(client_id, current.upload_id)
-        at, sent = self._progress.get(key, (0.0, -1))
-        if now - at < PROGRESS_EVERY or current.bytes_sent == sent:
+        event = progress_of(current, status, self._clock.now())
+        if not self._tells(self._progress.get(key), event):
             return
         if len(self._progress) >= MAX_REMEMBERED:
             self._progress.clear()
-        self._progress[key] = (now, current.bytes_sent)
-        event: Progressed = progress_of(current, status, now)
+        self._progress[key] = event
         self._to.uploads.hear(key, event)
+
+    def _tells(self, last: Progressed | None, event: Progressed) -> bool:
+        """Whether this is worth a commit. A named wait is, even if no byte moves: it stops the step timer."""
+        if last is None:
+            return True
+        since = event.now - last.now
+        if event.bytes_sent != last.bytes_sent:
+            return since >= PROGRESS_EVERY
+        return event.reason is not None and since >= min(WAIT_EVERY, self._policy.step_timeout / 4)

@@ -45,6 +45,24 @@ async def test_progress_keeps_the_step_timer_quiet() -> None:
         assert (await rig.upload(upload.upload_id)).bytes_sent == 7
 
 
+async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
+    """No byte moves while the store asks for a pause, and the reason stays the same."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        waiting = CurrentUpload(upload.upload_id, bytes_sent=7, reason="the store asked for a pause")
+        for _ in range(400):
+            rig.clock.time += 1
+            rig.engine.inbox.hear(
+                Delivered(rig.topics.status(CLIENT), encode(Status("waiting", CLIENT, uploads=(waiting,))))
+            )
+        await rig.birth(epoch=2)
+        await rig.settle(1)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.strikes, upload.reason) == (0, "the store asked for a pause")
+        assert upload.version < 15
+
+
 async def test_a_command_typed_by_hand_is_adopted_by_its_offer() -> None:
     """The offer carries all that is known; the second offer of the same id is a repeat."""
     async with Rig() as rig:
