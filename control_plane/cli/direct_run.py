@@ -97,7 +97,8 @@ async def known_client(direct: Direct, client_id: str, display: Display) -> Clie
             return await direct.engine.operations.client(client_id)
         except UnknownClient as error:
             if loop.time() - begun > PRESENCE_WAIT:
-                raise Failed(str(error)) from error
+                text = f"no sign of life of {client_id} within {PRESENCE_WAIT:.0f} s: it is offline, or never connected"
+                raise Failed(text) from error
         if loop.time() - begun > 1.0:
             display.note(f"waiting for a sign of life of {client_id}, at most {PRESENCE_WAIT:.0f} s")
         await asyncio.sleep(_POLL / 4)

@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
@@ -29,6 +30,7 @@ PATIENCE: Final = 120.0
 """Seconds for which a control plane may be away while its uploads are watched."""
 
 _STEP: Final = 25.0
+_CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[says]}")
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
 
 # What the control plane says of uploads that wait for nothing in particular: a bar says it better.
@@ -120,14 +122,8 @@ class Bars:
     """A bar for each upload, and below them what somebody waits for."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            DownloadColumn(binary_units=True),
-            TextColumn("{task.fields[says]}", markup=False),
-            expand=True,
-        )
+        whole = [TextColumn(text, markup=False, table_column=Column(no_wrap=True)) for text in _CELLS]
+        self._progress = Progress(whole[0], BarColumn(bar_width=None), TaskProgressColumn(), *whole[1:], expand=True)
         self._tasks: dict[str, TaskID] = {}
         self._waits: dict[str, str] = {}
         self._note: str | None = None
@@ -141,12 +137,13 @@ class Bars:
         """Move the bar."""
         upload_id = upload["upload_id"]
         if upload_id not in self._tasks:
-            self._tasks[upload_id] = self._progress.add_task(_name(upload), total=None, says="")
+            self._tasks[upload_id] = self._progress.add_task(_name(upload), total=None, size="", says="")
         self._progress.update(
             self._tasks[upload_id],
             description=_name(upload),
             completed=_sent(upload),
             total=upload.get("file_size") or (1 if upload.get("status") in ENDED else None),
+            size=size(upload.get("file_size")),
             says=_says(upload),
         )
         self._waits.pop(upload_id, None)

@@ -41,7 +41,7 @@ def ends_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def wait_until_told(check: Callable[[], None], every: float = 1.0) -> NoReturn:
+def wait_until_told(check: Callable[[], None], every: float = 0.2) -> NoReturn:
     """Sleep until a signal or `check` raises."""
     while True:
         time.sleep(every)
