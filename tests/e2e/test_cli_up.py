@@ -1,0 +1,114 @@
+"""`backhaul up`: one site on one machine that goes on where it was, and lets in whom it should."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.server import find_mosquitto, free_port
+from control_plane.cli.children import Program, environment
+from tests.support.screen import BACKHAUL, backhaul
+from tests.support.sites import AGENT, MIB
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def ports() -> dict[str, str]:
+    """Ports that stay the same over restarts; services come in one above the devices'."""
+    return {"--port": str(free_port()), "--mqtt-port": str(free_port()), "--store-port": str(free_port())}
+
+
+@contextmanager
+def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any]]:
+    """A running site, and what it said of itself."""
+    given = [word for pair in ports.items() for word in pair]
+    process = subprocess.Popen(
+        (*BACKHAUL, "up", "--data", str(data), "--json", *given, *words),
+        env=environment({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=10)[1]
+        told = json.loads(line)
+        assert "agent" in told, told
+        yield told
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
+def agent(home: Path, site: dict[str, Any], **settings: str) -> Program:
+    """An agent that is told what the site says."""
+    file = home / "file.bin"
+    if not file.exists():
+        file.write_bytes(os.urandom(6 * MIB))
+    told = {"CLIENT_ID": "restaurant-1", "FILE_PATH": str(file), "STATE_DIR": str(home / "agent"), **site["agent"]}
+    return Program(AGENT, settings={**told, **settings}, log_path=home / "agent.log")
+
+
+def uploaded(site: dict[str, Any]) -> dict[str, Any]:
+    """An upload that was triggered and waited for; asked again until the agent is known."""
+    for _ in range(40):
+        ended = backhaul("trigger", "restaurant-1", "--wait", "--json", "--server", site["server"], patience=60)
+        if ended.returncode == 0:
+            break
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    return document
+
+
+def test_the_same_directory_is_the_same_site_again(tmp_path: Path, ports: dict[str, str]) -> None:
+    data = tmp_path / "data"
+    with up(data, ports) as site:
+        assert site["readiness"]["status"] == "ready"
+        with agent(tmp_path, site):
+            first = uploaded(site)
+        second = backhaul("up", "--data", str(data))
+        assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+        assert "another `backhaul up` runs" in second.stderr
+    with up(data, ports) as again:
+        assert again["server"] == site["server"]
+        assert again["agent"] == site["agent"]
+        kept = backhaul("upload", first["upload_id"], "--json", "--server", again["server"])
+        assert json.loads(kept.stdout)["status"] == "completed"
+        assert backhaul("url", first["upload_id"], "--server", again["server"]).returncode == 0
+        with agent(tmp_path, again):
+            uploaded(again)
+
+
+def test_a_taken_port_is_named_with_its_option(tmp_path: Path, ports: dict[str, str]) -> None:
+    with up(tmp_path / "one", ports):
+        words = [word for pair in ports.items() for word in pair]
+        ended = backhaul("up", "--data", str(tmp_path / "two"), *words)
+    assert ended.returncode == 1
+    assert "--port" in ended.stderr
+
+
+def test_it_listens_with_passwords_only(tmp_path: Path, ports: dict[str, str]) -> None:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
+    data = tmp_path / "data"
+    with up(data, ports, "--listen", "127.0.0.1") as site:
+        accounts = str(data / "broker" / "access")
+        enrolled = backhaul("broker", "enroll", "restaurant-1", "--directory", accounts, "--json")
+        with agent(tmp_path, site, MQTT_USERNAME="restaurant-1", MQTT_PASSWORD="wrong") as stranger:
+            refused = backhaul("status", "restaurant-1", "--server", site["server"])
+            assert refused.returncode == 1
+            assert stranger.alive or "not authori" in stranger.last_words().lower()
+        with agent(tmp_path, site, **json.loads(enrolled.stdout)):
+            uploaded(site)
+            direct = f"set -a; . {data}/operator.env; {' '.join(BACKHAUL)} mqtt trigger restaurant-1 --json"
+            done = subprocess.run(("sh", "-c", direct), capture_output=True, text=True, timeout=60, check=False)
+            assert json.loads(done.stdout)["status"] == "completed", done.stderr
