@@ -74,7 +74,8 @@ class Presences:
         changed = [client for client_id, client in after.items() if before.get(client_id) is not client]
         records.save_clients(changed)
         for client in changed:
-            was = before.get(client.client_id)
-            if client.dispatchable(client.seen_at) and (was is None or not was.dispatchable(client.seen_at)):
+            # Every beat, not only the first after a silence: what is parked may be parked since a moment ago, by
+            # somebody who did not see this one yet, or since two devices shared an id, which mere time ends.
+            if client.dispatchable(client.seen_at):
                 woken += records.wake_tasks(client.client_id, client.seen_at)
         return verdicts, woken

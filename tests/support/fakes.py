@@ -256,9 +256,15 @@ class Rig:
         await self.settle()
 
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401
-        """A client comes online."""
-        fields = {"agent": AgentInfo(), "default_file": "/data/test-file.bin", **more}
-        presence = Presence(client_id, "online", f"install-{client_id}", epoch, 0, **fields)
+        """A client comes online, or says with a higher `sequence` that it still is."""
+        fields = {
+            "agent": AgentInfo(),
+            "default_file": "/data/test-file.bin",
+            "install_id": f"install-{client_id}",
+            "sequence": 0,
+            **more,
+        }
+        presence = Presence(client_id, "online", epoch=epoch, **fields)
         await self.hear(Channel.PRESENCE, encode(presence), client_id)
         # Births are gathered for one commit; that pause is real time.
         await asyncio.sleep(0.07)

@@ -1,0 +1,38 @@
+"""Who is there, and whose parked duties are due again."""
+
+from control_plane.domain.presence import CONFLICT_FOR
+from control_plane.domain.values import State
+from control_plane.services.ports import PARKED, Records
+from tests.support.fakes import CLIENT, Rig
+
+
+async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
+    """Somebody parked it who had not seen the beat that was on its way."""
+    async with Rig() as rig:
+        await rig.birth()
+        view = await rig.trigger()
+        rig.messenger.actions()
+
+        def park(records: Records) -> None:
+            (task,) = records.tasks_of(view.upload.key)
+            records.put_task(type(task)(task.key, task.duty, PARKED))
+
+        await rig.store.write(park)
+        rig.clock.time += 30
+        await rig.birth(sequence=1)
+        assert rig.messenger.actions() == ["download_file"]
+
+
+async def test_the_end_of_a_conflict_wakes_what_waited_for_it() -> None:
+    """A conflict ends by time alone: no birth tells."""
+    async with Rig() as rig:
+        await rig.birth(install_id="one")
+        await rig.birth(install_id="other", epoch=2)
+        await rig.birth(install_id="one", epoch=3)
+        view = await rig.trigger()
+        assert "two devices" in (view.reason or "")
+        for beat in range(1, int(CONFLICT_FOR / 60) + 2):
+            rig.clock.time += 60
+            await rig.birth(install_id="other", epoch=2, sequence=beat)
+        assert (await rig.engine.operations.client(CLIENT)).dispatchable(rig.clock.time)
+        assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
