@@ -1,0 +1,186 @@
+"""`docker-compose.yml` as docs/containers.md tells it: its commands in its order, with real curl; then what may not be.
+
+Rule: what is typed is the text of the document. Only free ports are put in place of the documented ones, and the id of
+the newest upload in place of `<upload_id>`.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.engine_fixtures import built, images
+from tests.support.engine_stack import (
+    ROOT,
+    Operator,
+    Ports,
+    Stack,
+    copy_checkout,
+    digest,
+    listeners,
+    published,
+)
+
+__all__ = ["built", "images"]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+GUIDE: Final = ROOT / "docs/containers.md"
+OURS: Final = ("server", "client", "s3")
+SERVICES: Final = ("address", "mosquitto", *OURS)
+MIB: Final = 1 << 20
+MOST_ADDED: Final = {"server": 130, "client": 40, "store": 50}
+MOST_MEMORY: Final = {"server": 200, "client": 60, "s3": 100, "mosquitto": 20, "address": 4}
+LOOPBACK_ADDRESS: Final = "0100007F"
+_BLOCK: Final = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_UPLOAD: Final = re.compile(r'"upload_id": ?"([0-9a-f]{32})"')
+
+
+def documented() -> list[str]:
+    """The blocks of commands of the guide's first section."""
+    return _BLOCK.findall(GUIDE.read_text())
+
+
+class Visitor:
+    """Types one documented block after the other."""
+
+    def __init__(self, stack: Stack, ports: Ports) -> None:
+        self.stack, self._ports = stack, ports
+        self.operator = Operator(stack, f"http://localhost:{ports.http}")
+        self.newest = ""
+        self.uploads: list[str] = []
+
+    def types(self, block: str) -> str:
+        """Run a block as bash would; uploads that it began are seen to their end and compared with the file."""
+        text = self._ports.in_place(block.replace("<upload_id>", self.newest))
+        answer = self.stack.run(["bash", "-euo", "pipefail", "-c", text])
+        if "trigger-download" in block:
+            self._finish(_UPLOAD.findall(answer)[-1])
+        return answer
+
+    def _finish(self, upload_id: str) -> None:
+        ended = self.operator.wait(upload_id)
+        assert (ended["status"], ended["progress"]) == ("completed", 100.0), ended
+        source = self.stack.directory / "test-data" / Path(ended["file_path"]).name
+        assert ended["bytes_uploaded"] == source.stat().st_size
+        assert self.operator.stored(upload_id) == digest(source)
+        self.newest = upload_id
+        self.uploads.append(upload_id)
+
+
+@pytest.fixture(scope="module")
+def visitor(built: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """A checkout in which the guide has been followed up to, and without, its `down`."""
+    ports = Ports()
+    environment = {
+        "BACKHAUL_HTTP_PORT": str(ports.http),
+        "BACKHAUL_MQTT_PORT": str(ports.mqtt),
+        "BACKHAUL_S3_PORT": str(ports.s3),
+    }
+    stack = Stack(copy_checkout(tmp_path_factory.mktemp("quick-start")), environment, ["docker-compose"])
+    visitor = Visitor(stack, ports)
+    try:
+        for block in documented():
+            if "docker-compose down" in block:
+                break
+            visitor.types(block)
+        yield visitor
+    finally:
+        stack.down()
+
+
+def test_the_guide_works_as_it_stands(visitor: Visitor) -> None:
+    sizes = [visitor.operator.get(f"/uploads/{one}")["file_size"] for one in visitor.uploads]
+    assert sizes == [10 * MIB, 10 * MIB, 5 * MIB, 25 * MIB, 100 * MIB]
+
+
+def test_the_answers_have_the_shapes_of_the_guide(visitor: Visitor) -> None:
+    operator = visitor.operator
+    upload = operator.get(f"/uploads/{visitor.newest}")
+    assert upload["s3_key"].startswith("uploads/restaurant-1/")
+    assert upload["s3_key"].endswith("-test-file.bin")
+    assert (upload["completed_parts"], upload["total_parts"]) == (20, 20)
+    assert operator.get("/status/restaurant-1")["connected"] is True
+    assert [one["client_id"] for one in operator.get("/clients")["clients"]] == ["restaurant-1"]
+    assert operator.get("/health")["status"] == "ok"
+
+
+def test_a_file_elsewhere_on_the_client_is_rejected(visitor: Visitor) -> None:
+    ended = visitor.operator.wait(visitor.operator.trigger(file_path="/etc/passwd"))
+    assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
+
+
+def test_the_bucket_is_listed_to_nobody_without_a_signature(visitor: Visitor) -> None:
+    s3 = visitor.stack.environment["BACKHAUL_S3_PORT"]
+    url = f"http://s3.localhost:{s3}/file-download-system-uploads?list-type=2"
+    assert visitor.operator.curl("--output", "/dev/null", "--write-out", "%{http_code}", url) == "403"
+
+
+def test_nothing_listens_beyond_loopback(visitor: Visitor) -> None:
+    wanted = {int(visitor.stack.environment[f"BACKHAUL_{name}_PORT"]) for name in ("HTTP", "MQTT", "S3")}
+    seen = set().union(*(published(visitor.stack.inspect(service)) for service in SERVICES))
+    assert seen == {("127.0.0.1", port) for port in wanted}
+    assert {port: listeners(port) for port in wanted} == {port: {LOOPBACK_ADDRESS} for port in wanted}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_can_do_little(visitor: Visitor, service: str) -> None:
+    """One process, not root, no capabilities, none to be had, a root that cannot be written."""
+    found = visitor.stack.inspect(service)
+    processes = visitor.stack.run(["docker", "top", visitor.stack.container(service), "-eo", "pid"]).split()[1:]
+    assert processes == [str(found["State"]["Pid"])]
+    status = Path(f"/proc/{found['State']['Pid']}/status")
+    if not status.exists():
+        pytest.skip("the engine runs elsewhere")
+    facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+    assert "0" not in facts["Uid"].split()
+    assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"]) == (0, 0, "1")
+    assert found["HostConfig"]["ReadonlyRootfs"] is True
+    written = visitor.stack.run(["docker", "exec", visitor.stack.container(service), "touch", "/etc/x"], check=False)
+    assert "Read-only file system" in written
+
+
+def test_the_client_has_no_way_to_the_services_listener(visitor: Visitor) -> None:
+    """Port 1884 is on a loopback that the client does not share."""
+    look = "import socket; socket.create_connection(('mosquitto', 1884), timeout=3)"
+    client = visitor.stack.container("client")
+    assert "ConnectionRefused" in visitor.stack.run(["docker", "exec", client, "python3", "-c", look], check=False)
+
+
+def test_the_client_cannot_read_the_passwords_of_others(visitor: Visitor) -> None:
+    client = visitor.stack.container("client")
+    found = visitor.stack.run(["docker", "exec", client, "sh", "-c", "ls /credentials /etc/mosquitto"], check=False)
+    assert "client" in found
+    assert "server" not in found
+    assert "passwords" not in found
+
+
+def test_images_and_memory_are_small(visitor: Visitor, built: dict[str, int]) -> None:
+    added = {name: round(size / 1e6) for name, size in built.items()}
+    assert {name: size for name, size in added.items() if size > MOST_ADDED[name]} == {}
+    memory = {service: _memory(visitor.stack, service) for service in SERVICES}
+    assert {service: used for service, used in memory.items() if used > MOST_MEMORY[service]} == {}
+
+
+def test_down_stops_promptly_and_leaves_nothing(visitor: Visitor) -> None:
+    """The documented ends: state outlives `down`, and nothing outlives `down -v`."""
+    keeps, takes_away = (block for block in documented() if "docker-compose down" in block)
+    started = time.monotonic()
+    visitor.stack.compose("stop")
+    assert time.monotonic() - started < 25.0
+    codes = {service: visitor.stack.inspect(service)["State"]["ExitCode"] for service in ("server", "client", "s3")}
+    assert codes == dict.fromkeys(codes, 0)
+    visitor.types(keeps)
+    visitor.stack.compose("up", "-d")
+    assert visitor.operator.get(f"/uploads/{visitor.newest}")["status"] == "completed"
+    visitor.types(takes_away)
+    assert visitor.stack.leftovers() == ""
+
+
+def _memory(stack: Stack, service: str) -> float:
+    """MiB, as the engine counts it."""
+    text = stack.run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", stack.container(service)])
+    number, unit = re.findall(r"^([\d.]+)(\w+)", text)[0]
+    return float(number) * {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}[unit]

@@ -1,0 +1,52 @@
+"""Fixtures of the container tests: the images, built once, and what they stand on.
+
+Rule: a test module imports the fixtures it wants.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.engine_images import CADDY, MOSQUITTO, POSTGRES, PYTHON, Images, size
+from tests.support.engine_stack import copy_checkout
+
+OURS: Final = {name: f"deploy/Dockerfile.{name}" for name in ("server", "client", "store")}
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[Images]:
+    """What our images stand on."""
+    found = Images()
+    yield found
+    found.remove_stand_ins()
+
+
+@pytest.fixture(scope="session")
+def built(images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Our images under the names that the compose files use, and how many bytes each adds to its base."""
+    images.provide(PYTHON, MOSQUITTO)
+    directory = copy_checkout(tmp_path_factory.mktemp("build"))
+    for name, dockerfile in OURS.items():
+        _build(directory, name, dockerfile)
+    return {name: size(f"backhaul-{name}") - size(PYTHON) for name in OURS}
+
+
+@pytest.fixture(scope="session")
+def production_images(built: dict[str, int], images: Images) -> None:
+    """Also what only production stands on."""
+    images.provide(CADDY, POSTGRES)
+
+
+def _build(directory: Path, name: str, dockerfile: str) -> None:
+    ended = subprocess.run(
+        ["docker", "build", "--quiet", "--file", dockerfile, "--tag", f"backhaul-{name}", "."],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, f"{dockerfile}:\n{ended.stdout[-4000:]}"
