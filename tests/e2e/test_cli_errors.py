@@ -200,3 +200,30 @@ def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
         late = serve(SERVER_PORT=str(port), AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
     assert late.returncode == 1
     assert f"SERVER_PORT={port}: Address already in use" in late.stderr
+
+
+def test_serve_ends_when_a_loop_behind_it_has_ended(tmp_path: Path) -> None:
+    """A control plane that answers but does nothing would be the worst of both."""
+    program = """
+import sys
+from control_plane.services.outbox import Outbox
+async def fault(self):
+    raise RuntimeError("a fault of ours")
+Outbox.run = fault
+from control_plane.cli.main import main
+main()
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
+    keys = {"AWS_ENDPOINT": NOWHERE, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "SERVER_PORT": "0"}
+    ended = subprocess.run(
+        (sys.executable, "-c", program, "serve"),
+        cwd=tmp_path,
+        env={**clean, **keys, "MQTT_URL": "mqtt://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "a fault of ours" in ended.stderr
+    assert "has ended" in ended.stderr.splitlines()[-1]
