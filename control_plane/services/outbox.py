@@ -144,7 +144,8 @@ class Outbox:
             elif again_at <= now:
                 claimed.append((upload, task.duty))
                 again_at = now + (self._step_timeout if task.duty.kind in SAYINGS else LEASE)
-            records.put_task(replace(task, due_at=again_at, tries=task.tries + 1))
+            # A client that comes back is told afresh: what it was told before may be lost with its session.
+            records.put_task(replace(task, due_at=again_at, tries=0 if again_at == PARKED else task.tries + 1))
         return claimed, silent
 
     def _next_try(self, records: Records, upload: Upload, task: Task, now: float) -> float | None:
@@ -156,7 +157,8 @@ class Outbox:
             return PARKED
         if task.tries == 0 or task.duty.kind is Kind.SAY_CANCEL:
             return now
-        patience = upload.touched_at + self._step_timeout
+        # While the client is away its silence does not count.
+        patience = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
         return patience if patience > now else None
 
     def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:

@@ -56,13 +56,30 @@ async def test_a_silent_client_is_told_again_and_then_given_up() -> None:
         upload = await rig.granted()
         rig.messenger.actions()
         said: list[list[str]] = []
-        for epoch in (2, 3, 4):
-            rig.clock.time += 301
-            await rig.birth(epoch=epoch)
-            await rig.settle(31)
+        for round_ in (1, 2, 3):
+            for beat in range(1, 12):
+                rig.clock.time += 30
+                await rig.birth(sequence=100 * round_ + beat)
+            await rig.settle()
             said.append(rig.messenger.actions())
         assert [actions.count("grant_parts") for actions in said] == [1, 1, 0]
         assert (await rig.upload(upload.upload_id)).error == "no_progress"
+
+
+async def test_a_client_that_was_away_is_told_again_and_not_blamed() -> None:
+    """The step timer runs while the client is connected, from when it connected."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        for epoch in range(2, 7):
+            await rig.settle(1000)
+            await rig.birth(epoch=epoch)
+            assert rig.messenger.actions() == ["grant_parts"]
+        rig.clock.time += 200
+        await rig.birth(epoch=7)
+        await rig.settle(150)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.strikes, upload.state) == (0, State.IN_PROGRESS)
 
 
 async def test_a_broker_that_is_away_is_tried_again() -> None:

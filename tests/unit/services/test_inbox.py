@@ -36,11 +36,10 @@ async def test_progress_keeps_the_step_timer_quiet() -> None:
         upload = await rig.granted()
         rig.messenger.actions()
         rig.clock.time += 290
+        await rig.birth(sequence=1)
         status = Status("uploading", CLIENT, uploads=(CurrentUpload(upload.upload_id, bytes_sent=7),))
         await rig.hear(Channel.STATUS, encode(status))
-        rig.clock.time += 20
-        await rig.birth(epoch=2)
-        await rig.settle(1)
+        await rig.settle(20)
         assert rig.messenger.actions() == []
         assert (await rig.upload(upload.upload_id)).bytes_sent == 7
 
