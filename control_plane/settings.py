@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 from control_plane.spelling import misspelt, unknown
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
+from schemas.values import DigestName
 
 MIN_SECRET_SIZE: Final = 32
 """Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
@@ -141,6 +142,7 @@ class Settings(BaseSettings):
     s3_public_endpoint: Endpoint | None = None
     s3_bucket_name: Annotated[str, AfterValidator(_bucket)] = "file-download-system-uploads"
     s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)] = MIN_CHUNK_SIZE
+    s3_digest: Annotated[DigestName, Lower] = DigestName.MD5
     base_s3_path: Annotated[str, AfterValidator(_base_path)] = "uploads"
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300

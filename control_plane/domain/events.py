@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from control_plane.domain.values import Proof, State
-from schemas.values import ErrorCode, Fingerprint, WantedPart
+from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
 # --- from the device -------------------------------------------------------------------------------------------------
 
@@ -29,14 +29,14 @@ class _Remote:
 class Asked(_Remote):
     """The client offered its file, or asks for more URLs; a question may leave out what the offer said.
 
-    `one_put` says that a file of one part may be granted as one PutObject on this store.
+    `one_put` are the digests under which a file of one part may be granted as one PutObject on this store.
     """
 
     file_size: int | None = None
     fingerprint: Fingerprint | None = None
     chunk_size: int | None = None
     wanted: tuple[WantedPart, ...] = ()
-    one_put: bool = False
+    one_put: frozenset[DigestName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

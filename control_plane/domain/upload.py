@@ -167,7 +167,7 @@ def _with_plan(upload: Upload, event: Asked) -> Upload:
     """An offer without a size is taken for an empty file: the parts that it wants will then contradict the plan."""
     plan = plan_parts(event.file_size or 0, upload.chunk_size)
     parts = {n: PartRecord(etag=etag) for n, etag in event.etags.items() if n in plan.numbers}
-    one_put = event.one_put and plan.total == 1 and upload.s3_upload_id is None
+    one_put = upload.digest in event.one_put and plan.total == 1 and upload.s3_upload_id is None
     return replace(
         upload,
         file_size=plan.file_size,

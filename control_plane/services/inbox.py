@@ -99,8 +99,7 @@ class Inbox:
     def _about_upload(self, client_id: str, response: Response, report: UploadReport) -> None:
         now = self._clock.now()
         key = UploadKey(client_id, report.upload_id or response.message_id)
-        one_put = self._policy.digest in self._probing.capabilities.object_digests
-        event = event_of(response, report, now=now, one_put=one_put)
+        event = event_of(response, report, now=now, one_put=self._probing.capabilities.object_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)

@@ -145,7 +145,7 @@ class Operations:
             updated_at=now,
             deadline=deadline,
             file_path=path,
-            digest=self._policy.digest,
+            digest=self._probing.digest_for(self._policy.digest),
             chunk_size=self._policy.chunk_size,
             options=request.options,
             metadata=request.metadata,

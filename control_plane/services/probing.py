@@ -9,6 +9,7 @@ from typing import Final
 
 from control_plane.services.errors import ObjectStoreDown, ServiceError
 from control_plane.services.ports import EventLog, ObjectStore, StoreCapabilities
+from schemas.values import DigestName
 
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 1.0
@@ -35,6 +36,14 @@ class Probing:
     def capabilities(self) -> StoreCapabilities:
         """What may be relied on now: nothing before the first good probe."""
         return self._seen or StoreCapabilities()
+
+    def digest_for(self, wanted: DigestName) -> DigestName:
+        """What binds a new upload's URLs: as the settings want, but SHA-256 and CRC-32 only where they are enforced.
+
+        Content-MD5 is part of S3 since its first day, and a store that ignores it is not harmed by it.
+        """
+        anywhere = wanted in {DigestName.MD5, DigestName.NONE}
+        return wanted if anywhere or wanted in self.capabilities.part_digests else DigestName.MD5
 
     def require(self) -> StoreCapabilities:
         """What was seen; `ObjectStoreDown` before the first good probe."""

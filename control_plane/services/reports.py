@@ -25,7 +25,9 @@ RETRY_AFTER: Final = 5.0
 LONGEST_RETRY: Final = 60.0
 
 
-def event_of(response: Response, report: UploadReport, *, now: float, one_put: bool) -> RemoteEvent | None:
+def event_of(
+    response: Response, report: UploadReport, *, now: float, one_put: frozenset[DigestName]
+) -> RemoteEvent | None:
     """The event in a response about an upload; None when its `status` is not known."""
     common = {"now": now, "attempt": report.attempt, "sequence": response.sequence, "etags": dict(report.etags)}
     code, text = ErrorCode.read(response.error or ""), response.message or response.error or ""

@@ -29,8 +29,17 @@ def test_names_are_those_of_the_protocol() -> None:
     named = """SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
     AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE BASE_S3_PATH PRESIGNED_URL_EXPIRY
     CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
-    # Credentials of limited life have a third part: without it neither of the other two is worth anything.
-    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN"}
+    # Credentials of limited life have a third part, and what binds a URL to its bytes is the operator's to choose.
+    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN", "S3_DIGEST"}
+
+
+@pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
+def test_a_digest_is_named_in_any_case(name: str) -> None:
+    assert Settings.load({"S3_DIGEST": name}).s3_digest == name.lower()
+
+
+def test_an_unknown_digest_is_one_line() -> None:
+    assert "S3_DIGEST" in complaint(S3_DIGEST="sha1")
 
 
 def test_an_empty_value_is_not_set() -> None:

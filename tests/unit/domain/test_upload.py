@@ -29,7 +29,7 @@ from control_plane.domain.moves import TRANSITIONS
 from control_plane.domain.upload import apply
 from control_plane.domain.values import OPEN, TERMINAL, Proof, State
 from schemas.parts import MIB
-from schemas.values import ErrorCode, Fingerprint, WantedPart
+from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 from tests.support.uploads import FINGERPRINT, after, an_offer, an_upload, completing, dispatched, opened, wanted
 
 ETAGS = {1: '"e1"', 2: '"e2"', 3: '"e3"'}
@@ -282,7 +282,7 @@ def test_success_without_every_etag_is_not_believed() -> None:
 
 def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None:
     """Nothing but time fences a PutObject URL, so the next attempt has another key."""
-    upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=True))
+    upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))
     assert kinds(effects) == [Kind.SAY_GRANT]
     upload = after(upload, Errored(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))
     (stray,) = upload.strays
@@ -296,7 +296,7 @@ def test_a_completed_one_put_leaves_no_stray() -> None:
     """The object is the upload."""
     upload = after(
         dispatched(),
-        an_offer(file_size=MIB, one_put=True),
+        an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})),
         Succeeded(now=4.0, sequence=2, etags={1: '"e"'}),
         CompletionProven(now=5.0, attempt=1, proof=Proof.ETAG),
     )

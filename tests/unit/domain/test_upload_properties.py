@@ -35,7 +35,7 @@ from control_plane.domain.moves import TRANSITIONS
 from control_plane.domain.upload import apply
 from control_plane.domain.values import MAX_ATTEMPTS, TERMINAL, Proof, State
 from schemas.parts import MIB
-from schemas.values import ErrorCode
+from schemas.values import DigestName, ErrorCode
 from tests.support.uploads import an_upload, wanted
 
 SIZE = 12 * MIB
@@ -52,7 +52,7 @@ asked = st.builds(
     **remote,
     file_size=st.sampled_from((None, 0, MIB, SIZE)),
     wanted=st.lists(st.sampled_from(wanted(SIZE)), max_size=3, unique=True).map(tuple),
-    one_put=st.booleans(),
+    one_put=st.sampled_from((frozenset(), frozenset({DigestName.MD5}))),
 )
 events: st.SearchStrategy[Event] = st.one_of(
     asked,

@@ -14,7 +14,8 @@ from control_plane.services.errors import (
 )
 from control_plane.services.operations import TriggerRequest
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Page, UploadFilter
+from control_plane.services.ports import Page, StoreCapabilities, UploadFilter
+from schemas.values import DigestName
 from tests.support.fakes import CLIENT, Rig
 
 
@@ -160,3 +161,23 @@ async def test_readiness_names_what_is_wrong() -> None:
         readiness = await rig.engine.operations.readiness()
         assert not readiness.ready
         assert dict(readiness.checks) == {"broker": "not connected", "database": "ok", "store": "no route"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "enforced", "used"),
+    [
+        (DigestName.SHA256, {DigestName.SHA256}, DigestName.SHA256),
+        (DigestName.SHA256, set(), DigestName.MD5),
+        (DigestName.CRC32, {DigestName.MD5}, DigestName.MD5),
+        (DigestName.NONE, set(), DigestName.NONE),
+    ],
+)
+async def test_a_digest_is_used_only_where_the_store_enforces_it(
+    wanted: DigestName, enforced: set[DigestName], used: DigestName
+) -> None:
+    """MD5 goes anywhere."""
+    async with Rig(Policy(digest=wanted)) as rig:
+        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset(enforced))
+        await rig.engine.probing.probe()
+        await rig.birth()
+        assert (await rig.trigger()).upload.digest is used
