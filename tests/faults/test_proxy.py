@@ -99,6 +99,21 @@ def test_what_stalls_is_carried_when_it_flows(proxy: Proxy) -> None:
         assert connection.recv(10) == b"late"
 
 
+def test_it_stalls_by_itself_after_so_many_bytes(proxy: Proxy) -> None:
+    proxy.stall_after(10)
+    with closing(opened(proxy)) as connection:
+        assert answered(connection, b"x" * 10) == b"x" * 10
+        assert not proxy.stalled
+        connection.sendall(b"y")
+        connection.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        assert proxy.stalled
+        connection.settimeout(5)
+        proxy.flow()
+        assert connection.recv(10) == b"y"
+
+
 def test_a_throttle_slows_down(proxy: Proxy) -> None:
     proxy.throttle(200_000)
     with closing(opened(proxy)) as connection:

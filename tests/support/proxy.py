@@ -35,6 +35,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._rate: float | None = None
         self._reset_at: list[int] = []
+        self._stall_at: int | None = None
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -73,8 +74,18 @@ class Proxy:
         """Carry nothing, and say nothing about it, until `flow`: a cable that was pulled out."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
+    def stall_after(self, size: int) -> None:
+        """Stall as soon as that many more bytes have come up; what comes after them waits for `flow`."""
+        self._stall_at = self.carried + size
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it carries nothing at the moment."""
+        return not self._flowing.is_set()
+
     def flow(self) -> None:
         """Carry what waits, and everything after it."""
+        self._stall_at = None
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def throttle(self, bytes_per_second: float | None) -> None:
@@ -132,6 +143,9 @@ class Proxy:
     ) -> None:
         """One direction, until it ends; then the other end hears so."""
         while block := await source.read(self._block()):
+            if up and self._stall_at is not None and self.carried + len(block) > self._stall_at:
+                self._stall_at = None
+                self._flowing.clear()
             await self._flowing.wait()
             if up:
                 self.carried += len(block)

@@ -1,0 +1,92 @@
+"""The broker is a hint: killed, robbed of its memory, frozen or full, it delays work and loses none."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from broker.configuration import LOOPBACK, development_mosquitto
+from broker.process import BrokerAddress
+from broker.server import free_port, start_configured
+from tests.support.fault_sites import CHUNK, FaultSite, fill, running_site
+from tests.support.strict_s3 import Operation
+
+
+def ended_once(site: FaultSite, upload_id: str, path: Path) -> None:
+    site.s3.flow()
+    upload = site.completed(upload_id, path)
+    assert upload["attempt"] == 1
+    assert len(site.s3_uploads(upload_id)) == 1
+    assert site.bytes_received(upload_id) == path.stat().st_size, "a part was sent twice"
+    assert sum(one.done for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD)) == 1
+
+
+def test_killed_and_its_memory_removed(site: FaultSite, name: str) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    site.broker.kill()
+    (site.directory / "broker" / "mosquitto.db").unlink(missing_ok=True)
+    site.broker.start()
+    ended_once(site, upload_id, path)
+    site.until(lambda: site.connected(name), "the agent's presence")
+
+
+def test_an_orderly_restart(site: FaultSite, name: str) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    site.broker.restart()
+    ended_once(site, upload_id, path)
+
+
+def test_frozen_for_a_while(site: FaultSite, name: str) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    os.kill(site.broker.pid, signal.SIGSTOP)
+    key = site.upload(upload_id)["s3_key"]
+    site.s3.flow()
+    parts = Operation.UPLOAD_PART
+    site.until(
+        lambda: sum(one.done for one in site.strict.events() if one.key == key and one.operation == parts) == 4,
+        "every part, while the broker is frozen",
+    )
+    assert site.upload(upload_id)["state"] == "in_progress"
+    os.kill(site.broker.pid, signal.SIGCONT)
+    ended_once(site, upload_id, path)
+
+
+def test_a_trigger_while_it_is_away_is_answered_and_carried_out_later(site: FaultSite, name: str) -> None:
+    site.attach(name)
+    path = site.file(name, "small.bin", 1000)
+    site.broker.kill()
+    upload_id = site.trigger(name, path)
+    assert site.upload(upload_id)["reason"]
+    site.broker.start()
+    site.completed(upload_id, path)
+
+
+def test_connections_that_are_cut_again_and_again(site: FaultSite, name: str) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    for _ in range(3):
+        site.until(site.mqtt.cut, "a connection to cut")
+    ended_once(site, upload_id, path)
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_of_the_brokers_stops_nobody_and_outlasts_its_restart(
+    tmp_path: Path, small_disk: Path, name: str
+) -> None:
+    port = free_port()
+    text = development_mosquitto(port=port, directory=small_disk, persistence=True)
+    broker = start_configured(tmp_path / "broker", text, [BrokerAddress(LOOPBACK, port)])
+    with running_site(tmp_path, broker=broker) as site:
+        site.attach(name)
+        first = site.file(name, "first.bin", CHUNK + 1)
+        site.completed(site.trigger(name, first), first)
+        fill(small_disk / "ballast")
+        # SIGUSR1 makes mosquitto write its database, as its timer does.
+        os.kill(broker.pid, signal.SIGUSR1)
+        second = site.file(name, "second.bin", CHUNK + 1)
+        site.completed(site.trigger(name, second), second)
+        broker.restart()
+        (small_disk / "ballast").unlink()
+        broker.restart()
+        third = site.file(name, "third.bin", CHUNK + 1)
+        site.completed(site.trigger(name, third), third)

@@ -1,0 +1,100 @@
+"""CompleteMultipartUpload is in doubt by nature: whatever it answers, the upload ends right, and once.
+
+Rule: all cases run side by side; a test looks at one of them. What the store did is read in the store's own log.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.faults.test_store_answers import Outcome
+from tests.support.fault_sites import CHUNK, FaultSite
+from tests.support.strict_s3 import Fault, Kind, Operation
+
+# The first test waits for all cases.
+pytestmark = pytest.mark.timeout(120)
+
+COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
+
+FAULTS: Final[dict[str, dict[str, Any]]] = {
+    "error-in-200": {"kind": Kind.ERROR_IN_200},
+    "error-in-200-though-done": {"kind": Kind.ERROR_IN_200, "done": True},
+    "empty-200": {"kind": Kind.EMPTY_200},
+    "empty-200-though-done": {"kind": Kind.EMPTY_200, "done": True},
+    "response-lost": {"kind": Kind.LOST_RESPONSE},
+    "reset-before": {"kind": Kind.RESET},
+    "error-500": {"kind": Kind.ERROR},
+    "error-500-though-done": {"kind": Kind.ERROR, "done": True},
+    "slow-down": {"kind": Kind.ERROR, "status": 503, "code": "SlowDown", "retry_after": 1},
+    "slow": {"kind": Kind.SLOW, "seconds": 1.5},
+    "no-such-upload-though-done": {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload", "done": True},
+    "done-by-nobody": {"kind": Kind.PRETEND},
+}
+LOST: Final = "no-such-upload"
+"""The one answer that costs an attempt: the store knows neither the upload nor an object of ours."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
+    """Every answer to a Complete."""
+    site = shared_site
+    site.healed()
+    client_id = "completing"
+    site.attach(client_id)
+    gone = {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload"}
+    paths = {case: site.file(client_id, case, CHUNK + 7) for case in (*FAULTS, LOST)}
+    # The time of day stands before a file's name: a digit keeps `slow` from striking `error-slow`.
+    site.strict.add(*(Fault(operation=COMPLETE, key=f"*[0-9]-{case}", **fields) for case, fields in FAULTS.items()))
+    site.strict.add(Fault(operation=COMPLETE, key=f"*[0-9]-{LOST}", **gone))
+    uploads = {case: site.trigger(client_id, path) for case, path in paths.items()}
+    ended = {case: site.ended(upload_id) for case, upload_id in uploads.items()}
+    site.until(
+        lambda: any(one.operation == Operation.ABORT_MULTIPART_UPLOAD for one in site.events(uploads[LOST])),
+        "the abandoned attempt to be aborted",
+    )
+    yield {
+        case: Outcome(
+            upload,
+            upload["state"] == "completed" and site.stored(upload["upload_id"]) == paths[case].read_bytes(),
+            site.events(upload["upload_id"]),
+        )
+        for case, upload in ended.items()
+    }
+    site.healed()
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_doubtful_answer_ends_completed_once_in_the_same_attempt(outcomes: dict[str, Outcome], case: str) -> None:
+    outcome = outcomes[case]
+    assert any(one.fault for one in outcome.events), "the fault befell nobody"
+    assert (outcome.upload["state"], outcome.upload["error"], outcome.upload["attempt"]) == ("completed", None, 1)
+    assert outcome.equal
+    assert sum(one.done for one in outcome.events if one.operation == COMPLETE) == 1
+
+
+def test_parts_are_not_sent_again_for_a_doubtful_answer(outcomes: dict[str, Outcome]) -> None:
+    sent = {case: sum(one.operation == Operation.UPLOAD_PART for one in outcomes[case].events) for case in FAULTS}
+    assert sent == dict.fromkeys(FAULTS, 2)
+
+
+def test_an_upload_that_the_store_lost_is_a_new_attempt_and_the_old_one_is_aborted(
+    outcomes: dict[str, Outcome],
+) -> None:
+    outcome = outcomes[LOST]
+    assert (outcome.upload["state"], outcome.upload["attempt"], outcome.equal) == ("completed", 2, True)
+    first, second = dict.fromkeys(one.upload_id for one in outcome.events if one.operation == COMPLETE)
+    aborted = {one.upload_id for one in outcome.events if one.operation == Operation.ABORT_MULTIPART_UPLOAD}
+    assert aborted == {first}
+    assert [one.upload_id for one in outcome.events if one.operation == COMPLETE and one.done] == [second]
+
+
+def test_a_cancel_while_the_object_is_completed_comes_too_late(site: FaultSite, name: str) -> None:
+    site.attach(name)
+    path = site.file(name, "late.bin", CHUNK + 1)
+    site.strict.add(Fault(kind=Kind.SLOW, operation=COMPLETE, key=f"*/{name}/*", seconds=1.0))
+    upload_id = site.trigger(name, path)
+    site.until(lambda: site.upload(upload_id)["state"] == "completing", "the completion")
+    assert site.post(f"/uploads/{upload_id}/cancel").status_code == 409
+    site.completed(upload_id, path)
+    assert not [one for one in site.events(upload_id) if one.operation == Operation.ABORT_MULTIPART_UPLOAD and one.done]

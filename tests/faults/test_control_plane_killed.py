@@ -1,0 +1,87 @@
+"""A control plane that is killed forgets nothing that it answered for, and costs the agents nothing."""
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.fault_sites import CHUNK, FaultSite
+from tests.support.strict_s3 import Fault, Kind, Operation
+
+
+def test_killed_mid_upload_the_parts_that_are_stored_meanwhile_count(site: FaultSite, name: str) -> None:
+    upload_id, path = site.begun(name, parts=6)
+    key = site.upload(upload_id)["s3_key"]
+    site.plane.kill()
+    site.s3.flow()
+    parts = Operation.UPLOAD_PART
+    # The URLs that it signed are good for the whole file: the agent goes on without it.
+    site.until(
+        lambda: sum(one.done for one in site.strict.events() if one.key == key and one.operation == parts) == 6,
+        "every part, while the control plane is dead",
+    )
+    site.restart_plane()
+    # The fleet says hello within half a minute of its birth; a new connection does so at once.
+    site.mqtt.cut()
+    upload = site.completed(upload_id, path)
+    assert upload["attempt"] == 1
+    assert len(site.s3_uploads(upload_id)) == 1
+    assert site.bytes_received(upload_id) == path.stat().st_size
+
+
+def test_every_trigger_that_was_answered_survives_a_kill(site: FaultSite, name: str) -> None:
+    site.attach(name).terminate()
+    path = site.file(name, "small.bin", 1000)
+    answered: list[str] = []
+
+    def trigger() -> None:
+        body = {"file_path": str(path)}
+        try:
+            while True:
+                answer = httpx.post(f"{site.server}/trigger-download/{name}", json=body, timeout=5)
+                answered.append(str(answer.json()["upload_id"]))
+        except (httpx.TransportError, json.JSONDecodeError):
+            return
+
+    callers = [threading.Thread(target=trigger) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    site.until(lambda: len(answered) >= 10, "answers")
+    site.plane.kill()
+    for caller in callers:
+        caller.join()
+    assert set(answered) <= stored_uploads(site)
+    site.restart_plane()
+    site.agents[name].start()
+    for upload_id in answered:
+        assert site.ended(upload_id)["state"] == "completed"
+
+
+def stored_uploads(site: FaultSite) -> set[str]:
+    """The uploads in the file that the dead process left."""
+    path = Path(site.plane.settings["DATABASE_URL"].removeprefix("sqlite:///"))
+    with sqlite3.connect(path) as database:
+        found = {str(row[0]) for row in database.execute("SELECT upload_id FROM uploads")}
+    database.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_killed_while_completing_it_completes_once(site: FaultSite, name: str) -> None:
+    complete = Operation.COMPLETE_MULTIPART_UPLOAD
+    site.attach(name)
+    path = site.file(name, "big.bin", CHUNK + 1)
+    site.strict.add(Fault(kind=Kind.SLOW, operation=complete, key=f"*/{name}/*", seconds=1.0))
+    upload_id = site.trigger(name, path)
+    site.until(lambda: site.upload(upload_id)["state"] == "completing", "the completion")
+    site.plane.kill()
+    site.restart_plane()
+    # Whoever began a completion has 30 s for it; then it is anybody's again.
+    site.ended(upload_id, 60)
+    upload = site.completed(upload_id, path)
+    assert upload["attempt"] == 1
+    assert sum(one.done for one in site.events(upload_id, complete)) == 1

@@ -1,0 +1,315 @@
+"""A site to do violence to: real processes, a store that goes wrong on command, and a proxy on each leg of an agent.
+
+Rule: every process is started and ended here, by its own id; what is broken on purpose is whole again at `healed`.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+import pytest
+
+from broker.server import Broker, free_port, start_broker
+from control_plane.cli.children import Program
+from control_plane.cli.site import BUCKET
+from tests.support.proxy import Proxy
+from tests.support.s3_servers import S3Server
+from tests.support.strict_s3 import Operation, StoreEvent, StrictControl, received, start_strict_process
+
+AGENT: Final = (sys.executable, "-m", "device_agent")
+SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
+PATIENCE: Final = 20.0
+MIB: Final = 1024 * 1024
+CHUNK: Final = 5 * MIB
+TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
+STEP_TIMEOUT: Final = 6
+"""`CLIENT_TIMEOUT` (s) of these sites: what a lost message costs at most before it is said again."""
+
+FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+class Victim:
+    """One program of ours that is killed, frozen and started again, always with the same settings."""
+
+    def __init__(self, command: Sequence[str], settings: Mapping[str, str], log_path: Path) -> None:
+        self.command = command
+        self.settings = dict(settings)
+        self.log_path = log_path
+        self._program: Program | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Process id; the program must run."""
+        assert self._program is not None
+        return self._program.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, frozen or not."""
+        return self._program is not None and self._program.alive
+
+    @property
+    def log(self) -> str:
+        """Everything it said, over all its lives."""
+        return self.log_path.read_text(errors="replace")
+
+    def start(self, *before: str, **settings: str) -> None:
+        """Start it if it does not run. `before` is put before the command line: a tracer, say."""
+        if not self.alive:
+            given = {**self.settings, **settings}
+            self._program = Program((*before, *self.command), settings=given, log_path=self.log_path)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self.alive:
+            os.kill(self.pid, number)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and does nothing."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut does it; returns when it is gone."""
+        self.send(signal.SIGKILL)
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+    def terminate(self) -> None:
+        """SIGTERM, as a service manager does it."""
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+
+@dataclass
+class FaultSite:
+    """A running site. Agents reach broker and store through `mqtt` and `s3`; the control plane goes straight."""
+
+    directory: Path
+    broker: Broker
+    store: S3Server
+    strict: StrictControl
+    mqtt: Proxy
+    s3: Proxy
+    plane: Victim
+    server: str
+    stack: ExitStack = field(default_factory=ExitStack)
+    agents: dict[str, Victim] = field(default_factory=dict)
+
+    # REST.
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET from the control plane; the answer must be 200."""
+        answer = httpx.get(f"{self.server}{path}", timeout=PATIENCE)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return dict(answer.json())
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> httpx.Response:
+        """POST to the control plane."""
+        return httpx.post(f"{self.server}{path}", json=body, headers=headers, timeout=PATIENCE)
+
+    def ready(self) -> bool:
+        """Whether the control plane can work."""
+        try:
+            return httpx.get(f"{self.server}/health/ready", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def upload(self, upload_id: str) -> dict[str, Any]:
+        """One upload as REST shows it."""
+        return self.get(f"/uploads/{upload_id}")
+
+    def trigger(self, client_id: str, path: Path, **body: Any) -> str:  # noqa: ANN401
+        """Trigger an upload; returns its id."""
+        answer = self.post(f"/trigger-download/{client_id}", {"file_path": str(path), **body})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return str(answer.json()["upload_id"])
+
+    def ended(self, upload_id: str, patience: float = PATIENCE) -> dict[str, Any]:
+        """Wait for the end of an upload and return it."""
+        self.until(lambda: self.upload(upload_id)["state"] in TERMINAL, f"the end of {upload_id}", patience)
+        return self.upload(upload_id)
+
+    def completed(self, upload_id: str, path: Path) -> dict[str, Any]:
+        """Wait for the end of an upload, which must be completed and equal to the file."""
+        upload = self.ended(upload_id)
+        assert (upload["state"], upload["error"], upload["message"]) == ("completed", None, None), upload
+        assert self.stored(upload_id) == path.read_bytes()
+        return upload
+
+    def stored(self, upload_id: str) -> bytes:
+        """The object, read through a presigned URL."""
+        answer = httpx.get(self.get(f"/uploads/{upload_id}/url")["url"], timeout=PATIENCE)
+        assert answer.status_code == httpx.codes.OK
+        return answer.content
+
+    def connected(self, client_id: str) -> bool:
+        """Whether the control plane sees the client online."""
+        clients = self.get("/clients?limit=500")["clients"]
+        return any(one["client_id"] == client_id and one["connected"] for one in clients)
+
+    # What the store saw.
+
+    def events(self, upload_id: str, operation: Operation | None = None) -> list[StoreEvent]:
+        """What happened at the store under the key of one upload."""
+        key = self.upload(upload_id)["s3_key"]
+        return [one for one in self.strict.events() if one.key == key and operation in {None, one.operation}]
+
+    def bytes_received(self, upload_id: str) -> int:
+        """Bytes of parts that arrived at the store for one upload, kept or not."""
+        return received(self.events(upload_id), Operation.UPLOAD_PART)
+
+    def s3_uploads(self, upload_id: str) -> list[str]:
+        """S3's ids of the multipart uploads of one upload, in the order in which parts came."""
+        return list(dict.fromkeys(one.upload_id or "" for one in self.events(upload_id, Operation.UPLOAD_PART)))
+
+    # Processes.
+
+    def agent(self, client_id: str, **settings: str) -> Victim:
+        """An agent that is not started yet; it ends with the site, or with `healed`."""
+        home = self.directory / client_id
+        files = home / "files"
+        files.mkdir(parents=True, exist_ok=True)
+        told = {
+            "CLIENT_ID": client_id,
+            "MQTT_URL": f"mqtt://{self.mqtt.host_port}",
+            "UPLOAD_HOSTS": self.s3.host_port,
+            "ALLOWED_ROOTS": str(files),
+            "STATE_DIR": str(home / "state"),
+            "LOG_LEVEL": "debug",
+            **settings,
+        }
+        self.agents[client_id] = Victim(AGENT, told, home / "agent.log")
+        return self.agents[client_id]
+
+    def attach(self, client_id: str, **settings: str) -> Victim:
+        """Start an agent and wait until it is connected."""
+        agent = self.agent(client_id, **settings)
+        agent.start()
+        self.until(lambda: self.connected(client_id), f"{client_id} to connect")
+        return agent
+
+    def file(self, client_id: str, name: str, size: int) -> Path:
+        """A new file of random bytes that the agent may send."""
+        path = self.directory / client_id / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        return path
+
+    def begun(self, client_id: str, *, parts: int, **options: Any) -> tuple[str, Path]:  # noqa: ANN401
+        """An upload that stands still in the middle of its second part until `s3.flow()`; its id and its file."""
+        self.attach(client_id, MAX_PARALLEL_PARTS="1")
+        path = self.file(client_id, "big.bin", parts * CHUNK)
+        self.s3.stall_after(CHUNK + CHUNK // 2)
+        upload_id = self.trigger(client_id, path, options=options)
+        self.until(lambda: self.s3.stalled, "the upload to stand in the middle of a part")
+        return upload_id, path
+
+    def restart_plane(self) -> None:
+        """Start the control plane, if it does not run, and wait until it can work."""
+        self.plane.start()
+        self.until(self.ready, "the control plane")
+
+    def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        """Wait for a condition; fail with what was waited for."""
+        end = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {patience:.0f} s for {what}\n{self.last_words()}")
+            time.sleep(0.03)
+
+    def last_words(self) -> str:
+        """The last lines of every log, for whoever reads about a failure."""
+        logs = {"control plane": self.plane.log_path, **{name: one.log_path for name, one in self.agents.items()}}
+        texts = {name: path.read_text(errors="replace") for name, path in logs.items() if path.exists()}
+        return "\n".join(f"{name}:\n" + "\n".join(text.splitlines()[-15:]) for name, text in texts.items())
+
+    def healed(self) -> None:
+        """End the agents, and make everything else whole again."""
+        for agent in self.agents.values():
+            agent.thaw()
+            agent.kill()
+        self.agents.clear()
+        self.strict.clear()
+        for proxy in (self.mqtt, self.s3):
+            proxy.throttle(None)
+            proxy.flow()
+            proxy.accept()
+        if self.broker.alive:
+            os.kill(self.broker.pid, signal.SIGCONT)
+        self.broker.start()
+        self.plane.thaw()
+        self.restart_plane()
+
+
+@contextmanager
+def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    """A disk that is soon full; the test is skipped where none can be mounted."""
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Take every byte that is left."""
+    with ballast.open("ab", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(b"x" * 512)
+
+
+def plane_settings(directory: Path, broker: Broker, store: S3Server, s3: Proxy, port: int) -> dict[str, str]:
+    """The settings that join a control plane to a broker and to a store whose URLs lead through a proxy."""
+    return {
+        "SERVER_PORT": str(port),
+        "MQTT_URL": broker.address.url,
+        "DATABASE_URL": f"sqlite:///{directory / 'backhaul.db'}",
+        "AWS_ENDPOINT": store.endpoint,
+        "S3_PUBLIC_ENDPOINT": f"http://{s3.host_port}",
+        "AWS_ACCESS_KEY_ID": store.access_key,
+        "AWS_SECRET_ACCESS_KEY": store.secret_key,
+        "S3_BUCKET_NAME": BUCKET,
+        "CLIENT_TIMEOUT": str(STEP_TIMEOUT),
+    }
+
+
+@contextmanager
+def running_site(directory: Path, *, broker: Broker | None = None, **settings: str) -> Iterator[FaultSite]:
+    """A site without agents, with `settings` of the control plane's; everything ends with it."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(broker or start_broker(directory / "broker", kind="mosquitto", persistence=True))
+        store, strict = start_strict_process(directory / "store")
+        stack.enter_context(store)
+        mqtt = stack.enter_context(Proxy(broker.address.port))
+        s3 = stack.enter_context(Proxy(int(store.endpoint.rpartition(":")[2])))
+        port, home = free_port(), directory / "plane"
+        told = {**plane_settings(home, broker, store, s3, port), **settings}
+        plane = stack.enter_context(Victim(SERVE, told, home / "plane.log"))
+        site = FaultSite(directory, broker, store, strict, mqtt, s3, plane, f"http://127.0.0.1:{port}", stack)
+        stack.callback(lambda: [agent.kill() for agent in site.agents.values()])
+        site.until(site.ready, "the control plane")
+        yield site
