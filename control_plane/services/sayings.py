@@ -21,6 +21,8 @@ from schemas.values import Action, Outcome, PresignedPart, WantedPart
 _JSON_AROUND_URL = 128
 """Bytes that one granted part takes beside its URL and headers."""
 
+_JSON_OF_RANGE = len("[10000,10000],")
+
 
 @dataclass(frozen=True, slots=True)
 class Sayings:
@@ -54,17 +56,14 @@ class Sayings:
         """Answer the client's last question: URLs for what it wants, as many as fit, and an ack of what it told."""
         self.probing.require()
         lifetime = self._lifetime(upload)
+        completed = to_ranges(upload.stored_parts)
         config = UploadConfig(
             upload_id=upload.upload_id,
             attempt=upload.attempt,
-            presigned_urls=self._signed(upload, lifetime),
+            presigned_urls=self._signed(upload, lifetime, GRANT_FILL_SIZE - _JSON_OF_RANGE * len(completed)),
             expires_in=lifetime,
         )
-        payload = GrantParts(
-            upload_config=config,
-            acknowledges=upload.sequence,
-            completed_parts=to_ranges(upload.stored_parts),
-        )
+        payload = GrantParts(upload_config=config, acknowledges=upload.sequence, completed_parts=completed)
         message_id = f"{upload.upload_id[:40]}.{upload.attempt}.{upload.sequence}"
         await self._say(upload.client_id, message_id, Action.GRANT_PARTS, payload)
 
@@ -95,14 +94,14 @@ class Sayings:
         wanted = min(self.policy.url_expiry, PUT_URL_LIFE) if upload.one_put else self.policy.url_expiry
         return self.objects.url_lifetime(wanted)
 
-    def _signed(self, upload: Upload, lifetime: float) -> tuple[PresignedPart, ...]:
-        """URLs for the wanted parts in order, up to 96 KiB of them; the client asks again for the rest."""
+    def _signed(self, upload: Upload, lifetime: float, room: int) -> tuple[PresignedPart, ...]:
+        """URLs for the wanted parts in order, as many as `room` bytes hold; the client asks again for the rest."""
         signed: list[PresignedPart] = []
         size = 0
         for wanted in upload.to_grant:
             part = self._sign(upload, wanted, lifetime)
             size += len(part.url) + sum(len(k) + len(v) for k, v in part.headers.items()) + _JSON_AROUND_URL
-            if signed and size > GRANT_FILL_SIZE:
+            if signed and size > room:
                 break
             signed.append(part)
         return tuple(signed)

@@ -1,0 +1,45 @@
+"""What is said to clients: messages that fit, and URLs that live."""
+
+import pytest
+
+from control_plane.domain.record import Upload
+from control_plane.domain.values import PartRecord, State
+from control_plane.services.ports import Grantable
+from control_plane.services.sayings import Sayings
+from schemas.codec import GRANT_FILL_SIZE, encode
+from schemas.parts import MAX_PARTS
+from schemas.values import PresignedPart
+from tests.support.fakes import FakeObjects, Rig
+from tests.support.uploads import CHUNK, an_upload, wanted
+
+
+def sayings_of(rig: Rig) -> Sayings:
+    """The rig's own."""
+    return Sayings(rig.messenger, rig.objects, rig.engine.probing, rig.clock, rig.policy)
+
+
+def fragmented() -> Upload:
+    """Every other part of the largest plan is stored, and a hundred of the others are wanted."""
+    size = MAX_PARTS * CHUNK
+    return an_upload(
+        state=State.IN_PROGRESS,
+        s3_upload_id="s3-1",
+        file_size=size,
+        part_size=CHUNK,
+        parts={number: PartRecord(etag='"e"') for number in range(2, MAX_PARTS + 1, 2)},
+        wanted=wanted(size, *range(1, 200, 2)),
+    )
+
+
+async def test_a_grant_fits_whatever_is_stored_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five thousand ranges take more than half of a message."""
+
+    def long(_self: object, _key: str, _id: str, part: Grantable, _digest: object) -> PresignedPart:
+        return PresignedPart(part.part_number, "http://s3/" + "x" * 1_800)
+
+    monkeypatch.setattr(FakeObjects, "presign_part", long)
+    async with Rig() as rig:
+        await sayings_of(rig).grant(fragmented())
+        grant = rig.last_grant()
+        assert (len(grant.completed_parts), len(grant.urls)) == (5_000, 14)
+        assert len(encode(rig.messenger.sent[-1][1])) <= GRANT_FILL_SIZE + 1024
