@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from control_plane.domain.moves import PUT_URL_LIFE
 from control_plane.domain.record import Upload
 from control_plane.domain.values import OUTCOMES, TERMINAL, UploadKey
+from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Clock, Grantable, Messenger, ObjectStore
 from control_plane.services.probing import Probing
@@ -22,6 +23,7 @@ _JSON_AROUND_URL = 128
 """Bytes that one granted part takes beside its URL and headers."""
 
 _JSON_OF_RANGE = len("[10000,10000],")
+_SHORTEST_LIFE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,11 @@ class Sayings:
 
     def _lifetime(self, upload: Upload) -> float:
         wanted = min(self.policy.url_expiry, PUT_URL_LIFE) if upload.one_put else self.policy.url_expiry
-        return self.objects.url_lifetime(wanted)
+        lifetime = self.objects.url_lifetime(wanted)
+        if lifetime < _SHORTEST_LIFE:
+            message = "the object store's credentials are at their end: no URL that they sign would be taken"
+            raise ObjectStoreDown(message)
+        return lifetime
 
     def _signed(self, upload: Upload, lifetime: float, room: int) -> tuple[PresignedPart, ...]:
         """URLs for the wanted parts in order, as many as `room` bytes hold; the client asks again for the rest."""

@@ -43,3 +43,13 @@ async def test_a_grant_fits_whatever_is_stored_already(monkeypatch: pytest.Monke
         grant = rig.last_grant()
         assert (len(grant.completed_parts), len(grant.urls)) == (5_000, 14)
         assert len(encode(rig.messenger.sent[-1][1])) <= GRANT_FILL_SIZE + 1024
+
+
+async def test_nothing_is_granted_with_credentials_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent refuses a life of no seconds as `bad_request`, which would end the upload."""
+    monkeypatch.setattr(FakeObjects, "url_lifetime", lambda _self, _wanted: 0.0)
+    async with Rig() as rig:
+        upload = await rig.granted()
+        assert rig.messenger.actions() == ["download_file"]
+        view = await rig.engine.operations.upload(upload.upload_id)
+        assert "credentials" in (view.reason or "")
