@@ -181,8 +181,7 @@ class Uploads:
             draft = _Draft(entry.new, entry.new)
         drafts[entry.key] = draft
         before = draft.after
-        if isinstance(entry.event, Witnessed) and before.owner == self._owner:
-            # A broker without No Local plays our own commands back, and anyone may send such a command.
+        if not self._concerns(before, entry.event):
             return before
         draft.after, effects = apply(before, entry.event)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
@@ -190,6 +189,16 @@ class Uploads:
         if before.state is not draft.after.state:
             self._log("upload.state", _facts(before, draft.after))
         return draft.after
+
+    def _concerns(self, upload: Upload, event: Event) -> bool:
+        """Whether this event may say something about this upload.
+
+        Ours is not witnessed: a broker without No Local plays our own commands back, and anyone may send one. Of
+        another owner's it is only noted how far it came: what its client answers is that owner's to understand.
+        """
+        if upload.owner == self._owner:
+            return not isinstance(event, Witnessed)
+        return isinstance(event, Progressed) or not isinstance(event, REMOTE_EVENTS)
 
     def _insert(self, records: Records, entry: _Entry, drafts: dict[UploadKey, _Draft]) -> Upload:
         upload, remember = entry.new, entry.remember

@@ -118,6 +118,17 @@ async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
             await rig.engine.operations.cancel("cli1")
 
 
+async def test_an_answer_without_an_owner_does_not_end_an_upload_of_others() -> None:
+    """Such an answer is taken for one of ours, and the machine of ours knows nothing of theirs."""
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.respond(rig.offer("cli1", owner="cli-7"), sequence=1)
+        report = rig.offer("cli1", owner=None, wanted_parts=())
+        await rig.respond(report, "error", sequence=2, error="source_changed")
+        upload = await rig.upload("cli1")
+        assert (upload.state, upload.attempt) == (State.IN_PROGRESS, 1)
+
+
 async def test_a_close_played_back_does_not_touch_our_own() -> None:
     """The embedded broker has no No Local, and anyone may type one."""
     async with Rig() as rig:
