@@ -92,7 +92,9 @@ def _picture(seen: dict[str, Any]) -> Group:
     busy = sum(upload.get("status") not in ENDED for upload in seen["uploads"])
     there = sum(bool(client.get("connected")) for client in seen["clients"])
     summary = f"{there} of {len(seen['clients'])} clients connected, {busy} of the newest uploads unfinished"
-    return Group(Text(summary, style="bold"), "", clients_table(seen["clients"]), "", uploads_table(seen["uploads"]))
+    return Group(
+        Text(summary, style="bold"), "", clients_table(seen["clients"]), "", uploads_table(seen["uploads"], short=True)
+    )
 
 
 def _label_filter(words: list[str] | None) -> list[str]:

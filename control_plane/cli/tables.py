@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from control_plane.cli.following import waits
 from control_plane.cli.text import ago, moment, size, visible
 
 Row = Mapping[str, Any]
@@ -27,12 +28,14 @@ STYLES: Final = {
 _NS: Final = 1_000_000_000
 
 
-def uploads_table(rows: Iterable[Row]) -> Table:
-    """Uploads, a line each."""
+def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
+    """Uploads, a line each; `short` leaves the folders out of their files' paths."""
     table = _table("upload", "client", "state", "done", "file")
     table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(_id(row.get("upload_id")), _cell(row.get("client_id")), state_text(row), done(row), _file(row))
+        table.add_row(
+            _id(row.get("upload_id")), _cell(row.get("client_id")), state_text(row), done(row), _file(row, short=short)
+        )
     return table
 
 
@@ -130,10 +133,12 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _file(row: Row) -> Text:
+def _file(row: Row, *, short: bool) -> Text:
     """What is uploaded; why it does not go on, if it does not."""
-    text = _cell(row.get("file_path"))
-    note = row.get("reason") or _sentence(row.get("error"), None)
+    path = row.get("file_path")
+    folder, slash, name = str(path or "").rpartition("/")
+    text = _cell(f"…{slash}{name}" if short and folder else path)
+    note = row.get("error") or waits(dict(row))
     return text.append(f"\n{visible(note)}", style="dim") if note else text
 
 

@@ -102,7 +102,7 @@ def uploads(
             _show(session, plane.upload(upload_id, client))
             return
         answer = plane.uploads(most=limit, client_id=client, status=status)
-    session.output.result(answer, uploads_table(answer["uploads"]))
+    session.output.result(answer, uploads_table(answer["uploads"], short=session.output.paper.is_terminal))
 
 
 def upload(session: Session, upload_id: UploadId, *, client: OfClient = None, wait: Wait = False) -> None:

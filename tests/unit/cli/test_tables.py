@@ -47,6 +47,18 @@ def test_long_names_fold_and_lose_no_letter() -> None:
     assert text.count("Klammern") + letters.count("Klammern") > 0
 
 
+def test_a_terminal_gets_the_files_name_without_its_folders() -> None:
+    row = UPLOAD | {"file_path": "/a/very/long/way/to/file.bin", "client_id": "restaurant-1", "reason": None}
+    lines = [line for line in drawn(uploads_table([row], short=True)).splitlines() if "file.bin" in line]
+    assert lines == [line for line in lines if line.rstrip().endswith("…/file.bin")] != []
+    bare = row | {"file_path": "file.bin"}
+    assert "…" not in drawn(uploads_table([bare], short=True))
+
+
+def test_an_upload_that_merely_moves_has_no_note() -> None:
+    assert "uploading" not in drawn(uploads_table([UPLOAD | {"reason": "the client is uploading"}]), 200)
+
+
 def test_99_percent_is_not_rounded_up_to_100() -> None:
     assert "99%" in drawn(uploads_table([UPLOAD]))
 
