@@ -136,15 +136,24 @@ class Uploads:
     async def _commit(self, batch: list[_Entry]) -> None:
         try:
             outcome = await self._write(batch)
-        except ServiceError as error:
-            self._log("commit.failed", {"events": len(batch), "error": str(error)})
-            for entry in batch:
-                _settle(entry, error)
+        except Exception as error:  # noqa: BLE001 - one event that cannot be committed must not take others with it
+            await self._uncommitted(batch, error)
             return
         for entry, result in zip(batch, outcome.answers, strict=True):
             _settle(entry, result)
         for effects in outcome.effects:
             self._perform(effects)
+
+    async def _uncommitted(self, batch: list[_Entry], error: Exception) -> None:
+        """Say so; when it is not the database that is away, one event is at fault, and the others are tried alone."""
+        facts = {"events": len(batch), "error": str(error)}
+        self._log("commit.failed", facts if isinstance(error, ServiceError) else {**facts, "fault": error})
+        if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+            for entry in batch:
+                await self._commit([entry])
+            return
+        for entry in batch:
+            _settle(entry, error)
 
     async def _write(self, batch: list[_Entry]) -> _Outcome:
         for _ in range(_TRIES):

@@ -1,0 +1,39 @@
+"""The one writer: what cannot be committed, and what must not fall with it."""
+
+import asyncio
+
+import pytest
+
+from control_plane.adapters.memory_records import MemoryRecords
+from control_plane.domain.events import CancelRequested
+from control_plane.domain.record import Upload
+from control_plane.domain.values import State
+from tests.support.fakes import Rig
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, upload_id: str) -> None:
+    """From now on this upload cannot be written."""
+    save = MemoryRecords.save_upload
+
+    def refuse(records: MemoryRecords, before: Upload, after: Upload) -> Upload:
+        if after.upload_id == upload_id:
+            message = "nobody thought of this"
+            raise ValueError(message)
+        return save(records, before, after)
+
+    monkeypatch.setattr(MemoryRecords, "save_upload", refuse)
+
+
+async def test_an_event_that_cannot_be_committed_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are in one batch; and the writer goes on."""
+    async with Rig() as rig:
+        await rig.birth()
+        bad, good = (await rig.trigger()).upload, (await rig.trigger(file_path="/data/other")).upload
+        poison(monkeypatch, bad.upload_id)
+        cancels = (rig.engine.uploads.submit(one.key, CancelRequested(now=2_000.0)) for one in (bad, good))
+        refused, cancelled = await asyncio.wait_for(asyncio.gather(*cancels, return_exceptions=True), 5)
+        assert isinstance(refused, ValueError)
+        assert isinstance(cancelled, Upload)
+        assert cancelled.state is State.CANCELLED
+        assert rig.counted("commit.failed") == 2
+        assert (await rig.trigger(file_path="/data/third")).upload.state is State.QUEUED
