@@ -17,7 +17,6 @@ from control_plane.adapters.folder_store import FolderStore, start_folder_store
 from control_plane.cli.children import Program
 from control_plane.cli.errors import Failed, Refused, Unreachable
 from control_plane.cli.guarded import GuardedBroker
-from control_plane.cli.network_store import start_network_store
 from control_plane.cli.rest import ControlPlane
 from control_plane.services.errors import ServiceError
 
@@ -117,7 +116,7 @@ def _broker(directory: Path, ports: Ports, guard: GuardedBroker | None) -> Broke
 
 def _store(directory: Path, ports: Ports, guard: GuardedBroker | None) -> FolderStore:
     if guard is not None:
-        return start_network_store(directory, guard.devices.host, ports.store or free_port())
+        return start_folder_store(directory, port=ports.store, address=guard.devices.host)
     return start_folder_store(directory, port=ports.store)
 
 
