@@ -22,7 +22,7 @@ from control_plane.domain.events import (
     Swept,
 )
 from control_plane.domain.record import Upload
-from control_plane.domain.values import Refusal, UploadKey
+from control_plane.domain.values import Refusal, State, UploadKey
 from control_plane.services.completion import TOKEN_NAME, Completion
 from control_plane.services.errors import (
     ObjectStoreRefused,
@@ -155,7 +155,8 @@ class Outbox:
         client = records.client(upload.client_id)
         if client is None or not client.dispatchable(now):
             return PARKED
-        if task.tries == 0 or task.duty.kind is Kind.SAY_CANCEL:
+        # Of a queued upload nobody knows that its client was told: whoever meant to may have died before he did.
+        if task.tries == 0 or task.duty.kind is Kind.SAY_CANCEL or upload.state is State.QUEUED:
             return now
         # While the client is away its silence does not count.
         patience = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
