@@ -42,11 +42,11 @@ def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
     site.healed()
     client_id = "completing"
     site.attach(client_id)
-    gone = {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload"}
     paths = {case: site.file(client_id, case, CHUNK + 7) for case in (*FAULTS, LOST)}
     # The time of day stands before a file's name: a digit keeps `slow` from striking `error-slow`.
     site.strict.add(*(Fault(operation=COMPLETE, key=f"*[0-9]-{case}", **fields) for case, fields in FAULTS.items()))
-    site.strict.add(Fault(operation=COMPLETE, key=f"*[0-9]-{LOST}", **gone))
+    gone = Fault(operation=COMPLETE, key=f"*[0-9]-{LOST}", kind=Kind.ERROR, status=404, code="NoSuchUpload")
+    site.strict.add(gone)
     uploads = {case: site.trigger(client_id, path) for case, path in paths.items()}
     ended = {case: site.ended(upload_id) for case, upload_id in uploads.items()}
     site.until(

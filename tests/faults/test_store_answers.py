@@ -1,4 +1,4 @@
-"""What the store does wrong with parts and objects: nothing is stored but what is stored, and the upload still ends well.
+"""What the store does wrong with parts and objects: only what is stored counts, and the upload ends well.
 
 Rule: all cases run side by side on one agent, each struck by a fault of its own; a test looks at one of them.
 """

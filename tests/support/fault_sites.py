@@ -230,6 +230,12 @@ class FaultSite:
         self.plane.start()
         self.until(self.ready, "the control plane")
 
+    def end_agents(self) -> None:
+        """Kill every agent, and forget it."""
+        for agent in self.agents.values():
+            agent.kill()
+        self.agents.clear()
+
     def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
         """Wait for a condition; fail with what was waited for."""
         end = time.monotonic() + patience
@@ -246,10 +252,7 @@ class FaultSite:
 
     def healed(self) -> None:
         """End the agents, and make everything else whole again."""
-        for agent in self.agents.values():
-            agent.thaw()
-            agent.kill()
-        self.agents.clear()
+        self.end_agents()
         self.strict.clear()
         for proxy in (self.mqtt, self.s3):
             proxy.throttle(None)
@@ -310,6 +313,6 @@ def running_site(directory: Path, *, broker: Broker | None = None, **settings: s
         told = {**plane_settings(home, broker, store, s3, port), **settings}
         plane = stack.enter_context(Victim(SERVE, told, home / "plane.log"))
         site = FaultSite(directory, broker, store, strict, mqtt, s3, plane, f"http://127.0.0.1:{port}", stack)
-        stack.callback(lambda: [agent.kill() for agent in site.agents.values()])
+        stack.callback(site.end_agents)
         site.until(site.ready, "the control plane")
         yield site
