@@ -87,7 +87,7 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """The client said hello without this upload: what it was told is lost."""
+    """The client said hello, at `now`, without this upload: what it was told before is lost."""
 
     now: float
 

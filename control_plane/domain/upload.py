@@ -261,6 +261,9 @@ def _noted(upload: Upload, event: Dispatched | Swept | Witnessed) -> Upload:
 
 def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
     """What the client was told did not reach it, or moved nothing."""
+    if isinstance(event, Forgotten) and upload.touched_at > event.now:
+        # It was told, or spoke, after that hello, which could not know.
+        return upload, ()
     if upload.state in TERMINAL and upload.client_busy and isinstance(event, Forgotten):
         return replace(upload, client_busy=False), ()
     if upload.state not in {State.DISPATCHED, State.IN_PROGRESS}:

@@ -5,6 +5,7 @@ lost on its way, and is told again.
 """
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -24,6 +25,15 @@ MAX_WAITING: Final = 20_000
 MAX_BATCH: Final = 100
 
 
+@dataclass(frozen=True, slots=True)
+class _Hello:
+    """All pages of one hello, and when the last was heard."""
+
+    client_id: str
+    heard_at: float
+    listed: list[ActiveUpload]
+
+
 class Hellos:
     """Gathers the pages of each hello, then settles it."""
 
@@ -37,7 +47,7 @@ class Hellos:
         self._outbox = outbox
         self._owner = policy.owner
         self._pages: dict[str, tuple[int, list[ActiveUpload]]] = {}
-        self._waiting: asyncio.Queue[tuple[str, list[ActiveUpload]]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[_Hello] = asyncio.Queue(MAX_WAITING)
 
     def hear(self, client_id: str, epoch: int, hello: Hello) -> None:
         """Take one page. Never waits: a hello that does not fit is dropped, and its duties come due by themselves."""
@@ -47,7 +57,7 @@ class Hellos:
             self._pages[client_id] = (epoch, listed)
             return
         try:
-            self._waiting.put_nowait((client_id, listed))
+            self._waiting.put_nowait(_Hello(client_id, self._clock.now(), listed))
         except asyncio.QueueFull:
             self._log("hello.shed", {"client_id": client_id})
 
@@ -62,21 +72,21 @@ class Hellos:
             except ServiceError as error:
                 self._log("hello.failed", {"hellos": len(batch), "error": str(error)})
                 continue
-            for (client_id, listed), uploads in zip(batch, found, strict=True):
-                self._settle(client_id, listed, uploads)
+            for hello, known in zip(batch, found, strict=True):
+                self._settle(hello, known)
 
-    def _settle(self, client_id: str, listed: list[ActiveUpload], uploads: dict[UploadKey, Upload]) -> None:
+    def _settle(self, hello: _Hello, known: dict[UploadKey, Upload]) -> None:
         now = self._clock.now()
-        seen = {UploadKey(client_id, entry.upload_id): entry for entry in listed}
+        seen = {UploadKey(hello.client_id, entry.upload_id): entry for entry in hello.listed}
         for key, entry in seen.items():
-            upload = uploads.get(key)
+            upload = known.get(key)
             if upload is not None:
                 self._outbox.perform(Effects(key, upload, self._answer(upload, entry, now)))
             elif entry.owner in {None, self._owner} and entry.status != ResponseStatus.IN_PROGRESS:
                 self._outbox.perform(Effects(key, None, (), entry.attempt))
-        for key, upload in uploads.items():
+        for key, upload in known.items():
             if key not in seen and upload.owner == self._owner:
-                self._uploads.hear(key, Forgotten(now=now))
+                self._uploads.hear(key, Forgotten(now=hello.heard_at))
 
     def _answer(self, upload: Upload, entry: ActiveUpload, now: float) -> tuple[Duty, ...]:
         if upload.owner != self._owner:
@@ -89,13 +99,13 @@ class Hellos:
         return answer(upload, now)
 
 
-def _look_up(records: Records, batch: list[tuple[str, list[ActiveUpload]]]) -> list[dict[UploadKey, Upload]]:
+def _look_up(records: Records, batch: list[_Hello]) -> list[dict[UploadKey, Upload]]:
     """For each hello: the uploads it lists that are known, and the open ones of the client."""
     found: list[dict[UploadKey, Upload]] = []
-    for client_id, listed in batch:
-        uploads = {upload.key: upload for upload in records.open_uploads_of(client_id)}
-        for entry in listed:
-            key = UploadKey(client_id, entry.upload_id)
+    for hello in batch:
+        uploads = {upload.key: upload for upload in records.open_uploads_of(hello.client_id)}
+        for entry in hello.listed:
+            key = UploadKey(hello.client_id, entry.upload_id)
             upload = uploads.get(key) or records.upload(key)
             if upload is not None:
                 uploads[key] = upload

@@ -232,6 +232,11 @@ def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
     assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SAY_GRANT])
 
 
+def test_a_hello_knows_nothing_of_what_came_after_it() -> None:
+    """The client offered while its hello waited."""
+    assert apply(opened(), Forgotten(now=1.5)) == (opened(), ())
+
+
 def test_an_amnesiac_client_is_not_granted_what_is_stored() -> None:
     """Parts whose offered digest equals the stored one need no URL; others do, and lose their etag."""
     upload = after(opened(), Asked(now=5.0, sequence=2, etags=ETAGS, file_size=12 * MIB, wanted=()), Forgotten(now=6.0))

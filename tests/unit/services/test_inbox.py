@@ -20,6 +20,7 @@ from schemas.messages import (
     DownloadFile,
     FileEntry,
     FileList,
+    Hello,
     ListFiles,
     Response,
     Status,
@@ -156,6 +157,25 @@ async def test_a_hello_is_answered_entry_by_entry() -> None:
             ActiveUpload("theirs", 1, 2, "success", "cli-1"),
         )
         assert rig.messenger.actions() == ["close_upload", "close_upload"]
+
+
+async def test_an_upload_told_since_the_hello_is_not_taken_for_forgotten() -> None:
+    """The hello waited while the client offered: it could not know."""
+    async with Rig() as rig:
+        await rig.birth()
+        view = await rig.trigger()
+        hellos = rig.engine.hellos
+        hellos.hear(CLIENT, 1, Hello("install", ()))
+        rig.clock.time += 0.1
+        rig.engine.inbox.hear(
+            Delivered(
+                rig.topics.response(CLIENT),
+                encode(Response("m", "download_file", "in_progress", rig.offer(view.upload.upload_id), sequence=1)),
+            )
+        )
+        rig.messenger.actions()
+        await rig.settle()
+        assert rig.messenger.actions() == ["grant_parts"]
 
 
 async def test_the_pages_of_a_hello_count_as_one() -> None:
