@@ -23,6 +23,8 @@ from schemas.values import ResponseStatus
 
 MAX_WAITING: Final = 20_000
 MAX_BATCH: Final = 100
+MAX_LISTED: Final = 20_000
+"""Uploads that the pages of one hello may list together; an agent keeps far fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Hellos:
         """Take one page. Never waits: a hello that does not fit is dropped, and its duties come due by themselves."""
         at, listed = self._pages.pop(client_id, (epoch, []))
         listed = [*(listed if at == epoch else []), *hello.active]
+        if len(listed) > MAX_LISTED:
+            self._log("hello.refused", {"client_id": client_id, "uploads": len(listed)})
+            return
         if hello.more:
             self._pages[client_id] = (epoch, listed)
             return

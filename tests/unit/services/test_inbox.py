@@ -188,6 +188,15 @@ async def test_the_pages_of_a_hello_count_as_one() -> None:
         assert rig.messenger.actions() == ["grant_parts"]
 
 
+async def test_a_hello_without_end_is_refused() -> None:
+    """Its pages would fill the memory."""
+    async with Rig() as rig:
+        page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(1_000)), more=True)
+        for _ in range(25):
+            rig.engine.hellos.hear(CLIENT, 1, page)
+        assert rig.counted("hello.refused") == 1
+
+
 async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
     """Matched by `message_id`."""
     async with Rig() as rig:
