@@ -63,9 +63,13 @@ class Client:
         """Whether two devices were lately seen under this identity."""
         return self.conflict_at is not None and now - self.conflict_at < CONFLICT_FOR
 
+    def answerable(self, now: float) -> bool:
+        """Whether it may be answered when it speaks: that it is there need not be asked then."""
+        return self.supported and not self.in_conflict(now)
+
     def dispatchable(self, now: float) -> bool:
         """Whether a command may be published to it now."""
-        return self.connected(now) and self.supported and not self.in_conflict(now)
+        return self.connected(now) and self.answerable(now)
 
     def waiting_for(self, now: float) -> str | None:
         """Why nothing is published to it, as a sentence; None when something may be."""

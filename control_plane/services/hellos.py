@@ -11,6 +11,7 @@ from typing import Final
 
 from control_plane.domain.duties import answer, close
 from control_plane.domain.events import Duty, Forgotten
+from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
 from control_plane.domain.values import TERMINAL, UploadKey
 from control_plane.services.errors import ServiceError
@@ -34,6 +35,14 @@ class _Hello:
     client_id: str
     heard_at: float
     listed: list[ActiveUpload]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a client that said hello: itself, its open uploads, and those that it lists."""
+
+    client: Client | None
+    uploads: dict[UploadKey, Upload]
 
 
 class Hellos:
@@ -80,16 +89,18 @@ class Hellos:
             for hello, known in zip(batch, found, strict=True):
                 self._settle(hello, known)
 
-    def _settle(self, hello: _Hello, known: dict[UploadKey, Upload]) -> None:
+    def _settle(self, hello: _Hello, known: _Known) -> None:
         now = self._clock.now()
+        if known.client is not None and not known.client.answerable(now):
+            return
         seen = {UploadKey(hello.client_id, entry.upload_id): entry for entry in hello.listed}
         for key, entry in seen.items():
-            upload = known.get(key)
+            upload = known.uploads.get(key)
             if upload is not None:
                 self._outbox.perform(Effects(key, upload, self._answer(upload, entry, now)))
             elif entry.owner in {None, self._owner} and entry.status != ResponseStatus.IN_PROGRESS:
                 self._outbox.perform(Effects(key, None, (), entry.attempt))
-        for key, upload in known.items():
+        for key, upload in known.uploads.items():
             if key not in seen and upload.owner == self._owner:
                 self._uploads.hear(key, Forgotten(now=hello.heard_at))
 
@@ -104,9 +115,8 @@ class Hellos:
         return answer(upload, now)
 
 
-def _look_up(records: Records, batch: list[_Hello]) -> list[dict[UploadKey, Upload]]:
-    """For each hello: the uploads it lists that are known, and the open ones of the client."""
-    found: list[dict[UploadKey, Upload]] = []
+def _look_up(records: Records, batch: list[_Hello]) -> list[_Known]:
+    found: list[_Known] = []
     for hello in batch:
         uploads = {upload.key: upload for upload in records.open_uploads_of(hello.client_id)}
         for entry in hello.listed:
@@ -114,5 +124,5 @@ def _look_up(records: Records, batch: list[_Hello]) -> list[dict[UploadKey, Uplo
             upload = uploads.get(key) or records.upload(key)
             if upload is not None:
                 uploads[key] = upload
-        found.append(uploads)
+        found.append(_Known(records.client(hello.client_id), uploads))
     return found

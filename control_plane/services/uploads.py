@@ -266,7 +266,7 @@ class Uploads:
         client = records.client(draft.after.client_id)
         if client is None:
             return draft.spoke
-        return client.dispatchable(now) or (draft.spoke and client.supported and not client.in_conflict(now))
+        return client.dispatchable(now) or (draft.spoke and client.answerable(now))
 
 
 def _released(entry: _Entry) -> list[Effects]:

@@ -36,3 +36,15 @@ async def test_the_end_of_a_conflict_wakes_what_waited_for_it() -> None:
             await rig.birth(install_id="other", epoch=2, sequence=beat)
         assert (await rig.engine.operations.client(CLIENT)).dispatchable(rig.clock.time)
         assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
+
+
+async def test_a_hello_is_not_answered_while_two_devices_share_the_id() -> None:
+    """Nobody knows which of them says it."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        await rig.birth(install_id="other", epoch=2)
+        await rig.birth(epoch=3)
+        rig.messenger.actions()
+        await rig.hello()
+        assert rig.messenger.actions() == []
+        assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
