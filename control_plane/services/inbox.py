@@ -18,7 +18,7 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports import Clock, Delivered, EventLog
 from control_plane.services.presences import Presences
 from control_plane.services.probing import Probing
-from control_plane.services.reports import adopted, event_of, progress_of
+from control_plane.services.reports import adopted, event_of, key_of, progress_of
 from control_plane.services.uploads import Uploads
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
@@ -94,11 +94,11 @@ class Inbox:
         elif isinstance(about, UploadReport):
             self._about_upload(client_id, response, about)
         elif not self._to.inquiries.hear(client_id, response):
-            self._log("response.unasked", {"client_id": client_id, "action": response.action})
+            self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})
 
     def _about_upload(self, client_id: str, response: Response, report: UploadReport) -> None:
         now = self._clock.now()
-        key = UploadKey(client_id, report.upload_id or response.message_id)
+        key = key_of(client_id, response, report)
         event = event_of(response, report, now=now, one_put=self._probing.capabilities.object_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"

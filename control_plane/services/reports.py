@@ -4,6 +4,7 @@ Rule: translation only. A word that this version does not know becomes no event.
 """
 
 import random
+import re
 from typing import Final
 
 from control_plane.domain.events import (
@@ -18,11 +19,22 @@ from control_plane.domain.events import (
 from control_plane.domain.record import Upload
 from control_plane.domain.values import Origin, State, UploadKey
 from control_plane.services.policy import Policy, object_key
+from schemas.errors import SchemaError
 from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
 RETRY_AFTER: Final = 5.0
 LONGEST_RETRY: Final = 60.0
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
+    """Which upload is meant: one begun by a command without an id bears the command's; `SchemaError` if that is none."""
+    upload_id = report.upload_id or response.message_id
+    if _UPLOAD_ID.fullmatch(upload_id) is None:
+        message = f"message_id {upload_id[:100]!r} cannot name an upload"
+        raise SchemaError(message)
+    return UploadKey(client_id, upload_id)
 
 
 def event_of(

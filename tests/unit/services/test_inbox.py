@@ -226,6 +226,10 @@ async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
         ("fleet/v1/restaurant-1/response", b"x" * 200_000),
         (
             "fleet/v1/restaurant-1/response",
+            b'{"message_id":"a b","action":"download_file","status":"in_progress","payload":{"owner":"control-plane"}}',
+        ),
+        (
+            "fleet/v1/restaurant-1/response",
             b'{"message_id":"m","action":"download_file","status":"new-word","payload":{"upload_id":"u"}}',
         ),
     ],
