@@ -20,6 +20,7 @@ from control_plane.domain.record import Upload
 from control_plane.domain.values import OUTCOMES, Origin, State, UploadKey
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Clock
+from control_plane.services.reports import path_of
 from control_plane.services.uploads import Uploads
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadReport
 from schemas.values import DigestName
@@ -96,7 +97,7 @@ class History:
             created_at=now,
             updated_at=now,
             deadline=now + self._policy.deadline,
-            file_path=report.file_path,
+            file_path=path_of(report),
             digest=report.digest or DigestName.NONE,
             chunk_size=report.chunk_size or CHUNK_SIZE,
             options=report.options,

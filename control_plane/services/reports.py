@@ -25,11 +25,13 @@ from schemas.values import DigestName, ErrorCode, ResponseStatus
 
 RETRY_AFTER: Final = 5.0
 LONGEST_RETRY: Final = 60.0
+LONGEST_TEXT: Final = 1_000
+LONGEST_PATH: Final = 4_096
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
-    """Which upload is meant: one begun by a command without an id bears the command's; `SchemaError` if that is none."""
+    """Which upload is meant: one begun without an id bears its command's; `SchemaError` when that cannot be one."""
     upload_id = report.upload_id or response.message_id
     if _UPLOAD_ID.fullmatch(upload_id) is None:
         message = f"message_id {upload_id[:100]!r} cannot name an upload"
@@ -42,7 +44,7 @@ def event_of(
 ) -> RemoteEvent | None:
     """The event in a response about an upload; None when its `status` is not known."""
     common = {"now": now, "attempt": report.attempt, "sequence": response.sequence, "etags": dict(report.etags)}
-    code, text = ErrorCode.read(response.error or ""), response.message or response.error or ""
+    code, text = ErrorCode.read(response.error or ""), clipped(_said(response))
     match ResponseStatus.read(response.status):
         case ResponseStatus.IN_PROGRESS:
             return Asked(
@@ -65,6 +67,23 @@ def event_of(
             return None
 
 
+def _said(response: Response) -> str:
+    """The sentence; with the code in front when we do not know it, for then nothing else keeps it."""
+    error, message = response.error or "", response.message or ""
+    known = ErrorCode.read(error) is not ErrorCode.UNKNOWN
+    return message if known and message else ": ".join(text for text in (error, message) if text)
+
+
+def clipped(text: str, longest: int = LONGEST_TEXT) -> str:
+    """As much of a device's words as anybody wants to store and read."""
+    return text[:longest]
+
+
+def path_of(report: UploadReport) -> str | None:
+    """The path as the device names it, no longer than a command can say."""
+    return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH)
+
+
 def _delay() -> float:
     """Seconds before an attempt is told again: jittered, since what failed one device may have failed many."""
     return RETRY_AFTER + random.uniform(0.0, LONGEST_RETRY - RETRY_AFTER)  # noqa: S311 - not a secret
@@ -73,6 +92,7 @@ def _delay() -> float:
 def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
     """The event in one entry of a status message."""
     reason = current.reason or ("the client waits" if status == "waiting" else None)
+    reason = None if reason is None else clipped(reason)
     return Progressed(now=now, attempt=current.attempt, bytes_sent=current.bytes_sent, reason=reason)
 
 
@@ -90,7 +110,7 @@ def adopted(key: UploadKey, report: UploadReport, policy: Policy, *, token: str,
         created_at=now,
         updated_at=now,
         deadline=now + policy.deadline,
-        file_path=report.file_path,
+        file_path=path_of(report),
         digest=report.digest or DigestName.MD5,
         chunk_size=report.chunk_size or CHUNK_SIZE,
         options=report.options,

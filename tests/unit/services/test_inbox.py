@@ -130,6 +130,20 @@ async def test_an_answer_without_an_owner_does_not_end_an_upload_of_others() -> 
         assert (upload.state, upload.attempt) == (State.IN_PROGRESS, 1)
 
 
+async def test_of_a_devices_words_not_more_is_kept_than_one_reads() -> None:
+    """The code that we do not know is kept with them."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        report = rig.offer(upload.upload_id, wanted_parts=())
+        await rig.respond(report, "error", sequence=2, error="melted", message="x" * 100_000)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.error, (upload.message or "")[:9]) == ("unknown", "melted: x")
+        assert len(upload.message or "") == 1_000
+        for owner in ("control-plane", "cli-7"):
+            await rig.respond(rig.offer(f"by-{owner}", owner=owner, file_path="/" + "x" * 50_000), sequence=1)
+            assert len((await rig.upload(f"by-{owner}")).file_path or "") == 4_096
+
+
 async def test_a_close_played_back_does_not_touch_our_own() -> None:
     """The embedded broker has no No Local, and anyone may type one."""
     async with Rig() as rig:
