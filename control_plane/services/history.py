@@ -28,6 +28,9 @@ from schemas.values import DigestName
 UNKNOWN_OWNER: Final = "cli-unknown"
 """The owner of a command that carries URLs but no name (protocol.md section 3)."""
 
+LONGEST_KEY: Final = 1_024
+"""Characters of an object's key ("Naming Amazon S3 objects", S3 user guide); an index could not hold much more."""
+
 _STATES: Final[dict[type[RemoteEvent], State]] = {
     Asked: State.IN_PROGRESS,
     Progressed: State.IN_PROGRESS,
@@ -92,7 +95,7 @@ class History:
             upload_id=key.upload_id,
             owner=report.owner or UNKNOWN_OWNER,
             origin=Origin.MQTT,
-            s3_key=s3_key or f"unknown/{key.client_id}/{key.upload_id}",
+            s3_key=s3_key if s3_key and len(s3_key) <= LONGEST_KEY else f"unknown/{key.client_id}/{key.upload_id}",
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,

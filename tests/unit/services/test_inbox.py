@@ -119,6 +119,14 @@ async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
             await rig.engine.operations.cancel("cli1")
 
 
+async def test_an_endless_key_of_others_is_not_kept() -> None:
+    """PostgreSQL could not index it, and the whole batch would be refused."""
+    async with Rig() as rig:
+        config = UploadConfig(upload_id="cli1", owner="cli-7", key="x" * 50_000, presigned_urls=())
+        await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
+        assert (await rig.upload("cli1")).s3_key == f"unknown/{CLIENT}/cli1"
+
+
 async def test_an_answer_without_an_owner_does_not_end_an_upload_of_others() -> None:
     """Such an answer is taken for one of ours, and the machine of ours knows nothing of theirs."""
     async with Rig() as rig:
