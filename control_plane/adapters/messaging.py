@@ -63,6 +63,7 @@ class MqttMessenger:
         self._log = log
         self._client: aiomqtt.Client | None = None
         self._deliver: Callable[[Delivered], None] = lambda _: None
+        self._queue = _HearingQueue()
         self._up = asyncio.Event()
 
     @property
@@ -118,7 +119,7 @@ class MqttMessenger:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = WINDOW
         properties.MaximumPacketSize = MAX_MESSAGE_SIZE + PACKET_ROOM
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             parts.hostname or "",
             parts.port or _PORTS[parts.scheme],
             username=self._settings.username,
@@ -134,7 +135,11 @@ class MqttMessenger:
             timeout=TIMEOUT,
             # paho allows itself 20 messages in flight; a fleet is told more at once.
             max_inflight_messages=WINDOW,
+            queue_type=self._new_queue,  # type: ignore[arg-type]  # whatever makes a queue
         )
+        # That many publishes are under way in a fleet; from ten on aiomqtt would log a warning for each.
+        client.pending_calls_threshold = WINDOW
+        return client
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         """All filters in one packet; No Local, so that our own commands do not come back."""
@@ -150,5 +155,31 @@ class MqttMessenger:
         return self._topics.every(channel) if only is None else self._topics.of(only, channel)
 
     async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            self._deliver(Delivered(str(message.topic), message.payload, retained=bool(message.retain)))
+        """Hand on what came so far and what comes, until the connection is lost."""
+        while not self._queue.empty():
+            self._hand_on(self._queue.get_nowait())
+        self._queue.hears = self._hand_on
+        await anext(client.messages)
+
+    def _hand_on(self, message: aiomqtt.Message) -> None:
+        self._deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain)))
+
+    def _new_queue(self, maxsize: int) -> "_HearingQueue":
+        self._queue = _HearingQueue(maxsize)
+        return self._queue
+
+
+class _HearingQueue(asyncio.Queue[aiomqtt.Message]):
+    """aiomqtt's queue of incoming messages. Once somebody hears, nothing waits in it.
+
+    To take a message out with `client.messages` costs a task and a wait for each of them.
+    """
+
+    hears: Callable[[aiomqtt.Message], None] | None = None
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """Hand the message over, or keep it until somebody hears."""
+        if self.hears is None:
+            super().put_nowait(item)
+        else:
+            self.hears(item)

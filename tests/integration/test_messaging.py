@@ -1,0 +1,93 @@
+"""The control plane's connection to a real broker: what it hands on, and how much of it at once.
+
+Rule: the device is plain aiomqtt, so that only our use of it is under test.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import aiomqtt
+import pytest
+
+from broker.server import Broker
+from control_plane.adapters.messaging import MqttMessenger, MqttSettings
+from control_plane.services.ports import Delivered
+from schemas.topics import Channel, Topics
+from tests.support.brokers import any_broker
+
+__all__ = ["any_broker"]
+
+MANY: Final = 150
+"""More than aiomqtt takes for normal, and fewer than Mosquitto queues for one plain client."""
+
+
+@asynccontextmanager
+async def running(broker: Broker, topics: Topics) -> AsyncIterator[tuple[MqttMessenger, list[Delivered]]]:
+    heard: list[Delivered] = []
+    messenger = MqttMessenger(MqttSettings(url=broker.address.url, announces=False), topics, lambda *_: None)
+    messenger.delivers_to(heard.append)
+    loop = asyncio.create_task(messenger.run())
+    try:
+        await messenger.up()
+        yield messenger, heard
+    finally:
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+
+def device(broker: Broker) -> aiomqtt.Client:
+    address = broker.address
+    return aiomqtt.Client(
+        address.host, address.port, identifier="messaging-device", protocol=aiomqtt.ProtocolVersion.V5
+    )
+
+
+async def until(heard: list[Delivered], count: int) -> None:
+    async with asyncio.timeout(15):
+        while len(heard) < count:  # noqa: ASYNC110 - a list has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_messages_are_heard_once_each_and_in_order(any_broker: Broker) -> None:
+    topics = Topics("messaging/order")
+    async with running(any_broker, topics) as (_, heard), device(any_broker) as client:
+        for number in range(MANY):
+            await client.publish(topics.response("one"), str(number), qos=1)
+        await until(heard, MANY)
+    assert [message.payload for message in heard] == [str(number).encode() for number in range(MANY)]
+    assert {message.topic for message in heard} == {topics.response("one")}
+
+
+async def test_what_was_retained_before_is_heard_as_retained(any_broker: Broker) -> None:
+    topics = Topics("messaging/retained")
+    async with device(any_broker) as client:
+        for number in range(50):
+            await client.publish(topics.presence(f"device-{number}"), b"{}", qos=1, retain=True)
+        async with running(any_broker, topics) as (_, heard):
+            await until(heard, 50)
+            assert all(message.retained for message in heard)
+        for number in range(50):
+            await client.publish(topics.presence(f"device-{number}"), b"", qos=1, retain=True)
+
+
+async def test_a_fleet_is_told_at_once_and_nothing_is_logged_for_each(
+    any_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = Topics("messaging/many")
+    caplog.set_level(logging.WARNING)
+    async with device(any_broker) as client, running(any_broker, topics) as (messenger, _):
+        await client.subscribe(topics.every(Channel.COMMAND), qos=1)
+        told = [messenger.publish(Channel.COMMAND, f"device-{number}", b"{}") for number in range(MANY)]
+        await asyncio.gather(*told)
+        got = set()
+        async with asyncio.timeout(15):
+            async for message in client.messages:
+                got.add(message.topic.value)
+                if len(got) == MANY:
+                    break
+    assert got == {topics.command(f"device-{number}") for number in range(MANY)}
+    assert caplog.records == []
