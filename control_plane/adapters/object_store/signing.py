@@ -5,10 +5,12 @@ bytes again; it lives no longer than the credentials that signed it. Computation
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from botocore.credentials import Credentials
 
+from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.errors import BadInput
 from control_plane.services.ports import Grantable
 from schemas.digests import raw_digest
@@ -21,44 +23,47 @@ TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of the header,
 MAX_LIFETIME: Final = 7 * 86_400.0
 """SigV4's limit. A longer `X-Amz-Expires` is signed without complaint and refused by S3 (reliability.md section 5)."""
 
-_PARAMETER: Final = {
-    DigestName.MD5: ("ContentMD5", "content-md5"),
-    DigestName.SHA256: ("ChecksumSHA256", "x-amz-checksum-sha256"),
-    DigestName.CRC32: ("ChecksumCRC32", "x-amz-checksum-crc32"),
+_HEADER: Final = {
+    DigestName.MD5: "content-md5",
+    DigestName.SHA256: "x-amz-checksum-sha256",
+    DigestName.CRC32: "x-amz-checksum-crc32",
 }
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Signer:
-    """Signs for one bucket with one boto3 client, whose endpoint is the host in the URLs."""
+    """Signs for one bucket as one boto3 client addresses it, whose endpoint is the host in the URLs."""
 
     def __init__(self, client: "S3Client", bucket: str, credentials: Credentials | None) -> None:
         self._client = client
         self._bucket = bucket
         self._credentials = credentials
+        self._signer: QuerySigner | None = None
 
     def part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
         """UploadPart; `BadInput` when the part does not say the digest that it is to be bound to."""
-        bound, headers = _bound(part, digest)
-        params = {"Key": s3_key, "UploadId": s3_upload_id, "PartNumber": part.part_number, **bound}
-        return PresignedPart(part.part_number, self._url("upload_part", params, part.expires_in), headers)
+        headers = _bound(part, digest)
+        query = {"uploadId": s3_upload_id, "partNumber": str(part.part_number)}
+        signed = {"content-length": str(part.size), **headers}
+        url = self._url("PUT", s3_key, part.expires_in, query=query, headers=signed)
+        return PresignedPart(part.part_number, url, headers)
 
     def object(  # noqa: PLR0913 - the port's own signature, and whether the store wants to be asked to encrypt
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool, encrypt: bool
     ) -> PresignedPart:
         """PutObject of the whole object with our token in its metadata."""
-        params, headers = _bound(part, digest)
-        params |= {"Key": s3_key, "Metadata": {TOKEN_METADATA: token}}
-        headers |= {f"x-amz-meta-{TOKEN_METADATA}": token}
+        headers = {**_bound(part, digest), f"x-amz-meta-{TOKEN_METADATA}": token}
         if once:
-            params, headers = params | {"IfNoneMatch": "*"}, headers | {"if-none-match": "*"}
+            headers["if-none-match"] = "*"
         if encrypt:
-            params |= {"ServerSideEncryption": "AES256"}
-            headers |= {"x-amz-server-side-encryption": "AES256"}
-        return PresignedPart(part.part_number, self._url("put_object", params, part.expires_in), headers)
+            headers["x-amz-server-side-encryption"] = "AES256"
+        signed = {"content-length": str(part.size), **headers}
+        url = self._url("PUT", s3_key, part.expires_in, headers=signed)
+        return PresignedPart(part.part_number, url, headers)
 
     def get(self, s3_key: str, expires_in: float) -> str:
         """GetObject."""
-        return self._url("get_object", {"Key": s3_key}, expires_in)
+        return self._url("GET", s3_key, expires_in)
 
     def lifetime(self, wanted: float) -> float:
         """Seconds that a URL signed now may live."""
@@ -68,19 +73,24 @@ class Signer:
         return max(0.0, min(wanted, remaining, MAX_LIFETIME))
 
     def _url(
-        self, method: Literal["upload_part", "put_object", "get_object"], params: dict[str, Any], expires_in: float
+        self,
+        method: str,
+        s3_key: str,
+        expires_in: float,
+        *,
+        query: Mapping[str, str] = _NOTHING,
+        headers: Mapping[str, str] = _NOTHING,
     ) -> str:
+        signer = self._signer = self._signer or signer_for(self._client, self._bucket, self._credentials)
         seconds = max(1, int(self.lifetime(expires_in)))
-        return self._client.generate_presigned_url(method, {"Bucket": self._bucket, **params}, ExpiresIn=seconds)
+        return signer.url(method, s3_key, query=query, headers=headers, expires=seconds)
 
 
-def _bound(part: Grantable, digest: DigestName) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parameters that bind a request to its bytes, and the headers that the client then must send."""
-    length = {"ContentLength": part.size}
+def _bound(part: Grantable, digest: DigestName) -> dict[str, str]:
+    """The headers that bind a request to its bytes, and that the client then must send."""
     if digest is DigestName.NONE:
-        return length, {}
+        return {}
     if part.digest is None or raw_digest(digest, part.digest) is None:
         message = f"part {part.part_number} is to be bound to its {digest}, but the digest is {part.digest!r}"
         raise BadInput(message)
-    parameter, header = _PARAMETER[digest]
-    return {**length, parameter: part.digest}, {header: part.digest}
+    return {_HEADER[digest]: part.digest}
