@@ -44,6 +44,7 @@ class Clients:
     once: Bucket
     signer: "S3Client"
     credentials: Credentials | None
+    ca_bundle: str | None = None
 
     def close(self) -> None:
         """Let go of the sockets."""
@@ -71,6 +72,7 @@ def build_clients(settings: S3Settings) -> Clients:
         once=Bucket(client(settings.endpoint, 1, COMPLETE_TIMEOUT), settings.bucket),
         signer=client(settings.public_endpoint or settings.endpoint, 1, READ_TIMEOUT),
         credentials=session.get_credentials(),
+        ca_bundle=session._session.get_config_variable("ca_bundle"),  # noqa: SLF001 - boto3 has no name for it
     )
 
 

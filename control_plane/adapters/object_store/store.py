@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from control_plane.adapters.object_store import buckets, lifecycle, multipart
 from control_plane.adapters.object_store.answers import translated
 from control_plane.adapters.object_store.clients import CONNECTIONS, build_clients
+from control_plane.adapters.object_store.heads import Heads
 from control_plane.adapters.object_store.probe import Probe
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import Signer
@@ -32,6 +33,7 @@ class S3ObjectStore:
         with translated("AWS_ENDPOINT, S3_PUBLIC_ENDPOINT or AWS_REGION is wrong", self._endpoint):
             self._clients = build_clients(settings)
         self._signer = Signer(self._clients.signer, settings.bucket, self._clients.credentials)
+        self._heads = Heads(self._clients.calls, self._clients.credentials, self._clients.ca_bundle)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="object-store")
         self._encrypt = False
         self._notes: tuple[str, ...] = ()
@@ -84,7 +86,7 @@ class S3ObjectStore:
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
         """What is there under this key; None when nothing is."""
-        return await self._call("HeadObject", lambda: buckets.head(self._clients.calls, s3_key))
+        return await self._call("HeadObject", lambda: self._heads.head(s3_key))
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
         """Part numbers and etags (without quotes) of a multipart upload; None when it is gone."""
@@ -122,6 +124,7 @@ class S3ObjectStore:
     async def close(self) -> None:
         """Let go of everything; a call that is under way ends in its thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._heads.close()
         self._clients.close()
 
     async def _call(self, what: str, work: Callable[[], T]) -> T:
