@@ -1,0 +1,180 @@
+"""One device: the agent as it is shipped, on a disk, a file system, a broker and a store that are models.
+
+Rule: a process dies between two instructions and leaves nothing but its disk; what it had said or sent stays said.
+"""
+
+from pathlib import Path
+from typing import Final, cast
+
+from device_agent.agent import Agent
+from device_agent.doors import Doors
+from device_agent.identity import Identity
+from device_agent.jobs import Jobs
+from device_agent.journal import Journal
+from device_agent.mailbox import Mail, Mailbox
+from device_agent.settings import Settings
+from device_agent.work import Hands
+from schemas.topics import Channel
+from schemas.values import SystemInfo
+from tests.simulation.broker import Broker
+from tests.simulation.bucket import Bucket
+from tests.simulation.disk import Disk, DiskOs, DiskPath, PowerCut
+from tests.simulation.files import Files
+from tests.simulation.hands import Hired, SimHands
+from tests.simulation.network import DeviceNetwork
+from tests.simulation.promises import DevicePromises
+from tests.simulation.world import World
+
+DEFAULT_FILE: Final = "/data/default.bin"
+
+
+class _Bell(Mailbox):
+    """A mailbox that rings when something arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process: Process | None = None
+
+    def put(self, mail: Mail) -> None:
+        super().put(mail)
+        if self.process is not None:
+            self.process.wake()
+
+
+class Device:
+    """A device that is on, or off for a while."""
+
+    def __init__(self, world: World, client_id: str, broker: Broker, bucket: Bucket, system: DiskOs) -> None:
+        self.world = world
+        self.client_id = client_id
+        self.broker = broker
+        self.bucket = bucket
+        self.system = system
+        self.disk = Disk(world)
+        self.files = Files(world)
+        self.promises = DevicePromises(self)
+        self.booted_at = 0.0
+        self.process: Process | None = None
+
+    def clock(self) -> float:
+        """Seconds since this device booted."""
+        return self.world.now() - self.booted_at + 5.0
+
+    def start(self) -> None:
+        """Start the agent, if it does not run."""
+        if self.process is None:
+            self.world.note(self.client_id, "starts")
+            try:
+                self.process = Process(self)
+            except PowerCut:
+                self.crash(power=True)
+            else:
+                self.process.step()
+
+    def crash(self, *, power: bool, wipe: bool = False) -> None:
+        """The agent is gone; with `power` so is what was not synced, with `wipe` everything. Starts again by itself."""
+        self.world.note(self.client_id, "loses power" if power else "is killed")
+        if self.process is not None:
+            self.process.die()
+            self.process = None
+        if power:
+            self.disk.lose_power()
+            self.booted_at = self.world.now()
+            self.files.mount += 1
+        self.disk.forget_handles()
+        if wipe:
+            self.disk.wipe()
+            self.promises.forget()
+        self.promises.crashed()
+        self.world.later(0.5 if self.world.calm else self.world.between(0.5, 90.0), self.start)
+
+
+class Process:
+    """One run of the agent."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.dead = False
+        self._timer: object = None
+        self._rung = False
+        device.system.disk = device.disk
+        folder = cast("Path", DiskPath(device.disk, "/state"))
+        self.journal, transfers = Journal.open(folder)
+        self.bell = _Bell()
+        self.hands = SimHands(device.world, device.files, device.bucket, device.clock)
+        self.hands.on_put = device.promises.put_begins
+        self.hands.on_stored = device.promises.stored
+        self.networks: list[DeviceNetwork] = []
+        doors = Doors(
+            mailbox=self.bell,
+            jobs=Jobs(cast("Hands", self.hands), self.bell, senders=4, hire=Hired),
+            connect=self._connect,
+            check_url=lambda _url: None,
+            system_info=SystemInfo,
+            clock=device.clock,
+            wall=device.world.wall,
+            chance=device.world.chance.random,
+        )
+        settings = Settings(client_id=device.client_id, state_dir=folder, file_path=DEFAULT_FILE)
+        self.agent = Agent(settings, self.journal, transfers, Identity.open(folder), doors)
+        self.bell.process = self
+        self.agent.start()
+
+    def _connect(self, will: object) -> DeviceNetwork:
+        device = self.device
+        network = _Watched(device.world, device.broker, device.client_id, self.bell, will)  # type: ignore[arg-type]
+        network.device = device
+        self.networks.append(network)
+        return network
+
+    def wake(self) -> None:
+        """Something arrived."""
+        if not self._rung and not self.dead:
+            self._rung = True
+            self.device.world.loop.call_soon(self.step)
+
+    def step(self) -> None:
+        """One turn of the agent's loop, at this instant."""
+        if self.dead:
+            return
+        self._rung = False
+        device = self.device
+        device.system.disk = device.disk
+        try:
+            patience = self.agent.turn(self.bell.take(0.0))
+        except PowerCut:
+            device.crash(power=True)
+            return
+        device.promises.turned(self.journal)
+        if self._timer is not None:
+            self._timer.cancel()  # type: ignore[attr-defined]
+        self._timer = device.world.later(max(patience, 0.001), self.step)
+
+    def die(self) -> None:
+        """Nothing more is done or heard."""
+        self.dead = self.hands.dead = True
+        for network in self.networks:
+            network.dead = True
+            self.device.broker.drop(network)
+
+
+class _Watched(DeviceNetwork):
+    """A network on which nothing passes that the disk does not hold."""
+
+    device: Device
+
+    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+        if channel is Channel.RESPONSE:
+            self.device.promises.said(data)
+        return super().publish(channel, data, expiry=expiry)
+
+    def start(self) -> None:
+        self.on_ack = self.device.promises.acknowledged
+        super().start()
+
+    def _dial(self) -> None:
+        self.device.system.disk = self.device.disk
+        try:
+            super()._dial()
+        except PowerCut:
+            self.device.crash(power=True)

@@ -1,0 +1,105 @@
+"""A device's user files: what they hold now, what they ever held, and how they change under the agent's hands.
+
+Rule: an open file stays itself when its name goes to another; every change moves `ctime`, as on a real file system.
+"""
+
+from dataclasses import dataclass, field
+
+from schemas.parts import MIB
+from schemas.values import Fingerprint
+from tests.simulation.contents import Content, clip, join, size_of
+from tests.simulation.world import World
+
+
+@dataclass(eq=False)
+class Inode:
+    """One file, whatever it is called."""
+
+    number: int
+    content: Content
+    mtime: int
+    ctime: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return size_of(self.content)
+
+
+@dataclass(eq=False)
+class OpenFile:
+    """What `device_agent.files.Source` is to the agent."""
+
+    files: "Files"
+    path: str
+    inode: Inode
+    fingerprint: Fingerprint
+    closed: bool = False
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        self.closed = True
+
+
+@dataclass
+class Files:
+    """The files of one device. `versions` holds, per path, every content that the path ever led to."""
+
+    world: World
+    inodes: dict[str, Inode] = field(default_factory=dict)
+    versions: dict[str, list[Content]] = field(default_factory=dict)
+    mount: int = 1
+    _stamps: int = 0
+
+    def write(self, path: str, size: int) -> None:
+        """A new file under this name, in place of any other."""
+        stamp = self._stamp()
+        content: Content = ((0, size, stamp),) if size else ()
+        self.inodes[path] = Inode(stamp, content, stamp, stamp)
+        self.versions.setdefault(path, []).append(content)
+
+    def open(self, path: str) -> OpenFile | None:
+        """The file under this name; None when there is none."""
+        inode = self.inodes.get(path)
+        return None if inode is None else OpenFile(self, path, inode, self.fingerprint(inode))
+
+    def fingerprint(self, inode: Inode) -> Fingerprint:
+        """What the file system says of a file."""
+        return Fingerprint(inode.size, inode.mtime, inode.ctime, self.mount, inode.number)
+
+    def change(self, path: str, *, grows_only: bool) -> str:
+        """Something happens to a file; what it was. With `grows_only` it is a log, which is only ever appended to."""
+        inode = self.inodes.get(path)
+        if inode is None:
+            self.write(path, self.world.chance.randint(1, 30 * MIB))
+            return "created again"
+        ways = (
+            ["appended"] if grows_only else ["appended", "rewritten", "backdated", "truncated", "replaced", "deleted"]
+        )
+        way = self.world.chance.choice(ways)
+        if way == "deleted":
+            del self.inodes[path]
+        elif way == "replaced":
+            self.write(path, inode.size)
+        else:
+            self._edit(path, inode, way)
+        return way
+
+    def _edit(self, path: str, inode: Inode, way: str) -> None:
+        stamp, size = self._stamp(), inode.size
+        at = self.world.chance.randint(0, size)
+        if way == "appended":
+            inode.content = join([inode.content, ((size, size + self.world.chance.randint(1, 8 * MIB), stamp),)])
+        elif way == "truncated":
+            inode.content = clip(inode.content, 0, at)
+        else:
+            end = min(size, at + self.world.chance.randint(1, 6 * MIB))
+            new: Content = ((at, end, stamp),) if end > at else ()
+            inode.content = join([clip(inode.content, 0, at), new, clip(inode.content, end, size)])
+        inode.ctime = stamp
+        inode.mtime = inode.mtime if way == "backdated" else stamp
+        self.versions[path].append(inode.content)
+
+    def _stamp(self) -> int:
+        self._stamps += 1
+        return self._stamps

@@ -1,0 +1,235 @@
+"""One history from its seed: a fleet, an operator, a nemesis; then calm; then every promise is checked.
+
+Rule: `play(seed)` is a pure function of its arguments, whatever machine or process runs it.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+from unittest.mock import patch
+
+from control_plane.services.policy import Policy
+from control_plane.services.ports import StoreCapabilities
+from schemas.parts import MIB
+from schemas.values import DigestName
+from tests.simulation.broker import Broker
+from tests.simulation.bucket import Bucket
+from tests.simulation.device import DEFAULT_FILE, Device
+from tests.simulation.disk import DiskOs, NoLocks
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.operator import Operator
+from tests.simulation.plane import Database, Plane
+from tests.simulation.promises import Broken, check_objects, require, unfinished
+from tests.simulation.world import FAULTS, World
+
+SIZES: Final = (0, 1, 3 * MIB, 5 * MIB, 5 * MIB + 1, 12 * MIB, 24 * MIB, 41 * MIB)
+LARGE: Final = 210 * MIB
+PATHS: Final = (DEFAULT_FILE, "/data/a.bin", "/data/b c.bin", "/data/grows.log")
+LOGS: Final = frozenset({"/data/grows.log"})
+PATIENCE: Final = 6 * 3600.0
+"""Seconds of calm in which everything must have come to its end."""
+
+
+@dataclass
+class Result:
+    """What became of a history."""
+
+    seed: int
+    faults: frozenset[str]
+    states: Counter[str] = field(default_factory=Counter)
+    calm_for: float = 0.0
+    received: int = 0
+    lines: list[str] = field(default_factory=list)
+
+
+class Failure(Exception):
+    """A history in which a promise did not hold, which is the cause; `lines` is its trace, if there is one."""
+
+    def __init__(self, seed: int, without: frozenset[str], lines: list[str]) -> None:
+        more = f" --without {','.join(sorted(without))}" if without else ""
+        super().__init__(f"replay it: python -m tests.simulation --seed {seed} --trace{more}")
+        self.lines = lines
+
+
+class History:
+    """Everything there is in one history."""
+
+    def __init__(self, seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> None:
+        drawn = Random(f"faults {seed}")
+        share = drawn.choice([0.0, 0.1, 0.25, 0.5])
+        faults = frozenset(name for name in FAULTS if drawn.random() < share) - without
+        self.world = world = World(seed, faults, traced=traced)
+        chance = world.chance
+        self.logs = LOGS
+        self.broker = Broker(world)
+        self.bucket = Bucket(world, opaque_etags=chance.random() < 0.3)
+        self.database = Database(world)
+        self.system = DiskOs()
+        names = [f"till-{number}" for number in range(1, chance.choice([1, 1, 2, 3]) + 1)]
+        self.devices = {name: Device(world, name, self.broker, self.bucket, self.system) for name in names}
+        policy = Policy(step_timeout=chance.choice([40.0, 120.0, 300.0]), url_expiry=chance.choice([120.0, 900.0]))
+        seen = self._capabilities()
+        self.planes = [
+            Plane(world, f"plane-{number}", self.database, self.broker, self.bucket, seen=seen, policy=policy)
+            for number in range(2 if "replica" in faults else 1)
+        ]
+        self.operator = Operator(self)
+
+    def _capabilities(self) -> StoreCapabilities:
+        chance = self.world.chance
+        md5 = frozenset({DigestName.MD5})
+        return StoreCapabilities(
+            part_digests=md5,
+            object_digests=md5 if chance.random() < 0.5 else frozenset(),
+            etag_is_md5=not self.bucket.opaque_etags,
+            if_none_match=chance.random() < 0.5,
+        )
+
+    def a_path(self) -> str:
+        """Any of the files."""
+        return self.world.chance.choice(PATHS)
+
+    async def run(self) -> Result:
+        """Play it; `Broken` names the promise that does not hold."""
+        world, chance = self.world, self.world.chance
+        for device in self.devices.values():
+            for path in PATHS:
+                device.files.write(path, LARGE if chance.random() < 0.03 else chance.choice(SIZES))
+            world.later(world.between(0.0, 20.0), device.start)
+        for plane in self.planes:
+            plane.start()
+        span = world.between(60.0, 400.0)
+        for number in range(chance.choice([1, 2, 2, 3, 5])):
+            self.operator.plan(number, chance.choice(list(self.devices)), self.a_path(), world.between(0.0, span / 2))
+        nemesis = Nemesis(self, span)
+        try:
+            await self._wait(span)
+            world.note("nemesis", "relents")
+            nemesis.relent()
+            calm_for = await self._come_to_rest()
+        finally:
+            for plane in self.planes:
+                plane.kill()
+            self.operator.stop()
+        self._check()
+        tables = self.database.memory._tables
+        states = Counter(str(upload.state) for upload in tables.uploads.values())
+        return Result(world.seed, world.faults, states, calm_for, lines=world.lines or [])
+
+    async def _wait(self, seconds: float) -> None:
+        until = self.world.now() + seconds
+        while self.world.now() < until:
+            await asyncio.sleep(min(20.0, until - self.world.now()))
+            self._watch()
+
+    async def _come_to_rest(self) -> float:
+        began, pause = self.world.now(), 10.0
+        while left := self._unfinished():
+            waited = self.world.now() - began
+            require(waited < PATIENCE, f"P6: after {waited:.0f} s of calm: {'; '.join(left[:5])}")
+            await asyncio.sleep(pause)
+            self._watch()
+            pause = min(120.0, pause * 1.3)
+        return self.world.now() - began
+
+    def _unfinished(self) -> list[str]:
+        left = unfinished(self.database.memory._tables, self.bucket, self.devices, self.world.wall())
+        return [f"{self.operator.waiting} triggers wait", *left] if self.operator.waiting else left
+
+    def _watch(self) -> None:
+        promises = self.database.promises
+        require(not promises.faults, f"P13: {promises.faults}")
+        for plane in self.planes:
+            if failure := plane.failure():
+                text = f"P13: {plane.name} ended: {failure!r}"
+                raise Broken(text) from failure
+        for device in self.devices.values():
+            if device.process is not None:
+                counters = device.process.agent.uploads.counters
+                require(not counters["faults"] + counters["poison"], f"P13: {device.client_id} met a bug of its own")
+
+    def _check(self) -> None:
+        self._watch()
+        self.operator.check()
+        check_objects(self.database.memory._tables.uploads, self.bucket, self.devices)
+
+
+def play(seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> Result:
+    """One whole history; `Failure` with its cause when a promise did not hold."""
+    random.seed(seed)
+    history = History(seed, without, traced=traced)
+    loop, errors = history.world.loop, list[BaseException]()
+
+    def done(_task: object) -> None:
+        loop.stop()
+
+    def failed(_loop: object, facts: dict[str, Any]) -> None:
+        errors.append(facts.get("exception") or Broken(facts["message"]))
+        loop.stop()
+
+    loop.set_exception_handler(failed)
+    with _ruled_by(history):
+        main = loop.create_task(history.run())
+        main.add_done_callback(done)
+        try:
+            loop.run_forever()
+        finally:
+            main.remove_done_callback(done)
+            error = errors[0] if errors else main.exception() if main.done() else None
+            _end(loop)
+    if error is not None:
+        raise Failure(seed, without, history.world.lines or []) from error
+    return main.result()
+
+
+def _end(loop: VirtualLoop) -> None:
+    """Let go of every task, so that nothing of one history is left in the next."""
+    loop.set_exception_handler(lambda _loop, _facts: None)
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks))
+    loop.close()
+
+
+@contextmanager
+def _ruled_by(history: History) -> Iterator[None]:
+    """Chance, disks and silence for the code under test, for as long as a history lasts."""
+    chance = Random(f"ids {history.world.seed}")
+    numbers: dict[str, Any] = {
+        "secrets.token_hex": lambda count=16: f"{chance.getrandbits(count * 8):0{count * 2}x}",
+        "uuid.uuid4": lambda: uuid.UUID(int=chance.getrandbits(128), version=4),
+    }
+    shortened: dict[str, Any] = {
+        "control_plane.services.outbox.POLL": 5.0,
+        "control_plane.services.reaper.EVERY": 15.0,
+        "control_plane.services.reaper.LITTER_EVERY": 300.0,
+        "control_plane.services.reaper.LITTER_AGE": 600.0,
+        "device_agent.journal.COMPACT_ABOVE": 4096,
+    }
+    places: dict[str, Any] = {
+        "device_agent.journal.os": history.system,
+        "device_agent.journal.fcntl": NoLocks,
+        "device_agent.disk.os": history.system,
+        "device_agent.identity.os": history.system,
+    }
+    was = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    patches = [patch(name, value) for name, value in {**numbers, **shortened, **places}.items()]
+    for one in patches:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in patches:
+            one.stop()
+        logging.disable(was)

@@ -1,0 +1,167 @@
+"""The object store as a control plane meets it: the port `ObjectStore` over the bucket, with answers that get lost.
+
+Rule: a call may fail before its effect, after it, or have its effect long after it was given up.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from control_plane.services.completion import TOKEN_NAME
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.ports import (
+    Grantable,
+    MultipartInfo,
+    ObjectInfo,
+    StoreCapabilities,
+)
+from schemas.values import DigestName, PresignedPart
+from tests.simulation.bucket import Bucket, Signed
+from tests.simulation.contents import size_of
+from tests.simulation.world import World
+
+T = TypeVar("T")
+
+LATENCY: Final = 0.03
+OBJECT_LIMIT: Final = 60.0
+"""Seconds that a URL lives when the fault is that they live shortly."""
+
+
+class Objects:
+    """One control plane's way to the bucket."""
+
+    bucket = "bucket"
+
+    def __init__(self, world: World, bucket: Bucket, capabilities: StoreCapabilities, now: Callable[[], float]) -> None:
+        self._world = world
+        self._bucket = bucket
+        self._capabilities = capabilities
+        self._now = now
+
+    async def ensure_bucket(self) -> None:
+        """It is there."""
+        await self._call("ensure", lambda: None)
+
+    async def probe(self) -> StoreCapabilities:
+        """What the history's store enforces."""
+        return await self._call("probe", lambda: self._capabilities)
+
+    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+        """Open one; after a lost answer nobody knows its id."""
+        assert digest
+        return await self._call("create", lambda: self._bucket.create(s3_key, token), doubt=True)
+
+    def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
+        """Bound to size and digest."""
+        assert digest
+        what = Signed(s3_key, s3_upload_id, part.part_number, part.size, part.digest, "", once=False, expires_at=0.0)
+        return self._signed(what, part)
+
+    def presign_object(
+        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+    ) -> PresignedPart:
+        """Bound to size, digest and token."""
+        assert digest
+        what = Signed(s3_key, None, part.part_number, part.size, part.digest, token, once=once, expires_at=0.0)
+        return self._signed(what, part)
+
+    def _signed(self, what: Signed, part: Grantable) -> PresignedPart:
+        bound = Signed(
+            what.s3_key,
+            what.s3_upload_id,
+            what.part_number,
+            what.size,
+            what.digest,
+            what.token,
+            what.once,
+            self._now() + part.expires_in,
+        )
+        headers = {} if what.digest is None else {"content-md5": what.digest}
+        return PresignedPart(part.part_number, self._bucket.sign(bound), headers)
+
+    def presign_get(self, s3_key: str, expires_in: float) -> str:
+        """Nobody reads here."""
+        return f"https://s3.sim/{s3_key}?get={expires_in}"
+
+    def url_lifetime(self, wanted: float) -> float:
+        """Short where that is the fault."""
+        return min(wanted, OBJECT_LIMIT) if "expiry" in self._world.faults else wanted
+
+    async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
+        """Assemble; its effect may come after we gave up waiting."""
+        world, told = self._world, dict(etags)
+        world.note("plane", f"complete {s3_upload_id} with parts {sorted(told)}")
+        if world.fails("doubt", 3.0):
+            world.later(world.between(1.0, 40.0), self._late_complete, s3_key, s3_upload_id, told)
+            await asyncio.sleep(1.0)
+            message = "no answer to Complete"
+            raise ObjectStoreDown(message)
+        await self._call("complete", lambda: self._bucket.complete(s3_key, s3_upload_id, told), doubt=True)
+
+    def _late_complete(self, s3_key: str, s3_upload_id: str, etags: dict[int, str]) -> None:
+        try:
+            self._bucket.complete(s3_key, s3_upload_id, etags)
+        except ObjectStoreRefused:
+            return
+
+    async def head(self, s3_key: str) -> ObjectInfo | None:
+        """What is there."""
+        return await self._call("head", lambda: self._info(s3_key))
+
+    def _info(self, s3_key: str) -> ObjectInfo | None:
+        stored = self._bucket.objects.get(s3_key)
+        return None if stored is None else ObjectInfo(size_of(stored.content), stored.etag, {TOKEN_NAME: stored.token})
+
+    async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
+        """Etags without quotes."""
+        assert s3_key
+        return await self._call("list_parts", lambda: self._etags(s3_upload_id))
+
+    def _etags(self, s3_upload_id: str) -> dict[int, str] | None:
+        upload = self._bucket.multiparts.get(s3_upload_id)
+        return None if upload is None else {number: etag for number, (etag, _) in upload.parts.items()}
+
+    async def abort(self, s3_key: str, s3_upload_id: str) -> None:
+        """Fine when it is gone."""
+        assert s3_key
+        await self._call("abort", lambda: self._bucket.abort(s3_upload_id))
+
+    async def delete(self, s3_key: str) -> None:
+        """Fine when it is gone."""
+        await self._call("delete", lambda: self._bucket.delete(s3_key))
+
+    async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
+        """All in flight."""
+        return await self._call("list", lambda: self._in_flight(prefix))
+
+    def _in_flight(self, prefix: str) -> list[MultipartInfo]:
+        found = self._bucket.multiparts.items()
+        return [MultipartInfo(one.s3_key, key, one.initiated_at) for key, one in found if one.s3_key.startswith(prefix)]
+
+    async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
+        """Bytes in its parts."""
+        assert s3_key
+        upload = self._bucket.multiparts.get(s3_upload_id)
+        return 0 if upload is None else sum(size_of(content) for _, content in upload.parts.values())
+
+    async def lifecycle(self) -> Mapping[str, Any]:
+        """There are no rules."""
+        return {}
+
+    async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Nobody sets any."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _call(self, name: str, effect: Callable[[], T], *, doubt: bool = False) -> T:
+        world = self._world
+        await asyncio.sleep(LATENCY)
+        message = f"{name}: the store did not answer"
+        if world.now() < self._bucket.outage_until or world.fails("s3"):
+            raise ObjectStoreDown(message, retry_after=world.between(0.0, 5.0))
+        done = effect()
+        await asyncio.sleep(LATENCY)
+        if world.fails("s3") or (doubt and world.fails("doubt", 3.0)):
+            raise ObjectStoreDown(message)
+        return done

@@ -1,0 +1,188 @@
+"""One control plane: the engine as it is shipped, over a database in memory that commits or does not.
+
+Rule: a kill takes everything but what was committed. Two of them may share one database.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from control_plane.adapters.memory import MemoryStore
+from control_plane.services.engine import Engine, build_engine
+from control_plane.services.errors import MessengerDown, StoreUnavailable
+from control_plane.services.operations import Neighbours
+from control_plane.services.policy import Policy
+from control_plane.services.ports import Delivered, Records, StoreCapabilities
+from schemas.codec import encode
+from schemas.messages import Birth
+from schemas.topics import CONTROL_PLANE, Channel
+from tests.simulation.broker import Broker
+from tests.simulation.bucket import Bucket
+from tests.simulation.objects import Objects
+from tests.simulation.promises import PlanePromises
+from tests.simulation.world import World
+
+T = TypeVar("T")
+
+
+class PlaneClock:
+    """A control plane's clocks: the wall's may be wrong."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.skew = 0.0
+
+    def now(self) -> float:
+        """The instant it believes it is."""
+        return self._world.wall() + self.skew
+
+    def monotonic(self) -> float:
+        """Never goes back."""
+        return self._world.now()
+
+
+class Database:
+    """The one database. Everything committed is durable; a write may fail before it, or after it."""
+
+    def __init__(self, world: World) -> None:
+        self.memory = MemoryStore()
+        self.promises = PlanePromises(self.memory._tables)
+        self.locked_until = 0.0
+        self._world = world
+
+    async def write(self, work: Callable[[Records], T]) -> T:
+        """One transaction."""
+        await asyncio.sleep(0)
+        message = "the database is locked"
+        if self._world.now() < self.locked_until or self._world.fails("locked"):
+            await asyncio.sleep(1.0)
+            raise StoreUnavailable(message)
+        done = await self.memory.write(work)
+        self.promises.committed()
+        if self._world.fails("locked", 0.3):
+            raise StoreUnavailable(message)
+        return done
+
+    async def read(self, work: Callable[[Records], T]) -> T:
+        """One snapshot."""
+        await asyncio.sleep(0)
+        if self._world.now() < self.locked_until:
+            message = "the database is locked"
+            raise StoreUnavailable(message)
+        return await self.memory.read(work)
+
+    async def check(self) -> None:
+        """It is there."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Messenger:
+    """One control plane's connection to the broker."""
+
+    def __init__(self, world: World, broker: Broker, promises: PlanePromises, name: str) -> None:
+        self._world = world
+        self._broker = broker
+        self._promises = promises
+        self._name = name
+        self.alive = True
+        self.hear: Callable[[Delivered], None] = lambda _message: None
+
+    @property
+    def connected(self) -> bool:
+        """Whether subscriptions stand."""
+        return self in self._broker.subscribers
+
+    def deliver(self, message: Delivered) -> None:
+        """From the broker."""
+        if self.alive:
+            self.hear(message)
+
+    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+        """To the broker."""
+        if not self.alive or not self.connected:
+            message = "the broker is not connected"
+            raise MessengerDown(message)
+        if channel is Channel.COMMAND:
+            self._promises.says(client_id, payload)
+        await self._broker.say(self, channel, client_id, payload)
+
+    async def run(self) -> None:
+        """Connect again whenever the connection is gone."""
+        while True:
+            if not self.connected and self._broker.up and self._world.now() >= self._broker.frozen_until:
+                self._broker.welcome(self)
+                self._world.note(self._name, "connected")
+                await self._announce()
+            await asyncio.sleep(2.0)
+
+    async def _announce(self) -> None:
+        try:
+            await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._name)))
+        except MessengerDown:
+            return
+
+
+class Plane:
+    """One control plane, running or killed."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        database: Database,
+        broker: Broker,
+        bucket: Bucket,
+        *,
+        seen: StoreCapabilities,
+        policy: Policy,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.clock = PlaneClock(world)
+        self.engine: Engine | None = None
+        self._database = database
+        self._broker = broker
+        self._bucket = bucket
+        self._seen = seen
+        self._policy = policy
+        self._tasks: list[asyncio.Task[None]] = []
+        self._messenger: Messenger | None = None
+
+    def start(self) -> None:
+        """A new process on the same database."""
+        if self.engine is not None:
+            return
+        self.world.note(self.name, "starts")
+        messenger = Messenger(self.world, self._broker, self._database.promises, self.name)
+        objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
+        near = Neighbours(self._database, objects, messenger, self.clock)
+        engine = build_engine(near, self._log, self._policy)
+        messenger.hear = engine.inbox.hear
+        self._messenger, self.engine = messenger, engine
+        self._tasks = [asyncio.ensure_future(engine.run()), asyncio.ensure_future(messenger.run())]
+
+    def kill(self) -> None:
+        """Everything that was not committed is gone."""
+        if self.engine is None or self._messenger is None:
+            return
+        self.world.note(self.name, "is killed")
+        self._messenger.alive = False
+        if self._messenger in self._broker.subscribers:
+            self._broker.subscribers.remove(self._messenger)
+        for task in self._tasks:
+            task.cancel()
+        self.engine = self._messenger = None
+
+    def failure(self) -> BaseException | None:
+        """What ended the engine, if anything did."""
+        for task in self._tasks:
+            if self.engine is not None and task.done() and not task.cancelled():
+                return task.exception()
+        return None
+
+    def _log(self, event: str, facts: Mapping[str, Any]) -> None:
+        self._database.promises.logged(event, facts)
+        if self.world.lines is not None:
+            self.world.note(self.name, f"{event} {dict(facts)}")

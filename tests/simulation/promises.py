@@ -1,0 +1,182 @@
+"""The promises of reliability.md section 1, watched while a history happens and checked when it is over.
+
+Rule: a promise is checked against what the models know to be true, never against what the system says of itself.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from control_plane.adapters.memory_records import Tables
+from control_plane.domain.record import Upload
+from control_plane.domain.values import OPEN, TERMINAL, State, UploadKey
+from device_agent.journal import Journal
+from schemas.codec import decode_command, decode_response
+from schemas.errors import SchemaError
+from schemas.messages import DownloadFile, GrantParts, UploadReport
+from tests.simulation.bucket import Bucket
+from tests.simulation.contents import clip, size_of
+
+if TYPE_CHECKING:
+    from tests.simulation.device import Device
+
+FAULTS_OF_OURS: Final = frozenset({"duty.fault", "message.fault"})
+
+
+class Broken(AssertionError):
+    """A promise does not hold; the text names it."""
+
+
+def require(fine: object, text: str) -> None:
+    """`Broken` when a promise does not hold."""
+    if not fine:
+        raise Broken(text)
+
+
+class DevicePromises:
+    """P5 and P9 on one device: nothing stored is sent again, nothing is said that a crash could take back."""
+
+    def __init__(self, device: "Device") -> None:
+        self._device = device
+        self._answered: list[tuple[str, int]] = []
+        self._kept: set[tuple[str, int]] = set()
+
+    def put_begins(self, place: str, number: int) -> None:
+        """P5: a part whose etag the journal holds is never sent again to the same place."""
+        require((place, number) not in self._kept, f"P5: part {number} of {place} is journalled and is sent again")
+
+    def stored(self, place: str, number: int) -> None:
+        """The store's answer has reached the agent."""
+        self._answered.append((place, number))
+
+    def turned(self, journal: Journal) -> None:
+        """A turn is over: what the agent was told it has written down, unless the disk takes nothing."""
+        if self._answered and not journal.pending:
+            self._kept.update(self._answered)
+            self._answered.clear()
+
+    def crashed(self) -> None:
+        """What had not been written down is lost, and may be sent again."""
+        self._answered.clear()
+
+    def forget(self) -> None:
+        """The disk is empty: nothing is known of what was sent."""
+        self._kept.clear()
+
+    def said(self, data: bytes) -> None:
+        """P9: every etag that is told is on the platter."""
+        response = decode_response(data)
+        if isinstance(response.payload, UploadReport):
+            for number, etag in response.payload.etags.items():
+                durable = self._device.disk.durable(etag.strip('"').encode())
+                require(durable, f"P9: the etag of part {number} is told before it is durable")
+
+    def acknowledged(self, data: bytes) -> None:
+        """P9: a command that began an upload is on the platter before its PUBACK."""
+        process = self._device.process
+        try:
+            payload = decode_command(data).payload
+        except SchemaError:
+            return
+        if process is None or not isinstance(payload, DownloadFile) or payload.about is None:
+            return
+        run = process.agent.uploads.get(payload.about)
+        if run is not None and run.transfer.order.attempt == payload.about_attempt:
+            durable = self._device.disk.durable(payload.about.encode())
+            require(durable, f"P9: the command for {payload.about} is acknowledged before it is durable")
+
+
+class PlanePromises:
+    """P2, P8, P9 and the finality of ends, watched at every commit and every word of a control plane."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._ends: dict[UploadKey, Upload] = {}
+        self._pairs: dict[str, tuple[str, int, int]] = {}
+        self._retired: set[tuple[str, str]] = set()
+        self.faults: list[str] = []
+
+    def committed(self) -> None:
+        """After every write: ends are final, presence only moves on."""
+        for key, upload in self._tables.uploads.items():
+            end = self._ends.get(key)
+            if end is not None:
+                require(upload.state is end.state, f"{key} was {end.state} and became {upload.state}")
+            elif upload.state in TERMINAL:
+                self._ends[key] = upload
+        for client_id, client in self._tables.clients.items():
+            self._moved_on(client_id, (client.install_id, client.epoch, client.sequence))
+
+    def _moved_on(self, client_id: str, pair: tuple[str, int, int]) -> None:
+        known = self._pairs.get(client_id)
+        if known == pair:
+            return
+        if known is not None and known[0] == pair[0]:
+            require(pair[1:] > known[1:], f"P8: the presence of {client_id} went from {known[1:]} back to {pair[1:]}")
+        elif known is not None:
+            self._retired.add((client_id, known[0]))
+            require((client_id, pair[0]) not in self._retired, f"P8: a retired installation of {client_id} came back")
+        self._pairs[client_id] = pair
+
+    def says(self, client_id: str, data: bytes) -> None:
+        """P9: nothing is acknowledged to a device that is not committed."""
+        payload = decode_command(data).payload
+        if isinstance(payload, GrantParts | DownloadFile) and payload.about is not None:
+            upload = self._tables.uploads.get(UploadKey(client_id, payload.about))
+            committed = upload is not None and (
+                upload.attempt > payload.about_attempt or upload.sequence >= payload.acknowledges
+            )
+            require(committed, f"P9: {payload.acknowledges} of {payload.about} is acknowledged and not committed")
+
+    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - whatever the services report
+        """P13: nothing that arrives, and nothing that is to be done, meets a bug of ours."""
+        if event in FAULTS_OF_OURS:
+            self.faults.append(f"{event}: {msgspec.json.encode(facts).decode()}")
+
+
+def check_objects(uploads: dict[UploadKey, Upload], bucket: Bucket, devices: "dict[str, Device]") -> None:
+    """P2, P3, P4: at most one object for each upload, only where it completed, and its bytes are the file's."""
+    for upload in uploads.values():
+        if upload.owner != "control-plane":
+            continue
+        births = [(key, token) for key, token in bucket.born if token.startswith(upload.token)]
+        there = {key: one for key, one in bucket.objects.items() if one.token.startswith(upload.token)}
+        whole = [token for _, token in births]
+        require(len(set(whole)) == len(whole), f"P2: attempts of {upload.upload_id} appeared twice: {births}")
+        if upload.state is not State.COMPLETED:
+            require(not there, f"P2: {upload.state} upload {upload.upload_id} left objects {sorted(there)}")
+            continue
+        require(list(there) == [upload.s3_key], f"P2: completed {upload.upload_id} has objects {sorted(there)}")
+        found = there[upload.s3_key]
+        require(found.token == upload.object_token, f"P3: the object of {upload.upload_id} is of another attempt")
+        versions = devices[upload.client_id].files.versions.get(upload.file_path or "", [])
+        if upload.options.on_change == "prefix":
+            versions = [clip(one, 0, upload.file_size or 0) for one in versions]
+        require(size_of(found.content) == upload.file_size, f"P3: the object of {upload.upload_id} has another size")
+        require(found.content in versions, f"P4: the object of {upload.upload_id} is no version of its file")
+
+
+def unfinished(tables: Tables, bucket: Bucket, devices: "dict[str, Device]", now: float) -> list[str]:
+    """P6, P15 and presence: what is still to come to its end; empty once calm has done its work."""
+    left = [f"{key.upload_id} is {one.state}" for key, one in tables.uploads.items() if one.state in OPEN]
+    left += [
+        f"outbox: {task.duty.kind} of {key.upload_id}" for key, rows in tables.tasks.items() for task in rows.values()
+    ]
+    left += [f"litter {name} of {one.s3_key}" for name, one in bucket.multiparts.items()]
+    for device in devices.values():
+        left += _unfinished_on(device)
+        client = tables.clients.get(device.client_id)
+        if client is None or not client.connected(now):
+            left.append(f"{device.client_id} is not known to be connected")
+    return left
+
+
+def _unfinished_on(device: "Device") -> list[str]:
+    if device.process is None:
+        return [f"{device.client_id} is off"]
+    left = [
+        f"{device.client_id} still has {run.upload_id}: {run.transfer.state}" for run in device.process.agent.uploads
+    ]
+    if device.broker.online(device.client_id) is None:
+        left.append(f"{device.client_id} has no retained presence")
+    return left
