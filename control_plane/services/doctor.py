@@ -97,7 +97,7 @@ class Doctor:
     async def _litter(self) -> Finding:
         found = await self._objects.list_multipart(self._prefix)
         old = [one for one in found if one.initiated_at < self._clock.now() - LITTER_AGE]
-        rows = await self._store.read(lambda records: rows_of(records, old))
+        rows = await self._store.read(lambda records: rows_of(records, old, self._policy.owner))
         foreign = [one for one in old if one.s3_key not in rows]
         if not foreign:
             return Finding("multipart uploads", fine=True, text=f"{len(found)} in flight, all of them known")

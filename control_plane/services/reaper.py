@@ -82,7 +82,7 @@ class Reaper:
         prefix = f"{self._policy.base_path.strip('/')}/".lstrip("/")
         found = await self._objects.list_multipart(prefix)
         old = [one for one in found if one.initiated_at < self._clock.now() - LITTER_AGE]
-        rows = await self._store.read(lambda records: rows_of(records, old))
+        rows = await self._store.read(lambda records: rows_of(records, old, self._policy.owner))
         foreign: list[MultipartInfo] = []
         aborted = 0
         for one in old:
@@ -101,11 +101,11 @@ class Reaper:
         return LitterReport(aborted, tuple(foreign))
 
 
-def rows_of(records: Records, found: list[MultipartInfo]) -> dict[str, tuple[UploadKey, str | None]]:
-    """For each key that belongs to one of our rows: the row, and the S3 upload id that it still needs."""
+def rows_of(records: Records, found: list[MultipartInfo], owner: str) -> dict[str, tuple[UploadKey, str | None]]:
+    """For each key that belongs to a row of `owner`: the row, and the S3 upload id that it still needs."""
     rows: dict[str, tuple[UploadKey, str | None]] = {}
     for one in found:
         upload = records.upload_by_s3_key(one.s3_key)
-        if upload is not None:
+        if upload is not None and upload.owner == owner:
             rows[one.s3_key] = (upload.key, upload.s3_upload_id if upload.state in OPEN else None)
     return rows

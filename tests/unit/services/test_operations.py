@@ -15,6 +15,9 @@ from control_plane.services.errors import (
 from control_plane.services.operations import TriggerRequest
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Page, StoreCapabilities, UploadFilter
+from schemas.codec import encode
+from schemas.messages import Command, DownloadFile, UploadConfig
+from schemas.topics import Channel
 from schemas.values import DigestName
 from tests.support.fakes import CLIENT, Rig
 
@@ -105,13 +108,17 @@ async def test_litter_of_ours_is_aborted_and_that_of_others_is_reported() -> Non
         upload = await rig.granted()
         rig.objects.multipart["crashed"] = (upload.s3_key, "token")
         rig.objects.multipart["stranger"] = ("uploads/somebody/else", "token")
+        config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/direct")
+        await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
+        rig.objects.multipart["direct"] = ("uploads/direct", "token")
         report = await rig.engine.reaper.sweep_litter()
         assert (report.aborted, len(report.foreign)) == (0, 0)
         rig.clock.time += 4000
         report = await rig.engine.reaper.sweep_litter()
         await rig.settle()
-        assert (report.aborted, [one.s3_upload_id for one in report.foreign]) == (1, ["stranger"])
-        assert set(rig.objects.multipart) == {upload.s3_upload_id, "stranger"}
+        assert (report.aborted, [one.s3_upload_id for one in report.foreign]) == (1, ["stranger", "direct"])
+        assert set(rig.objects.multipart) == {upload.s3_upload_id, "stranger", "direct"}
+        assert (await rig.upload("cli1")).litter == ()
 
 
 async def test_history_is_pruned_but_never_an_open_row() -> None:
