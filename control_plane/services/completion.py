@@ -57,7 +57,9 @@ class Completion:
             if len(etags) < len(upload.parts):
                 # A 412 left an etag empty: the store knows which request won.
                 listed = await self.objects.list_parts(upload.s3_key, upload.s3_upload_id)
-                etags = {number: etags.get(number, etag) for number, etag in (listed or {}).items()}
+                if listed is None:
+                    return ObjectStoreRefused("ListParts: the multipart upload is gone", code="NoSuchUpload")
+                etags = {number: etags.get(number, etag) for number, etag in listed.items()}
             await self.objects.complete(upload.s3_key, upload.s3_upload_id, etags)
         except (ObjectStoreDown, ObjectStoreRefused) as error:
             return error

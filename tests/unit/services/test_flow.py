@@ -145,6 +145,16 @@ async def test_a_lost_multipart_upload_is_a_new_attempt() -> None:
         assert (upload.state, upload.attempt) == (State.DISPATCHED, 2)
 
 
+async def test_a_lost_multipart_upload_whose_etags_are_not_all_known_is_a_new_attempt() -> None:
+    """A 412 left one empty, and nothing can be listed any more."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.objects.multipart.clear()
+        report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "", 2: "b", 3: "c"})
+        await rig.respond(report, "success", sequence=2)
+        assert (await rig.upload(upload.upload_id)).attempt == 2
+
+
 async def test_an_object_of_another_size_is_a_new_attempt() -> None:
     """Never believed."""
     async with Rig() as rig:
