@@ -35,6 +35,9 @@ from control_plane.services.sayings import Sayings
 from control_plane.services.uploads import LEASE, Effects, Uploads
 
 MAX_AT_ONCE: Final = 64
+MAX_RUNNING: Final = 10_000
+"""Duties begun and not done: most of them wait for their turn."""
+
 MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
 LONGEST_WAIT: Final = 300.0
@@ -71,6 +74,7 @@ class Outbox:
         self._tools = tools
         self._step_timeout = step_timeout
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[tuple[UploadKey, str, str], asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
         self._complaints: dict[UploadKey, Complaint] = {}
@@ -99,7 +103,7 @@ class Outbox:
                 await self._look()
                 await self._sleep()
         finally:
-            for task in self._running.values():
+            for task in self._tasks:
                 task.cancel()
 
     async def _sleep(self) -> None:
@@ -164,14 +168,21 @@ class Outbox:
 
     def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
         name = (key, duty.kind, duty.subject)
+        if len(self._tasks) >= MAX_RUNNING:
+            # Nothing is lost: its row comes due again, and whoever asked asks again.
+            self._tools.log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
+            work.close()
+            return
         if name in self._running and duty.kind not in SAYINGS:
             work.close()
             return
         task = asyncio.create_task(self._watched(key, duty, work))
+        self._tasks.add(task)
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
 
     def _ended(self, name: tuple[UploadKey, str, str], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if self._running.get(name) is task:
             del self._running[name]
 
