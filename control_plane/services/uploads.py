@@ -195,9 +195,15 @@ class Uploads:
         draft.after, effects = apply(before, entry.event)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
         draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
-        if before.state is not draft.after.state:
-            self._log("upload.state", _facts(before, draft.after))
+        self._tell(before, draft.after, entry.event)
         return draft.after
+
+    def _tell(self, before: Upload, after: Upload, event: Event) -> None:
+        if before.state is not after.state:
+            self._log("upload.state", _facts(before, after))
+        elif before is after and isinstance(event, REMOTE_EVENTS):
+            facts = {"upload_id": after.upload_id, "client_id": after.client_id, "attempt": event.attempt}
+            self._log("event.repeated", {**facts, "event": type(event).__name__})
 
     def _concerns(self, upload: Upload, event: Event) -> bool:
         """Whether this event may say something about this upload.

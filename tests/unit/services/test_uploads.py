@@ -37,3 +37,14 @@ async def test_an_event_that_cannot_be_committed_takes_no_other_with_it(monkeypa
         assert cancelled.state is State.CANCELLED
         assert rig.counted("commit.failed") == 2
         assert (await rig.trigger(file_path="/data/third")).upload.state is State.QUEUED
+
+
+async def test_what_changes_nothing_is_counted() -> None:
+    """A repeat, and a message of an older attempt."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        await rig.respond(rig.offer(upload.upload_id), sequence=1)
+        assert rig.counted("event.repeated") == 1
+        await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "error", sequence=2, error="upload_gone")
+        await rig.respond(rig.offer(upload.upload_id), sequence=3)
+        assert rig.counted("event.repeated") == 2
