@@ -146,6 +146,14 @@ class Source:
                 done += count
         return done
 
+    def send_to(self, descriptor: int, offset: int, size: int) -> int:
+        """Have the kernel send up to `size` bytes from `offset` to a socket; how many, 0 only at the end of the file.
+
+        `OSError` as sendfile(2) has it, `FileRefused` after `close`.
+        """
+        with self._using() as source:
+            return os.sendfile(descriptor, source, offset, size)
+
     def digest(self, offset: int, size: int, name: DigestName) -> str | None:
         """The digest of a range as base64 of the raw digest, exactly the header's value; None for `none`.
 

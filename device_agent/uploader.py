@@ -193,7 +193,7 @@ class _Link:
         """Send a request, and return when an answer can be read, be it early."""
         try:
             self._send_head(target, headers, body.size)
-            body.send(self._socket, buffer, self._answered)
+            body.send(self._socket, buffer, self._answered, direct=not self._secure)
         except OSError:
             # A store that has heard enough answers and closes; its answer says more than our broken pipe.
             if not readable(self._socket, _LAST_WORDS):

@@ -3,7 +3,9 @@
 Rule: real sockets and real files; only the idle timeout is shortened.
 """
 
+import errno
 import hashlib
+import itertools
 import os
 import ssl
 import threading
@@ -83,6 +85,32 @@ def test_a_part_arrives_byte_for_byte(sender: Sender, sink: PutSink) -> None:
     assert put.body == CONTENT[piece.offset : piece.offset + piece.size]
     assert etag == f'"{hashlib.md5(put.body, usedforsecurity=False).hexdigest()}"'
     assert sum(sender.moved) == piece.size
+
+
+def test_over_plain_http_the_kernel_moves_the_bytes(
+    sender: Sender, sink: PutSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Source, "read_into", lambda *_: pytest.fail("the bytes passed through the agent"))
+    sender.put(WHOLE)
+    assert sink.puts[-1].body == CONTENT
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EIO])
+def test_where_the_kernel_cannot_move_them_they_are_copied(
+    sender: Sender, sink: PutSink, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    calls = itertools.count()
+    move = os.sendfile
+
+    def fail_in_the_middle(*about: int) -> int:
+        if next(calls):
+            raise OSError(code, os.strerror(code))
+        return move(*about)
+
+    monkeypatch.setattr(os, "sendfile", fail_in_the_middle)
+    sender.put(WHOLE)
+    assert sink.puts[-1].body == CONTENT
+    assert sum(sender.moved) == SIZE
 
 
 def test_the_request_carries_what_was_granted_and_nothing_else(sender: Sender, sink: PutSink) -> None:
