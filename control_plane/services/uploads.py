@@ -5,7 +5,7 @@ transaction; only then is anything said or done. A batch of one is the same code
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,14 +59,6 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What one transaction came to: an answer for every entry, and effects for every upload that was touched."""
-
-    answers: list[Upload | Exception] = field(default_factory=list)
-    effects: list[Effects] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class _Draft:
     """One upload while a batch is applied to it."""
 
@@ -74,6 +66,19 @@ class _Draft:
     after: Upload
     urgent: dict[tuple[str, str], Duty] = field(default_factory=dict)
     spoke: bool = False
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What one transaction came to: an answer for every entry, effects for every upload that was touched.
+
+    `events` are told once it is committed: a transaction may run twice, or not at all.
+    """
+
+    answers: list[Upload | Exception] = field(default_factory=list)
+    effects: list[Effects] = field(default_factory=list)
+    drafts: dict[UploadKey, _Draft] = field(default_factory=dict)
+    events: list[tuple[str, Mapping[str, str | int | None]]] = field(default_factory=list)
 
 
 class Uploads:
@@ -141,6 +146,8 @@ class Uploads:
             return
         for entry, result in zip(batch, outcome.answers, strict=True):
             _settle(entry, result)
+        for event, facts in outcome.events:
+            self._log(event, facts)
         for effects in outcome.effects:
             self._perform(effects)
 
@@ -166,23 +173,23 @@ class Uploads:
         raise StoreUnavailable(message)
 
     def _transact(self, records: Records, batch: list[_Entry]) -> _Outcome:
-        drafts: dict[UploadKey, _Draft] = {}
         outcome = _Outcome()
         for entry in batch:
             try:
-                outcome.answers.append(self._apply(records, entry, drafts))
+                outcome.answers.append(self._apply(records, entry, outcome))
             except (DomainError, BadInput, KeyReused, KeyTaken, UnknownUpload) as error:
                 outcome.answers.append(error)
                 if isinstance(error, UnknownUpload):
                     outcome.effects.extend(_released(entry))
-        for draft in drafts.values():
+        for draft in outcome.drafts.values():
             outcome.effects.extend(self._save(records, draft))
         return outcome
 
-    def _apply(self, records: Records, entry: _Entry, drafts: dict[UploadKey, _Draft]) -> Upload:
+    def _apply(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
+        drafts = outcome.drafts
         draft = drafts.get(entry.key) or _loaded(records, entry.key)
         if entry.event is None:
-            return self._insert(records, entry, drafts)
+            return self._insert(records, entry, outcome)
         if draft is None:
             if entry.new is None:
                 raise UnknownUpload(entry.key.upload_id)
@@ -195,15 +202,8 @@ class Uploads:
         draft.after, effects = apply(before, entry.event)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
         draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
-        self._tell(before, draft.after, entry.event)
+        outcome.events.extend(_told(before, draft.after, entry.event))
         return draft.after
-
-    def _tell(self, before: Upload, after: Upload, event: Event) -> None:
-        if before.state is not after.state:
-            self._log("upload.state", _facts(before, after))
-        elif before is after and isinstance(event, REMOTE_EVENTS):
-            facts = {"upload_id": after.upload_id, "client_id": after.client_id, "attempt": event.attempt}
-            self._log("event.repeated", {**facts, "event": type(event).__name__})
 
     def _concerns(self, upload: Upload, event: Event) -> bool:
         """Whether this event may say something about this upload.
@@ -215,7 +215,7 @@ class Uploads:
             return not isinstance(event, Witnessed)
         return isinstance(event, Progressed) or not isinstance(event, REMOTE_EVENTS)
 
-    def _insert(self, records: Records, entry: _Entry, drafts: dict[UploadKey, _Draft]) -> Upload:
+    def _insert(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
         upload, remember = entry.new, entry.remember
         assert upload is not None  # noqa: S101 - for the type checker: an entry has an event or a new upload
         if remember is not None:
@@ -225,8 +225,8 @@ class Uploads:
         records.add_upload(upload)
         if remember is not None:
             records.add_idempotency(remember)
-        drafts[upload.key] = _Draft(None, upload, {(one.kind, one.subject): one for one in duties(upload)})
-        self._log("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id})
+        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.subject): one for one in duties(upload)})
+        outcome.events.append(("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id}))
         return upload
 
     def _save(self, records: Records, draft: _Draft) -> list[Effects]:
@@ -296,6 +296,16 @@ def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRe
     if upload is None:
         raise UnknownUpload(known.upload_id)
     return upload
+
+
+def _told(before: Upload, after: Upload, event: Event) -> list[tuple[str, Mapping[str, str | int | None]]]:
+    """A change of the state, or that a device repeated itself."""
+    if before.state is not after.state:
+        return [("upload.state", _facts(before, after))]
+    if before is after and isinstance(event, REMOTE_EVENTS):
+        facts = {"upload_id": after.upload_id, "client_id": after.client_id, "attempt": event.attempt}
+        return [("event.repeated", {**facts, "event": type(event).__name__})]
+    return []
 
 
 def _facts(before: Upload, after: Upload) -> dict[str, str | int | None]:

@@ -8,6 +8,7 @@ from control_plane.adapters.memory_records import MemoryRecords
 from control_plane.domain.events import CancelRequested
 from control_plane.domain.record import Upload
 from control_plane.domain.values import State
+from control_plane.services.errors import VersionConflict
 from tests.support.fakes import Rig
 
 
@@ -48,3 +49,21 @@ async def test_what_changes_nothing_is_counted() -> None:
         await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "error", sequence=2, error="upload_gone")
         await rig.respond(rig.offer(upload.upload_id), sequence=3)
         assert rig.counted("event.repeated") == 2
+
+
+async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another replica was faster: all is read and applied again, and counts once."""
+    async with Rig() as rig:
+        await rig.birth()
+        upload = (await rig.trigger()).upload
+        save, conflicts = MemoryRecords.save_upload, [VersionConflict("another replica")]
+
+        def conflicting(records: MemoryRecords, before: Upload, after: Upload) -> Upload:
+            if conflicts:
+                raise conflicts.pop()
+            return save(records, before, after)
+
+        monkeypatch.setattr(MemoryRecords, "save_upload", conflicting)
+        rig.events.clear()
+        await rig.engine.operations.cancel(upload.upload_id)
+        assert rig.counted("upload.state") == 1
