@@ -303,8 +303,8 @@ def _told(before: Upload, after: Upload, event: Event) -> list[tuple[str, Mappin
     if before.state is not after.state:
         return [("upload.state", _facts(before, after))]
     if before is after and isinstance(event, REMOTE_EVENTS):
-        facts = {"upload_id": after.upload_id, "client_id": after.client_id, "attempt": event.attempt}
-        return [("event.repeated", {**facts, "event": type(event).__name__})]
+        said = f"{type(event).__name__} of attempt {event.attempt}"
+        return [("event.repeated", {"upload_id": after.upload_id, "client_id": after.client_id, "said": said})]
     return []
 
 
