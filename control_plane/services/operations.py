@@ -108,7 +108,7 @@ class Operations:
         return self._near.clock.now()
 
     async def trigger(self, request: TriggerRequest) -> UploadView:
-        """Queue an upload; it is told to the client at once when that is connected.
+        """Queue an upload; it is told to the client at once when that is connected. Its next wake-up is the deadline.
 
         `UnknownClient`, `BadInput` (no path, a deadline that has passed, too much metadata), `KeyReused`.
         """
@@ -122,7 +122,8 @@ class Operations:
             # Another trigger for the same file name in the same second has the plain key.
             key = object_key(self._policy.base_path, client.client_id, upload.file_path, now, upload.upload_id[:8])
             created = await self._uploads.create(replace(upload, s3_key=key), remember)
-        return await self._view(created)
+        # Not looked up again: the client is in hand, and its duties are on their way.
+        return self._explained(created, client, [] if created.state in OPEN else None)
 
     def _planned(self, request: TriggerRequest, client: Client, now: float) -> Upload:
         path = request.file_path or client.default_file
@@ -178,7 +179,7 @@ class Operations:
             metadata=old.metadata,
             options=old.options,
         )
-        return await self.trigger(request)
+        return await self._view((await self.trigger(request)).upload)
 
     async def client(self, client_id: str) -> Client:
         """One client; `UnknownClient`, or `BadInput` for what cannot be a client's id."""
