@@ -25,6 +25,7 @@ from control_plane.services.errors import (
     VersionConflict,
 )
 from control_plane.services.ports import PARKED, Clock, EventLog, IdempotencyRecord, Records, Store, Task
+from control_plane.services.quota import Quota
 
 MAX_BATCH: Final = 256
 MAX_WAITING: Final = 10_000
@@ -94,6 +95,7 @@ class Uploads:
         self._log = log
         self._owner = owner
         self._step_timeout = step_timeout
+        self._quota = Quota(clock)
         self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
         self._perform: Perform = lambda _effects: None
 
@@ -193,6 +195,9 @@ class Uploads:
         if draft is None:
             if entry.new is None:
                 raise UnknownUpload(entry.key.upload_id)
+            if not self._quota.take(entry.key.client_id):
+                outcome.events.append(("upload.refused", {"client_id": entry.key.client_id}))
+                return entry.new
             records.add_upload(entry.new)
             draft = _Draft(entry.new, entry.new)
         drafts[entry.key] = draft

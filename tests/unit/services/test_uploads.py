@@ -8,6 +8,7 @@ from control_plane.adapters.memory_records import MemoryRecords
 from control_plane.domain.events import CancelRequested
 from control_plane.domain.record import Upload
 from control_plane.domain.values import State
+from control_plane.services import quota
 from control_plane.services.errors import VersionConflict
 from tests.support.fakes import Rig
 
@@ -67,3 +68,20 @@ async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.Monkey
         rig.events.clear()
         await rig.engine.operations.cancel(upload.upload_id)
         assert rig.counted("upload.state") == 1
+
+
+@pytest.mark.parametrize("owner", ["control-plane", "cli-7"])
+async def test_a_device_that_invents_uploads_does_not_fill_the_database(
+    owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond its measure is not closed either: an honest client asks again, and later it is heard."""
+    monkeypatch.setattr(quota, "NEW_UPLOADS", 3)
+    async with Rig() as rig:
+        await rig.birth()
+        for number in range(5):
+            await rig.respond(rig.offer(f"u{number}", owner=owner), sequence=1)
+        assert rig.counted("upload.refused") == 2
+        assert "close_upload" not in rig.messenger.actions()
+        rig.clock.time += quota.PERIOD
+        await rig.respond(rig.offer("u4", owner=owner), sequence=1)
+        assert (await rig.upload("u4")).owner == owner
