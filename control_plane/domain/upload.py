@@ -182,7 +182,10 @@ def _succeeded(upload: Upload, event: Succeeded) -> Applied:
     if upload.s3_upload_id is None and not upload.one_put:
         text = "the client reported success, but no part could be stored: nothing was granted yet"
         return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
-    if upload.plan is None or upload.missing_parts:
+    # Without a sequence only a tombstone speaks: the upload was over once, and our database is older than that. The
+    # store knows what became of it.
+    remembered = event.sequence is None and upload.plan is not None
+    if not remembered and (upload.plan is None or upload.missing_parts):
         missing = ", ".join(map(str, upload.missing_parts[:5])) or "all"
         text = f"the client reported success, but nobody knows the etags of parts {missing}"
         return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)

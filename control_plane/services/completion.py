@@ -52,14 +52,19 @@ class Completion:
 
     async def _complete(self, upload: Upload) -> ObjectStoreDown | ObjectStoreRefused | None:
         assert upload.s3_upload_id is not None  # noqa: S101 - completing is reached only with an open upload
+        plan = upload.plan
+        assert plan is not None  # noqa: S101 - completing is reached only with a plan
         etags = {number: part.etag for number, part in upload.parts.items() if part.etag}
         try:
-            if len(etags) < len(upload.parts):
-                # A 412 left an etag empty: the store knows which request won.
+            if len(etags) < plan.total:
+                # A 412 left an etag empty, or our database is older than the upload: the store knows better.
                 listed = await self.objects.list_parts(upload.s3_key, upload.s3_upload_id)
                 if listed is None:
                     return ObjectStoreRefused("ListParts: the multipart upload is gone", code="NoSuchUpload")
                 etags = {number: etags.get(number, etag) for number, etag in listed.items()}
+                if missing := [number for number in plan.numbers if number not in etags]:
+                    text = f"ListParts: {len(missing)} parts are missing, the first of them {missing[0]}"
+                    return ObjectStoreRefused(text, code="InvalidPart")
             await self.objects.complete(upload.s3_key, upload.s3_upload_id, etags)
         except (ObjectStoreDown, ObjectStoreRefused) as error:
             return error
@@ -82,7 +87,7 @@ class Completion:
         """The strongest proof; None when the store contradicts the client's digests."""
         plan = upload.plan
         assert plan is not None  # noqa: S101 - completing is reached only with a plan
-        digests = [upload.parts[number].digest for number in plan.numbers]
+        digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
         known = [digest for digest in digests if digest is not None]
         if upload.digest is DigestName.NONE or len(known) < len(digests):
             return Proof.SIZE

@@ -100,6 +100,7 @@ class FakeObjects:
     calls: list[str] = field(default_factory=list)
     object_size: int = 12 * 1024 * 1024
     complete_then_fail: bool = False
+    listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
     rules: Mapping[str, Any] = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
@@ -166,8 +167,8 @@ class FakeObjects:
         return self.objects.get(s3_key)
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Three parts, as long as it is open."""
-        return {1: "e1", 2: "e2", 3: "e3"} if s3_upload_id in self.multipart else None
+        """Three parts, or those that are said to be there, as long as it is open."""
+        return dict(self.listed) if s3_upload_id in self.multipart else None
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
         """Forget it."""

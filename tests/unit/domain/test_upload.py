@@ -285,6 +285,14 @@ def test_success_without_every_etag_is_not_believed() -> None:
     assert "parts 2, 3" in (upload.reason or "")
 
 
+def test_success_without_a_sequence_is_left_to_the_store() -> None:
+    """Only a tombstone speaks so: somebody knew once that the upload was completed."""
+    upload = after(opened(), Succeeded(now=4.0, sequence=None))
+    assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
+    unplanned = after(dispatched(), Succeeded(now=4.0, sequence=None))
+    assert (unplanned.state, unplanned.attempt) == (State.QUEUED, 2)
+
+
 def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None:
     """Nothing but time fences a PutObject URL, so the next attempt has another key."""
     upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))

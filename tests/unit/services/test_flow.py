@@ -10,6 +10,7 @@ from control_plane.services.errors import (
 from control_plane.services.policy import Policy
 from control_plane.services.ports import PARKED, Grantable, StoreCapabilities
 from schemas.codec import encode
+from schemas.messages import UploadReport
 from schemas.values import DigestName, PresignedPart, WantedPart
 from tests.support.fakes import FakeObjects, Rig
 from tests.support.uploads import md5_of
@@ -153,6 +154,28 @@ async def test_a_lost_multipart_upload_whose_etags_are_not_all_known_is_a_new_at
         report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "", 2: "b", 3: "c"})
         await rig.respond(report, "success", sequence=2)
         assert (await rig.upload(upload.upload_id)).attempt == 2
+
+
+async def test_a_tombstone_of_an_upload_that_our_database_forgot_to_be_completed_is_settled_by_the_store() -> None:
+    """The database was put back from a copy: the client knows only the end, the object bears our token."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        (s3_upload_id,) = rig.objects.multipart
+        await rig.objects.complete(upload.s3_key, s3_upload_id, {1: "e1", 2: "e2", 3: "e3"})
+        await rig.respond(UploadReport(upload_id=upload.upload_id, attempt=1), "success")
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.attempt) == (State.COMPLETED, 1)
+
+
+async def test_a_tombstone_alone_completes_nothing_of_which_parts_are_missing() -> None:
+    """Whoever says so: an object made of some of the parts would be torn."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.objects.listed = {1: "e1", 3: "e3"}
+        await rig.respond(UploadReport(upload_id=upload.upload_id, attempt=1), "success")
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.attempt, upload.state) == (2, State.DISPATCHED)
+        assert "complete" not in rig.objects.calls
 
 
 async def test_an_object_of_another_size_is_a_new_attempt() -> None:
