@@ -37,7 +37,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in words)[-56:].strip("-")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def faketime() -> str:
     """The library that gives a process another clock."""
     if FAKETIME is None:

@@ -265,6 +265,19 @@ class FaultSite:
         self.restart_plane()
 
 
+def clock_of(library: str, clock: Path) -> dict[str, str]:
+    """Settings that give a process the clock which the file `clock` tells at each look, as `+10m` or `-20000d`.
+
+    Only the clock on the wall is moved: what counts durations must not notice.
+    """
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 @contextmanager
 def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
     """A disk that is soon full; the test is skipped where none can be mounted."""

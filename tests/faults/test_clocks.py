@@ -1,0 +1,116 @@
+"""No clock is believed: the agent's may be years off, the control plane's ten minutes, and either may jump.
+
+Rule: the store's clock is right throughout; libfaketime gives a process its own and moves it while it runs.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.fault_sites import CHUNK, FaultSite, clock_of, running_site
+from tests.support.mqtt_packets import Connect
+from tests.support.mqtt_wire import connected
+
+YEARS: Final = {"ten-years-ahead": "+3650d", "in-1970": "-20000d"}
+MINUTES: Final = {"ahead": "+10m", "behind": "-10m"}
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory, faketime: str) -> Iterator[tuple[FaultSite, Path]]:
+    """A site whose control plane has the clock that the file says."""
+    directory = tmp_path_factory.mktemp("clocks")
+    clock = directory / "clock"
+    clock.write_text("+0")
+    with running_site(directory, **clock_of(faketime, clock)) as site:
+        yield site, clock
+
+
+def told_by(site: FaultSite, name: str) -> datetime:
+    """What the agent takes the time to be, by its retained presence."""
+    with connected(site.broker.address.port, Connect(f"cli-{name[-40:]}")) as wire:
+        wire.subscribe(f"fleet/v1/{name}/presence")
+        return datetime.fromisoformat(json.loads(wire.receive().payload)["since"])
+
+
+@pytest.mark.parametrize("years", YEARS)
+def test_an_agent_whose_clock_is_years_off_uploads_and_resumes(
+    site: FaultSite, name: str, faketime: str, years: str
+) -> None:
+    clock = site.directory / f"{name}.clock"
+    clock.write_text(YEARS[years])
+    agent = site.attach(name, MAX_PARALLEL_PARTS="1", **clock_of(faketime, clock))
+    assert abs(told_by(site, name) - datetime.now(UTC)) > timedelta(days=3_000)
+    path = site.file(name, "big.bin", 3 * CHUNK)
+    site.s3.stall_after(CHUNK + CHUNK // 2)
+    upload_id = site.trigger(name, path)
+    site.until(lambda: site.s3.stalled, "the upload to stand in the middle of a part")
+    agent.kill()
+    site.s3.flow()
+    agent.start()
+    assert site.completed(upload_id, path)["attempt"] == 1
+    assert len(site.s3_uploads(upload_id)) == 1
+
+
+def test_an_agent_whose_clock_jumps_goes_on(site: FaultSite, name: str, faketime: str) -> None:
+    clock = site.directory / f"{name}.clock"
+    clock.write_text("+0")
+    site.attach(name, MAX_PARALLEL_PARTS="1", **clock_of(faketime, clock))
+    path = site.file(name, "big.bin", 3 * CHUNK)
+    site.s3.stall_after(CHUNK + CHUNK // 2)
+    upload_id = site.trigger(name, path)
+    site.until(lambda: site.s3.stalled, "the upload to stand in the middle of a part")
+    clock.write_text("-20000d")
+    site.s3.flow()
+    assert site.completed(upload_id, path)["attempt"] == 1
+    assert site.bytes_received(upload_id) == path.stat().st_size
+
+
+@pytest.mark.parametrize("minutes", MINUTES)
+def test_a_control_plane_whose_clock_is_ten_minutes_off_completes_uploads(
+    moved: tuple[FaultSite, Path], name: str, minutes: str
+) -> None:
+    site, clock = moved
+    site.healed()
+    clock.write_text(MINUTES[minutes])
+    site.attach(name)
+    path = site.file(name, "big.bin", 2 * CHUNK)
+    assert site.completed(site.trigger(name, path), path)["proof"] == "etag"
+    clock.write_text("+0")
+
+
+@pytest.mark.parametrize("minutes", MINUTES)
+def test_a_control_plane_whose_clock_jumps_in_the_middle_completes_the_upload(
+    moved: tuple[FaultSite, Path], name: str, minutes: str
+) -> None:
+    site, clock = moved
+    site.healed()
+    clock.write_text("+0")
+    upload_id, path = site.begun(name, parts=3)
+    clock.write_text(MINUTES[minutes])
+    site.s3.flow()
+    assert site.completed(upload_id, path)["attempt"] == 1
+    clock.write_text("+0")
+
+
+def test_a_broker_that_is_gone_leaves_nobody_online_for_ever(moved: tuple[FaultSite, Path], name: str) -> None:
+    """Ninety seconds after the last word of a client it is offline, whatever was retained."""
+    site, clock = moved
+    site.healed()
+    clock.write_text("+0")
+    site.attach(name)
+    site.broker.kill()
+    clock.write_text("+80")
+    assert site.connected(name)
+    clock.write_text("+95")
+    site.until(lambda: not site.connected(name), "the client to count as offline", patience=3)
+    upload_id = site.trigger(name, site.file(name, "later.bin", 1000))
+    assert site.upload(upload_id)["reason"] == "the client is offline"
+    # It speaks again, and all is well.
+    site.broker.start()
+    site.until(lambda: site.connected(name), "the client to be back")
+    assert site.ended(upload_id)["state"] == "completed"
+    clock.write_text("+0")

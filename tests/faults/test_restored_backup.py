@@ -1,0 +1,73 @@
+"""A database that was put back from an old copy: what is known less of is found out again, and nothing is done twice."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.fault_sites import CHUNK, FaultSite
+from tests.support.strict_s3 import Operation
+
+
+def database_of(site: FaultSite) -> Path:
+    return Path(site.plane.settings["DATABASE_URL"].removeprefix("sqlite:///"))
+
+
+def backup(site: FaultSite, copy: Path) -> None:
+    with closing(sqlite3.connect(database_of(site))) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def restore(site: FaultSite, copy: Path) -> None:
+    path = database_of(site)
+    site.plane.kill()
+    for left in ("-wal", "-shm"):
+        path.with_name(path.name + left).unlink(missing_ok=True)
+    path.write_bytes(copy.read_bytes())
+    site.restart_plane()
+    # The fleet says hello within half a minute of its birth; a new connection does so at once.
+    site.mqtt.cut()
+
+
+@pytest.mark.timeout(60)
+def test_an_upload_that_went_on_since_the_copy_is_finished_once(site: FaultSite, name: str, tmp_path: Path) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    backup(site, tmp_path / "copy.db")
+    sent = site.s3.carried
+    site.s3.stall_after(CHUNK + CHUNK // 2)
+    site.s3.flow()
+    site.until(lambda: site.s3.carried >= sent + CHUNK // 2, "more of the file to be sent")
+    restore(site, tmp_path / "copy.db")
+    site.s3.flow()
+    assert site.completed(upload_id, path)["attempt"] == 1
+    assert len(site.s3_uploads(upload_id)) == 1
+
+
+@pytest.mark.timeout(60)
+def test_an_upload_that_was_completed_since_the_copy_is_found_by_its_token(
+    site: FaultSite, name: str, tmp_path: Path
+) -> None:
+    upload_id, path = site.begun(name, parts=4)
+    backup(site, tmp_path / "copy.db")
+    site.s3.flow()
+    site.completed(upload_id, path)
+    restore(site, tmp_path / "copy.db")
+    assert site.upload(upload_id)["state"] != "completed", "the copy is not old"
+    upload = site.completed(upload_id, path)
+    assert upload["attempt"] == 1
+    assert sum(one.done for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD)) == 1
+
+
+@pytest.mark.timeout(60)
+def test_an_upload_that_the_copy_does_not_know_is_let_go_of_and_the_client_works_on(
+    site: FaultSite, name: str, tmp_path: Path
+) -> None:
+    site.attach(name)
+    backup(site, tmp_path / "copy.db")
+    path = site.file(name, "small.bin", 1000)
+    site.completed(site.trigger(name, path), path)
+    restore(site, tmp_path / "copy.db")
+    site.until(lambda: site.connected(name), "the client")
+    again = site.file(name, "again.bin", CHUNK + 1)
+    site.completed(site.trigger(name, again), again)
