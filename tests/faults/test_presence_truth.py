@@ -1,4 +1,4 @@
-"""Who is there: a dead agent goes offline in time, a late will never wins, two devices under one name are told apart."""
+"""Who is there: a dead agent is offline in time, a late will never wins, two devices under one name are told apart."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A database that was put back from an old copy: what is known less of is found out again, and nothing is done twice."""
+"""A database that was put back from an old copy: what it forgot is found out again, and nothing is done twice."""
 
 import sqlite3
 from contextlib import closing
