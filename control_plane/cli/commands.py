@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import accounts, demo, doctor, fleet, mqtt, serve, token, up, uploads
-from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app
+from control_plane.cli import accounts, demo, doctor, fleet, mqtt, serve, simulate, token, up, uploads
+from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app, rest_command
 
 _HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
 
@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     fleet.register(app)
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name)(local_command(function))
+    app.command("simulate")(rest_command(simulate.simulate))
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")
     app.add_typer(accounts.build(), name="broker")

@@ -1,0 +1,72 @@
+"""Simulated devices against the real thing: broker, control plane and an S3 store that checks signatures.
+
+Rule: what the command reports is compared with what the control plane says.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from control_plane.cli.rest import ControlPlane
+from control_plane.cli.site import Ports, Site, running_site
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("site"), Ports()) as started:
+        yield started
+
+
+def simulate(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "control_plane.cli.main", "simulate", "--json", "--server", site.server)
+    where = ("--mqtt-url", site.agent_settings()["MQTT_URL"])
+    return subprocess.run([*command, *where, *options], capture_output=True, text=True, timeout=60, check=False)
+
+
+def document(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert finished.returncode == 0, finished.stderr
+    found: dict[str, Any] = json.loads(finished.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "size", "parts"),
+    [("small-{}", 30, 4096, 1), ("empty-{}", 2, 0, 1), ("large-{}", 2, 12_000_000, 3)],
+)
+def test_every_device_uploads_once(site: Site, name: str, devices: int, size: int, parts: int) -> None:
+    options = ("--devices", str(devices), "--file-size", str(size), "--username", name, "--trigger")
+    told = document(simulate(site, *options))
+    assert told["outcomes"] == {"completed": devices}
+    assert (told["triggered"], told["refused"], told["errors"]) == (devices, 0, {})
+    assert (told["puts"], told["bytes_sent"]) == (devices * parts, devices * size)
+    with ControlPlane(site.server) as plane:
+        uploads = [upload for upload in plane.uploads()["uploads"] if upload["client_id"].startswith(name[:-2])]
+        clients = [client for client in plane.clients()["clients"] if client["client_id"].startswith(name[:-2])]
+    assert {(upload["state"], upload["file_size"], upload["attempt"]) for upload in uploads} == {("completed", size, 1)}
+    assert (len(uploads), len(clients)) == (devices, devices)
+
+
+def test_devices_say_goodbye(site: Site) -> None:
+    told = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
+    assert told["connected"] == 3
+    with ControlPlane(site.server) as plane:
+        assert not any(plane.status(f"leaving-{number}")["connected"] for number in (1, 2, 3))
+
+
+def test_a_broker_that_is_not_there_is_named(site: Site) -> None:
+    refused = simulate(site, "--devices", "1", "--mqtt-url", "mqtt://127.0.0.1:1", "--patience", "1")
+    assert refused.returncode == 3
+    assert "only 0 of 1 devices are connected" in refused.stderr
+
+
+@pytest.mark.parametrize("wrong", ["a/b-{}", "cli-{}", "{"])
+def test_a_name_that_no_device_may_have_is_refused(site: Site, wrong: str) -> None:
+    refused = simulate(site, "--username", wrong)
+    assert refused.returncode == 2
+    assert "--username" in refused.stderr
