@@ -4,12 +4,16 @@ Rule: at most one a second, and one every half minute while nothing changes; `id
 itself is doing comes along once a minute.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
+
+import msgspec
 
 from device_agent.transfer_answers import progress_of
 from device_agent.transfer_state import State
 from device_agent.uploads import Run
+from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import CurrentUpload, Status
 from schemas.values import SystemInfo
 
@@ -19,6 +23,7 @@ SYSTEM_INFO_EVERY: Final = 60.0
 MAX_UPLOADS: Final = 64
 """Entries in one Status: those that are sending come first."""
 
+_encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
 
@@ -45,7 +50,7 @@ class Telemetry:
         if not runs:
             return self._say_idle(epoch, now)
         shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_UPLOADS]
-        uploads = tuple(_entry(run, now, complaint) for run in shown)
+        uploads = _fitting([_entry(run, now, complaint) for run in shown])
         quiet = self._told_at is not None and now - self._told_at < UNCHANGED_EVERY
         if quiet and _essence(uploads) == _essence(self._told):
             return None
@@ -93,6 +98,14 @@ def _entry(run: Run, now: float, complaint: str | None) -> CurrentUpload:
         entry.total_parts,
         complaint,
     )
+
+
+def _fitting(entries: list[CurrentUpload]) -> tuple[CurrentUpload, ...]:
+    """As many as one message has room for, the first one twice: paths may be long."""
+    sizes = [len(_encoder.encode(entry)) + 1 for entry in entries]
+    room = GRANT_FILL_SIZE - sizes[0]
+    total = list(itertools.accumulate(sizes))
+    return tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
 
 
 def _essence(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:

@@ -289,6 +289,18 @@ class TestTelemetry:
         )
         assert status.system_info == SystemInfo(hostname="till")
 
+    def test_long_paths_never_make_it_too_large_to_say(self, desk: Desk, telemetry: Telemetry) -> None:
+        path = "/d/" + 4000 * "ü"
+        runs = [
+            desk.uploads.begin(order(upload_id=f"u{n}", file_path=path), acknowledges=0, now=1.0) for n in range(64)
+        ]
+        telemetry.due(runs, now=100.0, epoch=1)
+        status = telemetry.due(runs, now=101.0, epoch=1)
+        assert status is not None
+        assert status.current_upload == status.uploads[0]
+        assert 1 < len(status.uploads) < len(runs)
+        assert len(encode(status)) <= GRANT_FILL_SIZE + 4096
+
     def test_repeats_itself_rarely_while_nothing_changes(self, desk: Desk, telemetry: Telemetry) -> None:
         run = desk.download("u1")
         assert run is not None
