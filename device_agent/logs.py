@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Final
 
-_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", re.IGNORECASE)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+-]+")
 
 

@@ -11,7 +11,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    UnknownProtocol,
+)
 from typing import Final
 
 from device_agent import VERSION
@@ -274,4 +281,7 @@ def _sendable(name: str, value: str) -> bool:
 
 
 def _said(error: Exception) -> str:
+    """What happened; never what the store wrote, which may be our own request with the key in it."""
+    if isinstance(error, BadStatusLine | UnknownProtocol) and not isinstance(error, OSError):
+        return type(error).__name__
     return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import itertools
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -335,6 +336,25 @@ def test_a_url_never_stands_in_a_failure(sender: Sender, sink: PutSink) -> None:
     texts = [sender.failing(WHOLE, sink.url(f"/k?{secret}")).text for _ in range(2)]
     texts.append(sender.failing(WHOLE, f"http://evil.example/k?{secret}").text)
     assert [text for text in texts if secret in text] == []
+
+
+def test_what_a_store_writes_never_stands_in_a_failure(source: Source) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def echo() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(connection.recv(65536))
+
+        echoing = threading.Thread(target=echo)
+        echoing.start()
+        uploader = Uploader(UploadHosts.parse([f"127.0.0.1:{port}"]), idle_timeout=IDLE)
+        part = PresignedPart(1, f"http://127.0.0.1:{port}/k?X-Amz-Signature=0123456789")
+        with pytest.raises(PutFailed) as failed:
+            uploader.put(part, source, Part(1, 0, 10), stopped=lambda: False, on_bytes=lambda _count: None)
+        echoing.join()
+    assert (failed.value.kind, failed.value.text) == (AGAIN, f"127.0.0.1:{port}: BadStatusLine")
 
 
 def test_four_threads_share_one_file(sender: Sender, sink: PutSink) -> None:

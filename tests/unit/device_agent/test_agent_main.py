@@ -51,5 +51,9 @@ def test_a_log_line_is_one_line_without_a_signature(caplog: pytest.LogCaptureFix
     assert line.startswith('level=error logger=t message="it \\"failed\\"\\nbadly"')
 
 
+def test_a_scheme_in_capitals_hides_nothing() -> None:
+    assert without_queries("HTTPS://store/key?X-Amz-Signature=abc") == "HTTPS://store/key?…"
+
+
 def test_urls_without_a_query_are_left_alone() -> None:
     assert without_queries("see https://store/key and more") == "see https://store/key and more"
