@@ -25,7 +25,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory, faketime: str) -> Iterator[t
     directory = tmp_path_factory.mktemp("clocks")
     clock = directory / "clock"
     clock.write_text("+0")
-    with running_site(directory, **clock_of(faketime, clock)) as site:
+    with running_site(directory, clock_of(faketime, clock)) as site:
         yield site, clock
 
 

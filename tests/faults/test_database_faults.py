@@ -51,7 +51,7 @@ def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: F
 def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(tmp_path: Path, name: str) -> None:
     with (
         small_tmpfs(tmp_path / "disk", "6m") as disk,
-        running_site(tmp_path, DATABASE_URL=f"sqlite:///{disk / 'backhaul.db'}") as site,
+        running_site(tmp_path, {"DATABASE_URL": f"sqlite:///{disk / 'backhaul.db'}"}) as site,
     ):
         upload_id, path = site.begun(name, parts=3)
         fill(disk / "ballast")

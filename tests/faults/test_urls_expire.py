@@ -14,7 +14,7 @@ LIFE = 3
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
     """A site whose URLs live for three seconds."""
-    with running_site(tmp_path_factory.mktemp("brief"), PRESIGNED_URL_EXPIRY=str(LIFE)) as site:
+    with running_site(tmp_path_factory.mktemp("brief"), {"PRESIGNED_URL_EXPIRY": str(LIFE)}) as site:
         yield site
 
 

@@ -314,7 +314,9 @@ def plane_settings(directory: Path, broker: Broker, store: S3Server, s3: Proxy, 
 
 
 @contextmanager
-def running_site(directory: Path, *, broker: Broker | None = None, **settings: str) -> Iterator[FaultSite]:
+def running_site(
+    directory: Path, settings: Mapping[str, str] | None = None, *, broker: Broker | None = None
+) -> Iterator[FaultSite]:
     """A site without agents, with `settings` of the control plane's; everything ends with it."""
     with ExitStack() as stack:
         broker = stack.enter_context(broker or start_broker(directory / "broker", kind="mosquitto", persistence=True))
@@ -323,7 +325,7 @@ def running_site(directory: Path, *, broker: Broker | None = None, **settings: s
         mqtt = stack.enter_context(Proxy(broker.address.port))
         s3 = stack.enter_context(Proxy(int(store.endpoint.rpartition(":")[2])))
         port, home = free_port(), directory / "plane"
-        told = {**plane_settings(home, broker, store, s3, port), **settings}
+        told = {**plane_settings(home, broker, store, s3, port), **(settings or {})}
         plane = stack.enter_context(Victim(SERVE, told, home / "plane.log"))
         site = FaultSite(directory, broker, store, strict, mqtt, s3, plane, f"http://127.0.0.1:{port}", stack)
         stack.callback(site.end_agents)

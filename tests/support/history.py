@@ -1,0 +1,209 @@
+"""What a run left behind, and whether every promise was kept in it (P1 to P9, P13, P15 of the reliability notes).
+
+Rule: pure. The checker looks at logs and answers only, never at a process, so a doctored history tests the checker.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+from tests.support.strict_s3 import Operation, StoreEvent
+
+TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
+OUR_FAULTS: Final = frozenset({"message.fault", "duty.fault", "request.failed"})
+"""Lines of the control plane's log that tell of a fault of ours."""
+
+MAKES: Final = frozenset({Operation.COMPLETE_MULTIPART_UPLOAD, Operation.PUT_OBJECT})
+_EPOCH: Final = re.compile(r'"connected: epoch=(\d+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An upload's message that somebody overheard at the broker, with the time at which it was."""
+
+    at: float
+    message: Mapping[str, Any]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The payload, where that is an object."""
+        payload = self.message.get("payload")
+        return payload if isinstance(payload, Mapping) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One trigger that was answered with 200, and what may come of it."""
+
+    upload_id: str
+    size: int
+    versions: frozenset[str]
+    """SHA-256 of every content that the file had since it was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """One run. `uploads` and `objects` are by upload id, `epochs` by client; `overheard` is in the order of arrival.
+
+    `resends` is how many bytes may be sent twice in all: what was in flight at each disturbance.
+    """
+
+    asked: tuple[Asked, ...]
+    uploads: Mapping[str, Mapping[str, Any]]
+    objects: Mapping[str, str]
+    store: tuple[StoreEvent, ...]
+    plane: tuple[Mapping[str, Any], ...] = ()
+    epochs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    overheard: tuple[Told, ...] = ()
+    agent_logs: Mapping[str, str] = field(default_factory=dict)
+    resends: int = 0
+
+
+def check(history: History) -> list[str]:
+    """Every broken promise, as `P2: what happened`; empty when all were kept."""
+    found = (rule(history) for rule in RULES)
+    return [violation for violations in found for violation in violations]
+
+
+def read_plane_log(text: str) -> tuple[Mapping[str, Any], ...]:
+    """The structured lines of a control plane's log."""
+    lines = (line for line in text.splitlines() if line.startswith("{") and line.endswith("}"))
+    return tuple(json.loads(line) for line in lines)
+
+
+def read_epochs(text: str) -> tuple[int, ...]:
+    """The epochs of an agent's connections, in the order in which it had them."""
+    return tuple(int(epoch) for epoch in _EPOCH.findall(text))
+
+
+def _accepted(history: History) -> Iterator[str]:
+    """P1 and P6: whatever was answered for is there, and over."""
+    for asked in history.asked:
+        upload = history.uploads.get(asked.upload_id)
+        if upload is None:
+            yield f"P1: {asked.upload_id} was answered for and is unknown"
+        elif upload["state"] not in TERMINAL:
+            yield f"P6: {asked.upload_id} is {upload['state']} for ever: {upload.get('reason')}"
+        elif upload["state"] != "completed" and upload["state"] != "cancelled" and not upload.get("error"):
+            yield f"P6: {asked.upload_id} is {upload['state']}, and nobody says why"
+
+
+def _once(history: History) -> Iterator[str]:
+    """P2: under one key at most one object is ever made."""
+    made = Counter(event.key for event in history.store if event.done and event.operation in MAKES)
+    for key, times in made.items():
+        if times > 1:
+            yield f"P2: {times} objects were made under {key}"
+
+
+def _true(history: History) -> Iterator[str]:
+    """P3 and P4: completed means that the object is there, proven, and one version of the file."""
+    made = {event.key for event in history.store if event.done and event.operation in MAKES}
+    for asked in history.asked:
+        upload = history.uploads.get(asked.upload_id, {})
+        if upload.get("state") != "completed":
+            continue
+        if upload["s3_key"] not in made:
+            yield f"P3: {asked.upload_id} is completed, and nothing was made"
+        if upload.get("proof") in {None, "size"}:
+            yield f"P3: {asked.upload_id} is completed without proof"
+        if history.objects.get(asked.upload_id) not in asked.versions:
+            yield f"P4: the object of {asked.upload_id} is no version of its file"
+
+
+def _resumed(history: History) -> Iterator[str]:
+    """P5: over all uploads no more is sent twice than was in flight when something broke."""
+    attempts: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+    for event in history.store:
+        if event.operation == Operation.UPLOAD_PART:
+            attempts[event.key, event.upload_id] += event.received
+    sizes = {history.uploads[one.upload_id]["s3_key"]: one.size for one in history.asked if _known(history, one)}
+    again = sum(max(0, sent - sizes[key]) for (key, _), sent in attempts.items() if key in sizes)
+    if again > history.resends:
+        yield f"P5: {again} bytes were sent twice, at most {history.resends} were in flight when something broke"
+
+
+def _fenced(history: History) -> Iterator[str]:
+    """P2: when an object was made, the multipart uploads before it take nothing more."""
+    completed: dict[str, str | None] = {}
+    for event in history.store:
+        if not event.done:
+            continue
+        if event.operation == Operation.COMPLETE_MULTIPART_UPLOAD:
+            completed[event.key] = event.upload_id
+        elif event.operation == Operation.UPLOAD_PART and event.key in completed:
+            yield f"P2: a part of {event.key} was stored after its object was made"
+
+
+def _present(history: History) -> Iterator[str]:
+    """P8: no epoch is used twice, and none is smaller than one before."""
+    for client_id, epochs in history.epochs.items():
+        for before, after in pairwise(epochs):
+            if after <= before:
+                yield f"P8: {client_id} connected with epoch {after} after {before}"
+
+
+def _persisted(history: History) -> Iterator[str]:
+    """P9: an etag is told after its part was stored, and an upload closed as completed after its object was made."""
+    keys = {one.upload_id: history.uploads[one.upload_id]["s3_key"] for one in history.asked if _known(history, one)}
+    stored: dict[tuple[str, int], float] = {}
+    made: dict[str, float] = {}
+    for event in history.store:
+        if event.done and event.operation == Operation.UPLOAD_PART:
+            stored.setdefault((event.key, event.part_number or 0), event.at)
+        elif event.done and event.operation in MAKES:
+            made.setdefault(event.key, event.at)
+            stored.setdefault((event.key, 1), event.at)
+    for told in history.overheard:
+        key = keys.get(str(told.about.get("upload_id")))
+        if key is None:
+            continue
+        etags = told.about.get("etags") or {}
+        if [number for number in etags if stored.get((key, int(number)), told.at + 1) > told.at]:
+            yield f"P9: etags of {key} were told before their parts were stored"
+        closed = told.message.get("action") == "close_upload" and told.about.get("outcome") == "completed"
+        if closed and made.get(key, told.at + 1) > told.at:
+            yield f"P9: {key} was closed as completed before its object was made"
+
+
+def _unharmed(history: History) -> Iterator[str]:
+    """P13: nothing that arrived met a fault of ours."""
+    for line in history.plane:
+        if line.get("event") in OUR_FAULTS:
+            yield f"P13: the control plane says {line['event']}: {line.get('error')}"
+    for client_id, log in history.agent_logs.items():
+        if "Traceback" in log:
+            yield f"P13: {client_id} met a fault: {log[log.index('Traceback') :][:300]}"
+
+
+def _clean(history: History) -> Iterator[str]:
+    """P15: every multipart upload that took a part was completed or aborted."""
+    used: dict[str, str] = {}
+    ended: set[str | None] = set()
+    for event in history.store:
+        if event.operation == Operation.UPLOAD_PART and event.upload_id and event.done:
+            used[event.upload_id] = event.key
+        if event.done and event.operation in {
+            Operation.COMPLETE_MULTIPART_UPLOAD,
+            Operation.ABORT_MULTIPART_UPLOAD,
+        }:
+            ended.add(event.upload_id)
+    for s3_upload_id, key in used.items():
+        if s3_upload_id not in ended:
+            yield f"P15: a multipart upload of {key} was left behind"
+
+
+def _known(history: History, asked: Asked) -> bool:
+    return asked.upload_id in history.uploads
+
+
+RULES: Final = (_accepted, _once, _true, _resumed, _fenced, _present, _persisted, _unharmed, _clean)
+
+
+def litter(events: Iterable[StoreEvent]) -> list[str]:
+    """What `check` would call left behind; clean-ups take a moment, so a run waits for them."""
+    return list(_clean(History(asked=(), uploads={}, objects={}, store=tuple(events))))
