@@ -174,6 +174,8 @@ class Agent:
         stored = isinstance(done.event, PartStored)
         if stored:
             self._sample(done)
+        if done.kind == PUT:
+            self._uploads.stores.heard(done.url, done.event)
         current = self._uploads.get(done.run.upload_id) is done.run
         if current and (stored or done.run.life is done.life):
             self._uploads.tell(done.run, done.event)

@@ -54,14 +54,14 @@ class Jobs:
     def put(self, run: Run, effect: PutPart) -> None:
         """Send a part."""
         life, rate = run.life, run.transfer.order.options.max_bytes_per_second
-        clock, mailbox, size = self._hands.clock, self._mailbox, effect.part.size
+        clock, mailbox, size, url = self._hands.clock, self._mailbox, effect.part.size, effect.url.url
         life.jobs += 1
 
         def job() -> None:
             began = clock()
 
             def post(event: JobEvent) -> None:
-                mailbox.put(JobDone(run, life, event, PUT, size, clock() - began))
+                mailbox.put(JobDone(run, life, event, PUT, size, clock() - began, url))
 
             self._hands.put(effect, life, post, max_bytes_per_second=rate)
 

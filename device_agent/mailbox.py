@@ -46,7 +46,7 @@ class BirthArrived:
 
 @dataclass(frozen=True, slots=True)
 class JobDone:
-    """A job of one upload has ended; `seconds` and `size` are set where it sent a part."""
+    """A job of one upload has ended; `seconds`, `size` and `url` are set where it sent a part."""
 
     run: Run
     life: Life
@@ -54,6 +54,7 @@ class JobDone:
     kind: str
     size: int = 0
     seconds: float = 0.0
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from device_agent.transfer_events import (
     Faulted,
     Granted,
     GrantRefused,
+    Held,
     Keep,
     Opened,
     OpenRefused,
@@ -46,7 +47,7 @@ from device_agent.transfer_steps import Step
 from device_agent.transfer_window import next_calm, next_stale, pick_part
 from schemas.values import PresignedPart
 
-__all__ = ["TRANSITIONS", "State", "Transfer", "apply", "begin", "derive", "ready", "restored", "wake_at"]
+__all__ = ["TRANSITIONS", "State", "Transfer", "apply", "begin", "derive", "next_url", "ready", "restored", "wake_at"]
 
 _GOING: Final = frozenset({State.ASKING, State.SENDING, State.WAITING, State.CHECKING, State.ENDED})
 _QUEUED: Final = frozenset({State.QUEUED})
@@ -65,6 +66,7 @@ _WHILE_OPEN: Final[_Row] = {
     Digested: _GOING,
     Rechecked: _GOING,
     WorkerFree: _GOING,
+    Held: _GOING,
     PartStored: _GOING,
     PartFailed: _GOING,
     Tick: _GOING,
@@ -178,7 +180,13 @@ def derive(transfer: Transfer) -> tuple[Effect, ...]:
 
 def ready(transfer: Transfer, now: float) -> bool:
     """Whether a `WorkerFree` would find a part to begin."""
-    return transfer.state in {State.SENDING, State.WAITING} and pick_part(transfer, now) is not None
+    return next_url(transfer, now) is not None
+
+
+def next_url(transfer: Transfer, now: float) -> str | None:
+    """Where a `WorkerFree` would send a part; None when there is none to begin."""
+    number = pick_part(transfer, now) if transfer.state in {State.SENDING, State.WAITING} else None
+    return None if number is None else transfer.grants[number].url.url
 
 
 def wake_at(transfer: Transfer) -> float | None:
@@ -234,6 +242,8 @@ def _apply_work(transfer: Transfer, event: WorkEvent) -> Step:
             step = source.rechecked(transfer, event)
         case WorkerFree():
             step = steps.start_part(transfer, event)
+        case Held():
+            step = steps.hold(transfer, event)
         case PartStored():
             step = parts.stored(transfer, event)
         case PartFailed():

@@ -88,7 +88,7 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
 
 def _named_wait(transfer: Transfer, now: float) -> str:
     if transfer.hold_until > now:
-        return f"the store asked for a pause, {transfer.hold_until - now:.0f} s are left"
+        return f"the store is left alone, {transfer.hold_until - now:.0f} s are left"
     texts = [trouble for number, trouble in transfer.trouble.items() if number in transfer.startable]
     if texts:
         first = min(texts, key=lambda trouble: trouble.until)

@@ -125,6 +125,14 @@ class WorkerFree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The store of the next part is to be left alone until then, for whatever upload it turned away."""
+
+    now: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartStored:
     """The store has taken a part; `etag` is empty when it held the object already (412)."""
 
@@ -165,7 +173,7 @@ class Faulted:
 
 
 RemoteEvent = Repeated | Granted | GrantRefused | CancelAsked | CloseAsked
-WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | PartStored | PartFailed
+WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | Held | PartStored | PartFailed
 Event = RemoteEvent | WorkEvent | Tick | Faulted
 
 

@@ -14,6 +14,7 @@ from device_agent.transfer_events import (
     DigestParts,
     Effect,
     Entomb,
+    Held,
     Keep,
     PutPart,
     Say,
@@ -115,6 +116,11 @@ def start_part(transfer: Transfer, event: WorkerFree) -> Step:
         effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
+
+
+def hold(transfer: Transfer, event: Held) -> Step:
+    """Begin no part before then."""
+    return advance(replace(transfer, hold_until=max(transfer.hold_until, event.until)), event.now)
 
 
 def tick(transfer: Transfer, event: Tick) -> Step:

@@ -13,7 +13,8 @@ from typing import Final
 
 from device_agent.journal import Journal
 from device_agent.records import Order, Tombstone
-from device_agent.transfer import apply, begin, ready, restored, wake_at
+from device_agent.stores import Stores
+from device_agent.transfer import apply, begin, next_url, ready, restored, wake_at
 from device_agent.transfer_events import (
     Admitted,
     Count,
@@ -21,6 +22,7 @@ from device_agent.transfer_events import (
     Entomb,
     Event,
     Faulted,
+    Held,
     Keep,
     PutPart,
     StopParts,
@@ -88,6 +90,7 @@ class Uploads:
         self.counters: Counter[str] = Counter()
         self.rate: float | None = None
         """Bytes per second that one part was lately seen to reach."""
+        self.stores = Stores()
         self._journal = journal
         self._wall = wall
         self._workers = workers
@@ -190,7 +193,8 @@ class Uploads:
             run = min((run for run in self._runs.values() if ready(run.transfer, now)), key=self._turn, default=None)
             if run is None:
                 return
-            self.tell(run, WorkerFree(now=now, rate=self.rate))
+            until = self.stores.until(next_url(run.transfer, now) or "")
+            self.tell(run, Held(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
 
     def _turn(self, run: Run) -> tuple[int, int, int]:
         priority, number = run.rank

@@ -15,9 +15,21 @@ from device_agent.errors import JournalError, PutFailed, PutFailure
 from device_agent.hello import hello_pages
 from device_agent.journal import Journal
 from device_agent.outgoing import MAX_WAITING, Letter, Outgoing
+from device_agent.stores import ENOUGH, Stores
 from device_agent.telemetry import Telemetry
 from device_agent.transfer import State
-from device_agent.transfer_events import Digested, DigestParts, Opened, OpenSource, PutPart, Say
+from device_agent.transfer_answers import wait_reason
+from device_agent.transfer_events import (
+    Digested,
+    DigestParts,
+    Opened,
+    OpenSource,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Say,
+    Seen,
+)
 from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, Run, Uploads
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
 from schemas.messages import Command, Hello, Response, UploadReport
@@ -82,6 +94,24 @@ class Desk:
             self.journal.commit()
         return said
 
+    def begun(self, now: float) -> list[str]:
+        """The uploads of the parts that idle senders begin, one entry a part."""
+        self.uploads.effects.clear()
+        self.uploads.tick(now, 0.5)
+        self.uploads.schedule(now)
+        return sorted(run.upload_id for run, effect in self.uploads.effects if isinstance(effect, PutPart))
+
+
+def turned_away(*, now: float = 1.0, retry_after: float | None = None) -> PartFailed:
+    return PartFailed(
+        now=now,
+        number=1,
+        kind=PutFailure.TRY_AGAIN,
+        text="the store answered 503",
+        seen=Seen(),
+        retry_after=retry_after,
+    )
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -127,6 +157,34 @@ class TestTurns:
         desk.uploads.schedule(1.0)
         puts = [run.upload_id for run, effect in desk.uploads.effects if isinstance(effect, PutPart)]
         assert sorted(puts) == ["u1", "u1", "u2"]
+
+    def test_a_store_that_asks_for_a_pause_gets_it_from_every_upload(self, desk: Desk) -> None:
+        hosts = {"u1": "busy", "u2": "busy", "u3": "free"}
+        for name in hosts:
+            desk.download(name)
+        desk.uploads.schedule(1.0)
+        desk.flush()
+        for name, host in hosts.items():
+            urls = [{"part_number": n, "url": f"https://{host}/{n}?X-Amz-Signature=s"} for n in (1, 2)]
+            desk.command("grant_parts", upload_id=name, attempt=1, presigned_urls=urls, acknowledges=1)
+        desk.uploads.stores.heard("https://busy/9?X-Amz-Signature=t", turned_away(retry_after=30.0))
+        assert desk.begun(2.0) == ["u3", "u3"]
+        waiting = [wait_reason(run.transfer, 2.0) for run in desk.uploads if run.upload_id != "u3"]
+        assert waiting == ["the store is left alone, 29 s are left"] * 2
+        assert desk.uploads.next_wake() == 31.0
+        assert desk.begun(31.0) == ["u1", "u2"]
+
+    def test_a_store_that_only_fails_is_left_alone_for_longer_and_longer(self) -> None:
+        stores, url = Stores(), "https://s/1"
+        ends = []
+        for _ in range(ENOUGH + 20):
+            stores.heard(url, turned_away())
+            ends.append(stores.until(url))
+        assert ends[: ENOUGH + 2] == [1.0] * (ENOUGH - 1) + [1.5, 2.0, 3.0]
+        assert ends[-1] == 31.0
+        stores.heard(url, PartStored(now=1.0, number=1, etag="e", seen=Seen()))
+        stores.heard(url, turned_away(now=100.0))
+        assert stores.until(url) == 100.0
 
     def test_too_many_are_refused_as_busy(self, desk: Desk) -> None:
         for number in range(MAX_ACTIVE + 1):
