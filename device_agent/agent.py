@@ -100,7 +100,22 @@ class Agent:
         while not self._stopping:
             patience = self.turn(self._mailbox.take(patience))
         log.info("stopping")
+        self._leave()
+
+    def _leave(self) -> None:
+        """Stop what is under way, keep what is stored by now, and say good-bye."""
+        for run in self._uploads:
+            run.life.end()
         self._jobs.stop()
+        while arrived := self._mailbox.take(0.0):
+            for mail in arrived:
+                # Whatever else happened happens again on the next start.
+                if isinstance(mail, JobDone) and isinstance(mail.event, PartStored):
+                    self._job_done(mail)
+        try:
+            self._journal.commit()
+        except JournalError as error:
+            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug of ours)
         self._connection.stop(self._announcer.farewell())
 
     def start(self) -> None:

@@ -4,7 +4,9 @@ Rule: used by the agent's loop only. Effects are derived again whenever in doubt
 twice.
 """
 
+import time
 from collections.abc import Callable
+from typing import Final
 
 from device_agent.mailbox import JobDone, Mailbox
 from device_agent.records import Order
@@ -12,7 +14,8 @@ from device_agent.transfer_events import DigestParts, OpenSource, PutPart
 from device_agent.uploads import Run
 from device_agent.work import Hands, JobEvent, Post, Workers
 
-PUT = "put"
+PUT: Final = "put"
+_PATIENCE: Final = 3.0
 
 
 class Jobs:
@@ -34,10 +37,14 @@ class Jobs:
             workers.start()
 
     def stop(self) -> None:
-        """Cut what is under way, and end the workers."""
+        """Cut what is under way, and end the workers; waits a few seconds at most."""
         self._hands.uploader.close()
-        for workers in (self._senders, self._reader, self._background):
-            workers.stop()
+        everybody = (self._senders, self._reader, self._background)
+        for workers in everybody:
+            workers.dismiss()
+        until = time.monotonic() + _PATIENCE
+        for workers in everybody:
+            workers.join(until)
 
     def open(self, run: Run, effect: OpenSource) -> None:
         """Open the source; one that has to be compressed first takes its time, and keeps no other waiting."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Final
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
 from device_agent.files import Roots, Source, open_source
@@ -36,8 +35,6 @@ from schemas.values import DigestName, ErrorCode
 
 JobEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
 Post = Callable[[JobEvent], None]
-
-_JOIN: Final = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +61,13 @@ class Workers:
         """Have a job done by the next thread that is free."""
         self._jobs.put(job)
 
-    def stop(self) -> None:
-        """End the threads once they have done what is queued; waits a few seconds at most."""
+    def dismiss(self) -> None:
+        """Have the threads end once they have done what is queued."""
         for _ in self._threads:
             self._jobs.put(None)
-        until = time.monotonic() + _JOIN
+
+    def join(self, until: float) -> None:
+        """Wait for their end, but not beyond `until` on the monotonic clock."""
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
