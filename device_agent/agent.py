@@ -175,13 +175,18 @@ class Agent:
                 assert_never(mail)
 
     def _obey(self, data: bytes, token: AckToken) -> None:
+        waiting = self._journal.pending
         try:
             self._commands.receive(data, self._clock())
         except Exception:
             # A message that meets a bug of ours must not come back for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
-        self._acks.append(token)
+        if self._retry_at is not None and self._journal.pending == waiting:
+            # Nothing of it has to be kept; unacknowledged ones would soon keep every other command out.
+            self._connection.ack(token)
+        else:
+            self._acks.append(token)
 
     def _job_done(self, done: JobDone) -> None:
         self._jobs.ended(done)

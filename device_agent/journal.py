@@ -110,9 +110,9 @@ class Journal:
         self._descriptor = None
 
     @property
-    def pending(self) -> bool:
-        """Whether records wait for `commit`."""
-        return bool(self._pending)
+    def pending(self) -> int:
+        """How many records wait for `commit`."""
+        return len(self._pending)
 
     def append(self, record: Record) -> None:
         """Take a record; it is durable after the next `commit`."""

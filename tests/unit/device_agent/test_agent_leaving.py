@@ -1,95 +1,15 @@
 """How the agent leaves: what is stored by then is kept, what is under way is stopped."""
 
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-import msgspec
 import pytest
 
-from device_agent.agent import Agent
-from device_agent.connection import AckToken
-from device_agent.doors import Doors
-from device_agent.identity import Identity
-from device_agent.jobs import PUT, Jobs
+from device_agent.jobs import PUT
 from device_agent.journal import Journal
-from device_agent.mailbox import CommandArrived, JobDone, Mailbox, StopAsked
-from device_agent.settings import Settings
-from device_agent.transfer_events import Digested, Opened, PartStored, Seen
-from device_agent.uploads import Run
-from device_agent.work import Hands, Workers
+from device_agent.mailbox import JobDone, StopAsked
+from device_agent.transfer_events import PartStored, Seen
 from schemas.parts import MIB
-from schemas.topics import Channel
-from schemas.values import SystemInfo
-from tests.unit.device_agent.device import fingerprint
-
-FILE = fingerprint(10 * MIB)
-
-
-class Nobody(Workers):
-    """Workers that never do anything."""
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Forget the job."""
-
-
-class Silence:
-    """A network that takes everything; what happens is noted in order."""
-
-    def __init__(self, happened: list[str]) -> None:
-        self.happened = happened
-
-    def start(self) -> None:
-        """Nothing to do."""
-
-    def stop(self, offline: bytes | None = None) -> None:
-        assert offline is not None
-        self.happened.append("said offline")
-
-    def publish(self, _channel: Channel, _data: bytes, *, expiry: int | None = None) -> bool:
-        return expiry is None or True
-
-    def ack(self, _token: AckToken) -> None:
-        """Nothing to do."""
-
-
-class Scene:
-    """An agent whose file work and network are played by the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.happened: list[str] = []
-        uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
-        spool = SimpleNamespace(sweep=lambda _orders: None)
-        hands = cast("Hands", SimpleNamespace(uploader=uploader, spool=spool, clock=lambda: 1.0))
-        self.mailbox = Mailbox()
-        self.journal, transfers = Journal.open(folder)
-        doors = Doors(
-            mailbox=self.mailbox,
-            jobs=Jobs(hands, self.mailbox, senders=1, hire=Nobody),
-            connect=lambda _will: Silence(self.happened),
-            check_url=lambda _part: None,
-            system_info=SystemInfo,
-            clock=lambda: 1.0,
-        )
-        settings = Settings(client_id="d1", state_dir=folder)
-        self.agent = Agent(settings, self.journal, transfers, Identity.open(folder), doors)
-
-    def command(self, action: str, **payload: Any) -> CommandArrived:  # noqa: ANN401
-        message = {"message_id": f"m-{action}", "action": action, "payload": {"upload_id": "u1", **payload}}
-        return CommandArrived(msgspec.json.encode(message), AckToken(1, 1))
-
-    def sending(self) -> Run:
-        """An upload whose first part is under way."""
-        self.agent.turn([self.command("download_file", file_path="/d/a")])
-        run = self.agent.uploads.get("u1")
-        assert run is not None
-        self.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
-        self.agent.turn([JobDone(run, run.life, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
-        urls = [{"part_number": n, "url": f"https://s/{n}"} for n in (1, 2)]
-        self.agent.turn([self.command("grant_parts", presigned_urls=urls, acknowledges=1)])
-        assert 1 in run.transfer.flying
-        return run
+from tests.unit.device_agent.scene import FILE, Scene
 
 
 @pytest.fixture
