@@ -12,6 +12,16 @@ import pytest
 from broker.server import find_mosquitto
 from tests.support.fault_sites import FAKETIME, FaultSite, running_site, small_tmpfs
 
+PATIENCE = 120
+"""Seconds: these tests wait for processes, on machines that may have other things to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder more time than the others, where they do not ask for their own."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE))
+
 
 @pytest.fixture(scope="session")
 def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:

@@ -4,8 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from broker.configuration import LOOPBACK, development_mosquitto
 from broker.process import BrokerAddress
 from broker.server import free_port, start_configured
@@ -69,7 +67,6 @@ def test_connections_that_are_cut_again_and_again(site: FaultSite, name: str) ->
     ended_once(site, upload_id, path)
 
 
-@pytest.mark.timeout(60)
 def test_a_full_disk_of_the_brokers_stops_nobody_and_outlasts_its_restart(
     tmp_path: Path, small_disk: Path, name: str
 ) -> None:

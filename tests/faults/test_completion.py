@@ -12,9 +12,6 @@ from tests.faults.test_store_answers import Outcome
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
-# The first test waits for all cases.
-pytestmark = pytest.mark.timeout(120)
-
 COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
 
 FAULTS: Final[dict[str, dict[str, Any]]] = {

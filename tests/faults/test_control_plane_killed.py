@@ -70,7 +70,6 @@ def stored_uploads(site: FaultSite) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_killed_while_completing_it_completes_once(site: FaultSite, name: str) -> None:
     complete = Operation.COMPLETE_MULTIPART_UPLOAD
     site.attach(name)

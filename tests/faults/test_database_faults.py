@@ -33,7 +33,6 @@ def test_an_upload_waits_for_a_locked_database_and_goes_on(site: FaultSite, name
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: FaultSite, name: str) -> None:
     site.attach(name)
     path = site.file(name, "small.bin", 1000)
@@ -47,7 +46,6 @@ def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: F
     assert len(site.get(f"/uploads?client_id={name}")["uploads"]) == 1, "what was refused was done all the same"
 
 
-@pytest.mark.timeout(90)
 def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(tmp_path: Path, name: str) -> None:
     with (
         small_tmpfs(tmp_path / "disk", "6m") as disk,

@@ -18,7 +18,6 @@ CLIENTS = 200
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_commands_that_the_brokers_full_queue_dropped_are_said_again(tmp_path: Path, name: str) -> None:
     """Mosquitto drops the newest and tells the publisher that all is well."""
     port = free_port()
@@ -54,7 +53,6 @@ def resident(site: FaultSite) -> int:
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
 
-@pytest.mark.timeout(90)
 def test_a_fleet_that_reconnects_at_once_is_served_in_bounded_time_and_memory(site: FaultSite, name: str) -> None:
     names = [f"storm-{number}" for number in range(CLIENTS)]
     wires = [born(site.broker.address.port, one, 1) for one in names]

@@ -4,8 +4,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Operation
 
@@ -30,7 +28,6 @@ def restore(site: FaultSite, copy: Path) -> None:
     site.mqtt.cut()
 
 
-@pytest.mark.timeout(60)
 def test_an_upload_that_went_on_since_the_copy_is_finished_once(site: FaultSite, name: str, tmp_path: Path) -> None:
     upload_id, path = site.begun(name, parts=4)
     backup(site, tmp_path / "copy.db")
@@ -44,7 +41,6 @@ def test_an_upload_that_went_on_since_the_copy_is_finished_once(site: FaultSite,
     assert len(site.s3_uploads(upload_id)) == 1
 
 
-@pytest.mark.timeout(60)
 def test_an_upload_that_was_completed_since_the_copy_is_found_by_its_token(
     site: FaultSite, name: str, tmp_path: Path
 ) -> None:
@@ -59,7 +55,6 @@ def test_an_upload_that_was_completed_since_the_copy_is_found_by_its_token(
     assert sum(one.done for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD)) == 1
 
 
-@pytest.mark.timeout(60)
 def test_an_upload_that_the_copy_does_not_know_is_let_go_of_and_the_client_works_on(
     site: FaultSite, name: str, tmp_path: Path
 ) -> None:

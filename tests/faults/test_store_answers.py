@@ -12,9 +12,6 @@ import pytest
 from tests.support.fault_sites import CHUNK, MIB, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation, StoreEvent
 
-# The first test waits for all cases.
-pytestmark = pytest.mark.timeout(120)
-
 PART: Final = Operation.UPLOAD_PART
 PUT: Final = Operation.PUT_OBJECT
 

@@ -41,7 +41,6 @@ def happened_once(site: FaultSite, upload_id: str) -> None:
     assert len(site.s3_uploads(upload_id)) == 1
 
 
-@pytest.mark.timeout(60)
 def test_uploads_asked_of_either_are_done_once(site: FaultSite, second: Victim, name: str) -> None:
     site.attach(name)
     paths = [site.file(name, f"{number}.bin", CHUNK + 1 + number) for number in range(8)]
@@ -55,7 +54,6 @@ def test_uploads_asked_of_either_are_done_once(site: FaultSite, second: Victim, 
         happened_once(site, upload_id)
 
 
-@pytest.mark.timeout(60)
 def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
     site: FaultSite, second: Victim, name: str
 ) -> None:
@@ -75,7 +73,6 @@ def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
     happened_once(site, upload_id)
 
 
-@pytest.mark.timeout(60)
 def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: Victim, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
     second.kill()

@@ -26,7 +26,7 @@ from tests.support.strict_s3 import Operation, StoreEvent, StrictControl, receiv
 
 AGENT: Final = (sys.executable, "-m", "device_agent")
 SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 MIB: Final = 1024 * 1024
 CHUNK: Final = 5 * MIB
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
