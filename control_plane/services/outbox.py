@@ -206,7 +206,7 @@ class Outbox:
         match duty.kind:
             case Kind.SAY_DOWNLOAD:
                 await sayings.download(upload)
-                self._uploads.hear(upload.key, Dispatched(now=self._tools.clock.now(), attempt=upload.attempt))
+                self._uploads.note(upload.key, Dispatched(now=self._tools.clock.now(), attempt=upload.attempt))
             case Kind.SAY_GRANT:
                 await sayings.grant(upload)
             case Kind.SAY_CANCEL:

@@ -31,6 +31,9 @@ MAX_BATCH: Final = 256
 MAX_WAITING: Final = 10_000
 """Events that may wait for a commit. Beyond it remote ones are shed: their senders ask again."""
 
+NOTE_FOR: Final = 0.25
+"""Seconds for which an event that nobody waits for may wait for company."""
+
 LEASE: Final = 30.0
 """Seconds after which a duty that somebody began is anybody's again."""
 
@@ -86,7 +89,7 @@ class Uploads:
     """Takes events for uploads and commits them in batches.
 
     `owner` is whose uploads carry duties here; others are history. `step_timeout` (s) is how long a client may be
-    silent after it was told something.
+    silent after it was told something. `linger` (s) is how long a note waits for company.
     """
 
     def __init__(self, store: Store, clock: Clock, log: EventLog, *, owner: str, step_timeout: float) -> None:
@@ -97,6 +100,8 @@ class Uploads:
         self._step_timeout = step_timeout
         self._quota = Quota(clock)
         self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
+        self._notes: list[_Entry] = []
+        self.linger = NOTE_FOR
         self._perform: Perform = lambda _effects: None
 
     def performs_with(self, perform: Perform) -> None:
@@ -127,10 +132,26 @@ class Uploads:
         except asyncio.QueueFull:
             self._log("event.shed", {"client_id": key.client_id, "event": type(event).__name__})
 
+    def note(self, key: UploadKey, event: Event) -> None:
+        """Take what nothing waits for: it is committed with the next batch, or by itself a little later.
+
+        A client answers a command at once: a commit of its own for having said it would stand in the answer's way.
+        """
+        self._notes.append(_Entry(key, event))
+        if len(self._notes) == 1:
+            asyncio.get_running_loop().call_later(self.linger, self._notes_are_due)
+
+    def _notes_are_due(self) -> None:
+        notes, self._notes = self._notes, []
+        for entry in notes:
+            assert entry.event is not None  # noqa: S101 - `note` takes events only
+            self.hear(entry.key, entry.event)
+
     async def run(self) -> None:
         """Commit batches until cancelled."""
         while True:
-            batch = [await self._waiting.get()]
+            first = await self._waiting.get()
+            batch, self._notes = [*self._notes[:MAX_BATCH], first], self._notes[MAX_BATCH:]
             while len(batch) < MAX_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)

@@ -220,6 +220,7 @@ class Rig:
         self.near = Neighbours(self.store, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
         self.engine: Engine = build_engine(self.near, self._log, self.policy)
+        self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self._beats = itertools.count(1)
 

@@ -1,6 +1,8 @@
 """The one writer: what cannot be committed, and what must not fall with it."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -10,7 +12,10 @@ from control_plane.domain.record import Upload
 from control_plane.domain.values import State
 from control_plane.services import quota
 from control_plane.services.errors import VersionConflict
+from control_plane.services.ports import Records
 from tests.support.fakes import Rig
+
+T = TypeVar("T")
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, upload_id: str) -> None:
@@ -85,3 +90,28 @@ async def test_a_device_that_invents_uploads_does_not_fill_the_database(
         rig.clock.time += quota.PERIOD
         await rig.respond(rig.offer("u4", owner=owner), sequence=1)
         assert (await rig.upload("u4")).owner == owner
+
+
+async def test_having_said_a_command_costs_no_commit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is committed together with the client's answer; without an answer, by itself a little later."""
+    async with Rig() as rig:
+        await rig.birth()
+        rig.engine.uploads.linger = 0.1
+        commits: list[None] = []
+        write = rig.store.write
+
+        async def counted(work: Callable[[Records], T]) -> T:
+            commits.append(None)
+            return await write(work)
+
+        monkeypatch.setattr(rig.store, "write", counted)
+        upload = (await rig.trigger()).upload
+        assert (await rig.upload(upload.upload_id)).state is State.QUEUED
+        await rig.respond(rig.offer(upload.upload_id), sequence=1)
+        assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
+        together = len(commits)
+        silent = (await rig.trigger(file_path="/data/other")).upload
+        await asyncio.sleep(0.15)
+        await rig.settle()
+        assert (await rig.upload(silent.upload_id)).state is State.DISPATCHED
+        assert len(commits) - together == 2
