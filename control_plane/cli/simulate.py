@@ -13,7 +13,7 @@ import typer
 from control_plane.cli.errors import Misused, Unreachable
 from control_plane.cli.session import Session
 from control_plane.cli.simulated.fleet import Fleet, FleetSettings
-from control_plane.cli.simulated.triggering import Triggered, trigger_all
+from control_plane.cli.simulated.triggering import Server, Triggered, trigger_all
 from schemas.errors import SchemaError
 
 _EVERY: Final = 5.0
@@ -31,6 +31,7 @@ CaFile = Annotated[str | None, typer.Option("--ca-file", help="Trust this CA, fo
 Rate = Annotated[float, typer.Option("--rate", min=1, help="Connections a second.")]
 Duration = Annotated[float, typer.Option("--duration", min=0, help="Seconds to stay connected; 0 is until Ctrl-C.")]
 Trigger = Annotated[bool, typer.Option("--trigger", help="Trigger one upload per device over REST, wait, and exit.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Uploads per device that are triggered.")]
 AtOnce = Annotated[int, typer.Option("--triggers-at-once", min=1, max=256, help="Triggers in flight.")]
 Patience = Annotated[float, typer.Option("--patience", min=1, help="Seconds to wait for connections, and for ends.")]
 
@@ -48,6 +49,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
     rate: Rate = 500.0,
     duration: Duration = 0.0,
     trigger: Trigger = False,
+    rounds: Rounds = 1,
     triggers_at_once: AtOnce = 32,
     patience: Patience = 300.0,
 ) -> None:
@@ -62,7 +64,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         rate=rate,
         ca_file=ca_file,
     )
-    server, token = session.server, session.token
+    server = Server(session.server, session.token)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -73,7 +75,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
             session.output.say(f"{fleet.tally.connected} of {devices} devices are connected")
             done = None
             if trigger:
-                done = await trigger_all(fleet, server, token, at_once=triggers_at_once, patience=patience)
+                done = await trigger_all(fleet, server, at_once=triggers_at_once, patience=patience, rounds=rounds)
             if duration or not trigger:
                 await asyncio.sleep(duration or float("inf"))
             _report(session, fleet, done)

@@ -35,14 +35,22 @@ class Triggered:
         return 60.0 * self.outcomes.get("completed", 0) / self.seconds if self.seconds else 0.0
 
 
-async def trigger_all(fleet: Fleet, server: str, token: str | None, *, at_once: int, patience: float) -> Triggered:
-    """One upload per device, `at_once` triggers in flight; waits at most `patience` seconds for their ends."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The control plane, and the bearer token that it wants."""
+
+    url: str
+    token: str | None = None
+
+
+async def trigger_all(fleet: Fleet, server: Server, *, at_once: int, patience: float, rounds: int = 1) -> Triggered:
+    """`rounds` uploads per device, `at_once` triggers in flight; waits at most `patience` seconds for their ends."""
     loop = asyncio.get_running_loop()
     before = fleet.tally.outcomes.copy()
     started = loop.time()
-    names = [member.device.voice.client_id for member in fleet.members]
+    names = [member.device.voice.client_id for member in fleet.members] * rounds
     shares = [names[number::at_once] for number in range(at_once)]
-    taken = sum(await asyncio.gather(*(_trigger(fleet, server, token, share) for share in shares)))
+    taken = sum(await asyncio.gather(*(_trigger(fleet, server, share) for share in shares)))
     triggering = loop.time() - started
     rest = max(0.0, started + patience - loop.time())
     await fleet.tally.until(lambda: (fleet.tally.outcomes - before).total() >= taken, rest)
@@ -50,16 +58,16 @@ async def trigger_all(fleet: Fleet, server: str, token: str | None, *, at_once: 
     return Triggered(taken, len(names) - taken, outcomes, loop.time() - started, triggering)
 
 
-async def _trigger(fleet: Fleet, server: str, token: str | None, names: Sequence[str]) -> int:
+async def _trigger(fleet: Fleet, server: Server, names: Sequence[str]) -> int:
     """Trigger one after the other; returns how many were taken."""
-    return sum([await _trigger_one(fleet, server, token, name) for name in names])
+    return sum([await _trigger_one(fleet, server, name) for name in names])
 
 
-async def _trigger_one(fleet: Fleet, server: str, token: str | None, name: str) -> bool:
+async def _trigger_one(fleet: Fleet, server: Server, name: str) -> bool:
     headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    url = f"{server}/trigger-download/{quote(name, safe='')}"
+    if server.token:
+        headers["Authorization"] = f"Bearer {server.token}"
+    url = f"{server.url}/trigger-download/{quote(name, safe='')}"
     said = ""
     for _ in range(_TRIES):
         try:
