@@ -47,6 +47,9 @@ RECEIVE_MAXIMUM: Final = 16
 _CONNECT_TIMEOUT: Final = 15.0
 _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0
+_BRIEF: Final = 60.0
+_SUSPICIOUS: Final = 3
+"""So many connections in a row that the broker took and that ended within a minute are no accident."""
 _MAX_INFLIGHT: Final = 10
 _MAX_QUEUED: Final = 256
 
@@ -99,6 +102,7 @@ class Connection:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._session: Session | None = None
         self._sessions = 0
+        self._brief = 0
         self.faults = 0
         """How many callbacks raised, and how many messages arrived that nobody wants."""
 
@@ -143,8 +147,16 @@ class Connection:
             ending = self._connect_once()
             if not self._stopping.is_set():
                 delay = self._backoff.next(stable=ending.lasted >= _STABLE_AFTER, hopeless=ending.hopeless)
-                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, ending.text, delay)
+                text = ending.text + self._suspicion(ending)
+                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
                 self._stopping.wait(delay)
+
+    def _suspicion(self, ending: Ending) -> str:
+        """Not every broker tells a client that another has taken its name (Mosquitto 2.0.11 does not)."""
+        self._brief = self._brief + 1 if ending.connected and ending.lasted < _BRIEF else 0
+        if self._brief < _SUSPICIOUS:
+            return ""
+        return f", as {self._brief} times in a row (does another device use CLIENT_ID {self._identity.client_id}?)"
 
     def _connect_once(self) -> Ending:
         self._sessions += 1
@@ -251,7 +263,7 @@ def _note(client: Client, events: deque[Event]) -> None:
     def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
         # Of anything but a DISCONNECT packet the loop's code says more.
         if flags.is_disconnect_packet_from_server:
-            events.append(Hangup(f"the broker hung up: {reason}"))
+            events.append(Hangup(reason.value, str(reason)))
 
     client.on_socket_open = on_socket_open
     # With this set paho writes only in the thread that runs the loop; else every publisher would, all at once.

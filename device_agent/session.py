@@ -23,8 +23,8 @@ _OUR_HEADROOM: Final = 1024
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
-_NEEDS_A_HAND: Final = frozenset({132, 133, 134, 135, 138, 140, 144, 149, 154, 155, 156, 157})
-"""CONNACK reasons that no retry heals: wrong version, bad credentials, not authorised, banned and their like."""
+_NEEDS_A_HAND: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
+"""Reasons that no retry heals: wrong version, bad credentials, banned, the name taken by another, and their like."""
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """The connection ended."""
+    """The broker ended the connection, and says why."""
 
+    reason: int
     text: str
 
 
@@ -227,7 +228,7 @@ class Session:
             case Message():
                 self._arrived(event)
             case Hangup():
-                self.end(event.text)
+                self.end(f"the broker hung up: {event.text}", hopeless=event.reason in _NEEDS_A_HAND)
 
     def _accepted(self, connack: Connack) -> None:
         if connack.reason >= _FAILURE:

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from device_agent import tls
+from device_agent.backoff import Backoff
 from device_agent.errors import SettingsError
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
@@ -20,6 +21,18 @@ from tests.support.connections import TOPICS, Device, device
 from tests.support.fake_broker import FakeBroker, Visitor
 from tests.support.mqtt_packets import Kind, Property
 from tests.support.self_signed import self_signed
+
+
+class Noted(Backoff):
+    """Notes which waits were taken for hopeless."""
+
+    def __init__(self) -> None:
+        super().__init__(first=0.01, longest=0.02)
+        self.hopeless: list[bool] = []
+
+    def next(self, *, stable: bool = False, hopeless: bool = False) -> float:
+        self.hopeless.append(hopeless)
+        return super().next(stable=stable, hopeless=hopeless)
 
 
 @pytest.fixture
@@ -75,6 +88,36 @@ def test_a_refusal_is_one_clear_line_and_tried_again(
                 record.message for record in caplog.records
             ]
             assert len(caplog.records) == 1
+
+
+def test_connections_that_never_last_are_told_to_be_suspicious(
+    fake: FakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), device(fake.url) as made:
+        for _ in range(3):
+            with fake.visitor() as visitor:
+                visitor.welcome()
+                made.hears("connected")
+            made.hears("disconnected")
+        with fake.visitor() as visitor:
+            visitor.greeting()
+    hints = [record.message for record in caplog.records if "does another device use CLIENT_ID" in record.message]
+    assert len(hints) == 1
+    assert "3 times in a row" in hints[0]
+
+
+def test_a_name_taken_by_another_is_not_fought_over(fake: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
+    backoff = Noted()
+    with caplog.at_level(logging.WARNING), device(fake.url, backoff=backoff) as made:
+        with fake.visitor() as visitor:
+            visitor.welcome()
+            made.hears("connected")
+            visitor.send(b"\xe0\x02\x8e\0")
+        made.hears("disconnected")
+        with fake.visitor() as visitor:
+            visitor.greeting()
+    assert backoff.hopeless == [True]
+    assert "Session taken over" in caplog.records[0].message
 
 
 def test_a_refused_subscription_is_not_a_connection(fake: FakeBroker) -> None:
