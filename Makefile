@@ -44,7 +44,7 @@ check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 
 bench: $(VENV)/.stamp-dev ## Measure (BENCH_ARGS=...)
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
-	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
 	$(BIN)/ruff check --fix-only --quiet .
