@@ -1,0 +1,178 @@
+"""The agent beside other uploaders: CPU, throughput and memory for one large file; then its whole life.
+
+Rule: the agent is the real program with a broker and an owner that grants without signing. Its CPU is that of the whole
+process, from its start to its end, as is that of the peers; a figure is the median of the rounds.
+"""
+
+import asyncio
+import os
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks import peers
+from benchmarks.certificates import self_signed
+from benchmarks.figures import MIB, Figure, Report, median
+from benchmarks.owner import owning
+from benchmarks.peers import Sink
+from benchmarks.processes import Cost, Watched, cpu_seconds, forget_peak, peak_bytes, resident_bytes
+from benchmarks.site import ROOT, running_broker, running_sink
+from broker.process import Broker
+from control_plane.cli.simulated.requests import Requests
+from schemas.values import DigestName
+
+CLIENT: Final = "benchmark-agent"
+GOALS: Final = {DigestName.MD5: 0.75, DigestName.SHA256: 0.45, DigestName.CRC32: 0.3, DigestName.NONE: 0.2}
+OVER_TLS: Final = 0.15
+PEERS: Final[dict[str, Callable[[Path, Sink], Cost]]] = {
+    "aws s3 cp": peers.aws,
+    "boto3": peers.boto3,
+    "rclone": peers.rclone,
+    "bare loop": peers.floor,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where agents of this benchmark live."""
+
+    folder: Path
+    broker: Broker
+    sink: Sink
+
+
+def uploads(mebibytes: int = 1024, rounds: int = 3) -> Report:
+    """One large file, every digest, over HTTP and over TLS, each beside the peers of the same round."""
+    peers.install()
+    figures: list[Figure] = []
+    details: dict[str, object] = {"mebibytes": mebibytes, "peers": peers.versions()}
+    for scheme in ("http", "https"):
+        with _place(scheme) as place:
+            path = _file(place.folder, mebibytes)
+            costs: dict[str, list[Cost]] = {}
+            for _ in range(rounds):
+                for name, peer in PEERS.items():
+                    costs.setdefault(name, []).append(peer(path, place.sink))
+                for digest in DigestName:
+                    costs.setdefault(f"agent {digest}", []).append(asyncio.run(_once(place, path, digest)))
+        details[scheme] = costs
+        figures += _figures(scheme, costs, mebibytes / 1024)
+    return Report("agent", figures, details)
+
+
+def life(uploads_done: int = 1_000) -> Report:
+    """Start to online, idle, and whether a thousand uploads leave anything behind."""
+    with _place("http") as place:
+        small = _file(place.folder, 0)
+        found = asyncio.run(_life(place, small, uploads_done))
+    grown = found["after all"] - found["after a tenth"]
+    figures = [
+        Figure("agent start to online", found["start"], "s", at_most=0.5),
+        Figure("agent idle, resident", found["idle"] / MIB, "MiB", at_most=28),
+        Figure(f"agent growth over {uploads_done:,} uploads", grown / MIB, "MiB", at_most=1),
+        Figure("agent CPU for one upload of 4 KiB", found["cpu"] / uploads_done * 1000, "ms"),
+    ]
+    return Report("agent-life", figures, found)
+
+
+def _figures(scheme: str, costs: dict[str, list[Cost]], gibibytes: float) -> Iterator[Figure]:
+    def cpu(name: str) -> float:
+        return median([cost.cpu for cost in costs[name]]) / gibibytes
+
+    def speed(name: str) -> float:
+        return gibibytes * 1024 / median([cost.seconds for cost in costs[name]])
+
+    more = OVER_TLS if scheme == "https" else 0.0
+    for digest, goal in GOALS.items():
+        title = f"agent CPU for 1 GiB, {digest}, {scheme}"
+        yield Figure(title, cpu(f"agent {digest}"), "s", "s aws s3 cp", cpu("aws s3 cp"), at_most=goal + more)
+    for name in ("boto3", "rclone", "bare loop"):
+        yield Figure(f"{name} CPU for 1 GiB, {scheme}", cpu(name), "s", "s aws s3 cp", cpu("aws s3 cp"))
+    best = max(("aws s3 cp", "boto3", "rclone"), key=speed)
+    for digest in DigestName:
+        title = f"agent throughput, {digest}, {scheme}"
+        yield Figure(title, speed(f"agent {digest}"), "MiB/s", f"MiB/s {best}", speed(best), at_least=1.0)
+    peak = max(cost.peak_bytes for digest in DigestName for cost in costs[f"agent {digest}"])
+    yield Figure(f"agent peak, 4 parts in parallel, {scheme}", peak / MIB, "MiB", at_most=32)
+    for name in PEERS:
+        yield Figure(f"{name} peak, {scheme}", max(cost.peak_bytes for cost in costs[name]) / MIB, "MiB")
+
+
+@contextmanager
+def _place(scheme: str) -> Iterator[Place]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        certificate = self_signed(folder) if scheme == "https" else None
+        broker = stack.enter_context(running_broker(folder / "broker"))
+        _, url = stack.enter_context(running_sink(folder / "sink", certificate))
+        yield Place(folder, broker, Sink(url, certificate))
+
+
+def _file(folder: Path, mebibytes: int) -> Path:
+    """A file of random bytes, in the page cache; 4 KiB for 0."""
+    path = folder / "file.bin"
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(MIB))
+        if not mebibytes:
+            file.write(os.urandom(4096))
+    return path
+
+
+def agent_process(place: Place, state: Path) -> Watched:
+    """A real agent."""
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "CLIENT_ID": CLIENT,
+        "MQTT_URL": place.broker.address.url,
+        "ALLOWED_ROOTS": str(place.folder),
+        "UPLOAD_HOSTS": place.sink.url.partition("://")[2],
+        "STATE_DIR": str(state),
+        "LOG_LEVEL": "warning",
+        **place.sink.settings,
+    }
+    return Watched((sys.executable, "-m", "device_agent"), settings, state.parent / f"{state.name}.log")
+
+
+async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
+    """An agent started for one upload; its CPU from start to end, its seconds from command to success."""
+    state = place.folder / f"state-{digest}-{time.monotonic_ns()}"
+    async with owning(place.broker.address, place.sink.url, _requests(place.sink)) as owner:
+        with agent_process(place, state) as agent:
+            await owner.online(CLIENT)
+            seconds = await owner.upload(CLIENT, str(path), digest)
+            return Cost(cpu_seconds(agent.pid), seconds, peak_bytes(agent.pid))
+
+
+async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    async with owning(place.broker.address, place.sink.url, _requests(place.sink)) as owner:
+        starts = []
+        for number in range(5):
+            started = time.monotonic()
+            with agent_process(place, place.folder / f"start-{number}"):
+                starts.append(await owner.online(CLIENT) - started)
+        found["start"] = median(starts)
+        with agent_process(place, place.folder / "life") as agent:
+            await owner.online(CLIENT)
+            await asyncio.sleep(2)
+            found["idle"] = resident_bytes(agent.pid)
+            for number in range(uploads_done + uploads_done // 10):
+                if number == uploads_done // 10:
+                    found["after a tenth"] = resident_bytes(agent.pid)
+                    before = cpu_seconds(agent.pid)
+                    forget_peak(agent.pid)
+                await owner.upload(CLIENT, str(small), DigestName.MD5)
+            found["cpu"] = cpu_seconds(agent.pid) - before
+            found["after all"] = resident_bytes(agent.pid)
+    return found
+
+
+def _requests(sink: Sink) -> Requests:
+    return Requests(4, ssl.create_default_context(cafile=str(sink.certificate)) if sink.certificate else None)

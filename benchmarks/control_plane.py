@@ -1,0 +1,116 @@
+"""The control plane alone: status messages a second, and what 100,000 registered clients do to its answers.
+
+Rule: the program is `backhaul serve`; its load comes from another process, its CPU from /proc.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from benchmarks.figures import MIB, Figure, Report, median, percentile
+from benchmarks.processes import cpu_seconds, python_module, resident_bytes, run
+from benchmarks.site import ROOT, Site, get_json, running_site
+from control_plane.adapters.store import SqlStore
+from control_plane.domain.presence import Client
+
+RATE: Final = 8_000
+DEVICES: Final = 2_000
+ASKED: Final = 200
+LOOKS: Final = 150
+_BATCH: Final = 1_000
+_SETTLED: Final = 3.0
+
+
+def ingest(messages: int = 120_000) -> Report:
+    """A flood of Status of 2,000 devices, and how REST answers meanwhile."""
+    with tempfile.TemporaryDirectory() as directory, running_site(Path(directory)) as site:
+        calm = list(_times(f"{site.server}/health", LOOKS))
+        before, started = cpu_seconds(site.plane.pid), time.monotonic()
+        busy = asyncio.run(_flooded(site, messages))
+        spent, seconds = _settled(site, before), time.monotonic() - started
+    figures = [
+        Figure("status messages a second, one core", messages / spent, "/s", at_least=RATE),
+        Figure(f"GET /health at {RATE:,} status messages a second, p95", 1000 * percentile(busy, 0.95), "ms"),
+        Figure("GET /health when calm, p95", 1000 * percentile(calm, 0.95), "ms"),
+    ]
+    return Report("ingest", figures, {"messages": messages, "cpu_seconds": spent, "seconds": seconds})
+
+
+def clients(registered: int = 100_000) -> Report:
+    """A database full of clients, before the control plane starts."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory) / "control-plane"
+        folder.mkdir()
+        asyncio.run(_register(f"sqlite:///{folder / 'backhaul.db'}", registered))
+        with running_site(Path(directory)) as site:
+            resident = resident_bytes(site.plane.pid)
+            pages = list(_times(f"{site.server}/clients", ASKED))
+            last = f"client-{registered // 2:06}"
+            statuses = list(_times(f"{site.server}/status/{last}", ASKED))
+    many = f"{registered:,} registered clients"
+    figures = [
+        Figure(f"GET /clients, a page of {many}, p95", 1000 * percentile(pages, 0.95), "ms", at_most=20),
+        Figure(f"GET /status, {many}, p95", 1000 * percentile(statuses, 0.95), "ms", at_most=20),
+        Figure(f"control plane resident, {many}", resident / MIB, "MiB"),
+    ]
+    details = {"median_ms": {"clients": 1000 * median(pages), "status": 1000 * median(statuses)}}
+    return Report("clients", figures, details)
+
+
+async def _flooded(site: Site, messages: int) -> list[float]:
+    """Times of GET /health while another process publishes."""
+    address = site.broker.address
+    arguments = (str(address.port), str(messages), str(RATE), str(DEVICES))
+    flood = asyncio.create_task(
+        asyncio.to_thread(run, python_module("benchmarks.flood", *arguments), {"PYTHONPATH": str(ROOT)})
+    )
+    found: list[float] = []
+    while not flood.done():
+        found += await asyncio.to_thread(lambda: list(_times(f"{site.server}/health", 1)))
+        await asyncio.sleep(0.05)
+    await flood
+    return found
+
+
+def _settled(site: Site, before: float) -> float:
+    """CPU seconds since `before` once nothing is left to do."""
+    spent = cpu_seconds(site.plane.pid)
+    while True:
+        time.sleep(_SETTLED)
+        now = cpu_seconds(site.plane.pid)
+        if now - spent < 0.1 * _SETTLED:
+            return spent - before
+        spent = now
+
+
+def _times(url: str, count: int) -> Iterator[float]:
+    for _ in range(count):
+        started = time.perf_counter()
+        get_json(url)
+        yield time.perf_counter() - started
+
+
+async def _register(url: str, count: int) -> None:
+    store = SqlStore.open(url)
+    now = time.time()
+    for start in range(0, count, _BATCH):
+        some = [_client(number, now) for number in range(start, min(start + _BATCH, count))]
+        await store.write(lambda records, some=some: records.save_clients(some))  # type: ignore[misc]
+    await store.close()
+
+
+def _client(number: int, now: float) -> Client:
+    return Client(
+        client_id=f"client-{number:06}",
+        install_id=f"install-{number}",
+        epoch=1,
+        sequence=0,
+        online=True,
+        seen_at=now,
+        connected_at=now,
+        registered_at=now,
+        labels={"site": f"site-{number % 500}"},
+    )

@@ -1,0 +1,153 @@
+"""From a trigger to a completed upload of 4 KiB, beside the least that it could take on this machine.
+
+Rule: the floor is two MQTT round trips, one PUT and two durable commits, measured in the same run, one after the other.
+A real agent uploads; the end is when the control plane releases it, which follows the commit of `completed`.
+"""
+
+import asyncio
+import json
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks.agent import CLIENT, Place, agent_process
+from benchmarks.figures import Figure, Report, median, percentile
+from benchmarks.peers import Sink
+from benchmarks.site import BUCKET, Site, running_site
+from control_plane.cli.simulated.packets import Connect, Filter, Publish, text
+from control_plane.cli.simulated.requests import Requests
+from control_plane.cli.simulated.wire import Wire
+from schemas.codec import decode_command
+from schemas.messages import CloseUpload
+from schemas.topics import Channel, Topics
+
+ROUNDS: Final = 60
+WARM_UP: Final = 5
+SIZE: Final = 4096
+_ECHO: Final = "benchmark/echo"
+
+
+def latency() -> Report:
+    """The median, and the 95th percentile, of one upload after the other."""
+    with tempfile.TemporaryDirectory() as directory, running_site(Path(directory)) as site:
+        folder = Path(directory)
+        (folder / "small.bin").write_bytes(bytes(SIZE))
+        place = Place(folder, site.broker, Sink(site.sink_url))
+        with agent_process(place, folder / "state"):
+            times, floor = asyncio.run(_measure(site, folder))
+    least = 2 * floor["round_trip"] + floor["put"] + 2 * floor["commit"]
+    figures = [
+        Figure(
+            "trigger to completed, 4 KiB, median", 1000 * median(times), "ms", "ms floor", 1000 * least, at_most=3.0
+        ),
+        Figure("trigger to completed, 4 KiB, p95", 1000 * percentile(times, 0.95), "ms"),
+        *(Figure(f"floor: {name.replace('_', ' ')}", 1000 * seconds, "ms") for name, seconds in floor.items()),
+    ]
+    return Report("latency", figures, {"seconds": times, "floor_seconds": floor})
+
+
+class _Ear:
+    """Hears releases, and its own echo."""
+
+    def __init__(self) -> None:
+        self.wire: Wire | None = None
+        self.ready = asyncio.Event()
+        self.closed: asyncio.Queue[str] = asyncio.Queue()
+        self.echoed = asyncio.Event()
+
+    def connected(self, wire: Wire) -> None:
+        """Listen."""
+        self.wire = wire
+        wire.subscribe([Filter(Topics().every(Channel.COMMAND)), Filter(_ECHO)])
+
+    def heard(self, message: Publish) -> None:
+        """A command, or the echo."""
+        if message.topic == _ECHO:
+            self.echoed.set()
+            return
+        payload = decode_command(message.payload).payload
+        if isinstance(payload, CloseUpload):
+            self.closed.put_nowait(payload.about or "")
+
+    def acknowledged(self, packet_id: int, reason: int) -> None:  # noqa: ARG002 - the listener's signature
+        """The subscription stands."""
+        self.ready.set()
+
+    def disconnected(self, wire: Wire, why: str) -> None:
+        """Nothing more is heard."""
+
+
+async def _measure(site: Site, folder: Path) -> tuple[list[float], dict[str, float]]:
+    ear, requests = _Ear(), Requests(4)
+    wire = Wire(Connect(client_id="benchmark-ear", clean_start=True), ear)
+    address = site.broker.address
+    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
+    await ear.ready.wait()
+    await _known(site, requests)
+    times = [await _upload(site, ear, requests, str(folder / "small.bin")) for _ in range(WARM_UP + ROUNDS)]
+    floor = {
+        "round_trip": median([await _round_trip(ear) for _ in range(ROUNDS)]),
+        "put": median([await _put(site, requests) for _ in range(ROUNDS)]),
+        "commit": median(_commits(folder / "floor.db")),
+    }
+    wire.close()
+    requests.close()
+    return times[WARM_UP:], floor
+
+
+async def _known(site: Site, requests: Requests) -> None:
+    """Wait until the control plane sees the agent."""
+    async with asyncio.timeout(20):
+        while b'"connected":true' not in await _status(site, requests):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.1)
+
+
+async def _status(site: Site, requests: Requests) -> bytes:
+    return (await requests.send("GET", f"{site.server}/status/{CLIENT}", {})).body
+
+
+async def _upload(site: Site, ear: _Ear, requests: Requests, path: str) -> float:
+    started = time.perf_counter()
+    body = json.dumps({"file_path": path}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = await requests.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
+    upload_id = json.loads(answer.body)["upload_id"]
+    async with asyncio.timeout(30):
+        while await ear.closed.get() != upload_id:
+            pass
+    return time.perf_counter() - started
+
+
+async def _round_trip(ear: _Ear) -> float:
+    """A message at QoS 1 to the broker and back."""
+    assert ear.wire is not None  # noqa: S101 - it is connected
+    ear.echoed.clear()
+    started = time.perf_counter()
+    ear.wire.publish(text(_ECHO), b"x" * 512)
+    await ear.echoed.wait()
+    return time.perf_counter() - started
+
+
+async def _put(site: Site, requests: Requests) -> float:
+    started = time.perf_counter()
+    await requests.send("PUT", f"{site.sink_url}/{BUCKET}/floor", {}, bytes(SIZE))
+    return time.perf_counter() - started
+
+
+def _commits(path: Path) -> list[float]:
+    """Seconds that one durable commit of one row takes, with the control plane's own settings of SQLite."""
+    found = []
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("CREATE TABLE rows (value TEXT)")
+    for number in range(ROUNDS):
+        started = time.perf_counter()
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("INSERT INTO rows VALUES (?)", (str(number) * 50,))
+        database.execute("COMMIT")
+        found.append(time.perf_counter() - started)
+    database.close()
+    return found

@@ -1,0 +1,160 @@
+"""An owner of uploads that costs next to nothing: it grants whatever an agent asks for, at the sink, unsigned.
+
+Rule: so that an agent is measured and not its control plane. It speaks protocol.md, with URLs that only the sink takes.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from benchmarks.site import BUCKET
+from broker.process import BrokerAddress
+from control_plane.cli.simulated.packets import Connect, Filter, Publish, text
+from control_plane.cli.simulated.requests import Requests
+from control_plane.cli.simulated.wire import Wire
+from schemas.codec import decode, decode_response, encode
+from schemas.messages import (
+    CloseUpload,
+    Command,
+    CommandPayload,
+    DownloadFile,
+    GrantParts,
+    Presence,
+    Response,
+    UploadConfig,
+    UploadReport,
+)
+from schemas.topics import Channel, Topics
+from schemas.values import Action, DigestName, Outcome, PresignedPart, ResponseStatus
+
+OWNER: Final = "cli-benchmark"
+PATIENCE: Final = 600.0
+HEADERS: Final = {
+    DigestName.MD5: "content-md5",
+    DigestName.SHA256: "x-amz-checksum-sha256",
+    DigestName.CRC32: "x-amz-checksum-crc32",
+}
+
+
+class Owner:
+    """Connected to a broker; one upload at a time. `largest` is the size of the longest message heard or said."""
+
+    def __init__(self, sink_url: str, requests: Requests) -> None:
+        self.largest = 0
+        self._topics = Topics()
+        self._sink_url = sink_url
+        self._requests = requests
+        self._ready = asyncio.Event()
+        self._wire: Wire | None = None
+        self._presence: asyncio.Queue[Presence] = asyncio.Queue()
+        self._responses: asyncio.Queue[Response] = asyncio.Queue()
+
+    # --- what the wire tells ---
+
+    def connected(self, wire: Wire) -> None:
+        """Listen to every agent."""
+        self._wire = wire
+        wire.subscribe([Filter(self._topics.every(channel)) for channel in (Channel.RESPONSE, Channel.PRESENCE)])
+
+    def heard(self, message: Publish) -> None:
+        """Sort it."""
+        self.largest = max(self.largest, len(message.payload))
+        if message.topic.endswith(Channel.PRESENCE):
+            self._presence.put_nowait(decode(Presence, message.payload))
+        elif message.topic.endswith(Channel.RESPONSE):
+            self._responses.put_nowait(decode_response(message.payload))
+
+    def acknowledged(self, packet_id: int, reason: int) -> None:  # noqa: ARG002 - the listener's signature
+        """The subscription stands."""
+        self._ready.set()
+
+    def disconnected(self, wire: Wire, why: str) -> None:
+        """Nobody is left to be heard."""
+
+    # --- what benchmarks ask ---
+
+    def overhears_commands(self) -> None:
+        """Listen to what others command, too."""
+        if self._wire is not None:
+            self._wire.subscribe([Filter(self._topics.every(Channel.COMMAND))])
+
+    async def ready(self) -> None:
+        """Wait until agents are heard."""
+        await self._ready.wait()
+
+    async def online(self, client_id: str) -> float:
+        """Wait until the client says that it is online; the monotonic instant at which it was heard."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                presence = await self._presence.get()
+                if presence.client_id == client_id and presence.status == "online":
+                    return time.monotonic()
+
+    async def upload(self, client_id: str, path: str, digest: DigestName) -> float:
+        """Have a file uploaded; returns seconds from the command to the agent's success."""
+        upload_id, started = secrets.token_hex(16), time.perf_counter()
+        config = UploadConfig(upload_id=upload_id, attempt=1, owner=OWNER, digest=digest)
+        self._say(client_id, Action.DOWNLOAD_FILE, DownloadFile(upload_config=config, file_path=path), upload_id)
+        s3_upload_id = ""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                response = await self._responses.get()
+                report = response.payload
+                if not isinstance(report, UploadReport) or report.upload_id != upload_id:
+                    continue
+                status = ResponseStatus.read(response.status)
+                if status is ResponseStatus.IN_PROGRESS:
+                    s3_upload_id = s3_upload_id or await self._open(upload_id)
+                    self._grant(client_id, report, s3_upload_id, response.sequence or 0, digest)
+                    continue
+                seconds = time.perf_counter() - started
+                self._close(client_id, upload_id, response.sequence or 0)
+                if status is not ResponseStatus.SUCCESS:
+                    message = f"the agent said {response.error}: {response.message}"
+                    raise RuntimeError(message)
+                return seconds
+
+    async def _open(self, key: str) -> str:
+        answer = await self._requests.send("POST", f"{self._sink_url}/{BUCKET}/{key}?uploads", {})
+        return answer.body.decode().split("<UploadId>")[1].split("<")[0]
+
+    def _grant(
+        self, client_id: str, report: UploadReport, s3_upload_id: str, sequence: int, digest: DigestName
+    ) -> None:
+        url = f"{self._sink_url}/{BUCKET}/{report.upload_id}?uploadId={s3_upload_id}&partNumber="
+        parts = tuple(
+            PresignedPart(
+                one.part_number, f"{url}{one.part_number}", {HEADERS[digest]: one.digest} if one.digest else {}
+            )
+            for one in report.wanted_parts
+        )
+        config = UploadConfig(upload_id=report.upload_id, attempt=1, presigned_urls=parts, expires_in=900)
+        grant = GrantParts(upload_config=config, acknowledges=sequence)
+        self._say(client_id, Action.GRANT_PARTS, grant, f"{report.upload_id}.{sequence}")
+
+    def _close(self, client_id: str, upload_id: str, sequence: int) -> None:
+        close = CloseUpload(upload_id=upload_id, attempt=1, acknowledges=sequence, outcome=Outcome.COMPLETED)
+        self._say(client_id, Action.CLOSE_UPLOAD, close, f"{upload_id}.close")
+
+    def _say(self, client_id: str, action: Action, payload: CommandPayload, message_id: str) -> None:
+        assert self._wire is not None  # noqa: S101 - `ready` was awaited
+        data = encode(Command(message_id=message_id, action=action, payload=payload))
+        self.largest = max(self.largest, len(data))
+        self._wire.publish(text(self._topics.command(client_id)), data)
+
+
+@asynccontextmanager
+async def owning(address: BrokerAddress, sink_url: str, requests: Requests) -> AsyncIterator[Owner]:
+    """A connected owner."""
+    owner = Owner(sink_url, requests)
+    wire = Wire(Connect(client_id=OWNER, clean_start=True, receive_maximum=65_535), owner)
+    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
+    await owner.ready()
+    try:
+        yield owner
+    finally:
+        wire.close()
+        requests.close()
