@@ -46,7 +46,7 @@ class SettingsError(AgentError):
 
 
 class JournalError(AgentError):
-    """The journal could not be written; what was journalled before is still there."""
+    """The state folder could not be read or written; what was written before is still there."""
 
 
 class FileRefused(AgentError):

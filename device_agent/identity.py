@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self
 from msgspec import Meta, MsgspecError, Struct, json
 
 from device_agent.disk import PRIVATE, replace_file, write_all
+from device_agent.errors import JournalError
 
 STEP: Final = 1_000
 _SIZE: Final = 256
@@ -39,12 +40,21 @@ class Identity:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read the identity, or make one. Nothing of the file left whole means a new installation."""
+        """Read the identity, or make one. Nothing of the file left whole means a new installation.
+
+        `JournalError` when it is there and cannot be read: it may be whole, and must not be given up for that.
+        """
         path = folder / "identity"
         try:
             stored = json.decode(path.read_bytes(), type=_Stored)
-        except (FileNotFoundError, MsgspecError):
-            stored = _Stored(str(uuid.uuid4()), 0)
+        except FileNotFoundError:
+            stored = _new()
+        except MsgspecError:
+            stored = _new()
+            log.warning("%s is damaged: this is a new installation, install_id=%s", path, stored.install_id)
+        except OSError as error:
+            text = f"{path} cannot be read: {error.strerror}"
+            raise JournalError(text) from error
         return cls(path, stored)
 
     @property
@@ -79,3 +89,7 @@ class Identity:
                 os.close(descriptor)
         except OSError as error:
             log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
+
+
+def _new() -> _Stored:
+    return _Stored(str(uuid.uuid4()), 0)

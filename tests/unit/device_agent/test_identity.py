@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from device_agent import identity as identity_module
+from device_agent.errors import JournalError
 from device_agent.identity import STEP, Identity
 from device_agent.presence import Announcer
 from schemas.codec import decode
@@ -41,6 +42,12 @@ def test_a_damaged_file_means_a_new_installation(tmp_path: Path) -> None:
     first.next_epoch()
     (tmp_path / "identity").write_bytes(b"{")
     assert Identity.open(tmp_path).install_id != first.install_id
+
+
+def test_a_file_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
+    (tmp_path / "identity").mkdir()
+    with pytest.raises(JournalError, match="identity cannot be read: Is a directory"):
+        Identity.open(tmp_path)
 
 
 def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
