@@ -34,6 +34,9 @@ CHUNK_SIZE: Final = MIN_CHUNK_SIZE
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
+InstallId = Annotated[str, Meta(min_length=1, max_length=128)]
+Label = Annotated[str, Meta(max_length=256)]
+Labels = Annotated[dict[Label, Label], Meta(max_length=64)]
 Ranges = tuple[tuple[int, int], ...]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
@@ -283,14 +286,14 @@ class Presence(Struct, frozen=True, omit_defaults=True):
 
     client_id: str
     status: str
-    install_id: str
+    install_id: InstallId
     epoch: Count
     sequence: Count
     since: Instant | None = None
     agent: AgentInfo = AgentInfo()
-    labels: dict[str, str] = {}
-    capabilities: tuple[str, ...] = ()
-    default_file: str | None = None
+    labels: Labels = {}
+    capabilities: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    default_file: FilePath | None = None
 
 
 class Birth(Struct, frozen=True, omit_defaults=True):

@@ -21,8 +21,12 @@ def duties(upload: Upload) -> tuple[Duty, ...]:
 
 
 def answer(upload: Upload, now: float) -> tuple[Duty, ...]:
-    """What to say again to a client that repeats itself: it may not have heard the last time."""
-    return tuple(replace(duty, due_at=now) for duty in duties(upload) if duty.kind in SAYINGS)
+    """What to say again to a client that repeats itself: it may not have heard the last time.
+
+    What is only due later, after a backoff, is not said sooner for being asked.
+    """
+    due = (duty for duty in duties(upload) if duty.kind in SAYINGS and duty.due_at <= now)
+    return tuple(replace(duty, due_at=now) for duty in due)
 
 
 def close(upload: Upload, now: float) -> tuple[Duty, ...]:

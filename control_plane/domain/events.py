@@ -135,7 +135,8 @@ class CompletionProven:
 class CompletionFailed:
     """The object is not there, or is not shown to be the file.
 
-    `again` asks for a new attempt; without it the upload fails with `error`.
+    `again` asks for a new attempt; without it the upload fails with `error`. `left` says that an object of this
+    attempt is there, and is not the file.
     """
 
     now: float
@@ -143,6 +144,7 @@ class CompletionFailed:
     error: str
     text: str
     again: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

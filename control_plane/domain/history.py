@@ -26,4 +26,5 @@ def witnessed(upload: Upload, event: Witnessed) -> Upload:
         error=event.error,
         message=event.text,
         completed_at=event.now if event.state in TERMINAL else None,
+        client_busy=False,
     )

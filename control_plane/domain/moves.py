@@ -77,7 +77,7 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
         Move.RESTART,
         attempt=upload.attempt + 1,
         sequence=0,
-        s3_key=_next_key(upload) if upload.one_put else upload.s3_key,
+        s3_key=_next_key(upload) if _key_is_used(upload) else upload.s3_key,
         one_put=False,
         file_size=None,
         part_size=None,
@@ -90,6 +90,11 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
         strikes=0,
     )
     return after, duties(after)
+
+
+def _key_is_used(upload: Upload) -> bool:
+    """Whether an object is, or may come to be, under the key: what is to be deleted must not be the next attempt's."""
+    return upload.one_put or any(stray.s3_key == upload.s3_key for stray in upload.strays)
 
 
 def _next_key(upload: Upload) -> str:

@@ -37,10 +37,10 @@ from control_plane.domain.events import (
 from control_plane.domain.history import witnessed
 from control_plane.domain.moves import TRANSITIONS, Applied, Move, ended, move, new_attempt, sentence
 from control_plane.domain.offers import contradiction, other_file
-from control_plane.domain.record import Upload
+from control_plane.domain.record import Stray, Upload
 from control_plane.domain.values import MAX_STRIKES, OPEN, TERMINAL, PartRecord, Refusal, State
 from schemas.errors import SchemaError
-from schemas.parts import plan_parts
+from schemas.parts import MAX_FILE_SIZE, plan_parts
 from schemas.values import ERRORS, ErrorCode, Follow
 
 
@@ -147,7 +147,9 @@ def _asked(upload: Upload, event: Asked) -> Applied:
         try:
             upload = _with_plan(upload, event)
         except SchemaError as error:
-            return ended(upload, Move.FAIL, event.now, ErrorCode.FILE_TOO_LARGE, str(error))
+            too_large = (event.file_size or 0) > MAX_FILE_SIZE
+            code = ErrorCode.FILE_TOO_LARGE if too_large else ErrorCode.BAD_REQUEST
+            return ended(upload, Move.FAIL, event.now, code, str(error))
     elif other_file(upload, event):
         return new_attempt(upload, event.now, ErrorCode.SOURCE_CHANGED, "the file changed since its upload began")
     plan = upload.plan
@@ -300,6 +302,9 @@ def _settled(upload: Upload, event: CompletionProven | CompletionFailed) -> Appl
     if isinstance(event, CompletionProven):
         after = move(upload, Move.PROVE, proof=event.proof, completed_at=event.now, s3_upload_id=None, reason=None)
         return after, close(after, event.now)
+    if event.left and not upload.one_put:
+        stray = Stray(upload.s3_key, upload.object_token, event.now)
+        upload = replace(upload, strays=(*upload.strays, stray))
     if event.again:
         after, effects = new_attempt(upload, event.now, event.error, event.text)
     else:

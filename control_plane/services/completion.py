@@ -73,14 +73,14 @@ class Completion:
     def _proven(self, upload: Upload, info: ObjectInfo) -> Settled:
         if info.size != upload.file_size:
             text = f"the object has {info.size} bytes, the file {upload.file_size}"
-            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True)
+            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
         proof = self._proof(upload, info)
         if proof is None:
             text = "the object's digest is not that of the parts which the client offered"
-            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True)
+            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
         if proof is Proof.SIZE and self.policy.require_proof:
             text = "the store gives no proof beyond the size (REQUIRE_PROOF=false accepts that)"
-            return self._failed(upload, Refusal.NOT_PROVEN, text)
+            return self._failed(upload, Refusal.NOT_PROVEN, text, left=True)
         return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
 
     def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
@@ -105,8 +105,12 @@ class Completion:
         plain = info.encryption not in _OPAQUE_ETAGS
         return upload.digest is DigestName.MD5 and self.probing.capabilities.etag_is_md5 and plain
 
-    def _failed(self, upload: Upload, error: str, text: str, *, again: bool = False) -> CompletionFailed:
-        return CompletionFailed(now=self.clock.now(), attempt=upload.attempt, error=error, text=text, again=again)
+    def _failed(
+        self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
+    ) -> CompletionFailed:
+        return CompletionFailed(
+            now=self.clock.now(), attempt=upload.attempt, error=error, text=text, again=again, left=left
+        )
 
 
 def _expected_checksum(upload: Upload, plan: PartPlan, digests: list[str], shown: str) -> str:

@@ -46,6 +46,9 @@ REFUSED_WAIT: Final = 3600.0
 """Seconds before a refused clean-up (no permission to abort, say) is tried again."""
 
 
+_Name = tuple[UploadKey, str, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """Why a duty of an upload could not be done the last time, for whoever asks why nothing happens."""
@@ -75,7 +78,7 @@ class Outbox:
         self._step_timeout = step_timeout
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: dict[tuple[UploadKey, str, str], asyncio.Task[None]] = {}
+        self._running: dict[_Name, asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
         self._complaints: dict[UploadKey, Complaint] = {}
 
@@ -167,7 +170,7 @@ class Outbox:
         return patience if patience > now else None
 
     def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
-        name = (key, duty.kind, duty.subject)
+        name = (key, duty.kind, duty.attempt, duty.subject)
         if len(self._tasks) >= MAX_RUNNING:
             # Nothing is lost: its row comes due again, and whoever asked asks again.
             self._tools.log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
@@ -181,7 +184,7 @@ class Outbox:
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
 
-    def _ended(self, name: tuple[UploadKey, str, str], task: asyncio.Task[None]) -> None:
+    def _ended(self, name: _Name, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._running.get(name) is task:
             del self._running[name]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from control_plane.domain.presence import Client, Verdict, apply_presence
-from control_plane.services.errors import ServiceError
+from control_plane.services.errors import ServiceError, StoreUnavailable
 from control_plane.services.ports import Clock, EventLog, Records, Store
 from schemas.messages import Presence
 
@@ -53,9 +53,14 @@ class Presences:
             verdicts, woken = await self._store.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
             self._log("presence.failed", {"messages": len(batch), "error": str(error)})
+            if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+                for one in batch:
+                    await self._commit([one])
             return
         for client_id, verdict in verdicts:
-            self._log("presence", {"client_id": client_id, "verdict": verdict})
+            # A beat of each client every thirty seconds is no news.
+            if verdict is not Verdict.BEAT:
+                self._log("presence", {"client_id": client_id, "verdict": verdict})
         if woken:
             self._reachable()
 

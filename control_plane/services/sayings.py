@@ -66,7 +66,7 @@ class Sayings:
             expires_in=lifetime,
         )
         payload = GrantParts(upload_config=config, acknowledges=upload.sequence, completed_parts=completed)
-        message_id = f"{upload.upload_id[:40]}.{upload.attempt}.{upload.sequence}"
+        message_id = f"{upload.upload_id[:38]}.{upload.attempt}.{upload.sequence}"
         await self._say(upload.client_id, message_id, Action.GRANT_PARTS, payload)
 
     async def cancel(self, upload: Upload) -> None:

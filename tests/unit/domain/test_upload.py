@@ -1,5 +1,7 @@
 """The owner's side of one upload, event by event."""
 
+from dataclasses import replace
+
 import pytest
 
 from control_plane.domain.duties import duties
@@ -373,3 +375,16 @@ def test_history_follows_what_is_overheard() -> None:
     assert (upload.state, upload.file_size, upload.stored_parts) == (State.COMPLETING, 9, [1])
     upload = after(upload, Witnessed(now=4.0, state=State.COMPLETED), Witnessed(now=5.0, state=State.FAILED))
     assert (upload.state, upload.completed_at) == (State.COMPLETED, 4.0)
+
+
+def test_a_repeated_error_does_not_cut_its_pause_short() -> None:
+    """The command is due after the backoff, and not sooner for being asked for."""
+    error = Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.BUSY, delay=30)
+    upload = after(opened(), error)
+    assert apply(upload, replace(error, now=5.0)) == (upload, ())
+
+
+def test_a_chunk_size_that_nobody_may_use_is_a_bad_request() -> None:
+    """Typed by hand; the file is not to blame."""
+    upload = after(dispatched(chunk_size=5), an_offer())
+    assert (upload.state, upload.error) == (State.FAILED, "bad_request")

@@ -187,6 +187,20 @@ async def test_an_object_of_another_size_is_a_new_attempt() -> None:
         assert "7 bytes" in (upload.reason or "")
 
 
+async def test_an_object_that_is_not_the_file_is_removed_and_its_key_not_used_again() -> None:
+    """Else the next attempt's object could be deleted in its place."""
+    async with Rig() as rig:
+        rig.objects.object_size = 7
+        before = await rig.granted()
+        report = rig.offer(before.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
+        await rig.respond(report, "success", sequence=2)
+        upload = await rig.upload(before.upload_id)
+        assert upload.s3_key != before.s3_key
+        await rig.settle(1)
+        assert rig.objects.objects == {}
+        assert (await rig.upload(before.upload_id)).strays == ()
+
+
 async def test_without_proof_it_fails_unless_size_is_enough() -> None:
     """`REQUIRE_PROOF`."""
     for require_proof, state in ((True, State.FAILED), (False, State.COMPLETED)):

@@ -48,3 +48,11 @@ async def test_a_hello_is_not_answered_while_two_devices_share_the_id() -> None:
         await rig.hello()
         assert rig.messenger.actions() == []
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
+
+
+async def test_a_beat_is_no_news() -> None:
+    """At ten thousand clients a line for each would be three hundred lines a second."""
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.birth(sequence=1)
+        assert rig.counted("presence") == 1
