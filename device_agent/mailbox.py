@@ -6,8 +6,9 @@ not acknowledged) and never what a job reports, of which there are no more than 
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from device_agent.connection import AckToken
 from device_agent.uploads import Run
@@ -19,33 +20,28 @@ MAX_BATCH: Final = 256
 """Events worked off together, to be made durable by one fsync."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """Commands are heard."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """They are not any more."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandArrived:
+class CommandArrived(Struct, frozen=True):
     """A message on our command topic."""
 
     data: bytes
     token: AckToken
 
 
-@dataclass(frozen=True, slots=True)
-class BirthArrived:
+class BirthArrived(Struct, frozen=True):
     """A control plane started."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobDone:
+class JobDone(Struct, frozen=True):
     """A job of one upload has ended; `seconds`, `size` and `url` are set where it sent a part."""
 
     run: Run
@@ -57,15 +53,13 @@ class JobDone:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """A question about the device has its answer."""
 
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Struct, frozen=True):
     """Somebody wants the agent to end."""
 
 

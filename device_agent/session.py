@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from device_agent.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import QOS, Channel, Topics
@@ -29,16 +31,14 @@ _NEEDS_A_HAND: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 1
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class AckToken:
+class AckToken(Struct, frozen=True):
     """Which command to acknowledge; worthless once its connection has ended."""
 
     connection: int
     packet_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callbacks:
+class Callbacks(Struct, frozen=True, kw_only=True):
     """Who is told."""
 
     on_connected: Callable[[], None]
@@ -48,8 +48,7 @@ class Callbacks:
     on_refused: Callable[[Channel, str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Struct, frozen=True, kw_only=True):
     """Who connects where."""
 
     broker: BrokerUrl
@@ -80,8 +79,7 @@ class Ending:
     hopeless: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connack:
+class Connack(Struct, frozen=True, kw_only=True):
     """The broker took us, or gives the reason why not."""
 
     reason: int
@@ -90,23 +88,20 @@ class Connack:
     receive_maximum: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Suback:
+class Suback(Struct, frozen=True):
     """The broker granted what we asked to hear, but for what it `refused`."""
 
     refused: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Puback:
+class Puback(Struct, frozen=True):
     """The broker has a message of ours, or `refused` it."""
 
     packet_id: int
     refused: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message for us."""
 
     topic: str
@@ -114,8 +109,7 @@ class Message:
     packet_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(Struct, frozen=True):
     """The broker ended the connection, and says why."""
 
     reason: int

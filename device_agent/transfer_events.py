@@ -5,7 +5,8 @@ number from 0 to 1, drawn by the caller.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from device_agent.errors import PutFailure
 from device_agent.records import Order, TransferRecord
@@ -14,8 +15,7 @@ from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What the open source looked like after it was read; `fingerprint` is None when nobody could look.
 
     `linked` is False once its path no longer leads to it; `gone` is True when the path then leads nowhere.
@@ -29,16 +29,14 @@ class Seen:
 # What the owner says. Late and repeated ones change nothing.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeated:
+class Repeated(Struct, frozen=True, kw_only=True):
     """`download_file` of this attempt came again."""
 
     now: float
     acknowledges: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
+class Granted(Struct, frozen=True, kw_only=True):
     """URLs for some parts; `lifetime` in seconds from now, None when unknown."""
 
     now: float
@@ -49,8 +47,7 @@ class Granted:
     chunk_size: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantRefused:
+class GrantRefused(Struct, frozen=True, kw_only=True):
     """A grant that this agent will not use: a foreign host, a header it does not send."""
 
     now: float
@@ -58,15 +55,13 @@ class GrantRefused:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelAsked:
+class CancelAsked(Struct, frozen=True, kw_only=True):
     """Somebody wants this upload stopped."""
 
     now: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseAsked:
+class CloseAsked(Struct, frozen=True, kw_only=True):
     """The owner has ended this upload; nothing is to be answered."""
 
     now: float
@@ -76,23 +71,20 @@ class CloseAsked:
 # What happens on the device.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(Struct, frozen=True, kw_only=True):
     """This upload's turn has come."""
 
     now: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(Struct, frozen=True, kw_only=True):
     """The source is open."""
 
     now: float
     fingerprint: Fingerprint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRefused:
+class OpenRefused(Struct, frozen=True, kw_only=True):
     """The source cannot be opened."""
 
     now: float
@@ -100,40 +92,35 @@ class OpenRefused:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digested:
+class Digested(Struct, frozen=True, kw_only=True):
     """Digests of parts to be asked for; None for a part that could not be read in full."""
 
     now: float
     digests: Mapping[int, str | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rechecked:
+class Rechecked(Struct, frozen=True, kw_only=True):
     """Digests, taken again, of parts that were stored before the source was reopened."""
 
     now: float
     digests: Mapping[int, str | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFree:
+class WorkerFree(Struct, frozen=True, kw_only=True):
     """One part may be begun; `rate` is the bytes per second that one part was seen to reach, None if unknown."""
 
     now: float
     rate: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """The store of the next part is to be left alone until then, for whatever upload it turned away."""
 
     now: float
     until: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartStored:
+class PartStored(Struct, frozen=True, kw_only=True):
     """The store has taken a part; `etag` is empty when it held the object already (412)."""
 
     now: float
@@ -142,8 +129,7 @@ class PartStored:
     seen: Seen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartFailed:
+class PartFailed(Struct, frozen=True, kw_only=True):
     """A PUT stored nothing that we may rely on."""
 
     now: float
@@ -155,16 +141,14 @@ class PartFailed:
     jitter: float = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Struct, frozen=True, kw_only=True):
     """Time has passed; see `transfer.wake_at`."""
 
     now: float
     jitter: float = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faulted:
+class Faulted(Struct, frozen=True, kw_only=True):
     """The agent itself cannot go on with this upload."""
 
     now: float
@@ -177,29 +161,25 @@ WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree 
 Event = RemoteEvent | WorkEvent | Tick | Faulted
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Struct, frozen=True):
     """Make this durable before anything else that this event asks for."""
 
     record: TransferRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Struct, frozen=True):
     """Publish this response; the caller adds its epoch."""
 
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSource:
+class OpenSource(Struct, frozen=True):
     """Open the order's file and report `Opened` or `OpenRefused`."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True)
-class DigestParts:
+class DigestParts(Struct, frozen=True):
     """Digest these parts and report `Digested`; with `recheck`, report `Rechecked`."""
 
     parts: tuple[Part, ...]
@@ -207,28 +187,24 @@ class DigestParts:
     recheck: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PutPart:
+class PutPart(Struct, frozen=True):
     """Send this part to this URL and report `PartStored` or `PartFailed`."""
 
     url: PresignedPart
     part: Part
 
 
-@dataclass(frozen=True, slots=True)
-class StopParts:
+class StopParts(Struct, frozen=True):
     """Stop every PUT under way, and close the source once none reads it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entomb:
+class Entomb(Struct, frozen=True):
     """Forget all but the outcome."""
 
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     """Count something that was dropped; `what` names the counter."""
 
     what: str
