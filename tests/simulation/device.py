@@ -60,6 +60,11 @@ class Device:
         """Seconds since this device booted."""
         return self.world.now() - self.booted_at + 5.0
 
+    @property
+    def busy(self) -> bool:
+        """Whether the agent works on an upload."""
+        return self.process is not None and any(not run.ended for run in self.process.agent.uploads)
+
     def start(self) -> None:
         """Start the agent, if it does not run."""
         if self.process is None:

@@ -4,11 +4,14 @@ Rule: an open file stays itself when its name goes to another; every change move
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.parts import MIB
 from schemas.values import Fingerprint
 from tests.simulation.contents import Content, clip, join, size_of
 from tests.simulation.world import World
+
+WAYS: Final = ("appended", "rewritten", "rewritten", "backdated", "backdated", "truncated", "replaced", "deleted")
 
 
 @dataclass(eq=False)
@@ -92,6 +95,8 @@ class Files:
             inode.content = join([inode.content, ((size, size + self.world.chance.randint(1, 8 * MIB), stamp),)])
         elif way == "truncated":
             inode.content = clip(inode.content, 0, at)
+        elif self.world.chance.random() < 0.6:
+            inode.content = ((0, size, stamp),) if size else ()
         else:
             end = min(size, at + self.world.chance.randint(1, 6 * MIB))
             new: Content = ((at, end, stamp),) if end > at else ()

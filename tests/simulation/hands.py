@@ -114,7 +114,7 @@ class SimHands:
         life.sent[part.number] = 0
         half = part.size // 2
         first = clip(source.inode.content, part.offset, half)
-        self._world.later(self._world.between(0.1, 6.0), self._send_rest, task, life, post, first)
+        self._world.later(self._world.between(0.1, self._world.pace), self._send_rest, task, life, post, first)
 
     def _send_rest(self, task: PutPart, life: Life, post: Post, first: Content) -> None:
         source, part = cast("OpenFile", life.source), task.part

@@ -30,7 +30,7 @@ from tests.simulation.plane import Database, Plane
 from tests.simulation.promises import Broken, check_objects, require, unfinished
 from tests.simulation.world import FAULTS, World
 
-SIZES: Final = (0, 1, 3 * MIB, 5 * MIB, 5 * MIB + 1, 12 * MIB, 24 * MIB, 41 * MIB)
+SIZES: Final = (0, 1, 3 * MIB, 5 * MIB, 5 * MIB + 1, 12 * MIB, 24 * MIB, 41 * MIB, 62 * MIB, 90 * MIB)
 LARGE: Final = 210 * MIB
 PATHS: Final = (DEFAULT_FILE, "/data/a.bin", "/data/b c.bin", "/data/grows.log")
 LOGS: Final = frozenset({"/data/grows.log"})
@@ -64,7 +64,7 @@ class History:
 
     def __init__(self, seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> None:
         drawn = Random(f"faults {seed}")
-        share = drawn.choice([0.0, 0.1, 0.25, 0.5])
+        share = drawn.choice([0.0, 0.15, 0.3, 0.5])
         faults = frozenset(name for name in FAULTS if drawn.random() < share) - without
         self.world = world = World(seed, faults, traced=traced)
         chance = world.chance
@@ -93,6 +93,11 @@ class History:
             if_none_match=chance.random() < 0.5,
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether a device works on an upload at this moment."""
+        return any(device.busy for device in self.devices.values())
+
     def a_path(self) -> str:
         """Any of the files."""
         return self.world.chance.choice(PATHS)
@@ -102,13 +107,13 @@ class History:
         world, chance = self.world, self.world.chance
         for device in self.devices.values():
             for path in PATHS:
-                device.files.write(path, LARGE if chance.random() < 0.03 else chance.choice(SIZES))
-            world.later(world.between(0.0, 20.0), device.start)
+                device.files.write(path, LARGE if chance.random() < 0.06 else chance.choice(SIZES))
+            world.later(world.between(0.0, 5.0), device.start)
         for plane in self.planes:
             plane.start()
-        span = world.between(60.0, 400.0)
+        span = world.between(30.0, 300.0)
         for number in range(chance.choice([1, 2, 2, 3, 5])):
-            self.operator.plan(number, chance.choice(list(self.devices)), self.a_path(), world.between(0.0, span / 2))
+            self.operator.plan(number, chance.choice(list(self.devices)), self.a_path(), world.between(0.0, 0.8 * span))
         nemesis = Nemesis(self, span)
         try:
             await self._wait(span)
@@ -146,6 +151,8 @@ class History:
 
     def _watch(self) -> None:
         promises = self.database.promises
+        if promises.breaches:
+            raise promises.breaches[0]
         require(not promises.faults, f"P13: {promises.faults}")
         for plane in self.planes:
             if failure := plane.failure():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STRIKES: Final = 5
 """How often a fault that strikes at moments may do so in one history."""
 
+PATIENCE: Final = 12
+
 
 class Nemesis:
     """Strikes at drawn moments of the first `span` seconds."""
@@ -49,12 +51,24 @@ class Nemesis:
                 for _ in range(self._world.chance.randint(1, STRIKES if name not in {"wipe", "clock"} else 1)):
                     self._world.later(self._world.between(0.0, span), self._strike, name, act)
 
-    def _strike(self, name: str, act: Callable[[], None]) -> None:
-        self._world.note("nemesis", name)
-        act()
+    def _strike(self, name: str, act: Callable[[], None], waits: int = 0) -> None:
+        """Strike, rather when something is under way than when nothing is."""
+        if self._world.calm:
+            return
+        if waits < PATIENCE and not self._history.busy:
+            self._world.later(3.0, self._strike, name, act, waits + 1)
+            return
+        self._world.later(self._world.between(0.0, 2 * self._world.pace), self._act, name, act)
+
+    def _act(self, name: str, act: Callable[[], None]) -> None:
+        if not self._world.calm:
+            self._world.note("nemesis", name)
+            act()
 
     def _device(self) -> "Device":
-        return self._world.chance.choice(list(self._history.devices.values()))
+        """One that works, if any does."""
+        devices = list(self._history.devices.values())
+        return self._world.chance.choice([device for device in devices if device.busy] or devices)
 
     # Messages.
 
@@ -105,8 +119,11 @@ class Nemesis:
             return
         if chance.random() < 0.5:
             device.disk.dies_at = chance.randint(1, 4)
-        else:
-            device.crash(power=chance.random() < 0.5)
+            return
+        path = self._path_in_work(device)
+        device.crash(power=chance.random() < 0.5)
+        if "file" in self._world.faults:
+            self._change(device, path)
 
     def _fill_disk(self) -> None:
         disk = self._device().disk
@@ -137,7 +154,14 @@ class Nemesis:
             bucket.abort(self._world.chance.choice(list(bucket.multiparts)))
 
     def _change_file(self) -> None:
-        device, path = self._device(), self._history.a_path()
+        device = self._device()
+        self._change(device, self._path_in_work(device))
+
+    def _path_in_work(self, device: "Device") -> str:
+        runs = [] if device.process is None else list(device.process.agent.uploads)
+        return self._world.chance.choice([run.transfer.order.file_path for run in runs] or [self._history.a_path()])
+
+    def _change(self, device: "Device", path: str) -> None:
         how = device.files.change(path, grows_only=path in self._history.logs)
         self._world.note(device.client_id, f"{path} was {how}")
 

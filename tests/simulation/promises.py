@@ -64,12 +64,15 @@ class DevicePromises:
         self._kept.clear()
 
     def said(self, data: bytes) -> None:
-        """P9: every etag that is told is on the platter."""
-        response = decode_response(data)
-        if isinstance(response.payload, UploadReport):
-            for number, etag in response.payload.etags.items():
-                durable = self._device.disk.durable(etag.strip('"').encode())
-                require(durable, f"P9: the etag of part {number} is told before it is durable")
+        """P9: every etag that is told, and was not acknowledged before the word got out, is on the platter."""
+        report, process = decode_response(data).payload, self._device.process
+        if process is None or not isinstance(report, UploadReport):
+            return
+        run = process.agent.uploads.get(report.upload_id or "")
+        waiting = {} if run is None or run.transfer.order.attempt != report.attempt else run.transfer.kept
+        for number, etag in report.etags.items():
+            durable = number not in waiting or self._device.disk.durable(etag.strip('"').encode())
+            require(durable, f"P9: the etag of part {number} is told before it is durable")
 
     def acknowledged(self, data: bytes) -> None:
         """P9: a command that began an upload is on the platter before its PUBACK."""
@@ -94,6 +97,8 @@ class PlanePromises:
         self._ends: dict[UploadKey, Upload] = {}
         self._pairs: dict[str, tuple[str, int, int]] = {}
         self._retired: set[tuple[str, str]] = set()
+        self.breaches: list[Broken] = []
+        """Promises that broke under code that catches whatever is raised."""
         self.faults: list[str] = []
 
     def committed(self) -> None:
@@ -101,7 +106,7 @@ class PlanePromises:
         for key, upload in self._tables.uploads.items():
             end = self._ends.get(key)
             if end is not None:
-                require(upload.state is end.state, f"{key} was {end.state} and became {upload.state}")
+                self._require(upload.state is end.state, f"{key} was {end.state} and became {upload.state}")
             elif upload.state in TERMINAL:
                 self._ends[key] = upload
         for client_id, client in self._tables.clients.items():
@@ -112,10 +117,14 @@ class PlanePromises:
         if known == pair:
             return
         if known is not None and known[0] == pair[0]:
-            require(pair[1:] > known[1:], f"P8: the presence of {client_id} went from {known[1:]} back to {pair[1:]}")
+            self._require(
+                pair[1:] > known[1:], f"P8: the presence of {client_id} went from {known[1:]} back to {pair[1:]}"
+            )
         elif known is not None:
             self._retired.add((client_id, known[0]))
-            require((client_id, pair[0]) not in self._retired, f"P8: a retired installation of {client_id} came back")
+            self._require(
+                (client_id, pair[0]) not in self._retired, f"P8: a retired installation of {client_id} came back"
+            )
         self._pairs[client_id] = pair
 
     def says(self, client_id: str, data: bytes) -> None:
@@ -126,7 +135,12 @@ class PlanePromises:
             committed = upload is not None and (
                 upload.attempt > payload.about_attempt or upload.sequence >= payload.acknowledges
             )
-            require(committed, f"P9: {payload.acknowledges} of {payload.about} is acknowledged and not committed")
+            self._require(committed, f"P9: {payload.acknowledges} of {payload.about} is acknowledged and not committed")
+
+    def _require(self, fine: object, text: str) -> None:
+        if not fine:
+            self.breaches.append(Broken(text))
+            raise self.breaches[0]
 
     def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - whatever the services report
         """P13: nothing that arrives, and nothing that is to be done, meets a bug of ours."""

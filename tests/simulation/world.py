@@ -57,6 +57,8 @@ class World:
         self.lines: list[str] | None = [] if traced else None
         self.rate = self.chance.choice([0.02, 0.05, 0.15])
         """How often what may fail does."""
+        self.pace = self.chance.choice([1.0, 6.0, 30.0])
+        """Seconds that one part takes at most."""
 
     def now(self) -> float:
         """Virtual seconds since the history began."""

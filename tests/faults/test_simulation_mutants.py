@@ -1,0 +1,163 @@
+"""The simulator can fail: each of these small faults, planted in what is ours, breaks a promise in few histories.
+
+Rule: one fault is one line that somebody might write. The promise that it breaks stands beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from control_plane.domain import presence
+from control_plane.domain.events import CompletionFailed, Forgotten, Kind, StepTimedOut, Swept
+from control_plane.domain.record import Upload
+from control_plane.domain.upload import apply
+from control_plane.services import completion, uploads
+from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.outbox import Outbox
+from control_plane.services.reaper import LitterReport, Reaper
+from control_plane.services.sayings import Sayings
+from device_agent import transfer_parts, transfer_source
+from device_agent import uploads as agent_uploads
+from device_agent.agent import Agent
+from device_agent.journal import Journal
+from device_agent.records import PartKept
+from tests.simulation.disk import DiskOs
+from tests.simulation.history import Failure, play
+
+SEEDS = 2_000
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
+    keep = Journal.append
+    patch.setattr(Journal, "append", lambda self, one: None if isinstance(one, PartKept) else keep(self, one))
+
+
+def no_fsync(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DiskOs, "fdatasync", lambda _self, _descriptor: None)
+
+
+def ack_before_persist(patch: pytest.MonkeyPatch) -> None:
+    obey = Agent._obey
+
+    def hasty(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
+        obey(self, data, token)
+        self._connection.ack(token)
+
+    patch.setattr(Agent, "_obey", hasty)
+
+
+def source_trusted(patch: pytest.MonkeyPatch) -> None:
+    for module in (transfer_parts, transfer_source):
+        patch.setattr(module, "source_fault", lambda _transfer, _seen: None)
+    patch.setattr(transfer_source, "_is_same_file", lambda _transfer, _found: True)
+    patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
+
+
+def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
+    judge = presence._of_this_install
+
+    def credulous(client: presence.Client, said: Any, now: float) -> Any:  # noqa: ANN401
+        return judge(replace(client, epoch=-1, sequence=-1), said, now)
+
+    patch.setattr(presence, "_of_this_install", credulous)
+
+
+def complete_believed(patch: pytest.MonkeyPatch) -> None:
+    async def settle(self: completion.Completion, upload: Upload) -> completion.Settled:
+        doubt = None if upload.one_put else await self._complete(upload)
+        if isinstance(doubt, ObjectStoreDown):
+            return self._failed(upload, "upload_gone", "no answer", again=True)
+        info = await self.objects.head(upload.s3_key)
+        if info is None:
+            return CompletionFailed(now=0.0, attempt=upload.attempt, error="upload_gone", text="", again=True)
+        return self._proven(upload, info)
+
+    patch.setattr(completion.Completion, "settle", settle)
+
+
+def litter_never_swept(patch: pytest.MonkeyPatch) -> None:
+    async def idle(_self: Reaper) -> LitterReport:
+        return LitterReport(0, ())
+
+    patch.setattr(Reaper, "sweep_litter", idle)
+
+
+def strays_forgotten(patch: pytest.MonkeyPatch) -> None:
+    async def forget(self: Outbox, upload: Upload, s3_key: str) -> None:
+        await self._uploads.submit(upload.key, Swept(now=0.0, subject=s3_key))
+
+    patch.setattr(Outbox, "_delete", forget)
+
+
+def nobody_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    deaf = (Forgotten, StepTimedOut)
+    patch.setattr(uploads, "apply", lambda one, event: (one, ()) if isinstance(event, deaf) else apply(one, event))
+
+
+def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
+    def again(upload: Upload, event: Any) -> Any:  # noqa: ANN401
+        after, effects = apply(replace(upload, sequence=0), event)
+        return after, effects
+
+    patch.setattr(uploads, "apply", again)
+
+
+def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
+    grant = Sayings.grant
+
+    async def early(self: Sayings, upload: Upload) -> None:
+        await grant(self, replace(upload, sequence=upload.sequence + 1))
+
+    patch.setattr(Sayings, "grant", early)
+
+
+def said_is_done(patch: pytest.MonkeyPatch) -> None:
+    look = Outbox._next_try
+
+    def trusting(self: Outbox, records: Any, upload: Upload, task: Any, now: float) -> float | None:  # noqa: ANN401
+        again = look(self, records, upload, task, now)
+        return None if again == now and task.tries and task.duty.kind is Kind.SAY_DOWNLOAD else again
+
+    patch.setattr(Outbox, "_next_try", trusting)
+
+
+MUTANTS: dict[Plant, tuple[str, ...]] = {
+    no_journal_for_etags: ("P9",),
+    no_fsync: ("P9",),
+    ack_before_persist: ("P9",),
+    source_trusted: ("P4",),
+    stale_will_accepted: ("P8", "P6"),
+    complete_believed: ("P2",),
+    litter_never_swept: ("P6",),
+    strays_forgotten: ("P2",),
+    nobody_is_forgotten: ("P6",),
+    sequence_ignored: ("P9",),
+    acknowledged_too_early: ("P9",),
+    said_is_done: ("P6",),
+}
+RARE = {source_trusted, sequence_ignored}
+"""These need two faults at the right moment, and so hundreds of histories."""
+
+
+def broken_by(seeds: range) -> BaseException | None:
+    """What the first of these histories that noticed has to say."""
+    for seed in seeds:
+        try:
+            play(seed)
+        except Failure as failure:
+            return failure.__cause__
+    return None
+
+
+def a_case(plant: Plant) -> Any:  # noqa: ANN401 - pytest keeps the type of its parameters to itself
+    marks = (pytest.mark.slow, pytest.mark.timeout(300)) if plant in RARE else ()
+    return pytest.param(plant, marks=marks, id=plant.__name__)
+
+
+@pytest.mark.parametrize("plant", [a_case(plant) for plant in MUTANTS])
+def test_a_planted_fault_breaks_its_promise(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    assert str(broken_by(range(SEEDS))).startswith(MUTANTS[plant])
