@@ -1,16 +1,37 @@
 """The TLS settings of everything that the agent connects to.
 
 Rule: the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; always verified, no way to say
-otherwise. One context for all connections, since the certificates in it take about 2 MiB.
+otherwise. One context for all connections, and of the system's certificates only those that are met: all of them take
+about 2.5 MiB.
 """
 
 import functools
+import os
+import re
 import ssl
+from pathlib import Path
+from typing import Final
+
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""How OpenSSL looks a certificate up in a folder: by the hash of its subject (openssl-rehash(1))."""
 
 
 @functools.cache
 def client_context() -> ssl.SSLContext:
     """The context for every connection, made at the first one."""
-    context = ssl.create_default_context()
+    context = ssl.create_default_context(capath=_system_folder())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _system_folder() -> str | None:
+    """The folder of the system's certificates, if the bundle that would be read whole is but a copy of what it holds.
+
+    update-ca-certificates(8) leaves both in one folder. Wherever the two may differ, OpenSSL's defaults apply.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.openssl_cafile_env in os.environ or not paths.cafile or not paths.capath:
+        return None
+    folder = Path(paths.capath).resolve()
+    hashed = any(_HASHED.fullmatch(entry.name) for entry in folder.iterdir())
+    return paths.capath if hashed and Path(paths.cafile).resolve().parent == folder else None
