@@ -81,6 +81,9 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
             reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
             reason = _named_wait(transfer, now)
+        case State.SENDING if not transfer.flying:
+            # Every sender is busy elsewhere. Unsaid, that would be silence, and silence is given up.
+            reason = _REASONS[State.QUEUED]
         case _:
             reason = _REASONS.get(transfer.state)
     return reason
