@@ -2,7 +2,7 @@
 
 Rule: the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; always verified, no way to say
 otherwise. One context for all connections, and of the system's certificates only those that are met: all of them take
-about 2.5 MiB.
+more than 1 MiB.
 """
 
 import functools
