@@ -32,7 +32,7 @@ from device_agent.settings import Settings
 from device_agent.telemetry import Telemetry
 from device_agent.transfer import derive
 from device_agent.transfer_events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
-from device_agent.transfer_state import Transfer
+from device_agent.transfer_state import State, Transfer
 from device_agent.uploads import Run, Uploads
 from device_agent.voice import Voice
 from schemas.messages import Command, Response
@@ -253,7 +253,9 @@ class Agent:
             case Say(response=response):
                 self._voice.say(response, key=run.upload_id)
             case OpenSource():
-                self._jobs.open(run, effect)
+                # Derived for a new connection, it may be overtaken by the opening that was under way.
+                if run.transfer.state is State.OPENING:
+                    self._jobs.open(run, effect)
             case DigestParts():
                 self._jobs.digest(run, effect)
             case PutPart():

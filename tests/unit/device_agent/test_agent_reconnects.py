@@ -1,0 +1,22 @@
+"""What an agent repeats for a new connection must not overtake what is happening already."""
+
+from pathlib import Path
+
+from device_agent.mailbox import Connected, JobDone
+from device_agent.transfer_events import Opened
+from device_agent.transfer_state import State
+from tests.unit.device_agent.scene import FILE, Scene
+
+
+def test_a_source_that_was_opened_meanwhile_is_not_opened_again(tmp_path: Path) -> None:
+    """The connection came, and the file was open, in one turn: what was derived before that is out of date."""
+    scene = Scene(tmp_path)
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    run = scene.agent.uploads.get("u1")
+    assert run is not None
+    assert run.transfer.opened is None
+    opened = JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")
+    scene.agent.turn([Connected(), opened])
+    assert run.transfer.state == State.ASKING
+    assert (id(run.life), "open") not in scene.agent._jobs._under_way
+    scene.journal.close()
