@@ -88,7 +88,10 @@ class Victim:
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut does it; returns when it is gone."""
+        """SIGKILL, as a power cut does it; returns when it is gone. A traced program is the child of its tracer."""
+        if self.alive:
+            for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
         self.send(signal.SIGKILL)
         if self._program is not None:
             self._program.stop()
@@ -270,8 +273,10 @@ def clock_of(library: str, clock: Path) -> dict[str, str]:
 
     Only the clock on the wall is moved: what counts durations must not notice.
     """
+    paths = (str(Path(__file__).parent / "fault_sites_clock"), os.environ.get("PYTHONPATH", ""))
     return {
         "LD_PRELOAD": library,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -1,0 +1,1 @@
+"""Whole sites under a nemesis, for minutes; `pytest -m chaos`."""
