@@ -18,7 +18,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all check bench format lock clean
+.PHONY: help demo test test-all test-containers check bench format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -34,7 +34,13 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' chromium=chromium strace=strace faketime=faketime
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m 'not ($(FAST))' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' $(PYTEST_ARGS)
+	$(MAKE) test-containers
+
+# The engine is the one that answers, else Debian's, started for the while: tests/support/engine.py.
+test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
+	.ci/ensure docker=docker.io docker-compose=docker-compose debootstrap=debootstrap curl=curl
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -27,6 +27,8 @@ OURS: Final = "BACKHAUL_TEST_ENGINE"
 _LIMITS: Final = ("--default-ulimit", "nofile=20000:20000")
 _FORWARDING: Final = Path("/proc/sys/net/ipv4/ip_forward")
 _BRIDGE: Final = Path("/sys/class/net/docker0")
+_MARK: Final = "DOCKER"
+"""In the name of every chain of Docker's."""
 
 
 class NoEngine(Exception):
@@ -97,26 +99,38 @@ def _wait(child: "subprocess.Popen[bytes]", host: str, log: Path) -> None:
 
 @contextmanager
 def _restored_network() -> Iterator[None]:
-    """Take back what dockerd does to the machine's network and leaves there: forwarding, firewall rules, a bridge."""
-    forwarding, bridge = _FORWARDING.read_text(), _BRIDGE.exists()
-    rules = {tool: _output(f"{tool}-save") for tool in ("iptables", "ip6tables")}
+    """Take back what dockerd does to the machine's network and leaves there: forwarding, firewall rules, a bridge.
+
+    Only what it did: rules of others are kept, and where another engine works or has worked, nothing is touched.
+    """
+    forwarding, rules = _FORWARDING.read_text(), {tool: _output(f"{tool}-save") for tool in ("iptables", "ip6tables")}
+    untouched = not (_BRIDGE.exists() or any(_MARK in (saved or "") for saved in rules.values()))
     try:
         yield
     finally:
-        for tool, before in rules.items():
-            if before is not None:
-                with suppress(OSError):
-                    subprocess.run([f"{tool}-restore"], input=before, capture_output=True, text=True, check=False)
-        if not bridge and _BRIDGE.exists():
-            subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
-        with suppress(OSError):
-            _FORWARDING.write_text(forwarding)
+        if untouched and _output("pgrep", "-x", "dockerd") is None:
+            for tool, before in rules.items():
+                _without_docker(tool, before)
+            _output("ip", "link", "delete", "docker0")
+            with suppress(OSError):
+                _FORWARDING.write_text(forwarding)
 
 
-def _output(command: str) -> str | None:
+def _without_docker(tool: str, before: str | None) -> None:
+    """The rules as they are, less Docker's, with the policies of before."""
+    after = _output(f"{tool}-save")
+    if before is None or after is None:
+        return
+    policies = {line.split()[0]: line for line in before.splitlines() if line.startswith(":FORWARD ")}
+    kept = [line for line in after.splitlines() if not (_MARK in line or "docker0" in line)]
+    kept = [policies.get(line.split()[0], line) if line.startswith(":") else line for line in kept]
+    subprocess.run([f"{tool}-restore"], input="\n".join((*kept, "")), capture_output=True, text=True, check=False)
+
+
+def _output(*command: str) -> str | None:
     """What a command prints; None where there is no such command, or it fails."""
     try:
-        return subprocess.run([command], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -132,9 +132,10 @@ def _make_python() -> None:
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)
         (root / "var/lib/apt/lists/partial").mkdir(parents=True)
         _let_it_reach_packages(root)
-        archive = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-        subprocess.run(["docker", "import", "-", PYTHON], stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True)
-        assert archive.wait() == 0, "tar failed"
+        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as archive:
+            taken = ["docker", "import", "-", PYTHON]
+            subprocess.run(taken, stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True)
+        assert archive.returncode == 0, "tar failed"
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
