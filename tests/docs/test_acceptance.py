@@ -1,0 +1,108 @@
+"""The acceptance list names tests that exist, and no row of the fault catalogue goes without one.
+
+Rule: the rows are listed here once more, so that none disappears from the document unnoticed.
+"""
+
+import ast
+import functools
+import re
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+DOCUMENT: Final = ROOT / "tests" / "ACCEPTANCE.md"
+NODE: Final = re.compile(r"^- `(tests/[\w/]+\.py)::(\w+)`$")
+UNTESTED: Final = re.compile(r"^Not tested (?:here|as a promise): .{20}")
+
+FAULTS: Final = (
+    "Agent kill -9 mid part",
+    "Reboot or power loss",
+    "Agent frozen beyond its keepalive",
+    "Broker restart, persistence on",
+    "Broker restart, no or corrupt persistence",
+    "Broker disk full",
+    "Broker frozen or half-open",
+    "Control plane crash mid-upload",
+    "Two replicas",
+    "Duplicate QoS 1",
+    "Out of order, replayed",
+    "Queue overflow at the broker",
+    "Takeover by the same id",
+    "S3 500, 503 SlowDown",
+    "S3 slow or stalled",
+    "Reset or truncated PUT",
+    "Complete in doubt",
+    "Complete concurrent with abort or sweeper",
+    "URL expired or key revoked",
+    "Clock skew of the agent",
+    "Clock skew of the control plane",
+    "Clock jumps",
+    "File grows, changes, is truncated or replaced",
+    "File deleted while uploading",
+    "Agent disk full",
+    "SQLite locked",
+    "Database disk full, PostgreSQL failover",
+    "Poison payload",
+    "Oversized publish",
+    "Slow REST client",
+    "Slow reader of the event stream",
+    "Database restored from an old backup",
+    "Reconnect storm",
+    "DNS failure, captive portal, TLS expiry, proxy 407",
+)
+PROMISES: Final = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P13", "P14", "P15")
+
+
+@functools.cache
+def rows() -> dict[str, list[str]]:
+    """The lines below each heading of the third level."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in DOCUMENT.read_text().splitlines():
+        if line.startswith("### "):
+            name = line.removeprefix("### ")
+            found[name] = []
+        elif name and line and not line.startswith("#"):
+            found[name].append(line)
+    return found
+
+
+def named_by(row: str) -> list[tuple[str, str]]:
+    """The files and functions that a row names."""
+    return [(match[1], match[2]) for line in rows()[row] if (match := NODE.fullmatch(line))]
+
+
+@functools.cache
+def defined(path: str) -> frozenset[str]:
+    """The functions of a test file; none when it is not there."""
+    file = ROOT / path
+    if not file.is_file():
+        return frozenset()
+    tree = ast.parse(file.read_text(), filename=path)
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(node.name for node in functions)
+
+
+def test_every_row_of_the_catalogue_is_there() -> None:
+    assert [name for name in FAULTS if name not in rows()] == []
+
+
+def test_every_promise_is_there() -> None:
+    named = {name.split()[0] for name in rows()}
+    assert [promise for promise in PROMISES if promise not in named] == []
+
+
+def test_every_row_has_a_test_or_says_why_it_has_none() -> None:
+    bare = [name for name, lines in rows().items() if not named_by(name) and not any(map(UNTESTED.match, lines))]
+    assert bare == []
+
+
+def test_every_line_that_looks_like_a_test_is_one() -> None:
+    lines = [line for found in rows().values() for line in found if line.startswith("-")]
+    assert [line for line in lines if not NODE.fullmatch(line)] == []
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = {test for name in rows() for test in named_by(name)}
+    assert sorted(f"{path}::{test}" for path, test in named if test not in defined(path)) == []
+    assert len(named) > len(FAULTS)
