@@ -18,6 +18,9 @@ CHUNK = 100
 MORE = 20_000
 QUIET = frozenset(FAULTS)
 
+# The work is all processor time: a machine that is busy elsewhere makes it last.
+pytestmark = pytest.mark.timeout(120)
+
 
 def play_all(seeds: range) -> Counter[str]:
     """How the uploads of these histories ended."""
@@ -40,11 +43,11 @@ def test_and_in_many_more(first: int) -> None:
     play_all(range(first, first + 2_000))
 
 
-def test_without_faults_every_upload_completes_at_once() -> None:
-    for seed in range(30):
+def test_without_faults_every_upload_completes_soon() -> None:
+    for seed in range(100):
         result = play(seed, QUIET)
         assert set(result.states) == {"completed"}
-        assert result.calm_for < 120.0
+        assert result.calm_for < 600.0
 
 
 def test_a_history_is_its_seed_in_any_process() -> None:
