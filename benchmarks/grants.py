@@ -65,6 +65,6 @@ async def _measure(site: Site, agent: int, path: Path, parts: int) -> Report:
     figures = [
         Figure(longest, listener.largest / 1024, "KiB", at_most=MAX_MESSAGE_SIZE / 1024),
         *(Figure(f"{name} memory, over what it was before", size / MIB, "MiB") for name, size in grown.items()),
-        Figure("agent peak, resident", peak_bytes(agent) / MIB, "MiB", at_most=32),
+        Figure(f"agent peak, a file of {parts:,} parts", peak_bytes(agent) / MIB, "MiB", at_most=32),
     ]
     return Report("grants", figures, {"upload": upload, "before_bytes": before})

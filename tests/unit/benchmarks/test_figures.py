@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures
+from benchmarks import figures, table
 from benchmarks.figures import Figure, Report, cells, median, number, percentile
 
 
@@ -47,3 +47,16 @@ def test_the_middle_and_the_edge() -> None:
     values = [5.0, 1.0, 4.0, 2.0, 3.0]
     assert (median(values), percentile(values, 0.95), percentile(values, 0.0)) == (3.0, 5.0, 1.0)
     assert (number(123_456.7), number(0.01234), number(99.94)) == ("123,457", "0.0123", "99.9")
+
+
+def test_the_table_is_put_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    goal, plain = Figure("rate", 25_000, "/s", at_least=20_000), Figure("told for its own sake", 7, "ms")
+    Report("presigning", [goal, plain]).write()
+    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
+    assert table.replaced(table.replaced(text)) == table.replaced(text)
+    assert "| rate | 25,000 /s |  |  | ≥ 20,000 /s | yes |" in table.replaced(text)
+    assert "own sake" not in table.replaced(text)
+    with pytest.raises(ValueError, match="no marks"):
+        table.replaced("no marks here")
