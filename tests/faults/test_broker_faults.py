@@ -11,7 +11,7 @@ from tests.support.fault_sites import CHUNK, FaultSite, fill, running_site
 from tests.support.strict_s3 import Operation
 
 
-def ended_once(site: FaultSite, upload_id: str, path: Path) -> None:
+def check_ended_once(site: FaultSite, upload_id: str, path: Path) -> None:
     site.s3.flow()
     upload = site.completed(upload_id, path)
     assert upload["attempt"] == 1
@@ -25,14 +25,14 @@ def test_killed_and_its_memory_removed(site: FaultSite, name: str) -> None:
     site.broker.kill()
     (site.directory / "broker" / "mosquitto.db").unlink(missing_ok=True)
     site.broker.start()
-    ended_once(site, upload_id, path)
+    check_ended_once(site, upload_id, path)
     site.until(lambda: site.connected(name), "the agent's presence")
 
 
 def test_an_orderly_restart(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=4)
     site.broker.restart()
-    ended_once(site, upload_id, path)
+    check_ended_once(site, upload_id, path)
 
 
 def test_frozen_for_a_while(site: FaultSite, name: str) -> None:
@@ -47,7 +47,7 @@ def test_frozen_for_a_while(site: FaultSite, name: str) -> None:
     )
     assert site.upload(upload_id)["state"] == "in_progress"
     os.kill(site.broker.pid, signal.SIGCONT)
-    ended_once(site, upload_id, path)
+    check_ended_once(site, upload_id, path)
 
 
 def test_a_trigger_while_it_is_away_is_answered_and_carried_out_later(site: FaultSite, name: str) -> None:
@@ -64,7 +64,7 @@ def test_connections_that_are_cut_again_and_again(site: FaultSite, name: str) ->
     upload_id, path = site.begun(name, parts=4)
     for _ in range(3):
         site.until(site.mqtt.cut, "a connection to cut")
-    ended_once(site, upload_id, path)
+    check_ended_once(site, upload_id, path)
 
 
 def test_a_full_disk_of_the_brokers_stops_nobody_and_outlasts_its_restart(
@@ -86,4 +86,4 @@ def test_a_full_disk_of_the_brokers_stops_nobody_and_outlasts_its_restart(
         (small_disk / "ballast").unlink()
         broker.restart()
         third = site.file(name, "third.bin", CHUNK + 1)
-        site.completed(site.trigger(name, third), third)
+        assert site.completed(site.trigger(name, third), third)["attempt"] == 1

@@ -46,7 +46,7 @@ def wired(site: FaultSite, name: str) -> Iterator[Wire]:
         yield wire
 
 
-def works(site: FaultSite, name: str) -> None:
+def check_works(site: FaultSite, name: str) -> None:
     """The next good one is carried out."""
     path = site.file(name, "good.bin", CHUNK + 1)
     site.completed(site.trigger(name, path), path)
@@ -61,7 +61,7 @@ def test_poison_to_the_control_plane_is_counted_and_the_next_good_message_is_hea
                 wire.publish(topic, payload, qos=1)
         for topic in ("fleet/v1/x", "fleet/v1/a/b/response", "fleet/v1/ü/response", "fleet/v1/%00/presence"):
             wire.publish(topic, b"{}", qos=1)
-    works(site, name)
+    check_works(site, name)
     said = [json.loads(line) for line in site.plane.log[len(before) :].splitlines() if line.startswith("{")]
     assert sum(line["event"] == "message.refused" for line in said) >= len(POISON)
     assert [line for line in said if line["event"] in {"message.fault", "duty.fault", "request.failed"}] == []
@@ -74,7 +74,7 @@ def test_poison_to_an_agent_is_counted_and_the_next_good_command_is_obeyed(site:
         for payload in POISON.values():
             wire.publish(TOPICS.command(name), payload, qos=1)
             wire.publish(TOPICS.birth(), payload, qos=1)
-    works(site, name)
+    check_works(site, name)
     assert "Traceback" not in agent.log
 
 
@@ -84,7 +84,7 @@ def test_a_message_over_the_limit_is_refused_and_its_sender_stays(site: FaultSit
         for topic in (TOPICS.response(name), TOPICS.command(name)):
             assert wire.publish(topic, b"x" * (128 * 1024 + 1)) == TOO_LARGE
         wire.ping()
-    works(site, name)
+    check_works(site, name)
 
 
 def test_a_packet_over_the_limit_costs_its_sender_the_connection_and_nobody_else(site: FaultSite, name: str) -> None:
@@ -93,7 +93,7 @@ def test_a_packet_over_the_limit_costs_its_sender_the_connection_and_nobody_else
         with suppress(Closed, ConnectionError):
             wire.publish(TOPICS.command(name), b"x" * (256 * 1024))
         assert not wire.alive
-    works(site, name)
+    check_works(site, name)
 
 
 class Echo:
@@ -154,7 +154,7 @@ def test_what_was_recorded_and_is_said_again_later_in_any_order_changes_nothing(
             chance.shuffle(recorded)
             for packet in recorded:
                 wire.publish(packet.topic, packet.payload, qos=1)
-    works(site, name)
+    check_works(site, name)
     after = site.upload(upload_id)
     assert {**after, "updated_at": ""} == {**before, "updated_at": ""}
     assert site.stored(upload_id) == path.read_bytes()

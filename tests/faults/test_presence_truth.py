@@ -64,6 +64,7 @@ def test_two_devices_under_one_name_stop_dispatch_and_say_so(site: FaultSite, na
 def test_an_agent_that_leaves_in_order_is_offline_at_once(site: FaultSite, name: str) -> None:
     site.attach(name).terminate()
     site.until(lambda: not site.connected(name), "its goodbye", patience=5)
+    assert site.get(f"/clients/{name}")["reason"] == "the client is offline"
 
 
 def test_a_short_cut_of_the_connection_is_no_absence(site: FaultSite, name: str) -> None:
@@ -87,6 +88,7 @@ def test_an_agent_that_dies_or_freezes_is_offline_in_time_and_online_when_it_is_
     site.until(lambda: not site.connected(names[killed]), "the killed one's will", WILL_DELAY + SLACK)
     longest = 1.5 * KEEPALIVE + WILL_DELAY + SLACK
     site.until(lambda: not site.connected(names[frozen]), "the frozen one's will", longest)
+    assert not site.connected(names[killed])
     killed.start()
     frozen.thaw()
     for name_of in names.values():

@@ -65,4 +65,4 @@ def test_an_upload_that_the_copy_does_not_know_is_let_go_of_and_the_client_works
     restore(site, tmp_path / "copy.db")
     site.until(lambda: site.connected(name), "the client")
     again = site.file(name, "again.bin", CHUNK + 1)
-    site.completed(site.trigger(name, again), again)
+    assert site.completed(site.trigger(name, again), again)["attempt"] == 1

@@ -31,7 +31,7 @@ def answers(plane: Victim) -> bool:
         return False
 
 
-def happened_once(site: FaultSite, upload_id: str) -> None:
+def check_happened_once(site: FaultSite, upload_id: str) -> None:
     events = site.events(upload_id)
     made = [one for one in events if one.done and one.operation == Operation.COMPLETE_MULTIPART_UPLOAD]
     assert len(made) == 1
@@ -51,7 +51,7 @@ def test_uploads_asked_of_either_are_done_once(site: FaultSite, second: Victim, 
         uploads[str(answer.json()["upload_id"])] = path
     for upload_id, path in uploads.items():
         assert site.completed(upload_id, path)["attempt"] == 1
-        happened_once(site, upload_id)
+        check_happened_once(site, upload_id)
 
 
 def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
@@ -70,7 +70,7 @@ def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
     again = site.file(name, "again.bin", CHUNK + 1)
     site.completed(site.trigger(name, again), again)
     assert site.completed(upload_id, path)["attempt"] == 1
-    happened_once(site, upload_id)
+    check_happened_once(site, upload_id)
 
 
 def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: Victim, name: str) -> None:
@@ -78,4 +78,4 @@ def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: 
     second.kill()
     site.s3.flow()
     assert site.completed(upload_id, path)["attempt"] == 1
-    happened_once(site, upload_id)
+    check_happened_once(site, upload_id)

@@ -18,7 +18,7 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
         yield site
 
 
-def renewed(site: FaultSite, upload_id: str, size: int, in_vain: int) -> None:
+def check_renewed(site: FaultSite, upload_id: str, size: int, in_vain: int) -> None:
     assert len(site.s3_uploads(upload_id)) == 1
     assert site.bytes_received(upload_id) <= size + in_vain * CHUNK
     stored = [one.part_number for one in site.events(upload_id, Operation.UPLOAD_PART) if one.done]
@@ -33,7 +33,7 @@ def test_a_slow_device_is_granted_again_and_again(brief: FaultSite, name: str) -
     upload_id = brief.trigger(name, path)
     assert brief.completed(upload_id, path)["attempt"] == 1
     assert time.monotonic() - began > LIFE, "no URL ran out"
-    renewed(brief, upload_id, path.stat().st_size, in_vain=0)
+    check_renewed(brief, upload_id, path.stat().st_size, in_vain=0)
 
 
 def test_urls_that_ran_out_while_the_device_slept_are_renewed(brief: FaultSite, name: str) -> None:
@@ -45,4 +45,4 @@ def test_urls_that_ran_out_while_the_device_slept_are_renewed(brief: FaultSite, 
     brief.agents[name].thaw()
     brief.s3.flow()
     assert brief.completed(upload_id, path)["attempt"] == 1
-    renewed(brief, upload_id, path.stat().st_size, in_vain=1)
+    check_renewed(brief, upload_id, path.stat().st_size, in_vain=1)
