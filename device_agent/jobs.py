@@ -4,22 +4,25 @@ Rule: used by the agent's loop only. Effects are derived again whenever in doubt
 twice.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
 
 from device_agent.mailbox import JobDone, Mailbox
 from device_agent.records import Order
+from device_agent.shares import Gathered, shares_of
 from device_agent.transfer_events import DigestParts, OpenSource, PutPart
 from device_agent.uploads import Run
 from device_agent.work import Hands, JobEvent, Post, Workers
 
 PUT: Final = "put"
 _PATIENCE: Final = 3.0
+_READERS: Final = 2
 
 
 class Jobs:
-    """The workers: some that send, one that opens and digests for them, one for what may wait."""
+    """The workers: some that send, two that open and digest for them, one for what may wait."""
 
     def __init__(
         self, hands: Hands, mailbox: Mailbox, *, senders: int, hire: Callable[[str, int], Workers] = Workers
@@ -27,7 +30,7 @@ class Jobs:
         self._hands = hands
         self._mailbox = mailbox
         self._senders = hire("send", senders)
-        self._reader = hire("read", 1)
+        self._reader = hire("read", _READERS)
         self._background = hire("background", 1)
         self._under_way: set[tuple[int, str]] = set()
 
@@ -54,9 +57,15 @@ class Jobs:
 
     def digest(self, run: Run, effect: DigestParts) -> None:
         """Digest parts; what is only compared waits behind what is asked for."""
+        if effect.recheck:
+            self._start(run, "recheck", self._background, self._digesting(run, effect))
+        else:
+            shares = shares_of(effect, _READERS)
+            self._start(run, "digest", self._reader, *(self._digesting(run, share) for share in shares))
+
+    def _digesting(self, run: Run, task: DigestParts) -> Callable[[Post], None]:
         life = run.life
-        kind, workers = ("recheck", self._background) if effect.recheck else ("digest", self._reader)
-        self._start(run, kind, workers, lambda post: self._hands.digest(effect, life, post))
+        return lambda post: self._hands.digest(task, life, post)
 
     def put(self, run: Run, effect: PutPart) -> None:
         """Send a part."""
@@ -91,10 +100,12 @@ class Jobs:
         """A job has posted its event."""
         self._under_way.discard((id(done.life), done.kind))
 
-    def _start(self, run: Run, kind: str, workers: Workers, job: Callable[[Post], None]) -> None:
+    def _start(self, run: Run, kind: str, workers: Workers, *shares: Callable[[Post], None]) -> None:
         life, mailbox = run.life, self._mailbox
         if (id(life), kind) in self._under_way:
             return
         self._under_way.add((id(life), kind))
         life.jobs += 1
-        workers.submit(lambda: job(lambda event: mailbox.put(JobDone(run, life, event, kind))))
+        gathered = Gathered(len(shares), lambda event: mailbox.put(JobDone(run, life, event, kind)))
+        for share in shares:
+            workers.submit(functools.partial(share, gathered.post))
