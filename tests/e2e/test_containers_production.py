@@ -21,7 +21,7 @@ from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Closed, Wire
 
 __all__ = ["built", "images", "production_images"]
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 HOST: Final = "backhaul.localhost"
 DEVICE: Final = "restaurant-1"

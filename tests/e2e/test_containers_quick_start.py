@@ -25,7 +25,7 @@ from tests.support.engine_stack import (
 )
 
 __all__ = ["built", "images"]
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 GUIDE: Final = ROOT / "docs/containers.md"
 OURS: Final = ("server", "client", "s3")

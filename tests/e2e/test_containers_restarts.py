@@ -17,7 +17,7 @@ from tests.support.engine_stack import Operator, Ports, Stack, copy_checkout, ev
 from tests.support.engine_tools import Tools, tools
 
 __all__ = ["built", "images", "tools"]
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 MIB: Final = 1 << 20
 SIZE: Final = 100 * MIB

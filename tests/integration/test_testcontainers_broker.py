@@ -21,7 +21,7 @@ from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Wire, connected
 
 __all__ = ["images"]
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 NOT_AUTHORIZED = 0x87
 USER = 1883
