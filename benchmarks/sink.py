@@ -27,6 +27,7 @@ VERIFIED: Final = 1024 * 1024
 COUNTS: Final = "/-/counts"
 """Where the sink tells how many puts, repeated puts, bytes and objects it saw."""
 
+_LINE_END: Final = b"\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _XML: Final = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -140,8 +141,7 @@ class Store:
         self.puts += 1
         self.bytes_taken += request.size
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest() if body is not None else _NO_MD5
-        size = int(request.headers.get("x-amz-decoded-content-length", request.size))
-        return Stored(size, etag, _kept(request.headers))
+        return Stored(request.size, etag, _kept(request.headers))
 
     def _create(self, request: "Request") -> Reply:
         upload_id = f"upload-{len(self.uploads) + 1}-{self.puts}"
@@ -193,13 +193,15 @@ class Store:
 
 @dataclass(slots=True)
 class Request:
-    """A request's head, and its body when that is small (`body` is None for a body that was only counted)."""
+    """A request's head; `length` are bytes on the wire, `size` those of the object. `body` is None if only counted."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+    length: int
     size: int
+    chunked: bool = False
     body: bytearray | None = None
 
     @classmethod
@@ -209,8 +211,12 @@ class Request:
         method, target, _ = first.split(" ", 2)
         path, _, query = target.partition("?")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        size = int(headers.get("content-length", "0"))
-        return cls(method, unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers, size)
+        length = int(headers.get("content-length", "0"))
+        size = int(headers.get("x-amz-decoded-content-length", length))
+        chunked = "chunked" in headers.get("transfer-encoding", "")
+        return cls(
+            method, unquote(path), dict(parse_qsl(query, keep_blank_values=True)), headers, length, size, chunked
+        )
 
     @property
     def is_object(self) -> bool:
@@ -229,6 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head = bytearray()
         self._request: Request | None = None
         self._missing = 0
+        self._trailing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -243,7 +250,7 @@ class Connection(asyncio.BufferedProtocol):
         """Count bytes of a body, or look for the end of a head."""
         data = self._waste[:nbytes]
         while data:
-            data = self._body(data) if self._request is not None else self._next(data)
+            data = self._body(data) if self._missing else self._next(data)
 
     def _body(self, data: memoryview) -> memoryview:
         request = self._request
@@ -252,29 +259,50 @@ class Connection(asyncio.BufferedProtocol):
         if request.body is not None:
             request.body += data[:took]
         self._missing -= took
-        if not self._missing:
+        if not self._missing and not request.chunked:
             self._answer(request)
         return data[took:]
 
     def _next(self, data: memoryview) -> memoryview:
+        """The next head, or within a chunked body the next line."""
+        chunked = self._request is not None
+        mark = _LINE_END if chunked else _HEAD_END
         known = len(self._head)
         self._head += data
-        end = self._head.find(_HEAD_END, max(0, known - 3))
+        end = self._head.find(mark, max(0, known - len(mark) + 1))
         if end < 0:
             return data[len(data) :]
-        request = Request.parse(bytes(self._head[:end]))
-        rest = data[end + len(_HEAD_END) - known :]
+        words = bytes(self._head[:end])
+        rest = data[end + len(mark) - known :]
         self._head.clear()
-        if request.size <= VERIFIED:
-            request.body = bytearray()
-        self._request, self._missing = request, request.size
-        if "expect" in request.headers:
-            self._write(_CONTINUE)
-        if not request.size:
-            self._answer(request)
+        if chunked:
+            self._line(words)
+        else:
+            self._begin(Request.parse(words))
         return rest
 
-    def _answer(self, request: Request) -> None:
+    def _line(self, words: bytes) -> None:
+        """The size of a chunk, or a line of the trailer; an empty one ends the body (RFC 9112, 7.1)."""
+        if self._trailing:
+            if not words:
+                self._trailing = False
+                self._answer(self._request)
+        elif size := int(words.split(b";")[0], 16):
+            self._missing = size + len(_LINE_END)
+        else:
+            self._trailing = True
+
+    def _begin(self, request: Request) -> None:
+        if request.length == request.size <= VERIFIED and not request.chunked:
+            request.body = bytearray()
+        self._request, self._missing = request, request.length
+        if "expect" in request.headers:
+            self._write(_CONTINUE)
+        if not request.length and not request.chunked:
+            self._answer(request)
+
+    def _answer(self, request: Request | None) -> None:
+        assert request is not None  # noqa: S101 - for the type checker
         self._request = None
         self._write(self._store.answer(request).encode(head=request.method == "HEAD"))
 

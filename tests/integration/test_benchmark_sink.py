@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.sink import COUNTS
@@ -65,3 +66,24 @@ async def test_what_is_put_twice_is_counted(url: str, tmp_path: Path) -> None:
     after = get(url + COUNTS).split()
     await store.close()
     assert int(after[1]) - int(before[1]) == 1
+
+
+async def test_a_body_in_chunks_with_a_trailer_is_counted_as_what_it_holds(url: str, tmp_path: Path) -> None:
+    """As boto3 sends it over TLS: the connection stays in step."""
+    store, key = store_at(url), f"uploads/{tmp_path.name}"
+    grant = store.presign_object(key, "token.1", Grantable(1, 9, None, 60), DigestName.NONE, once=False)
+    headers = {**grant.headers, "x-amz-decoded-content-length": "9", "Content-Encoding": "aws-chunked"}
+
+    def chunks() -> Iterator[bytes]:
+        yield b"5\r\nabcde\r\n4\r\nfghi\r\n0\r\n"
+        yield b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+
+    def send() -> list[int]:
+        with httpx.Client() as client:
+            return [client.put(grant.url, headers=headers, content=chunks()).status_code for _ in range(2)]
+
+    assert await asyncio.to_thread(send) == [200, 200]
+    info = await store.head(key)
+    await store.close()
+    assert info is not None
+    assert info.size == 9
