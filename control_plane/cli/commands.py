@@ -14,6 +14,17 @@ from control_plane.cli.session import AsJson, Given, Server, Token, local_comman
 _HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
 
 
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(version("backhaul"))
+        raise typer.Exit
+
+
+ShowVersion = Annotated[
+    bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+]
+
+
 def build() -> typer.Typer:
     """The whole command line."""
     app = new_app(_HELP)
@@ -35,9 +46,6 @@ def _root(
     server: Server = None,
     token: Token = None,
     as_json: AsJson = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_version: ShowVersion = False,  # noqa: ARG001 - its callback has answered
 ) -> None:
-    if show_version:
-        typer.echo(version("backhaul"))
-        raise typer.Exit
     ctx.obj = Given(as_json=as_json, server=server, token=token)

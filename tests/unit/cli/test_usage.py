@@ -1,5 +1,6 @@
 """What is typed wrongly ends with 2 and a word about it, before anything is said to anybody."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         text = runner.invoke(app, [word, "--help"]).stdout
         assert "--json" in text, word
     assert {"trigger", "status", "clients", "uploads", "cancel", "retry", "files", "serve", "up", "demo"} <= set(words)
+
+
+def test_the_version_needs_no_command() -> None:
+    ended = CliRunner().invoke(build(), ["--version"])
+    assert (ended.exit_code, ended.stdout.strip()) == (0, version("backhaul"))
 
 
 def test_the_token_stands_alone_on_its_line() -> None:
