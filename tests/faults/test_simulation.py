@@ -40,7 +40,8 @@ def test_every_promise_holds_in_every_history(first: int) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(SEEDS, SEEDS + MORE, 1_000))
 def test_and_in_many_more(first: int) -> None:
-    play_all(range(first, first + 1_000))
+    states = play_all(range(first, first + 1_000))
+    assert states["completed"] > 0.8 * states.total(), states
 
 
 def test_without_faults_every_upload_completes_soon() -> None:

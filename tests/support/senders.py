@@ -1,0 +1,69 @@
+"""An uploader of the device, the store it sends to, and the file it sends, as fixtures.
+
+Rule: real sockets and real files; only the idle timeout is shortened.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import PutFailed
+from device_agent.files import Roots, Source, open_source
+from device_agent.hosts import UploadHosts
+from device_agent.uploader import Uploader
+from schemas.parts import Part
+from schemas.values import PresignedPart
+from tests.support.put_sink import PutSink
+
+MIB = 1024 * 1024
+SIZE = 3 * MIB + 17
+CONTENT = os.urandom(SIZE)
+IDLE = 1.0
+
+
+@pytest.fixture
+def sink() -> Iterator[PutSink]:
+    with PutSink() as running:
+        yield running
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    path = tmp_path / "file.bin"
+    path.write_bytes(CONTENT)
+    with open_source(str(path), Roots((str(tmp_path),))) as opened:
+        yield opened
+
+
+@dataclass
+class Sender:
+    """An uploader for one sink, and what it reported."""
+
+    sink: PutSink
+    source: Source
+    uploader: Uploader
+    moved: list[int] = field(default_factory=list)
+    stopped: Callable[[], bool] = lambda: False
+
+    def put(self, piece: Part, url: str | None = None, **headers: str) -> str:
+        part = PresignedPart(piece.number, url or self.sink.url(), {k.replace("_", "-"): v for k, v in headers.items()})
+        return self.uploader.put(part, self.source, piece, stopped=self.stopped, on_bytes=self.moved.append)
+
+    def failing(self, piece: Part, url: str | None = None, **headers: str) -> PutFailed:
+        with pytest.raises(PutFailed) as failed:
+            self.put(piece, url, **headers)
+        return failed.value
+
+
+@pytest.fixture
+def sender(sink: PutSink, source: Source) -> Iterator[Sender]:
+    uploader = Uploader(UploadHosts.parse([sink.host_port]), idle_timeout=IDLE)
+    yield Sender(sink, source, uploader)
+    uploader.close()
+
+
+WHOLE = Part(1, 0, SIZE)
+AGAIN = PutFailure.TRY_AGAIN
