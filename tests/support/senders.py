@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.errors import PutFailed
+from device_agent.errors import PutFailed, PutFailure
 from device_agent.files import Roots, Source, open_source
 from device_agent.hosts import UploadHosts
 from device_agent.uploader import Uploader
