@@ -12,9 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import peers
 from benchmarks.certificates import self_signed
@@ -22,6 +22,7 @@ from benchmarks.figures import MIB, Figure, Report, median
 from benchmarks.owner import owning
 from benchmarks.peers import Sink
 from benchmarks.processes import Cost, Watched, cpu_seconds, forget_peak, peak_bytes, resident_bytes
+from benchmarks.sink import COUNTS
 from benchmarks.site import ROOT, running_broker, running_sink
 from broker.process import Broker
 from control_plane.cli.simulated.requests import Requests
@@ -51,17 +52,19 @@ def uploads(mebibytes: int = 1024, rounds: int = 3) -> Report:
     """One large file, every digest, over HTTP and over TLS, each beside the peers of the same round."""
     peers.install()
     figures: list[Figure] = []
-    details: dict[str, object] = {"mebibytes": mebibytes, "peers": peers.versions()}
+    details: dict[str, Any] = {"mebibytes": mebibytes, "peers": peers.versions()}
     for scheme in ("http", "https"):
         with _place(scheme) as place:
             path = _file(place.folder, mebibytes)
             costs: dict[str, list[Cost]] = {}
             for _ in range(rounds):
                 for name, peer in PEERS.items():
-                    costs.setdefault(name, []).append(peer(path, place.sink))
+                    with _arriving(place.sink, path):
+                        costs.setdefault(name, []).append(peer(path, place.sink))
                 for digest in DigestName:
-                    costs.setdefault(f"agent {digest}", []).append(asyncio.run(_once(place, path, digest)))
-        details[scheme] = costs
+                    with _arriving(place.sink, path):
+                        costs.setdefault(f"agent {digest}", []).append(asyncio.run(_once(place, path, digest)))
+        details[scheme] = {name: [asdict(cost) for cost in some] for name, some in costs.items()}
         figures += _figures(scheme, costs, mebibytes / 1024)
     return Report("agent", figures, details)
 
@@ -105,6 +108,23 @@ def _figures(scheme: str, costs: dict[str, list[Cost]], gibibytes: float) -> Ite
 
 
 @contextmanager
+def _arriving(sink: Sink, path: Path) -> Iterator[None]:
+    """Require that the block sends the file once: a program that skips it would be the fastest of all."""
+    before = bytes_taken(sink)
+    yield
+    arrived, size = bytes_taken(sink) - before, path.stat().st_size
+    if arrived != size:
+        message = f"{arrived} bytes arrived of a file of {size}"
+        raise RuntimeError(message)
+
+
+def bytes_taken(sink: Sink) -> int:
+    """What the sink has taken so far."""
+    answer = asyncio.run(_requests(sink).send("GET", sink.url + COUNTS, {"Connection": "close"}))
+    return int(answer.body.split()[2])
+
+
+@contextmanager
 def _place(scheme: str) -> Iterator[Place]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -141,13 +161,15 @@ def agent_process(place: Place, state: Path) -> Watched:
 
 
 async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
-    """An agent started for one upload; its CPU from start to end, its seconds from command to success."""
+    """An agent started for one upload: seconds until its success, CPU until its end, as of any other program."""
     state = place.folder / f"state-{digest}-{time.monotonic_ns()}"
     async with owning(place.broker.address, place.sink.url, _requests(place.sink)) as owner:
+        started = time.perf_counter()
         with agent_process(place, state) as agent:
             await owner.online(CLIENT)
-            seconds = await owner.upload(CLIENT, str(path), digest)
-            return Cost(cpu_seconds(agent.pid), seconds, peak_bytes(agent.pid))
+            await owner.upload(CLIENT, str(path), digest)
+            seconds, peak = time.perf_counter() - started, peak_bytes(agent.pid)
+    return Cost(agent.cpu, seconds, peak)
 
 
 async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float]:

@@ -98,6 +98,8 @@ def rclone(path: Path, sink: Sink) -> Cost:
     flags = [word for pair in options.items() for word in pair]
     trust = ("--ca-cert", str(sink.certificate)) if sink.certificate else ()
     command = ("rclone", "copyto", str(path), f":s3:{BUCKET}/rclone", "--s3-no-check-bucket", *trust, *flags)
+    # Without this it uploads nothing when an object of this size and time is there already.
+    command = (*command, "--ignore-times")
     return run(command, {"RCLONE_CONFIG": "/dev/null"})
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from control_plane.cli.children import environment
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _KIB: Final = 1024
 _STOP_TIMEOUT: Final = 15.0
+_LOOK: Final = 0.01
+"""Seconds between two looks at a program that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +36,31 @@ class Cost:
 
 
 def run(command: Sequence[str], settings: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Cost:
-    """Run a program to its end and return what it, and the children it waited for, took; raises when it fails."""
+    """Run a program to its end and return what it, and the children it waited for, took; raises when it fails.
+
+    The peak is read from /proc while it runs: `ru_maxrss` outlives exec, so it would begin at our own size.
+    """
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment(settings or {}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd
-    )
-    assert process.stderr is not None  # noqa: S101 - for the type checker
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        message = f"{command[0]} ended with {process.returncode}: {said.decode(errors='replace')[-2000:]}"
-        raise RuntimeError(message)
-    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - started, usage.ru_maxrss * _KIB)
+    peak = 0
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, env=environment(settings or {}), stdout=subprocess.DEVNULL, stderr=said, cwd=cwd
+        )
+        while True:
+            with suppress(OSError, RuntimeError):
+                peak = max(peak, peak_bytes(process.pid))
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(_LOOK)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            text = said.read().decode(errors="replace")[-2000:]
+            message = f"{command[0]} ended with {process.returncode}: {text}"
+            raise RuntimeError(message)
+    return Cost(usage.ru_utime + usage.ru_stime, seconds, peak)
 
 
 class Watched:
@@ -53,6 +68,7 @@ class Watched:
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, str], log_path: Path) -> None:
         self.log_path = log_path
+        self.cpu = 0.0
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -77,13 +93,17 @@ class Watched:
         self.stop()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL."""
+        """SIGTERM, then SIGKILL; `cpu` then is what the whole process took."""
+        if self._process.returncode is not None:
+            return
         self._process.terminate()
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while not (found := os.wait4(self.pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                self._process.kill()
+            time.sleep(_LOOK)
+        self._process.returncode = os.waitstatus_to_exitcode(found[1])
+        self.cpu = found[2].ru_utime + found[2].ru_stime
 
     def wait_for(self, text: str, patience: float = 30.0) -> None:
         """Wait until its log has this text."""
