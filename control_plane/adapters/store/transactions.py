@@ -6,7 +6,8 @@ breaks during COMMIT, where nobody can know, and which is reported like a databa
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -42,8 +43,9 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
 
 def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
     with engine.connect() as connection:
-        connection.begin()
-        result = _worked(connection, work)
+        with _in_one_tongue(connection):
+            connection.begin()
+            result = work(connection)
         try:
             connection.commit()
         except DBAPIError as error:
@@ -54,12 +56,13 @@ def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
         return result
 
 
-def _worked(connection: Connection, work: Callable[[Connection], T]) -> T:
-    """Run `work`; what the driver raised in its statements is told in SQLAlchemy's words, like everything else."""
+@contextmanager
+def _in_one_tongue(connection: Connection) -> Iterator[None]:
+    """What the driver raises where SQLAlchemy is passed by, BEGIN among it, is told in SQLAlchemy's words."""
     dialect = connection.dialect
     driver = connection.connection.dbapi_connection
     try:
-        return work(connection)
+        yield
     except dialect.loaded_dbapi.Error as error:
         gone = dialect.is_disconnect(error, driver, None)
         if gone:
