@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from benchmarks.table import markdown
 from broker.server import free_port
 from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, rendered
 
@@ -27,6 +28,11 @@ def test_the_generated_parts_are_fresh() -> None:
     """`python -m tests.docs.generated` writes them."""
     text = README.read_text()
     assert rendered(text) == text
+
+
+def test_the_figures_are_those_that_were_kept() -> None:
+    """`python -m benchmarks.table README.md` writes them."""
+    assert markdown() in README.read_text()
 
 
 def test_every_setting_has_a_meaning() -> None:
