@@ -129,8 +129,8 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 
 
 def slow(field: Field) -> tuple["subprocess.Popen[str]", str]:
-    """A direct upload that is under way, and its id."""
-    process = field.begin("trigger", CLIENT, "-o", "max_bytes_per_second=4000000")
+    """A direct upload that is under way, and its id; it outlasts the start of a program on a busy machine."""
+    process = field.begin("trigger", CLIENT, "-o", "max_bytes_per_second=1000000")
     assert process.stderr is not None
     for line in process.stderr:
         if found := re.match(r"upload (\w+), kept in", line):
