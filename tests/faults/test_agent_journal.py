@@ -5,8 +5,10 @@ Rule: real processes. `strace` kills at the N-th call; a small tmpfs is the disk
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,7 +82,12 @@ def traced(agent: AgentProcess, call: int) -> subprocess.Popen[bytes]:
     inject = f"inject=fsync,fdatasync,rename:signal=SIGKILL:when={call}"
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,rename", "-e", inject]
     return subprocess.Popen(
-        [*strace, *command], env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
+        [*strace, *command],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+        # What strace traces goes on without it: both are ended together, as one group.
+        start_new_session=True,
     )
 
 
@@ -110,7 +117,8 @@ def test_killed_at_any_fsync_it_goes_on_and_sends_nothing_finished_twice(
             if played.over:
                 break
             assert turn < 399, agent.log[-3000:]
-        dying.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(dying.pid, signal.SIGKILL)
         dying.wait(10)
         agent.kill()
     assert played.over == "success None"
