@@ -32,7 +32,7 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
-	  '/usr/lib/postgresql/*/bin/postgres=postgresql' chromium=chromium strace=strace faketime=faketime
+	  '/usr/lib/postgresql/*/bin/postgres=postgresql' strace=strace faketime=faketime
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' $(PYTEST_ARGS)
 	$(MAKE) test-containers

@@ -1,4 +1,4 @@
-"""Questions to a client that it answers at once: which files it has, and how it is.
+"""Questions to a client that it answers at once: which files it has.
 
 Rule: nothing is stored; who asked waits, and a client that does not answer in time is silent, not broken.
 """
@@ -10,7 +10,7 @@ from typing import Final
 from control_plane.services.errors import ClientRefused, ClientSilent
 from control_plane.services.ports import Messenger
 from schemas.codec import encode
-from schemas.messages import Command, FileList, Health, HealthCheck, ListFiles, Response
+from schemas.messages import Command, FileList, ListFiles, Response
 from schemas.topics import Channel
 from schemas.values import Action, ResponseStatus
 
@@ -39,12 +39,7 @@ class Inquiries:
         response = await self._ask(client_id, Action.LIST_FILES, request)
         return response.payload if isinstance(response.payload, FileList) else FileList()
 
-    async def health(self, client_id: str) -> Health:
-        """How the client is; errors as for `files`."""
-        response = await self._ask(client_id, Action.HEALTH_CHECK, HealthCheck())
-        return response.payload if isinstance(response.payload, Health) else Health()
-
-    async def _ask(self, client_id: str, action: Action, payload: ListFiles | HealthCheck) -> Response:
+    async def _ask(self, client_id: str, action: Action, payload: ListFiles) -> Response:
         message_id = secrets.token_hex(16)
         waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting[client_id, message_id] = waiting

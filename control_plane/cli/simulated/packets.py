@@ -26,7 +26,6 @@ class Kind(IntEnum):
 
 PROTOCOL_LEVEL: Final = 5
 DISCONNECT: Final = bytes((Kind.DISCONNECT << 4, 0))
-PINGREQ: Final = bytes((Kind.PINGREQ << 4, 0))
 REFUSED: Final = 0x80
 """Reason codes from here on are failures (2.4)."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 from control_plane.cli.simulated import packets
-from control_plane.cli.simulated.packets import DISCONNECT, PINGREQ, REFUSED, Connect, Filter, Frames, Kind, Publish
+from control_plane.cli.simulated.packets import DISCONNECT, REFUSED, Connect, Filter, Frames, Kind, Publish
 
 LAST_PACKET_ID: Final = 65_535
 
@@ -35,7 +35,6 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, connect: Connect, listener: Listener) -> None:
         self.window = packets.UNLIMITED
-        self.idle = False
         self._connect = connect
         self._listener = listener
         self._frames = Frames()
@@ -53,7 +52,6 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Understand what came."""
-        self.idle = False
         try:
             for first, body in self._frames.feed(data):
                 self._take(first, body)
@@ -80,11 +78,6 @@ class Wire(asyncio.Protocol):
         packet_id = self._next_id()
         self._write(packets.subscribe(packet_id, filters))
         return packet_id
-
-    def ping(self) -> None:
-        """Ask for a sign of life; `idle` stays true until anything comes."""
-        self.idle = True
-        self._write(PINGREQ)
 
     def close(self) -> None:
         """Say DISCONNECT: the broker then forgets the will."""
