@@ -25,6 +25,9 @@ CALLS: Final = "fsync,fdatasync,rename"
 LEASE: Final = "+35"
 """Where the control plane's clock is moved: beyond the half minute that whoever began something has for it."""
 
+TRACED: Final = 240.0
+"""Seconds that a traced program has for what another does in one or two: strace stops it at every call it makes."""
+
 QUICK: Final = 5.0
 """Seconds after which an upload counts as one that waits for that."""
 
@@ -56,7 +59,7 @@ class Sweep:
         victim.start(*tracer(self.strace, call))
         path = site.file(CLIENT, f"{call}.bin", PARTS * CHUNK)
         upload_id = self._asked(path, victim)
-        site.until(lambda: not victim.alive or self._over(upload_id), f"the crash at call {call}, or the end")
+        site.until(lambda: not victim.alive or self._over(upload_id), f"the crash at call {call}, or the end", TRACED)
         crashed = self.crashed or not victim.alive
         if not crashed:
             # It would be killed at the call all the same, while the end is looked at.
@@ -79,20 +82,23 @@ class Sweep:
     def _asked(self, path: Path, victim: Victim) -> str:
         """Trigger, once: an answer that the crash took is asked for again under the same key."""
         found: list[str] = []
+        told: list[str] = []
 
         def ask() -> bool:
             body, headers = {"file_path": str(path)}, {"Idempotency-Key": path.name}
             try:
                 url = f"{self.site.server}/trigger-download/{CLIENT}"
                 answer = httpx.post(url, json=body, headers=headers, timeout=5)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
+                told[:] = [repr(error)]
                 self._go_on(victim)
                 return False
+            told[:] = [answer.text]
             if answer.status_code == httpx.codes.OK:
                 found.append(str(answer.json()["upload_id"]))
             return bool(found)
 
-        self.site.until(ask, "the trigger to be answered")
+        self.site.until(ask, lambda: f"the trigger to be answered, last with {told}", TRACED)
         return found[0]
 
     def _go_on(self, victim: Victim) -> None:
@@ -129,7 +135,7 @@ def sweep(tmp_path: Path, faketime: str, strace: str) -> Iterator[Sweep]:
     """A site with one agent that sends two parts side by side."""
     clock = tmp_path / "clock"
     clock.write_text("+0")
-    with running_site(tmp_path, {"CLIENT_TIMEOUT": "5", **clock_of(faketime, clock)}) as site:
+    with running_site(tmp_path, {"CLIENT_TIMEOUT": "5", **clock_of(faketime, clock, traced=True)}) as site:
         site.attach(CLIENT, MAX_PARALLEL_PARTS=str(IN_FLIGHT))
         yield Sweep(site, clock, strace)
 

@@ -239,12 +239,13 @@ class FaultSite:
             agent.kill()
         self.agents.clear()
 
-    def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-        """Wait for a condition; fail with what was waited for."""
+    def until(self, condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
+        """Wait for a condition; fail with what was waited for, told by `what` if that changes meanwhile."""
         end = time.monotonic() + patience
         while not condition():
             if time.monotonic() > end:
-                pytest.fail(f"waited {patience:.0f} s for {what}\n{self.last_words()}")
+                awaited = what if isinstance(what, str) else what()
+                pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.last_words()}")
             time.sleep(0.03)
 
     def last_words(self) -> str:
@@ -268,18 +269,20 @@ class FaultSite:
         self.restart_plane()
 
 
-def clock_of(library: str, clock: Path) -> dict[str, str]:
+def clock_of(library: str, clock: Path, *, traced: bool = False) -> dict[str, str]:
     """Settings that give a process the clock which the file `clock` tells at each look, as `+10m` or `-20000d`.
 
-    Only the clock on the wall is moved: what counts durations must not notice.
+    Only the clock on the wall is moved: what counts durations must not notice. A process that is `traced` looks once a
+    second: under strace a file that is read whenever the time is asked for makes it fifty times slower.
     """
     paths = (str(Path(__file__).parent / "fault_sites_clock"), os.environ.get("PYTHONPATH", ""))
+    looks = {"FAKETIME_CACHE_DURATION": "1"} if traced else {"FAKETIME_NO_CACHE": "1"}
     return {
         "LD_PRELOAD": library,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        **looks,
     }
 
 
