@@ -80,7 +80,7 @@ async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery
     responses=problems(404, 409, 422),
 )
 async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
-    """End an upload at once; 409 when its object is being completed already, or it is over."""
+    """End an upload at once; 409 when its object is being completed already, it is over, or another's."""
     return views.shown(await services.cancel(upload_id, which.client_id))
 
 
@@ -102,7 +102,7 @@ async def retry(upload_id: UploadId, services: Services, which: UploadQuery) -> 
     responses=problems(404, 409, 422, 502),
 )
 async def object_url(upload_id: UploadId, services: Services, which: UploadQuery) -> models.ObjectUrl:
-    """A presigned GET; 422 until the upload is completed."""
+    """A presigned GET; 422 until the upload is completed, 409 for an upload of another owner."""
     url, expires_in = await services.object_url(upload_id, which.client_id)
     return models.ObjectUrl(upload_id=upload_id, url=url, expires_in=expires_in)
 

@@ -11,6 +11,7 @@ Exception
         ├── UnknownClient
         ├── UnknownUpload
         ├── AmbiguousUpload      several clients have an upload of this id
+        ├── NotOurs              the upload belongs to another owner
         ├── BadInput             the request contradicts itself, the settings or the limits
         ├── KeyReused            an Idempotency-Key came back with another body
         ├── KeyTaken             an object key, or an upload id of this client, is in use
@@ -77,6 +78,10 @@ class AmbiguousUpload(Permanent):
     def __init__(self, upload_id: str, client_ids: list[str]) -> None:
         super().__init__(f"upload {upload_id!r} exists for {', '.join(client_ids)}: say ?client_id=")
         self.upload_id = upload_id
+
+
+class NotOurs(Permanent):
+    """The upload belongs to another owner: it is history here, and nothing is done about it."""
 
 
 class BadInput(Permanent):

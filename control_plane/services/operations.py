@@ -12,7 +12,14 @@ from control_plane.domain.events import CancelRequested
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
 from control_plane.domain.values import OPEN, TERMINAL, Origin, State, UploadKey
-from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, UnknownClient, UnknownUpload
+from control_plane.services.errors import (
+    AmbiguousUpload,
+    BadInput,
+    KeyTaken,
+    NotOurs,
+    UnknownClient,
+    UnknownUpload,
+)
 from control_plane.services.inquiries import Inquiries
 from control_plane.services.outbox import Outbox
 from control_plane.services.policy import DAY, MAX_DEADLINE, Policy, object_key
@@ -163,9 +170,9 @@ class Operations:
         return await self._views(found), cursor
 
     async def cancel(self, upload_id: str, client_id: str | None = None) -> UploadView:
-        """End an upload; `IllegalTransition` once it is completing or over."""
+        """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
         upload = await self._find(upload_id, client_id)
-        _require(upload.owner == self._policy.owner, f"upload {upload_id!r} belongs to {upload.owner}: cancel it there")
+        self._require_ours(upload, "cancel it there")
         return await self._view(await self._uploads.submit(upload.key, CancelRequested(now=self.now())))
 
     async def retry(self, upload_id: str, client_id: str | None = None) -> UploadView:
@@ -217,8 +224,13 @@ class Operations:
         return await self._inquiries.files(client_id, request)
 
     async def object_url(self, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
-        """A URL to read the object with, and for how many seconds; `BadInput` before it is completed."""
+        """A URL to read the object with, and for how many seconds; `BadInput` before it is completed.
+
+        `NotOurs` for another owner's upload: its key is whatever an overheard command said, in whatever bucket, and
+        to sign it would let anyone who may publish a command read every object that our credentials reach.
+        """
         upload = await self._find(upload_id, client_id)
+        self._require_ours(upload, "read its object with that owner's credentials")
         _require(upload.state is State.COMPLETED, f"upload {upload_id!r} is {upload.state}: it has no object yet")
         lifetime = self._near.objects.url_lifetime(READ_URL_LIFE)
         return self._near.objects.presign_get(upload.s3_key, lifetime), lifetime
@@ -236,6 +248,11 @@ class Operations:
         if checks["store"] == "ok" and self._probing.complaint:
             checks["store"] = self._probing.complaint
         return Readiness(all(state == "ok" for state in checks.values()), checks, self._probing.seen)
+
+    def _require_ours(self, upload: Upload, remedy: str) -> None:
+        if upload.owner != self._policy.owner:
+            text = f"upload {upload.upload_id!r} belongs to {upload.owner}: {remedy}"
+            raise NotOurs(text)
 
     async def _find(self, upload_id: str, client_id: str | None) -> Upload:
         found = await self._near.store.read(lambda records: records.uploads_by_id(upload_id))

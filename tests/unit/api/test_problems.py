@@ -34,6 +34,7 @@ EXPECTED = {
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
     "BadInput": 422,
+    "NotOurs": 409,
     "KeyReused": 422,
     "KeyTaken": 409,
     "ClientRefused": 422,

@@ -7,8 +7,8 @@ import pytest
 
 from control_plane.domain.values import Origin, State
 from control_plane.services.errors import (
-    BadInput,
     ClientSilent,
+    NotOurs,
 )
 from control_plane.services.ports import Delivered
 from schemas.codec import encode
@@ -115,7 +115,7 @@ async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
         upload = await rig.upload("cli1")
         assert (upload.state, upload.s3_key, upload.owner) == (State.COMPLETED, "uploads/x", "cli-7")
         assert rig.messenger.actions() == []
-        with pytest.raises(BadInput, match="cli-7"):
+        with pytest.raises(NotOurs, match="cli-7"):
             await rig.engine.operations.cancel("cli1")
 
 

@@ -7,6 +7,7 @@ from control_plane.domain.values import State, UploadKey
 from control_plane.services.errors import (
     BadInput,
     KeyReused,
+    NotOurs,
     ObjectStoreDown,
     StoreUnavailable,
     UnknownClient,
@@ -16,7 +17,7 @@ from control_plane.services.operations import TriggerRequest
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Page, StoreCapabilities, UploadFilter
 from schemas.codec import encode
-from schemas.messages import Command, DownloadFile, UploadConfig
+from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
 from schemas.topics import Channel
 from schemas.values import DigestName
 from tests.support.fakes import CLIENT, Rig
@@ -47,6 +48,34 @@ async def test_retry_is_a_new_upload_of_the_same() -> None:
         view = await rig.engine.operations.retry(upload.upload_id)
         assert view.upload.upload_id != upload.upload_id
         assert view.upload.file_path == upload.file_path
+
+
+@pytest.mark.parametrize("key", ["uploads/restaurant-2/payroll.csv", "uploads/restaurant-1/a.bin", None])
+async def test_nothing_is_signed_for_a_key_that_was_only_overheard(key: str | None) -> None:
+    """Whoever may publish a command could else name any object of the bucket, and read it."""
+    async with Rig() as rig:
+        await rig.birth()
+        config = UploadConfig(upload_id="cli1", owner="cli-7", key=key)
+        begun = DownloadFile(upload_config=config, file_path="/a")
+        await rig.hear(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
+        closed = CloseUpload(upload_id="cli1", outcome="completed")
+        await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
+        assert (await rig.upload("cli1")).state is State.COMPLETED
+        with pytest.raises(NotOurs, match="cli-7"):
+            await rig.engine.operations.object_url("cli1")
+
+
+async def test_a_retry_of_an_overheard_upload_is_ours_under_a_key_of_our_own() -> None:
+    """Of the overheard command only the file's name and the wishes are taken over."""
+    async with Rig() as rig:
+        await rig.birth()
+        config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/restaurant-2/payroll.csv")
+        begun = DownloadFile(upload_config=config, file_path="/a")
+        await rig.hear(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
+        closed = CloseUpload(upload_id="cli1", outcome="cancelled")
+        await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
+        again = (await rig.engine.operations.retry("cli1")).upload
+        assert (again.owner, again.s3_key) == ("control-plane", "uploads/restaurant-1/19700101-001640-a")
 
 
 async def test_two_triggers_in_one_second_have_two_keys() -> None:
