@@ -121,7 +121,14 @@ class Operations:
         """
         client = await self.client(request.client_id)
         now = self.now()
-        upload = self._planned(request, client, now)
+        try:
+            upload = self._planned(request, client, now)
+        except BadInput:
+            # What was possible when it was first asked for may be so no longer: its deadline has passed, say.
+            known = await self._known_by_key(request)
+            if known is None:
+                raise
+            return await self._view(known)
         remember = _remembered(request, upload, now)
         try:
             created = await self._uploads.create(upload, remember)
@@ -131,6 +138,20 @@ class Operations:
             created = await self._uploads.create(replace(upload, s3_key=key), remember)
         # Not looked up again: the client is in hand, and its duties are on their way.
         return self._explained(created, client, [] if created.state in OPEN else None)
+
+    async def _known_by_key(self, request: TriggerRequest) -> Upload | None:
+        """The upload that this very request began under its `Idempotency-Key`."""
+        key = request.idempotency_key
+        if key is None:
+            return None
+
+        def work(records: Records) -> Upload | None:
+            known = records.idempotency(request.caller, request.client_id, key)
+            if known is None or known.body != request.body_digest:
+                return None
+            return records.upload(UploadKey(known.client_id, known.upload_id))
+
+        return await self._near.store.read(work)
 
     def _planned(self, request: TriggerRequest, client: Client, now: float) -> Upload:
         path = request.file_path or client.default_file

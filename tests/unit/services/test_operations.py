@@ -100,6 +100,20 @@ async def test_an_idempotency_key_stands_for_one_upload() -> None:
             await rig.trigger(idempotency_key="k", body_digest="other")
 
 
+async def test_an_idempotency_key_outlives_the_deadline_that_was_asked_for() -> None:
+    """A caller that heard no answer asks again until it does: what it asked for is known, though no longer possible."""
+    async with Rig() as rig:
+        await rig.birth()
+        deadline = rig.clock.time + 10
+        first = await rig.trigger(idempotency_key="k", body_digest="b", deadline=deadline)
+        rig.clock.time += 11
+        again = await rig.trigger(idempotency_key="k", body_digest="b", deadline=deadline)
+        assert again.upload.upload_id == first.upload.upload_id
+        for key, body in (("k", "other"), ("another", "b")):
+            with pytest.raises(BadInput, match="passed"):
+                await rig.trigger(idempotency_key=key, body_digest=body, deadline=deadline)
+
+
 async def test_bad_requests_say_what_to_change() -> None:
     """Unknown client, no path, too much metadata, a deadline too far."""
     async with Rig() as rig:
