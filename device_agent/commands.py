@@ -1,7 +1,7 @@
 """What each command means for the uploads at hand: begin, go on, stop, or answer at once.
 
 Rule: used by the agent's loop only. A command about an upload becomes an event of that upload, or, for one that is not
-at hand, an answer outside its count of sequences. Whatever cannot be obeyed is answered or counted, never raised.
+at hand, an answer outside its count of sequences. What cannot be obeyed is answered or counted, and told; never raised.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,9 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
+from device_agent.complaints import Complaints
 from device_agent.errors import PutFailed, PutFailure
+from device_agent.inquiries import Checkup
 from device_agent.journal import Journal
 from device_agent.records import Order
 from device_agent.transfer_answers import outcome_response
@@ -35,8 +37,9 @@ from schemas.messages import (
 from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
-Inquiry = ListFiles | HealthCheck
+Inquiry = ListFiles | Checkup
 
+_ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
 _FULL_DISK: Final = "the device's disk is full"
 _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
@@ -59,6 +62,7 @@ class Commands:
         inquire: Callable[[Command, Inquiry], None],
     ) -> None:
         self._uploads = uploads
+        self._complaints = Complaints(uploads.counters)
         self._journal = journal
         self._install_id = install_id
         self._default_file = default_file
@@ -73,11 +77,11 @@ class Commands:
         try:
             command = decode_command(data)
         except BadCommand as bad:
-            self._uploads.counters["bad_commands"] += 1
+            self._complaints.note("bad_commands", bad, now)
             self._answer_bad(bad, data)
             return
-        except SchemaError:
-            self._uploads.counters["unreadable_messages"] += 1
+        except SchemaError as unreadable:
+            self._complaints.note("unreadable_messages", unreadable, now)
             return
         if command.install_id not in {None, self._install_id}:
             self._refuse(command, ErrorCode.STALE_EPOCH, "the command was meant for another installation")
@@ -95,8 +99,10 @@ class Commands:
                 self._cancel(command, payload, now)
             case CloseUpload():
                 self._close(payload, now)
-            case ListFiles() | HealthCheck():
+            case ListFiles():
                 self._inquire(command, payload)
+            case HealthCheck():
+                self._inquire(command, Checkup(dict(self._uploads.counters)))
             case _:
                 assert_never(payload)
 
@@ -184,12 +190,12 @@ class Commands:
 
     def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
         payload = command.payload
-        about = None if isinstance(payload, Inquiry) else payload.about
-        attempt = 1 if isinstance(payload, Inquiry) else payload.about_attempt
+        about = None if isinstance(payload, _ABOUT_DEVICE) else payload.about
+        attempt = 1 if isinstance(payload, _ABOUT_DEVICE) else payload.about_attempt
         if isinstance(payload, DownloadFile):
             about = about or command.message_id
         response = _error(command.message_id, code, text, about, attempt)
-        if isinstance(payload, Inquiry):
+        if isinstance(payload, _ABOUT_DEVICE):
             response = msgspec.structs.replace(response, action=command.action, payload=Nothing())
         self._say(response)
 

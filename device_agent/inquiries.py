@@ -4,22 +4,30 @@ Rule: runs on a worker, for a listing may walk many folders; whatever goes wrong
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 from device_agent import VERSION
 from device_agent.errors import FileRefused
 from device_agent.files import Roots
 from device_agent.listing import list_files
-from schemas.messages import Command, Health, HealthCheck, ListFiles, Nothing, Response, ResponsePayload
+from schemas.messages import Command, Health, ListFiles, Nothing, Response, ResponsePayload
 from schemas.values import ERRORS, ErrorCode, ResponseStatus, SystemInfo
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """`health_check`, with what the loop had counted when it came: a worker does not look into the loop's state."""
+
+    counters: Mapping[str, int]
+
+
 def answer_inquiry(
     command: Command,
-    question: ListFiles | HealthCheck,
+    question: ListFiles | Checkup,
     *,
     roots: Roots,
     active_uploads: int,
@@ -37,13 +45,13 @@ def answer_inquiry(
 
 
 def _answer(
-    question: ListFiles | HealthCheck, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
+    question: ListFiles | Checkup, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
 ) -> ResponsePayload:
     match question:
         case ListFiles():
             return list_files(question, roots)
-        case HealthCheck():
-            return Health(VERSION, active_uploads, system_info())
+        case Checkup(counters=counters):
+            return Health(VERSION, active_uploads, system_info(), dict(counters))
         case _:
             assert_never(question)
 

@@ -192,11 +192,12 @@ class FileList(Struct, frozen=True, omit_defaults=True):
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """The answer to `health_check`."""
+    """The answer to `health_check`; `counters` says what went wrong since the agent started, by name."""
 
     version: str = _always("")
     active_uploads: Count = _always(0)
     system_info: SystemInfo = _always(SystemInfo())
+    counters: dict[str, Count] = {}
 
 
 class ActiveUpload(Struct, frozen=True, omit_defaults=True):

@@ -200,7 +200,9 @@ RESPONSES: Final[dict[str, Response]] = {
         FileList((FileEntry("/data/test file ü.bin", 10485760, 1761991200000000000, DIGEST),), "c2"),
         epoch=42,
     ),
-    "response-health": Response("health-1", "health_check", "success", Health("1.0.0", 1, SYSTEM), epoch=42),
+    "response-health": Response(
+        "health-1", "health_check", "success", Health("1.0.0", 1, SYSTEM, {"unreadable_messages": 3}), epoch=42
+    ),
     "response-hello": Response(
         "hello-1",
         "hello",
