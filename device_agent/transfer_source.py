@@ -9,7 +9,7 @@ from dataclasses import replace
 from device_agent.part_set import PartSet
 from device_agent.transfer_events import Digested, Keep, Opened, Rechecked, Seen
 from device_agent.transfer_state import Transfer, plan_of, progress_record
-from device_agent.transfer_steps import Step, advance, ask, fail, recheck
+from device_agent.transfer_steps import Step, advance, fail, prepare, recheck
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
 from schemas.values import ErrorCode, Fingerprint
@@ -62,14 +62,14 @@ def refused(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
 
 
 def digested(transfer: Transfer, event: Digested) -> Step:
-    """Ask, now that the parts are digested."""
-    if transfer.ending is not None or not transfer.preparing:
+    """Ask if a question waits for these parts; else they are ready for when it is time to ask."""
+    if transfer.ending is not None or not transfer.digesting:
         return transfer, ()
     digests = {number: digest for number, digest in event.digests.items() if digest is not None}
     if len(digests) < len(event.digests):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
-    transfer = replace(transfer, offered={**transfer.offered, **digests})
-    transfer, effects = ask(transfer, event.now)
+    transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
+    transfer, effects = prepare(transfer, event.now) if transfer.preparing else (transfer, ())
     transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
     return transfer, effects + more
 

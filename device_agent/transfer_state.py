@@ -101,6 +101,10 @@ class Transfer:
     flying: PartSet = NO_PARTS
     offered: Mapping[int, str] = field(default_factory=dict)
     """Digests of parts that were asked for and are not stored."""
+    digesting: tuple[int, ...] = ()
+    """Parts that are being digested now."""
+    ahead: Mapping[int, str] = field(default_factory=dict)
+    """Digests of parts that are about to be asked for."""
     question: Question | None = None
     trouble: Mapping[int, Trouble] = field(default_factory=dict)
     hold_until: float = 0.0
@@ -136,9 +140,9 @@ class Transfer:
         return self.source is not None and len(self.done) >= self.plan.total
 
     @property
-    def startable(self) -> PartSet:
-        """Granted parts that are not under way."""
-        return PartSet.of(self.grants) - self.flying
+    def startable(self) -> list[int]:
+        """Granted parts that are not under way, ascending."""
+        return sorted(number for number in self.grants if number not in self.flying)
 
     @property
     def asking(self) -> bool:
@@ -147,7 +151,7 @@ class Transfer:
 
     @property
     def preparing(self) -> bool:
-        """Whether the parts of the next question are being digested."""
+        """Whether a question waits for the digests of its parts."""
         return self.question is not None and self.question.sequence == 0
 
 

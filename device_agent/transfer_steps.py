@@ -23,7 +23,7 @@ from device_agent.transfer_events import (
     WorkerFree,
 )
 from device_agent.transfer_state import NOBODY, Question, State, Transfer, progress_record, tell_all
-from device_agent.transfer_window import drop_stale, next_window, pick_part, should_ask
+from device_agent.transfer_window import drop_stale, may_look_ahead, next_window, pick_part, should_ask
 from schemas.values import ERRORS, DigestName, ErrorCode, Follow, Outcome, ResponseStatus
 
 Step = tuple[Transfer, tuple[Effect, ...]]
@@ -55,17 +55,31 @@ def advance(transfer: Transfer, now: float) -> Step:
         return fail(transfer, now, ErrorCode.URL_EXPIRED, "the granted URLs run out before a part is sent")
     effects: tuple[Effect, ...] = ()
     if should_ask(transfer, now):
-        transfer, effects = _prepare_question(transfer, now)
+        transfer, effects = prepare(replace(transfer, question=Question(next_window(transfer))), now)
+    elif may_look_ahead(transfer):
+        transfer, effects = _digest(transfer, next_window(transfer))
     if transfer.ending is not None:
         return transfer, effects
     return replace(transfer, state=_state_of(transfer, now)), effects
 
 
+def prepare(transfer: Transfer, now: float) -> Step:
+    """Ask the question at hand, once every part of it is digested."""
+    if transfer.question is None:
+        return transfer, ()
+    numbers = transfer.question.numbers
+    if transfer.order.digest is not DigestName.NONE and not transfer.ahead.keys() >= set(numbers):
+        return _digest(transfer, numbers)
+    ready = {number: digest for number, digest in transfer.ahead.items() if number in numbers}
+    later = {number: digest for number, digest in transfer.ahead.items() if number not in numbers}
+    return _ask(replace(transfer, offered={**transfer.offered, **ready}, ahead=later), now)
+
+
 def digests_due(transfer: Transfer) -> tuple[Effect, ...]:
-    """The digests that the state waits for: of the next question, and of parts stored before a reopening."""
+    """The digests that the state waits for: of parts to be asked for, and of parts stored before a reopening."""
     effects: list[Effect] = []
-    if transfer.preparing and transfer.question is not None:
-        effects.append(_digest(transfer, transfer.question.numbers))
+    if transfer.digesting:
+        effects.append(_digests(transfer))
     if transfer.unchecked:
         effects.append(recheck(transfer))
     return tuple(effects)
@@ -100,6 +114,8 @@ def end(transfer: Transfer, now: float, ending: Ending) -> Step:
         question=None,
         unchecked=PartSet(),
         flying=PartSet(),
+        digesting=(),
+        ahead={},
         grants=grants,
     )
     transfer, effects = _say_next(transfer, now)
@@ -166,14 +182,7 @@ def _finish(transfer: Transfer, now: float) -> Step:
     return end(transfer, now, Ending(ResponseStatus.SUCCESS))
 
 
-def _prepare_question(transfer: Transfer, now: float) -> Step:
-    transfer = replace(transfer, question=Question(next_window(transfer)))
-    if transfer.question is None or transfer.order.digest is DigestName.NONE:
-        return ask(transfer, now)
-    return transfer, (_digest(transfer, transfer.question.numbers),)
-
-
-def ask(transfer: Transfer, now: float) -> Step:
+def _ask(transfer: Transfer, now: float) -> Step:
     """Say the prepared question, less what has been granted or stored meanwhile."""
     known = transfer.done | PartSet.of(transfer.grants)
     numbers = tuple(number for number in transfer.question.numbers if number not in known) if transfer.question else ()
@@ -215,9 +224,18 @@ def may_resume(ending: Ending) -> bool:
     return ending.code is not None and ERRORS[ending.code].follow is Follow.SAME_ATTEMPT
 
 
-def _digest(transfer: Transfer, numbers: tuple[int, ...]) -> DigestParts:
+def _digest(transfer: Transfer, numbers: tuple[int, ...]) -> Step:
+    """Digest those parts that are not digested yet, unless others are being digested: their end leads here again."""
+    missing = tuple(number for number in numbers if number not in transfer.ahead)
+    if transfer.digesting or not missing:
+        return transfer, ()
+    transfer = replace(transfer, digesting=missing)
+    return transfer, (_digests(transfer),)
+
+
+def _digests(transfer: Transfer) -> DigestParts:
     plan = transfer.plan
-    return DigestParts(tuple(plan.part(number) for number in numbers), transfer.order.digest)
+    return DigestParts(tuple(plan.part(number) for number in transfer.digesting), transfer.order.digest)
 
 
 def recheck(transfer: Transfer) -> DigestParts:

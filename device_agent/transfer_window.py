@@ -9,7 +9,8 @@ from typing import Final
 
 from device_agent.part_set import PartSet
 from device_agent.transfer_state import Grant, Transfer
-from schemas.parts import MIB
+from schemas.parts import MIB, PartPlan
+from schemas.values import DigestName
 
 WINDOW_SIZE: Final = 64 * MIB
 WINDOW_PARTS: Final = 100
@@ -44,6 +45,12 @@ def should_ask(transfer: Transfer, now: float) -> bool:
     return (half_sent or not transfer.startable) and next(_missing(transfer), None) is not None
 
 
+def may_look_ahead(transfer: Transfer) -> bool:
+    """Whether to digest what will be asked for next while what was granted is sent."""
+    busy = transfer.digesting or transfer.preparing or transfer.asking
+    return not busy and transfer.order.digest is not DigestName.NONE
+
+
 def pick_part(transfer: Transfer, now: float) -> int | None:
     """The lowest granted part that may be begun now."""
     if now < transfer.hold_until:
@@ -59,7 +66,10 @@ def next_calm(transfer: Transfer) -> float | None:
 
 def drop_stale(transfer: Transfer, now: float, rate: float | None = None) -> Transfer:
     """Forget URLs with too little life left for their part: a refused PUT has sent its body in vain."""
-    stale = PartSet.of(number for number in transfer.startable if _is_stale(transfer, number, now, rate))
+    if not any(grant.expires_at is not None for grant in transfer.grants.values()):
+        return transfer
+    plan = transfer.plan
+    stale = {number for number in transfer.startable if _is_stale(plan, number, transfer.grants[number], now, rate)}
     if not stale:
         return transfer
     grants = {number: grant for number, grant in transfer.grants.items() if number not in stale}
@@ -90,11 +100,10 @@ def _missing(transfer: Transfer) -> Iterator[int]:
             yield number
 
 
-def _is_stale(transfer: Transfer, number: int, now: float, rate: float | None) -> bool:
-    grant = transfer.grants[number]
+def _is_stale(plan: PartPlan, number: int, grant: Grant, now: float, rate: float | None) -> bool:
     if grant.expires_at is None:
         return False
-    return now >= grant.expires_at - life_needed(grant, transfer.plan.part(number).size, rate)
+    return now >= grant.expires_at - life_needed(grant, plan.part(number).size, rate)
 
 
 def _is_calm(transfer: Transfer, number: int, now: float) -> bool:

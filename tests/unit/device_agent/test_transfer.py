@@ -3,10 +3,12 @@
 import pytest
 
 from device_agent.errors import IllegalTransition, PutFailure
-from device_agent.transfer import TRANSITIONS, State, apply, wake_at
+from device_agent.transfer import TRANSITIONS, State, apply, derive, wake_at
 from device_agent.transfer_events import (
     Admitted,
     Digested,
+    DigestParts,
+    Faulted,
     Granted,
     OpenRefused,
     OpenSource,
@@ -98,12 +100,48 @@ class TestWindow:
         device = Device(size=1000 * MIB)
         device.start()
         device.grant(range(1, 13))
-        device.begin_parts(12)
         asked = len(device.said)
+        device.begin_parts(12)
         for number in range(1, 6):
             device.store(number)
         device.perform()
         assert len(device.said) == asked + 1, "nothing was left to begin"
+
+    def test_the_next_parts_are_digested_while_the_granted_ones_are_sent(self) -> None:
+        device = Device(size=1000 * MIB)
+        device.start()
+        device.on(Granted(now=device.now, acknowledges=1, parts=urls(range(1, 13)), lifetime=900.0))
+        (ahead,) = device.work
+        assert isinstance(ahead, DigestParts)
+        assert [part.number for part in ahead.parts] == list(range(13, 25))
+        device.perform()
+        for number in device.begin_parts(4):
+            device.store(number)
+        assert (len(device.said), device.work) == (1, []), "URLs that are not needed yet only grow old"
+        for number in device.begin_parts(2):
+            device.store(number)
+        assert device.wanted == list(range(13, 25))
+        assert device.work == [], "every part was digested already, and nothing more before the answer"
+
+    def test_a_question_waits_for_the_digests_that_are_under_way(self) -> None:
+        device = Device(size=1000 * MIB)
+        device.start()
+        device.on(Granted(now=device.now, acknowledges=1, parts=urls(range(1, 13)), lifetime=900.0))
+        for number in device.begin_parts(6):
+            device.store(number)
+        assert len(device.said) == 1
+        assert derive(device.transfer) == tuple(device.work), "lost in a crash of a worker, they are asked for again"
+        device.perform()
+        assert device.wanted == list(range(13, 25))
+        assert len(device.said) == 2
+
+    def test_digests_taken_ahead_do_not_outlive_the_opening_of_the_file(self) -> None:
+        device = Device(size=1000 * MIB)
+        device.start()
+        device.grant(range(1, 13))
+        assert sorted(device.transfer.ahead) == list(range(13, 25))
+        device.on(Faulted(now=device.now, code=ErrorCode.STORAGE_UNAVAILABLE, text="why"))
+        assert (device.transfer.ahead, device.transfer.digesting) == ({}, ())
 
     def test_half_means_half_of_the_parts_last_granted(self) -> None:
         device = Device(size=1000 * MIB)
@@ -173,18 +211,16 @@ class TestAcknowledgements:
         assert sorted(told) == sorted(set(told))
 
     def test_an_unacknowledged_one_is_told_again(self) -> None:
-        device = Device(size=4 * CHUNK)
+        device = Device(size=1000 * MIB)
         device.start()
-        device.grant([1, 2], acknowledges=0)
-        for number in device.begin_parts(2):
+        device.grant(range(1, 13), acknowledges=0)
+        for number in device.begin_parts(6):
             device.store(number)
-        device.perform()
-        assert sorted(report(device.last).etags) == [1, 2]
-        device.grant([3], acknowledges=0)
-        device.begin_parts()
-        device.store(3)
-        device.perform()
-        assert sorted(report(device.last).etags) == [1, 2, 3]
+        assert sorted(report(device.last).etags) == [1, 2, 3, 4, 5, 6]
+        device.grant(range(13, 25), acknowledges=0)
+        while not device.transfer.asking:
+            device.store(device.begin_parts(1)[0])
+        assert sorted(report(device.last).etags) == list(range(1, 19))
 
     def test_a_repeat_tells_the_same_etags_under_the_same_sequence(self) -> None:
         device = Device(size=1000 * MIB)
