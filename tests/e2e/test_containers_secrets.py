@@ -1,0 +1,78 @@
+"""`deploy/production/make-secrets`: what is there is kept, and what is missing is said.
+
+Rule: no engine is needed here, but openssl.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.engine_stack import ROOT, digest
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+HOST: Final = "backhaul.example.com"
+AUTHORITIES: Final = ("broker-ca.key", "services-ca.key")
+
+
+def make(directory: Path, host: str = HOST) -> "subprocess.CompletedProcess[str]":
+    """Run it as it is run by hand."""
+    command = [str(ROOT / "deploy/production/make-secrets"), host, str(directory)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Each file, by a digest."""
+    return {path.name: digest(path) for path in directory.iterdir()}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """What one run makes."""
+    directory = tmp_path / "secrets"
+    assert make(directory).returncode == 0
+    return directory
+
+
+def test_what_it_makes_is_for_its_owner(made: Path) -> None:
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert [name for name in AUTHORITIES if (made / name).stat().st_mode & 0o077] == []
+
+
+def test_authorities_whose_keys_were_moved_away_are_kept(made: Path) -> None:
+    for name in AUTHORITIES:
+        (made / name).unlink()
+    before = contents(made)
+    again = make(made)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert contents(made) == before
+
+
+def test_a_certificate_that_nobody_here_can_sign_is_said_to_be_missing(made: Path) -> None:
+    for name in ("services-ca.key", "operator.crt"):
+        (made / name).unlink()
+    again = make(made)
+    assert (again.returncode, again.stderr) == (0, "operator.crt is not made: services-ca.key is not here\n")
+    for name in ("broker-ca.key", "broker.crt"):
+        (made / name).unlink()
+    again = make(made)
+    assert again.returncode == 1
+    assert "broker.crt is not made: broker-ca.key is not here\n" in again.stderr
+
+
+def test_a_certificate_of_ones_own_needs_its_authority_and_the_names(made: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("broker.crt", "broker.key"):
+        shutil.copy(made / name, own)
+    first = make(own, "elsewhere.example.com")
+    assert first.returncode == 0
+    assert "broker-ca.crt is missing" in first.stderr
+    assert "broker.crt is not for elsewhere.example.com" in first.stderr
+    assert "broker.crt is not for broker-services" not in first.stderr
+    assert not (own / "broker-ca.key").exists()
+    shutil.copy(made / "broker-ca.crt", own)
+    assert make(own).stderr == ""
