@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from control_plane.spelling import misspelt, unknown
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
+from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics
 from schemas.values import DigestName
 

@@ -1,11 +1,11 @@
 """What the agent is told from outside: the environment, and `.env` beside it (protocol.md section 7).
 
-Rule: a wrong value stops the program with one line that names it; a misspelt name in `.env` is not passed over in
-silence. The environment wins over `.env`, and an empty value counts as not set.
+Rule: a wrong value stops the program with one line that names it, and a misspelt name is not passed over in silence.
+The environment wins over `.env`, and an empty value counts as not set.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,14 +15,12 @@ from device_agent.errors import SettingsError
 from device_agent.files import Roots
 from device_agent.hosts import UploadHosts
 from schemas.errors import SchemaError
+from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_WORKERS: Final = 64
 _MAX_LABELS: Final = 64
-_TYPO: Final = 2
-"""How many letters may be wrong for a name to be taken for a misspelt one."""
-
 _HIDDEN: Final = "(set)"
 T = TypeVar("T")
 
@@ -81,6 +79,7 @@ NAMES: Final = tuple(one.name.upper() for one in fields(Settings))
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     """Read the settings; `SettingsError` names the first wrong one and says what is allowed."""
     told = {**(_read_env_file(env_file) if env_file else {}), **environ}
+    _refuse(misspelt(told, NAMES))
     told = {name: told[name].strip() for name in NAMES if told.get(name, "").strip()}
     client_id = _checked("CLIENT_ID", told, _client_id)
     username = told.get("MQTT_USERNAME") or (client_id if "MQTT_PASSWORD" in told else None)
@@ -197,6 +196,11 @@ def _default_state_dir(environ: Mapping[str, str], client_id: str) -> str:
     return f"{home}/backhaul/{client_id}"
 
 
+def _refuse(lines: Sequence[str]) -> None:
+    if lines:
+        raise SettingsError(lines[0])
+
+
 def _read_env_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -206,8 +210,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
         text = f"{path} cannot be read: {error}"
         raise SettingsError(text) from error
     entries = dict(_entry(path, number, line) for number, line in enumerate(lines, 1) if _says_something(line))
-    for name in entries:
-        _require_no_typo(path, name)
+    _refuse([f"{path}: {line}" for line in unknown(entries, NAMES)])
     return entries
 
 
@@ -225,22 +228,3 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return name.strip(), value
-
-
-def _require_no_typo(path: Path, name: str) -> None:
-    if name in NAMES:
-        return
-    for known in NAMES:
-        if _distance(name.upper(), known) <= _TYPO:
-            text = f"{path}: {name} is no setting; did you mean {known}?"
-            raise SettingsError(text)
-
-
-def _distance(one: str, other: str) -> int:
-    """How many letters to add, drop or change to get from one to the other (Levenshtein)."""
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        above, row = row, [i]
-        for j, wanted in enumerate(other, 1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != wanted)))
-    return row[-1]

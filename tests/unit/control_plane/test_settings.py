@@ -135,6 +135,12 @@ def test_loopback_needs_no_secret(host: str) -> None:
         ("JWT_SECRETS", "JWT_SECRET"),
         ("PRESIGNED_URL_EXPIRES", "PRESIGNED_URL_EXPIRY"),
         ("REQUIRE_PROOFS", "REQUIRE_PROOF"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("AUHT", "AUTH"),
+        ("MQT_URL", "MQTT_URL"),
+        ("REQIRE_PROOF", "REQUIRE_PROOF"),
+        ("SEVER_PORT", "SERVER_PORT"),
+        ("LOG_LEVL", "LOG_LEVEL"),
     ],
 )
 def test_a_slip_in_a_name_stops_the_program(typo: str, meant: str) -> None:

@@ -89,6 +89,28 @@ def test_a_misspelt_name_is_not_passed_over(tmp_path: Path, line: str, meant: st
         load_settings(BASE, file)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ALOWED_ROOTS", "ALLOWED_ROOTS"),
+        ("MQTT_USER", "MQTT_USERNAME"),
+        ("FILEPATH", "FILE_PATH"),
+        ("LABLES", "LABELS"),
+    ],
+)
+def test_a_misspelt_name_in_the_environment_stops_the_program(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is not a setting: did you mean {meant}"):
+        load_settings({**BASE, name: "x"})
+
+
+def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
+    """The file is written for us; the names of the control plane and of compose may stand in it all the same."""
+    file = tmp_path / ".env"
+    file.write_text("S3_BUCKET_NAME=x\nCOMPOSE_PROJECT_NAME=x\nANSWER=42\n")
+    with pytest.raises(SettingsError, match="ANSWER is not a setting"):
+        load_settings(BASE, file)
+
+
 def test_a_line_that_says_nothing_is_named_and_not_repeated(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("CLIENT_ID=x\nhunter2\n")
