@@ -35,6 +35,9 @@ def serve(session: Session, *, check: Check = False) -> None:
         session.output.result({"settings": "ok"}, "the settings are good")
         return
     configure_logging(settings.log_level)
+    if settings.auth == "off" and settings.open_to_all:
+        # Not a log line: no LOG_LEVEL may hide it.
+        session.output.say("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
     server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]

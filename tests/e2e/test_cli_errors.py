@@ -198,8 +198,11 @@ def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         late = serve(SERVER_PORT=str(port), AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+        unguarded = serve(SERVER_PORT=str(port), AUTH="off", LOG_LEVEL="error")
     assert late.returncode == 1
     assert f"SERVER_PORT={port}: Address already in use" in late.stderr
+    assert "AUTH=off" not in late.stderr
+    assert unguarded.stderr.startswith("AUTH=off and no JWT_SECRET: whoever reaches this server")
 
 
 def test_serve_ends_when_a_loop_behind_it_has_ended(tmp_path: Path) -> None:
