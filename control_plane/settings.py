@@ -40,7 +40,9 @@ class SettingsError(Exception):
 def _split(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        # A name is looked up in this form, and one that has none (`a..b`) raises only then: UnicodeError, no OSError.
+        host = (parts.hostname or "").encode("idna")
+        valid = parts.scheme in schemes and bool(host) and (parts.port is None or parts.port > 0)
     except ValueError:
         valid = False
     if not valid:

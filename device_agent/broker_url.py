@@ -36,6 +36,8 @@ class BrokerUrl:
             more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
             if not parts.hostname or more or parts.scheme not in PORTS or port == 0:
                 raise _wrong()
+            # As it is looked up; a name without this form (`a..b`) would raise then, and be taken for a bug of ours.
+            parts.hostname.encode("idna")
         except (ValueError, KeyError) as error:
             raise _wrong() from error
         return cls(parts.hostname, port, parts.scheme == "mqtts")

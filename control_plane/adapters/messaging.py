@@ -93,7 +93,8 @@ class MqttMessenger:
                     if self._settings.announces:
                         await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
                     await self._listen(client)
-            except (aiomqtt.MqttError, MessengerDown, OSError) as error:
+            # ValueError: a host name that cannot even be looked up (UnicodeError).
+            except (aiomqtt.MqttError, MessengerDown, OSError, ValueError) as error:
                 self._log("broker.failed", {"error": str(error)})
             finally:
                 self._client = None

@@ -5,7 +5,7 @@ Rule: the device is plain aiomqtt, so that only our use of it is under test.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -91,3 +91,23 @@ async def test_a_fleet_is_told_at_once_and_nothing_is_logged_for_each(
                     break
     assert got == {topics.command(f"device-{number}") for number in range(MANY)}
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+async def test_a_host_that_cannot_even_be_looked_up_is_a_broker_that_is_away(host: str) -> None:
+    """It ends nothing: encoding such a name raises no `OSError`."""
+    failures: asyncio.Queue[str] = asyncio.Queue()
+
+    def log(event: str, facts: Mapping[str, object]) -> None:
+        failures.put_nowait(f"{event}: {facts['error']}")
+
+    messenger = MqttMessenger(MqttSettings(url=f"mqtt://{host}"), Topics(), log)
+    loop = asyncio.create_task(messenger.run())
+    told = asyncio.create_task(failures.get())
+    await asyncio.wait({loop, told}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    still_runs = not loop.done()
+    for task in (loop, told):
+        task.cancel()
+    await asyncio.gather(loop, told, return_exceptions=True)
+    assert still_runs
+    assert "broker.failed" in told.result()

@@ -66,6 +66,8 @@ def test_an_empty_value_is_not_set() -> None:
             "MQTT_URL=tcp://host:1883: must look like mqtt://host:1883 or mqtts://host:8883",
         ),
         ("MQTT_URL", "mqtt://", "MQTT_URL=mqtt://: must look like mqtt://host:1883 or mqtts://host:8883"),
+        ("MQTT_URL", "mqtt://a..b", "MQTT_URL=mqtt://a..b: must look like mqtt://host:1883 or mqtts://host:8883"),
+        ("AWS_ENDPOINT", f"http://{'a' * 64}.example", None),
         ("MQTT_URL", "mqtt://host:0", "MQTT_URL=mqtt://host:0: must look like mqtt://host:1883 or mqtts://host:8883"),
         ("MQTT_URL", "mqtt://host/fleet", "MQTT_URL=mqtt://host/fleet: must end after the port"),
         ("AWS_ENDPOINT", "localstack:4566", "AWS_ENDPOINT=localstack:4566: must look like https://host:port"),
@@ -84,6 +86,11 @@ def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str, line: st
     assert text.startswith(name)
     assert "\n" not in text
     assert line is None or text == line
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[fe80::1%25eth0]", "broker.example.", "bröker.example", "mqtt_broker"])
+def test_a_host_that_can_be_looked_up_is_taken(host: str) -> None:
+    assert Settings.load({"MQTT_URL": f"mqtt://{host}:1883"}).mqtt_address[1:] == (1883, False)
 
 
 def test_two_wrong_values_are_two_lines() -> None:

@@ -51,6 +51,7 @@ def test_every_setting_can_be_told() -> None:
         ("CLIENT_ID", "cli-1"),
         ("MQTT_URL", "http://broker"),
         ("MQTT_URL", "mqtt://user:pass@broker"),
+        ("MQTT_URL", "mqtt://a..b"),
         ("MQTT_USERNAME", "another"),
         ("FILE_PATH", "relative.bin"),
         ("ALLOWED_ROOTS", "/data,relative"),
