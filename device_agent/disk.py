@@ -13,7 +13,12 @@ PRIVATE_FOLDER: Final = 0o700
 
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Put a new file in the place of `path`; `OSError` leaves the old one as it was."""
+    """Put a new file in the place of `path`; after `OSError` either of the two is there, whole."""
+    put_in_place(write_beside(path, chunks), path)
+
+
+def write_beside(path: Path, chunks: Iterable[bytes]) -> Path:
+    """Write what is to take the place of `path`, durable under a name of its own; `OSError` leaves nothing of it."""
     fresh = path.with_name(path.name + ".new")
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
@@ -23,6 +28,15 @@ def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Give a file the name of another. After `OSError` that may have happened, and a power cut may take it back."""
+    try:
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Self
 
 from msgspec import Meta, MsgspecError, Struct, json
 
-from device_agent.disk import PRIVATE, replace_file, write_all
+from device_agent.disk import PRIVATE, replace_file, sync_folder, write_all
 from device_agent.errors import JournalError
 
 STEP: Final = 1_000
@@ -66,19 +66,21 @@ class Identity:
         """An epoch greater than every one before, on this run and all earlier ones."""
         with self._lock:
             if self._epoch >= self._ceiling:
-                self._ceiling = self._epoch + STEP
-                self._save()
+                ceiling = self._epoch + STEP
+                # One that could not be kept is tried again with the next connection.
+                self._ceiling = ceiling if self._save(ceiling) else self._epoch + 1
             self._epoch += 1
             return self._epoch
 
-    def _save(self) -> None:
-        data = json.encode(_Stored(self.install_id, self._ceiling)).ljust(_SIZE)
+    def _save(self, ceiling: int) -> bool:
+        data = json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE)
         try:
             replace_file(self._path, [data])
         except OSError:
-            self._overwrite(data)
+            return self._overwrite(data)
+        return True
 
-    def _overwrite(self, data: bytes) -> None:
+    def _overwrite(self, data: bytes) -> bool:
         """The last resort on a full disk: the file keeps its place, and one block is written whole or not at all."""
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
@@ -87,8 +89,12 @@ class Identity:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            # It may be the new file, put in place a moment ago under a name that a power cut takes back.
+            sync_folder(self._path.parent)
         except OSError as error:
             log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
+            return False
+        return True
 
 
 def _new() -> _Stored:

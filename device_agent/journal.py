@@ -4,6 +4,7 @@ Rule: appended and fsynced before anybody is told; read up to the first record t
 A disk that is full costs what is new, never what is written.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -15,7 +16,7 @@ from typing import BinaryIO, Final, Self
 
 import msgspec
 
-from device_agent.disk import PRIVATE, PRIVATE_FOLDER, replace_file, sync_folder, write_all
+from device_agent.disk import PRIVATE, PRIVATE_FOLDER, put_in_place, sync_folder, write_all, write_beside
 from device_agent.errors import JournalError
 from device_agent.records import Began, Floor, Record, Remembered, Tombstone, TransferRecord
 from device_agent.transfer_state import Transfer, replay, snapshot
@@ -87,6 +88,8 @@ class Journal:
         self._size = 0
         self._compacted_size = 0
         self._descriptor: int | None = None
+        self._misplaced = False
+        """A rename went wrong: which file has our name is to be found out, and to be made durable."""
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Self, dict[str, Transfer]]:
@@ -104,10 +107,8 @@ class Journal:
 
     def close(self) -> None:
         """Give the lock back; what was not committed is lost."""
-        for descriptor in (self._descriptor, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._descriptor = None
+        self._let_go()
+        os.close(self._lock)
 
     @property
     def pending(self) -> int:
@@ -154,16 +155,19 @@ class Journal:
         return True
 
     def compact(self, transfers: Iterable[Transfer]) -> None:
-        """Rewrite the journal with these transfers; `JournalError` leaves the old one in force."""
+        """Rewrite the journal with these transfers. `JournalError` when that failed: nothing is lost.
+
+        Once the rename may have happened the old file counts for nothing, and the next `commit` waits for the folder.
+        """
         try:
-            replace_file(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
+            fresh = write_beside(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
+            self._let_go()
+            self._misplaced = True
+            put_in_place(fresh, self.path)
+            self._find()
         except OSError as error:
             text = f"the journal cannot be compacted: {error.strerror}"
             raise JournalError(text) from error
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._size = self._compacted_size = self.path.stat().st_size
 
     def _all(self, transfers: Iterable[Transfer]) -> Iterator[Record]:
         yield Floor(self.memory.floor)
@@ -177,6 +181,8 @@ class Journal:
         transfers: dict[str, Transfer] = {}
         if not self.path.exists():
             return transfers
+        # Whoever wrote it may have been killed before the fsync; from here on others hear of what it says.
+        _sync(self.path)
         with self.path.open("rb") as stream:
             self._size = self._compacted_size = _replay_all(stream, self.memory, transfers)
         self.dropped = self.path.stat().st_size - self._size
@@ -186,6 +192,9 @@ class Journal:
 
     def _writable(self) -> int:
         """The open journal, positioned behind its last whole record."""
+        if self._misplaced:
+            sync_folder(self.path.parent)
+            self._find()
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
             os.ftruncate(self._descriptor, self._size)
@@ -196,16 +205,34 @@ class Journal:
                 self._size = len(MAGIC)
         return self._descriptor
 
+    def _find(self) -> None:
+        """Find the end of the journal whose name was just made durable."""
+        with self.path.open("rb") as stream:
+            stream.seek(len(MAGIC))
+            self._size = self._compacted_size = len(MAGIC) + sum(length for _, length in _records(stream))
+        self._misplaced = False
+
     def _cut(self) -> None:
         """Take back what a failed write left; the next write opens the file anew and cuts it again."""
         if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            try:
-                os.ftruncate(descriptor, self._size)
-            except OSError:
-                pass
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Make a file and its name durable, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _replay_all(stream: BinaryIO, memory: Memory, transfers: dict[str, Transfer]) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent import disk as disk_module
 from device_agent import identity as identity_module
 from device_agent.errors import JournalError
 from device_agent.identity import STEP, Identity
@@ -61,6 +62,27 @@ def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monk
     assert identity.next_epoch() == STEP + 1
     monkeypatch.undo()
     assert Identity.open(tmp_path).next_epoch() == 2 * STEP + 1
+
+
+def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut then brings the old file back, unless the rename is made durable with the next connection."""
+    identity = Identity.open(tmp_path)
+    with monkeypatch.context() as patch:
+
+        def fail(folder: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        for module in (disk_module, identity_module):
+            patch.setattr(module, "sync_folder", fail)
+        identity.next_epoch()
+    synced: list[Path] = []
+    monkeypatch.setattr(disk_module, "sync_folder", synced.append)
+    assert identity.next_epoch() == 2
+    assert synced == [tmp_path]
+    identity.next_epoch()
+    assert synced == [tmp_path], "a connection costs no write"
 
 
 class TestAnnouncer:

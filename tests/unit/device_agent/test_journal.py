@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from device_agent import disk as disk_module
 from device_agent import journal as journal_module
 from device_agent.errors import JournalError
 from device_agent.journal import MAGIC, MAX_REMEMBERED, MIN_TOMBSTONES, Journal
 from device_agent.records import Began, Ending, PartKept, Progressed, Record, Remembered, Settled, Tombstone
 from device_agent.transfer import State
+from device_agent.transfer_state import Transfer, replay
 from schemas.values import ErrorCode, ResponseStatus
 from tests.unit.device_agent.device import fingerprint, order
 
@@ -37,6 +39,12 @@ def written(folder: Path, records: list[Record]) -> Path:
     return folder / "journal"
 
 
+def replay_one(transfer: Transfer, record: PartKept) -> Transfer:
+    after = replay(transfer, record)
+    assert after is not None
+    return after
+
+
 def test_gives_back_what_was_written(tmp_path: Path) -> None:
     written(tmp_path, RECORDS)
     journal, transfers = Journal.open(tmp_path)
@@ -49,7 +57,10 @@ def test_gives_back_what_was_written(tmp_path: Path) -> None:
     assert journal.memory.remembered == {"m9": 3}
 
 
-def test_every_prefix_of_its_bytes_is_a_journal(tmp_path: Path) -> None:
+def test_every_prefix_of_its_bytes_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("fsync", "fdatasync"):
+        # A thousand journals are read here, none of which has to outlast the test.
+        monkeypatch.setattr(os, name, lambda _descriptor: None)
     whole = written(tmp_path / "whole", RECORDS).read_bytes()
     ends = [
         len(written(tmp_path / f"n{count}", RECORDS[:count]).read_bytes()) if count else len(MAGIC)
@@ -136,6 +147,89 @@ def test_compacts_only_what_has_grown(tmp_path: Path) -> None:
     journal.append(Began(order()))
     journal.commit()
     assert not journal.compact_if_due(transfers.values)
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def grown(folder: Path) -> tuple[Journal, dict[str, Transfer]]:
+    """A journal that has much more bytes than it has to say."""
+    written(folder, [RECORDS[0], *(Progressed("u1", number, 0, fingerprint(99)) for number in range(1, 500))])
+    return Journal.open(folder)
+
+
+def test_after_a_compaction_that_failed_halfway_nothing_goes_into_the_file_that_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, transfers = grown(tmp_path)
+    journal.append(PartKept("u1", 1, '"e1"'))
+    journal.commit()
+    transfers["u1"] = replay_one(transfers["u1"], PartKept("u1", 1, '"e1"'))
+    with monkeypatch.context() as patch:
+        for module in (disk_module, journal_module):
+            patch.setattr(module, "sync_folder", refuse)
+        with pytest.raises(JournalError, match="Too many open files"):
+            journal.compact(transfers.values())
+        journal.append(PartKept("u1", 2, '"e2"'))
+        with pytest.raises(JournalError, match="Too many open files"):
+            journal.commit()
+        assert journal.pending == 1, "acknowledged, though a power cut may bring the old file back"
+    journal.commit()
+    journal.close()
+    journal, transfers = Journal.open(tmp_path)
+    assert (journal.dropped, list(transfers["u1"].kept)) == (0, [1, 2])
+
+
+def test_a_rename_that_says_it_failed_leaves_a_journal_either_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.replace
+    for happened in (True, False):
+        journal, transfers = grown(tmp_path / str(happened))
+
+        def fail(path: Path, target: Path, *, happened: bool = happened) -> None:
+            if happened:
+                rename(path, target)
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", fail)
+            with pytest.raises(JournalError, match="Input/output error"):
+                journal.compact(transfers.values())
+        journal.append(PartKept("u1", 1, '"e1"'))
+        journal.commit()
+        journal.close()
+        journal, transfers = Journal.open(tmp_path / str(happened))
+        assert (journal.dropped, transfers["u1"].sequence, list(transfers["u1"].kept)) == (0, 499, [1])
+        assert [path.name for path in journal.path.parent.iterdir() if path.suffix == ".new"] == []
+
+
+def test_a_compaction_that_was_never_put_in_place_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, transfers = grown(tmp_path)
+    before = journal.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_module, "write_all", refuse)
+        with pytest.raises(JournalError):
+            journal.compact(transfers.values())
+    assert journal.path.read_bytes() == before
+    journal.append(PartKept("u1", 1, '"e1"'))
+    journal.commit()
+    assert journal.path.read_bytes()[: len(before)] == before
+
+
+def test_what_is_read_at_the_start_is_durable_before_anybody_acts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process before may have been killed between its write, or its rename, and the fsync."""
+    path = written(tmp_path, RECORDS)
+    inode, synced = path.stat().st_ino, set[int]()
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    Journal.open(tmp_path)[0].close()
+    assert synced >= {inode, tmp_path.stat().st_ino}
 
 
 class Disk:
