@@ -100,11 +100,17 @@ def _base_path(path: str) -> str:
     return levels
 
 
-def _secret(secret: SecretStr) -> SecretStr:
-    size = len(secret.get_secret_value().encode())
+def require_secret(secret: str) -> str:
+    """Return `secret` when it is one that tokens may be signed with; `ValueError` says what it must be."""
+    size = len(secret.encode())
     if size < MIN_SECRET_SIZE:
         message = f"must be at least {MIN_SECRET_SIZE} bytes long, not {size}"
         raise ValueError(message)
+    return secret
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    require_secret(secret.get_secret_value())
     return secret
 
 
@@ -231,7 +237,11 @@ def _refuse(lines: Sequence[str]) -> None:
 
 def _written(dotenv: Path) -> dict[str, str]:
     """What the file sets; `SettingsError` when it sets what nobody reads."""
-    source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
+    try:
+        source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"{dotenv.name} cannot be read: {error}"
+        raise SettingsError(text) from error
     _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars, NAMES)])
     return {name: value or "" for name, value in source.env_vars.items()}
 

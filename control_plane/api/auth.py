@@ -26,6 +26,9 @@ LEEWAY: Final = 30
 
 _ALGORITHMS: Final = ("HS256",)
 _MAX_TOKEN: Final = 4096
+MAX_LIFETIME: Final = 36_500 * 86_400
+"""Seconds for which a token may be good: a century, as long as history may be kept."""
+
 _MAX_SUBJECT: Final = 128
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
 
@@ -35,7 +38,14 @@ class Unauthorized(Exception):
 
 
 def create_token(secret: str, subject: str, lifetime: float) -> str:
-    """A token that names `subject` as the caller for `lifetime` seconds from now."""
+    """A token that names `subject` as the caller for `lifetime` seconds from now.
+
+    `ValueError` for a subject that would be refused, and for a lifetime that no clock can tell.
+    """
+    if not 1 <= lifetime <= MAX_LIFETIME:
+        message = f"the lifetime must be 1 second to {MAX_LIFETIME // 86_400} days"
+        raise ValueError(message)
+    _require_subject(subject)
     now = int(time.time())
     claims = {"sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + int(lifetime)}
     return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0])
@@ -54,10 +64,16 @@ def subject_of(secret: str, token: str) -> str:
     except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "the token is not valid here"
         raise Unauthorized(message) from error
-    subject = str(claims["sub"])
+    try:
+        return _require_subject(str(claims["sub"]))
+    except ValueError as error:
+        raise Unauthorized(str(error)) from error
+
+
+def _require_subject(subject: str) -> str:
     if not 0 < len(subject) <= _MAX_SUBJECT or not subject.isprintable():
-        message = "the token's subject must be 1 to 128 printable characters"
-        raise Unauthorized(message)
+        message = f"the token's subject must be 1 to {_MAX_SUBJECT} printable characters"
+        raise ValueError(message)
     return subject
 
 

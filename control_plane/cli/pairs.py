@@ -4,11 +4,15 @@ Rule: what cannot be read is `Misused`, with the text that was typed.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.text import duration
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def read_pairs(words: Iterable[str]) -> dict[str, str]:
@@ -34,6 +38,14 @@ def read_options(words: Iterable[str]) -> dict[str, object]:
     {'priority': 5, 'on_change': 'prefix'}
     """
     return {key: _json(value) for key, value in read_pairs(words).items()}
+
+
+def read_key(text: str | None) -> str | None:
+    """An `Idempotency-Key` as a header can carry it."""
+    if text is not None and _KEY.fullmatch(text) is None:
+        complaint = f"--idempotency-key {text!r} must be 1 to 255 visible ASCII characters"
+        raise Misused(complaint)
+    return text
 
 
 def read_deadline(text: str | None) -> float | str | None:

@@ -33,6 +33,9 @@ _JSON_AROUND_URL: Final = 128
 async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_size: int | None) -> dict[str, Any]:
     """The command, kept and granted; how to publish and complete it is said on standard error."""
     settings = load_settings()
+    if file_size is not None:
+        # Here already: nothing has to be reached to say that S3 takes no such file.
+        plan_parts(file_size, settings.s3_chunk_size)
     path = state_path(wanted.upload_id, state)
     if path.exists():
         text = f"{path} holds an upload already: name another file"

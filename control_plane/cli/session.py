@@ -12,9 +12,10 @@ from typing import Annotated, Concatenate, Final, ParamSpec
 
 import typer
 
-from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, missing_extra
+from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
 from control_plane.cli.output import Output, forget_stdout
 from control_plane.cli.rest import DEFAULT_SERVER, ControlPlane
+from schemas.errors import SchemaError
 
 P = ParamSpec("P")
 
@@ -109,6 +110,11 @@ def _run(given: Given, work: Callable[[Session], None]) -> None:
     except CliError as error:
         session.output.complain(error)
         raise typer.Exit(error.exit_code) from error
+    except (SchemaError, UnicodeError) as error:
+        # What a person typed and nobody had to look at before: a file size beyond S3, bytes that are no text.
+        misused = Misused(_misuse(error))
+        session.output.complain(misused)
+        raise typer.Exit(misused.exit_code) from error
     except ImportError as error:
         missing = missing_extra(error)
         if missing is None:
@@ -120,6 +126,10 @@ def _run(given: Given, work: Callable[[Session], None]) -> None:
         raise typer.Exit(BROKEN_PIPE) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _misuse(error: SchemaError | UnicodeError) -> str:
+    return f"something that was typed is no text: {error}" if isinstance(error, UnicodeError) else str(error)
 
 
 def new_app(text: str) -> typer.Typer:

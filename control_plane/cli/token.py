@@ -47,10 +47,33 @@ def create(session: Session, *, secret: Secret = None, subject: Subject = None, 
     if not seconds:
         text = f"--lifetime {lifetime!r} is no time: write 8h or 30d"
         raise Misused(text)
-    name = subject or getuser()
-    token = create_token(secret or _configured_secret(), name, seconds)
+    name = subject or _user()
+    key = _good(secret) if secret else _configured_secret()
+    try:
+        token = create_token(key, name, seconds)
+    except ValueError as error:
+        raise Misused(str(error)) from error
     expires_at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
     session.output.result({"token": token, "subject": name, "expires_at": expires_at}, token)
+
+
+def _good(secret: str) -> str:
+    from control_plane.settings import require_secret  # noqa: PLC0415 - the extra `server`
+
+    try:
+        return require_secret(secret)
+    except ValueError as error:
+        text = f"JWT_SECRET: {error}"
+        raise Misused(text) from error
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError) as error:
+        # As in a container that runs under a number.
+        text = "this system knows no name of yours: give one with --subject"
+        raise Misused(text) from error
 
 
 def _configured_secret() -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import Failed
 from control_plane.cli.following import display_for, failures, follow
-from control_plane.cli.pairs import read_deadline, read_options, read_pairs
+from control_plane.cli.pairs import read_deadline, read_key, read_options, read_pairs
 from control_plane.cli.rest import ControlPlane, Document
 from control_plane.cli.session import Session, rest_command
 from control_plane.cli.tables import upload_view, uploads_table
@@ -81,7 +81,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
     }
     body = {key: value for key, value in wanted.items() if value}
     with session.connect() as plane:
-        answer = plane.trigger(client, body, idempotency_key or uuid.uuid4().hex)
+        answer = plane.trigger(client, body, read_key(idempotency_key) or uuid.uuid4().hex)
         if wait:
             _wait_for(session, plane, answer["upload_id"])
             return

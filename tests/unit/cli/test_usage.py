@@ -26,6 +26,16 @@ ANYWHERE = ".".join("0000")
         (("mqtt", "resume", "never-begun"), "never-begun.json"),
         (("broker", "enroll", "not a name"), "client id"),
         (("token", "create", "--secret", "s" * 32, "--lifetime", "soon"), "soon"),
+        (("token", "create", "--secret", "s" * 32, "--lifetime", "9999999999d"), "lifetime must be"),
+        (("token", "create", "--secret", "s" * 32, "--lifetime", "0.5s"), "lifetime must be"),
+        (("token", "create", "--secret", "short"), "at least 32 bytes"),
+        (("token", "create", "--secret", "s" * 32, "--subject", "a\nb"), "128 printable"),
+        (("token", "create", "--secret", "s" * 32, "--subject", "a" * 129), "128 printable"),
+        (("trigger", "c", "--idempotency-key", "é"), "--idempotency-key"),
+        (("trigger", "c", "/data/\udcff"), "no text"),
+        (("status", "\udcff"), "no text"),
+        (("mqtt", "trigger", "c", "--print", "--size", "99999999999999999"), "99999999999999999"),
+        (("broker", "revoke", "x", "--topic-root", "#", "--directory", "."), "topic root"),
         (("up", "--listen", ANYWHERE), "one address"),
         (("demo", "--broker", "other"), "other"),
     ],
@@ -39,6 +49,17 @@ def test_what_cannot_be_meant_is_2(
     assert ended.exit_code == 2, ended.output
     assert ended.stdout == ""
     assert says in ended.stderr
+
+
+@pytest.mark.parametrize("words", [("serve", "--check"), ("mqtt", "watch"), ("token", "create")])
+def test_a_file_of_settings_that_is_no_text_is_2(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(b"LOG_LEVEL=\xff\n")
+    ended = CliRunner().invoke(build(), list(words))
+    assert ended.exit_code == 2, ended.output
+    assert ".env cannot be read" in ended.stderr
 
 
 def test_every_command_says_what_it_does_and_takes_json() -> None:

@@ -203,6 +203,15 @@ def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_bytes(b"JWT_SECRET=hunter2\xff\n")
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read") as caught:
+        Settings.load(dotenv=dotenv)
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_no_file_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "debug")
     assert Settings.load(dotenv=tmp_path / ".env").log_level == "DEBUG"
