@@ -6,8 +6,8 @@ adapters; there is no second engine.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -171,7 +171,7 @@ async def running(
     async with background(engine.run(), messenger.run()) as loops:
         try:
             direct = Direct(engine, store, objects, policy, overheard.released, loops)
-            await connected(messenger, settings, log.last)
+            await connected(messenger, settings, log.last, loops)
             await _probed(direct, log.last)
             yield direct
         finally:
@@ -206,12 +206,20 @@ async def background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[tuple[a
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def connected(messenger: MqttMessenger, settings: Settings, last: Mapping[str, str]) -> None:
-    """Wait for the broker; `Unreachable`."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await messenger.up()
+async def connected(
+    messenger: MqttMessenger, settings: Settings, last: Mapping[str, str], loops: Sequence[asyncio.Task[None]]
+) -> None:
+    """Wait for the broker; `Unreachable`, or what ended one of the `loops` that were to reach it."""
+    up = asyncio.create_task(messenger.up())
+    try:
+        await asyncio.wait({up, *loops}, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        for loop in loops:
+            if loop.done():
+                loop.result()
+        if up.done():
             return
+    finally:
+        up.cancel()
     text = f"no broker at {settings.mqtt_url} ({last.get('broker.failed', 'no answer')}): name it in MQTT_URL"
     raise Unreachable(text)
 

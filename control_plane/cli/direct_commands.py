@@ -125,6 +125,7 @@ async def ask(wanted: Wanted) -> Document:
 
 async def ask_to_cancel(client_id: str, upload_id: str) -> Document:
     """Tell a client to stop an upload, whoever owns it, and return its answer; `Failed` when none comes."""
+    require_client_id(client_id)
     settings = load_settings()
     command = Command(
         message_id=secrets.token_hex(16), action=Action.CANCEL_UPLOAD, payload=CancelUpload(upload_id=upload_id)
@@ -154,8 +155,8 @@ async def _publish(
     messenger = messenger_of(settings, lambda event, facts: _remember(last, event, facts), only_client=client_id)
     messenger.delivers_to(lambda message: _hear(message, command, answer_about, answer))
     with told_apart():
-        async with background(messenger.run()):
-            await connected(messenger, settings, last)
+        async with background(messenger.run()) as loops:
+            await connected(messenger, settings, last, loops)
             await messenger.publish(Channel.COMMAND, client_id, encode(command))
             if answer_about is None:
                 return None

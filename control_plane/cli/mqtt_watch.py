@@ -19,13 +19,15 @@ from control_plane.settings import Settings
 from schemas.codec import Message, decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import Birth, Command, Hello, Presence, Response, Status, UploadReport
-from schemas.topics import Channel, Topics
+from schemas.topics import Channel, Topics, require_client_id
 
 _MAX_WAITING: Final = 10_000
 
 
 async def watch(output: Output, client: str | None) -> None:
     """Print what is said until Ctrl-C; `Unreachable` when the broker does not answer at the start."""
+    if client is not None:
+        require_client_id(client)
     settings = load_settings()
     topics = Topics(settings.topic_root)
     heard: asyncio.Queue[Delivered] = asyncio.Queue(_MAX_WAITING)
@@ -39,8 +41,8 @@ async def watch(output: Output, client: str | None) -> None:
     messenger = messenger_of(settings, log, only_client=client)
     messenger.delivers_to(lambda message: None if heard.full() else heard.put_nowait(message))
     with told_apart():
-        async with background(messenger.run()):
-            await connected(messenger, settings, last)
+        async with background(messenger.run()) as loops:
+            await connected(messenger, settings, last, loops)
             output.say(f"listening at {_where(settings, topics, client)}", "dim")
             while True:
                 _print(output, topics, await heard.get())

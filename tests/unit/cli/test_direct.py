@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli import direct_commands
-from control_plane.cli.direct import KeptStore
+from control_plane.cli.direct import KeptStore, background, connected, messenger_of
 from control_plane.cli.direct_filter import OwnOnly
 from control_plane.cli.direct_run import Wanted, new_upload
 from control_plane.cli.direct_state import held, read_state, state_path, write_state
@@ -19,6 +19,7 @@ from control_plane.services.errors import StoreUnavailable
 from control_plane.services.operations import UploadView
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Delivered
+from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Topics
@@ -150,3 +151,17 @@ def test_what_cannot_be_wanted_is_refused_before_anything_is_said(
 ) -> None:
     with pytest.raises(Misused, match=complaint):
         direct_commands.read_wanted(client, None, metadata={}, options=options, deadline=None)
+
+
+async def test_a_fault_behind_the_connection_is_not_taken_for_a_broker_that_is_away() -> None:
+    """Nobody should look at the broker for it."""
+
+    async def faulty() -> None:
+        message = "a fault of ours"
+        raise RuntimeError(message)
+
+    settings = Settings.load({})
+    messenger = messenger_of(settings, lambda *_: None)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        async with background(faulty()) as loops:
+            await connected(messenger, settings, {}, loops)

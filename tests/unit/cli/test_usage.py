@@ -35,6 +35,8 @@ ANYWHERE = ".".join("0000")
         (("trigger", "c", "/data/\udcff"), "no text"),
         (("status", "\udcff"), "no text"),
         (("mqtt", "trigger", "c", "--print", "--size", "99999999999999999"), "99999999999999999"),
+        (("mqtt", "watch", "a/b"), "client id"),
+        (("mqtt", "cancel", "up1", "--client", "operator-x"), "client id"),
         (("broker", "revoke", "x", "--topic-root", "#", "--directory", "."), "topic root"),
         (("up", "--listen", ANYWHERE), "one address"),
         (("demo", "--broker", "other"), "other"),
