@@ -110,7 +110,7 @@ class Inbox:
         new = None
         if offered and report.owner is not None:
             new = adopted(key, report, self._policy, token=secrets.token_hex(16), now=now)
-        self._to.uploads.hear(key, event, new=new)
+        self._to.uploads.hear(key, event, new=new, may_wait=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
         status = decode(Status, payload)

@@ -19,6 +19,7 @@ from control_plane.domain.events import (
     MultipartCreated,
     StepTimedOut,
     StoreRefused,
+    Succeeded,
     Swept,
 )
 from control_plane.domain.record import Upload
@@ -97,7 +98,10 @@ class Outbox:
             self._begin(effects.key, unknown, self._tools.sayings.close_unknown(effects.key, effects.attempt))
             return
         for duty in effects.duties:
-            self._begin(effects.key, duty, self._do(effects.upload, duty))
+            if effects.ahead is None:
+                self._begin(effects.key, duty, self._do(effects.upload, duty))
+            else:
+                self._begin(effects.key, duty, self._do_ahead(effects.upload, effects.ahead), ahead=True)
 
     async def run(self) -> None:
         """Look for due duties until cancelled; what is under way then is cancelled too."""
@@ -169,8 +173,9 @@ class Outbox:
         patience = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
         return patience if patience > now else None
 
-    def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
-        name = (key, duty.kind, duty.attempt, duty.subject)
+    def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None], *, ahead: bool = False) -> None:
+        # What is done ahead and fails leads to the duty itself, which must not be taken for what is under way.
+        name = (key, "ahead" if ahead else duty.kind, duty.attempt, duty.subject)
         if len(self._tasks) >= MAX_RUNNING:
             # Nothing is lost: its row comes due again, and whoever asked asks again.
             self._tools.log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
@@ -227,6 +232,20 @@ class Outbox:
                 await self._delete(upload, duty.subject)
             case never:
                 assert_never(never)
+
+    async def _do_ahead(self, upload: Upload, success: Succeeded) -> None:
+        """Look at the object of a success that is not committed yet, and commit both at once.
+
+        While the store is away the success alone is committed, and its proof is a duty like any other.
+        """
+        try:
+            settled = await self._tools.completion.settle(upload)
+        except Exception as error:
+            self._uploads.hear(upload.key, success)
+            if not isinstance(error, ServiceError):
+                raise
+        else:
+            await self._uploads.submit(upload.key, success, settled)
 
     async def _create(self, upload: Upload) -> None:
         s3_upload_id = await self._tools.objects.create_multipart(upload.s3_key, upload.object_token, upload.digest)

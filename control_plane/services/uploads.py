@@ -11,10 +11,10 @@ from typing import Final
 
 from control_plane.domain.duties import duties
 from control_plane.domain.errors import DomainError
-from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Progressed, Witnessed
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Progressed, Succeeded, Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
-from control_plane.domain.values import UploadKey
+from control_plane.domain.values import State, UploadKey
 from control_plane.services.errors import (
     BadInput,
     KeyReused,
@@ -42,12 +42,16 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a commit decided for one upload, to be done now. `upload` None: nobody knows it."""
+    """What a commit decided for one upload, to be done now. `upload` None: nobody knows it.
+
+    With `ahead` nothing is committed yet: that event is to be submitted together with what comes of the duty.
+    """
 
     key: UploadKey
     upload: Upload | None
     duties: tuple[Duty, ...]
     attempt: int = 1
+    ahead: Succeeded | None = None
 
 
 Perform = Callable[[Effects], None]
@@ -57,9 +61,13 @@ Perform = Callable[[Effects], None]
 class _Entry:
     key: UploadKey
     event: Event | None
+    then: Event | None = None
+    """What came of `event` before it was committed."""
     new: Upload | None = None
     remember: IdempotencyRecord | None = None
     done: asyncio.Future[Upload] | None = None
+    may_wait: bool = False
+    """Whether `event` may be committed later, together with what comes of it."""
 
 
 @dataclass(slots=True)
@@ -108,12 +116,12 @@ class Uploads:
         """Name who does what a commit decided; called once, by the composition root."""
         self._perform = perform
 
-    async def submit(self, key: UploadKey, event: Event) -> Upload:
-        """Apply one event and return the upload as committed.
+    async def submit(self, key: UploadKey, event: Event, then: Event | None = None) -> Upload:
+        """Apply one event, and what came of it, and return the upload as committed.
 
         `UnknownUpload`, `IllegalTransition`, or `Transient` when it could not be committed.
         """
-        return await self._put(_Entry(key, event))
+        return await self._put(_Entry(key, event, then))
 
     async def create(self, upload: Upload, remember: IdempotencyRecord | None = None) -> Upload:
         """Commit a new upload, or return the one that `remember` already stands for.
@@ -122,13 +130,15 @@ class Uploads:
         """
         return await self._put(_Entry(upload.key, None, new=upload, remember=remember))
 
-    def hear(self, key: UploadKey, event: Event, *, new: Upload | None = None) -> None:
+    def hear(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_wait: bool = False) -> None:
         """Take what a device said. `new` is inserted first when nobody knows the upload.
+
+        With `may_wait` a success whose proof takes one look at the store is committed when that was taken.
 
         Never waits: when too much waits already it is dropped and counted, for the device will say it again.
         """
         try:
-            self._waiting.put_nowait(_Entry(key, event, new=new))
+            self._waiting.put_nowait(_Entry(key, event, new=new, may_wait=may_wait))
         except asyncio.QueueFull:
             self._log("event.shed", {"client_id": key.client_id, "event": type(event).__name__})
 
@@ -226,6 +236,12 @@ class Uploads:
         if not self._concerns(before, entry.event):
             return before
         draft.after, effects = apply(before, entry.event)
+        if entry.may_wait and draft.before is before and isinstance(entry.event, Succeeded) and _is_looked_up(draft):
+            del drafts[entry.key]
+            outcome.effects.append(Effects(entry.key, draft.after, effects, draft.after.attempt, entry.event))
+            return before
+        if entry.then is not None:
+            draft.after, effects = apply(draft.after, entry.then)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
         draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
         outcome.events.extend(_told(before, draft.after, entry.event))
@@ -299,6 +315,16 @@ class Uploads:
         if client is None:
             return draft.spoke
         return client.dispatchable(now) or (draft.spoke and client.answerable(now))
+
+
+def _is_looked_up(draft: _Draft) -> bool:
+    """Whether the upload is over but for a look at the object, which changes nothing and may be taken twice.
+
+    The commit of the success then waits for that of its proof. Should we die before, the device says it again.
+    """
+    before, after = draft.before, draft.after
+    finished = before is not None and before.state is not State.COMPLETING and after.state is State.COMPLETING
+    return finished and after.one_put
 
 
 def _released(entry: _Entry) -> list[Effects]:

@@ -11,9 +11,8 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports import PARKED, Grantable, StoreCapabilities
 from schemas.codec import encode
 from schemas.messages import UploadReport
-from schemas.values import DigestName, PresignedPart, WantedPart
+from schemas.values import DigestName, PresignedPart
 from tests.support.fakes import FakeObjects, Rig
-from tests.support.uploads import md5_of
 
 
 async def test_the_whole_way_through_the_engine() -> None:
@@ -216,22 +215,6 @@ async def test_an_etag_that_contradicts_the_digests_is_not_the_file() -> None:
         rig.objects.capabilities = StoreCapabilities(etag_is_md5=True)
         await rig.engine.probing.probe()
         assert (await rig.finished()).attempt == 2
-
-
-async def test_a_file_of_one_part_is_one_put_where_the_store_enforces_the_digest() -> None:
-    """One S3 request by the client, none to open; a short life, and our token in the URL's headers."""
-    async with Rig() as rig:
-        rig.objects.capabilities = StoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
-        await rig.engine.probing.probe()
-        await rig.birth()
-        view = await rig.trigger()
-        size = 1024 * 1024
-        wanted = (WantedPart(1, size, md5_of(1)),)
-        await rig.respond(rig.offer(view.upload.upload_id, file_size=size, wanted_parts=wanted), sequence=1)
-        grant = rig.last_grant()
-        assert grant.lifetime == 300.0
-        assert grant.urls[0].headers["if-none-match"] == "*"
-        assert "create_multipart" not in rig.objects.calls
 
 
 async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,166 @@
+"""A file of one part: one PUT by the client, one look at the object by us, and one commit of both."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from control_plane.adapters.memory import MemoryStore
+from control_plane.domain.record import Upload
+from control_plane.domain.values import State
+from control_plane.services.completion import TOKEN_NAME
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.ports import ObjectInfo, Records, StoreCapabilities
+from schemas.values import DigestName, WantedPart
+from tests.support.fakes import FakeObjects, Rig
+from tests.support.uploads import md5_of
+
+T = TypeVar("T")
+SIZE = 1024 * 1024
+
+
+async def offered(rig: Rig) -> Upload:
+    """An upload of one part that was granted a PUT of the whole object."""
+    rig.objects.capabilities = StoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
+    await rig.engine.probing.probe()
+    await rig.birth()
+    view = await rig.trigger()
+    wanted = (WantedPart(1, SIZE, md5_of(1)),)
+    await rig.respond(rig.offer(view.upload.upload_id, file_size=SIZE, wanted_parts=wanted), sequence=1)
+    return await rig.upload(view.upload.upload_id)
+
+
+def put(rig: Rig, upload: Upload) -> None:
+    """The client's PUT arrives."""
+    rig.objects.objects[upload.s3_key] = ObjectInfo(SIZE, "etag", {TOKEN_NAME: upload.object_token})
+
+
+async def succeed(rig: Rig, upload: Upload) -> Upload:
+    """The client says so; the upload as it is then."""
+    report = rig.offer(upload.upload_id, file_size=SIZE, wanted_parts=(), etags={1: '"e1"'})
+    await rig.respond(report, "success", sequence=2)
+    return await rig.upload(upload.upload_id)
+
+
+def told(rig: Rig) -> list[tuple[object, object]]:
+    """Every change of a state, as logged."""
+    return [(facts["was"], facts["state"]) for event, facts in rig.events if event == "upload.state"]
+
+
+async def test_where_the_store_enforces_the_digest() -> None:
+    """One S3 request by the client, none to open; a short life, and our token in the URL's headers."""
+    async with Rig() as rig:
+        await offered(rig)
+        grant = rig.last_grant()
+        assert grant.lifetime == 300.0
+        assert grant.urls[0].headers["if-none-match"] == "*"
+        assert "create_multipart" not in rig.objects.calls
+
+
+async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written for a success takes as long as the look at the object, and the client waits for both."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        saved: list[tuple[str, str]] = []
+        save = MemoryStore.write
+
+        async def noted(store: MemoryStore, work: Callable[[Records], T]) -> T:
+            before = await store.read(lambda records: records.upload(upload.key))
+            result = await save(store, work)
+            after = await store.read(lambda records: records.upload(upload.key))
+            if before != after and before and after:
+                saved.append((before.state, after.state))
+            return result
+
+        monkeypatch.setattr(MemoryStore, "write", noted)
+        done = await succeed(rig, upload)
+        assert (done.state, done.parts[1].etag, done.error) == (State.COMPLETED, '"e1"', None)
+        assert saved == [(State.IN_PROGRESS, State.COMPLETED)]
+        assert rig.messenger.actions()[-1] == "close_upload"
+        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+
+
+async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> None:
+    """It is a duty then like any other, and done when the store is back."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        rig.objects.fails = {"head": [ObjectStoreDown("503"), ObjectStoreDown("503 still")]}
+        waiting = await succeed(rig, upload)
+        assert (waiting.state, waiting.parts[1].etag) == (State.COMPLETING, '"e1"')
+        assert (await rig.engine.operations.upload(upload.upload_id)).reason == "503 still"
+        await rig.settle(60)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
+
+
+async def test_a_store_that_refuses_the_look_ends_it_as_ever() -> None:
+    """With the store's words."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        refused = ObjectStoreRefused("no HEAD for you", "AccessDenied")
+        rig.objects.fails = {"head": [refused, refused]}
+        ended = await succeed(rig, upload)
+        assert (ended.state, ended.error, ended.message) == (State.FAILED, "store_refused", "no HEAD for you")
+
+
+async def test_a_success_without_an_object_is_another_attempt() -> None:
+    """What the look finds is committed too when it is bad."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        again = await succeed(rig, upload)
+        assert (again.attempt, again.parts) == (2, {})
+
+
+async def test_an_operator_who_cancels_during_the_look_wins() -> None:
+    """The success is then one of an upload that is over, and the object is removed."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        looking, seen = asyncio.Event(), asyncio.Event()
+        head = FakeObjects.head
+
+        async def slow(objects: FakeObjects, s3_key: str) -> ObjectInfo | None:
+            looking.set()
+            await seen.wait()
+            return await head(objects, s3_key)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakeObjects, "head", slow)
+            assert (await succeed(rig, upload)).state is State.IN_PROGRESS
+            assert looking.is_set()
+            await succeed(rig, upload)
+            await rig.engine.operations.cancel(upload.upload_id)
+            seen.set()
+            await rig.settle()
+        after = await rig.upload(upload.upload_id)
+        assert (after.state, after.client_busy) == (State.CANCELLED, False)
+        assert (str(State.IN_PROGRESS), str(State.CANCELLED)) in told(rig)
+        await rig.settle(3600)
+        assert rig.objects.objects == {}
+
+
+async def test_a_control_plane_that_dies_during_the_look_is_told_again() -> None:
+    """Nothing was committed, so the client repeats itself, and the next one looks."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        rig.engine.uploads.performs_with(lambda _effects: None)
+        assert (await succeed(rig, upload)).state is State.IN_PROGRESS
+        rig.engine.uploads.performs_with(rig.engine.outbox.perform)
+        assert (await succeed(rig, upload)).state is State.COMPLETED
+
+
+async def test_a_faulty_proof_takes_no_success_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours is logged, and the success is kept."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+
+        async def broken(_objects: FakeObjects, _key: str) -> ObjectInfo | None:
+            message = "nobody thought of this"
+            raise ValueError(message)
+
+        monkeypatch.setattr(FakeObjects, "head", broken)
+        assert (await succeed(rig, upload)).state is State.COMPLETING
+        assert rig.counted("duty.fault") >= 1
