@@ -137,9 +137,8 @@ class Agent:
         now = self._clock()
         if self._voice.hello_due(now):
             self._greet()
-        if self._retry_at is None:
+        if self._retry_at is None or self._flush(now):
             self._uploads.tick(now, self._doors.chance())
-        if self._flush(now):
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads if not run.ended]
@@ -224,6 +223,9 @@ class Agent:
         """Commit, then do what waited for it; False while the disk is full."""
         if self._retry_at is not None and now < self._retry_at:
             return False
+        # Files are read meanwhile: nothing has to be durable for that.
+        for run, effect in self._uploads.take_reads():
+            self._perform(run, effect)
         try:
             self._journal.commit()
         except JournalError as error:

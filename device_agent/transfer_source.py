@@ -38,7 +38,8 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
         code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
         return fail(transfer, event.now, code, str(error))
     transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
-    return transfer, (Keep(progress_record(transfer)),)
+    # The question keeps it too; parts that need no question must find it kept.
+    return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
 
 
 def _compare(transfer: Transfer, event: Opened) -> Step:

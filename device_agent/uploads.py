@@ -18,12 +18,14 @@ from device_agent.transfer import apply, begin, next_url, ready, restored, wake_
 from device_agent.transfer_events import (
     Admitted,
     Count,
+    DigestParts,
     Effect,
     Entomb,
     Event,
     Faulted,
     Held,
     Keep,
+    OpenSource,
     PutPart,
     StopParts,
     Tick,
@@ -147,6 +149,12 @@ class Uploads:
         if run.transfer.state is State.CLOSED:
             self._runs.pop(run.upload_id, None)
             self.over.append(run.transfer.order)
+
+    def take_reads(self) -> list[tuple[Run, Effect]]:
+        """What only reads the source, and relies on nothing that the journal has yet to hold."""
+        reads = [pair for pair in self.effects if isinstance(pair[1], OpenSource | DigestParts)]
+        self.effects = [pair for pair in self.effects if not isinstance(pair[1], OpenSource | DigestParts)]
+        return reads
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
         """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
