@@ -17,6 +17,7 @@ Exception
         ├── KeyTaken             an object key, or an upload id of this client, is in use
         ├── ClientRefused        the client answered with an error
         ├── ObjectStoreRefused   the object store will not do this
+        │   └── ObjectStoreForbids   these credentials may not do it now
         └── VersionConflict      somebody else changed the upload first
 """
 
@@ -110,6 +111,10 @@ class ObjectStoreRefused(Permanent):
     def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
         self.code = code
+
+
+class ObjectStoreForbids(ObjectStoreRefused):
+    """The credentials may not do this. Keys are revoked and given anew, so whoever has time may ask again later."""
 
 
 class VersionConflict(Permanent):

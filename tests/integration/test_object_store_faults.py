@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.adapters.object_store import multipart as multipart_calls
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.ports import Grantable
 from control_plane.services.proof_arithmetic import composite_checksum, full_object_crc32
 from schemas.values import DigestName
@@ -105,6 +105,40 @@ async def test_a_doubtful_complete_is_not_repeated_and_said_to_be_in_doubt(
     assert asked(strict, Operation.COMPLETE_MULTIPART_UPLOAD, since) == 1
     done = bool(fault.get("done")) or fault["kind"] is Kind.LOST_RESPONSE
     assert (await store.head(KEY) is not None) is done
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+@pytest.mark.parametrize(
+    "operation", [Operation.COMPLETE_MULTIPART_UPLOAD, Operation.LIST_PARTS, Operation.ABORT_MULTIPART_UPLOAD]
+)
+async def test_a_page_of_an_ingress_says_nothing_of_the_upload(
+    strict: StrictServer, store: S3ObjectStore, operation: Operation, status: int
+) -> None:
+    """Taken for the store's word it would end an upload, or leave one behind as if it were aborted."""
+    s3_upload_id, etags = await opened(store, b"one")
+    calls = {
+        Operation.COMPLETE_MULTIPART_UPLOAD: lambda: store.complete(KEY, s3_upload_id, etags),
+        Operation.LIST_PARTS: lambda: store.list_parts(KEY, s3_upload_id),
+        Operation.ABORT_MULTIPART_UPLOAD: lambda: store.abort(KEY, s3_upload_id),
+    }
+    strict.faults.add(Fault(kind=Kind.PAGE, operation=operation, status=status))
+    with pytest.raises(ObjectStoreDown, match="AWS_ENDPOINT|AWS_REGION|S3_BUCKET_NAME"):
+        await calls[operation]()
+    assert await store.list_parts(KEY, s3_upload_id) == {1: etags[1].strip('"')}
+    await store.complete(KEY, s3_upload_id, etags)
+
+
+@pytest.mark.parametrize("operation", [Operation.COMPLETE_MULTIPART_UPLOAD, Operation.LIST_PARTS])
+async def test_a_key_that_is_revoked_is_told_from_a_request_that_is_wrong(
+    strict: StrictServer, store: S3ObjectStore, operation: Operation
+) -> None:
+    s3_upload_id, etags = await opened(store, b"one")
+    strict.faults.add(Fault(kind=Kind.ERROR, operation=operation, status=403, code="InvalidAccessKeyId"))
+    with pytest.raises(ObjectStoreForbids, match="AWS_ACCESS_KEY_ID"):
+        if operation is Operation.LIST_PARTS:
+            await store.list_parts(KEY, s3_upload_id)
+        else:
+            await store.complete(KEY, s3_upload_id, etags)
 
 
 async def test_a_second_complete_says_that_the_upload_is_gone(store: S3ObjectStore) -> None:

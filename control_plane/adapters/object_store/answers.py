@@ -1,7 +1,7 @@
 """What the store's answers and boto3's exceptions mean, in the words of `services.errors`.
 
 Rule: an answer means `ObjectStoreRefused` only if the store surely did nothing and would do nothing next time;
-whatever is in doubt is `ObjectStoreDown`. Codes are those of "Error responses" in the S3 API reference.
+whatever is in doubt is `ObjectStoreDown`, and so is what something before the store answers. Codes are those of "Error responses" in the S3 API reference.
 """
 
 import re
@@ -19,9 +19,12 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused, ServiceError
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ServiceError
 
-GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "NotFound", "404"})
+GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "NotFound"})
+GONE_BY_HEAD: Final = GONE | {"404"}
+"""The answer to a HEAD has no body, so botocore makes the status its code."""
+
 _PASSING: Final = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -40,6 +43,8 @@ _PASSING: Final = frozenset(
 )
 PASSING_STATUS: Final = frozenset({408, 425, 429})
 _NOT_IMPLEMENTED: Final = 501
+_FORBIDDEN: Final = frozenset({401, 403})
+_NO_ANSWER: Final = "check AWS_ENDPOINT: that is no answer of an object store"
 _TEXT_LIMIT: Final = 300
 _SIGNED_QUERY: Final = re.compile(r"(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"'<]*", re.IGNORECASE)
 
@@ -83,7 +88,7 @@ def translated(what: str, endpoint: str) -> Iterator[None]:
         raise _refusal(what, error) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         text = f"{what}: no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        raise ObjectStoreRefused(text, code="NoCredentials") from error
+        raise ObjectStoreForbids(text, code="NoCredentials") from error
     except (ParamValidationError, InvalidRegionError, ValueError, UnicodeError) as error:
         text = f"{what}: {_clean(str(error))}"
         raise ObjectStoreRefused(text, code="BadParameter") from error
@@ -96,19 +101,31 @@ def translated(what: str, endpoint: str) -> Iterator[None]:
         raise ObjectStoreDown(text) from error
 
 
-def refused(what: str, code: str, status: int, said: str) -> ObjectStoreDown | ObjectStoreRefused:
-    """The error for an answer of the store that was not a success."""
-    hint = HINTS.get(code) or HINTS.get(str(status))
-    parts = (f"{what}: the object store answered {code or status}", _clean(said), hint)
-    text = ": ".join(part for part in parts if part)
-    if code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in PASSING_STATUS:  # noqa: PLR2004
+def _refused(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
+    """The error for an answer that was not a success."""
+    code, status = code_of(error), status_of(error)
+    foreign = _is_foreign(error)
+    hint = HINTS.get(code) or HINTS.get(str(status)) or (_NO_ANSWER if foreign else None)
+    said = _clean(str(error.response.get("Error", {}).get("Message", "")))
+    text = ": ".join(part for part in (f"{what}: the object store answered {code or status}", said, hint) if part)
+    passing = code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in PASSING_STATUS  # noqa: PLR2004
+    if passing or (foreign and status != _NOT_IMPLEMENTED):
         return ObjectStoreDown(text)
-    return ObjectStoreRefused(text, code=code)
+    return (ObjectStoreForbids if status in _FORBIDDEN else ObjectStoreRefused)(text, code=code)
+
+
+def _is_foreign(error: ClientError) -> bool:
+    """Whether it was not the store that answered: an ingress without a route to it (`404 page not found`), say.
+
+    Every refusal of S3's has a document with a code, except to a HEAD. Of any other body botocore makes the status
+    the code, and of XML that is not S3's no code at all.
+    """
+    code = code_of(error)
+    return (code.isdecimal() or not code) and not error.operation_name.startswith("Head")
 
 
 def _refusal(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
-    said = str(error.response.get("Error", {}).get("Message", ""))
-    answer = refused(what, code_of(error), status_of(error), said)
+    answer = _refused(what, error)
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if isinstance(answer, ObjectStoreDown) and headers.get("retry-after", "").isdecimal():
         return ObjectStoreDown(str(answer), retry_after=float(headers["retry-after"]))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from control_plane.adapters.object_store.answers import GONE, code_of, status_of
+from control_plane.adapters.object_store.answers import GONE, GONE_BY_HEAD, code_of, status_of
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.services.ports import ObjectInfo
 
@@ -33,7 +33,7 @@ def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
     except ClientError as error:
         if status_of(error) == _FORBIDDEN:
             return ()
-        if code_of(error) not in {*GONE, "NoSuchBucket"}:
+        if code_of(error) not in {*GONE_BY_HEAD, "NoSuchBucket"}:
             raise
         return _create(bucket, region)
     return ()
@@ -44,7 +44,7 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
     try:
         found: Any = bucket.client.head_object(Bucket=bucket.name, Key=s3_key, ChecksumMode="ENABLED")
     except ClientError as error:
-        if code_of(error) in GONE:
+        if code_of(error) in GONE_BY_HEAD:
             return None
         raise
     return ObjectInfo(

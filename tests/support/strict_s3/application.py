@@ -151,6 +151,9 @@ class StrictS3:
                 status = fault.status if fault.kind is Kind.ERROR else 200
                 headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
                 return Answer(status, headers, error_document(fault.code, "Planted by the test"))
+            case Kind.PAGE:
+                exchange.outcome = "page"
+                return Answer(fault.status, {"Content-Type": "text/plain"}, f"{fault.status} page not found\n".encode())
             case Kind.EMPTY_200:
                 return Answer(200)
             case Kind.LOST_RESPONSE:
@@ -230,4 +233,4 @@ def _raised(trusted: Promise | Refusal) -> Promise:
 def _is_done(fault: Fault) -> bool:
     if fault.kind in {Kind.ERROR, Kind.ERROR_IN_200, Kind.EMPTY_200}:
         return fault.done
-    return fault.kind is not Kind.PRETEND
+    return fault.kind not in {Kind.PRETEND, Kind.PAGE}

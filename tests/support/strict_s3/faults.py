@@ -48,6 +48,9 @@ class Kind(StrEnum):
     PRETEND = "pretend"
     """Nothing is done; the answer is 204."""
 
+    PAGE = "page"
+    """Nothing is done; `status` and a page of text, as an ingress answers that does not find the store."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:

@@ -39,6 +39,7 @@ EXPECTED = {
     "KeyTaken": 409,
     "ClientRefused": 422,
     "ObjectStoreRefused": 502,
+    "ObjectStoreForbids": 502,
     "VersionConflict": 409,
     "DomainError": 500,
     "IllegalTransition": 409,

@@ -17,17 +17,25 @@ from botocore.parsers import ResponseParserError
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.adapters.object_store.answers import translated
-from control_plane.services.errors import BadInput, ObjectStoreDown, ObjectStoreRefused, ServiceError
+from control_plane.services.errors import (
+    BadInput,
+    ObjectStoreDown,
+    ObjectStoreForbids,
+    ObjectStoreRefused,
+    ServiceError,
+)
 
 URL = "http://store/bucket/key?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=c0ffee&uploadId=abc"
 
 
-def answer(code: str, status: int, message: str = "", headers: dict[str, str] | None = None) -> ClientError:
+def answer(
+    code: str, status: int, message: str = "", headers: dict[str, str] | None = None, operation: str = "UploadPart"
+) -> ClientError:
     response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers or {}},
     }
-    return ClientError(response, "UploadPart")
+    return ClientError(response, operation)
 
 
 def translation(error: Exception) -> ServiceError:
@@ -54,6 +62,43 @@ def translation(error: Exception) -> ServiceError:
 )
 def test_what_passes_is_down(code: str, status: int) -> None:
     assert isinstance(translation(answer(code, status)), ObjectStoreDown)
+
+
+@pytest.mark.parametrize("status", [301, 400, 403, 404, 405, 413])
+@pytest.mark.parametrize("operation", ["CreateMultipartUpload", "CompleteMultipartUpload", "ListParts"])
+def test_a_page_of_what_stands_before_the_store_is_no_answer_of_the_store(operation: str, status: int) -> None:
+    """Of a body that is no document of S3's botocore makes the status the code, or, if it is XML, nothing at all."""
+    for code in (str(status), ""):
+        assert isinstance(translation(answer(code, status, operation=operation)), ObjectStoreDown)
+
+
+@pytest.mark.parametrize("operation", ["HeadObject", "HeadBucket"])
+def test_the_answer_to_a_head_has_no_other_code_than_its_status(operation: str) -> None:
+    error = translation(answer("400", 400, operation=operation))
+    assert isinstance(error, ObjectStoreRefused)
+    assert not isinstance(error, ObjectStoreForbids)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        answer("AccessDenied", 403),
+        answer("InvalidAccessKeyId", 403),
+        answer("SignatureDoesNotMatch", 403),
+        answer("Unauthorized", 401),
+        answer("403", 403, operation="HeadObject"),
+        NoCredentialsError(),
+    ],
+    ids=str,
+)
+def test_what_the_credentials_may_not_is_told_from_what_nobody_may(error: Exception) -> None:
+    """A key is revoked, and another given; an object that is too small stays so."""
+    assert isinstance(translation(error), ObjectStoreForbids)
+
+
+@pytest.mark.parametrize(("code", "status"), [("NoSuchUpload", 404), ("EntityTooSmall", 400), ("NoSuchBucket", 404)])
+def test_what_nobody_may_is_not_a_matter_of_the_credentials(code: str, status: int) -> None:
+    assert not isinstance(translation(answer(code, status)), ObjectStoreForbids)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +156,7 @@ def test_a_store_that_quotes_a_url_is_not_quoted() -> None:
         ("SignatureDoesNotMatch", 403, "AWS_SECRET_ACCESS_KEY"),
         ("NoSuchBucket", 404, "S3_BUCKET_NAME"),
         ("403", 403, "S3_BUCKET_NAME"),
+        ("404", 404, "AWS_ENDPOINT"),
         ("PermanentRedirect", 301, "AWS_REGION"),
         ("RequestTimeTooSkewed", 403, "clock"),
     ],
