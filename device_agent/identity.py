@@ -31,9 +31,11 @@ class _Stored(Struct, frozen=True):
 class Identity:
     """The identity kept in a state folder. `next_epoch` may be called from any thread."""
 
-    def __init__(self, path: Path, stored: _Stored) -> None:
+    def __init__(self, path: Path, stored: _Stored, *, kept: bool = True) -> None:
         self.install_id = stored.install_id
         self._path = path
+        self._kept = kept
+        """Whether a file with our `install_id` may be found one day, whose ceiling is to be believed."""
         self._lock = threading.Lock()
         self._epoch = stored.ceiling
         self._ceiling = stored.ceiling
@@ -44,18 +46,18 @@ class Identity:
 
         `JournalError` when it is there and cannot be read: it may be whole, and must not be given up for that.
         """
-        path = folder / "identity"
+        path, kept = folder / "identity", True
         try:
             stored = json.decode(path.read_bytes(), type=_Stored)
         except FileNotFoundError:
-            stored = _new()
+            stored, kept = _new(), False
         except MsgspecError:
-            stored = _new()
+            stored, kept = _new(), False
             log.warning("%s is damaged: this is a new installation, install_id=%s", path, stored.install_id)
         except OSError as error:
             text = f"{path} cannot be read: {error.strerror}"
             raise JournalError(text) from error
-        return cls(path, stored)
+        return cls(path, stored, kept=kept)
 
     @property
     def epoch(self) -> int:
@@ -63,38 +65,46 @@ class Identity:
         return self._epoch
 
     def next_epoch(self) -> int:
-        """An epoch greater than every one before, on this run and all earlier ones."""
+        """An epoch greater than every one before, on this run and all earlier ones.
+
+        `JournalError` when that cannot be sure: a disk that takes nothing, in an installation that was kept before.
+        """
         with self._lock:
             if self._epoch >= self._ceiling:
-                ceiling = self._epoch + STEP
-                # One that could not be kept is tried again with the next connection.
-                self._ceiling = ceiling if self._save(ceiling) else self._epoch + 1
+                self._raise_ceiling(self._epoch + STEP)
             self._epoch += 1
             return self._epoch
 
-    def _save(self, ceiling: int) -> bool:
-        data = json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE)
+    def _raise_ceiling(self, ceiling: int) -> None:
+        try:
+            self._save(json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE))
+        except OSError as error:
+            if self._kept:
+                text = f"the identity cannot be kept: {error.strerror}"
+                raise JournalError(text) from error
+            log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
+            # Tried again with the next connection. What the file may hold by now is not below the epoch in use.
+            ceiling = self._epoch + 1
+        else:
+            self._kept = True
+        self._ceiling = ceiling
+
+    def _save(self, data: bytes) -> None:
         try:
             replace_file(self._path, [data])
         except OSError:
-            return self._overwrite(data)
-        return True
+            self._overwrite(data)
 
-    def _overwrite(self, data: bytes) -> bool:
+    def _overwrite(self, data: bytes) -> None:
         """The last resort on a full disk: the file keeps its place, and one block is written whole or not at all."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-            try:
-                write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            # It may be the new file, put in place a moment ago under a name that a power cut takes back.
-            sync_folder(self._path.parent)
-        except OSError as error:
-            log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
-            return False
-        return True
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        # It may be the new file, put in place a moment ago under a name that a power cut takes back.
+        sync_folder(self._path.parent)
 
 
 def _new() -> _Stored:

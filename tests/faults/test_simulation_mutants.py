@@ -18,9 +18,11 @@ from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.outbox import Outbox
 from control_plane.services.reaper import LitterReport, Reaper
 from control_plane.services.sayings import Sayings
-from device_agent import transfer_parts, transfer_source
+from device_agent import journal, transfer_parts, transfer_source
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
+from device_agent.disk import replace_file
+from device_agent.errors import JournalError
 from device_agent.journal import Journal
 from device_agent.records import PartKept
 from tests.simulation.disk import DiskOs
@@ -39,6 +41,21 @@ def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
 
 def no_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DiskOs, "fdatasync", lambda _self, _descriptor: None)
+
+
+def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
+    """The descriptor is kept until all went well, so what follows a failure goes into the file that was replaced."""
+
+    def compact(self: Journal, transfers: Any) -> None:  # noqa: ANN401
+        frames = [journal.MAGIC, *(journal._frame(record) for record in self._all(transfers))]
+        try:
+            replace_file(self.path, frames)
+        except OSError as error:
+            raise JournalError from error
+        self._let_go()
+        self._find()
+
+    patch.setattr(Journal, "compact", compact)
 
 
 def ack_before_persist(patch: pytest.MonkeyPatch) -> None:
@@ -129,6 +146,7 @@ def said_is_done(patch: pytest.MonkeyPatch) -> None:
 MUTANTS: dict[Plant, tuple[str, ...]] = {
     no_journal_for_etags: ("P9",),
     no_fsync: ("P9",),
+    compaction_trusted: ("P9",),
     ack_before_persist: ("P9",),
     source_trusted: ("P4",),
     stale_will_accepted: ("P8", "P6"),

@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from device_agent.agent import Agent
 from device_agent.doors import Doors
+from device_agent.errors import JournalError
 from device_agent.identity import Identity
 from device_agent.jobs import Jobs
 from device_agent.journal import Journal
@@ -73,6 +74,9 @@ class Device:
                 self.process = Process(self)
             except PowerCut:
                 self.crash(power=True)
+            except JournalError as error:
+                self.world.note(self.client_id, f"does not start: {error}")
+                self.crash(power=False)
             else:
                 self.process.step()
 
@@ -148,7 +152,8 @@ class Process:
         try:
             patience = self.agent.turn(self.bell.take(0.0))
         except PowerCut:
-            device.crash(power=True)
+            # Or a kill at that instant: what was written is there, and nobody knows whether it is durable.
+            device.crash(power=device.world.chance.random() < 0.7)
             return
         device.promises.turned(self.journal)
         if self._timer is not None:

@@ -1,7 +1,7 @@
 """A disk that keeps, when the power fails, what was fsynced, and of the rest whatever it likes.
 
 Rule: the journal's own code reads and writes it, through an `os` and a `Path` that lead here. A power cut may come at
-any fsync, before or after it.
+any fsync, before or after it; any fsync, and any opening, may fail.
 """
 
 import errno
@@ -26,6 +26,8 @@ class Blob:
 
     data: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
+    dirty: bool = False
+    """Changed since it was last synced, or failed to be: what failed once is not tried again by the kernel."""
 
 
 @dataclass(eq=False)
@@ -37,7 +39,10 @@ class Handle:
 
 
 class Disk:
-    """One device's state folder. `dies_at` counts down fsyncs to a power cut; `room` are the bytes left, if few."""
+    """One device's state folder. `dies_at` counts down fsyncs to a power cut; `room` are the bytes left, if few.
+
+    `flaky` is how often an opening or an fsync fails.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -46,11 +51,13 @@ class Disk:
         self.handles: dict[int, Handle] = {}
         self.room: int | None = None
         self.dies_at: int | None = None
+        self.flaky = 0.0
         self._next = 3
 
     def open(self, path: str, flags: int) -> int:
         """A descriptor; 3 and up, never the same twice."""
         blob = self.names.get(path)
+        self._may_fail(errno.EMFILE)
         if flags & real_os.O_DIRECTORY:
             blob = None
         elif blob is None:
@@ -59,6 +66,7 @@ class Disk:
             blob = self.names[path] = Blob()
         elif flags & real_os.O_TRUNC:
             blob.data.clear()
+            blob.dirty = True
         self._next += 1
         self.handles[self._next] = Handle(blob)
         return self._next
@@ -76,6 +84,7 @@ class Disk:
             data = taken
         handle.blob.data[handle.position : handle.position + len(data)] = data
         handle.position += len(data)
+        handle.blob.dirty = True
         return len(data)
 
     def sync(self, descriptor: int) -> None:
@@ -84,10 +93,16 @@ class Disk:
         if doomed and self._world.chance.random() < 0.5:
             raise PowerCut
         blob = self.handles[descriptor].blob
+        try:
+            self._may_fail(errno.EIO)
+        except OSError:
+            if blob is not None:
+                blob.dirty = False
+            raise
         if blob is None:
             self.synced_names = dict(self.names)
-        else:
-            blob.synced = bytes(blob.data)
+        elif blob.dirty:
+            blob.synced, blob.dirty = bytes(blob.data), False
             # ext4 keeps the name under which a new file was made once that file is synced.
             fresh = {name: one for name, one in self.names.items() if one is blob and name not in self.synced_names}
             self.synced_names.update(fresh)
@@ -99,6 +114,8 @@ class Disk:
         blob = self.handles[descriptor].blob
         assert blob is not None
         del blob.data[size:]
+        blob.data.extend(bytes(size - len(blob.data)))
+        blob.dirty = True
 
     def lose_power(self) -> None:
         """What was not synced is there, or not, or half."""
@@ -113,7 +130,7 @@ class Disk:
                 blob.data = bytearray(blob.data[:torn]) + junk
             else:
                 blob.data = bytearray(blob.synced)
-            blob.synced = bytes(blob.data)
+            blob.synced, blob.dirty = bytes(blob.data), False
         self.synced_names = dict(self.names)
         self.forget_handles()
 
@@ -131,6 +148,10 @@ class Disk:
         """Whether the platter holds this text in the journal."""
         blob = self.synced_names.get("/state/journal")
         return blob is not None and text in blob.synced
+
+    def _may_fail(self, code: int) -> None:
+        if self.flaky and self._world.chance.random() < self.flaky:
+            raise OSError(code, real_os.strerror(code))
 
     def _counts_down(self) -> bool:
         if self.dies_at is None:

@@ -45,6 +45,7 @@ class Nemesis:
             "cancel": self._cancel,
             "clock": self._jump,
             "typed": self._type,
+            "flaky": self._spoil_disk,
         }
         for name, act in acts.items():
             if name in self._world.faults:
@@ -130,6 +131,11 @@ class Nemesis:
         disk.room = self._world.chance.randint(0, 40)
         self._world.later(self._world.between(1.0, 60.0), setattr, disk, "room", None)
 
+    def _spoil_disk(self) -> None:
+        disk = self._device().disk
+        disk.flaky = self._world.between(0.1, 0.6)
+        self._world.later(self._world.between(1.0, 60.0), setattr, disk, "flaky", 0.0)
+
     def _kill_plane(self) -> None:
         plane = self._world.chance.choice(self._history.planes)
         plane.kill()
@@ -178,4 +184,4 @@ class Nemesis:
             plane.clock.skew = 0.0
             plane.start()
         for device in history.devices.values():
-            device.disk.room, device.disk.dies_at = None, None
+            device.disk.room, device.disk.dies_at, device.disk.flaky = None, None, 0.0

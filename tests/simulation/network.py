@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from device_agent.backoff import Backoff
 from device_agent.connection import AckToken
+from device_agent.errors import JournalError
 from device_agent.mailbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
@@ -102,7 +103,11 @@ class DeviceNetwork:
     def _dial(self) -> None:
         if self.dead or self._ready:
             return
-        will = self._will()
+        try:
+            will = self._will()
+        except JournalError:
+            self._world.later(self._backoff.next(), self._dial)
+            return
         self._number += 1
         if not self._broker.up or self._world.now() < self._broker.frozen_until:
             self._world.later(self._backoff.next(), self._dial)

@@ -42,6 +42,7 @@ FAULTS: Final = (
     "deadline",  # uploads have little time
     "clock",  # the control plane's clock jumps
     "typed",  # somebody publishes a bare command
+    "flaky",  # a device's disk fails to sync now and then, and its process to open files
 )
 
 

@@ -67,22 +67,41 @@ def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monk
 def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut then brings the old file back, unless the rename is made durable with the next connection."""
+    """A power cut may bring the old file back: nobody connects before the new one is there for good."""
+    Identity.open(tmp_path).next_epoch()
     identity = Identity.open(tmp_path)
     with monkeypatch.context() as patch:
+        refuse_folders(patch)
+        for _ in range(2):
+            with pytest.raises(JournalError, match="identity cannot be kept: Too many open files"):
+                identity.next_epoch()
+    synced: list[Path] = []
+    monkeypatch.setattr(disk_module, "sync_folder", synced.append)
+    assert identity.next_epoch() == STEP + 1
+    assert synced == [tmp_path]
+    identity.next_epoch()
+    assert synced == [tmp_path], "a connection costs no write"
 
-        def fail(folder: Path) -> None:
-            raise OSError(24, "Too many open files")
 
-        for module in (disk_module, identity_module):
-            patch.setattr(module, "sync_folder", fail)
-        identity.next_epoch()
+def test_an_installation_that_was_never_kept_connects_and_is_kept_as_soon_as_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = Identity.open(tmp_path)
+    with monkeypatch.context() as patch:
+        refuse_folders(patch)
+        assert identity.next_epoch() == 1
     synced: list[Path] = []
     monkeypatch.setattr(disk_module, "sync_folder", synced.append)
     assert identity.next_epoch() == 2
     assert synced == [tmp_path]
-    identity.next_epoch()
-    assert synced == [tmp_path], "a connection costs no write"
+
+
+def refuse_folders(patch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    for module in (disk_module, identity_module):
+        patch.setattr(module, "sync_folder", fail)
 
 
 class TestAnnouncer:
