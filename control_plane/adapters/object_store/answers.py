@@ -1,7 +1,8 @@
 """What the store's answers and boto3's exceptions mean, in the words of `services.errors`.
 
 Rule: an answer means `ObjectStoreRefused` only if the store surely did nothing and would do nothing next time;
-whatever is in doubt is `ObjectStoreDown`, and so is what something before the store answers. Codes are those of "Error responses" in the S3 API reference.
+whatever is in doubt is `ObjectStoreDown`, and so is what something before the store answers. Codes are those of "Error
+responses" in the S3 API reference.
 """
 
 import re
