@@ -10,7 +10,7 @@ from typing import Final
 from control_plane.domain.events import CompletionFailed, CompletionProven
 from control_plane.domain.record import Upload
 from control_plane.domain.values import Proof, Refusal
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Clock, ObjectInfo, ObjectStore
 from control_plane.services.probing import Probing
@@ -37,13 +37,25 @@ class Completion:
     policy: Policy
 
     async def settle(self, upload: Upload) -> Settled:
-        """Complete and prove. `ObjectStoreDown` while it stays in doubt: then ask again later."""
+        """Complete and prove. `ObjectStoreDown` while it stays in doubt: then ask again later.
+
+        So it is while the store lets our credentials do nothing: a key is revoked and another given, and every part
+        is stored. Only after the deadline that is the end.
+        """
+        try:
+            return await self._settled(upload)
+        except ObjectStoreForbids as error:
+            if self.clock.now() < upload.deadline:
+                raise ObjectStoreDown(str(error)) from error
+            return self._failed(upload, Refusal.STORE_REFUSED, str(error))
+
+    async def _settled(self, upload: Upload) -> Settled:
         self.probing.require()
         doubt = None if upload.one_put else await self._complete(upload)
         info = await self.objects.head(upload.s3_key)
         if info is not None and info.metadata.get(TOKEN_NAME) == upload.object_token:
             return self._proven(upload, info)
-        if isinstance(doubt, ObjectStoreDown):
+        if isinstance(doubt, ObjectStoreDown | ObjectStoreForbids):
             raise doubt
         if isinstance(doubt, ObjectStoreRefused) and doubt.code not in _ATTEMPT_IS_LOST:
             return self._failed(upload, Refusal.STORE_REFUSED, str(doubt))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from control_plane.domain.events import CancelRequested
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
-from control_plane.domain.values import OPEN, TERMINAL, Origin, State, UploadKey
+from control_plane.domain.values import EXPIRABLE, OPEN, TERMINAL, Origin, State, UploadKey
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
@@ -304,10 +304,18 @@ class Operations:
         if tasks is None:
             return UploadView(upload, upload.reason, None)
         complaint = self._outbox.complaint(upload.key)
-        away = "the client is not known" if client is None else client.waiting_for(self.now())
+        away = _away(upload, client, self.now())
         reason = away or upload.reason or (complaint.text if complaint else None) or _doing(upload)
         due = [task.due_at for task in tasks if task.due_at < PARKED]
-        return UploadView(upload, reason, min([*due, upload.deadline]))
+        ends = [upload.deadline] if upload.state in EXPIRABLE else []
+        return UploadView(upload, reason, min([*due, *ends], default=None))
+
+
+def _away(upload: Upload, client: Client | None, now: float) -> str | None:
+    """Why the client is told nothing now, if there is something to tell it: what is completing waits for the store."""
+    if upload.state is State.COMPLETING:
+        return None
+    return "the client is not known" if client is None else client.waiting_for(now)
 
 
 def _doing(upload: Upload) -> str:

@@ -26,6 +26,7 @@ from control_plane.domain.record import Upload
 from control_plane.domain.values import Refusal, State, UploadKey
 from control_plane.services.completion import TOKEN_NAME, Completion
 from control_plane.services.errors import (
+    ObjectStoreForbids,
     ObjectStoreRefused,
     ServiceError,
     Transient,
@@ -43,6 +44,9 @@ MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
 LONGEST_WAIT: Final = 300.0
 MAX_COMPLAINTS: Final = 10_000
+FAULT_WAIT: Final = 30.0
+"""Seconds at least before what met a fault of ours is tried again."""
+
 REFUSED_WAIT: Final = 3600.0
 """Seconds before a refused clean-up (no permission to abort, say) is tried again."""
 
@@ -199,13 +203,16 @@ class Outbox:
             try:
                 await work
             except Transient as error:
-                await self._again(key, duty, error)
+                await self._again(key, duty, str(error), error.retry_after)
             except ObjectStoreRefused as error:
                 await self._refused(key, duty, error)
             except UnknownUpload:
                 return
             except Exception as error:  # noqa: BLE001 - a fault of ours in one upload must not stop the others
                 self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+                # Its text may hold anything: whoever asks why nothing happens is told where to look.
+                text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
+                await self._again(key, duty, text, FAULT_WAIT)
             else:
                 self._complaints.pop(key, None)
 
@@ -260,9 +267,9 @@ class Outbox:
             await self._tools.objects.delete(s3_key)
         await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=s3_key))
 
-    async def _again(self, key: UploadKey, duty: Duty, error: Transient) -> None:
-        tries = await self._reschedule(key, duty, str(error), lambda tries: _backoff(tries, error.retry_after))
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": str(error)}
+    async def _again(self, key: UploadKey, duty: Duty, text: str, at_least: float) -> None:
+        tries = await self._reschedule(key, duty, text, lambda tries: _backoff(tries, at_least))
+        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": text}
         self._tools.log("duty.again", facts)
 
     async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
@@ -271,6 +278,9 @@ class Outbox:
         if duty.kind is Kind.COMPLETE:
             failed = CompletionFailed(now=now, attempt=duty.attempt, error=Refusal.STORE_REFUSED, text=str(error))
             self._uploads.hear(key, failed)
+        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SAY_GRANT} and isinstance(error, ObjectStoreForbids):
+            # A key that was revoked may be given anew; if it is not, there is the deadline.
+            await self._again(key, duty, str(error), Transient.retry_after)
         elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SAY_GRANT}:
             self._uploads.hear(key, StoreRefused(now=now, attempt=duty.attempt, text=str(error)))
         else:

@@ -1,0 +1,118 @@
+"""What an upload does when the store does not do as it is asked: wait and say why, or end and say why.
+
+Rule: what may pass is waited out until the deadline; what cannot pass ends the upload at once.
+"""
+
+import pytest
+
+from control_plane.domain.record import Upload
+from control_plane.domain.values import State
+from control_plane.services.completion import Completion, Settled
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.operations import UploadView
+from tests.support.fakes import Rig
+
+REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "InvalidAccessKeyId")
+
+
+async def sent(rig: Rig) -> Upload:
+    """An upload of which the client says that every part is stored."""
+    upload = await rig.granted()
+    report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
+    await rig.respond(report, "success", sequence=2)
+    return await rig.upload(upload.upload_id)
+
+
+async def seen(rig: Rig, upload: Upload) -> UploadView:
+    return await rig.engine.operations.upload(upload.upload_id)
+
+
+@pytest.mark.parametrize("method", ["complete", "head"])
+async def test_a_key_that_is_revoked_for_a_while_costs_an_upload_that_is_stored_nothing(method: str) -> None:
+    """Forty gigabytes are at the store; somebody rotates the key."""
+    async with Rig() as rig:
+        rig.objects.complete_then_fail = method == "head"
+        rig.objects.fails = {method: [REVOKED] * 4}
+        upload = await sent(rig)
+        assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
+        assert "InvalidAccessKeyId" in ((await seen(rig, upload)).reason or "")
+        for _ in range(6):
+            await rig.settle(400)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.attempt, upload.error) == (State.COMPLETED, 1, None)
+        assert rig.counted("duty.again") == 4
+
+
+async def test_a_key_that_stays_revoked_ends_the_upload_after_its_deadline() -> None:
+    """In `completing` the deadline waits for the store's word; that it has none is one."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [REVOKED] * 99}
+        upload = await sent(rig)
+        await rig.settle(400)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETING
+        await rig.settle(upload.deadline - rig.clock.time + 1)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", str(REVOKED))
+
+
+async def test_an_upload_that_may_not_be_opened_waits_and_says_so() -> None:
+    """CreateMultipartUpload under a key that was revoked: nothing is lost yet."""
+    async with Rig() as rig:
+        denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
+        rig.objects.fails = {"create_multipart": [denied, denied]}
+        upload = await rig.granted()
+        assert (upload.state, upload.s3_upload_id) == (State.IN_PROGRESS, None)
+        assert (await seen(rig, upload)).reason == str(denied)
+        await rig.settle(60)
+        await rig.settle(60)
+        assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
+        assert (await seen(rig, upload)).reason != str(denied)
+
+
+async def test_what_the_store_will_never_do_ends_the_upload_with_its_words() -> None:
+    """No key makes parts larger."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [ObjectStoreRefused("InvalidRequest: no", "InvalidRequest")]}
+        upload = await sent(rig)
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "InvalidRequest: no")
+
+
+async def test_what_waits_for_the_store_is_not_said_to_wait_for_its_client_or_for_its_deadline() -> None:
+    """The client has done its part, and a deadline ends nothing that is completing."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [ObjectStoreDown("503 SlowDown")] * 99}
+        upload = await sent(rig)
+        await rig.settle(100)
+        client = await rig.engine.operations.client(upload.client_id)
+        assert client.waiting_for(rig.clock.time) == "the client is offline"
+        assert (await seen(rig, upload)).reason == "503 SlowDown"
+        rig.clock.time = upload.deadline - 1
+        await rig.settle()
+        view = await seen(rig, upload)
+        assert view.upload.state is State.COMPLETING
+        assert view.next_wake_at is not None
+        assert view.next_wake_at > upload.deadline
+
+
+async def test_a_fault_of_ours_is_told_and_tried_again_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence for ever, every half minute, is what it would be else."""
+
+    async def faulty(_self: Completion, _upload: Upload) -> Settled:
+        message = "what nobody thought of"
+        raise RuntimeError(message)
+
+    async with Rig() as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(Completion, "settle", faulty)
+            upload = await sent(rig)
+            view = await seen(rig, upload)
+            assert (view.upload.state, rig.counted("duty.fault")) == (State.COMPLETING, 1)
+            assert "RuntimeError" in (view.reason or "")
+            assert "what nobody thought of" not in (view.reason or "")
+            for _ in range(8):
+                await rig.settle(331)
+            (task,) = await rig.store.read(lambda records: records.tasks_of(upload.key))
+            assert task.tries >= 8
+        await rig.settle(331)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
+        assert (await seen(rig, upload)).reason is None
