@@ -27,6 +27,8 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "slow": {"kind": Kind.SLOW, "seconds": 1.5},
     "no-such-upload-though-done": {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload", "done": True},
     "done-by-nobody": {"kind": Kind.PRETEND},
+    "page-of-an-ingress": {"kind": Kind.PAGE, "status": 404, "times": 2},
+    "key-revoked-for-a-while": {"kind": Kind.ERROR, "status": 403, "code": "InvalidAccessKeyId", "times": 2},
 }
 LOST: Final = "no-such-upload"
 """The one answer that costs an attempt: the store knows neither the upload nor an object of ours."""
