@@ -57,25 +57,25 @@ class Presences:
                 for one in batch:
                     await self._commit([one])
             return
-        for client_id, verdict in verdicts:
+        for presence, verdict in verdicts:
             # A beat of each client every thirty seconds is no news.
             if verdict is not Verdict.BEAT:
-                self._log("presence", {"client_id": client_id, "verdict": verdict})
+                self._log("presence", _facts(presence, verdict))
         if woken:
             self._reachable()
 
     @staticmethod
-    def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[str, Verdict]], int]:
+    def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[Presence, Verdict]], int]:
         before = records.clients({presence.client_id for presence, _ in batch})
         after: dict[str, Client] = dict(before)
-        verdicts: list[tuple[str, Verdict]] = []
+        verdicts: list[tuple[Presence, Verdict]] = []
         woken = 0
         for presence, at in batch:
             known = after.get(presence.client_id)
             client, verdict = apply_presence(known, presence, at)
             if client is not None and client is not known:
                 after[presence.client_id] = client
-            verdicts.append((presence.client_id, verdict))
+            verdicts.append((presence, verdict))
         changed = [client for client_id, client in after.items() if before.get(client_id) is not client]
         records.save_clients(changed)
         for client in changed:
@@ -84,3 +84,14 @@ class Presences:
             if client.dispatchable(client.seen_at):
                 woken += records.wake_tasks(client.client_id, client.seen_at)
         return verdicts, woken
+
+
+def _facts(presence: Presence, verdict: Verdict) -> dict[str, str | int]:
+    """What was decided, and by which pair: so a late will that was believed shows in the log."""
+    return {
+        "client_id": presence.client_id,
+        "install_id": presence.install_id,
+        "epoch": presence.epoch,
+        "sequence": presence.sequence,
+        "verdict": verdict,
+    }

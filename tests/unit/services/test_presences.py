@@ -50,6 +50,19 @@ async def test_a_hello_is_not_answered_while_two_devices_share_the_id() -> None:
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
 
 
+async def test_a_verdict_is_logged_with_the_pair_that_it_was_reached_by() -> None:
+    """Whoever reads the log can tell whether it was right."""
+    async with Rig() as rig:
+        await rig.birth(epoch=2)
+        await rig.birth(epoch=1)
+        told = [facts for event, facts in rig.events if event == "presence"]
+        fields = ("client_id", "install_id", "epoch", "sequence", "verdict")
+        assert [tuple(facts[name] for name in fields) for facts in told] == [
+            (CLIENT, f"install-{CLIENT}", 2, 0, "birth"),
+            (CLIENT, f"install-{CLIENT}", 1, 0, "stale"),
+        ]
+
+
 async def test_a_beat_is_no_news() -> None:
     """At ten thousand clients a line for each would be three hundred lines a second."""
     async with Rig() as rig:
