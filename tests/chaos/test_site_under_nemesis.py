@@ -38,6 +38,9 @@ SIZES: Final = (0, 1, 1000, MIB, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7, 6 *
 IN_FLIGHT: Final = 4
 """Parts that an agent sends side by side, each of which a blow may cost."""
 
+CUTS: Final = ("store's connections cut", "store out of reach")
+"""What resets the connections on which the store's answers come."""
+
 
 @dataclass
 class Plan:
@@ -111,6 +114,8 @@ class Run:
         while left := self._open():
             assert time.monotonic() < end, "\n".join(("still open:", *left, self.site.last_words()))
             time.sleep(0.2)
+        for name in self.site.agents:
+            self.site.until(lambda one=name: self.site.connected(one), f"{name} to be seen", CALM)  # type: ignore[misc]
         self.site.until(lambda: not litter(self.site.strict.events()), "the abandoned attempts to be aborted", CALM)
 
     def _ask(self, plan: Plan) -> bool:
@@ -154,7 +159,10 @@ class Run:
             epochs={name: read_epochs(agent.log) for name, agent in agents.items()},
             overheard=tuple(watcher.told),
             agent_logs={name: agent.log for name, agent in agents.items()},
-            resends=self.nemesis.blows * len(AGENTS) * IN_FLIGHT * CHUNK,
+            # An answer is lost with the agent that waits for it, or with the connection that it is on.
+            blows={name: self.nemesis.struck_at(f"{name} killed", *CUTS) for name in agents},
+            in_flight=IN_FLIGHT,
+            connected={name: self.site.connected(name) for name in agents},
         )
 
 

@@ -31,19 +31,31 @@ STORE: Final = (
     event(3, PART, part_number=2, received=7),
     event(6, COMPLETE),
 )
-UPLOAD: Final = {"state": "completed", "s3_key": KEY, "proof": "etag", "error": None}
+UPLOAD: Final = {"state": "completed", "client_id": "c", "s3_key": KEY, "proof": "etag", "error": None}
+
+
+def presence(verdict: str, epoch: int, sequence: int = 0, install_id: str = "i") -> dict[str, Any]:
+    """A line of the control plane's log."""
+    facts = {"client_id": "c", "install_id": install_id, "epoch": epoch, "sequence": sequence}
+    return {"event": "presence", "verdict": verdict, **facts}
+
+
+WILL: Final = 2**53 - 1
+SEEN: Final = (presence("birth", 1), presence("offline", 1, WILL), presence("birth", 2), presence("stale", 1, WILL))
 GOOD: Final = History(
     asked=(Asked(upload_id="u1", size=CHUNK + 7, versions=frozenset({"good"})),),
     uploads={"u1": UPLOAD},
     objects={"u1": "good"},
     store=STORE,
-    plane=({"event": "upload.state"},),
+    plane=({"event": "upload.state"}, *SEEN),
     epochs={"c": (1, 2, 1001)},
     overheard=(
         told(4.5, "download_file", etags={"1": '"x"', "2": '"y"'}),
         told(7.0, "close_upload", outcome="completed"),
     ),
     agent_logs={"c": "level=info"},
+    in_flight=2,
+    connected={"c": True},
 )
 
 
@@ -65,10 +77,14 @@ PLANTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "completed without proof": ("P3", {"uploads": {"u1": {**UPLOAD, "proof": "size"}}}),
     "other bytes than the file's": ("P4", {"objects": {"u1": "torn"}}),
     "an object that cannot be read": ("P4", {"objects": {}}),
-    "a finished part is sent again": ("P5", {"store": (*STORE[:3], event(4, PART, received=CHUNK), STORE[3])}),
+    "a finished part is sent again": ("P5", {"store": (*STORE[:3], event(4, PART, part_number=1), STORE[3])}),
     "a part after the object": ("P2", {"store": (*STORE, event(9, PART, upload_id="s3-0"), event(10, ABORT))}),
     "an epoch is used twice": ("P8", {"epochs": {"c": (1, 2, 2)}}),
     "an epoch goes back": ("P8", {"epochs": {"c": (1001, 1)}}),
+    "a late will is believed": ("P8", {"plane": (*SEEN, presence("offline", 1, WILL))}),
+    "a late birth is believed": ("P8", {"plane": (*SEEN, presence("birth", 1))}),
+    "a birth is believed twice": ("P8", {"plane": (*SEEN, presence("birth", 2))}),
+    "who is there is not seen": ("P8", {"connected": {"c": False}}),
     "an etag before its part": ("P9", {"overheard": (told(2.5, "download_file", etags={"2": '"y"'}),)}),
     "an etag of no part": ("P9", {"overheard": (told(9.0, "download_file", etags={"3": '"z"'}),)}),
     "closed before it was made": ("P9", {"overheard": (told(5.0, "close_upload", outcome="completed"),)}),
@@ -85,10 +101,64 @@ def test_a_planted_violation_is_found(planted: str) -> None:
     assert any(violation.startswith(f"{promise}: ") for violation in violations), violations
 
 
-def test_what_was_in_flight_may_be_sent_again() -> None:
-    again = (*STORE[:3], event(4, PART, part_number=2, received=7), STORE[3])
-    assert check(replace(GOOD, store=again, resends=7)) == []
-    assert check(replace(GOOD, store=again, resends=6)) != []
+def test_another_install_counts_from_its_own_beginning() -> None:
+    """A device whose card was replaced begins at epoch 1."""
+    assert check(replace(GOOD, plane=(*SEEN, presence("birth", 1, install_id="j")))) == []
+
+
+def sent(*numbers: int, since: int, **more: Any) -> tuple[StoreEvent, ...]:  # noqa: ANN401
+    """Parts that the store takes, one each second."""
+    return tuple(event(since + n, PART, part_number=part, **more) for n, part in enumerate(numbers))
+
+
+KILLED: Final[dict[str, tuple[float, ...]]] = {"c": (20.0,)}
+
+
+def resumed(store: tuple[StoreEvent, ...], blows: dict[str, tuple[float, ...]] = KILLED) -> list[str]:
+    """What P5 says of a run in which `c` had two parts in flight at a time, and was killed after 20 s."""
+    history = replace(GOOD, store=store, overheard=(), blows=blows)
+    return [violation for violation in check(history) if violation.startswith("P5")]
+
+
+SIX: Final = sent(1, 2, 3, 4, 5, 6, since=14)
+
+
+def test_what_was_in_flight_when_its_agent_was_killed_may_be_sent_again() -> None:
+    assert resumed((*SIX, *sent(5, 6, since=22))) == []
+
+
+def test_an_agent_that_forgets_what_was_answered_is_found() -> None:
+    """Without its journal it sends everything again; two parts of it were in flight."""
+    assert len(resumed((*SIX, *sent(1, 2, 3, 4, 5, 6, since=22)))) == 4
+
+
+def test_nobody_elses_kill_is_an_excuse() -> None:
+    assert len(resumed((*SIX, *sent(6, since=22)), blows={"d": (20.0,)})) == 1
+
+
+@pytest.mark.parametrize("struck_at", [3.0, 23.0])
+def test_a_kill_long_before_or_after_it_is_no_excuse(struck_at: float) -> None:
+    assert len(resumed((*SIX, *sent(6, since=22)), blows={"c": (struck_at,)})) == 1
+
+
+def test_every_kill_is_an_excuse_once() -> None:
+    again = (*SIX, *sent(5, 6, since=22), *sent(5, 6, since=26))
+    assert len(resumed(again)) == 2
+    assert resumed(again, blows={"c": (20.0, 25.0)}) == []
+
+
+def test_what_was_not_answered_for_is_sent_again_for_good_reason() -> None:
+    failed: list[dict[str, Any]] = [
+        {"done": False, "status": 503, "outcome": "SlowDown", "fault": "error"},
+        {"done": True, "status": None, "outcome": "reset", "fault": "lost_response"},
+        {"done": True, "status": 200, "fault": "no_etag"},
+    ]
+    for answer in failed:
+        assert resumed((*sent(1, since=1, **answer), *sent(1, since=2)), blows={}) == []
+
+
+def test_another_attempt_is_another_upload() -> None:
+    assert resumed((*SIX, *sent(1, 2, 3, 4, 5, 6, since=22, upload_id="s3-2")), blows={}) == []
 
 
 def test_logs_are_read_with_a_torn_last_line() -> None:

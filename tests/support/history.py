@@ -5,7 +5,7 @@ Rule: pure. The checker looks at logs and answers only, never at a process, so a
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,10 +14,17 @@ from typing import Any, Final
 from tests.support.strict_s3 import Operation, StoreEvent
 
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
+OK: Final = 200
 OUR_FAULTS: Final = frozenset({"message.fault", "duty.fault", "request.failed"})
 """Lines of the control plane's log that tell of a fault of ours."""
 
 MAKES: Final = frozenset({Operation.COMPLETE_MULTIPART_UPLOAD, Operation.PUT_OBJECT})
+LATE: Final = 10.0
+"""Seconds after a blow in which the store may still answer, or log, a request whose sender is dead."""
+
+APPLIED: Final = frozenset({"birth", "offline"})
+"""Verdicts on a presence message that move the stored pair; beats do too, and are not logged."""
+
 _EPOCH: Final = re.compile(r'"connected: epoch=(\d+)"')
 
 
@@ -47,9 +54,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One run. `uploads` and `objects` are by upload id, `epochs` by client; `overheard` is in the order of arrival.
+    """One run. `uploads` and `objects` are by upload id; `overheard` is in the order of arrival; the rest is by client.
 
-    `resends` is how many bytes may be sent twice in all: what was in flight at each disturbance.
+    `blows` are the instants at which something may have cost a client the store's answers, `in_flight` how many at a
+    time. `connected` is what the control plane says at the end.
     """
 
     asked: tuple[Asked, ...]
@@ -60,7 +68,9 @@ class History:
     epochs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     overheard: tuple[Told, ...] = ()
     agent_logs: Mapping[str, str] = field(default_factory=dict)
-    resends: int = 0
+    blows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    in_flight: int = 0
+    connected: Mapping[str, bool] = field(default_factory=dict)
 
 
 def check(history: History) -> list[str]:
@@ -115,16 +125,44 @@ def _true(history: History) -> Iterator[str]:
             yield f"P4: the object of {asked.upload_id} is no version of its file"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _Repeat:
+    """A part that the store had taken and answered for, and that came again."""
+
+    answered_at: float
+    again_at: float
+    key: str
+    part_number: int | None
+
+
+def _repeats(store: Iterable[StoreEvent]) -> Iterator[_Repeat]:
+    answered: dict[tuple[str, str | None, int | None], float] = {}
+    for event in store:
+        if event.operation != Operation.UPLOAD_PART:
+            continue
+        name = (event.key, event.upload_id, event.part_number)
+        if name in answered:
+            # Until it is answered for again, whatever comes is one and the same repeat.
+            yield _Repeat(answered.pop(name), event.at, event.key, event.part_number)
+        if event.done and event.fault is None and event.status == OK:
+            answered[name] = event.at
+
+
 def _resumed(history: History) -> Iterator[str]:
-    """P5: over all uploads no more is sent twice than was in flight when something broke."""
-    attempts: defaultdict[tuple[str, str | None], int] = defaultdict(int)
-    for event in history.store:
-        if event.operation == Operation.UPLOAD_PART:
-            attempts[event.key, event.upload_id] += event.received
-    sizes = {history.uploads[one.upload_id]["s3_key"]: one.size for one in history.asked if _known(history, one)}
-    again = sum(max(0, sent - sizes[key]) for (key, _), sent in attempts.items() if key in sizes)
-    if again > history.resends:
-        yield f"P5: {again} bytes were sent twice, at most {history.resends} were in flight when something broke"
+    """P5: what the store answered for comes again only from one that was struck, and no more than was in flight."""
+    clients = {upload["s3_key"]: upload["client_id"] for upload in history.uploads.values()}
+    spent: Counter[tuple[str, float]] = Counter()
+    for repeat in sorted(_repeats(history.store)):
+        client_id = clients.get(repeat.key)
+        if client_id is None:
+            continue
+        blows = [at for at in history.blows.get(client_id, ()) if repeat.answered_at - LATE <= at <= repeat.again_at]
+        excuse = next((at for at in blows if spent[client_id, at] < history.in_flight), None)
+        if excuse is None:
+            text = f"part {repeat.part_number} of {repeat.key} was sent again though the store had answered for it"
+            yield f"P5: {text}; {client_id} was struck {len(blows)} times meanwhile"
+        else:
+            spent[client_id, excuse] += 1
 
 
 def _fenced(history: History) -> Iterator[str]:
@@ -140,11 +178,22 @@ def _fenced(history: History) -> Iterator[str]:
 
 
 def _present(history: History) -> Iterator[str]:
-    """P8: no epoch is used twice, and none is smaller than one before."""
+    """P8: no epoch is used twice or goes back, no late will or birth is believed, and who is there is seen."""
     for client_id, epochs in history.epochs.items():
         for before, after in pairwise(epochs):
             if after <= before:
                 yield f"P8: {client_id} connected with epoch {after} after {before}"
+    latest: dict[tuple[str, str], tuple[int, int]] = {}
+    for line in history.plane:
+        if line.get("event") != "presence" or line["verdict"] not in APPLIED:
+            continue
+        device, pair = (line["client_id"], line["install_id"]), (line["epoch"], line["sequence"])
+        if pair <= latest.get(device, (0, -1)):
+            yield f"P8: {line['verdict']} {pair} of {line['client_id']} was believed after {latest[device]}"
+        latest[device] = pair
+    for client_id, connected in history.connected.items():
+        if not connected:
+            yield f"P8: {client_id} is there, and is not seen"
 
 
 def _persisted(history: History) -> Iterator[str]:

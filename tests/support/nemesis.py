@@ -62,6 +62,7 @@ class Nemesis:
 
     def __init__(self, seed: int, ground: Ground, *, rest: float = 1.5) -> None:
         self.diary: list[str] = []
+        self._struck: list[tuple[float, str]] = []
         self.began = time.monotonic()
         self._chance = random.Random(seed)
         self._ground = ground
@@ -74,6 +75,10 @@ class Nemesis:
     def blows(self) -> int:
         """How often something was broken."""
         return len(self.diary)
+
+    def struck_at(self, *names: str) -> tuple[float, ...]:
+        """The instants at which one of these was broken."""
+        return tuple(at for at, name in self._struck if name in names)
 
     def turn(self) -> None:
         """Do what is due: mend what was broken long enough, and break something when it is time."""
@@ -99,6 +104,7 @@ class Nemesis:
         if any(wound.name == other.name for _, other in self._healing):
             return
         self.diary.append(f"{now - self.began:6.2f} {wound.name} for {length:.1f} s")
+        self._struck.append((time.time(), wound.name))
         wound.hurt()
         self._healing.append((now + length, wound))
 
