@@ -86,12 +86,24 @@ def _sentence(call: dict[str, Any]) -> str:
 
 def topics() -> str:
     """The topic table."""
-    said = {Party.DEVICE: "agent", Party.SERVICE: "control plane, operator"}
     rows = [
-        (_address(one), f"{said[one.writer]} → {said[one.reader]}", str(one.qos), _yes(one.retained), one.says)
+        (
+            _address(one),
+            f"{_who(one, one.writer)} → {_who(one, one.reader)}",
+            str(one.qos),
+            _yes(one.retained),
+            one.says,
+        )
         for one in TOPICS
     ]
     return _table(("topic", "from → to", "QoS", "retained", "message"), rows)
+
+
+def _who(topic: Topic, party: Party) -> str:
+    """Who stands at one end; what is said to all clients, only a control plane says (`broker.access`)."""
+    if party is Party.DEVICE:
+        return "agent"
+    return "control plane, operator" if topic.per_client else "control plane"
 
 
 def _address(topic: Topic) -> str:
