@@ -50,13 +50,16 @@ class Place:
 class Roots:
     """What may be read: everything beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
 
-    A setting that is a symbolic link, or leads through one, is resolved once, here; beneath it no link is followed.
+    A root that is a symbolic link, or leads through one, is resolved once, here; beneath it no link is followed. The
+    exact file may be a link that is turned (`latest.bin -> today.bin`): where it leads is looked up at each open, and
+    followed within the folder in which it lies, or beneath a root. Elsewhere it leads only where it led at first, or
+    whoever may write into that folder would have all that the agent may read.
     """
 
     roots: tuple[str, ...] = ()
     exact: str | None = None
     places: tuple[Place, ...] = field(init=False, repr=False)
-    _exact_at: str | None = field(init=False, repr=False)
+    _exact_at: tuple[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for path in (*self.roots, *filter(None, (self.exact,))):
@@ -66,20 +69,35 @@ class Roots:
         written = sorted({os.path.normpath(root) for root in self.roots})
         places = tuple(Place(root, os.path.realpath(root)) for root in written)
         object.__setattr__(self, "places", places)
-        object.__setattr__(self, "_exact_at", os.path.realpath(self.exact) if self.exact else None)
+        normal = os.path.normpath(self.exact) if self.exact else None
+        object.__setattr__(self, "exact", normal)
+        # The folder in which it lies, and the file that it is, now.
+        exact_at = (os.path.realpath(os.path.split(normal)[0]), os.path.realpath(normal)) if normal else ("", "")
+        object.__setattr__(self, "_exact_at", exact_at)
 
     def locate(self, path: str) -> tuple[str, str]:
         """The resolved folder to open, and what to open beneath it; `FileRefused` for a path outside."""
         components = require_plain(path)
-        if self.exact and self._exact_at and path == os.path.normpath(self.exact):
-            folder, name = os.path.split(self._exact_at)
-            return folder, name
+        if path == self.exact:
+            return self._locate_exact(path)
         for place in self.places:
             for root in (place.written, place.resolved):
                 inside = beneath(root, components)
                 if inside:
                     return place.resolved, "/".join(inside)
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+
+    def _locate_exact(self, path: str) -> tuple[str, str]:
+        lies_in, was = self._exact_at
+        now = os.path.realpath(path)
+        folder, name = os.path.split(now)
+        if now == was or folder == lies_in:
+            return folder, name
+        for place in self.places:
+            if inside := beneath(place.resolved, now.split("/")[1:]):
+                return place.resolved, "/".join(inside)
+        text = f"{path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
 

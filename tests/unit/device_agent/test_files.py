@@ -147,20 +147,72 @@ def test_the_exact_file_is_allowed_and_its_folder_is_not(path: Path) -> None:
     assert refusal(path.parent / "other", roots) is ErrorCode.PATH_NOT_ALLOWED
 
 
-def test_settings_that_are_links_are_resolved_once(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "file").write_bytes(b"right")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").write_bytes(b"wrong")
+def point(link: Path, target: str) -> None:
+    """Make `link` lead elsewhere in one step, as whoever turns a log does."""
+    fresh = link.with_name("fresh")
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def test_a_root_that_is_a_link_is_resolved_once(tmp_path: Path) -> None:
+    for name in ("real", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
     (tmp_path / "data").symlink_to("real")
-    (tmp_path / "exact").symlink_to("real/file")
-    roots = Roots((f"{tmp_path}/data",), f"{tmp_path}/exact")
-    for link, target in (("data", "other"), ("exact", "other/file")):
-        (tmp_path / link).unlink()
-        (tmp_path / link).symlink_to(target)
-    for path in ("data/file", "real/file", "exact"):
+    roots = Roots((f"{tmp_path}/data",))
+    point(tmp_path / "data", "other")
+    for path in ("data/file", "real/file"):
         with open_source(f"{tmp_path}/{path}", roots) as source:
-            assert read(source, 0, 10) == b"right"
+            assert read(source, 0, 10) == b"real"
+
+
+def test_the_exact_file_is_what_its_link_leads_to_now(tmp_path: Path) -> None:
+    """`latest.bin -> today.bin`: tomorrow's file is wanted tomorrow, without a restart."""
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).write_text(name)
+    link = tmp_path / "latest"
+    link.symlink_to("monday")
+    roots = Roots(exact=str(link))
+    with open_source(str(link), roots) as first:
+        point(link, "tuesday")
+        with open_source(str(link), roots) as second:
+            assert (read(first, 0, 10), read(second, 0, 10)) == (b"monday", b"tuesday")
+        assert first.linked()
+    assert refusal(tmp_path / "tuesday", roots) is ErrorCode.PATH_NOT_ALLOWED
+
+
+def test_the_exact_file_follows_its_link_into_an_allowed_root(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "releases" / name).mkdir(parents=True)
+        (tmp_path / "releases" / name / "file").write_text(name)
+    (tmp_path / "current").symlink_to("releases/one")
+    path = tmp_path / "current" / "file"
+    roots = Roots((str(tmp_path / "releases"),), str(path))
+    point(tmp_path / "current", "releases/two")
+    with open_source(str(path), roots) as source:
+        assert read(source, 0, 10) == b"two"
+
+
+@pytest.mark.parametrize("target", ["secret/key", "/etc/passwd", "secret", "latest"])
+def test_a_link_that_was_made_to_lead_elsewhere_is_not_followed(tmp_path: Path, target: str) -> None:
+    """Whoever may write into the folder decides which of its files is meant, and not what else the agent may read."""
+    (tmp_path / "file").touch()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").touch()
+    link = tmp_path / "latest"
+    link.symlink_to("file")
+    roots = Roots(exact=str(link))
+    point(link, target)
+    assert refusal(link, roots) in {ErrorCode.PATH_NOT_ALLOWED, ErrorCode.NOT_A_FILE}
+
+
+def test_a_link_may_lead_anywhere_from_the_start(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").touch()
+    link = tmp_path / "latest"
+    link.symlink_to("elsewhere/file")
+    with open_source(str(link), Roots(exact=str(link))) as source:
+        assert source.size == 0
 
 
 def test_without_settings_nothing_is_allowed(path: Path) -> None:
