@@ -123,7 +123,8 @@ class MemoryRecords:
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Longest overdue first."""
         uploads = self._tables.uploads.values()
-        late = (one for one in uploads if one.state in EXPIRABLE and one.deadline <= now)
+        ends = (one for one in uploads if one.state in EXPIRABLE or (one.state in OPEN and not one.opened))
+        late = (one for one in ends if one.deadline <= now)
         return [one.key for one in nsmallest(limit, late, key=lambda one: one.deadline)]
 
     def prune_uploads(self, ended_before: float, limit: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from control_plane.domain.events import Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.values import TERMINAL, PartRecord, State
+from schemas.values import ErrorCode
 
 
 def witnessed(upload: Upload, event: Witnessed) -> Upload:
@@ -28,3 +29,9 @@ def witnessed(upload: Upload, event: Witnessed) -> Upload:
         completed_at=event.now if event.state in TERMINAL else None,
         client_busy=False,
     )
+
+
+def unclosed(upload: Upload, now: float) -> Upload:
+    """The upload whose client sent everything, and whose owner never said what became of it."""
+    text = "the client sent everything; its owner never said what became of it"
+    return replace(upload, state=State.EXPIRED, error=ErrorCode.OWNER_SILENT, message=text, completed_at=now)

@@ -104,7 +104,7 @@ def _next_key(upload: Upload) -> str:
 
 def ended(upload: Upload, by: Move, now: float, error: str | None, text: str) -> Applied:
     """The upload is over. A client that may still be working on it has to be told so."""
-    changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now}
+    changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now, "strikes": 0}
     after = move(_left_behind(upload, now), by, **changes)
     return after, duties(after)
 

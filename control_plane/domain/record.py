@@ -92,6 +92,11 @@ class Upload:
         return PartPlan(self.file_size, self.part_size)
 
     @property
+    def opened(self) -> bool:
+        """Whether its object is ours to make: of another owner's upload nothing is, as long as it may look."""
+        return self.one_put or self.s3_upload_id is not None
+
+    @property
     def stored_parts(self) -> list[int]:
         """Numbers of the parts that the client reported as stored, ascending."""
         return sorted(number for number, part in self.parts.items() if part.stored)

@@ -34,7 +34,7 @@ from control_plane.domain.events import (
     Swept,
     Witnessed,
 )
-from control_plane.domain.history import witnessed
+from control_plane.domain.history import unclosed, witnessed
 from control_plane.domain.moves import TRANSITIONS, Applied, Move, ended, move, new_attempt, sentence
 from control_plane.domain.offers import contradiction, other_file
 from control_plane.domain.record import Stray, Upload
@@ -243,7 +243,8 @@ def _stopped(upload: Upload, event: CancelRequested | DeadlinePassed) -> Applied
     possible = TRANSITIONS[upload.state]
     if isinstance(event, DeadlinePassed):
         if Move.EXPIRE not in possible:
-            return upload, ()
+            overheard = upload.state is State.COMPLETING and not upload.opened
+            return (unclosed(upload, event.now) if overheard else upload), ()
         text = "the deadline passed before the upload was complete"
         return ended(upload, Move.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
     if Move.CANCEL in possible:
@@ -269,8 +270,8 @@ def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
     if isinstance(event, Forgotten) and upload.touched_at > event.now:
         # It was told, or spoke, after that hello, which could not know.
         return upload, ()
-    if upload.state in TERMINAL and upload.client_busy and isinstance(event, Forgotten):
-        return replace(upload, client_busy=False), ()
+    if upload.state in TERMINAL and upload.client_busy:
+        return _uncancelled(upload, event)
     if upload.state not in {State.DISPATCHED, State.IN_PROGRESS}:
         return upload, ()
     if isinstance(event, Forgotten):
@@ -282,6 +283,15 @@ def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
         return ended(upload, Move.FAIL, event.now, Refusal.NO_PROGRESS, text)
     after = replace(upload, strikes=strikes, touched_at=event.now)
     return after, duties(after)
+
+
+def _uncancelled(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
+    """The client does not say that it stopped. Told so often enough it is let be: if it ever speaks, it is released."""
+    strikes = upload.strikes + 1
+    if isinstance(event, Forgotten) or strikes >= MAX_STRIKES:
+        return replace(upload, client_busy=False), ()
+    after = replace(upload, strikes=strikes, touched_at=event.now)
+    return after, answer(after, event.now)
 
 
 def _created(upload: Upload, event: MultipartCreated) -> Applied:

@@ -171,7 +171,7 @@ class Outbox:
         if client is None or not client.dispatchable(now):
             return PARKED
         # Of a queued upload nobody knows that its client was told: whoever meant to may have died before he did.
-        if task.tries == 0 or task.duty.kind is Kind.SAY_CANCEL or upload.state is State.QUEUED:
+        if task.tries == 0 or upload.state is State.QUEUED:
             return now
         # While the client is away its silence does not count.
         patience = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout

@@ -110,7 +110,10 @@ class Records(Protocol):
         """Every upload of the client that is not terminal or whose end the client must still be told."""
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
-        """Uploads that a deadline can end and whose deadline has passed, longest overdue first."""
+        """Uploads that a deadline can end and whose deadline has passed, longest overdue first.
+
+        That is no upload whose object is being completed here; one that is overheard is not.
+        """
 
     def prune_uploads(self, ended_before: float, limit: int) -> int:
         """Delete that many terminal uploads without tasks, oldest first; returns how many went."""

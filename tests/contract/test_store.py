@@ -320,10 +320,12 @@ async def test_overdue_uploads_come_longest_overdue_first(store: Store) -> None:
         store,
         *late,
         an_upload(deadline=101.0),
-        an_upload(deadline=1.0, state=State.COMPLETING),
+        an_upload(deadline=1.0, state=State.COMPLETING, s3_upload_id="s3-1"),
+        an_upload(deadline=1.0, state=State.COMPLETING, one_put=True),
+        overheard := an_upload(deadline=2.0, state=State.COMPLETING),
         *(an_upload(deadline=1.0, state=one) for one in TERMINAL),
     )
-    expected = [one.key for one in reversed(late)]
+    expected = [overheard.key, *(one.key for one in reversed(late))]
     assert await store.read(lambda records: records.overdue(100.0, 10)) == expected
     assert await store.read(lambda records: records.overdue(100.0, 2)) == expected[:2]
 

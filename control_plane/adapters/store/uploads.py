@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from sqlalchemy import bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, tuple_, update
 
 from control_plane.adapters.store.listing import ROWS, page_of_uploads
 from control_plane.adapters.store.parts import PartsCache, PartTable, new_stamp
@@ -35,9 +35,10 @@ _ONE: Final = Statement(ROWS.where(_KEY))
 _BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
 _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
 _LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
+_OVERHEARD: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
-    .where(IS_OPEN, _U.deadline <= bindparam("now"), _U.state != State.COMPLETING.value)
+    .where(IS_OPEN, _U.deadline <= bindparam("now"), or_(_U.state != State.COMPLETING.value, _OVERHEARD))
     .order_by(_U.deadline)
     .limit(bindparam("limit"))
 )
