@@ -84,7 +84,7 @@ async def begin(direct: Direct, wanted: Wanted, display: Display) -> UploadKey:
         text = f"client {client.client_id!r} has no default file: name a path"
         raise Misused(text)
     upload = new_upload(wanted, direct.policy, path, direct.engine.operations.now())
-    return (await direct.engine.uploads.create(upload)).key
+    return (await direct.engine.uploads.create(upload.key, lambda _records: upload)).key
 
 
 async def known_client(direct: Direct, client_id: str, display: Display) -> Client:

@@ -3,9 +3,10 @@
 Rule: input is checked here once, whoever calls; the answer is what was committed.
 """
 
+import functools
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from control_plane.domain.events import CancelRequested
@@ -119,41 +120,30 @@ class Operations:
 
         `UnknownClient`, `BadInput` (no path, a deadline that has passed, too much metadata), `KeyReused`.
         """
-        client = await self.client(request.client_id)
-        now = self.now()
+        _require_client_id(request.client_id)
+        key, now = UploadKey(request.client_id, secrets.token_hex(16)), self.now()
+        remember = _remembered(request, key, now)
+        client: Client | None = None
+
+        def plan(records: Records, mark: str = "") -> Upload:
+            nonlocal client
+            client = records.client(request.client_id)
+            if client is None:
+                raise UnknownClient(request.client_id)
+            return self._planned(request, key, client, now, mark)
+
         try:
-            upload = self._planned(request, client, now)
-        except BadInput:
-            # What was possible when it was first asked for may be so no longer: its deadline has passed, say.
-            known = await self._known_by_key(request)
-            if known is None:
-                raise
-            return await self._view(known)
-        remember = _remembered(request, upload, now)
-        try:
-            created = await self._uploads.create(upload, remember)
+            created = await self._uploads.create(key, plan, remember)
         except KeyTaken:
             # Another trigger for the same file name in the same second has the plain key.
-            key = object_key(self._policy.base_path, client.client_id, upload.file_path, now, upload.upload_id[:8])
-            created = await self._uploads.create(replace(upload, s3_key=key), remember)
+            marked = functools.partial(plan, mark=key.upload_id[:8])
+            created = await self._uploads.create(key, marked, remember)
+        if created.key != key:
+            return await self._view(created)
         # Not looked up again: the client is in hand, and its duties are on their way.
-        return self._explained(created, client, [] if created.state in OPEN else None)
+        return self._explained(created, client, [])
 
-    async def _known_by_key(self, request: TriggerRequest) -> Upload | None:
-        """The upload that this very request began under its `Idempotency-Key`."""
-        key = request.idempotency_key
-        if key is None:
-            return None
-
-        def work(records: Records) -> Upload | None:
-            known = records.idempotency(request.caller, request.client_id, key)
-            if known is None or known.body != request.body_digest:
-                return None
-            return records.upload(UploadKey(known.client_id, known.upload_id))
-
-        return await self._near.store.read(work)
-
-    def _planned(self, request: TriggerRequest, client: Client, now: float) -> Upload:
+    def _planned(self, request: TriggerRequest, key: UploadKey, client: Client, now: float, mark: str) -> Upload:
         path = request.file_path or client.default_file
         deadline = now + self._policy.deadline if request.deadline is None else request.deadline
         _require(bool(path), f"client {client.client_id!r} has no default file: name a file_path")
@@ -164,11 +154,11 @@ class Operations:
         except SchemaError as error:
             raise BadInput(str(error)) from error
         return Upload(
-            client_id=client.client_id,
-            upload_id=secrets.token_hex(16),
+            client_id=key.client_id,
+            upload_id=key.upload_id,
             owner=self._policy.owner,
             origin=Origin.REST,
-            s3_key=object_key(self._policy.base_path, client.client_id, path, now),
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,
@@ -211,10 +201,7 @@ class Operations:
 
     async def client(self, client_id: str) -> Client:
         """One client; `UnknownClient`, or `BadInput` for what cannot be a client's id."""
-        try:
-            require_client_id(client_id)
-        except SchemaError as error:
-            raise BadInput(str(error)) from error
+        _require_client_id(client_id)
         client = await self._near.store.read(lambda records: records.client(client_id))
         if client is None:
             raise UnknownClient(client_id)
@@ -330,7 +317,14 @@ def _doing(upload: Upload) -> str:
             return "the client is uploading"
 
 
-def _remembered(request: TriggerRequest, upload: Upload, now: float) -> IdempotencyRecord | None:
+def _require_client_id(client_id: str) -> None:
+    try:
+        require_client_id(client_id)
+    except SchemaError as error:
+        raise BadInput(str(error)) from error
+
+
+def _remembered(request: TriggerRequest, key: UploadKey, now: float) -> IdempotencyRecord | None:
     if request.idempotency_key is None:
         return None
     return IdempotencyRecord(
@@ -338,7 +332,7 @@ def _remembered(request: TriggerRequest, upload: Upload, now: float) -> Idempote
         client_id=request.client_id,
         idempotency_key=request.idempotency_key,
         body=request.body_digest,
-        upload_id=upload.upload_id,
+        upload_id=key.upload_id,
         created_at=now,
     )
 

@@ -21,6 +21,7 @@ from control_plane.services.errors import (
     KeyTaken,
     ServiceError,
     StoreUnavailable,
+    UnknownClient,
     UnknownUpload,
     VersionConflict,
 )
@@ -55,6 +56,8 @@ class Effects:
 
 
 Perform = Callable[[Effects], None]
+Plan = Callable[[Records], Upload]
+"""Makes a new upload of what the database holds; called in the transaction, perhaps more than once."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class _Entry:
     then: Event | None = None
     """What came of `event` before it was committed."""
     new: Upload | None = None
+    plan: Plan | None = None
     remember: IdempotencyRecord | None = None
     done: asyncio.Future[Upload] | None = None
     may_wait: bool = False
@@ -123,12 +127,13 @@ class Uploads:
         """
         return await self._put(_Entry(key, event, then))
 
-    async def create(self, upload: Upload, remember: IdempotencyRecord | None = None) -> Upload:
-        """Commit a new upload, or return the one that `remember` already stands for.
+    async def create(self, key: UploadKey, plan: Plan, remember: IdempotencyRecord | None = None) -> Upload:
+        """Commit a new upload, or return the one that `remember` already stands for: then nothing is planned.
 
-        `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request.
+        `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request, and
+        `UnknownClient` or `BadInput` as `plan` has it.
         """
-        return await self._put(_Entry(upload.key, None, new=upload, remember=remember))
+        return await self._put(_Entry(key, None, plan=plan, remember=remember))
 
     def hear(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_wait: bool = False) -> None:
         """Take what a device said. `new` is inserted first when nobody knows the upload.
@@ -210,7 +215,7 @@ class Uploads:
         for entry in batch:
             try:
                 outcome.answers.append(self._apply(records, entry, outcome))
-            except (DomainError, BadInput, KeyReused, KeyTaken, UnknownUpload) as error:
+            except (DomainError, BadInput, KeyReused, KeyTaken, UnknownClient, UnknownUpload) as error:
                 outcome.answers.append(error)
                 if isinstance(error, UnknownUpload):
                     outcome.effects.extend(_released(entry))
@@ -258,12 +263,13 @@ class Uploads:
         return isinstance(event, Progressed) or not isinstance(event, REMOTE_EVENTS)
 
     def _insert(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
-        upload, remember = entry.new, entry.remember
-        assert upload is not None  # noqa: S101 - for the type checker: an entry has an event or a new upload
+        plan, remember = entry.plan, entry.remember
+        assert plan is not None  # noqa: S101 - for the type checker: an entry has an event or a plan
         if remember is not None:
             known = records.idempotency(remember.caller, remember.client_id, remember.idempotency_key)
             if known is not None:
                 return _same_request(records, known, remember)
+        upload = plan(records)
         records.add_upload(upload)
         if remember is not None:
             records.add_idempotency(remember)
