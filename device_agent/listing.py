@@ -1,7 +1,7 @@
 """Which files match a pattern: the answer to `list_files`.
 
-Rule: only beneath allowed roots, through no link, and bounded: in files, bytes of answer, entries looked at, bytes
-digested and memory, whatever the folders hold. What a page leaves out, its cursor leads to.
+Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
+looked at, bytes digested and memory, whatever the folders hold. What a page leaves out, its cursor leads to.
 
 Files come in the order of their path components. A cursor is the path that was looked at last, so a file that appears
 or goes between two pages moves no other.
@@ -43,19 +43,46 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     `path_not_allowed` when no root can hold a match, `bad_request` for a cursor that is none.
     """
     glob = _Glob(request.pattern)
-    walk = _Walk(glob, _components(request.cursor))
+    after = _components(request.cursor)
+    walk = _Walk(glob, after)
     places = [place for place in _outermost(roots) if glob.enter(place.written)]
-    if not places:
+    named = roots.exact is not None and glob.matches(roots.exact)
+    if not places and not named:
         text = f"{request.pattern!r} matches nothing inside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
     page = _Page(request, roots)
+    for entry in _with(_exact_file(roots, after) if named else None, walk, places):
+        if not page.add(entry):
+            return FileList(tuple(page.entries), page.entries[-1].path)
+    return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
+
+
+def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
+    """`FILE_PATH`, if it can be read and the cursor has not passed it."""
+    path = roots.exact
+    if path is None or _parts(path) <= after:
+        return None
+    try:
+        with open_source(path, roots) as source:
+            return FileEntry(path, source.size, source.fingerprint.mtime_ns)
+    except FileRefused:
+        return None
+
+
+def _with(exact: FileEntry | None, walk: "_Walk", places: list[Place]) -> Iterator[FileEntry]:
+    """What the walk finds, with the exact file once, in its place: a root may hold it, a link to it, or neither."""
     for place in places:
         for entry in walk.files(place):
-            if not page.add(entry):
-                return FileList(tuple(page.entries), page.entries[-1].path)
+            if exact is not None and _parts(exact.path) <= _parts(entry.path):
+                if exact.path != entry.path:
+                    yield exact
+                exact = None
+            yield entry
         if walk.exhausted:
-            return FileList(tuple(page.entries), walk.position)
-    return FileList(tuple(page.entries))
+            break
+    # A walk that has looked at enough goes on behind its position; what lies there is for the next page.
+    if exact is not None and (not walk.exhausted or _parts(exact.path) <= _parts(walk.position or "/")):
+        yield exact
 
 
 class _Glob:
@@ -89,6 +116,13 @@ class _Glob:
             elif self._tests[index].match(name):
                 after.add(index + 1)
         return self._closure(after)
+
+    def matches(self, path: str) -> bool:
+        """Whether this very path matches."""
+        states = self.start
+        for name in _parts(path):
+            states = self.step(states, name)
+        return self.accepts(states)
 
     def accepts(self, states: frozenset[int]) -> bool:
         """Whether a path that led here matches."""
@@ -228,6 +262,11 @@ class _Page:
         except FileRefused:
             return entry
         return msgspec.structs.replace(entry, digest=digest)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """A path's components, by which everything is ordered."""
+    return tuple(path.split("/")[1:])
 
 
 def _components(cursor: str | None) -> tuple[str, ...]:

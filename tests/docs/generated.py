@@ -50,7 +50,7 @@ AGENT_SETTINGS: Final = {
     "MQTT_URL": "the broker",
     "MQTT_USERNAME": "the same as `CLIENT_ID`",
     "MQTT_PASSWORD": "its password",
-    "FILE_PATH": "the default file; always allowed; a link is followed anew each time, within its folder or allowed roots",
+    "FILE_PATH": "the default file; always allowed; a link is followed each time, within its folder or allowed roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
     "UPLOAD_HOSTS": "`host:port` where parts may be sent, comma-separated; none by default",
     "STATE_DIR": "where unfinished uploads survive",

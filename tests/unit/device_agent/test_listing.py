@@ -188,6 +188,42 @@ def test_a_cursor_that_we_did_not_give_is_refused(root: Path, cursor: str) -> No
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
 
+def test_the_exact_file_is_listed_though_nothing_else_is(root: Path) -> None:
+    """An agent with FILE_PATH alone: its owner asks for the size of what it may read."""
+    roots = Roots(exact=f"{root}/b.bin")
+    for pattern in (f"{root}/b.bin", f"{root}/*", "/**"):
+        [entry] = list_files(ListFiles(pattern, digest=DigestName.MD5), roots).files
+        assert (entry.path, entry.size) == (f"{root}/b.bin", len("b.bin"))
+        assert entry.digest is not None
+    with pytest.raises(FileRefused, match="ALLOWED_ROOTS"):
+        list_files(ListFiles(f"{root}/a.log"), roots)
+
+
+def test_an_exact_file_that_is_not_there_is_an_empty_list(root: Path) -> None:
+    assert list_files(ListFiles(f"{root}/gone"), Roots(exact=f"{root}/gone")) == FileList()
+
+
+@pytest.mark.parametrize("exact", ["a.log", "link", "sub/deep/c.log", "zzz"])
+@pytest.mark.parametrize("limit", [1, 2, 100])
+@pytest.mark.parametrize("looked_at", [5, 8, 100])
+def test_the_exact_file_stands_among_the_others_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exact: str, limit: int, looked_at: int
+) -> None:
+    """In its place, whether a root holds it too, only a link to it, or no root at all."""
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", looked_at)
+    site = tmp_path / "site"
+    for name in FILES:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).touch()
+    (site / "link").symlink_to("b.bin")
+    (tmp_path / "zzz").touch()
+    file = tmp_path / "zzz" if exact == "zzz" else site / exact
+    roots = Roots((str(site),), str(file))
+    found = [entry.path for page in pages(f"{tmp_path}/**", roots, limit=limit) for entry in page.files]
+    visible = {str(site / name) for name in FILES if "/." not in f"/{name}"}
+    assert found == sorted({*visible, str(file)}, key=by_components)
+
+
 def test_no_roots_means_no_files() -> None:
     with pytest.raises(FileRefused):
         list_files(ListFiles("/**"), Roots())
