@@ -19,6 +19,7 @@ from control_plane.cli.operator_file import program
 from control_plane.cli.output import Output
 from control_plane.domain.record import Upload
 from control_plane.domain.values import State
+from control_plane.services.errors import ClientRefused, ServiceError
 from control_plane.services.ports import Grantable
 from control_plane.settings import Settings
 from schemas.codec import GRANT_FILL_SIZE, encode
@@ -44,10 +45,12 @@ async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_s
     with held(path), told_apart():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)
-            size = file_size if file_size is not None else await _size(direct, wanted.client_id, file_path)
-            upload = await _opened(direct, wanted, file_path, plan_parts(size, policy.chunk_size))
-            store.path = path
-            await store.write(lambda records: records.add_upload(upload))
+            size = file_size if file_size is not None else await size_of(direct, wanted.client_id, file_path)
+            try:
+                upload = await opened(direct, wanted, file_path, plan_parts(size, policy.chunk_size), path)
+            except ServiceError:
+                output.say(f"what may have been made is kept in {path}: `{program()} mqtt cancel {wanted.upload_id}`")
+                raise
             command = _command(direct, upload)
     _explain(output, settings, upload)
     printed: dict[str, Any] = json.loads(encode(command))
@@ -62,10 +65,14 @@ async def _default_file(direct: Direct, client_id: str, display: Lines) -> str:
     return client.default_file
 
 
-async def _size(direct: Direct, client_id: str, file_path: str) -> int:
-    """The file's size, as its client tells it: every URL is signed for the length of its part."""
+async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
+    """The file's size, as its client tells it: every URL is signed for the length of its part; `Failed`."""
     escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
-    listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+    try:
+        listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+    except ClientRefused as error:
+        text = f"{client_id} does not list {file_path!r} ({error}): say its size with --size"
+        raise Failed(text) from error
     sizes = [entry.size for entry in listed.files if entry.path == file_path]
     if not sizes:
         text = f"{client_id} lists no file {file_path!r} (if it may not, say --size)"
@@ -73,21 +80,26 @@ async def _size(direct: Direct, client_id: str, file_path: str) -> int:
     return sizes[0]
 
 
-async def _opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan) -> Upload:
-    """The upload as if its offer had come and its multipart upload were made, told to nobody yet."""
-    now = direct.engine.operations.now()
-    upload = new_upload(wanted, direct.policy, file_path, now)
-    s3_upload_id = await direct.objects.create_multipart(upload.s3_key, upload.object_token, DigestName.NONE)
-    return replace(
-        upload,
+async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan, path: Path) -> Upload:
+    """The upload as if its offer had come and its multipart upload were made, told to nobody yet, and kept in `path`.
+
+    Its row is kept before the multipart upload is made, and again with that one's id: to make it is not idempotent, and
+    what a crash leaves between the two is found by the row's key.
+    """
+    planned = replace(
+        new_upload(wanted, direct.policy, file_path, direct.engine.operations.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,
         file_size=plan.file_size,
         part_size=plan.part_size,
-        s3_upload_id=s3_upload_id,
         client_busy=True,
     )
+    direct.store.path = path
+    await direct.store.write(lambda records: records.add_upload(planned))
+    s3_upload_id = await direct.objects.create_multipart(planned.s3_key, planned.object_token, planned.digest)
+    made = replace(planned, s3_upload_id=s3_upload_id)
+    return await direct.store.write(lambda records: records.save_upload(planned, made))
 
 
 def _command(direct: Direct, upload: Upload) -> Command:

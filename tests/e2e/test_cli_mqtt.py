@@ -226,6 +226,25 @@ def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> 
     assert field.kept() == []
 
 
+def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Field, tmp_path: Path) -> None:
+    """`FILE_PATH` and no `ALLOWED_ROOTS`: its size can be asked for all the same."""
+    told = {
+        "CLIENT_ID": "restaurant-2",
+        "FILE_PATH": str(field.file),
+        "STATE_DIR": str(tmp_path / "agent"),
+        "MQTT_URL": field.broker.address.url,
+        "UPLOAD_HOSTS": field.store.upload_host,
+    }
+    with Program(AGENT, settings=told, log_path=tmp_path / "agent.log"):
+        command = field.run("trigger", "restaurant-2", "--print")
+        refused = field.run("trigger", "restaurant-2", "/etc/passwd", "--print", code=1)
+    config = command["payload"]["upload_config"]
+    assert [one["part_number"] for one in config["presigned_urls"]] == [1, 2, 3]
+    assert "--size" in refused["detail"]
+    assert len(field.in_flight()) == 1
+    assert field.run("cancel", config["upload_id"])["status"] == "cancelled"
+
+
 def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
     asked = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
     command = asked["command"]
