@@ -204,6 +204,10 @@ class Settings(BaseSettings):
                 "set JWT_SECRET, or say AUTH=off, or use 127.0.0.1"
             )
             raise ValueError(message)
+        if self.s3_digest is DigestName.NONE and self.require_proof:
+            # Each upload would fail, and only after its last byte.
+            message = "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
+            raise ValueError(message)
         return self
 
     @property

@@ -146,6 +146,7 @@ def policy_of(settings: Settings, owner: str, *, require_proof: bool = True) -> 
         topic_root=settings.topic_root,
         base_path=settings.base_s3_path,
         chunk_size=settings.s3_chunk_size,
+        digest=settings.s3_digest,
         url_expiry=float(settings.presigned_url_expiry),
         step_timeout=float(settings.client_timeout),
         require_proof=settings.require_proof and require_proof,

@@ -9,7 +9,7 @@ import secrets
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from control_plane.cli.direct import Direct
@@ -27,7 +27,7 @@ from control_plane.services.operations import UploadView
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports import Page, Records, Store, Task, UploadFilter
 from control_plane.services.uploads import Effects
-from schemas.values import DigestName, UploadOptions
+from schemas.values import UploadOptions
 
 PRESENCE_WAIT: Final = 35.0
 """Seconds for a client to be heard of: a beat comes every 30 (protocol.md section 2)."""
@@ -68,7 +68,7 @@ def new_upload(wanted: Wanted, policy: Policy, file_path: str, now: float) -> Up
         updated_at=now,
         deadline=now + (policy.deadline if wanted.deadline is None else wanted.deadline),
         file_path=file_path,
-        digest=DigestName.MD5,
+        digest=policy.digest,
         chunk_size=policy.chunk_size,
         options=wanted.options,
         metadata=wanted.metadata,
@@ -83,7 +83,10 @@ async def begin(direct: Direct, wanted: Wanted, display: Display) -> UploadKey:
     if path is None:
         text = f"client {client.client_id!r} has no default file: name a path"
         raise Misused(text)
-    upload = new_upload(wanted, direct.policy, path, direct.engine.operations.now())
+    upload = replace(
+        new_upload(wanted, direct.policy, path, direct.engine.operations.now()),
+        digest=direct.engine.probing.digest_for(direct.policy.digest),
+    )
     return (await direct.engine.uploads.create(upload.key, lambda _records: upload)).key
 
 

@@ -34,7 +34,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "S3_PUBLIC_ENDPOINT": "the store's address as devices see it, if it is another",
     "S3_BUCKET_NAME": "created, private, if missing",
     "S3_CHUNK_SIZE": "bytes in a part, at least 5 MiB; larger for files of more than 10,000 parts",
-    "S3_DIGEST": "what binds a URL to its bytes: `md5`, `sha256` or `crc32` where the store enforces it, or `none`",
+    "S3_DIGEST": "what binds a URL to its bytes: `md5`, `sha256` or `crc32` where the store enforces it; `none` proves nothing",
     "BASE_S3_PATH": "what object keys begin with",
     "PRESIGNED_URL_EXPIRY": "seconds that a URL lives",
     "CLIENT_TIMEOUT": "seconds a connected client may be silent before it is told again; the third time fails",

@@ -3,26 +3,31 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from control_plane.cli import direct_commands
-from control_plane.cli.direct import KeptStore, background, connected, messenger_of
+from control_plane.cli.direct import Direct, KeptStore, background, connected, messenger_of, policy_of
 from control_plane.cli.direct_filter import OwnOnly
-from control_plane.cli.direct_run import Wanted, new_upload
+from control_plane.cli.direct_run import Wanted, begin, new_upload
 from control_plane.cli.direct_state import held, read_state, state_path, write_state
 from control_plane.cli.direct_view import document
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.following import Display
 from control_plane.domain.record import Upload
 from control_plane.domain.values import Proof, State
 from control_plane.services.errors import StoreUnavailable
 from control_plane.services.operations import UploadView
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Delivered
+from control_plane.services.ports import Delivered, StoreCapabilities
 from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Topics
+from schemas.values import DigestName
+from tests.support.fakes import Rig
 
 TOPICS = Topics()
 OURS, THEIRS = "0123456789abcdef0123456789abcdef", "another-upload"
@@ -165,3 +170,25 @@ async def test_a_fault_behind_the_connection_is_not_taken_for_a_broker_that_is_a
     with pytest.raises(RuntimeError, match="a fault of ours"):
         async with background(faulty()) as loops:
             await connected(messenger, settings, {}, loops)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "enforced", "used"),
+    [
+        ("sha256", {DigestName.SHA256}, DigestName.SHA256),
+        ("sha256", set(), DigestName.MD5),
+        ("md5", set(), DigestName.MD5),
+    ],
+)
+async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforces(
+    wanted: str, enforced: set[DigestName], used: DigestName
+) -> None:
+    """As with a control plane."""
+    policy = policy_of(Settings.load({"S3_DIGEST": wanted}), "cli-7")
+    async with Rig(policy) as rig:
+        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset(enforced))
+        await rig.engine.probing.probe()
+        await rig.birth()
+        direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
+        key = await begin(direct, WANTED, cast("Display", None))
+        assert (await rig.upload(key.upload_id)).digest is used

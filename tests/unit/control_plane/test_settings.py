@@ -35,7 +35,14 @@ def test_names_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
 def test_a_digest_is_named_in_any_case(name: str) -> None:
-    assert Settings.load({"S3_DIGEST": name}).s3_digest == name.lower()
+    assert Settings.load({"S3_DIGEST": name, "REQUIRE_PROOF": "false"}).s3_digest == name.lower()
+
+
+def test_a_proof_that_could_never_be_given_is_not_required() -> None:
+    """Every upload would fail after its last byte."""
+    text = complaint(S3_DIGEST="none")
+    assert text == "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
+    assert not Settings.load({"S3_DIGEST": "none", "REQUIRE_PROOF": "false"}).require_proof
 
 
 def test_an_unknown_digest_is_one_line() -> None:
