@@ -4,6 +4,7 @@ Exception
 └── CliError          one clear line, and an exit code
     ├── Failed        1: it was tried, and did not work
     │   └── Refused   the control plane answered with a problem (RFC 9457)
+    │       └── Unavailable   something on the way to it, or behind it, is away for a while
     ├── Misused       2: what was typed, or set, cannot be done
     │   └── MissingExtra   a part of Backhaul that is not installed
     └── Unreachable   3: nobody answers
@@ -51,6 +52,17 @@ class Refused(Failed):
     def document(self) -> dict[str, Any]:
         """The problem as it came."""
         return self.problem
+
+
+class Unavailable(Refused):
+    """Something on the way to the control plane, or behind it, is away for a while: 502, 503 or 504.
+
+    `retry_after` is for how many seconds, as far as it was said.
+    """
+
+    def __init__(self, text: str, problem: Mapping[str, Any], *, retry_after: float | None = None) -> None:
+        super().__init__(text, problem)
+        self.retry_after = retry_after
 
 
 class Misused(CliError):

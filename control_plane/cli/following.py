@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Column
 from rich.text import Text
 
-from control_plane.cli.errors import Unreachable
+from control_plane.cli.errors import Unavailable, Unreachable
 from control_plane.cli.output import Output
 from control_plane.cli.text import instant, size, visible
 
@@ -29,6 +29,7 @@ POLL: Final = 0.25
 PATIENCE: Final = 120.0
 """Seconds for which a control plane may be away while its uploads are watched."""
 
+_LONGEST_PAUSE: Final = 10.0
 _STEP: Final = 25.0
 _CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[says]}")
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
@@ -57,7 +58,7 @@ class Display(Protocol):
 def follow(read: Read, upload_ids: Sequence[str], display: Display, poll: float = POLL) -> list[Document]:
     """Show the uploads until each has ended, and return them in the order in which they were named.
 
-    `Unreachable` when `read` cannot reach the control plane for `PATIENCE` seconds.
+    `Unreachable` or `Unavailable` when `read` gets no answer of the control plane for `PATIENCE` seconds.
     """
     known: dict[str, Document] = {}
     while open_ids := [one for one in upload_ids if known.get(one, {}).get("status") not in ENDED]:
@@ -74,11 +75,12 @@ def _patiently(read: Read, upload_id: str, display: Display) -> Document:
     while True:
         try:
             document = read(upload_id)
-        except Unreachable as error:
+        except (Unreachable, Unavailable) as error:
             if time.monotonic() > until:
                 raise
             display.note(f"trying again: {error}")
-            time.sleep(1.0)
+            asked = error.retry_after if isinstance(error, Unavailable) else None
+            time.sleep(min(max(asked or 0.0, 1.0), _LONGEST_PAUSE))
         else:
             display.note(None)
             return document

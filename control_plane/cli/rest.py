@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from control_plane.cli.errors import Failed, Misused, Refused, Unreachable
+from control_plane.cli.errors import Failed, Misused, Refused, Unavailable, Unreachable
 from control_plane.cli.text import visible
 
 Document = dict[str, Any]
@@ -25,6 +25,7 @@ _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _UNAUTHORIZED: Final = 401
+_AWAY: Final = (502, 503, 504)
 
 
 class ControlPlane:
@@ -159,7 +160,14 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
         text += " (give a token with --token or BACKHAUL_TOKEN; `backhaul token create` makes one)"
+    if response.status_code in _AWAY:
+        return Unavailable(text, problem, retry_after=_seconds(response.headers.get("Retry-After")))
     return Refused(text, problem)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """What `Retry-After` says in seconds; None where it is a date, or nothing."""
+    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
 
 
 def _upload_path(upload_id: str) -> str:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Script(BaseHTTPRequestHandler):
                 self.send(200, {"clients": [{"client_id": f"{n:040}"} for n in range(2000)], "total": 2000})
             case "/uploads/slow":
                 self.send(200, UPLOAD | {"upload_id": "slow"})
+            case "/uploads/busy" if sum(one[1] == self.path for one in self.requests) == 1:
+                self.send(503, {"title": "The database cannot be used now", "status": 503}, {"Retry-After": "1"})
+            case "/uploads/busy":
+                self.send(200, UPLOAD | {"upload_id": "busy", "status": "completed", "state": "completed"})
             case "/uploads/proxy":
                 self.send(502, b"<html>Bad Gateway</html>")
             case "/uploads/other":
@@ -63,10 +67,12 @@ class Script(BaseHTTPRequestHandler):
             case _:
                 self.send(404, {"type": "urn:x", "title": "No such upload", "status": 404, "detail": "none \x1b[2J"})
 
-    def send(self, status: int, content: dict[str, Any] | bytes) -> None:
+    def send(self, status: int, content: dict[str, Any] | bytes, headers: Mapping[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -114,6 +120,12 @@ def test_whatever_answers_instead_is_one_line(server: str, upload_id: str, says:
     assert ended.returncode == 1
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_waiting_outlasts_a_control_plane_that_is_away_for_a_moment(server: str) -> None:
+    ended = backhaul("upload", "busy", "--wait", "--server", server)
+    assert ended.returncode == 0, ended.stderr
+    assert "trying again: The database cannot be used now" in ended.stderr
 
 
 def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(server: str) -> None:

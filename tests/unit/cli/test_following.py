@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.cli.errors import Unreachable
+from control_plane.cli.errors import Refused, Unavailable, Unreachable
 from control_plane.cli.following import Bars, Lines, failures, follow, line, waits
 from control_plane.cli.output import Output
 from tests.unit.cli.test_tables import drawn
@@ -78,6 +78,31 @@ def test_a_control_plane_that_comes_back_in_time_is_waited_for() -> None:
     display = Recorder()
     assert follow(read, ["u1"], display)[0]["status"] == "completed"
     assert display.notes == ["trying again: away", "trying again: away", None]
+
+
+def test_a_control_plane_that_cannot_answer_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It, or the proxy before it, says so (503 with Retry-After); the upload goes on meanwhile."""
+    slept: list[float] = []
+    monkeypatch.setattr("control_plane.cli.following.time.sleep", slept.append)
+    away = iter([7.0, None, 3_600.0])
+
+    def read(_: str) -> Document:
+        for retry_after in away:
+            text = "the database cannot be used now"
+            raise Unavailable(text, {"status": 503}, retry_after=retry_after)
+        return upload("completed")
+
+    assert follow(read, ["u1"], Recorder())[0]["status"] == "completed"
+    assert slept == [7.0, 1.0, 10.0]
+
+
+def test_what_is_refused_for_good_ends_it_at_once() -> None:
+    def read(_: str) -> Document:
+        text = "no such upload"
+        raise Refused(text, {"status": 404})
+
+    with pytest.raises(Refused):
+        follow(read, ["u1"], Recorder())
 
 
 def test_a_control_plane_that_stays_away_ends_it() -> None:
