@@ -7,12 +7,13 @@ process, from its start to its end, as is that of the peers; a figure is the med
 import asyncio
 import os
 import ssl
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +32,23 @@ from schemas.values import DigestName
 CLIENT: Final = "benchmark-agent"
 GOALS: Final = {DigestName.MD5: 0.75, DigestName.SHA256: 0.45, DigestName.CRC32: 0.3, DigestName.NONE: 0.2}
 OVER_TLS: Final = 0.15
+_ENVIRONMENT: Final = ROOT / "build" / "agent"
 PEERS: Final[dict[str, Callable[[Path, Sink], Cost]]] = {
     "aws s3 cp": peers.aws,
     "boto3": peers.boto3,
     "rclone": peers.rclone,
     "bare loop": peers.floor,
 }
+
+
+def _installed() -> str:
+    """The interpreter of an environment with the agent's locked requirements, made at the first call."""
+    python = _ENVIRONMENT / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", _ENVIRONMENT], check=True)
+        requirements = ROOT / "requirements" / "agent.txt"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirements], check=True)
+    return str(python)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,8 @@ class Place:
     folder: Path
     broker: Broker
     sink: Sink
+    python: str = field(default_factory=_installed)
+    """Runs them."""
 
 
 def uploads(mebibytes: int = 1024, rounds: int = 3) -> Report:
@@ -146,7 +160,7 @@ def _file(folder: Path, mebibytes: int) -> Path:
 
 
 def agent_process(place: Place, state: Path) -> Watched:
-    """A real agent."""
+    """A real agent, on what a device installs: the development environment's other packages would be loaded too."""
     settings = {
         "PYTHONPATH": str(ROOT),
         "CLIENT_ID": CLIENT,
@@ -157,7 +171,7 @@ def agent_process(place: Place, state: Path) -> Watched:
         "LOG_LEVEL": "warning",
         **place.sink.settings,
     }
-    return Watched((sys.executable, "-m", "device_agent"), settings, state.parent / f"{state.name}.log")
+    return Watched((place.python, "-m", "device_agent"), settings, state.parent / f"{state.name}.log")
 
 
 async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
