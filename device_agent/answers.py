@@ -1,6 +1,7 @@
 """What the store's answer to a PUT means (protocol.md section 4, "What a PUT's answer means").
 
-Rule: pure. One table; whatever it does not know is refused if the store blames the request, else tried again.
+Rule: pure. One table. Only what bears an S3 error is the store's word: a portal, a proxy or a load balancer may answer
+in its place, and is waited out. Whatever the table does not know is refused if the store blames the request.
 """
 
 import re
@@ -17,19 +18,23 @@ MAX_BODY: Final = 64 * 1024
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds; a store that asks for more is asked again after this."""
 
-_CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+_CODE: Final = re.compile(rb"<Error\b[^>]{0,200}>.{0,2000}?<Code>([A-Za-z0-9.]{1,64})</Code>", re.DOTALL)
 _ETAG: Final = re.compile(r"[!-~]{1,256}")
 _BAD_DIGEST: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "BadChecksum"}
 )
-_TRANSIENT_CODES: Final = frozenset({"RequestTimeout", "IncompleteBody", "SlowDown", "InternalError"})
+_GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "NoSuchBucket"})
+_TRANSIENT_CODES: Final = frozenset(
+    {"RequestTimeout", "IncompleteBody", "SlowDown", "InternalError", "TemporaryRedirect"}
+)
 
 # Spelled here, since only the uploader may import the package `http`.
 _BAD_REQUEST: Final = 400
 _FORBIDDEN: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _PRECONDITION_FAILED: Final = 412
-_TRANSIENT: Final = frozenset({408, 409, 425, 429})
+_PROXY_WANTS_A_PASSWORD: Final = 407
+_TRANSIENT: Final = frozenset({_PROXY_WANTS_A_PASSWORD, 408, 409, 425, 429})
 _STORED: Final = range(200, 300)
 _BLAMES_REQUEST: Final = range(300, 500)
 
@@ -83,19 +88,22 @@ def _failure(answer: Answer) -> PutFailed:
     found = _CODE.search(answer.body)
     code = found[1].decode() if found else ""
     kind = _kind(answer.status, code)
-    text = f"the store answered {answer.status} {code}".rstrip()
+    ours = code or answer.status not in _BLAMES_REQUEST
+    who = "the store" if ours else "the store, or something on the way to it,"
+    text = f"{who} answered {answer.status} {code}".rstrip()
     return PutFailed(kind, text, retry_after(answer) if kind is PutFailure.TRY_AGAIN else None)
 
 
 def _kind(status: int, code: str) -> PutFailure:
+    if status not in _BLAMES_REQUEST or status in _TRANSIENT or not code or code in _TRANSIENT_CODES:
+        return PutFailure.TRY_AGAIN
     if status in _FORBIDDEN:
         return PutFailure.EXPIRED_OR_FORBIDDEN
     if status == _NOT_FOUND:
-        return PutFailure.GONE
+        return PutFailure.GONE if code in _GONE else PutFailure.TRY_AGAIN
     if status == _BAD_REQUEST and code in _BAD_DIGEST:
         return PutFailure.BAD_DIGEST
-    blamed = status in _BLAMES_REQUEST and status not in _TRANSIENT and code not in _TRANSIENT_CODES
-    return PutFailure.REFUSED if blamed else PutFailure.TRY_AGAIN
+    return PutFailure.REFUSED
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -91,7 +91,9 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
 
 def _named_wait(transfer: Transfer, now: float) -> str:
     if transfer.hold_until > now:
-        return f"the store is left alone, {transfer.hold_until - now:.0f} s are left"
+        latest = max(transfer.trouble.values(), key=lambda trouble: trouble.until, default=None)
+        why = f"{latest.text}; " if latest is not None and latest.text else ""
+        return f"{why}the store is left alone, {transfer.hold_until - now:.0f} s are left"
     texts = [trouble for number, trouble in transfer.trouble.items() if number in transfer.startable]
     if texts:
         first = min(texts, key=lambda trouble: trouble.until)

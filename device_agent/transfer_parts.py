@@ -1,7 +1,8 @@
 """What becomes of one part: stored, tried again, or the end of the upload.
 
 Rule: pure. One table says what each failed PUT means; budgets count per part, and per upload since a part was last
-stored. Backoff is exponential with full jitter, and never shorter than the store asked for.
+stored. Backoff is exponential with full jitter, and never shorter than the store asked for. What is only
+`storage_unavailable` the owner resumes until its deadline; so a portal may stand for hours.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from device_agent.transfer_steps import Step, advance, fail, may_resume
 from schemas.values import ErrorCode
 
 MAX_REFUSALS: Final = 3
+"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
+
 MAX_MISMATCHES: Final = 3
 MAX_PART_FAILURES: Final = 8
 MAX_UPLOAD_FAILURES: Final = 24
@@ -25,6 +28,9 @@ MAX_UPLOAD_FAILURES: Final = 24
 
 FIRST_BACKOFF: Final = 1.0
 LONGEST_BACKOFF: Final = 60.0
+REFUSAL_PAUSE: Final = 90.0
+"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
+
 LONGEST_PAUSE: Final = 3600.0
 """Seconds: no store makes us wait longer, whatever its Retry-After says."""
 
@@ -137,7 +143,24 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
     trouble = replace(trouble, refusals=trouble.refusals + 1, text=event.text)
     if trouble.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    return _later(without, event, trouble, trouble.refusals), ()
+    if trouble.refusals < MAX_REFUSALS - 1:
+        return _later(without, event, trouble, trouble.refusals), ()
+    return _leave_alone(without, event, trouble), ()
+
+
+def _leave_alone(transfer: Transfer, event: PartFailed, trouble: Trouble) -> Transfer:
+    """A fresh URL was refused too. The last try has to wait for whoever mends the key, and for URLs signed after that.
+
+    What was granted beforehand for good nobody may be there to grant again: it is kept.
+    """
+    until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
+    return replace(
+        transfer,
+        grants=transfer.grants if transfer.order.pregranted else {},
+        trouble={**transfer.trouble, event.number: replace(trouble, until=until)},
+        hold_until=max(transfer.hold_until, until),
+        ask_after=max(transfer.ask_after, until),
+    )
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:

@@ -5,12 +5,17 @@ Rule: none of it is an answer of the store or of the broker, so it is waited out
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from broker.process import Broker
+from device_agent.uploads import MAX_ADMITTED
 from schemas.messages import CancelUpload, GrantParts, UploadConfig
 from schemas.values import Action, PresignedPart
 from tests.support.agent_process import AgentProcess, Owner, begin, grant, mosquitto
@@ -18,46 +23,69 @@ from tests.support.put_sink import PutSink, Script
 
 __all__ = ["mosquitto"]
 
-PORTAL = {"Content-Type": "text/html"}
+PAGE: Final = b"<html>Please log in</html>"
+PORTAL: Final = {"Content-Type": "text/html"}
+ANSWERS: Final = 4
+PORTALS: Final[dict[str, Script]] = {
+    "redirected": Script(status=302, headers={"Location": "http://127.0.0.1:1/login"}, etag=False),
+    "welcomed": Script(status=200, headers=PORTAL, body=PAGE, etag=False),
+    "forbidden": Script(status=403, headers=PORTAL, body=PAGE, etag=False),
+    "not-found": Script(status=404, headers=PORTAL, body=PAGE, etag=False),
+    "proxy-wants-a-password": Script(status=407, headers={"Proxy-Authenticate": "Basic"}, etag=False),
+    "network-wants-a-password": Script(status=511, headers=PORTAL, body=PAGE, etag=False),
+    "bad-gateway": Script(status=502, etag=False),
+}
+CONTENT: Final = os.urandom(1000)
 
 
-@pytest.fixture
-def sink() -> Iterator[PutSink]:
-    with PutSink() as running:
-        yield running
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """How an upload behind a portal went: what was said, however often, and what arrived."""
+
+    said: list[tuple[int, str]]
+    bodies: list[bytes]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        Script(status=302, headers={"Location": "http://127.0.0.1:1/login"}, etag=False),
-        Script(status=200, headers=PORTAL, body=b"<html>Please log in</html>", etag=False),
-        Script(status=407, headers={"Proxy-Authenticate": "Basic"}, etag=False),
-        Script(status=511, headers=PORTAL, body=b"<html>Please log in</html>", etag=False),
-        Script(status=502, etag=False),
-    ],
-    ids=["redirected", "welcomed", "proxy-wants-a-password", "network-wants-a-password", "bad-gateway"],
-)
-def test_a_portal_that_answers_for_the_store_costs_another_try(
-    mosquitto: Broker, sink: PutSink, tmp_path: Path, script: Script
-) -> None:
-    client_id = f"portal-{script.status}"
-    with (
-        AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as agent,
-        Owner(mosquitto.address.port, client_id) as owner,
-    ):
-        path = agent.file("a.bin", content := os.urandom(1000))
-        sink.expect(script)
-        owner.online()
-        begin(owner, path)
-        owner.answer("u1", 1)
-        grant(owner, sink, [1], 1)
-        # A refusal costs the URL too: keys rotate.
-        owner.until(lambda: len(owner.answers("u1")) > 1)
-        if owner.answers("u1")[-1].status == "in_progress":
-            grant(owner, sink, [1], 2)
-        owner.until(lambda: owner.answers("u1")[-1].status == "success")
-        assert [put.body for put in sink.puts] == [content, content]
+@pytest.fixture(scope="module")
+def passed(mosquitto: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Passed]]:
+    """One upload behind each portal. They run side by side, since each waits for half a minute."""
+    port, found = mosquitto.address.port, dict[str, Passed]()
+    with ExitStack() as stack:
+        sinks = {name: stack.enter_context(PutSink()) for name in PORTALS}
+        owners = {}
+        for number, names in enumerate(batched(PORTALS, MAX_ADMITTED)):
+            client_id, hosts = f"portals-{number}", ",".join(sinks[name].host_port for name in names)
+            folder = tmp_path_factory.mktemp(client_id)
+            agent = stack.enter_context(AgentProcess(client_id, folder, port, hosts))
+            owner = stack.enter_context(Owner(port, client_id))
+            path = agent.file("a.bin", CONTENT)
+            owner.online()
+            for name in names:
+                sinks[name].expect(*[PORTALS[name]] * ANSWERS)
+                begin(owner, path, name)
+                owner.answer(name, 1)
+                grant(owner, sinks[name], [1], 1, name)
+                owners[name] = owner
+        for name, owner in owners.items():
+            owner.answer(name, 2, timeout=60)
+            said = sorted({(one.sequence or 0, one.status) for one in owner.answers(name)})
+            found[name] = Passed(said, [put.body for put in sinks[name].puts])
+        yield found
+
+
+def batched(names: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
+    left = iter(names)
+    while batch := tuple(islice(left, size)):
+        yield batch
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("portal", PORTALS)
+def test_a_portal_that_answers_for_the_store_costs_another_try(passed: dict[str, Passed], portal: str) -> None:
+    assert passed[portal].bodies == [CONTENT] * (ANSWERS + 1)
+    # Neither a new URL nor an end: nobody took a part in this but the portal.
+    assert passed[portal].said == [(1, "in_progress"), (2, "success")]
 
 
 def test_a_store_whose_name_nobody_knows_is_tried_again(mosquitto: Broker, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tests.support.senders import AGAIN, CONTENT, MIB, SIZE, WHOLE, Sender, send
 
 __all__ = ["sender", "sink", "source"]
 
+PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
 
 def test_a_part_arrives_byte_for_byte(sender: Sender, sink: PutSink) -> None:
     piece = Part(2, MIB + 5, MIB + 3)
@@ -117,14 +119,27 @@ def test_an_etag_is_passed_on_as_it_is(sender: Sender, sink: PutSink, etag: str)
         (Script(status=400, body=s3_error("XAmzContentSHA256Mismatch")), PutFailure.BAD_DIGEST),
         (Script(status=400, body=s3_error("RequestTimeout")), AGAIN),
         (Script(status=400, body=s3_error("InvalidArgument")), PutFailure.REFUSED),
-        (Script(status=400), PutFailure.REFUSED),
-        (Script(status=411), PutFailure.REFUSED),
+        (Script(status=411, body=s3_error("MissingContentLength")), PutFailure.REFUSED),
+        (Script(status=301, body=s3_error("PermanentRedirect")), PutFailure.REFUSED),
+        (Script(status=307, body=s3_error("TemporaryRedirect")), AGAIN),
+        (Script(status=404, body=s3_error("NoSuchKey")), PutFailure.GONE),
+        (Script(status=404, body=s3_error("NoSuchBucket")), PutFailure.GONE),
+        (Script(status=404, body=s3_error("NotFound")), AGAIN),
+        (Script(status=404, body=PAGE), AGAIN),
+        (Script(status=404), AGAIN),
+        (Script(status=400), AGAIN),
+        (Script(status=401, body=PAGE), AGAIN),
+        (Script(status=403, body=PAGE), AGAIN),
+        (Script(status=405, body=b"<html><Code>NoSuchUpload</Code></html>"), AGAIN),
+        (Script(status=407, body=s3_error("AccessDenied")), AGAIN),
+        (Script(status=411), AGAIN),
+        (Script(status=511, body=PAGE), AGAIN),
         (Script(status=408), AGAIN),
         (Script(status=429), AGAIN),
         (Script(status=500, body=s3_error("InternalError")), AGAIN),
         (Script(status=503, body=s3_error("SlowDown")), AGAIN),
-        (Script(status=301, headers={"Location": "http://127.0.0.1:1/"}), PutFailure.REFUSED),
-        (Script(status=307, headers={"Location": "http://127.0.0.1:1/"}), PutFailure.REFUSED),
+        (Script(status=301, headers={"Location": "http://127.0.0.1:1/"}), AGAIN),
+        (Script(status=307, headers={"Location": "http://127.0.0.1:1/"}), AGAIN),
         (Script(etag=False), AGAIN),
         (Script(etag=False, headers={"ETag": ""}), AGAIN),
         (Script(then="reset", read=MIB), AGAIN),

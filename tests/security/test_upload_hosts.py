@@ -107,5 +107,5 @@ def test_a_redirect_leads_nowhere(tmp_path: Path, status: int) -> None:
         with pytest.raises(PutFailed) as failed:
             uploader.put(part, source, Part(1, 0, 100), stopped=threading.Event().is_set, on_bytes=lambda _: None)
         uploader.close()
-        assert failed.value.kind is PutFailure.REFUSED
+        assert failed.value.kind is PutFailure.TRY_AGAIN
         assert elsewhere.puts == []

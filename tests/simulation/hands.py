@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from device_agent.files import Source
 
 TIMEOUT: Final = 60.0
+REFUSED: Final = Answer(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+TURNED_AWAY: Final = (
+    Answer(500),
+    Answer(503, retry_after="3"),
+    REFUSED,
+    # A portal, and a proxy.
+    Answer(302),
+    Answer(404, body=b"<html>"),
+    Answer(407),
+)
 
 
 class Hired(Workers):
@@ -141,10 +151,10 @@ class SimHands:
             world.later(world.between(0.0, 30.0), self._bucket.put, url, body)
             return None, 0.1
         if world.fails("s3"):
-            return world.chance.choice([(None, TIMEOUT), (Answer(500), 0.1), (Answer(503, retry_after="3"), 0.1)])
+            return world.chance.choice([(None, TIMEOUT), *((answer, 0.1) for answer in TURNED_AWAY)])
         answer = self._bucket.put(url, body)
         if world.fails("s3"):
-            return world.chance.choice([(None, TIMEOUT), (None, 0.1), (Answer(200), 0.1), (Answer(403), 0.1)])
+            return world.chance.choice([(None, TIMEOUT), (None, 0.1), (Answer(200), 0.1), (REFUSED, 0.1)])
         return answer, 0.05
 
     def _answered(self, task: PutPart, life: Life, post: Post, answer: Answer | None) -> None:

@@ -163,9 +163,9 @@ class Owner:
         """What was said about one upload."""
         return [one for one in self.responses if upload_of(one) == upload_id]
 
-    def answer(self, upload_id: str, sequence: int) -> Response:
+    def answer(self, upload_id: str, sequence: int, timeout: float = PATIENCE) -> Response:
         """Wait for a response with at least this sequence."""
-        self.until(lambda: any((one.sequence or 0) >= sequence for one in self.answers(upload_id)))
+        self.until(lambda: any((one.sequence or 0) >= sequence for one in self.answers(upload_id)), timeout)
         return self.answers(upload_id)[-1]
 
     def _read(self, packet: Packet) -> None:

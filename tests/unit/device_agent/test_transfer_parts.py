@@ -4,15 +4,30 @@ import pytest
 
 from device_agent.errors import PutFailure
 from device_agent.transfer import State, wake_at
+from device_agent.transfer_answers import wait_reason
 from device_agent.transfer_events import (
     PartStored,
+    Repeated,
     Seen,
     Tick,
     WorkerFree,
 )
 from schemas.parts import MIB
 from schemas.values import UploadOptions
-from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, report
+from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, report, urls
+
+
+def begin_a_part(device: Device) -> None:
+    """Grant what is asked for, and let time pass until a part is begun."""
+    for _ in range(50):
+        device.perform()
+        if device.transfer.asking:
+            device.grant(device.wanted)
+        if device.begin_parts(1):
+            return
+        device.now = max(device.now, wake_at(device.transfer) or 0)
+        device.on(Tick(now=device.now))
+    pytest.fail("no part was begun")
 
 
 class TestUrls:
@@ -62,16 +77,48 @@ class TestUrls:
         device.perform()
         assert (device.wanted, report(device.last).attempt, device.transfer.trouble) == ([2], 1, {})
 
-    def test_a_refusal_before_that_counts_to_three(self) -> None:
+    @pytest.mark.parametrize("jitter", [0.0, 1.0])
+    @pytest.mark.parametrize("kind", [PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.REFUSED])
+    def test_a_refusal_before_that_counts_to_three_over_more_than_a_minute(
+        self, kind: PutFailure, jitter: float
+    ) -> None:
         device = Device(size=3)
         device.start()
-        for _ in range(3):
-            device.grant([1])
-            device.now += 100
-            assert device.begin_parts() == [1]
-            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN)
+        began = device.now
+        for refusals in range(1, 4):
+            begin_a_part(device)
+            device.fail(1, kind, jitter=jitter)
             device.perform()
+            assert device.is_in(State.ENDED) == (refusals == 3)
         assert device.last.error == "storage_refused"
+        assert 60 < device.now - began < 300
+
+    def test_after_the_second_refusal_nothing_is_sent_and_what_was_signed_before_is_given_up(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        for refusals in (1, 2):
+            assert device.begin_parts(1) == [1]
+            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN, jitter=0.0)
+            if refusals == 1:
+                device.grant([1])
+        assert (device.is_in(State.WAITING), device.transfer.grants) == (True, {})
+        assert "forbidden; the store is left alone, 90 s" in (wait_reason(device.transfer, device.now) or "")
+        asked = len(device.said)
+        device.now += 89
+        device.on(Tick(now=device.now))
+        assert (len(device.said), device.begin_parts()) == (asked, [])
+        device.now = wake_at(device.transfer) or 0
+        device.on(Tick(now=device.now))
+        device.perform()
+        assert device.wanted == [1, 2]
+
+    def test_what_was_granted_for_good_outlives_a_refusal(self) -> None:
+        device = Device(order=order(pregranted=True), pregranted=urls([1, 2]))
+        device.start()
+        device.begin_parts(1)
+        device.fail(1, PutFailure.REFUSED)
+        assert list(device.transfer.grants) == [2]
 
     def test_urls_that_always_run_out_end_the_upload(self) -> None:
         device = Device(size=3)
@@ -115,6 +162,26 @@ class TestPuts:
             device.begin_parts()
             device.fail(1, PutFailure.TRY_AGAIN, jitter=0.0)
         assert (device.last.status, device.last.error) == ("error", "storage_unavailable")
+
+    def test_what_stands_in_the_way_for_hours_costs_neither_the_attempt_nor_a_part(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts(1)
+        device.store(1)
+        for _ in range(50):
+            while not device.is_in(State.ENDED):
+                begin_a_part(device)
+                device.fail(2, PutFailure.TRY_AGAIN)
+            assert device.last.error == "storage_unavailable"
+            device.now += 30
+            device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+            device.start()
+        begin_a_part(device)
+        device.store(2)
+        device.perform()
+        assert (device.last.status, device.puts.count(1)) == ("success", 1)
+        assert device.now > 2 * 3600
 
     def test_gives_up_an_upload_that_stores_nothing(self) -> None:
         device = Device(size=12 * CHUNK)
