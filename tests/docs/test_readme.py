@@ -50,7 +50,7 @@ def test_links_lead_to_files() -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    """`make demo` and `make test` are run by the tests of the Makefile and by `.ci/run`."""
+    """`make demo` is run by tests/e2e/test_demo.py; what `make test` runs, `make test-all` runs first."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"make ([a-z-]+)", README.read_text()))
     assert {"demo", "test"} <= named <= targets

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 
 from broker.server import find_mosquitto
 from tests.support.screen import BACKHAUL, run_in_terminal
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -63,6 +67,24 @@ def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> No
     assert all(row["identical"] and row["proof"] for row in told["uploads"])
     assert list(tmp_path.iterdir()) == []
     assert until(lambda: not processes_of(tmp_path), 10)
+
+
+def test_make_demo_is_that_demo(tmp_path: Path) -> None:
+    """As the README has it, in the environment that these tests run in."""
+    environment = Path(sys.prefix)
+    if shutil.which("make") is None or not (environment / "bin" / "backhaul").exists():
+        pytest.skip("make is not installed, or this is not an environment that it set up")
+    # -o: the environment is taken as it is, nothing is installed.
+    command = ("make", "-o", str(environment / ".stamp-demo"), "demo", f"VENV={environment}")
+    words = f"DEMO_ARGS=--once --json --directory {tmp_path}"
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    ended = subprocess.run(
+        (*command, words), cwd=ROOT, env=outside, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["ok"] is True
+    assert [row["identical"] for row in told["uploads"]] == [True, True, True]
 
 
 def test_it_stays_until_it_is_told_and_what_it_prints_works(tmp_path: Path) -> None:
