@@ -1,13 +1,22 @@
 """The main job with real processes: a file of a device arrives in the store, byte for byte."""
 
+import asyncio
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.cli.site import BUCKET
+from schemas.codec import decode_response
+from schemas.messages import Health
+from schemas.topics import Topics
 from tests.support.foreign_agent import ForeignAgent
+from tests.support.mqtt_packets import Connect
+from tests.support.mqtt_wire import connected
 from tests.support.sites import MIB, Fleet, running_fleet, sha256_of
 
 CHUNK = 5 * MIB
@@ -55,13 +64,12 @@ def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, na
 
 
 def test_more_than_a_hundred_parts_arrive(fleet: Fleet, files: Path) -> None:
-    """Several windows, the last part shorter than the others."""
+    """Several windows, the last part shorter than the others; each part filled, and with bytes that no other has."""
     path = files / "large.bin"
     with path.open("wb") as file:
         for number in range(103):
-            file.seek(number * CHUNK)
-            file.write(os.urandom(64))
-        file.truncate(103 * CHUNK + 12_345)
+            file.write(random.Random(number).randbytes(CHUNK))
+        file.write(random.Random(103).randbytes(12_345))
     upload = fleet.ended(upload_id := fleet.trigger("restaurant-1", path))
     assert (upload["state"], upload["total_parts"], upload["completed_parts"]) == ("completed", 104, 104)
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
@@ -123,17 +131,54 @@ def test_metadata_comes_back_as_it_went(fleet: Fleet) -> None:
 
 
 def test_an_upload_can_be_cancelled_and_retried(fleet: Fleet, files: Path) -> None:
-    """The client stops; the retry is a new upload of the same file."""
+    """The client stops and nothing stays at the store; the retry is a new upload, of the same file to the last byte."""
     path = files / "slow.bin"
-    path.write_bytes(os.urandom(20 * MIB))
-    upload_id = fleet.trigger("restaurant-1", path, options={"max_bytes_per_second": MIB})
+    path.write_bytes(os.urandom(11 * MIB))
+    upload_id = fleet.trigger("restaurant-1", path, options={"max_bytes_per_second": 3 * MIB})
     fleet.until(lambda: fleet.get(f"/uploads/{upload_id}")["state"] == "in_progress", "the upload to begin")
+    fleet.until(lambda: bool(in_flight(fleet)), "a multipart upload")
+    assert active_uploads(fleet, "restaurant-1") == 1
     assert fleet.post(f"/uploads/{upload_id}/cancel").status_code == httpx.codes.OK
     assert fleet.ended(upload_id)["state"] == "cancelled"
     assert fleet.post(f"/uploads/{upload_id}/cancel").status_code == httpx.codes.CONFLICT
-    retried = fleet.post(f"/uploads/{upload_id}/retry").json()
-    assert retried["upload_id"] != upload_id
-    fleet.post(f"/uploads/{retried['upload_id']}/cancel")
+    fleet.until(lambda: active_uploads(fleet, "restaurant-1") == 0, "the agent to stop")
+    fleet.until(lambda: in_flight(fleet) == [], "the multipart upload to be aborted")
+    retried = fleet.post(f"/uploads/{upload_id}/retry").json()["upload_id"]
+    assert retried != upload_id
+    upload = fleet.ended(retried)
+    assert (upload["state"], upload["file_path"], upload["bytes_uploaded"]) == ("completed", str(path), 11 * MIB)
+    assert fleet.stored_sha256(retried) == sha256_of(path)
+    assert fleet.get(f"/uploads/{upload_id}")["state"] == "cancelled"
+
+
+def active_uploads(fleet: Fleet, client_id: str) -> int:
+    """How many uploads the agent says that it works on."""
+    topics = Topics()
+    with connected(fleet.site.broker.address.port, Connect("operator-1")) as wire:
+        wire.subscribe(topics.response(client_id))
+        wire.publish(topics.command(client_id), b'{"message_id":"how-are-you","action":"health_check"}')
+        while True:
+            response = decode_response(wire.receive().payload)
+            if isinstance(response.payload, Health):
+                return response.payload.active_uploads
+
+
+def in_flight(fleet: Fleet) -> list[str]:
+    """Keys of the multipart uploads that the store still has."""
+    store = fleet.site.store
+    keys = store.credentials
+    settings = S3Settings(
+        bucket=BUCKET, endpoint=store.endpoint, access_key=keys.access_key, secret_key=keys.secret_key
+    )
+
+    async def ask() -> list[str]:
+        bucket = S3ObjectStore(settings)
+        try:
+            return [one.s3_key for one in await bucket.list_multipart("uploads/")]
+        finally:
+            await bucket.close()
+
+    return asyncio.run(ask())
 
 
 def test_an_offline_client_is_queued_and_served_when_it_appears(fleet: Fleet, files: Path) -> None:
