@@ -1,9 +1,11 @@
 """Putting one part to one presigned URL: the only module that speaks HTTP.
 
 Rule: exactly the bytes of the part or a failure that says what to do; never a redirect, a proxy, a host that is not
-allowed, or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped.
+allowed, or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped;
+an answer, which a store might send byte by byte for ever, has twice that time in all.
 """
 
+import functools
 import io
 import re
 import socket
@@ -19,11 +21,11 @@ from http.client import (
     HTTPSConnection,
     UnknownProtocol,
 )
-from typing import Final
+from typing import Any, Final
 
 from device_agent import VERSION
 from device_agent.answers import MAX_BODY, Answer, stored_etag
-from device_agent.body import Body, Pace, readable
+from device_agent.body import SLICE, Body, Pace, readable
 from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure
 from device_agent.files import BLOCK_SIZE, Source
 from device_agent.hosts import ParsedUrl, UploadHosts
@@ -184,7 +186,6 @@ class _Link:
         self._where = (url.scheme, url.host, url.port)
         self._secure = url.scheme == "https"
         self._connection = _connection(url)
-        self._connection.response_class = _Response
         # http.client sets TCP_NODELAY itself.
         self._connection.connect()
         self._socket: socket.socket = self._connection.sock
@@ -210,7 +211,8 @@ class _Link:
 
     def answer(self, body: Body) -> tuple[Answer, bool]:
         """Read the answer; whether another request may follow."""
-        self._socket.settimeout(body.pace.idle_timeout)
+        self._socket.settimeout(SLICE)
+        self._connection.response_class = functools.partial(_Response, body.pace)  # type: ignore[assignment]
         response = self._connection.getresponse()
         text = response.read(MAX_BODY)
         keep = body.whole and response.isclosed() and not response.will_close
@@ -246,12 +248,45 @@ class _Link:
 class _Response(HTTPResponse):
     """An answer whose header section must end: http.client takes a connection cut within it for its end."""
 
+    def __init__(self, pace: Pace, sock: socket.socket, method: str | None = None) -> None:
+        super().__init__(sock, method=method)
+        self.fp = self._lines = _Lines(_Slices(self.fp.detach(), sock, pace))
+
     def begin(self) -> None:
-        lines = self.fp = _Lines(self.fp.detach())
         super().begin()
-        if lines.last not in {b"\r\n", b"\n"}:
+        if self._lines.last not in {b"\r\n", b"\n"}:
             text = "the answer was cut short"
             raise HTTPException(text)
+
+
+class _Slices(io.RawIOBase):
+    """What comes in on a socket with a short timeout: between two of them somebody may want it to end."""
+
+    def __init__(self, stream: io.RawIOBase, sock: socket.socket, pace: Pace) -> None:
+        self._stream = stream
+        self._socket = sock
+        self._pace = pace
+        self._patience = 2 * pace.idle_timeout
+        self._until = time.monotonic() + self._patience
+
+    def readable(self) -> bool:
+        """It is: the buffer above asks."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (whatever can be written to)
+        while True:
+            self._pace.require_going()
+            if time.monotonic() >= self._until:
+                text = f"the store did not end its answer within {self._patience:g} s"
+                raise PutFailed(PutFailure.TRY_AGAIN, text)
+            try:
+                return self._socket.recv_into(buffer)
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Lines(io.BufferedReader):

@@ -7,8 +7,10 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -90,6 +92,32 @@ def test_closing_cuts_what_is_in_flight(sender: Sender, sink: PutSink) -> None:
     assert sender.failing(WHOLE).kind is PutFailure.STOPPED
     closer.join()
     assert sender.failing(WHOLE).kind is PutFailure.STOPPED
+
+
+def test_an_answer_that_drips_is_not_waited_for_for_ever(sender: Sender, sink: PutSink) -> None:
+    sink.expect(Script(then="drip"))
+    began = time.monotonic()
+    failed = sender.failing(WHOLE)
+    assert (failed.kind, failed.text) == (AGAIN, "the store did not end its answer within 2 s")
+    assert time.monotonic() - began < 2 * IDLE + 1
+    assert sum(sender.moved) == 0
+    assert sender.put(WHOLE)
+
+
+@pytest.mark.parametrize("then", ["stall", "drip"])
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_upload_that_ends_takes_its_sender_along(
+    source: Source, trusted: ssl.SSLContext, *, secure: bool, then: Literal["stall", "drip"]
+) -> None:
+    """After the body a TLS server may have said something that is no answer: session tickets."""
+    with PutSink(tls=trusted if secure else None) as sink:
+        sender = Sender(sink, source, Uploader(UploadHosts.parse([sink.host_port])))
+        sink.expect(Script(then=then))
+        sender.stopped = sink.stalled.is_set
+        began = time.monotonic()
+        assert sender.failing(WHOLE).kind is PutFailure.STOPPED
+        assert time.monotonic() - began < 3
+        sender.uploader.close()
 
 
 def test_a_store_that_is_not_there_is_tried_again(sender: Sender, sink: PutSink) -> None:

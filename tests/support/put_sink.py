@@ -19,20 +19,23 @@ from typing import Final, Literal, Self
 TIMEOUT: Final = 10.0
 """Seconds for which a connection of the sink waits for anything."""
 
+DRIP: Final = 0.05
+"""Seconds between two bytes of an answer that drips."""
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
     """How one request is answered: `read` bytes of the body are taken (None: all), then `then` is done.
 
-    `cut` sends only so many bytes of the answer. An ETag that is not among `headers` is the MD5 of the body, unless
-    `etag` is false or the status is not 200.
+    `drip` sends a head that never ends, byte by byte. `cut` sends only so many bytes of the answer. An ETag that is not
+    among `headers` is the MD5 of the body, unless `etag` is false or the status is not 200.
     """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     read: int | None = None
-    then: Literal["answer", "close", "reset", "stall"] = "answer"
+    then: Literal["answer", "close", "reset", "stall", "drip"] = "answer"
     etag: bool = True
     cut: int | None = None
     close: bool = False
@@ -162,6 +165,9 @@ class PutSink:
             self.stalled.set()
             self.released.wait(TIMEOUT)
             return False
+        if script.then == "drip":
+            self._drip(connection)
+            return False
         if script.then == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
@@ -169,6 +175,14 @@ class PutSink:
             return False
         connection.sendall(_answer(script, digest)[: script.cut])
         return not script.close and script.cut is None
+
+    def _drip(self, connection: socket.socket) -> None:
+        """Ends when the client hangs up, or after a while."""
+        for byte in b"HTTP/1.1 200 Scripted\r\nX: " + bytes(b"x" * round(TIMEOUT / DRIP)):
+            connection.sendall(bytes([byte]))
+            self.stalled.set()
+            if self.released.wait(DRIP):
+                return
 
     @staticmethod
     def _recv(connection: socket.socket, size: int) -> bytes:
