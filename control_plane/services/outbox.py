@@ -200,6 +200,7 @@ class Outbox:
 
     async def _watched(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
         async with self._at_once:
+            known = self._complaints.get(key)
             try:
                 await work
             except Transient as error:
@@ -214,7 +215,9 @@ class Outbox:
                 text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
                 await self._again(key, duty, text, FAULT_WAIT)
             else:
-                self._complaints.pop(key, None)
+                # What followed from this work may have gone wrong already.
+                if self._complaints.get(key) is known:
+                    self._complaints.pop(key, None)
 
     async def _do(self, upload: Upload, duty: Duty) -> None:
         sayings, objects = self._tools.sayings, self._tools.objects

@@ -182,12 +182,13 @@ class Uploads:
         except Exception as error:  # noqa: BLE001 - one event that cannot be committed must not take others with it
             await self._uncommitted(batch, error)
             return
+        # First what a device waits for, then what an operator does.
+        for effects in outcome.effects:
+            self._perform(effects)
         for entry, result in zip(batch, outcome.answers, strict=True):
             _settle(entry, result)
         for event, facts in outcome.events:
             self._log(event, facts)
-        for effects in outcome.effects:
-            self._perform(effects)
 
     async def _uncommitted(self, batch: list[_Entry], error: Exception) -> None:
         """Say so; when it is not the database that is away, one event is at fault, and the others are tried alone."""
