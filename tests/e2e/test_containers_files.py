@@ -1,21 +1,20 @@
-"""Compose files, broker configurations and Kubernetes manifests, read by the programs that their users have.
+"""Compose files, images and broker configurations, read by the programs that their users have.
 
-Rule: no engine is needed here. docker-compose 1.29 and today's must both accept a compose file, kustomize must render
-the manifests, and what it renders is held against the schemas of Kubernetes.
+Rule: no engine is needed here. docker-compose 1.29 and today's must both accept a compose file.
 """
 
 import os
 import re
 import shutil
 import subprocess
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.support.engine_stack import ROOT, copy_checkout
+from tests.support.engine_stack import ROOT
 from tests.support.engine_tools import Tools, tools
 
 __all__ = ["tools"]
@@ -28,8 +27,7 @@ COMPOSE_FILES: Final = (
     ("docker-compose.prod.yml", POSTGRES),
 )
 CONFIGURATIONS: Final = ("deploy/production/mosquitto.conf", "deploy/kubernetes/base/mosquitto.conf")
-VERSIONS: Final = ("1.31", "1.34", "1.37")
-"""Kubernetes as old as is still found, and as new as the schemas go."""
+OURS: Final = "backhaul-"
 
 
 def config(compose: str, files: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -83,93 +81,42 @@ def test_every_broker_configuration_shares_what_is_above_the_listeners(name: str
     assert above_the_listeners(ROOT / name) == above_the_listeners(ROOT / "mosquitto.conf")
 
 
-@pytest.fixture(scope="module")
-def manifests(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example with secrets made as the guide says, rendered."""
-    directory = copy_checkout(tmp_path_factory.mktemp("kubernetes"))
-    guide = (ROOT / "docs/containers.md").read_text()
-    block = re.findall(r"^```sh\n(cp -r deploy/kubernetes.*?)^```", guide, re.MULTILINE | re.DOTALL)[0]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=directory, env=environment, check=True)
-    rendered = subprocess.run(
-        [tools.kubectl, "kustomize", "deploy/kubernetes/mine"],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    path = directory / "rendered.yaml"
-    path.write_text(rendered.stdout)
-    return path
+def test_an_image_is_built_by_one_service_and_the_others_start_after_it(tools: Tools) -> None:
+    """Two that build one image race for its name; one that neither builds nor waits finds none on a fresh machine."""
+    for files in COMPOSE_FILES:
+        services = yaml.safe_load(config(str(tools.compose), files).stdout)["services"]
+        builds = [(service["image"], name) for name, service in services.items() if "build" in service]
+        assert len(builds) == len(dict(builds)), files
+        ours = {name: service["image"] for name, service in services.items() if service["image"].startswith(OURS)}
+        assert [name for name, image in ours.items() if dict(builds)[image] not in awaited(services, name)] == []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_accepts_every_manifest(manifests: Path, tools: Tools, version: str) -> None:
-    checked = subprocess.run(
-        [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", version, str(manifests)],
-        env={**os.environ, "PYTHONPATH": str(tools.modules)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert (checked.stdout + checked.stderr).count(" passed ") == len(objects(manifests))
+def awaited(services: dict[str, Any], name: str) -> set[str]:
+    """A service, and what it starts after."""
+    return {name}.union(*(awaited(services, one) for one in services[name].get("depends_on", ())))
 
 
-def test_every_kind_that_was_promised_is_there(manifests: Path) -> None:
-    kinds = {one["kind"] for one in objects(manifests)}
-    wanted = {
-        "Deployment",
-        "StatefulSet",
-        "Job",
-        "NetworkPolicy",
-        "PodDisruptionBudget",
-        "Secret",
-        "Service",
-        "Ingress",
-    }
-    assert wanted <= kinds
+def pinned(image: str) -> bool:
+    """Whether a tag names a release that does not move; PostgreSQL's have two numbers, those of others three."""
+    name, _, tag = image.partition(":")
+    return re.match(r"\d+\.\d+(?:-|$)" if name == "postgres" else r"\d+\.\d+\.\d+(?:-|$)", tag) is not None
 
 
-def test_every_pod_can_do_little_and_says_what_it_needs(manifests: Path) -> None:
-    """What the namespace's policy `restricted` asks for, and more."""
-    specs = [one["spec"]["template"]["spec"] for one in objects(manifests) if "template" in one.get("spec", {})]
-    assert len(specs) == 3
-    for spec in specs:
-        assert spec["automountServiceAccountToken"] is False
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
-            limited = container["securityContext"]
-            assert limited["readOnlyRootFilesystem"] is True
-            assert limited["allowPrivilegeEscalation"] is False
-            assert limited["capabilities"] == {"drop": ["ALL"]}
-            assert container["resources"]["limits"]["memory"]
+def test_every_image_of_others_is_pinned_to_a_release() -> None:
+    """By its tag; ours bear none in compose files, being built where they run."""
+    paths = [*ROOT.glob("docker-compose*.yml"), *ROOT.glob("deploy/Dockerfile.*"), *ROOT.glob("deploy/**/*.y*ml")]
+    named = {name for path in paths for name in re.findall(r"(?:image: |PYTHON_IMAGE=)(\S+)", path.read_text())}
+    assert {name.partition(":")[0] for name in named} >= {"python", "postgres", "caddy", "eclipse-mosquitto"}
+    assert [name for name in named if not name.startswith(OURS) and not pinned(name)] == []
+    assert [name for name in named if name.startswith(OURS) and ":" in name] == []
 
 
-def test_what_is_long_lived_is_probed(manifests: Path) -> None:
-    lasting = [one for one in objects(manifests) if one["kind"] in {"Deployment", "StatefulSet"}]
-    containers = [container for one in lasting for container in one["spec"]["template"]["spec"]["containers"]]
-    probes = {"startupProbe", "readinessProbe", "livenessProbe"}
-    assert [container["name"] for container in containers if not probes <= container.keys()] == []
+@pytest.mark.parametrize("image", ["caddy", "caddy:latest", "caddy:2", "caddy:2.10", "postgres:15", "python:3.11-slim"])
+def test_a_tag_that_moves_is_no_pin(image: str) -> None:
+    assert not pinned(image)
 
 
-def test_only_the_control_plane_comes_to_the_services_listener(manifests: Path) -> None:
-    policies = {one["metadata"]["name"]: one["spec"] for one in objects(manifests) if one["kind"] == "NetworkPolicy"}
-    assert policies["default-deny"]["policyTypes"] == ["Ingress", "Egress"]
-    (rule,) = [one for one in policies["broker"]["ingress"] if one["ports"][0]["port"] == "services"]
-    (peer,) = rule["from"]
-    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "control-plane"
-
-
-def test_no_image_is_left_without_a_version() -> None:
-    """In Dockerfiles and compose files; ours are built where they run."""
-    texts = [path.read_text() for path in (*ROOT.glob("docker-compose*.yml"), *ROOT.glob("deploy/Dockerfile.*"))]
-    texts.append((ROOT / POSTGRES).read_text())
-    named = [name for text in texts for name in re.findall(r"(?:image: |PYTHON_IMAGE=)(\S+)", text)]
-    assert [name for name in named if not name.startswith("backhaul-") and ":" not in name] == []
-
-
-def objects(manifests: Path) -> list[dict[str, Any]]:
-    """Everything that was rendered."""
-    return list(yaml.safe_load_all(manifests.read_text()))
+def test_kubernetes_takes_our_images_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    texts = [path.read_text() for path in ROOT.glob("deploy/kubernetes/*/kustomization.yaml")]
+    assert [tag for text in texts for tag in re.findall(r"newTag: ([^\s}]+)", text)] == [version, version]
