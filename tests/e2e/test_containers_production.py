@@ -1,140 +1,42 @@
 """`docker-compose.prod.yml` with PostgreSQL, running: what it lets in, and what it does not.
 
-Rule: the file is run as it stands. Beside it, in a file of the test, are only the two things that are elsewhere in
-production: the store, and a device that reaches the broker by its public name.
+Rule: the file is run as it stands (tests/support/engine_site.py says what is beside it).
 """
 
+import json
 import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from broker.server import free_port
-from tests.support.engine_fixtures import built, images, production_images
-from tests.support.engine_stack import Operator, Stack, copy_checkout, digest, published, random_file
+from tests.support.engine_fixtures import bases, built, caddy_image, images, production_images
+from tests.support.engine_site import DEVICE, HOST, SIZE, Site, running
+from tests.support.engine_stack import Operator, digest, process, published
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Closed, Wire
 
-__all__ = ["built", "images", "production_images"]
+__all__ = ["bases", "built", "caddy_image", "images", "production_images"]
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
-HOST: Final = "backhaul.localhost"
-DEVICE: Final = "restaurant-1"
-FILES: Final = ("docker-compose.prod.yml", "deploy/production/postgres.yml", "elsewhere.yml")
+POSTGRES: Final = "deploy/production/postgres.yml"
 SERVICES: Final = ("address", "mosquitto", "server", "caddy", "postgres")
 NOT_AUTHORIZED: Final = 0x87
-S3: Final = "http://s3.localhost:4566"
-ELSEWHERE: Final = f"""
-services:
-  address:
-    networks: {{devices: {{aliases: [{HOST}]}}}}
-  s3:
-    image: backhaul-store
-    environment: {{NANIO_ACCESS_KEY: test, NANIO_SECRET_KEY: test}}
-    networks: {{back: {{aliases: [s3.localhost]}}, devices: {{aliases: [s3.localhost]}}}}
-    volumes: ["s3-objects:/var/lib/store"]
-  device:
-    image: backhaul-client
-    networks: [devices]
-    environment:
-      CLIENT_ID: {DEVICE}
-      MQTT_URL: mqtts://{HOST}:8883
-      MQTT_PASSWORD_FILE: /run/secrets/device_password
-      SSL_CERT_FILE: /run/secrets/broker_authority
-      FILE_PATH: /data/test-file.bin
-      UPLOAD_HOSTS: s3.localhost:4566
-    volumes: ["./test-data:/data:ro", "device-state:/var/lib/backhaul"]
-    secrets: [device_password, broker_authority]
-networks:
-  devices: {{internal: true}}
-secrets:
-  device_password: {{file: ./secrets/device_password}}
-  broker_authority: {{file: ./secrets/broker-ca.crt}}
-volumes:
-  s3-objects:
-  device-state:
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The running file, and where its listeners are."""
-
-    stack: Stack
-    https: int
-    devices: int
-    services: int
-
-    @property
-    def secrets(self) -> Path:
-        """What `make-secrets` made."""
-        return self.stack.directory / "secrets"
-
-    def operator(self, *options: str) -> Operator:
-        """Someone with curl, who trusts the authority of Caddy's certificate."""
-        authority = ("--cacert", str(self.secrets / "https-ca.crt"))
-        return Operator(self.stack, f"https://{HOST}:{self.https}", (*authority, *options))
-
-    def answer(self, path: str, *options: str) -> str:
-        """The status of an answer."""
-        operator = self.operator(*options)
-        return operator.curl("--output", "/dev/null", "--write-out", "%{http_code}", f"{operator.url}{path}")
-
-    def tls(self, *certificate: str) -> ssl.SSLContext:
-        """Trusts the broker's authority; its certificate is for `HOST`, and the wire client asks for localhost."""
-        context = ssl.create_default_context(cafile=str(self.secrets / "broker-ca.crt"))
-        context.check_hostname = False
-        if certificate:
-            context.load_cert_chain(*(str(self.secrets / name) for name in certificate))
-        return context
+NET_BIND_SERVICE: Final = 1 << 10
+MOUNTED: Final = "/run/secrets/backhaul/database_url"
 
 
 @pytest.fixture(scope="module")
 def site(production_images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    directory = copy_checkout(tmp_path_factory.mktemp("production"))
-    https, devices, services = (free_port() for _ in range(3))
-    environment = {
-        "COMPOSE_FILE": ":".join(FILES),
-        "BACKHAUL_PUBLIC_HOST": HOST,
-        "BACKHAUL_HTTPS_PORT": str(https),
-        "BACKHAUL_DEVICES_PORT": str(devices),
-        "BACKHAUL_SERVICES_PORT": str(services),
-        "AWS_ENDPOINT": S3,
-    }
-    stack = Stack(directory, environment, ["docker-compose"])
-    site = Site(stack, https, devices, services)
-    (directory / "elsewhere.yml").write_text(ELSEWHERE)
-    random_file(directory / "test-data/test-file.bin", 12 << 20)
-    stack.run(["deploy/production/make-secrets", HOST, "--postgres"])
-    for name in ("aws_access_key_id", "aws_secret_access_key"):
-        (site.secrets / name).write_text("test\n")
-    try:
-        enrolled = stack.compose("run", "--rm", "enroll", "backhaul", "broker", "enroll", DEVICE)
-        password = re.findall(r"MQTT_PASSWORD=(\S+)", enrolled)[0]
-        (site.secrets / "device_password").write_text(f"{password}\n")
-        stack.compose("up", "-d")
-        root = "/var/lib/caddy/caddy/pki/authorities/local/root.crt"
-        waiting = f"until cat {root} 2>/dev/null; do sleep 0.2; done"
-        (site.secrets / "https-ca.crt").write_text(stack.compose("exec", "-T", "caddy", "sh", "-c", waiting))
-        retried = site.operator("--retry", "30", "--retry-delay", "1", "--retry-all-errors")
-        retried.curl(f"{retried.url}/health")
+    with running(tmp_path_factory.mktemp("production"), POSTGRES, secrets=("--postgres",)) as site:
         yield site
-    finally:
-        stack.down()
 
 
 @pytest.fixture(scope="module")
 def token(site: Site) -> str:
-    """As the guide has it made."""
-    created = site.stack.compose(
-        *("exec", "-T", "server", "with-secrets", "backhaul", "token", "create", "--subject", "ann")
-    )
-    return created.split()[-1]
+    return site.token()
 
 
 def test_https_answers_and_asks_for_a_token(site: Site, token: str) -> None:
@@ -159,7 +61,7 @@ def test_only_three_ports_are_published_and_each_speaks_tls_alone(site: Site) ->
 def test_a_device_uploads_over_tls(site: Site, token: str) -> None:
     operator = site.operator("--header", f"Authorization: Bearer {token}")
     ended = operator.wait(operator.trigger(DEVICE))
-    assert (ended["status"], ended["bytes_uploaded"]) == ("completed", 12 << 20), ended
+    assert (ended["status"], ended["bytes_uploaded"]) == ("completed", SIZE), ended
     objects = site.stack.compose("exec", "-T", "s3", "sh", "-c", "cat /var/lib/store/*/uploads/*/* | sha256sum")
     assert objects.split()[0] == digest(site.stack.directory / "test-data/test-file.bin")
 
@@ -174,7 +76,27 @@ def test_the_rows_are_in_postgresql(site: Site, token: str) -> None:
 
 
 def test_the_migrations_job_finds_nothing_to_do(site: Site) -> None:
-    assert "newest schema" in site.stack.compose("exec", "-T", "server", "with-secrets", "migrate")
+    """With what Kubernetes gives it, and nothing else."""
+    given = ("--env", f"DATABASE_URL_FILE={MOUNTED}", "--volume", f"{site.secrets}/database_url:{MOUNTED}:ro")
+    limits = ("--rm", "--read-only", "--cap-drop", "ALL", "--network", f"{site.stack.project}_back")
+    assert "newest schema" in site.stack.run(["docker", "run", *limits, *given, "backhaul-server", "migrate"])
+
+
+def test_the_certificate_of_a_public_name_is_got_through_the_published_port_alone(site: Site) -> None:
+    """As Caddy reads the file for such a name; getting one was not seen."""
+    name = ("-e", "PUBLIC_HOST=backhaul.example.com", "-e", "CERTIFICATE=public")
+    adapt = ("caddy", "adapt", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile")
+    printed = site.stack.compose("exec", "-T", *name, "caddy", *adapt)
+    (policy,) = json.loads(printed[printed.index("{") :])["apps"]["tls"]["automation"]["policies"]
+    (issuer,) = policy["issuers"]
+    assert (policy["subjects"], issuer["module"]) == (["backhaul.example.com"], "acme")
+    assert issuer["challenges"] == {"http": {"disabled": True}}
+
+
+def test_caddy_starts_although_its_program_wants_a_capability(site: Site) -> None:
+    """As the official image's does; where it cannot be had the kernel does not run such a program."""
+    assert "cap_net_bind_service" in site.stack.compose("exec", "-T", "caddy", "getcap", "/usr/bin/caddy")
+    assert site.stack.inspect("caddy")["RestartCount"] == 0
 
 
 def test_anonymous_and_unknown_devices_are_refused(site: Site) -> None:
@@ -205,7 +127,11 @@ def test_a_container_is_bounded_and_can_do_little(site: Site, service: str) -> N
     assert limits["PidsLimit"] > 0
     assert limits["CapDrop"] == ["ALL"]
     assert limits["RestartPolicy"]["Name"] == "unless-stopped"
-    assert not found["Config"]["User"].startswith(("0", "root"))
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", found["Config"]["User"])
+    facts = process(found)
+    assert not {"0"} & {*facts["Uid"].split(), *facts["Gid"].split()}
+    may_have = NET_BIND_SERVICE if service == "caddy" else 0
+    assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"]) == (0, may_have, "1")
 
 
 def test_no_secret_stands_in_an_environment_or_a_log(site: Site, token: str) -> None:

@@ -1,9 +1,11 @@
-"""`docker-compose.yml` as docs/containers.md tells it: its commands in its order, with real curl; then what may not be.
+"""`docker-compose.yml` as the README and docs/containers.md tell it, with real curl; then what may not be.
 
-Rule: what is typed is the text of the document. Only free ports are put in place of the documented ones, and the id of
-the newest upload in place of `<upload_id>`.
+Rule: what is typed is the text of the documents, in its order, on an engine that has not built our images: `up` does.
+Only free ports are put in place of the documented ones, and the id of the newest upload in place of `<upload_id>`.
+An answer of curl's that is an error, which it would only print, ends the block.
 """
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,35 +14,30 @@ from typing import Final
 
 import pytest
 
-from tests.support.engine_fixtures import built, images
+from tests.support.engine_fixtures import added, bases, forget_ours, images
+from tests.support.engine_guide import guide, quick_start
 from tests.support.engine_stack import (
-    ROOT,
     Operator,
     Ports,
     Stack,
     copy_checkout,
     digest,
+    eventually,
     listeners,
+    process,
     published,
 )
 
-__all__ = ["built", "images"]
+__all__ = ["bases", "images"]
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
-GUIDE: Final = ROOT / "docs/containers.md"
 OURS: Final = ("server", "client", "s3")
 SERVICES: Final = ("address", "mosquitto", *OURS)
 MIB: Final = 1 << 20
 MOST_ADDED: Final = {"server": 130, "client": 40, "store": 50}
 MOST_MEMORY: Final = {"server": 200, "client": 60, "s3": 100, "mosquitto": 20, "address": 4}
 LOOPBACK_ADDRESS: Final = "0100007F"
-_BLOCK: Final = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _UPLOAD: Final = re.compile(r'"upload_id": ?"([0-9a-f]{32})"')
-
-
-def documented() -> list[str]:
-    """The blocks of commands of the guide's first section."""
-    return _BLOCK.findall(GUIDE.read_text())
 
 
 class Visitor:
@@ -51,14 +48,23 @@ class Visitor:
         self.operator = Operator(stack, f"http://localhost:{ports.http}")
         self.newest = ""
         self.uploads: list[str] = []
+        self.answers: dict[str, str] = {}
+        (stack.directory / ".curlrc").write_text("fail\n")
 
     def types(self, block: str) -> str:
         """Run a block as bash would; uploads that it began are seen to their end and compared with the file."""
         text = self._ports.in_place(block.replace("<upload_id>", self.newest))
-        answer = self.stack.run(["bash", "-euo", "pipefail", "-c", text])
+        strict = f"CURL_HOME={self.stack.directory}"
+        answer = self.stack.run(["env", strict, "bash", "-euo", "pipefail", "-c", text])
+        self.answers[text] = answer
         if "trigger-download" in block:
             self._finish(_UPLOAD.findall(answer)[-1])
         return answer
+
+    def answer(self, part: str) -> str:
+        """What was printed by the one block that has this in it."""
+        (found,) = (answer for block, answer in self.answers.items() if part in block)
+        return found
 
     def _finish(self, upload_id: str) -> None:
         ended = self.operator.wait(upload_id)
@@ -71,8 +77,9 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def visitor(built: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    """A checkout in which the guide has been followed up to, and without, its `down`."""
+def visitor(bases: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """A checkout in which the documents have been followed up to, and without, `down`."""
+    forget_ours()
     ports = Ports()
     environment = {
         "BACKHAUL_HTTP_PORT": str(ports.http),
@@ -82,10 +89,9 @@ def visitor(built: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> 
     stack = Stack(copy_checkout(tmp_path_factory.mktemp("quick-start")), environment, ["docker-compose"])
     visitor = Visitor(stack, ports)
     try:
-        for block in documented():
-            if "docker-compose down" in block:
-                break
-            visitor.types(block)
+        for block in (*quick_start(), *guide()):
+            if "docker-compose down" not in block:
+                visitor.types(block)
         yield visitor
     finally:
         stack.down()
@@ -96,13 +102,42 @@ def test_the_guide_works_as_it_stands(visitor: Visitor) -> None:
     assert sizes == [10 * MIB, 10 * MIB, 5 * MIB, 25 * MIB, 100 * MIB]
 
 
+def test_up_builds_what_is_not_there(visitor: Visitor) -> None:
+    built = re.findall(r"Image for service (\w+) was built", visitor.answer("docker-compose up -d"))
+    assert sorted(built) == ["client", "enroll", "s3"]
+
+
+def test_the_listing_has_the_newest_upload(visitor: Visitor) -> None:
+    """It replaces the anonymous listing of the bucket. What was newest then is the second upload."""
+    listed = visitor.answer("/uploads?client_id=restaurant-1")
+    assert _UPLOAD.findall(listed) == [visitor.uploads[1], visitor.uploads[0]]
+
+
+def test_the_checksums_are_equal(visitor: Visitor) -> None:
+    sums = re.findall(r"(?<![0-9a-f])([0-9a-f]{32})  (\S+)$", visitor.answer("md5sum"), re.MULTILINE)
+    assert [name for _, name in sums] == ["test-data/report.bin", "downloaded-file.bin"]
+    assert sums[0][0] == sums[1][0]
+
+
+def test_the_store_shows_what_it_holds(visitor: Visitor) -> None:
+    held = visitor.answer("restart s3")
+    assert "healthy" in held
+    assert held.count("-test-file.bin\n") >= len(visitor.uploads) - 1
+
+
+def test_everything_is_ready_after_the_restarts_of_the_guide(visitor: Visitor) -> None:
+    """Of the store, of what holds the network, and of those whose network went with it."""
+    ready = visitor.operator.curl("--fail", f"{visitor.operator.url}/health/ready")
+    assert json.loads(ready)["status"] == "ready"
+
+
 def test_the_answers_have_the_shapes_of_the_guide(visitor: Visitor) -> None:
     operator = visitor.operator
     upload = operator.get(f"/uploads/{visitor.newest}")
     assert upload["s3_key"].startswith("uploads/restaurant-1/")
     assert upload["s3_key"].endswith("-test-file.bin")
     assert (upload["completed_parts"], upload["total_parts"]) == (20, 20)
-    assert operator.get("/status/restaurant-1")["connected"] is True
+    eventually(lambda: operator.get("/status/restaurant-1"), lambda found: found["connected"] is True, 60.0)
     assert [one["client_id"] for one in operator.get("/clients")["clients"]] == ["restaurant-1"]
     assert operator.get("/health")["status"] == "ok"
 
@@ -131,10 +166,7 @@ def test_a_container_can_do_little(visitor: Visitor, service: str) -> None:
     found = visitor.stack.inspect(service)
     processes = visitor.stack.run(["docker", "top", visitor.stack.container(service), "-eo", "pid"]).split()[1:]
     assert processes == [str(found["State"]["Pid"])]
-    status = Path(f"/proc/{found['State']['Pid']}/status")
-    if not status.exists():
-        pytest.skip("the engine runs elsewhere")
-    facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+    facts = process(found)
     assert "0" not in facts["Uid"].split()
     assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"]) == (0, 0, "1")
     assert found["HostConfig"]["ReadonlyRootfs"] is True
@@ -157,16 +189,16 @@ def test_the_client_cannot_read_the_passwords_of_others(visitor: Visitor) -> Non
     assert "passwords" not in found
 
 
-def test_images_and_memory_are_small(visitor: Visitor, built: dict[str, int]) -> None:
-    added = {name: round(size / 1e6) for name, size in built.items()}
-    assert {name: size for name, size in added.items() if size > MOST_ADDED[name]} == {}
+def test_images_and_memory_are_small(visitor: Visitor) -> None:
+    sizes = {name: round(size / 1e6) for name, size in added().items()}
+    assert {name: size for name, size in sizes.items() if size > MOST_ADDED[name]} == {}
     memory = {service: _memory(visitor.stack, service) for service in SERVICES}
     assert {service: used for service, used in memory.items() if used > MOST_MEMORY[service]} == {}
 
 
 def test_down_stops_promptly_and_leaves_nothing(visitor: Visitor) -> None:
     """The documented ends: state outlives `down`, and nothing outlives `down -v`."""
-    keeps, takes_away = (block for block in documented() if "docker-compose down" in block)
+    keeps, takes_away = (block for block in quick_start() if "docker-compose down" in block)
     started = time.monotonic()
     visitor.stack.compose("stop")
     assert time.monotonic() - started < 25.0

@@ -25,19 +25,40 @@ def images() -> Iterator[Images]:
 
 
 @pytest.fixture(scope="session")
-def built(images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """Our images under the names that the compose files use, and how many bytes each adds to its base."""
+def bases(images: Images) -> None:
+    """What the first try stands on, besides what it builds."""
     images.provide(PYTHON, MOSQUITTO)
+
+
+@pytest.fixture(scope="session")
+def built(bases: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Our images under the names that the compose files use."""
     directory = copy_checkout(tmp_path_factory.mktemp("build"))
     for name, dockerfile in OURS.items():
         _build(directory, name, dockerfile)
+
+
+def forget_ours() -> None:
+    """As on a machine where nothing was built; what the builder remembers of its steps is left."""
+    for name in OURS:
+        subprocess.run(["docker", "rmi", "--force", "--no-prune", f"backhaul-{name}"], capture_output=True, check=False)
+
+
+def added() -> dict[str, int]:
+    """How many bytes each of our images adds to its base."""
     return {name: size(f"backhaul-{name}") - size(PYTHON) for name in OURS}
 
 
 @pytest.fixture(scope="session")
-def production_images(built: dict[str, int], images: Images) -> None:
-    """Also what only production stands on."""
-    images.provide(CADDY, POSTGRES)
+def caddy_image(built: None, images: Images) -> None:
+    """Also what production stands on."""
+    images.provide(CADDY)
+
+
+@pytest.fixture(scope="session")
+def production_images(caddy_image: None, images: Images) -> None:
+    """Also what it stands on with PostgreSQL."""
+    images.provide(POSTGRES)
 
 
 def _build(directory: Path, name: str, dockerfile: str) -> None:

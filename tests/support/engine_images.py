@@ -20,10 +20,10 @@ import pytest
 from tests.support.engine import OURS
 
 SUITE: Final = "bookworm"
-PYTHON: Final = "python:3.11-slim-bookworm"
+PYTHON: Final = "python:3.11.14-slim-bookworm"
 MOSQUITTO: Final = "eclipse-mosquitto:2.0.22"
 CADDY: Final = "caddy:2.10.2"
-POSTGRES: Final = "postgres:15-bookworm"
+POSTGRES: Final = "postgres:15.14-bookworm"
 
 _PYTHON_PACKAGES: Final = "python3,python3-venv,python3-pip,ca-certificates"
 _AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"
@@ -32,7 +32,7 @@ _INSTALL: Final = (
     # An image that is thrown away needs no fsync for each file.
     " -o Dpkg::Options::=--force-unsafe-io {} >/dev/null && rm -rf /var/lib/apt/lists/*"
 )
-# What the real images are used for here: their paths, their users, their way to be told a password.
+# What the real images are used for here: their paths, their users, their capabilities, their way to be told a password.
 _DOCKERFILES: Final[Mapping[str, str]] = {
     MOSQUITTO: f"""
         RUN groupadd --gid 1883 broker && useradd --uid 1883 --gid 1883 --no-create-home broker
@@ -41,7 +41,8 @@ _DOCKERFILES: Final[Mapping[str, str]] = {
         CMD ["/usr/sbin/mosquitto", "-c", "/mosquitto/config/mosquitto.conf"]
     """,
     CADDY: f"""
-        RUN {_INSTALL.format("caddy")}
+        RUN {_INSTALL.format("caddy libcap2-bin")}
+        RUN setcap cap_net_bind_service=+ep /usr/bin/caddy
         ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
         CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
     """,

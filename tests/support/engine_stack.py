@@ -17,6 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from broker.server import free_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -188,6 +190,14 @@ def random_file(path: Path, size: int) -> str:
         for start in range(0, size, 1 << 20):
             file.write(os.urandom(min(1 << 20, size - start)))
     return digest(path)
+
+
+def process(inspected: Mapping[str, Any]) -> dict[str, str]:
+    """What this machine's kernel says of a container's first process (proc(5), status)."""
+    status = Path(f"/proc/{inspected['State']['Pid']}/status")
+    if not status.exists():
+        pytest.skip("the engine runs elsewhere")
+    return dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
 
 
 def published(inspected: Mapping[str, Any]) -> set[tuple[str, int]]:
