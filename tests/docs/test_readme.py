@@ -1,7 +1,8 @@
 """The README is true: its generated parts are fresh, its links lead somewhere, and its commands were typed and worked.
 
 Rule: the commands run as they stand, one after the other in one shell; only the ports are changed to free ones, since
-those of the README may be somebody else's.
+those of the README may be somebody else's. Those of its section on Docker are typed where an engine is, by
+tests/e2e/test_containers_quick_start.py.
 """
 
 import os
@@ -18,9 +19,9 @@ import pytest
 from benchmarks.table import markdown
 from broker.server import free_port
 from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, rendered
+from tests.support.engine_guide import blocks, quick_start, without_docker
 
 ROOT: Final = README.parent
-BASH: Final = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PATIENCE: Final = 120
 
 
@@ -56,12 +57,20 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
+def test_every_command_is_typed_with_docker_or_without() -> None:
+    """Never both, and none by nobody."""
+    every = blocks(README.read_text())
+    assert sorted(every) == sorted(quick_start() + without_docker())
+    assert [block for block in every if ("docker" in block) and block not in quick_start()] == []
+    assert len(quick_start()) > 1 < len(without_docker())
+
+
 @pytest.mark.timeout(PATIENCE + 30)
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     """In order, in one shell; the first that fails ends it."""
     ports = {"8080": free_port(), "1883": free_port(), "9000": free_port()}
-    script = "\n".join(BASH.findall(README.read_text()))
+    script = "\n".join(without_docker())
     script = script.replace("--data ./site", "--data ./site --port 8080 --mqtt-port 1883 --store-port 9000")
     script = script.replace("mosquitto_pub -V 5", "mosquitto_pub -V 5 -p 1883")
     for written, free in ports.items():
