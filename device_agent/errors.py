@@ -31,6 +31,8 @@ class PutFailure(StrEnum):
     """We stopped it ourselves."""
     SOURCE_CHANGED = "source_changed"
     """The file is not what it was when the upload began."""
+    SOURCE_UNREADABLE = "source_unreadable"
+    """The device cannot read what the file holds."""
     HOST_NOT_ALLOWED = "host_not_allowed"
     """The URL's host is not in `UPLOAD_HOSTS`."""
     BAD_HEADER = "bad_header"

@@ -133,24 +133,24 @@ class Source:
             os.close(self._descriptor)
 
     def now(self) -> Fingerprint:
-        """What the file system says of the open file at this moment."""
-        with self._using() as descriptor:
-            return _fingerprint(os.fstat(descriptor))
+        """What the file system says of the open file at this moment; `FileRefused` as `read_into` has it."""
+        return _fingerprint(self._stat())
 
     def linked(self) -> bool:
-        """Whether the path still leads to this very file."""
+        """Whether the path still leads to this very file; `FileRefused` as `read_into` has it."""
         try:
             there = os.lstat(self._resolved)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        with self._using() as descriptor:
-            here = os.fstat(descriptor)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        here = self._stat()
         return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; how many bytes, fewer than it holds only at the end of the file.
 
-        `FileRefused` with `source_changed` when the disk cannot give what it promised, and after `close`.
+        `FileRefused` with `internal` when the system cannot read what is there, with `source_changed` after `close`.
         """
         done = 0
         with self._using() as descriptor:
@@ -158,7 +158,7 @@ class Source:
                 try:
                     count = os.preadv(descriptor, [buffer[done:]], offset + done)
                 except OSError as error:
-                    raise _changed(self.path, f"cannot be read: {error.strerror}") from error
+                    raise _unreadable(self.path, error) from error
                 if count == 0:
                     break
                 done += count
@@ -175,7 +175,7 @@ class Source:
     def digest(self, offset: int, size: int, name: DigestName) -> str | None:
         """The digest of a range as base64 of the raw digest, exactly the header's value; None for `none`.
 
-        `FileRefused` with `source_changed` when the file ends before the range does.
+        `FileRefused` with `source_changed` when the file ends before the range does, and as `read_into` has it.
         """
         if name is DigestName.NONE:
             return None
@@ -188,6 +188,13 @@ class Source:
             running.update(view[:count])
             offset, size = offset + count, size - count
         return binascii.b2a_base64(running.digest(), newline=False).decode()
+
+    def _stat(self) -> os.stat_result:
+        with self._using() as descriptor:
+            try:
+                return os.fstat(descriptor)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
 
     @contextmanager
     def _using(self) -> Iterator[int]:
@@ -298,3 +305,8 @@ def _is_utf8(text: str) -> bool:
 
 def _changed(path: str, what: str) -> FileRefused:
     return FileRefused(ErrorCode.SOURCE_CHANGED, f"{path!r} {what}")
+
+
+def _unreadable(path: str, error: OSError) -> FileRefused:
+    """A failing disk or a file server that is away is no change of the file: the attempt may go on one day."""
+    return FileRefused(ErrorCode.INTERNAL, f"{path!r} cannot be read: {error.strerror}")

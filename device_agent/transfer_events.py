@@ -93,7 +93,7 @@ class OpenRefused(Struct, frozen=True, kw_only=True):
 
 
 class Digested(Struct, frozen=True, kw_only=True):
-    """Digests of parts to be asked for; None for a part that could not be read in full."""
+    """Digests of parts to be asked for; None for a part whose reading was stopped."""
 
     now: float
     digests: Mapping[int, str | None]

@@ -111,6 +111,8 @@ def _judge(transfer: Transfer, event: PartFailed) -> Step:
             step = fail(transfer, event.now, ErrorCode.UPLOAD_GONE, event.text)
         case PutFailure.SOURCE_CHANGED:
             step = fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, event.text)
+        case PutFailure.SOURCE_UNREADABLE:
+            step = fail(transfer, event.now, ErrorCode.INTERNAL, event.text)
         case PutFailure.HOST_NOT_ALLOWED:
             step = fail(transfer, event.now, ErrorCode.HOST_NOT_ALLOWED, event.text)
         case PutFailure.BAD_HEADER:

@@ -32,7 +32,7 @@ from device_agent.hosts import ParsedUrl, UploadHosts
 from device_agent.throttle import Throttle
 from device_agent.tls import client_context
 from schemas.parts import Part
-from schemas.values import PresignedPart
+from schemas.values import ErrorCode, PresignedPart
 
 IDLE_TIMEOUT: Final = 60.0
 MAX_HEADERS: Final = 16
@@ -145,7 +145,9 @@ class _Worker:
                     raise PutFailed(PutFailure.TRY_AGAIN, f"{url.host}:{url.port}: {_said(error)}") from error
             except FileRefused as refused:
                 body.pace.require_going()
-                raise PutFailed(PutFailure.SOURCE_CHANGED, refused.text) from refused
+                changed = refused.code is ErrorCode.SOURCE_CHANGED
+                kind = PutFailure.SOURCE_CHANGED if changed else PutFailure.SOURCE_UNREADABLE
+                raise PutFailed(kind, refused.text) from refused
 
     def _once(self, link: "_Link", target: str, headers: Mapping[str, str], body: Body) -> str:
         keep = stored = False

@@ -4,6 +4,7 @@ Rule: a job reads the source and the network, and posts one event; it knows noth
 it becomes an event too, so no upload waits for a job that died.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -126,9 +127,11 @@ class Hands:
             post(Opened(now=self.clock(), fingerprint=source.fingerprint))
 
     def digest(self, task: DigestParts, life: Life, post: Post) -> None:
-        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so."""
+        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
         try:
             digests = {part.number: self._digest_of(part, task.digest, life) for part in task.parts}
+        except FileRefused as refused:
+            post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("parts could not be digested")
             post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_said(error)))
@@ -167,26 +170,35 @@ class Hands:
                 on_bytes=count,
                 max_bytes_per_second=rate,
             )
+            seen = self._look(source)
         except PutFailed as failed:
             return self._failed(number, failed, life)
-        return PartStored(now=self.clock(), number=number, etag=etag, seen=self._look(source))
+        except FileRefused as refused:
+            return self._failed(number, PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text), life)
+        return PartStored(now=self.clock(), number=number, etag=etag, seen=seen)
 
     def _failed(self, number: int, failed: PutFailed, life: Life) -> PartFailed:
+        seen = Seen()
+        with contextlib.suppress(FileRefused):
+            seen = Seen() if life.source is None else self._look(life.source)
         return PartFailed(
             now=self.clock(),
             number=number,
             kind=failed.kind,
             text=failed.text,
-            seen=Seen() if life.source is None else self._look(life.source),
+            seen=seen,
             retry_after=failed.retry_after,
             jitter=random.random(),  # noqa: S311 (spreads load; guards nothing)
         )
 
     def _look(self, source: Source) -> Seen:
+        """What the source looks like now; `FileRefused` when the system cannot tell."""
         try:
             linked = source.linked()
             return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
-        except FileRefused:
+        except FileRefused as refused:
+            if refused.code is not ErrorCode.SOURCE_CHANGED:
+                raise
             # Closed meanwhile: whoever closed it has stopped this upload.
             return Seen()
 
@@ -196,7 +208,9 @@ class Hands:
         try:
             return life.source.digest(part.offset, part.size, name)
         except FileRefused:
-            return None
+            if life.stopped.is_set():
+                return None
+            raise
 
 
 def _said(error: Exception) -> str:

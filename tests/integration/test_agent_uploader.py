@@ -59,6 +59,21 @@ def test_where_the_kernel_cannot_move_them_they_are_copied(
     assert sum(sender.moved) == SIZE
 
 
+def test_a_disk_that_fails_is_no_change_of_the_file(
+    sender: Sender, sink: PutSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        for name in ("sendfile", "preadv"):
+            patch.setattr(os, name, fail)
+        failed = sender.failing(WHOLE)
+    assert (failed.kind, "Input/output error" in failed.text) == (PutFailure.SOURCE_UNREADABLE, True)
+    assert sum(sender.moved) == 0
+    assert sender.put(WHOLE)
+
+
 def test_the_request_carries_what_was_granted_and_nothing_else(sender: Sender, sink: PutSink) -> None:
     sender.put(Part(1, 0, 10), sink.url("/b/k%20y?X-Amz-Signature=1&partNumber=1"), content_md5="abc==")
     [put] = sink.puts

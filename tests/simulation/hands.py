@@ -11,6 +11,7 @@ from device_agent.records import Order
 from device_agent.transfer_events import (
     Digested,
     DigestParts,
+    Faulted,
     Opened,
     OpenRefused,
     PartFailed,
@@ -95,12 +96,15 @@ class SimHands:
     def digest(self, task: DigestParts, life: Life, post: Post) -> None:
         """Digest parts: half of them now, half in a while."""
         half = len(task.parts) // 2
-        first = {part.number: self._digest_of(part, task.digest, life) for part in task.parts[:half]}
+        digests = {part.number: self._digest_of(part, task.digest, life) for part in task.parts[:half]}
 
         def rest() -> None:
-            second = {part.number: self._digest_of(part, task.digest, life) for part in task.parts[half:]}
+            digests.update({part.number: self._digest_of(part, task.digest, life) for part in task.parts[half:]})
             event = Rechecked if task.recheck else Digested
-            post(event(now=self.clock(), digests={**first, **second}))
+            if None in digests.values() and not life.stopped.is_set():
+                post(Faulted(now=self.clock(), code=ErrorCode.SOURCE_CHANGED, text="became shorter"))
+            else:
+                post(event(now=self.clock(), digests=digests))
 
         self._later(0.05 * len(task.parts), rest)
 
