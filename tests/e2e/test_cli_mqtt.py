@@ -238,11 +238,13 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
     with Program(AGENT, settings=told, log_path=tmp_path / "agent.log"):
         command = field.run("trigger", "restaurant-2", "--print")
         refused = field.run("trigger", "restaurant-2", "/etc/passwd", "--print", code=1)
-    config = command["payload"]["upload_config"]
-    assert [one["part_number"] for one in config["presigned_urls"]] == [1, 2, 3]
-    assert "--size" in refused["detail"]
-    assert len(field.in_flight()) == 1
-    assert field.run("cancel", config["upload_id"])["status"] == "cancelled"
+        config = command["payload"]["upload_config"]
+        assert [one["part_number"] for one in config["presigned_urls"]] == [1, 2, 3]
+        assert "--size" in refused["detail"]
+        assert field.in_flight() == [config["key"]]
+        assert field.run("cancel", config["upload_id"])["status"] == "cancelled"
+    assert field.in_flight() == []
+    assert field.kept() == []
 
 
 def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
