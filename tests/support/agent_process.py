@@ -33,6 +33,7 @@ from schemas.messages import (
 from schemas.topics import Topics
 from schemas.values import Action, PresignedPart
 from tests.support.brokers import mosquitto
+from tests.support.crash_points import kill_traced
 from tests.support.mqtt_packets import Connect, Packet
 from tests.support.mqtt_wire import Wire
 from tests.support.put_sink import PutSink
@@ -70,7 +71,8 @@ class AgentProcess:
     def log(self) -> str:
         return (self.folder / "agent.log").read_text()
 
-    def start(self) -> None:
+    def start(self, *before: str) -> None:
+        """Start it; `before` is put before the command line: a tracer, say."""
         environment = {
             "PATH": os.environ["PATH"],
             "CLIENT_ID": self.client_id,
@@ -81,7 +83,7 @@ class AgentProcess:
             "LOG_LEVEL": "debug",
             **self.settings,
         }
-        command = [sys.executable, "-m", "device_agent", "--env-file", str(self.folder / "none.env")]
+        command = [*before, sys.executable, "-m", "device_agent", "--env-file", str(self.folder / "none.env")]
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=Path(__file__).parents[2])
 
@@ -93,8 +95,7 @@ class AgentProcess:
     def kill(self) -> None:
         """As a power cut does it."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait(PATIENCE)
+            kill_traced(self.process)
             self.process = None
 
     def terminate(self) -> int:

@@ -1,0 +1,111 @@
+"""Kills a program at one chosen call that makes something durable, and tells from what strace saw whether it did.
+
+Rule: strace counts `when=` for each thread and each system call apart. So a point names one call on files that one
+thread writes, and the log has to show that call as the last one, begun and never done.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+NEVER: Final = 60_000
+"""More calls than strace can count to, almost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The `number`-th `call` (`fsync`, say) about one of `paths`. Of a rename only the old name is looked at."""
+
+    call: str
+    paths: tuple[Path, ...]
+    number: int
+
+
+class Tracer:
+    """strace with one point: either it runs the program (`command`), or it takes hold of one that runs (`attach`)."""
+
+    def __init__(self, strace: str, log: Path, point: Point, *, follow: bool = True) -> None:
+        self._strace = strace
+        self._log = log
+        self._point = point
+        self._follow = ("-f",) if follow else ()
+        self._process: subprocess.Popen[bytes] | None = None
+        log.unlink(missing_ok=True)
+
+    @property
+    def command(self) -> list[str]:
+        """What is put before a command line."""
+        # No --seccomp-bpf: at the stops that it makes strace 6.1 injects no signal.
+        point = self._point
+        inject = f"inject={point.call}:signal=SIGKILL:when={point.number}"
+        paths = [argument for path in point.paths for argument in ("-P", str(path))]
+        quiet = (*self._follow, "-y", "-e", "signal=none", "-o", str(self._log))
+        return [self._strace, *quiet, "-e", f"trace={point.call}", *paths, "-e", inject]
+
+    def attach(self, pid: int) -> Self:
+        """Trace a process with all its threads, or one thread alone, from now on; returns when it is held."""
+        self._process = subprocess.Popen([*self.command, "-p", str(pid)], stderr=subprocess.PIPE)
+        assert self._process.stderr is not None
+        told = self._process.stderr.readline().decode()
+        assert "attached" in told, told
+        return self
+
+    def release(self) -> None:
+        """Let go of what was attached, and end."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.communicate()
+            self._process = None
+
+    @property
+    def calls(self) -> int:
+        """How many such calls were begun."""
+        return len(re.findall(rf"\b{self._point.call}\(", self.log))
+
+    @property
+    def threads(self) -> set[int]:
+        """Whoever began one; known of those that are followed."""
+        return {int(line.split()[0]) for line in self.log.splitlines() if f" {self._point.call}(" in line}
+
+    @property
+    def struck(self) -> bool:
+        """Whether the process, which is dead, was killed at the very call: every other one was done."""
+        return self.calls == self._point.number == self.log.count(" = 0\n") + 1
+
+    @property
+    def log(self) -> str:
+        """What strace saw."""
+        return self._log.read_text() if self._log.exists() else ""
+
+
+def thread_of(strace: str, log: Path, point: Point, pid: int, provoke: Callable[[], object]) -> int:
+    """The one thread of a process that makes these calls, found out as it makes some for `provoke`.
+
+    Traced alone it leaves the others as quick as they are.
+    """
+    tracer = Tracer(strace, log, replace(point, number=NEVER)).attach(pid)
+    provoke()
+    tracer.release()
+    (thread,) = tracer.threads
+    return thread
+
+
+def kill_traced(process: subprocess.Popen[bytes]) -> None:
+    """End a program that strace runs; strace alone would let it live on."""
+    for pid in (*children(process.pid), process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def children(pid: int) -> Sequence[int]:
+    """The processes that a process has started and not outlived."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return ()
