@@ -12,7 +12,7 @@ from schemas.values import Action, ErrorCode, Outcome, ResponseStatus, WantedPar
 
 _REASONS: Final = {
     State.QUEUED: "other uploads of this device go first",
-    State.CHECKING: "comparing the parts stored before the restart with the file",
+    State.CHECKING: "comparing the stored parts with the file",
     State.ENDED: "waiting for the owner to close the upload",
 }
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Final
 
 from device_agent.part_set import PartSet
-from device_agent.records import Settled
+from device_agent.records import PartKept, Settled
 from device_agent.transfer_answers import latest_response
 from device_agent.transfer_events import Effect, Granted, Keep, Repeated, Say
 from device_agent.transfer_state import State, Transfer, acknowledge, grant_of, progress_record, settle
 from device_agent.transfer_steps import BEFORE_OPEN, Step, advance, fail, may_resume, say_again
-from schemas.values import ErrorCode
+from schemas.values import DigestName, ErrorCode
 
 _LOOP_PAUSE: Final = 5.0
 """A repeated grant is not answered within this time of the question it asks for: the two would echo each other."""
@@ -46,8 +46,9 @@ def grant(transfer: Transfer, event: Granted) -> Step:
 def _take(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
     if transfer.ending is not None:
         return say_again(transfer, event.now)
+    before = transfer.settled
     transfer, effects = _settle_completed(transfer, event)
-    transfer = _take_urls(transfer, event, answers=answers)
+    transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
     if transfer.state in BEFORE_OPEN:
         return transfer, effects
     again = _echo(transfer, event.now) if transfer.asking else ()
@@ -109,12 +110,20 @@ def _contradiction(transfer: Transfer, event: Granted) -> str | None:
 
 def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
+    told: tuple[Effect, ...] = ()
+    if transfer.prefix and transfer.order.digest is not DigestName.NONE:
+        # Stored by an earlier life of this device, whose journal is gone, the others may be of another file: no
+        # fingerprint tells under `prefix`. They are offered, so that the owner compares, and we may at the end.
+        new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
+        offered = {number: digest for number, digest in transfer.offered.items() if number in new}
+        told = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
+        transfer = replace(transfer, digests={**transfer.digests, **offered})
     if not new or transfer.source is None:
         return transfer, ()
-    return settle(transfer, new), (Keep(Settled(transfer.order.upload_id, new.ranges())),)
+    return settle(transfer, new), (*told, Keep(Settled(transfer.order.upload_id, new.ranges())))
 
 
-def _take_urls(transfer: Transfer, event: Granted, *, answers: bool) -> Transfer:
+def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool) -> Transfer:
     if transfer.source is None and not transfer.order.pregranted:
         return transfer
     total = None if transfer.source is None else transfer.plan.total
@@ -133,7 +142,7 @@ def _take_urls(transfer: Transfer, event: Granted, *, answers: bool) -> Transfer
         return transfer
     question = replace(transfer.question, answered=True)
     transfer = replace(transfer, question=question, say_at=None, unanswered_since=None)
-    return transfer if taken else _pause_asking(transfer, event.now)
+    return transfer if taken or news else _pause_asking(transfer, event.now)
 
 
 def _pause_asking(transfer: Transfer, now: float) -> Transfer:

@@ -48,6 +48,8 @@ def stored(transfer: Transfer, event: PartStored) -> Step:
     fault = source_fault(transfer, event.seen)
     if fault is not None:
         return fail(transfer, event.now, *fault)
+    if event.seen.fingerprint != transfer.opened:
+        transfer = replace(transfer, moved=True)
     transfer, effects = _keep(transfer, event)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more

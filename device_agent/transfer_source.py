@@ -46,7 +46,8 @@ def _compare(transfer: Transfer, event: Opened) -> Step:
     if not _is_same_file(transfer, event.fingerprint):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
     unchecked = PartSet.of(transfer.digests)
-    return _with_urls_for(transfer.plan, replace(transfer, opened=event.fingerprint, unchecked=unchecked)), ()
+    transfer = replace(transfer, opened=event.fingerprint, moved=False, unchecked=unchecked)
+    return _with_urls_for(transfer.plan, transfer), ()
 
 
 def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
@@ -92,16 +93,16 @@ def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
     source = transfer.source
     if source is None:
         return True
-    if transfer.order.options.on_change == "prefix":
+    if transfer.prefix:
         return found.size >= source.size
     return (found.size, found.mtime_ns, found.ctime_ns) == (source.size, source.mtime_ns, source.ctime_ns)
 
 
 def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
-    """What is wrong with the source: under `prefix` only the loss of bytes, else any change at all."""
+    """What is wrong with the source: under `prefix` so far only the loss of bytes, else any change at all."""
     if seen.fingerprint is None:
         return None
-    if transfer.order.options.on_change == "prefix":
+    if transfer.prefix:
         shorter = seen.fingerprint.size < transfer.plan.file_size
         text = "the file became shorter than it was when the upload began"
         return (ErrorCode.SOURCE_CHANGED, text) if shorter else None

@@ -33,7 +33,7 @@ class State(StrEnum):
     WAITING = "waiting"
     """Nothing can be sent before `Transfer.wakes_at`, for a named reason."""
     CHECKING = "checking"
-    """Every part is stored; those stored before the source was reopened are being digested again."""
+    """Every part is stored; those are being digested again that were stored before the source was reopened or moved."""
     ENDED = "ended"
     """The final answer has been said, and is repeated until the owner closes the upload."""
     CLOSED = "closed"
@@ -95,6 +95,8 @@ class Transfer:
     # Lost in a crash.
     opened: Fingerprint | None = None
     """The source as it is open now; None while it is not."""
+    moved: bool = False
+    """Under `prefix`: the open source was seen to have changed, and perhaps it did more than grow."""
     unchecked: PartSet = NO_PARTS
     grants: Mapping[int, Grant] = field(default_factory=dict)
     last_granted: PartSet = NO_PARTS
@@ -138,6 +140,11 @@ class Transfer:
     def complete(self) -> bool:
         """Whether every part is stored."""
         return self.source is not None and len(self.done) >= self.plan.total
+
+    @property
+    def prefix(self) -> bool:
+        """Whether the source may grow while it is sent."""
+        return self.order.options.on_change == "prefix"
 
     @property
     def startable(self) -> list[int]:

@@ -177,8 +177,17 @@ def _state_of(transfer: Transfer, now: float) -> State:
 
 
 def _finish(transfer: Transfer, now: float) -> Step:
+    """End, once what is stored is known to be of one and the same file.
+
+    A source that moved is read once more, and not again if it goes on moving: a part that is now what it was when it
+    was sent was so all the time between, and these times have a moment in common, which is when the last was digested.
+    """
+    effects: tuple[Effect, ...] = ()
+    if transfer.moved and not transfer.unchecked:
+        transfer = replace(transfer, moved=False, unchecked=PartSet.of(transfer.digests))
+        effects = (recheck(transfer),) if transfer.unchecked else ()
     if transfer.unchecked:
-        return replace(transfer, state=State.CHECKING, question=None, say_at=None), ()
+        return replace(transfer, state=State.CHECKING, question=None, say_at=None), effects
     return end(transfer, now, Ending(ResponseStatus.SUCCESS))
 
 

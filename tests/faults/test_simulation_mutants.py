@@ -25,6 +25,7 @@ from device_agent.disk import replace_file
 from device_agent.errors import JournalError
 from device_agent.journal import Journal
 from device_agent.records import PartKept
+from device_agent.transfer_steps import advance
 from tests.simulation.disk import DiskOs
 from tests.simulation.history import Failure, play
 
@@ -73,6 +74,11 @@ def source_trusted(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "source_fault", lambda _transfer, _seen: None)
     patch.setattr(transfer_source, "_is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
+
+
+def growth_believed(patch: pytest.MonkeyPatch) -> None:
+    """Under `prefix` whatever moved is taken to have grown."""
+    patch.setattr(transfer_parts, "advance", lambda one, now: advance(replace(one, moved=False), now))
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
@@ -149,6 +155,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     compaction_trusted: ("P9",),
     ack_before_persist: ("P9",),
     source_trusted: ("P4",),
+    growth_believed: ("P4",),
     stale_will_accepted: ("P8", "P6"),
     complete_believed: ("P2",),
     litter_never_swept: ("P6",),
@@ -158,7 +165,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     acknowledged_too_early: ("P9",),
     said_is_done: ("P6",),
 }
-RARE = {source_trusted, sequence_ignored}
+RARE = {source_trusted, growth_believed, sequence_ignored}
 """These need two faults at the right moment, and so hundreds of histories."""
 
 

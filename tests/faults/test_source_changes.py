@@ -39,6 +39,13 @@ def rewrite_in_secret(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def rewrite_what_was_sent(path: Path) -> None:
+    """And append to it, as to a log that somebody edits: neither the size nor the parts still to come tell of it."""
+    with path.open("r+b") as file:
+        file.write(b"other bytes")
+    append(path)
+
+
 def replace(path: Path) -> None:
     other = path.with_suffix(".new")
     other.write_bytes(os.urandom(2 * CHUNK))
@@ -52,6 +59,7 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Path], None]]]] = {
     "rewrite-in-secret": ("fail", rewrite_in_secret),
     "replace": ("fail", replace),
     "truncate-prefix": ("prefix", truncate),
+    "rewrite-prefix": ("prefix", rewrite_what_was_sent),
 }
 
 

@@ -11,7 +11,9 @@ from schemas.values import Fingerprint
 from tests.simulation.contents import Content, clip, join, size_of
 from tests.simulation.world import World
 
-WAYS: Final = ("appended", "rewritten", "rewritten", "backdated", "backdated", "truncated", "replaced", "deleted")
+WAYS: Final = ("appended", "rewritten", "backdated", "truncated", "replaced", "deleted")
+LOG_WAYS: Final = ("appended",) * 5 + WAYS
+"""Of a log, which is mostly appended to; now and then somebody rotates, edits or loses it."""
 
 
 @dataclass(eq=False)
@@ -70,16 +72,13 @@ class Files:
         """What the file system says of a file."""
         return Fingerprint(inode.size, inode.mtime, inode.ctime, self.mount, inode.number)
 
-    def change(self, path: str, *, grows_only: bool) -> str:
-        """Something happens to a file; what it was. With `grows_only` it is a log, which is only ever appended to."""
+    def change(self, path: str, *, log: bool) -> str:
+        """Something happens to a file; what it was."""
         inode = self.inodes.get(path)
         if inode is None:
             self.write(path, self.world.chance.randint(1, 30 * MIB))
             return "created again"
-        ways = (
-            ["appended"] if grows_only else ["appended", "rewritten", "backdated", "truncated", "replaced", "deleted"]
-        )
-        way = self.world.chance.choice(ways)
+        way = self.world.chance.choice(LOG_WAYS if log else WAYS)
         if way == "deleted":
             del self.inodes[path]
         elif way == "replaced":

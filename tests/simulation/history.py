@@ -107,7 +107,9 @@ class History:
         world, chance = self.world, self.world.chance
         for device in self.devices.values():
             for path in PATHS:
-                device.files.write(path, LARGE if chance.random() < 0.06 else chance.choice(SIZES))
+                # Only what takes several windows can change between two of them.
+                large = chance.random() < (0.25 if path in LOGS else 0.06)
+                device.files.write(path, LARGE if large else chance.choice(SIZES))
             world.later(world.between(0.0, 5.0), device.start)
         for plane in self.planes:
             plane.start()

@@ -168,7 +168,7 @@ class Nemesis:
         return self._world.chance.choice([run.transfer.order.file_path for run in runs] or [self._history.a_path()])
 
     def _change(self, device: "Device", path: str) -> None:
-        how = device.files.change(path, grows_only=path in self._history.logs)
+        how = device.files.change(path, log=path in self._history.logs)
         self._world.note(device.client_id, f"{path} was {how}")
 
     def _cancel(self) -> None:
