@@ -74,6 +74,8 @@ def _resume(transfer: Transfer) -> Step:
         failures=0,
         renewals=0,
         hold_until=0.0,
+        ask_after=0.0,
+        empty_answers=0,
         say_at=None,
         unanswered_since=None,
     )

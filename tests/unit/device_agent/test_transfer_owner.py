@@ -8,6 +8,7 @@ from device_agent.transfer_events import (
     Admitted,
     CancelAsked,
     CloseAsked,
+    Faulted,
     Granted,
     GrantRefused,
     OpenRefused,
@@ -149,6 +150,23 @@ class TestResume:
         device.send_all()
         assert (device.last.status, report(device.last).etags) == ("success", {2: '"e2"'})
         assert device.puts.count(1) == 1
+
+    def test_what_is_resumed_asks_at_once(self) -> None:
+        """However seldom an owner that granted nothing was asked before."""
+        device = Device()
+        device.start()
+        for _ in range(8):
+            device.grant([])
+            device.now = wake_at(device.transfer) or 0
+            device.on(Tick(now=device.now))
+            device.perform()
+        device.grant([])
+        device.on(Faulted(now=device.now, code=ErrorCode.INTERNAL, text="a disk failed"))
+        device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+        device.start()
+        assert device.transfer.asking
+        device.grant([])
+        assert (wake_at(device.transfer) or 0) == device.now + 5
 
     def test_a_final_error_does_not(self) -> None:
         device = Device()
