@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from control_plane.domain.events import CancelRequested
+from control_plane.domain.events import CancelRequested, Kind
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
 from control_plane.domain.values import EXPIRABLE, OPEN, TERMINAL, Origin, State, UploadKey
@@ -47,6 +47,8 @@ from schemas.values import UploadOptions
 
 IDEMPOTENT_FOR: Final = DAY
 READ_URL_LIFE: Final = 3600.0
+ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SAY_GRANT})
+"""What is done for a client that asks for URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +294,10 @@ class Operations:
             return UploadView(upload, upload.reason, None)
         complaint = self._outbox.complaint(upload.key)
         away = _away(upload, client, self.now())
-        reason = away or upload.reason or (complaint.text if complaint else None) or _doing(upload)
+        told = complaint.text if complaint else None
+        # A client that asked waits for us, and says so: what keeps us from answering is nearer to the cause.
+        ours = told if complaint and complaint.kind in ANSWERS and upload.wanted else None
+        reason = away or ours or upload.reason or told or _doing(upload)
         due = [task.due_at for task in tasks if task.due_at < PARKED]
         ends = [upload.deadline] if upload.state in EXPIRABLE else []
         return UploadView(upload, reason, min([*due, *ends], default=None))

@@ -60,6 +60,7 @@ class Complaint:
 
     text: str
     at: float
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,7 @@ class Outbox:
                     return task.tries
             return 0
 
-        self._complaints[key] = Complaint(text, now)
+        self._complaints[key] = Complaint(text, now, duty.kind)
         while len(self._complaints) > MAX_COMPLAINTS:
             self._complaints.pop(next(iter(self._complaints)))
         try:

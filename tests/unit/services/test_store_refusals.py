@@ -10,7 +10,10 @@ from control_plane.domain.values import State
 from control_plane.services.completion import Completion, Settled
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.operations import UploadView
-from tests.support.fakes import Rig
+from schemas.codec import encode
+from schemas.messages import CurrentUpload, Status
+from schemas.topics import Channel
+from tests.support.fakes import CLIENT, Rig
 
 REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "InvalidAccessKeyId")
 
@@ -67,6 +70,22 @@ async def test_an_upload_that_may_not_be_opened_waits_and_says_so() -> None:
         await rig.settle(60)
         assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
         assert (await seen(rig, upload)).reason != str(denied)
+
+
+async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
+    """It says that it waits for URLs; why it gets none is the answer to who asks."""
+    async with Rig() as rig:
+        denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
+        rig.objects.fails = {"create_multipart": [denied, denied]}
+        upload = await rig.granted()
+        waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
+        await rig.hear(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
+        assert (await rig.upload(upload.upload_id)).reason == waits.reason
+        assert (await seen(rig, upload)).reason == str(denied)
+        await rig.settle(40)
+        await rig.settle(40)
+        assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
+        assert (await seen(rig, upload)).reason == waits.reason
 
 
 async def test_what_the_store_will_never_do_ends_the_upload_with_its_words() -> None:
