@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from broker.configuration import LOOPBACK, development_mosquitto
 from broker.process import BrokerAddress
 from broker.server import free_port, start_configured
@@ -50,6 +52,20 @@ def test_frozen_for_a_while(site: FaultSite, name: str) -> None:
     check_ended_once(site, upload_id, path)
 
 
+@pytest.mark.slow
+def test_frozen_for_longer_than_anybody_waits_for_its_word(site: FaultSite, name: str) -> None:
+    """What was published is in doubt then, and may still arrive: it is said again, and means nothing twice."""
+    site.attach(name)
+    os.kill(site.broker.pid, signal.SIGSTOP)
+    before = len(site.plane.log)
+    path = site.file(name, "doubted.bin", CHUNK + 1)
+    upload_id = site.trigger(name, path)
+    site.until(lambda: "did not take a message" in site.plane.log[before:], "a publish to be given up", 30)
+    assert site.upload(upload_id)["state"] == "queued"
+    os.kill(site.broker.pid, signal.SIGCONT)
+    check_ended_once(site, upload_id, path)
+
+
 def test_a_trigger_while_it_is_away_is_answered_and_carried_out_later(site: FaultSite, name: str) -> None:
     site.attach(name)
     path = site.file(name, "small.bin", 1000)
@@ -82,6 +98,8 @@ def test_a_full_disk_of_the_brokers_stops_nobody_and_outlasts_its_restart(
         os.kill(broker.pid, signal.SIGUSR1)
         second = site.file(name, "second.bin", CHUNK + 1)
         site.completed(site.trigger(name, second), second)
+        site.until(lambda: "Saving in-memory database" in broker.log_path.read_text(), "the broker to write")
+        assert os.statvfs(small_disk).f_bfree == 0
         broker.restart()
         (small_disk / "ballast").unlink()
         broker.restart()

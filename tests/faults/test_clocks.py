@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from tests.support.fault_sites import CHUNK, FaultSite, clock_of, running_site
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
+from tests.support.strict_s3 import Operation
 
 YEARS: Final = {"ten-years-ahead": "+3650d", "in-1970": "-20000d"}
 MINUTES: Final = {"ahead": "+10m", "behind": "-10m"}
@@ -80,6 +82,35 @@ def test_a_control_plane_whose_clock_is_ten_minutes_off_completes_uploads(
     path = site.file(name, "big.bin", 2 * CHUNK)
     assert site.completed(site.trigger(name, path), path)["proof"] == "etag"
     clock.write_text("+0")
+
+
+@pytest.mark.slow
+def test_a_control_plane_that_starts_with_a_wrong_clock_signs_nothing_and_says_so(
+    moved: tuple[FaultSite, Path], name: str
+) -> None:
+    """A URL signed in the future is refused by the store, and one signed in the past lives too short."""
+    site, clock = moved
+    site.healed()
+    site.plane.kill()
+    clock.write_text(MINUTES["ahead"])
+    site.plane.start()
+    site.until(lambda: is_up(site), "the control plane to answer")
+    site.attach(name)
+    path = site.file(name, "waiting.bin", 2 * CHUNK)
+    upload_id = site.trigger(name, path)
+    site.until(lambda: "set this machine's clock" in (site.upload(upload_id)["reason"] or ""), "it to be said")
+    assert not site.ready()
+    assert site.events(upload_id, Operation.UPLOAD_PART) == []
+    clock.write_text("+0")
+    assert site.completed(upload_id, path)["attempt"] == 1
+
+
+def is_up(site: FaultSite) -> bool:
+    """Whether it answers; ready it will not be."""
+    try:
+        return bool(site.get("/health")["status"] == "ok")
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize("minutes", MINUTES)

@@ -71,11 +71,19 @@ def test_poison_to_the_control_plane_is_counted_and_the_next_good_message_is_hea
 def test_poison_to_an_agent_is_counted_and_the_next_good_command_is_obeyed(site: FaultSite, name: str) -> None:
     agent = site.attach(name)
     with wired(site, name) as wire:
+        wire.subscribe(TOPICS.response(name))
         for payload in POISON.values():
             wire.publish(TOPICS.command(name), payload, qos=1)
             wire.publish(TOPICS.birth(), payload, qos=1)
-    check_works(site, name)
+        check_works(site, name)
+        counted, answered = reckoning(wire, name)
     assert "Traceback" not in agent.log
+    # What says its message's id is answered; whatever else there is, is counted.
+    assert sum(counted.values()) + answered >= len(POISON)
+    assert {"unreadable_messages", "bad_commands"} <= set(counted)
+    # Of each kind one a minute is told: rubbish comes as fast as the network carries it.
+    told = [line for line in agent.log.splitlines() if "none told for 60 s" in line]
+    assert len(told) == len(counted)
 
 
 def test_a_message_over_the_limit_is_refused_and_its_sender_stays(site: FaultSite, name: str) -> None:
@@ -94,6 +102,20 @@ def test_a_packet_over_the_limit_costs_its_sender_the_connection_and_nobody_else
             wire.publish(TOPICS.command(name), b"x" * (256 * 1024))
         assert not wire.alive
     check_works(site, name)
+
+
+def reckoning(wire: Wire, name: str) -> tuple[dict[str, int], int]:
+    """What the agent has counted, as it says when it is asked how it is; and how much it answered with an error."""
+    command = {"message_id": "how-are-you", "action": "health_check", "payload": {}}
+    wire.publish(TOPICS.command(name), json.dumps(command).encode(), qos=1)
+    answered = 0
+    while True:
+        packet = wire.receive()
+        wire.acknowledge(packet)
+        answer = json.loads(packet.payload)
+        answered += answer["status"] == "error"
+        if answer["message_id"] == "how-are-you":
+            return dict(answer["payload"]["counters"]), answered
 
 
 class Echo:

@@ -61,6 +61,20 @@ def test_two_devices_under_one_name_stop_dispatch_and_say_so(site: FaultSite, na
         assert "two devices share this client id" in site.upload(upload_id)["reason"]
 
 
+def test_two_agents_under_one_name_are_told_apart_though_the_broker_keeps_only_one(site: FaultSite, name: str) -> None:
+    """A card that was cloned: each connection ends the other's, and each birth is one of another installation."""
+    site.attach(name)
+    cloned = site.agent(f"{name[:50]}-clone", CLIENT_ID=name)
+    cloned.start()
+    site.until(
+        lambda: "two devices share this client id" in (site.get(f"/clients/{name}")["reason"] or ""),
+        "the two to be told apart",
+    )
+    cloned.kill()
+    upload_id = site.trigger(name, site.file(name, "kept.bin", 10))
+    assert site.upload(upload_id)["state"] == "queued"
+
+
 def test_an_agent_that_leaves_in_order_is_offline_at_once(site: FaultSite, name: str) -> None:
     site.attach(name).terminate()
     site.until(lambda: not site.connected(name), "its goodbye", patience=5)

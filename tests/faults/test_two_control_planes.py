@@ -8,7 +8,7 @@ import pytest
 
 from broker.server import free_port
 from tests.support.fault_sites import CHUNK, SERVE, FaultSite, Victim
-from tests.support.strict_s3 import Operation
+from tests.support.strict_s3 import Fault, Kind, Operation
 
 
 @pytest.fixture
@@ -29,6 +29,10 @@ def answers(plane: Victim) -> bool:
         return httpx.get(f"{server_of(plane)}/health/ready", timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def state_at(plane: Victim, upload_id: str) -> str:
+    return str(httpx.get(f"{server_of(plane)}/uploads/{upload_id}", timeout=20).json()["state"])
 
 
 def check_happened_once(site: FaultSite, upload_id: str) -> None:
@@ -62,10 +66,7 @@ def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
     site.plane.freeze()
     site.s3.flow()
 
-    def state() -> str:
-        return str(httpx.get(f"{server_of(second)}/uploads/{upload_id}", timeout=20).json()["state"])
-
-    site.until(lambda: state() == "completed", "the other to complete it")
+    site.until(lambda: state_at(second, upload_id) == "completed", "the other to complete it")
     site.plane.thaw()
     again = site.file(name, "again.bin", CHUNK + 1)
     site.completed(site.trigger(name, again), again)
@@ -75,7 +76,30 @@ def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
 
 def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: Victim, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
-    second.kill()
+    # Asked of the site's own, which never sees the end of it.
+    site.plane.kill()
     site.s3.flow()
+    site.until(lambda: state_at(second, upload_id) == "completed", "the other to complete it")
+    site.restart_plane()
+    assert site.completed(upload_id, path)["attempt"] == 1
+    check_happened_once(site, upload_id)
+
+
+@pytest.mark.slow
+def test_one_that_dies_in_the_middle_of_a_completion_leaves_it_to_the_other(
+    site: FaultSite, second: Victim, name: str
+) -> None:
+    """Both hear that every part is stored; whoever writes it down completes, and has half a minute for it."""
+    second.freeze()
+    site.attach(name)
+    path = site.file(name, "big.bin", CHUNK + 1)
+    complete = Operation.COMPLETE_MULTIPART_UPLOAD
+    site.strict.add(Fault(kind=Kind.SLOW, operation=complete, key=f"*/{name}/*", seconds=1.0))
+    upload_id = site.trigger(name, path)
+    site.until(lambda: site.upload(upload_id)["state"] == "completing", "the completion")
+    site.plane.kill()
+    second.thaw()
+    site.until(lambda: state_at(second, upload_id) == "completed", "the other to settle it")
+    site.restart_plane()
     assert site.completed(upload_id, path)["attempt"] == 1
     check_happened_once(site, upload_id)
