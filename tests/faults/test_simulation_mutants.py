@@ -9,23 +9,26 @@ from typing import Any
 
 import pytest
 
-from control_plane.domain import presence
-from control_plane.domain.events import CompletionFailed, Forgotten, Kind, StepTimedOut, Swept
+from control_plane.domain import moves, presence
+from control_plane.domain.events import CompletionFailed, CompletionProven, Forgotten, Kind, StepTimedOut, Swept
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
+from control_plane.domain.values import Proof
 from control_plane.services import completion, uploads
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.outbox import Outbox
 from control_plane.services.reaper import LitterReport, Reaper
 from control_plane.services.sayings import Sayings
-from device_agent import journal, transfer_parts, transfer_source
+from device_agent import journal, transfer_parts, transfer_source, transfer_state
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
+from device_agent.commands import Commands
 from device_agent.disk import replace_file
 from device_agent.errors import JournalError
 from device_agent.journal import Journal
-from device_agent.records import PartKept
+from device_agent.records import Began, PartKept
 from device_agent.transfer_steps import advance
+from schemas.codec import decode_command
 from tests.simulation.disk import DiskOs
 from tests.simulation.history import Failure, play
 
@@ -38,6 +41,26 @@ pytestmark = pytest.mark.timeout(120)
 def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
     keep = Journal.append
     patch.setattr(Journal, "append", lambda self, one: None if isinstance(one, PartKept) else keep(self, one))
+
+
+def parts_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What a crash leaves of the parts is read and not understood."""
+    patch.setattr(transfer_state, "_replay_part", lambda one, _record: one)
+
+
+def later_attempts_not_kept(patch: pytest.MonkeyPatch) -> None:
+    """The journal knows the upload, so its command is taken for one that it holds."""
+    keep = Journal.append
+
+    def careless(self: Journal, one: Any) -> None:  # noqa: ANN401
+        if not (isinstance(one, Began) and one.order.attempt > 1):
+            keep(self, one)
+
+    patch.setattr(Journal, "append", careless)
+
+
+def poison_taken_for_a_bug(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Commands, "receive", lambda self, data, now: self._obey(decode_command(data), now))
 
 
 def no_fsync(patch: pytest.MonkeyPatch) -> None:
@@ -103,6 +126,21 @@ def complete_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(completion.Completion, "settle", settle)
 
 
+def client_believed(patch: pytest.MonkeyPatch) -> None:
+    """Every part was told to be stored, so the object must be there."""
+
+    async def settle(self: completion.Completion, upload: Upload) -> completion.Settled:
+        if not upload.one_put:
+            await self._complete(upload)
+        return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=Proof.ETAG)
+
+    patch.setattr(completion.Completion, "settle", settle)
+
+
+def keys_used_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(moves, "_key_is_used", lambda _upload: False)
+
+
 def litter_never_swept(patch: pytest.MonkeyPatch) -> None:
     async def idle(_self: Reaper) -> LitterReport:
         return LitterReport(0, ())
@@ -151,6 +189,9 @@ def said_is_done(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS: dict[Plant, tuple[str, ...]] = {
     no_journal_for_etags: ("P9",),
+    parts_forgotten: ("P5",),
+    later_attempts_not_kept: ("P9",),
+    poison_taken_for_a_bug: ("P13",),
     no_fsync: ("P9",),
     compaction_trusted: ("P9",),
     ack_before_persist: ("P9",),
@@ -158,6 +199,8 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     growth_believed: ("P4",),
     stale_will_accepted: ("P8", "P6"),
     complete_believed: ("P2",),
+    client_believed: ("P3",),
+    keys_used_again: ("P2",),
     litter_never_swept: ("P6",),
     strays_forgotten: ("P2",),
     nobody_is_forgotten: ("P6",),

@@ -71,7 +71,7 @@ class History:
         self.logs = LOGS
         self.broker = Broker(world)
         self.bucket = Bucket(world, opaque_etags=chance.random() < 0.3)
-        self.database = Database(world)
+        self.database = Database(world, self.bucket)
         self.system = DiskOs()
         names = [f"till-{number}" for number in range(1, chance.choice([1, 1, 2, 3]) + 1)]
         self.devices = {name: Device(world, name, self.broker, self.bucket, self.system) for name in names}

@@ -44,9 +44,9 @@ class PlaneClock:
 class Database:
     """The one database. Everything committed is durable; a write may fail before it, or after it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, bucket: Bucket) -> None:
         self.memory = MemoryStore()
-        self.promises = PlanePromises(self.memory._tables)
+        self.promises = PlanePromises(self.memory._tables, bucket)
         self.locked_until = 0.0
         self._world = world
 

@@ -85,15 +85,17 @@ class DevicePromises:
             return
         run = process.agent.uploads.get(payload.about)
         if run is not None and run.transfer.order.attempt == payload.about_attempt:
-            durable = self._device.disk.durable(payload.about.encode())
+            # Not the upload's own name: an earlier attempt has written that.
+            durable = self._device.disk.durable(run.transfer.order.message_id.encode())
             require(durable, f"P9: the command for {payload.about} is acknowledged before it is durable")
 
 
 class PlanePromises:
-    """P2, P8, P9 and the finality of ends, watched at every commit and every word of a control plane."""
+    """P3, P8, P9 and the finality of ends, watched at every commit and every word of a control plane."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, bucket: Bucket) -> None:
         self._tables = tables
+        self._bucket = bucket
         self._ends: dict[UploadKey, Upload] = {}
         self._pairs: dict[str, tuple[str, int, int]] = {}
         self._retired: set[tuple[str, str]] = set()
@@ -102,15 +104,26 @@ class PlanePromises:
         self.faults: list[str] = []
 
     def committed(self) -> None:
-        """After every write: ends are final, presence only moves on."""
+        """After every write: success is true, ends are final, presence only moves on."""
         for key, upload in self._tables.uploads.items():
             end = self._ends.get(key)
             if end is not None:
                 self._require(upload.state is end.state, f"{key} was {end.state} and became {upload.state}")
             elif upload.state in TERMINAL:
                 self._ends[key] = upload
+                self._require_object(upload)
         for client_id, client in self._tables.clients.items():
             self._moved_on(client_id, (client.install_id, client.epoch, client.sequence))
+
+    def _require_object(self, upload: Upload) -> None:
+        """What is completed is there at that moment: of this attempt, and of the file's size."""
+        if upload.state is not State.COMPLETED or upload.owner != "control-plane":
+            return
+        found = self._bucket.objects.get(upload.s3_key)
+        self._require(found, f"P3: completed {upload.upload_id} has no object")
+        if found is not None:
+            same = (found.token, size_of(found.content)) == (upload.object_token, upload.file_size)
+            self._require(same, f"P3: the object of completed {upload.upload_id} is of another attempt or size")
 
     def _moved_on(self, client_id: str, pair: tuple[str, int, int]) -> None:
         known = self._pairs.get(client_id)
@@ -157,6 +170,8 @@ def check_objects(uploads: dict[UploadKey, Upload], bucket: Bucket, devices: "di
         there = {key: one for key, one in bucket.objects.items() if one.token.startswith(upload.token)}
         whole = [token for _, token in births]
         require(len(set(whole)) == len(whole), f"P2: attempts of {upload.upload_id} appeared twice: {births}")
+        keys = [key for key, _ in births]
+        require(len(set(keys)) == len(keys), f"P2: two attempts of {upload.upload_id} appeared under one key: {births}")
         if upload.state is not State.COMPLETED:
             require(not there, f"P2: {upload.state} upload {upload.upload_id} left objects {sorted(there)}")
             continue
