@@ -134,6 +134,33 @@ async def test_a_page_of_an_ingress_says_nothing_of_the_upload(
     await store.complete(KEY, s3_upload_id, etags)
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_head_that_an_ingress_answers_says_nothing_of_the_object(
+    strict: StrictServer, store: S3ObjectStore, *, there: bool
+) -> None:
+    """It has no body to tell by. Taken for the store's word, an object that was just completed would be made again."""
+    if there:
+        s3_upload_id, etags = await opened(store, b"one")
+        await store.complete(KEY, s3_upload_id, etags)
+    pages = [Fault(kind=Kind.PAGE, operation=one, status=404) for one in (Operation.HEAD_OBJECT, Operation.GET_OBJECT)]
+    strict.faults.add(*pages)
+    with pytest.raises(ObjectStoreDown, match="AWS_ENDPOINT"):
+        await store.head(KEY)
+    assert (await store.head(KEY) is not None) is there
+
+
+async def test_an_object_that_comes_while_it_is_looked_for_is_found(strict: StrictServer, store: S3ObjectStore) -> None:
+    """Or that only the HEAD did not reach; an empty one too, of which no byte can be asked for."""
+    for body in (b"one", b""):
+        s3_upload_id, etags = await opened(store, body)
+        await store.complete(KEY, s3_upload_id, etags)
+        strict.faults.clear()
+        strict.faults.add(Fault(kind=Kind.PAGE, operation=Operation.HEAD_OBJECT, status=404))
+        info = await store.head(KEY)
+        assert info is not None
+        assert info.size == len(body)
+
+
 @pytest.mark.parametrize("operation", [Operation.COMPLETE_MULTIPART_UPLOAD, Operation.LIST_PARTS])
 async def test_a_key_that_is_revoked_is_told_from_a_request_that_is_wrong(
     strict: StrictServer, store: S3ObjectStore, operation: Operation

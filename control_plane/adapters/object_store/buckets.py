@@ -56,6 +56,21 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
     )
 
 
+def is_missing(bucket: Bucket, s3_key: str) -> bool:
+    """Whether the store itself says that nothing is there: it names the reason, as it cannot in answer to a HEAD."""
+    try:
+        found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key, Range="bytes=0-0")
+    except ClientError as error:
+        if code_of(error) in GONE:
+            return True
+        if code_of(error) == "InvalidRange":
+            # An empty object has no first byte.
+            return False
+        raise
+    found["Body"].close()
+    return False
+
+
 def delete(bucket: Bucket, s3_key: str) -> None:
     """Delete an object; S3 says 204 whether it was there or not, some stores say 404."""
     try:

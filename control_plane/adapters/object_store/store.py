@@ -85,8 +85,18 @@ class S3ObjectStore:
         await self._call("CompleteMultipartUpload", lambda: multipart.complete(once, s3_key, s3_upload_id, etags))
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there under this key; None when nothing is."""
-        return await self._call("HeadObject", lambda: self._heads.head(s3_key))
+        """What is there under this key; None when nothing is.
+
+        That nothing is there is asked again by a GET: any ingress can answer a HEAD with 404, and an upload whose
+        object is not there is begun anew.
+        """
+        info = await self._call("HeadObject", lambda: self._heads.head(s3_key))
+        if info is not None:
+            return info
+        calls = self._clients.calls
+        if await self._call("GetObject", lambda: buckets.is_missing(calls, s3_key)):
+            return None
+        return await self._call("HeadObject", lambda: buckets.head(calls, s3_key))
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
         """Part numbers and etags (without quotes) of a multipart upload; None when it is gone."""
