@@ -1,20 +1,22 @@
 """The agent's memory is flat: a file of 20 GiB takes no more of it than one of 10 MiB.
 
-Rule: the kernel's own high-water mark of the process. The file is sparse, its URLs are granted beforehand and without a
-digest, and the store is a sink that counts bytes: what is left is the agent.
+Rule: the kernel's own high-water mark of the process. The file is sparse and the store is a sink that counts bytes:
+what is left is the agent. Once with URLs that were granted beforehand for few large parts, and once as a control plane
+does it: part by part of 5 MiB, each with its MD5, which costs the agent half a minute and the sink as much.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from broker.process import Broker
-from schemas.messages import DownloadFile, UploadConfig
-from schemas.parts import MIB
+from schemas.messages import DownloadFile, GrantParts, UploadConfig
+from schemas.parts import MIB, MIN_CHUNK_SIZE, to_ranges
 from schemas.values import Action
-from tests.support.agent_process import AgentProcess, Owner, mosquitto, report, urls
+from tests.support.agent_process import AgentProcess, Owner, begin, close, mosquitto, report, urls
 from tests.support.put_sink import PutSink
 
 __all__ = ["mosquitto"]
@@ -24,6 +26,8 @@ SMALL: Final = 10 * MIB
 LARGE: Final = 20 * GIB
 CHUNK: Final = 64 * MIB
 ALLOWED: Final = 4 * MIB
+
+Upload = Callable[[AgentProcess, Owner, PutSink, str, int], None]
 
 
 @pytest.fixture
@@ -39,11 +43,16 @@ def high_water_mark(agent: AgentProcess) -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int) -> None:
-    """Upload a sparse file to the sink."""
+def sparse(agent: AgentProcess, name: str, size: int) -> Path:
     path = agent.data / name
     with path.open("wb") as file:
         file.truncate(size)
+    return path
+
+
+def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int) -> None:
+    """Upload a sparse file to the sink."""
+    path = sparse(agent, name, size)
     numbers = list(range(1, -(-size // CHUNK) + 1))
     config = UploadConfig(upload_id=name, chunk_size=CHUNK, presigned_urls=urls(sink, numbers, name), expires_in=3600)
     owner.say(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
@@ -53,19 +62,44 @@ def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int)
     path.unlink()
 
 
+def negotiate(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int) -> None:
+    """The same, part by part: every question is answered, and every etag acknowledged."""
+    path = sparse(agent, name, size)
+    begin(owner, path, name)
+    etags, sequence = set[int](), 0
+    while (said := owner.answer(name, sequence + 1, timeout=60)).status == "in_progress":
+        etags |= set(report(said).etags)
+        sequence = said.sequence or 0
+        wanted = report(said).wanted_parts
+        assert all(part.digest for part in wanted)
+        granted = urls(sink, [part.part_number for part in wanted], name)
+        bound = [replace(url, headers={"content-md5": part.digest}) for url, part in zip(granted, wanted, strict=True)]
+        config = UploadConfig(upload_id=name, presigned_urls=tuple(bound), expires_in=900)
+        completed = to_ranges(etags)
+        payload = GrantParts(upload_config=config, acknowledges=sequence, completed_parts=completed)
+        owner.say(payload, Action.GRANT_PARTS)
+        # What was said is of no use any more, and is searched through for every answer.
+        owner.responses.clear()
+    assert (said.status, len(etags | set(report(said).etags))) == ("success", -(-size // MIN_CHUNK_SIZE))
+    close(owner, name)
+    path.unlink()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("upload", [send, negotiate], ids=["granted-beforehand", "negotiated"])
 def test_twenty_gibibytes_take_no_more_memory_than_ten_mebibytes(
-    mosquitto: Broker, sink: PutSink, tmp_path: Path
+    mosquitto: Broker, sink: PutSink, tmp_path: Path, upload: Upload
 ) -> None:
+    client_id = f"memory-{upload.__name__}"
     with (
-        AgentProcess("memory", tmp_path, mosquitto.address.port, sink.host_port) as agent,
-        Owner(mosquitto.address.port, "memory") as owner,
+        AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as agent,
+        Owner(mosquitto.address.port, client_id) as owner,
     ):
         owner.online()
-        send(agent, owner, sink, "small", SMALL)
+        upload(agent, owner, sink, "small", SMALL)
         before = high_water_mark(agent)
-        send(agent, owner, sink, "large", LARGE)
+        upload(agent, owner, sink, "large", LARGE)
         after = high_water_mark(agent)
     assert sink.received == SMALL + LARGE
     assert after - before <= ALLOWED, f"{before} bytes became {after}"
