@@ -42,6 +42,9 @@ MAX_RUNNING: Final = 10_000
 
 MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
+LONGEST_LOOK: Final = 2.0
+"""Seconds for which a success may wait to be committed together with its proof."""
+
 LONGEST_WAIT: Final = 300.0
 MAX_COMPLAINTS: Final = 10_000
 FAULT_WAIT: Final = 30.0
@@ -105,6 +108,9 @@ class Outbox:
         for duty in effects.duties:
             if effects.ahead is None:
                 self._begin(effects.key, duty, self._do(effects.upload, duty))
+            elif self._at_once.locked() or len(self._tasks) >= MAX_RUNNING:
+                # A look that has to wait for its turn keeps a success from being committed.
+                self._uploads.hear(effects.key, effects.ahead)
             else:
                 self._begin(effects.key, duty, self._do_ahead(effects.upload, effects.ahead), ahead=True)
 
@@ -200,25 +206,32 @@ class Outbox:
             del self._running[name]
 
     async def _watched(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
-        async with self._at_once:
-            known = self._complaints.get(key)
-            try:
-                await work
-            except Transient as error:
-                await self._again(key, duty, str(error), error.retry_after)
-            except ObjectStoreRefused as error:
-                await self._refused(key, duty, error)
-            except UnknownUpload:
-                return
-            except Exception as error:  # noqa: BLE001 - a fault of ours in one upload must not stop the others
-                self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
-                # Its text may hold anything: whoever asks why nothing happens is told where to look.
-                text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
-                await self._again(key, duty, text, FAULT_WAIT)
-            else:
-                # What followed from this work may have gone wrong already.
-                if self._complaints.get(key) is known:
-                    self._complaints.pop(key, None)
+        try:
+            async with self._at_once:
+                await self._handled(key, duty, work)
+        finally:
+            # Cancelled before its turn came, it was never begun.
+            work.close()
+
+    async def _handled(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None]) -> None:
+        known = self._complaints.get(key)
+        try:
+            await work
+        except Transient as error:
+            await self._again(key, duty, str(error), error.retry_after)
+        except ObjectStoreRefused as error:
+            await self._refused(key, duty, error)
+        except UnknownUpload:
+            return
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one upload must not stop the others
+            self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+            # Its text may hold anything: whoever asks why nothing happens is told where to look.
+            text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
+            await self._again(key, duty, text, FAULT_WAIT)
+        else:
+            # What followed from this work may have gone wrong already.
+            if self._complaints.get(key) is known:
+                self._complaints.pop(key, None)
 
     async def _do(self, upload: Upload, duty: Duty) -> None:
         sayings, objects = self._tools.sayings, self._tools.objects
@@ -247,13 +260,15 @@ class Outbox:
     async def _do_ahead(self, upload: Upload, success: Succeeded) -> None:
         """Look at the object of a success that is not committed yet, and commit both at once.
 
-        While the store is away the success alone is committed, and its proof is a duty like any other.
+        While the store is away or slow the success alone is committed, and its proof is a duty like any other: until
+        then the step timer and the deadline run.
         """
         try:
-            settled = await self._tools.completion.settle(upload)
+            async with asyncio.timeout(min(LONGEST_LOOK, self._step_timeout / 4)):
+                settled = await self._tools.completion.settle(upload)
         except Exception as error:
             self._uploads.hear(upload.key, success)
-            if not isinstance(error, ServiceError):
+            if not isinstance(error, ServiceError | TimeoutError):
                 raise
         else:
             await self._uploads.submit(upload.key, success, settled)
@@ -299,7 +314,9 @@ class Outbox:
                 if task.duty.kind is duty.kind and task.duty.subject == duty.subject:
                     # A word that never got out was not said: the client's silence does not count yet.
                     tries = 0 if duty.kind in SAYINGS else task.tries
-                    records.put_task(replace(task, due_at=now + wait(task.tries), tries=tries))
+                    # Never sooner than the state wants it: an object may still be written under its URL.
+                    due_at = max(task.duty.due_at, now + wait(task.tries))
+                    records.put_task(replace(task, due_at=due_at, tries=tries))
                     return task.tries
             return 0
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from control_plane.domain.duties import duties
 from control_plane.domain.errors import DomainError
-from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Progressed, Succeeded, Witnessed
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Kind, Progressed, Succeeded, Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
 from control_plane.domain.values import State, UploadKey
@@ -244,10 +244,13 @@ class Uploads:
         draft.after, effects = apply(before, entry.event)
         if entry.may_wait and draft.before is before and isinstance(entry.event, Succeeded) and _is_looked_up(draft):
             del drafts[entry.key]
-            outcome.effects.append(Effects(entry.key, draft.after, effects, draft.after.attempt, entry.event))
+            look = tuple(duty for duty in effects if duty.kind is Kind.COMPLETE)
+            outcome.effects.append(Effects(entry.key, draft.after, look, draft.after.attempt, entry.event))
             return before
         if entry.then is not None:
-            draft.after, effects = apply(draft.after, entry.then)
+            settled, more = apply(draft.after, entry.then)
+            # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
+            draft.after, effects = (draft.after, effects) if settled is draft.after else (settled, more)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
         draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
         outcome.events.extend(_told(before, draft.after, entry.event))

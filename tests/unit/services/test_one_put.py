@@ -7,11 +7,13 @@ from typing import TypeVar
 import pytest
 
 from control_plane.adapters.memory import MemoryStore
+from control_plane.domain.events import Kind
 from control_plane.domain.record import Upload
 from control_plane.domain.values import State
+from control_plane.services import outbox
 from control_plane.services.completion import TOKEN_NAME
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
-from control_plane.services.ports import ObjectInfo, Records, StoreCapabilities
+from control_plane.services.ports import ObjectInfo, Records, StoreCapabilities, Task
 from schemas.values import DigestName, WantedPart
 from tests.support.fakes import FakeObjects, Rig
 from tests.support.uploads import md5_of
@@ -134,6 +136,7 @@ async def test_an_operator_who_cancels_during_the_look_wins() -> None:
             await rig.engine.operations.cancel(upload.upload_id)
             seen.set()
             await rig.settle()
+        assert rig.messenger.actions()[-1] == "close_upload", "it says that it is done, so it is released"
         after = await rig.upload(upload.upload_id)
         assert (after.state, after.client_busy) == (State.CANCELLED, False)
         assert (str(State.IN_PROGRESS), str(State.CANCELLED)) in told(rig)
@@ -164,3 +167,69 @@ async def test_a_faulty_proof_takes_no_success_with_it(monkeypatch: pytest.Monke
         monkeypatch.setattr(FakeObjects, "head", broken)
         assert (await succeed(rig, upload)).state is State.COMPLETING
         assert rig.counted("duty.fault") >= 1
+
+
+async def never(_objects: FakeObjects, _key: str) -> ObjectInfo | None:
+    """A store that does not answer."""
+    await asyncio.Event().wait()
+    return None
+
+
+async def test_a_slow_look_keeps_no_success_from_being_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is, the step timer runs, and would end an upload whose object is there."""
+    monkeypatch.setattr(outbox, "LONGEST_LOOK", 0.01)
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakeObjects, "head", never)
+            await succeed(rig, upload)
+            await asyncio.sleep(0.05)
+            await rig.settle()
+            waiting = await rig.upload(upload.upload_id)
+            assert (waiting.state, waiting.parts[1].etag) == (State.COMPLETING, '"e1"')
+        assert rig.counted("duty.fault") == 0
+
+
+async def test_a_success_waits_for_no_turn_at_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every hand is busy it is committed at once, and looked at when one is free."""
+    monkeypatch.setattr(outbox, "MAX_AT_ONCE", 1)
+    async with Rig() as rig:
+        first, second = await offered(rig), await offered(rig)
+        for upload in (first, second):
+            put(rig, upload)
+        monkeypatch.setattr(FakeObjects, "head", never)
+        assert (await succeed(rig, first)).state is State.IN_PROGRESS
+        assert (await succeed(rig, second)).state is State.COMPLETING
+
+
+async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier attempt may still write is deleted when its URL is dead, whatever happens to this one."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        again = await succeed(rig, upload)
+        assert again.attempt == 2
+        await rig.settle(61)
+        wanted = (WantedPart(1, SIZE, md5_of(1)),)
+        offer = rig.offer(upload.upload_id, attempt=2, file_size=SIZE, wanted_parts=wanted)
+        await rig.respond(offer, sequence=1)
+        stray = next(task for task in await tasks(rig, upload) if task.duty.kind is Kind.DELETE_OBJECT)
+        rig.objects.calls.clear()
+
+        async def broken(objects: FakeObjects, _key: str) -> ObjectInfo | None:
+            objects.calls.append("head")
+            message = "nobody thought of this"
+            raise ValueError(message)
+
+        monkeypatch.setattr(FakeObjects, "head", broken)
+        report = rig.offer(upload.upload_id, attempt=2, file_size=SIZE, wanted_parts=(), etags={1: '"e1"'})
+        await rig.respond(report, "success", sequence=2)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETING
+        assert rig.objects.calls == ["head", "head"], "once ahead, once as a duty"
+        after = next(task for task in await tasks(rig, upload) if task.duty.kind is Kind.DELETE_OBJECT)
+        assert after.due_at == stray.due_at
+
+
+async def tasks(rig: Rig, upload: Upload) -> list[Task]:
+    """What its rows oblige to."""
+    return list(await rig.store.read(lambda records: records.tasks_of(upload.key)))
