@@ -196,7 +196,9 @@ class Agent:
         if done.kind == PUT:
             self._uploads.stores.heard(done.url, done.event)
         current = self._uploads.get(done.run.upload_id) is done.run
-        if current and (stored or done.run.life is done.life):
+        # A resumed upload has the old life until it is admitted; of that one only a stored part still means something.
+        alive = done.run.life is done.life and not done.life.stopped.is_set()
+        if current and (stored or alive):
             self._uploads.tell(done.run, done.event)
 
     def _sample(self, done: JobDone) -> None:

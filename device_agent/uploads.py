@@ -152,8 +152,8 @@ class Uploads:
 
     def take_reads(self) -> list[tuple[Run, Effect]]:
         """What only reads the source, and relies on nothing that the journal has yet to hold."""
-        reads = [pair for pair in self.effects if isinstance(pair[1], OpenSource | DigestParts)]
-        self.effects = [pair for pair in self.effects if not isinstance(pair[1], OpenSource | DigestParts)]
+        reads = [pair for pair in self.effects if _only_reads(pair[1])]
+        self.effects = [pair for pair in self.effects if not _only_reads(pair[1])]
         return reads
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
@@ -249,3 +249,10 @@ class Uploads:
                 case _:
                     self._sending += isinstance(effect, PutPart)
                     self.effects.append((run, effect))
+
+
+def _only_reads(effect: Effect) -> bool:
+    """To open a source that is to be compressed makes a copy, which must be some durable command's."""
+    if isinstance(effect, OpenSource):
+        return effect.order.options.compression == "none"
+    return isinstance(effect, DigestParts)

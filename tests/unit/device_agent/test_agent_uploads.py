@@ -192,6 +192,20 @@ class TestTurns:
         assert (desk.said[-1].error, desk.said[-1].sequence) == ("busy", None)
         assert desk.uploads.get(f"u{MAX_ACTIVE}") is None
 
+    def test_a_copy_is_made_of_durable_commands_only(self, desk: Desk) -> None:
+        """What is only read may be begun before; nobody would know of the copy of a command that was withdrawn."""
+        for upload_id, options in (("plain", {}), ("packed", {"compression": "gzip"})):
+            desk.command(
+                "download_file",
+                f"b-{upload_id}",
+                file_path="/d/a",
+                options=options,
+                upload_config={"upload_id": upload_id, "attempt": 1},
+            )
+        desk.uploads.schedule(1.0)
+        assert [run.upload_id for run, _ in desk.uploads.take_reads()] == ["plain"]
+        assert [run.upload_id for run, _ in desk.uploads.take_effects()] == ["packed"]
+
     def test_a_new_attempt_replaces_the_old_one(self, desk: Desk) -> None:
         old = desk.download("u1")
         new = desk.download("u1", attempt=2)
