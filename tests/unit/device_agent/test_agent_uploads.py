@@ -194,14 +194,8 @@ class TestTurns:
 
     def test_a_copy_is_made_of_durable_commands_only(self, desk: Desk) -> None:
         """What is only read may be begun before; nobody would know of the copy of a command that was withdrawn."""
-        for upload_id, options in (("plain", {}), ("packed", {"compression": "gzip"})):
-            desk.command(
-                "download_file",
-                f"b-{upload_id}",
-                file_path="/d/a",
-                options=options,
-                upload_config={"upload_id": upload_id, "attempt": 1},
-            )
+        desk.download("plain")
+        desk.download("packed", options={"compression": "gzip"})
         desk.uploads.schedule(1.0)
         assert [run.upload_id for run, _ in desk.uploads.take_reads()] == ["plain"]
         assert [run.upload_id for run, _ in desk.uploads.take_effects()] == ["packed"]
