@@ -193,7 +193,6 @@ class TestTurns:
         assert desk.uploads.get(f"u{MAX_ACTIVE}") is None
 
     def test_a_copy_is_made_of_durable_commands_only(self, desk: Desk) -> None:
-        """What is only read may be begun before; nobody would know of the copy of a command that was withdrawn."""
         desk.download("plain")
         desk.download("packed", options={"compression": "gzip"})
         desk.uploads.schedule(1.0)
