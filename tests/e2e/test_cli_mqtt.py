@@ -8,8 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +95,6 @@ class Field:
     def kept(self) -> list[Path]:
         """The state files of uploads that are not over."""
         return sorted(self.state.glob("backhaul/*"))
-
-
-def until(condition: Callable[[], object], patience: float = 30.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

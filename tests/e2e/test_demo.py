@@ -6,13 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from broker.server import find_mosquitto
+from tests.support.patience import came_true
 from tests.support.screen import BACKHAUL, run_in_terminal
 
 ROOT = Path(__file__).parents[2]
@@ -33,16 +32,6 @@ def processes_of(directory: Path) -> list[str]:
             if str(directory) in line or str(directory) in where:
                 found.append(line)
     return found
-
-
-def until(condition: Callable[[], bool], patience: float = 60.0) -> bool:
-    """Whether the condition came true in time."""
-    end = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def demo(directory: Path, *words: str) -> "subprocess.Popen[str]":
@@ -66,7 +55,7 @@ def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> No
     assert [row["file_size"] for row in told["uploads"]] == [2**20, 25 * 2**20, 100 * 2**20]
     assert all(row["identical"] and row["proof"] for row in told["uploads"])
     assert list(tmp_path.iterdir()) == []
-    assert until(lambda: not processes_of(tmp_path), 10)
+    assert came_true(lambda: not processes_of(tmp_path), 10)
 
 
 def test_make_demo_is_that_demo(tmp_path: Path) -> None:
@@ -112,7 +101,7 @@ def test_it_stays_until_it_is_told_and_what_it_prints_works(tmp_path: Path) -> N
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
-    assert until(lambda: not processes_of(tmp_path), 10)
+    assert came_true(lambda: not processes_of(tmp_path), 10)
 
 
 def _commands(process: "subprocess.Popen[str]") -> list[str]:
@@ -128,11 +117,11 @@ def _commands(process: "subprocess.Popen[str]") -> list[str]:
 
 def test_killed_it_takes_everything_along(tmp_path: Path) -> None:
     process = demo(tmp_path, "--once")
-    assert until(lambda: any("device_agent" in line for line in processes_of(tmp_path)))
+    assert came_true(lambda: any("device_agent" in line for line in processes_of(tmp_path)), 60)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=10)
-    assert until(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
-    assert until(lambda: not list(tmp_path.iterdir()), 30)
+    assert came_true(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
+    assert came_true(lambda: not list(tmp_path.iterdir()), 30)
 
 
 def test_kept_it_leaves_its_folder(tmp_path: Path) -> None:

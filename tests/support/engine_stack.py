@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +19,7 @@ from typing import Any, Final
 import pytest
 
 from broker.server import free_port
+from tests.support.patience import came_true
 
 ROOT: Final = Path(__file__).parents[2]
 LOOPBACK: Final = "127.0.0.1"
@@ -167,10 +167,14 @@ def eventually(
     look: Callable[[], dict[str, Any]], seen: Callable[[dict[str, Any]], bool], patience: float
 ) -> dict[str, Any]:
     """Look until it is seen; the last look says in the failure what was seen instead."""
-    deadline = time.monotonic() + patience
-    while not seen(found := look()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {found}"
-        time.sleep(0.2)
+    found: dict[str, Any] = {}
+
+    def met() -> bool:
+        nonlocal found
+        found = look()
+        return seen(found)
+
+    assert came_true(met, patience, 0.2), f"not within {patience:g} s: {found}"
     return found
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import pytest
 from broker.server import Broker, free_port, start_broker
 from control_plane.cli.children import Program
 from control_plane.cli.site import BUCKET
+from tests.support.patience import came_true
 from tests.support.proxy import Proxy
 from tests.support.s3_servers import S3Server
 from tests.support.strict_s3 import Operation, StoreEvent, StrictControl, received, start_strict_process
@@ -241,12 +241,9 @@ class FaultSite:
 
     def until(self, condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
         """Wait for a condition; fail with what was waited for, told by `what` if that changes meanwhile."""
-        end = time.monotonic() + patience
-        while not condition():
-            if time.monotonic() > end:
-                awaited = what if isinstance(what, str) else what()
-                pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.last_words()}")
-            time.sleep(0.03)
+        if not came_true(condition, patience, 0.03):
+            awaited = what if isinstance(what, str) else what()
+            pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.last_words()}")
 
     def last_words(self) -> str:
         """The last lines of every log, for whoever reads about a failure."""

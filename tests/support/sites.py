@@ -5,7 +5,6 @@ Rule: everything is started and ended here, by the product's own launcher; what 
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from broker.server import free_port, start_broker
 from control_plane.adapters.folder_store import start_folder_store
 from control_plane.cli.children import Program
 from control_plane.cli.site import Site, plane_settings
+from tests.support.patience import came_true
 
 AGENT: Final = (sys.executable, "-m", "device_agent")
 SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
@@ -84,12 +84,15 @@ class Fleet:
 
     def until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
         """Wait for a condition; fail with what was waited for."""
-        end = time.monotonic() + patience
-        while not condition():
+
+        def met() -> bool:
+            if condition():
+                return True
             self.site.check()
-            if time.monotonic() > end:
-                pytest.fail(f"waited {patience:.0f} s for {what}")
-            time.sleep(0.05)
+            return False
+
+        if not came_true(met, patience):
+            pytest.fail(f"waited {patience:.0f} s for {what}")
 
     def stored_sha256(self, upload_id: str) -> str:
         """The digest of the object, read through a presigned URL."""
