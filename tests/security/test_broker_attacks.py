@@ -19,13 +19,13 @@ from schemas.errors import SchemaError
 from schemas.topics import TOPICS, Channel, Topics
 from tests.support.brokers import CONFIGURATION, Fleet, Open, open_wire, start_fleet
 from tests.support.mqtt_packets import Connect, Kind, Property, Value, Will, encode_text, frame
-from tests.support.mqtt_wire import Wire
+from tests.support.mqtt_wire import SOON, Wire
+from tests.support.patience import came_true
 
 __all__ = ["open_wire"]
 
 TOPIC: Final = Topics()
 SESSION: Final[dict[int, Value]] = {Property.SESSION_EXPIRY: 600}
-SOON: Final = 0.25
 NOBODY_LISTENS: Final = 0x10
 NOT_AUTHORIZED: Final = 0x87
 TOO_LARGE: Final = 0x95
@@ -79,14 +79,16 @@ def durable(client_id: str) -> Connect:
 
 
 def reload(parties: Parties) -> None:
-    """Have the files read again, and wait for it: a signal is handled after what is being done."""
-    parties.fleet.broker.reload()
-    time.sleep(0.2)
+    """Have the files read again, and wait for it: once mosquitto says that it does, it answers nobody in between."""
+    broker, said = parties.fleet.broker, "Reloading config."
+    before = broker.log_path.read_text().count(said)
+    broker.reload()
+    assert came_true(lambda: broker.log_path.read_text().count(said) > before, 10)
 
 
-def payloads(wire: Wire) -> list[bytes]:
-    """What arrives soon."""
-    return [packet.payload for packet in wire.received(SOON)]
+def payloads(wire: Wire, count: int = 0) -> list[bytes]:
+    """What arrives; `count` messages are waited for."""
+    return [packet.payload for packet in wire.gathered(count)]
 
 
 @pytest.fixture
@@ -170,10 +172,10 @@ def test_a_device_does_its_work(parties: Parties) -> None:
     control_plane = parties.service(parties.control_plane)
     assert control_plane.publish(TOPIC.command("victim"), b"do") == 0
     assert control_plane.publish(TOPIC.birth(), b"hello?") == 0
-    assert payloads(device) == [b"do", b"hello?"]
+    assert payloads(device, 2) == [b"do", b"hello?"]
     for topic in (TOPIC.response("victim"), TOPIC.status("victim"), TOPIC.presence("victim")):
         assert device.publish(topic, topic.encode()) == 0
-    assert len(payloads(witness)) == 5
+    assert len(payloads(witness, 5)) == 5
 
 
 @pytest.mark.parametrize("channel", [row.channel for row in TOPICS if row.per_client])
@@ -241,7 +243,7 @@ def test_a_device_may_leave_a_will_of_its_own(parties: Parties) -> None:
     witness = parties.witness()
     will = Will(TOPIC.presence("victim"), b"offline", delay=1)
     parties.device(parties.victim, replace(durable("victim"), will=will)).drop()
-    assert [packet.payload for packet in witness.received(3)] == [b"offline"]
+    assert [packet.payload for packet in witness.gathered(1)] == [b"offline"]
 
 
 # --- Whose name a device bears ----------------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ def test_a_device_bears_the_name_that_its_password_proved(parties: Parties, stol
     assert payloads(thief) == []
     back = parties.device(parties.victim, durable("victim"))
     assert back.session_present
-    assert payloads(back) == [b"do"]
+    assert payloads(back, 1) == [b"do"]
 
 
 def test_a_second_mallory_replaces_the_first_and_nobody_else(parties: Parties) -> None:
@@ -322,9 +324,9 @@ def test_an_operator_commands_and_reads_and_no_more(parties: Parties) -> None:
     device.subscribe(TOPIC.command("victim"))
     operator.subscribe(f"{TOPIC.root}/#")
     assert operator.publish(TOPIC.command("victim"), b"do") == 0
-    assert payloads(device) == [b"do"]
+    assert payloads(device, 1) == [b"do"]
     assert device.publish(TOPIC.response("victim"), b"done") == 0
-    assert payloads(operator) == [b"do", b"done"]
+    assert payloads(operator, 2) == [b"do", b"done"]
     for topic in (TOPIC.birth(), TOPIC.response("victim"), TOPIC.presence("victim"), TOPIC.status("victim"), "x"):
         assert operator.publish(topic, b"forged") == NOT_AUTHORIZED
 
@@ -348,7 +350,7 @@ def test_a_message_over_the_limit_is_refused_and_the_connection_stays(parties: P
     assert mallory.publish(topic, b"x" * LIMIT) == 0
     assert mallory.publish(topic, b"x" * (LIMIT + 1)) == TOO_LARGE
     assert mallory.publish(topic, b"after") == 0
-    assert [len(payload) for payload in payloads(witness)] == [LIMIT, 5]
+    assert [len(payload) for payload in payloads(witness, 2)] == [LIMIT, 5]
 
 
 def test_a_packet_over_the_limit_ends_its_own_connection_only(parties: Parties) -> None:

@@ -15,7 +15,7 @@ from device_agent.backoff import Backoff
 from device_agent.connection import AckToken, Connection
 from schemas.topics import Topics
 
-TIMEOUT: Final = 5.0
+TIMEOUT: Final = 20.0
 TOPICS: Final = Topics()
 
 

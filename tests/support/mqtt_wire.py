@@ -30,8 +30,11 @@ from tests.support.mqtt_packets import (
     take_frame,
 )
 
-TIMEOUT: Final = 5.0
+TIMEOUT: Final = 20.0
 """Seconds to wait for an answer that has to come."""
+
+SOON: Final = 0.25
+"""Seconds within which a message that must not come would have come."""
 
 
 class Closed(Exception):
@@ -101,6 +104,18 @@ class Wire:
             if acknowledge:
                 self.acknowledge(packets[-1])
         return packets
+
+    def gathered(self, count: int, *, acknowledge: bool = True) -> list[Packet]:
+        """The next `count` PUBLISHes, however long each takes, and what comes soon after: too few, or too many."""
+        packets = list[Packet]()
+        while len(packets) < count:
+            try:
+                packets.append(self.receive())
+            except TimeoutError:
+                return packets
+            if acknowledge:
+                self.acknowledge(packets[-1])
+        return packets + self.received(SOON, acknowledge=acknowledge)
 
     def acknowledge(self, packet: Packet, reason: int = 0) -> None:
         """PUBACK, where the packet asks for one."""
