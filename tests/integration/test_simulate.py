@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from control_plane.cli.rest import ControlPlane
+from control_plane.cli.simulated.voice import WILL_DELAY
 from control_plane.cli.site import Ports, Site, running_site
+from tests.support.patience import came_true
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,7 +58,14 @@ def test_devices_say_goodbye(site: Site) -> None:
     told = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
     assert told["connected"] == 3
     with ControlPlane(site.server) as plane:
-        assert not any(plane.status(f"leaving-{number}")["connected"] for number in (1, 2, 3))
+
+        def seen() -> dict[str, bool]:
+            clients = plane.clients()["clients"]
+            return {one["client_id"]: one["connected"] for one in clients if one["client_id"].startswith("leaving-")}
+
+        # Their wills would say the same, but later.
+        goodbye = dict.fromkeys(("leaving-1", "leaving-2", "leaving-3"), False)
+        assert came_true(lambda: seen() == goodbye, WILL_DELAY / 2), seen()
 
 
 def test_a_broker_that_is_not_there_is_named(site: Site) -> None:
