@@ -8,12 +8,12 @@ import pytest
 from tests.support.fault_sites import CHUNK, MIB, FaultSite, running_site
 from tests.support.strict_s3 import Operation
 
-LIFE = 3
+LIFE = 8
 
 
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
-    """A site whose URLs live for three seconds."""
+    """A site whose URLs live for eight seconds, six of which an agent wants left before it begins a part."""
     with running_site(tmp_path_factory.mktemp("brief"), {"PRESIGNED_URL_EXPIRY": str(LIFE)}) as site:
         yield site
 
@@ -27,7 +27,7 @@ def check_renewed(site: FaultSite, upload_id: str, size: int, in_vain: int) -> N
 
 def test_a_slow_device_is_granted_again_and_again(brief: FaultSite, name: str) -> None:
     brief.healed()
-    brief.attach(name, MAX_PARALLEL_PARTS="2", MAX_BYTES_PER_SECOND=str(8 * MIB))
+    brief.attach(name, MAX_PARALLEL_PARTS="2", MAX_BYTES_PER_SECOND=str(4 * MIB))
     path = brief.file(name, "slow.bin", 8 * CHUNK)
     began = time.monotonic()
     upload_id = brief.trigger(name, path)
