@@ -1,8 +1,8 @@
 """From a trigger to a completed upload of 4 KiB, beside the least that it could take on this machine.
 
 Rule: the floor is two MQTT round trips, one PUT and two durable commits, one after the other, between any two uploads:
-so the disk and the processor are as awake for the one as for the other. A real agent uploads; the end is when the
-control plane releases it, which follows the commit of `completed`.
+so the disk and the processor are as awake for the one as for the other. A real agent uploads a file of its own each
+time; the end is when the control plane releases it, which follows the commit of `completed`.
 """
 
 import asyncio
@@ -37,7 +37,8 @@ def latency() -> Report:
     """The median, and the 95th percentile, of one upload after the other."""
     with tempfile.TemporaryDirectory() as directory, running_site(Path(directory)) as site:
         folder = Path(directory)
-        (folder / "small.bin").write_bytes(bytes(SIZE))
+        for path in _files(folder):
+            path.write_bytes(bytes(SIZE))
         place = Place(folder, site.broker, Sink(site.sink_url))
         with agent_process(place, folder / "state"):
             times, floors = asyncio.run(_measure(site, folder))
@@ -96,14 +97,18 @@ async def _measure(site: Site, folder: Path) -> tuple[list[float], list[dict[str
     times: list[float] = []
     floors: list[dict[str, float]] = []
     with closing(_database(folder / "floor.db")) as database:
-        for _ in range(WARM_UP + ROUNDS):
-            times.append(await _upload(site, ear, requests, str(folder / "small.bin")))
+        for path in _files(folder):
+            times.append(await _upload(site, ear, requests, str(path)))
             await asyncio.sleep(PAUSE)
             floors.append(await _floor(site, ear, requests, database))
             await asyncio.sleep(PAUSE)
     wire.close()
     requests.close()
     return times[WARM_UP:], floors[WARM_UP:]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / f"small-{number}.bin" for number in range(WARM_UP + ROUNDS)]
 
 
 async def _known(site: Site, requests: Requests) -> None:

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -120,7 +120,7 @@ class MqttMessenger:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = WINDOW
         properties.MaximumPacketSize = MAX_MESSAGE_SIZE + PACKET_ROOM
-        client = aiomqtt.Client(
+        client = _PromptClient(
             parts.hostname or "",
             parts.port or _PORTS[parts.scheme],
             username=self._settings.username,
@@ -168,6 +168,36 @@ class MqttMessenger:
     def _new_queue(self, maxsize: int) -> "_HearingQueue":
         self._queue = _HearingQueue(maxsize)
         return self._queue
+
+
+class _PromptClient(aiomqtt.Client):
+    """aiomqtt that writes at once what the socket takes.
+
+    By itself it asks the loop to say when the socket can be written, which it nearly always can: a wakeup, two changes
+    of what is polled, and whatever else the loop had to do before, for every packet.
+    """
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ANN401 - paho's
+        """Write; only what is left then waits for the loop."""
+        if _in_a_loop():
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 - whatever broke, the connection is over
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+                return
+            if not client.want_write():
+                return
+        super()._on_socket_register_write(client, userdata, sock)
+
+
+def _in_a_loop() -> bool:
+    """Whether an event loop runs on this thread: paho connects on another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _HearingQueue(asyncio.Queue[aiomqtt.Message]):

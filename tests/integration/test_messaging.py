@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import aiomqtt
 import pytest
@@ -17,6 +17,8 @@ from control_plane.adapters.messaging import MqttMessenger, MqttSettings
 from control_plane.services.ports import Delivered
 from schemas.topics import Channel, Topics
 from tests.support.brokers import any_broker
+from tests.support.mqtt_packets import Connect
+from tests.support.mqtt_wire import connected
 
 __all__ = ["any_broker"]
 
@@ -91,6 +93,38 @@ async def test_a_fleet_is_told_at_once_and_nothing_is_logged_for_each(
                     break
     assert got == {topics.command(f"device-{number}") for number in range(MANY)}
     assert caplog.records == []
+
+
+async def test_a_message_is_on_its_way_before_the_loop_turns_to_anything_else(any_broker: Broker) -> None:
+    """Whoever hears it here keeps the loop from turning until then."""
+    topics = Topics("messaging/prompt")
+    hello = Connect(client_id="messaging-wire")
+    async with running(any_broker, topics) as (messenger, _):
+        with connected(any_broker.address.port, hello) as wire:
+            wire.subscribe(topics.command("one"))
+            telling = asyncio.create_task(messenger.publish(Channel.COMMAND, "one", b"now"))
+            await asyncio.sleep(0)
+            assert not telling.done()
+            assert wire.receive().payload == b"now"
+            await telling
+
+
+async def test_what_the_socket_does_not_take_at_once_follows(
+    any_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = Topics("messaging/full")
+    waited = []
+    wait = aiomqtt.Client._on_socket_register_write
+
+    def count(*arguments: Any) -> None:  # noqa: ANN401 - paho's
+        waited.append(arguments)
+        wait(*arguments)
+
+    async with running(any_broker, topics) as (messenger, _):
+        monkeypatch.setattr(aiomqtt.Client, "_on_socket_register_write", count)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(messenger.publish(Channel.COMMAND, "one", bytes(120_000)) for _ in range(MANY)))
+    assert waited
 
 
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
