@@ -1,4 +1,4 @@
-"""`python -m tests.support.strict_s3 --directory DIR --port PORT`: the store double as a process.
+"""`python -m tests.support.strict_s3 --directory DIR`: the store double as a process.
 
 Rule: credentials and region are the tests' well-known ones.
 """
@@ -10,6 +10,5 @@ from tests.support.strict_s3.server import serve_forever
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--directory", type=Path, required=True)
-parser.add_argument("--port", type=int, required=True)
 arguments = parser.parse_args()
-serve_forever(arguments.directory, arguments.port)
+serve_forever(arguments.directory)

@@ -10,6 +10,7 @@ Rule: a port is bound before anybody is told of it.
 import asyncio
 import http.client
 import json
+import re
 import socket
 import sys
 import threading
@@ -35,6 +36,7 @@ LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
 KEYS: Final = Keys(ACCESS_KEY, SECRET_KEY, REGION)
 READY_TIMEOUT: Final = 15.0
+_LISTENS: Final = re.compile(r"listens on port (\d+)\n")
 
 
 class StrictServer:
@@ -100,17 +102,16 @@ def start_strict(directory: Path, options: Options | None = None, *, keys: Keys 
 def start_strict_process(directory: Path) -> tuple[S3Server, "StrictControl"]:
     """A running store as a process of its own, that ends with this one; and the handle on its faults and events."""
     directory.mkdir(parents=True, exist_ok=True)
-    with socket.create_server((LOOPBACK, 0)) as found:
-        port = found.getsockname()[1]
-    command = (sys.executable, "-m", "tests.support.strict_s3", "--directory", str(directory), "--port", str(port))
+    command = (sys.executable, "-m", "tests.support.strict_s3", "--directory", str(directory))
     child = Child(command, directory / "strict.log")
     deadline = time.monotonic() + READY_TIMEOUT
-    while "listens on" not in child.output():
+    while (told := _LISTENS.search(child.output())) is None:
         if not child.alive or time.monotonic() > deadline:
             child.kill()
             message = f"the strict store did not start:\n{child.output()}"
             raise RuntimeError(message)
         time.sleep(0.02)
+    port = int(told[1])
     endpoint = f"http://{LOOPBACK}:{port}"
     started = (child.stop, child.kill, lambda: None)
     return S3Server(endpoint, ACCESS_KEY, SECRET_KEY, REGION, directory, *started), StrictControl(port)
@@ -172,11 +173,11 @@ def _config(app: StrictS3) -> uvicorn.Config:
     )
 
 
-def serve_forever(directory: Path, port: int) -> None:
-    """Be the process: answer until a signal comes."""
+def serve_forever(directory: Path) -> None:
+    """Be the process: tell the port, and answer until a signal comes."""
     app = StrictS3(directory, KEYS)
-    with socket.create_server((LOOPBACK, port)) as listener:
+    with socket.create_server((LOOPBACK, 0)) as listener:
         server = uvicorn.Server(_config(app))
-        sys.stdout.write(f"strict store listens on port {port}\n")
+        sys.stdout.write(f"strict store listens on port {listener.getsockname()[1]}\n")
         sys.stdout.flush()
         asyncio.run(server.serve(sockets=[listener]))
