@@ -74,10 +74,11 @@ def test_killed_while_completing_it_completes_once(site: FaultSite, name: str) -
     complete = Operation.COMPLETE_MULTIPART_UPLOAD
     site.attach(name)
     path = site.file(name, "big.bin", CHUNK + 1)
-    site.strict.add(Fault(kind=Kind.SLOW, operation=complete, key=f"*/{name}/*", seconds=1.0))
+    site.strict.add(Fault(kind=Kind.HELD, operation=complete, key=f"*/{name}/*"))
     upload_id = site.trigger(name, path)
     site.until(lambda: site.upload(upload_id)["state"] == "completing", "the completion")
     site.plane.kill()
+    site.strict.clear()
     site.restart_plane()
     # Whoever began a completion has 30 s for it; then it is anybody's again.
     site.ended(upload_id, 60)

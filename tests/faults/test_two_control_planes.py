@@ -94,10 +94,11 @@ def test_one_that_dies_in_the_middle_of_a_completion_leaves_it_to_the_other(
     site.attach(name)
     path = site.file(name, "big.bin", CHUNK + 1)
     complete = Operation.COMPLETE_MULTIPART_UPLOAD
-    site.strict.add(Fault(kind=Kind.SLOW, operation=complete, key=f"*/{name}/*", seconds=1.0))
+    site.strict.add(Fault(kind=Kind.HELD, operation=complete, key=f"*/{name}/*"))
     upload_id = site.trigger(name, path)
     site.until(lambda: site.upload(upload_id)["state"] == "completing", "the completion")
     site.plane.kill()
+    site.strict.clear()
     second.thaw()
     site.until(lambda: state_at(second, upload_id) == "completed", "the other to settle it")
     site.restart_plane()

@@ -30,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
 ADMIN: Final = "/_strict/"
+_POLL: Final = 0.02
 _DO: Final[Mapping[Operation, Callable[[Call], Answer]]] = {
     Operation.CREATE_BUCKET: objects.create_bucket,
     Operation.HEAD_BUCKET: objects.head_bucket,
@@ -143,6 +144,8 @@ class StrictS3:
         """The answer as the fault has it; what was refused stays refused."""
         if fault.kind is Kind.SLOW:
             await asyncio.sleep(fault.seconds)
+        while fault.kind is Kind.HELD and self.faults.in_force(fault):  # noqa: ASYNC110 - cleared by another thread
+            await asyncio.sleep(_POLL)
         if answer.status >= 300:
             return answer
         match fault.kind:

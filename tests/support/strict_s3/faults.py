@@ -45,6 +45,9 @@ class Kind(StrEnum):
     SLOW = "slow"
     """The request is done; its body is read at `bytes_per_second`, and the answer waits `seconds`."""
 
+    HELD = "held"
+    """The request is done; the answer waits until the faults are cleared."""
+
     PRETEND = "pretend"
     """Nothing is done; the answer is 204."""
 
@@ -111,6 +114,11 @@ class FaultScript:
         with self._lock:
             self._faults.clear()
             self._seen.clear()
+
+    def in_force(self, fault: Fault) -> bool:
+        """Whether a fault was not cleared yet."""
+        with self._lock:
+            return fault in self._faults
 
     def strike(self, request: Request) -> Fault | None:
         """The fault that befalls this request; counts it for all faults that it matches."""
