@@ -22,11 +22,11 @@ from control_plane.domain.events import CancelRequested
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
 from control_plane.domain.values import TERMINAL, Origin, UploadKey
+from control_plane.services.effects import Effects
 from control_plane.services.errors import ServiceError, UnknownClient
 from control_plane.services.operations import UploadView
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports import Page, Records, Store, Task, UploadFilter
-from control_plane.services.uploads import Effects
 from schemas.values import UploadOptions
 
 PRESENCE_WAIT: Final = 35.0

@@ -14,11 +14,12 @@ from control_plane.domain.events import Duty, Forgotten
 from control_plane.domain.presence import Client
 from control_plane.domain.record import Upload
 from control_plane.domain.values import TERMINAL, UploadKey
+from control_plane.services.effects import Effects
 from control_plane.services.errors import ServiceError
 from control_plane.services.outbox import Outbox
 from control_plane.services.policy import Policy
 from control_plane.services.ports import Clock, EventLog, Records, Store
-from control_plane.services.uploads import Effects, Uploads
+from control_plane.services.uploads import Uploads
 from schemas.messages import ActiveUpload, Hello
 from schemas.values import ResponseStatus
 

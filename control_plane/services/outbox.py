@@ -25,6 +25,7 @@ from control_plane.domain.events import (
 from control_plane.domain.record import Upload
 from control_plane.domain.values import Refusal, State, UploadKey
 from control_plane.services.completion import TOKEN_NAME, Completion
+from control_plane.services.effects import Effects
 from control_plane.services.errors import (
     ObjectStoreForbids,
     ObjectStoreRefused,
@@ -34,7 +35,7 @@ from control_plane.services.errors import (
 )
 from control_plane.services.ports import PARKED, Clock, EventLog, ObjectStore, Records, Store, Task
 from control_plane.services.sayings import Sayings
-from control_plane.services.uploads import LEASE, Effects, Uploads
+from control_plane.services.uploads import LEASE, Uploads
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000

@@ -11,10 +11,11 @@ from typing import Final
 
 from control_plane.domain.duties import duties
 from control_plane.domain.errors import DomainError
-from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Kind, Progressed, Succeeded, Witnessed
+from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Progressed, Witnessed
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
-from control_plane.domain.values import State, UploadKey
+from control_plane.domain.values import UploadKey
+from control_plane.services.effects import Effects, OpenUploads, Perform, ahead_of
 from control_plane.services.errors import (
     BadInput,
     KeyReused,
@@ -41,21 +42,6 @@ LEASE: Final = 30.0
 _TRIES: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What a commit decided for one upload, to be done now. `upload` None: nobody knows it.
-
-    With `ahead` nothing is committed yet: that event is to be submitted together with what comes of the duty.
-    """
-
-    key: UploadKey
-    upload: Upload | None
-    duties: tuple[Duty, ...]
-    attempt: int = 1
-    ahead: Succeeded | None = None
-
-
-Perform = Callable[[Effects], None]
 Plan = Callable[[Records], Upload]
 """Makes a new upload of what the database holds; called in the transaction, perhaps more than once."""
 
@@ -113,6 +99,7 @@ class Uploads:
         self._quota = Quota(clock)
         self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
         self._notes: list[_Entry] = []
+        self._open = OpenUploads()
         self.linger = NOTE_FOR
         self._perform: Perform = lambda _effects: None
 
@@ -142,6 +129,9 @@ class Uploads:
 
         Never waits: when too much waits already it is dropped and counted, for the device will say it again.
         """
+        if may_wait and (look := self._open.ahead_of(key, event)) is not None:
+            self._perform(look)
+            return
         try:
             self._waiting.put_nowait(_Entry(key, event, new=new, may_wait=may_wait))
         except asyncio.QueueFull:
@@ -182,6 +172,9 @@ class Uploads:
         except Exception as error:  # noqa: BLE001 - one event that cannot be committed must not take others with it
             await self._uncommitted(batch, error)
             return
+        for draft in outcome.drafts.values():
+            if draft.after.owner == self._owner:
+                self._open.committed(draft.after)
         # First what a device waits for, then what an operator does.
         for effects in outcome.effects:
             self._perform(effects)
@@ -242,11 +235,12 @@ class Uploads:
         if not self._concerns(before, entry.event):
             return before
         draft.after, effects = apply(before, entry.event)
-        if entry.may_wait and draft.before is before and isinstance(entry.event, Succeeded) and _is_looked_up(draft):
-            del drafts[entry.key]
-            look = tuple(duty for duty in effects if duty.kind is Kind.COMPLETE)
-            outcome.effects.append(Effects(entry.key, draft.after, look, draft.after.attempt, entry.event))
-            return before
+        if entry.may_wait and draft.before is before:
+            look = ahead_of(before, draft.after, effects, entry.event)
+            if look is not None:
+                del drafts[entry.key]
+                outcome.effects.append(look)
+                return before
         if entry.then is not None:
             settled, more = apply(draft.after, entry.then)
             # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
@@ -325,16 +319,6 @@ class Uploads:
         if client is None:
             return draft.spoke
         return client.dispatchable(now) or (draft.spoke and client.answerable(now))
-
-
-def _is_looked_up(draft: _Draft) -> bool:
-    """Whether the upload is over but for a look at the object, which changes nothing and may be taken twice.
-
-    The commit of the success then waits for that of its proof. Should we die before, the device says it again.
-    """
-    before, after = draft.before, draft.after
-    finished = before is not None and before.state is not State.COMPLETING and after.state is State.COMPLETING
-    return finished and after.one_put
 
 
 def _released(entry: _Entry) -> list[Effects]:

@@ -6,7 +6,7 @@ import pytest
 
 from control_plane.domain.duties import answer
 from control_plane.services import outbox
-from control_plane.services.uploads import Effects
+from control_plane.services.effects import Effects
 from schemas.topics import Channel
 from tests.support.fakes import FakeMessenger, Rig
 

@@ -1,0 +1,74 @@
+"""What is done ahead of a commit: a look at the object, on what was committed last."""
+
+from dataclasses import replace
+
+import pytest
+
+from control_plane.adapters.memory import MemoryStore
+from control_plane.domain.record import Upload
+from control_plane.domain.values import State
+from control_plane.services import effects
+from control_plane.services.effects import OpenUploads
+from control_plane.services.ports import Records
+from tests.support.fakes import Rig
+from tests.unit.services.test_one_put import offered, put, succeed
+
+
+async def test_a_success_costs_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at the object is decided by what is in memory, and committed with the success."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        writes = []
+        write = MemoryStore.write
+
+        async def count(store: MemoryStore, work: object) -> object:
+            writes.append(work)
+            return await write(store, work)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(MemoryStore, "write", count)
+        assert (await succeed(rig, upload)).state is State.COMPLETED
+        assert len(writes) == 1
+
+
+async def test_what_another_replica_committed_meanwhile_stands() -> None:
+    """We remember an upload that is under way; in the database it was cancelled."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+
+        def cancelled(records: Records) -> None:
+            now = records.upload(upload.key)
+            assert now is not None
+            records.save_upload(now, replace(now, state=State.CANCELLED))
+
+        await rig.store.write(cancelled)
+        assert (await succeed(rig, upload)).state is State.CANCELLED
+        assert rig.messenger.actions()[-1] == "close_upload"
+
+
+async def test_one_that_is_not_remembered_is_read() -> None:
+    """After a restart, say."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+        rig.engine.uploads._open = OpenUploads()
+        assert (await succeed(rig, upload)).state is State.COMPLETED
+
+
+async def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none that is over."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+    monkeypatch.setattr(effects, "MOST_OPEN", 2)
+    known = OpenUploads()
+    several = [replace(upload, upload_id=str(number)) for number in range(3)]
+    for one in several:
+        known.committed(one)
+    assert [_remembers(known, one) for one in several] == [False, True, True]
+    known.committed(replace(several[2], state=State.CANCELLED))
+    assert not _remembers(known, several[2])
+
+
+def _remembers(known: OpenUploads, upload: Upload) -> bool:
+    return upload.key in known._known
