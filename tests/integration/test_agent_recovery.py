@@ -37,6 +37,19 @@ __all__ = ["agent", "client_id", "mosquitto", "owner", "sink"]
 CHUNK = 5 * MIB
 
 
+def kept_while_others_stand_still(
+    agent: AgentProcess, owner: Owner, sink: PutSink, *, stored: int, stalled: int
+) -> list[int]:
+    """The parts that are stored and in the journal, once `stored` are and `stalled` others stand in their middle."""
+
+    def whole() -> list[int]:
+        return [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
+
+    owner.until(lambda: (len(whole()), len(sink.puts)) == (stored, stored + stalled))
+    owner.until(lambda: set(agent.known()[1]["u1"].done) == set(whole()))
+    return whole()
+
+
 def test_a_kill_costs_only_the_parts_in_flight(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     content = os.urandom(10 * CHUNK)
     path = agent.file("big.bin", content)
@@ -45,10 +58,8 @@ def test_a_kill_costs_only_the_parts_in_flight(agent: AgentProcess, owner: Owner
     offer = owner.answer("u1", 1)
     sink.expect(*[Script()] * 4, *[Script(read=MIB, then="stall")] * 4)
     grant(owner, sink, wanted(offer), 1)
-    owner.until(sink.stalled.is_set)
-    owner.listen(1.5)
+    before = kept_while_others_stand_still(agent, owner, sink, stored=4, stalled=4)
     agent.kill()
-    before = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
     sink.released.set()
     agent.start()
     owner.online(epoch=2)
@@ -75,10 +86,8 @@ def test_a_pre_granted_upload_survives_a_kill(agent: AgentProcess, owner: Owner,
     sink.expect(Script(), *[Script(read=MIB, then="stall")] * 2)
     config = UploadConfig(upload_id="u1", chunk_size=CHUNK, presigned_urls=urls(sink, [1, 2, 3]), expires_in=900)
     owner.say(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
-    owner.until(sink.stalled.is_set)
-    owner.listen(0.5)
+    whole = kept_while_others_stand_still(agent, owner, sink, stored=1, stalled=2)
     agent.kill()
-    whole = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
     sink.released.set()
     agent.start()
     end = owner.answer("u1", 1)
@@ -100,7 +109,7 @@ def test_an_end_is_said_again_after_a_kill_until_it_is_closed(agent: AgentProces
     again = owner.answer("u1", 2)
     assert (again.status, again.payload) == (end.status, end.payload)
     close(owner)
-    owner.listen(0.3)
+    owner.until(lambda: "u1" in agent.known()[0].tombstones)
     agent.kill()
     owner.responses.clear()
     agent.start()
@@ -157,9 +166,11 @@ def mosquitto_on(configuration: Path) -> Iterator[None]:
     executable = find_mosquitto()
     assert executable is not None
     with subprocess.Popen([executable, "-c", configuration], stderr=subprocess.DEVNULL) as process:
-        wait_for(configuration)
-        yield
-        process.kill()
+        try:
+            wait_for(configuration)
+            yield
+        finally:
+            process.kill()
 
 
 def wait_for(configuration: Path) -> None:

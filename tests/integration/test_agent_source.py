@@ -105,5 +105,4 @@ def test_a_compressed_copy_is_the_file_in_every_sense(agent: AgentProcess, owner
     assert owner.answer("u1", 3).status == "success"
     assert gzip.decompress(sink.puts[0].body) == content
     close(owner)
-    owner.listen(0.5)
-    assert list(copies.iterdir()) == []
+    owner.until(lambda: list(copies.iterdir()) == [])

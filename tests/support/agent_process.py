@@ -5,6 +5,7 @@ Rule: the agent is driven from outside only: by MQTT, by signals, by its files.
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 import pytest
 
 from broker.process import Broker
+from device_agent.journal import Journal, Memory
+from device_agent.transfer_state import Transfer
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import (
     CloseUpload,
@@ -41,6 +45,9 @@ from tests.support.put_sink import PutSink
 __all__ = ["mosquitto"]
 
 PATIENCE: Final = 10.0
+LOOK: Final = 0.1
+"""Seconds between two looks at what no message tells."""
+
 TOPICS: Final = Topics()
 
 
@@ -92,6 +99,14 @@ class AgentProcess:
         path.write_bytes(content)
         return path
 
+    def known(self) -> tuple[Memory, dict[str, Transfer]]:
+        """What it would still know after a power cut: a copy of its journal, read."""
+        with TemporaryDirectory() as copy:
+            shutil.copy(self.folder / "state" / "journal", copy)
+            journal, transfers = Journal.open(Path(copy))
+            journal.close()
+        return journal.memory, transfers
+
     def kill(self) -> None:
         """As a power cut does it."""
         if self.process is not None:
@@ -141,11 +156,13 @@ class Owner:
     def until(self, happened: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Listen until something is so."""
         deadline = time.monotonic() + timeout
-        while not happened():
+        while True:
             left = deadline - time.monotonic()
+            if happened():
+                return
             assert left > 0, (self.presences[-1:], self.responses[-3:])
             try:
-                packet = self._wire.receive(left)
+                packet = self._wire.receive(LOOK)
             except TimeoutError:
                 continue
             self._wire.acknowledge(packet)
