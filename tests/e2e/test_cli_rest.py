@@ -75,7 +75,8 @@ def test_the_same_key_is_the_same_upload(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_an_upload_is_cancelled_and_tried_again(fleet: Fleet) -> None:
-    slow = told(fleet, "trigger", "restaurant-1", "-o", "max_bytes_per_second=1000000")
+    # Half a minute: several programs are started before it is over.
+    slow = told(fleet, "trigger", "restaurant-1", "-o", "max_bytes_per_second=250000")
     fleet.until(lambda: fleet.get(f"/uploads/{slow['upload_id']}")["state"] == "in_progress", "the upload to begin")
     assert told(fleet, "status", "restaurant-1")["current_upload"]["upload_id"] == slow["upload_id"]
     assert told(fleet, "cancel", slow["upload_id"])["status"] == "cancelled"

@@ -130,11 +130,12 @@ def test_metadata_comes_back_as_it_went(fleet: Fleet) -> None:
     assert upload["metadata"] == metadata
 
 
+@pytest.mark.timeout(90)
 def test_an_upload_can_be_cancelled_and_retried(fleet: Fleet, files: Path) -> None:
     """The client stops and nothing stays at the store; the retry is a new upload, of the same file to the last byte."""
     path = files / "slow.bin"
     path.write_bytes(os.urandom(11 * MIB))
-    upload_id = fleet.trigger("restaurant-1", path, options={"max_bytes_per_second": 3 * MIB})
+    upload_id = fleet.trigger("restaurant-1", path, options={"max_bytes_per_second": MIB})
     fleet.until(lambda: fleet.get(f"/uploads/{upload_id}")["state"] == "in_progress", "the upload to begin")
     fleet.until(lambda: bool(in_flight(fleet)), "a multipart upload")
     assert active_uploads(fleet, "restaurant-1") == 1
