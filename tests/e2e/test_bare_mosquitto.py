@@ -5,6 +5,7 @@ Rule: what goes to the agent here is JSON written in this file from protocol.md,
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -20,6 +21,7 @@ from botocore.config import Config
 from tests.support.sites import MIB, Fleet, running_fleet, sha256_of
 
 CHUNK = 5 * MIB
+PATIENCE = 20.0
 
 pytestmark = pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
 
@@ -38,9 +40,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 class Terminal:
     """A person with two terminals: one subscribed, one to publish."""
 
-    def __init__(self, fleet: Fleet, listening: "subprocess.Popen[str]") -> None:
+    def __init__(self, fleet: Fleet, listening: "subprocess.Popen[bytes]") -> None:
         self._address = fleet.site.broker.address
         self._listening = listening
+        self._heard = b""
 
     def publish(self, message: dict[str, Any]) -> None:
         """`mosquitto_pub -V 5`."""
@@ -50,25 +53,42 @@ class Terminal:
 
     def read(self, until: str) -> dict[str, Any]:
         """The next response with this status."""
-        assert self._listening.stdout is not None
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            message: dict[str, Any] = json.loads(self._listening.stdout.readline())
+        while True:
+            message: dict[str, Any] = json.loads(self.line("{"))
             if message["status"] == until:
                 return message
-        pytest.fail(f"no response {until}")
+
+    def line(self, start: str) -> str:
+        """The next line that starts so; the others say what mosquitto_sub does."""
+        end = time.monotonic() + PATIENCE
+        while not (line := self._line(end)).startswith(start):
+            pass
+        return line
+
+    def _line(self, end: float) -> str:
+        assert self._listening.stdout is not None
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([self._listening.stdout], [], [], max(0, end - time.monotonic()))
+            assert ready, f"nothing more is heard: {self._heard!r}"
+            piece = os.read(self._listening.stdout.fileno(), 65_536)
+            assert piece, "mosquitto_sub has ended"
+            self._heard += piece
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line.decode()
 
 
 @contextmanager
 def terminal(fleet: Fleet) -> Iterator[Terminal]:
     """`mosquitto_sub -V 5` on the responses of the client."""
     address = fleet.site.broker.address
-    command = ["mosquitto_sub", "-V", "5", "-q", "1", "-h", address.host, "-p", str(address.port)]
-    command += ["-t", "fleet/v1/restaurant-1/response"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
-        time.sleep(0.5)
+    # With -d it says when it is subscribed; into a pipe, that would stay with it until its buffer is full.
+    command = ["stdbuf", "-oL", "mosquitto_sub", "-d", "-V", "5", "-q", "1"]
+    command += ["-h", address.host, "-p", str(address.port), "-t", "fleet/v1/restaurant-1/response"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as listening:
         try:
-            yield Terminal(fleet, listening)
+            person = Terminal(fleet, listening)
+            person.line("Subscribed ")
+            yield person
         finally:
             listening.terminate()
 
