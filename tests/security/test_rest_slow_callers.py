@@ -19,23 +19,36 @@ from control_plane.settings import Settings
 from tests.support.fake_operations import FakeOperations
 
 DEADLINE: Final = 0.4
-PATIENCE: Final = 5.0
+LONG: Final = 3.0
+"""The deadline (s) where something has to happen before it."""
+
+STALL: Final = 4.0
+"""How late (s) a busy machine may be; a deadline that every byte puts off would cost a whole head's time more."""
+
+PATIENCE: Final = 15.0
 HEAD: Final = b"POST /trigger-download/restaurant-1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where REST is served, with deadlines short enough to wait for."""
-    monkeypatch.setattr(PromptProtocol, "head_deadline", DEADLINE)
-    api = create_api(FakeOperations(), Settings.load({}), Metrics(), receipt_deadline=DEADLINE)
-    async with serving(server_config(api, "127.0.0.1", 0)) as bound:
+    async with serving(monkeypatch, DEADLINE) as bound:
+        yield bound
+
+
+@pytest.fixture
+async def lenient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """The same with deadlines that are far away."""
+    async with serving(monkeypatch, LONG) as bound:
         yield bound
 
 
 @asynccontextmanager
-async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
+async def serving(monkeypatch: pytest.MonkeyPatch, deadline: float) -> AsyncIterator[int]:
     """A running server's port."""
-    server = uvicorn.Server(config)
+    monkeypatch.setattr(PromptProtocol, "head_deadline", deadline)
+    api = create_api(FakeOperations(), Settings.load({}), Metrics(), receipt_deadline=deadline)
+    server = uvicorn.Server(server_config(api, "127.0.0.1", 0))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve([listening]))
         try:
@@ -74,7 +87,7 @@ async def told(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, f
 
 def check_cut(answer: bytes, seconds: float) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert DEADLINE * 0.9 <= seconds < DEADLINE + 1.5
+    assert DEADLINE * 0.9 <= seconds < DEADLINE + STALL
 
 
 async def test_a_caller_that_says_nothing_is_cut_off(port: int) -> None:
@@ -104,20 +117,19 @@ async def test_a_second_request_that_trickles_is_cut_off(port: int) -> None:
     answer, seconds = await told(port, whole, *(bytes([letter]) for letter in HEAD))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"HTTP/1.1 408 " in answer
-    assert seconds < DEADLINE + 1.5
+    assert seconds < DEADLINE + STALL
 
 
-async def test_a_body_without_end_is_cut_off_by_its_size(port: int) -> None:
-    answer, _ = await told(
-        port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *([b"2000\r\n" + b" " * 8192 + b"\r\n"] * 20), pause=0.005
-    )
+async def test_a_body_without_end_is_cut_off_by_its_size(lenient: int) -> None:
+    pieces = [b"2000\r\n" + b" " * 8192 + b"\r\n"] * 20
+    answer, _ = await told(lenient, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *pieces, pause=0.005)
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_head_without_end_is_cut_off_by_its_size(port: int) -> None:
-    answer, seconds = await told(port, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=0.01)
+async def test_a_head_without_end_is_cut_off_by_its_size(lenient: int) -> None:
+    answer, seconds = await told(lenient, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=0.01)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert seconds < DEADLINE
+    assert seconds < LONG
 
 
 async def test_a_caller_that_pauses_between_requests_is_served(port: int) -> None:
@@ -128,14 +140,13 @@ async def test_a_caller_that_pauses_between_requests_is_served(port: int) -> Non
     assert (first.status_code, second.status_code) == (200, 200)
 
 
-async def test_nobody_waits_for_slow_callers(port: int) -> None:
-    slow = [asyncio.create_task(told(port, *(bytes([letter]) for letter in HEAD))) for _ in range(50)]
+async def test_nobody_waits_for_slow_callers(lenient: int) -> None:
+    slow = [asyncio.create_task(told(lenient, *(bytes([letter]) for letter in HEAD))) for _ in range(50)]
     await asyncio.sleep(0.1)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-        began = time.monotonic()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{lenient}", trust_env=False) as http:
         answer = await http.get("/clients")
-        took = time.monotonic() - began
+        cut_off = [caller for caller in slow if caller.done()]
     answers = await asyncio.gather(*slow)
     assert answer.status_code == 200
-    assert took < DEADLINE
+    assert cut_off == []
     assert {heard[:12] for heard, _ in answers} == {b"HTTP/1.1 408"}
