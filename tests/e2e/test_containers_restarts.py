@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 MIB: Final = 1 << 20
 SIZE: Final = 100 * MIB
-RATE: Final = 10 * MIB
+RATE: Final = 5 * MIB
 """Bytes per second: slow enough for a middle to exist."""
 
 IN_FLIGHT: Final = 4 * 5 * MIB

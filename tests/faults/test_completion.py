@@ -12,6 +12,9 @@ from tests.faults.test_store_answers import Outcome
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
+# The first test of the module has its timeout for all the uploads.
+pytestmark = pytest.mark.timeout(300)
+
 COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
 
 FAULTS: Final[dict[str, dict[str, Any]]] = {

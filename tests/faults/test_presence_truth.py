@@ -77,7 +77,7 @@ def test_two_agents_under_one_name_are_told_apart_though_the_broker_keeps_only_o
 
 def test_an_agent_that_leaves_in_order_is_offline_at_once(site: FaultSite, name: str) -> None:
     site.attach(name).terminate()
-    site.until(lambda: not site.connected(name), "its goodbye", patience=5)
+    site.until(lambda: not site.connected(name), "its goodbye", patience=8)
     assert site.get(f"/clients/{name}")["reason"] == "the client is offline"
 
 

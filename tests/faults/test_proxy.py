@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from tests.support.patience import came_true
 from tests.support.proxy import Proxy
 
 
@@ -108,7 +109,7 @@ def test_it_stalls_by_itself_after_so_many_bytes(proxy: Proxy) -> None:
         connection.settimeout(0.1)
         with pytest.raises(TimeoutError):
             connection.recv(1)
-        assert proxy.stalled
+        assert came_true(lambda: proxy.stalled, 5)
         connection.settimeout(5)
         proxy.flow()
         assert connection.recv(10) == b"y"

@@ -3,6 +3,7 @@
 Rule: a test waits for what happens, with a limit; it never sleeps for a guess.
 """
 
+import gc
 import logging
 import socket
 import ssl
@@ -253,6 +254,8 @@ def test_a_wrong_url_is_said_without_repeating_it(url: str) -> None:
 
 def test_sockets_of_ended_connections_are_given_back(fake: FakeBroker) -> None:
     descriptors = Path("/proc/self/fd")
+    # What earlier tests left to the collector would be closed in between.
+    gc.collect()
     with device(fake.url) as made:
         counts = []
         for _ in range(5):
@@ -261,4 +264,4 @@ def test_sockets_of_ended_connections_are_given_back(fake: FakeBroker) -> None:
                 made.hears("connected")
                 counts.append(len(list(descriptors.iterdir())))
             made.hears("disconnected")
-    assert counts == [counts[0]] * 5
+    assert max(counts) == counts[0], counts

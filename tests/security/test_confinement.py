@@ -3,6 +3,7 @@
 Rule: each case on both ways of opening, openat2 and the walk for kernels without it. Nothing here may wait.
 """
 
+import gc
 import os
 import socket
 import threading
@@ -23,7 +24,7 @@ SECRET = b"secret"
 RACE = 1.0
 """Seconds for which a racer swaps a folder and a link."""
 
-MORE_THAN_A_PIPE_WOULD_WAIT = 5
+MORE_THAN_A_PIPE_WOULD_WAIT = 30
 
 
 @pytest.fixture(params=["openat2", "walk"], autouse=True)
@@ -203,10 +204,12 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     descriptors = Path("/proc/self/fd")
     os.mkfifo(root / "pipe")
     (root / "link").symlink_to("folder")
+    # What earlier tests left to the collector would be closed in between.
+    gc.collect()
     before = len(list(descriptors.iterdir()))
     for path in ("folder/file", "pipe", "link/file", "gone/file", "folder", "folder/file/x"):
         try:
             open_source(f"{root}/{path}", Roots((str(root),))).close()
         except FileRefused:
             continue
-    assert len(list(descriptors.iterdir())) == before
+    assert len(list(descriptors.iterdir())) <= before

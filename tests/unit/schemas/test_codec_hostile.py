@@ -136,10 +136,10 @@ def test_what_is_no_message_is_a_schema_error(kind: str, data: bytes) -> None:
     ids=["quotes in a string that never ends", "quotes", "backslashes", "brackets"],
 )
 def test_no_message_takes_long_to_refuse(attack: bytes) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(SchemaError):
         decode_command(attack)
-    assert time.perf_counter() - begun < ENOUGH
+    assert time.process_time() - begun < ENOUGH
 
 
 def test_the_deepest_allowed_nesting_is_read_and_one_more_is_not() -> None:

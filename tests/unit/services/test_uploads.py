@@ -96,7 +96,7 @@ async def test_having_said_a_command_costs_no_commit_of_its_own(monkeypatch: pyt
     """It is committed together with the client's answer; without an answer, by itself a little later."""
     async with Rig() as rig:
         await rig.birth()
-        rig.engine.uploads.linger = 0.1
+        rig.engine.uploads.linger = 60
         commits: list[None] = []
         write = rig.store.write
 
@@ -110,6 +110,7 @@ async def test_having_said_a_command_costs_no_commit_of_its_own(monkeypatch: pyt
         await rig.respond(rig.offer(upload.upload_id), sequence=1)
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
         together = len(commits)
+        rig.engine.uploads.linger = 0.1
         silent = (await rig.trigger(file_path="/data/other")).upload
         await asyncio.sleep(0.15)
         await rig.settle()
