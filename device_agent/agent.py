@@ -225,8 +225,8 @@ class Agent:
         """Commit, then do what waited for it; False while the disk is full."""
         if self._retry_at is not None and now < self._retry_at:
             return False
-        # Files are read meanwhile: nothing has to be durable for that.
-        for run, effect in self._uploads.take_reads():
+        # Files are read meanwhile, and sent once they are granted: nothing has to be durable for that.
+        for run, effect in self._uploads.take_early():
             self._perform(run, effect)
         try:
             self._journal.commit()

@@ -78,10 +78,11 @@ class Admitted(Struct, frozen=True, kw_only=True):
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """The source is open."""
+    """The source is open. `digest` is that of a small file, which is read where it is opened."""
 
     now: float
     fingerprint: Fingerprint
+    digest: str | None = None
 
 
 class OpenRefused(Struct, frozen=True, kw_only=True):

@@ -38,6 +38,8 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
         code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
         return fail(transfer, event.now, code, str(error))
     transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
+    if event.digest is not None:
+        transfer = replace(transfer, ahead={1: event.digest})
     # The question keeps it too; parts that need no question must find it kept.
     return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from device_agent.journal import Journal
-from device_agent.records import Order, Tombstone
+from device_agent.records import Order, PartKept, Tombstone
 from device_agent.stores import Stores
 from device_agent.transfer import apply, begin, next_url, ready, restored, wake_at
 from device_agent.transfer_events import (
@@ -98,6 +98,8 @@ class Uploads:
         self._workers = workers
         self._sending = 0
         self._arrivals = 0
+        self._parts_unkept = False
+        """Whether a part is stored of which the journal does not know."""
         self._runs: dict[str, Run] = {}
         for transfer in transfers:
             run = self._add(restored(transfer, now))
@@ -150,16 +152,26 @@ class Uploads:
             self._runs.pop(run.upload_id, None)
             self.over.append(run.transfer.order)
 
-    def take_reads(self) -> list[tuple[Run, Effect]]:
-        """What only reads the source, and relies on nothing that the journal has yet to hold."""
-        reads = [pair for pair in self.effects if _only_reads(pair[1])]
-        self.effects = [pair for pair in self.effects if not _only_reads(pair[1])]
-        return reads
+    def take_early(self) -> list[tuple[Run, Effect]]:
+        """What relies on nothing that the journal has yet to hold: reading a source, and most parts to be sent.
+
+        A part is sent again after a crash if it was in flight, and no other: it waits for those that are stored.
+        """
+        early = [pair for pair in self.effects if self._is_early(*pair)]
+        self.effects = [pair for pair in self.effects if not self._is_early(*pair)]
+        return early
+
+    def _is_early(self, run: Run, effect: Effect) -> bool:
+        if isinstance(effect, PutPart):
+            # Pre-granted parts are sent in the turn in which the source was opened, which has to be kept.
+            return not (self._parts_unkept or run.fresh or run.transfer.order.pregranted)
+        return _only_reads(effect)
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
         """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
         for run in self.fresh():
             run.fresh = False
+        self._parts_unkept = False
         effects, self.effects = self.effects, []
         return effects
 
@@ -240,6 +252,7 @@ class Uploads:
             match effect:
                 case Keep(record=record):
                     self._journal.append(record)
+                    self._parts_unkept |= isinstance(record, PartKept)
                 case Entomb(outcome=outcome):
                     self.entomb(run.upload_id, outcome)
                 case StopParts():

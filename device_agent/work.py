@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files import Roots, Source, open_source
+from device_agent.files import BLOCK_SIZE, Roots, Source, open_source
 from device_agent.records import Order
 from device_agent.spool import Spool
 from device_agent.transfer_events import (
@@ -115,6 +115,7 @@ class Hands:
                 source = self.spool.open(order, life.stopped.is_set)
             else:
                 source = open_source(order.file_path, self.roots)
+            digest = _digest_if_small(source, order)
         except FileRefused as refused:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
@@ -124,7 +125,7 @@ class Hands:
             life.source = source
             if life.stopped.is_set():
                 source.close()
-            post(Opened(now=self.clock(), fingerprint=source.fingerprint))
+            post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
 
     def digest(self, task: DigestParts, life: Life, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
@@ -211,6 +212,15 @@ class Hands:
             if life.stopped.is_set():
                 return None
             raise
+
+
+def _digest_if_small(source: Source, order: Order) -> str | None:
+    """To wake another thread, which would wake the loop again, takes longer than to read a small file."""
+    size = source.fingerprint.size
+    # Where it cannot be read, whoever is asked to digest it says why.
+    with contextlib.suppress(FileRefused):
+        return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
+    return None
 
 
 def _said(error: Exception) -> str:

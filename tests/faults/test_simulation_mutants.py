@@ -209,7 +209,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     said_is_done: ("P6",),
 }
 RARE = {source_trusted, growth_believed, sequence_ignored}
-"""These need two faults at the right moment, and so hundreds of histories."""
+"""These need two faults at the right moment, and so hundreds of histories, or thousands."""
 
 
 def broken_by(seeds: range) -> BaseException | None:
@@ -223,11 +223,12 @@ def broken_by(seeds: range) -> BaseException | None:
 
 
 def a_case(plant: Plant) -> Any:  # noqa: ANN401 - pytest keeps the type of its parameters to itself
-    marks = (pytest.mark.slow, pytest.mark.timeout(300)) if plant in RARE else ()
+    marks = (pytest.mark.slow, pytest.mark.timeout(600)) if plant in RARE else ()
     return pytest.param(plant, marks=marks, id=plant.__name__)
 
 
 @pytest.mark.parametrize("plant", [a_case(plant) for plant in MUTANTS])
 def test_a_planted_fault_breaks_its_promise(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    assert str(broken_by(range(SEEDS))).startswith(MUTANTS[plant])
+    seeds = range(3 * SEEDS if plant in RARE else SEEDS)
+    assert str(broken_by(seeds)).startswith(MUTANTS[plant])

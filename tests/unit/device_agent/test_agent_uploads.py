@@ -2,16 +2,11 @@
 
 import errno
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from device_agent import journal as journal_module
-from device_agent.commands import Commands
-from device_agent.errors import JournalError, PutFailed, PutFailure
+from device_agent.errors import JournalError, PutFailure
 from device_agent.hello import hello_pages
 from device_agent.journal import Journal
 from device_agent.outgoing import MAX_WAITING, Letter, Outgoing
@@ -20,86 +15,20 @@ from device_agent.telemetry import Telemetry
 from device_agent.transfer import State
 from device_agent.transfer_answers import wait_reason
 from device_agent.transfer_events import (
-    Digested,
-    DigestParts,
-    Opened,
-    OpenSource,
     PartFailed,
     PartStored,
     PutPart,
-    Say,
     Seen,
 )
-from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, Run, Uploads
+from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
-from schemas.messages import Command, Hello, Response, UploadReport
-from schemas.parts import MIB
+from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
-from schemas.values import PresignedPart, SystemInfo
-from tests.unit.device_agent.device import fingerprint, order
+from schemas.values import SystemInfo
+from tests.unit.device_agent.desk import Desk, desk
+from tests.unit.device_agent.device import order
 
-
-@dataclass
-class Desk:
-    """Uploads and commands over a real journal, with nobody to do the work."""
-
-    folder: Path
-    workers: int = 4
-    said: list[Response] = field(default_factory=list)
-    asked: list[Command] = field(default_factory=list)
-    foreign: bool = False
-
-    def __post_init__(self) -> None:
-        self.journal, transfers = Journal.open(self.folder)
-        self.uploads = Uploads(self.journal, transfers.values(), workers=self.workers, now=0.0, wall=lambda: 1.0)
-        self.commands = Commands(
-            self.uploads,
-            self.journal,
-            install_id="us",
-            default_file=None,
-            check_url=self.check,
-            say=self.said.append,
-            inquire=lambda command, _question: self.asked.append(command),
-        )
-
-    def check(self, _url: PresignedPart) -> None:
-        if self.foreign:
-            raise PutFailed(PutFailure.HOST_NOT_ALLOWED, "evil:443 is not in UPLOAD_HOSTS of this device")
-
-    def command(self, action: str, message_id: str = "m1", **payload: Any) -> None:  # noqa: ANN401
-        message = {"message_id": message_id, "action": action, "payload": payload}
-        self.commands.receive(msgspec.json.encode(message), 1.0)
-
-    def download(self, upload_id: str, *, attempt: int = 1, **more: Any) -> Run | None:  # noqa: ANN401
-        config = {"upload_id": upload_id, "attempt": attempt}
-        self.command("download_file", f"b-{upload_id}-{attempt}", file_path="/d/a", upload_config=config, **more)
-        return self.uploads.get(upload_id)
-
-    def flush(self) -> list[Response]:
-        """Commit, and let effects happen at once; what was said."""
-        said = []
-        self.journal.commit()
-        while effects := self.uploads.take_effects():
-            for run, effect in effects:
-                match effect:
-                    case Say(response=response):
-                        said.append(response)
-                    case OpenSource():
-                        self.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
-                    case DigestParts(parts=parts):
-                        digests = {part.number: "d" for part in parts}
-                        self.uploads.tell(run, Digested(now=1.0, digests=digests))
-                    case _:
-                        pass
-            self.journal.commit()
-        return said
-
-    def begun(self, now: float) -> list[str]:
-        """The uploads of the parts that idle senders begin, one entry a part."""
-        self.uploads.effects.clear()
-        self.uploads.tick(now, 0.5)
-        self.uploads.schedule(now)
-        return sorted(run.upload_id for run, effect in self.uploads.effects if isinstance(effect, PutPart))
+__all__ = ["desk"]
 
 
 def turned_away(*, now: float = 1.0, retry_after: float | None = None) -> PartFailed:
@@ -111,11 +40,6 @@ def turned_away(*, now: float = 1.0, retry_after: float | None = None) -> PartFa
         seen=Seen(),
         retry_after=retry_after,
     )
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
 
 
 class TestTurns:
@@ -196,7 +120,7 @@ class TestTurns:
         desk.download("plain")
         desk.download("packed", options={"compression": "gzip"})
         desk.uploads.schedule(1.0)
-        assert [run.upload_id for run, _ in desk.uploads.take_reads()] == ["plain"]
+        assert [run.upload_id for run, _ in desk.uploads.take_early()] == ["plain"]
         assert [run.upload_id for run, _ in desk.uploads.take_effects()] == ["packed"]
 
     def test_a_new_attempt_replaces_the_old_one(self, desk: Desk) -> None:

@@ -1,0 +1,89 @@
+"""Uploads and commands of an agent over a real journal, for tests that look between two of its turns.
+
+Rule: nothing happens by itself; `flush` commits and lets effects happen at once.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from device_agent.commands import Commands
+from device_agent.errors import PutFailed, PutFailure
+from device_agent.journal import Journal
+from device_agent.transfer_events import Digested, DigestParts, Opened, OpenSource, PutPart, Say
+from device_agent.uploads import Run, Uploads
+from schemas.messages import Command, Response
+from schemas.parts import MIB
+from schemas.values import PresignedPart
+from tests.unit.device_agent.device import fingerprint
+
+
+@dataclass
+class Desk:
+    """Uploads and commands over a real journal, with nobody to do the work."""
+
+    folder: Path
+    workers: int = 4
+    said: list[Response] = field(default_factory=list)
+    asked: list[Command] = field(default_factory=list)
+    foreign: bool = False
+
+    def __post_init__(self) -> None:
+        self.journal, transfers = Journal.open(self.folder)
+        self.uploads = Uploads(self.journal, transfers.values(), workers=self.workers, now=0.0, wall=lambda: 1.0)
+        self.commands = Commands(
+            self.uploads,
+            self.journal,
+            install_id="us",
+            default_file=None,
+            check_url=self.check,
+            say=self.said.append,
+            inquire=lambda command, _question: self.asked.append(command),
+        )
+
+    def check(self, _url: PresignedPart) -> None:
+        if self.foreign:
+            raise PutFailed(PutFailure.HOST_NOT_ALLOWED, "evil:443 is not in UPLOAD_HOSTS of this device")
+
+    def command(self, action: str, message_id: str = "m1", **payload: Any) -> None:  # noqa: ANN401
+        message = {"message_id": message_id, "action": action, "payload": payload}
+        self.commands.receive(msgspec.json.encode(message), 1.0)
+
+    def download(self, upload_id: str, *, attempt: int = 1, **more: Any) -> Run | None:  # noqa: ANN401
+        config = {"upload_id": upload_id, "attempt": attempt}
+        self.command("download_file", f"b-{upload_id}-{attempt}", file_path="/d/a", upload_config=config, **more)
+        return self.uploads.get(upload_id)
+
+    def flush(self) -> list[Response]:
+        """Commit, and let effects happen at once; what was said."""
+        said = []
+        self.journal.commit()
+        while effects := self.uploads.take_effects():
+            for run, effect in effects:
+                match effect:
+                    case Say(response=response):
+                        said.append(response)
+                    case OpenSource():
+                        self.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
+                    case DigestParts(parts=parts):
+                        digests = {part.number: "d" for part in parts}
+                        self.uploads.tell(run, Digested(now=1.0, digests=digests))
+                    case _:
+                        pass
+            self.journal.commit()
+        return said
+
+    def begun(self, now: float) -> list[str]:
+        """The uploads of the parts that idle senders begin, one entry a part."""
+        self.uploads.effects.clear()
+        self.uploads.tick(now, 0.5)
+        self.uploads.schedule(now)
+        return sorted(run.upload_id for run, effect in self.uploads.effects if isinstance(effect, PutPart))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)

@@ -1,0 +1,116 @@
+"""What the agent does before its journal is written: nothing that anyone could rely on."""
+
+import hashlib
+from base64 import b64encode
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from device_agent.files import BLOCK_SIZE, Roots
+from device_agent.records import Order
+from device_agent.transfer_events import DigestParts, Effect, Opened, OpenSource, PartStored, PutPart, Say, Seen
+from device_agent.uploads import Run
+from device_agent.work import Hands, JobEvent, Life
+from schemas.parts import MIB
+from schemas.values import DigestName
+from tests.unit.device_agent.desk import Desk, desk
+from tests.unit.device_agent.device import fingerprint
+
+__all__ = ["desk"]
+
+SIZE = 10 * MIB
+
+
+def urls(*numbers: int) -> list[dict[str, Any]]:
+    return [{"part_number": number, "url": f"https://s/{number}"} for number in numbers]
+
+
+def early(desk: Desk) -> list[int]:
+    """The parts that leave before the next commit."""
+    desk.uploads.schedule(1.0)
+    return [effect.part.number for _, effect in desk.uploads.take_early() if isinstance(effect, PutPart)]
+
+
+def asked(desk: Desk) -> Run:
+    """An upload of two parts, whose question was said and kept."""
+    run = desk.download("u1")
+    assert run is not None
+    desk.uploads.schedule(1.0)
+    desk.flush()
+    return run
+
+
+def test_a_granted_part_leaves_before_the_grant_is_kept(desk: Desk) -> None:
+    asked(desk)
+    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1), acknowledges=1)
+    assert desk.journal.pending
+    assert early(desk) == [1]
+
+
+def test_no_part_leaves_before_a_stored_one_is_kept(desk: Desk) -> None:
+    """After a crash both would be sent again, and only one of them was in flight."""
+    run = asked(desk)
+    desk.uploads._workers = 1
+    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
+    assert early(desk) == [1]
+    desk.flush()
+    desk.uploads.job_ended(run.life, sends=True)
+    desk.uploads.tell(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
+    assert early(desk) == []
+    desk.journal.commit()
+    assert [effect.part.number for _, effect in desk.uploads.take_effects() if isinstance(effect, PutPart)] == [2]
+
+
+def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> None:
+    granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
+    desk.command("download_file", file_path="/d/a", upload_config=granted)
+    run = desk.uploads.get("u1")
+    assert run is not None
+    assert run.fresh
+    desk.uploads.schedule(1.0)
+    desk.journal.commit()
+    assert [type(effect) for _, effect in desk.uploads.take_effects()] == [OpenSource]
+    desk.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
+    assert desk.journal.pending
+    assert early(desk) == []
+
+
+@pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", Say), (None, DigestParts)])
+def test_a_small_file_is_asked_for_as_soon_as_it_is_open(desk: Desk, digest: str | None, effect: type[Effect]) -> None:
+    run = desk.download("u1")
+    assert run is not None
+    desk.uploads.schedule(1.0)
+    desk.uploads.effects.clear()
+    desk.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
+    assert [type(one) for _, one in desk.uploads.effects] == [effect]
+
+
+def md5(data: bytes) -> str:
+    return b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "found"),
+    [
+        (0, {}, True),
+        (BLOCK_SIZE, {}, True),
+        (BLOCK_SIZE + 1, {}, False),
+        (4096, {"digest": DigestName.NONE}, False),
+        (4096, {"pregranted": True}, False),
+    ],
+)
+def test_a_small_file_is_digested_where_it_is_opened(
+    tmp_path: Path, size: int, more: dict[str, Any], *, found: bool
+) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(bytes(size))
+    nobody = cast("Any", None)
+    posted: list[JobEvent] = []
+    life = Life()
+    order = Order("u1", "m1", str(path), **more)
+    Hands(Roots((str(tmp_path),)), nobody, nobody, clock=lambda: 1.0).open(order, life, posted.append)
+    (opened,) = posted
+    assert isinstance(opened, Opened)
+    assert opened.digest == (md5(bytes(size)) if found else None)
+    life.end()
