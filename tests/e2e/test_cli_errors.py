@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.screen import BACKHAUL, backhaul, run_in_terminal
+from tests.support.screen import BACKHAUL, backhaul, run_in_terminal, started
 
 NOWHERE = "http://127.0.0.1:9"
 UPLOAD: dict[str, Any] = {
@@ -152,20 +152,19 @@ def test_a_reader_that_goes_away_is_no_accident(server: str) -> None:
 
 def test_ctrl_c_while_waiting_leaves_the_upload_alone(server: str) -> None:
     command = (*BACKHAUL, "upload", "slow", "--wait", "--server", server)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert "in_progress" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    with started(command) as process:
+        assert process.stderr is not None
+        assert "in_progress" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
     assert "the upload goes on" in err
     assert all(method == "GET" for method, _, _ in Script.requests)
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(server: str) -> None:
-    screen = run_in_terminal(
-        ("timeout", "-s", "INT", "2", *BACKHAUL, "upload", "slow", "--wait", "--server", server), columns=80
-    )
+    command = (*BACKHAUL, "upload", "slow", "--wait", "--server", server)
+    screen = run_in_terminal(command, columns=80, interrupt_at="45%")
     assert "━" in screen.text
     assert "45%" in screen.text
     assert screen.moved

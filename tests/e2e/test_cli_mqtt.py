@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderStore, start_folder_store
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.cli.children import Program, environment
-from tests.support.screen import BACKHAUL, backhaul
+from tests.support.screen import BACKHAUL, backhaul, started
 from tests.support.sites import AGENT, MIB, sha256_of
 
 pytestmark = pytest.mark.timeout(90)
@@ -58,10 +58,9 @@ class Field:
         document: dict[str, Any] = json.loads(ended.stdout)
         return document
 
-    def begin(self, *words: str) -> "subprocess.Popen[str]":
+    def begin(self, *words: str) -> AbstractContextManager["subprocess.Popen[str]"]:
         """A `backhaul mqtt` command that was started."""
-        command = (*BACKHAUL, "mqtt", *words, "--json")
-        return subprocess.Popen(command, env=self.settings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return started((*BACKHAUL, "mqtt", *words, "--json"), self.settings())
 
     def bucket(self) -> S3ObjectStore:
         """The bucket, as an operator with credentials sees it."""
@@ -119,16 +118,22 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         yield Field(broker, store, file, home / "state")
 
 
-def slow(field: Field) -> tuple["subprocess.Popen[str]", str]:
+Slow = tuple["subprocess.Popen[str]", str]
+
+
+@pytest.fixture
+def slow(field: Field) -> Iterator[Slow]:
     """A direct upload that is under way, and its id; it outlasts the start of a program on a busy machine."""
-    process = field.begin("trigger", CLIENT, "-o", "max_bytes_per_second=1000000")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.match(r"upload (\w+), kept in", line):
-            upload_id = found[1]
-        if "in_progress" in line:
-            return process, upload_id
-    pytest.fail("it ended before it began")
+    with field.begin("trigger", CLIENT, "-o", "max_bytes_per_second=1000000") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.match(r"upload (\w+), kept in", line):
+                upload_id = found[1]
+            if "in_progress" in line:
+                break
+        else:
+            pytest.fail("it ended before it began")
+        yield process, upload_id
 
 
 def test_a_file_is_uploaded_and_proven_without_a_control_plane(field: Field) -> None:
@@ -146,8 +151,8 @@ def test_a_refused_file_is_1_and_leaves_nothing(field: Field) -> None:
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_where_it_was(field: Field) -> None:
-    process, upload_id = slow(field)
+def test_killed_it_goes_on_where_it_was(field: Field, slow: Slow) -> None:
+    process, upload_id = slow
     process.kill()
     process.communicate(timeout=10)
     ended = field.run("resume", upload_id)
@@ -157,15 +162,15 @@ def test_killed_it_goes_on_where_it_was(field: Field) -> None:
 
 
 @pytest.mark.slow
-def test_two_commands_never_go_on_with_one_upload(field: Field) -> None:
-    process, upload_id = slow(field)
+def test_two_commands_never_go_on_with_one_upload(field: Field, slow: Slow) -> None:
+    process, upload_id = slow
     assert backhaul("mqtt", "resume", upload_id, env=field.settings()).returncode == 1
     assert process.wait(30) == 0
     process.communicate()
 
 
-def test_ctrl_c_cancels_and_leaves_nothing_at_the_store(field: Field) -> None:
-    process, _ = slow(field)
+def test_ctrl_c_cancels_and_leaves_nothing_at_the_store(field: Field, slow: Slow) -> None:
+    process, _ = slow
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1, err
@@ -175,8 +180,8 @@ def test_ctrl_c_cancels_and_leaves_nothing_at_the_store(field: Field) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_upload_is_cancelled_by_its_id(field: Field) -> None:
-    process, upload_id = slow(field)
+def test_a_killed_upload_is_cancelled_by_its_id(field: Field, slow: Slow) -> None:
+    process, upload_id = slow
     process.kill()
     process.communicate(timeout=10)
     assert field.run("cancel", upload_id)["status"] == "cancelled"
@@ -184,8 +189,8 @@ def test_a_killed_upload_is_cancelled_by_its_id(field: Field) -> None:
 
 
 @pytest.mark.slow
-def test_anybodys_upload_is_cancelled_at_its_client(field: Field) -> None:
-    process, upload_id = slow(field)
+def test_anybodys_upload_is_cancelled_at_its_client(field: Field, slow: Slow) -> None:
+    process, upload_id = slow
     answer = field.run("cancel", upload_id, "--client", CLIENT)
     assert answer["status"] == "cancelled"
     out, _ = process.communicate(timeout=30)
@@ -249,19 +254,19 @@ def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
 
 @pytest.mark.slow
 def test_what_the_fleet_says_is_watched(field: Field) -> None:
-    process = field.begin("watch", CLIENT)
-    assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    assert (first["topic"], first["retained"]) == (f"fleet/v1/{CLIENT}/presence", True)
-    field.run("trigger", CLIENT)
-    seen = []
-    for line in process.stdout:
-        message = json.loads(line)["message"]
-        seen.append(message.get("action") or message["status"])
-        if seen[-1] == "close_upload":
-            break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    with field.begin("watch", CLIENT) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["topic"], first["retained"]) == (f"fleet/v1/{CLIENT}/presence", True)
+        field.run("trigger", CLIENT)
+        seen = []
+        for line in process.stdout:
+            message = json.loads(line)["message"]
+            seen.append(message.get("action") or message["status"])
+            if seen[-1] == "close_upload":
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
     assert process.returncode == 130
     assert {"download_file", "grant_parts", "close_upload"} <= set(seen)
 

@@ -96,7 +96,8 @@ def test_an_offline_client_says_why_it_waits(fleet: Fleet, files: Path) -> None:
     agent = fleet.attach("restaurant-2", files / "Küche, Tür.bin", ALLOWED_ROOTS=str(files))
     agent.stop()
     fleet.until(lambda: not fleet.connected("restaurant-2"), "the agent to be offline")
-    command = ("timeout", "-s", "INT", "3", *BACKHAUL, "--server", fleet.site.server)
-    screen = run_in_terminal((*command, "trigger", "restaurant-2", "--wait"), columns=80, patience=20)
-    assert "the client is offline, next try" in screen.text
+    command = (*BACKHAUL, "--server", fleet.site.server, "trigger", "restaurant-2", "--wait")
+    reason = "the client is offline, next try"
+    screen = run_in_terminal(command, columns=80, patience=40, interrupt_at=reason)
+    assert reason in screen.text
     assert "the upload goes on" in screen.text

@@ -13,7 +13,7 @@ import pytest
 
 from broker.server import find_mosquitto, free_port
 from control_plane.cli.children import Program, environment
-from tests.support.screen import BACKHAUL, backhaul
+from tests.support.screen import BACKHAUL, backhaul, started
 from tests.support.sites import AGENT, MIB
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -29,23 +29,18 @@ def ports() -> dict[str, str]:
 def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any]]:
     """A running site, and what it said of itself."""
     given = [word for pair in ports.items() for word in pair]
-    process = subprocess.Popen(
-        (*BACKHAUL, "up", "--data", str(data), "--json", *given, *words),
-        env=environment({}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line, process.communicate(timeout=10)[1]
-        told = json.loads(line)
-        assert "agent" in told, told
-        yield told
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+    command = (*BACKHAUL, "up", "--data", str(data), "--json", *given, *words)
+    with started(command, environment({})) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, process.communicate(timeout=10)[1]
+            told = json.loads(line)
+            assert "agent" in told, told
+            yield told
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 
 

@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from broker.server import find_mosquitto
 from tests.support.patience import came_true
-from tests.support.screen import BACKHAUL, run_in_terminal
+from tests.support.screen import BACKHAUL, run_in_terminal, started
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,20 +35,17 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-def demo(directory: Path, *words: str) -> "subprocess.Popen[str]":
+def demo(directory: Path, *words: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """A demo that was started."""
-    command = (*BACKHAUL, "demo", "--directory", str(directory), *words)
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return started((*BACKHAUL, "demo", "--directory", str(directory), *words))
 
 
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> None:
     if broker == "mosquitto" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
-    process = demo(tmp_path, "--once", "--json", "--broker", broker)
-    out, err = process.communicate(timeout=100)
+    with demo(tmp_path, "--once", "--json", "--broker", broker) as process:
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     told = json.loads(out)
     assert told["ok"] is True
@@ -77,28 +75,28 @@ def test_make_demo_is_that_demo(tmp_path: Path) -> None:
 
 
 def test_it_stays_until_it_is_told_and_what_it_prints_works(tmp_path: Path) -> None:
-    process = demo(tmp_path)
-    lines: list[str] = []
-    assert process.stdout is not None
-    assert process.stderr is not None
-    for line in process.stderr:
-        lines.append(line)
-        if "it runs until" in line:
-            break
-    else:
-        pytest.fail("".join(lines))
-    commands = _commands(process)
-    trigger = next(line for line in commands if " trigger " in line)
-    settings = next(line for line in commands if line.startswith("set -a"))
-    ran = subprocess.run(
-        ("sh", "-c", f"{settings}; {trigger} --json"), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["status"] == "completed"
-    curl = next(line for line in commands if line.startswith("curl -X POST"))
-    assert subprocess.run(("sh", "-c", curl), capture_output=True, timeout=20, check=False).returncode == 0
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    with demo(tmp_path) as process:
+        lines: list[str] = []
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if "it runs until" in line:
+                break
+        else:
+            pytest.fail("".join(lines))
+        commands = _commands(process)
+        trigger = next(line for line in commands if " trigger " in line)
+        settings = next(line for line in commands if line.startswith("set -a"))
+        ran = subprocess.run(
+            ("sh", "-c", f"{settings}; {trigger} --json"), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["status"] == "completed"
+        curl = next(line for line in commands if line.startswith("curl -X POST"))
+        assert subprocess.run(("sh", "-c", curl), capture_output=True, timeout=20, check=False).returncode == 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
     assert came_true(lambda: not processes_of(tmp_path), 10)
@@ -116,17 +114,17 @@ def _commands(process: "subprocess.Popen[str]") -> list[str]:
 
 
 def test_killed_it_takes_everything_along(tmp_path: Path) -> None:
-    process = demo(tmp_path, "--once")
-    assert came_true(lambda: any("device_agent" in line for line in processes_of(tmp_path)), 60)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=10)
+    with demo(tmp_path, "--once") as process:
+        assert came_true(lambda: any("device_agent" in line for line in processes_of(tmp_path)), 60)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=10)
     assert came_true(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
     assert came_true(lambda: not list(tmp_path.iterdir()), 30)
 
 
 def test_kept_it_leaves_its_folder(tmp_path: Path) -> None:
-    process = demo(tmp_path, "--once", "--keep", "--json")
-    out, err = process.communicate(timeout=100)
+    with demo(tmp_path, "--once", "--keep", "--json") as process:
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     home = Path(json.loads(out)["directory"])
     assert (home / "control-plane" / "control-plane.log").stat().st_size > 0

@@ -7,12 +7,14 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import ioctl
 from typing import Final
@@ -33,7 +35,7 @@ class Screen:
     @property
     def text(self) -> str:
         """The letters without what moves the cursor or colours them."""
-        return _CONTROL.sub("", self.drawn)
+        return _plain(self.drawn)
 
     @property
     def moved(self) -> bool:
@@ -41,10 +43,22 @@ class Screen:
         return re.search(r"\x1b\[\d*[AFJK]", self.drawn) is not None
 
 
+def _plain(drawn: str) -> str:
+    return _CONTROL.sub("", drawn)
+
+
 def run_in_terminal(
-    command: Sequence[str], *, columns: int = 80, env: Mapping[str, str] | None = None, patience: float = 20.0
+    command: Sequence[str],
+    *,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    patience: float = 20.0,
+    interrupt_at: str | None = None,
 ) -> Screen:
-    """Run `command` in a terminal of `columns` by 40 and wait for its end, at most `patience` seconds."""
+    """Run `command` in a terminal of `columns` by 40 and wait for its end, at most `patience` seconds.
+
+    As soon as the text `interrupt_at` was drawn, the command gets what Ctrl-C sends.
+    """
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     given = {**os.environ, "TERM": "xterm-256color", **(env or {})}
@@ -52,18 +66,27 @@ def run_in_terminal(
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given, start_new_session=True)
     os.close(theirs)
     try:
-        drawn = _read_all(ours, time.monotonic() + patience)
-        return Screen(drawn.decode(errors="replace"), process.wait(1))
+        end = time.monotonic() + patience
+        drawn = b""
+        if interrupt_at is not None:
+            drawn = _read(ours, end, interrupt_at)
+            process.send_signal(signal.SIGINT)
+        drawn += _read(ours, end)
+        return Screen(drawn.decode(errors="replace"), process.wait(10))
     finally:
         process.kill()
         process.wait()
         os.close(ours)
 
 
-def _read_all(descriptor: int, deadline: float) -> bytes:
-    """Everything until the other end is closed; what came so far when that takes too long."""
+def _read(descriptor: int, deadline: float, text: str | None = None) -> bytes:
+    """Everything until `text` was drawn or the other end is closed; what came so far when that takes too long."""
     chunks: list[bytes] = []
-    while time.monotonic() < deadline:
+
+    def drawn() -> bool:
+        return text is not None and text in _plain(b"".join(chunks).decode(errors="replace"))
+
+    while time.monotonic() < deadline and not drawn():
         ready, _, _ = select.select([descriptor], [], [], 0.1)
         if not ready:
             continue
@@ -76,6 +99,18 @@ def _read_all(descriptor: int, deadline: float) -> bytes:
             break
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+@contextmanager
+def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
+    """A program with pipes for its output; whatever becomes of the block, the two end with it."""
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def backhaul(
