@@ -188,7 +188,7 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("seed", [int(os.environ.get("CHAOS_SEED", "1"))])
 def test_every_promise_is_kept(ground: Ground, seed: int) -> None:
-    nemesis = Nemesis(seed, ground)
+    nemesis = Nemesis(seed, ground, STORM)
     run = Run(ground.site, nemesis, planned(ground.site, seed))
     with Watcher(ground.site.broker.address.port) as watcher:
         try:

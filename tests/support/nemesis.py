@@ -1,14 +1,15 @@
 """The nemesis: breaks a site in one way after another, mends it again, and keeps count of what it broke.
 
-Rule: one seed is one schedule. Every wound heals by itself after its time, or at `relent`; what was random is written
-down in `diary`.
+Rule: one seed is one schedule of strikes, drawn before the first of them; a strike on a wound that is still open is
+left out, and changes no other. Every wound heals by itself after its time, or at `relent`; `diary` tells what was done.
 """
 
 import os
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +19,40 @@ from tests.support.fault_sites import MIB, FaultSite, Victim, fill
 from tests.support.strict_s3 import Fault, Kind, Operation
 
 Act = Callable[[], None]
+Aim = Callable[[random.Random], Act]
+"""Draws what is left open by a wound, and makes it a thing to be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wound:
-    """One way to break something: `hurt` now, `heal` after between `least` and `most` seconds."""
+    """One way to break something: what `aim` draws is done now, `heal` after between `least` and `most` seconds."""
 
     name: str
-    hurt: Act
+    aim: Aim
     heal: Act = lambda: None
     least: float = 0.0
     most: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A wound at its time, in seconds from the beginning, and all that was drawn for it."""
+
+    at: float
+    wound: Wound
+    length: float
+    hurt: Act
+
+
+def schedule(seed: int, wounds: Sequence[Wound], span: float, rest: float) -> list[Strike]:
+    """The strikes of `span` seconds, `rest` seconds apart on average."""
+    chance = random.Random(seed)
+    strikes, at = list[Strike](), 0.0
+    while at < span:
+        wound = chance.choice(wounds)
+        strikes.append(Strike(at, wound, chance.uniform(wound.least, wound.most), wound.aim(chance)))
+        at += chance.uniform(0, 2 * rest)
+    return strikes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +65,32 @@ class Ground:
     clocks: Mapping[str, Path] = field(default_factory=dict)
 
 
-_STORE_FAULTS: Final[tuple[Callable[[], Fault], ...]] = (
-    lambda: Fault(kind=Kind.ERROR, status=503, code="SlowDown", retry_after=1, times=3),
-    lambda: Fault(kind=Kind.ERROR, times=2),
-    lambda: Fault(kind=Kind.LOST_RESPONSE, operation=Operation.COMPLETE_MULTIPART_UPLOAD),
-    lambda: Fault(kind=Kind.LOST_RESPONSE, operation=Operation.PUT_OBJECT),
-    lambda: Fault(kind=Kind.LOST_RESPONSE, operation=Operation.CREATE_MULTIPART_UPLOAD),
-    lambda: Fault(kind=Kind.LOST_RESPONSE, operation=Operation.UPLOAD_PART),
-    lambda: Fault(kind=Kind.ERROR_IN_200, operation=Operation.COMPLETE_MULTIPART_UPLOAD),
-    lambda: Fault(kind=Kind.EMPTY_200, operation=Operation.COMPLETE_MULTIPART_UPLOAD, done=True),
-    lambda: Fault(kind=Kind.NO_ETAG, operation=Operation.UPLOAD_PART),
-    lambda: Fault(kind=Kind.RESET, operation=Operation.UPLOAD_PART, at_byte=MIB),
-    lambda: Fault(kind=Kind.STALL, operation=Operation.UPLOAD_PART, at_byte=MIB, seconds=2.0),
-    lambda: Fault(kind=Kind.CORRUPT_RECEIVED, operation=Operation.UPLOAD_PART, at_byte=77),
+_STORE_FAULTS: Final[tuple[Fault, ...]] = (
+    Fault(kind=Kind.ERROR, status=503, code="SlowDown", retry_after=1, times=3),
+    Fault(kind=Kind.ERROR, times=2),
+    Fault(kind=Kind.LOST_RESPONSE, operation=Operation.COMPLETE_MULTIPART_UPLOAD),
+    Fault(kind=Kind.LOST_RESPONSE, operation=Operation.PUT_OBJECT),
+    Fault(kind=Kind.LOST_RESPONSE, operation=Operation.CREATE_MULTIPART_UPLOAD),
+    Fault(kind=Kind.LOST_RESPONSE, operation=Operation.UPLOAD_PART),
+    Fault(kind=Kind.ERROR_IN_200, operation=Operation.COMPLETE_MULTIPART_UPLOAD),
+    Fault(kind=Kind.EMPTY_200, operation=Operation.COMPLETE_MULTIPART_UPLOAD, done=True),
+    Fault(kind=Kind.NO_ETAG, operation=Operation.UPLOAD_PART),
+    Fault(kind=Kind.RESET, operation=Operation.UPLOAD_PART, at_byte=MIB),
+    Fault(kind=Kind.STALL, operation=Operation.UPLOAD_PART, at_byte=MIB, seconds=2.0),
+    Fault(kind=Kind.CORRUPT_RECEIVED, operation=Operation.UPLOAD_PART, at_byte=77),
 )
 
 
 class Nemesis:
     """Breaks and mends. `turn` is called again and again by the test, which does other things between."""
 
-    def __init__(self, seed: int, ground: Ground, *, rest: float = 1.5) -> None:
+    def __init__(self, seed: int, ground: Ground, span: float, *, rest: float = 1.5) -> None:
         self.diary: list[str] = []
         self._struck: list[tuple[float, str]] = []
         self.began = time.monotonic()
-        self._chance = random.Random(seed)
         self._ground = ground
-        self._rest = rest
-        self._next_at = self.began
+        self._strikes = deque(schedule(seed, _wounds(ground), span, rest))
         self._healing: list[tuple[float, Wound]] = []
-        self._wounds = _wounds(ground, self._chance)
 
     @property
     def blows(self) -> int:
@@ -87,9 +108,8 @@ class Nemesis:
             if now >= moment:
                 self._healing.remove((moment, wound))
                 wound.heal()
-        if now >= self._next_at:
-            self._next_at = now + self._chance.uniform(0, 2 * self._rest)
-            self._strike(now)
+        if self._strikes and now - self.began >= self._strikes[0].at:
+            self._strike(now, self._strikes.popleft())
 
     def relent(self) -> None:
         """Mend everything; from now on it is calm."""
@@ -98,40 +118,44 @@ class Nemesis:
         self._healing.clear()
         self._ground.site.strict.clear()
 
-    def _strike(self, now: float) -> None:
-        wound = self._chance.choice(self._wounds)
-        length = self._chance.uniform(wound.least, wound.most)
+    def _strike(self, now: float, strike: Strike) -> None:
+        wound = strike.wound
         if any(wound.name == other.name for _, other in self._healing):
             return
-        self.diary.append(f"{now - self.began:6.2f} {wound.name} for {length:.1f} s")
+        self.diary.append(f"{now - self.began:6.2f} {wound.name} for {strike.length:.1f} s")
         self._struck.append((time.time(), wound.name))
-        wound.hurt()
-        self._healing.append((now + length, wound))
+        strike.hurt()
+        self._healing.append((now + strike.length, wound))
 
 
-def _wounds(ground: Ground, chance: random.Random) -> list[Wound]:
+def always(hurt: Act) -> Aim:
+    """The aim of a wound that there is only one of."""
+    return lambda _: hurt
+
+
+def _wounds(ground: Ground) -> list[Wound]:
     site = ground.site
     found = [
         *_of_the_broker(site),
-        Wound("control plane killed", site.plane.kill, site.plane.start, 0.2, 3),
-        Wound("control plane frozen", site.plane.freeze, site.plane.thaw, 0.5, 4),
-        Wound("agents' connections cut", lambda: _cut(site.mqtt.cut)),
-        Wound("broker out of reach", site.mqtt.refuse, site.mqtt.accept, 0.5, 3),
-        Wound("agents' cables pulled", site.mqtt.stall, site.mqtt.flow, 0.5, 4),
-        Wound("store's connections cut", lambda: _cut(site.s3.cut)),
-        Wound("store out of reach", site.s3.refuse, site.s3.accept, 0.5, 3),
-        Wound("store's cable pulled", site.s3.stall, site.s3.flow, 0.5, 3),
-        Wound("store slow", lambda: site.s3.throttle(2 * MIB), lambda: site.s3.throttle(None), 1, 4),
-        Wound("store ill", lambda: site.strict.add(chance.choice(_STORE_FAULTS)())),
-        Wound("store ill again", lambda: site.strict.add(chance.choice(_STORE_FAULTS)())),
+        Wound("control plane killed", always(site.plane.kill), site.plane.start, 0.2, 3),
+        Wound("control plane frozen", always(site.plane.freeze), site.plane.thaw, 0.5, 4),
+        Wound("agents' connections cut", always(lambda: _cut(site.mqtt.cut))),
+        Wound("broker out of reach", always(site.mqtt.refuse), site.mqtt.accept, 0.5, 3),
+        Wound("agents' cables pulled", always(site.mqtt.stall), site.mqtt.flow, 0.5, 4),
+        Wound("store's connections cut", always(lambda: _cut(site.s3.cut))),
+        Wound("store out of reach", always(site.s3.refuse), site.s3.accept, 0.5, 3),
+        Wound("store's cable pulled", always(site.s3.stall), site.s3.flow, 0.5, 3),
+        Wound("store slow", always(lambda: site.s3.throttle(2 * MIB)), lambda: site.s3.throttle(None), 1, 4),
+        Wound("store ill", _sickens(site)),
+        Wound("store ill again", _sickens(site)),
     ]
     for name, agent in ground.agents.items():
-        found.append(Wound(f"{name} killed", agent.kill, agent.start, 0.1, 2))
-        found.append(Wound(f"{name} frozen", agent.freeze, agent.thaw, 0.5, 4))
+        found.append(Wound(f"{name} killed", always(agent.kill), agent.start, 0.1, 2))
+        found.append(Wound(f"{name} frozen", always(agent.freeze), agent.thaw, 0.5, 4))
     for name, disk in ground.disks.items():
         found.append(Wound(f"{name}'s disk full", *_fills(disk / "ballast"), 1, 4))
     for name, clock in ground.clocks.items():
-        found.append(Wound(f"{name}'s clock moved", *_moves(clock, chance), 1, 5))
+        found.append(Wound(f"{name}'s clock moved", *_moves(clock), 1, 5))
     return found
 
 
@@ -156,10 +180,10 @@ def _of_the_broker(site: FaultSite) -> list[Wound]:
         broker.stop()
 
     return [
-        Wound("broker killed", broker.kill, broker.start, 0.1, 2),
-        Wound("broker robbed of its memory", rob, broker.start, 0.1, 2),
-        Wound("broker stopped", stop, broker.start, 0.1, 1),
-        Wound("broker frozen", freeze, thaw, 0.5, 4),
+        Wound("broker killed", always(broker.kill), broker.start, 0.1, 2),
+        Wound("broker robbed of its memory", always(rob), broker.start, 0.1, 2),
+        Wound("broker stopped", always(stop), broker.start, 0.1, 1),
+        Wound("broker frozen", always(freeze), thaw, 0.5, 4),
     ]
 
 
@@ -167,20 +191,32 @@ def _cut(cut: Callable[[], int]) -> None:
     cut()
 
 
-def _fills(ballast: Path) -> tuple[Act, Act]:
-    return lambda: fill(ballast), lambda: ballast.unlink(missing_ok=True)
+def _sickens(site: FaultSite) -> Aim:
+    def aim(chance: random.Random) -> Act:
+        fault = chance.choice(_STORE_FAULTS)
+        return lambda: site.strict.add(fault)
+
+    return aim
 
 
-def _moves(clock: Path, chance: random.Random) -> tuple[Act, Act]:
+def _fills(ballast: Path) -> tuple[Aim, Act]:
+    return always(lambda: fill(ballast)), lambda: ballast.unlink(missing_ok=True)
+
+
+def _moves(clock: Path) -> tuple[Aim, Act]:
     """Years for a device, seconds for the control plane, whose timers stand in a database and count by its clock."""
     years = clock.stem != "plane"
 
-    def hurt() -> None:
+    def aim(chance: random.Random) -> Act:
         span = f"{chance.choice('+-')}{chance.randint(1, 9000)}d" if years else f"{chance.choice('+-')}{5}"
-        clock.write_text(span)
+
+        def hurt() -> None:
+            clock.write_text(span)
+
+        return hurt
 
     def heal() -> None:
         with suppress(OSError):
             clock.write_text("+0")
 
-    return hurt, heal
+    return aim, heal
