@@ -1,7 +1,7 @@
 """The loop: what arrives becomes an event, an event changes an upload, and what that asks for is done.
 
 Rule: one thread owns all state. Nothing is said, acknowledged or begun before the journal holds what it relies on, and
-one fsync serves everything that arrived together.
+one fsync serves everything that arrived together, or within moments of which nobody waits for it.
 """
 
 import logging
@@ -38,6 +38,9 @@ from device_agent.voice import Voice
 from schemas.messages import Command, Response
 
 FULL_DISK_PAUSE: Final = 5.0
+LINGER: Final = 0.05
+"""Seconds for which a record may wait for the next ones, and their fsync, while nothing relies on it."""
+
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
@@ -81,6 +84,8 @@ class Agent:
         )
         self._acks: list[AckToken] = []
         self._stopping = False
+        self._commit_at: float | None = None
+        """When at last what lingers is committed."""
         self._retry_at: float | None = None
         """When the journal is tried again; None while the disk takes what we write."""
 
@@ -147,7 +152,7 @@ class Agent:
     def _sleep(self) -> float:
         now = self._clock()
         wake = self._uploads.next_wake() if self._retry_at is None else self._retry_at
-        moments = [moment for moment in (wake, self._voice.next_at(now)) if moment is not None]
+        moments = [moment for moment in (wake, self._commit_at, self._voice.next_at(now)) if moment is not None]
         return min(max(0.0, min(moments, default=now + _LONGEST_SLEEP) - now), _LONGEST_SLEEP)
 
     # What arrives.
@@ -228,12 +233,15 @@ class Agent:
         # Files are read meanwhile, and sent once they are granted: nothing has to be durable for that.
         for run, effect in self._uploads.take_early():
             self._perform(run, effect)
+        if self._lingers(now):
+            return True
         try:
             self._journal.commit()
         except JournalError as error:
             self._disk_full(error, now)
             return False
-        self._retry_at, self._commands.no_space = None, False
+        self._commit_at = self._retry_at = None
+        self._commands.no_space = False
         for run, effect in self._uploads.take_effects():
             self._perform(run, effect)
         while self._uploads.over:
@@ -244,9 +252,22 @@ class Agent:
         self._journal.compact_if_due(self._transfers)
         return True
 
+    def _lingers(self, now: float) -> bool:
+        """Whether nothing but an acknowledgement to the broker waits for the commit: then it may soon serve more.
+
+        A stored part is kept at once, or a crash would have it sent again.
+        """
+        uploads = self._uploads
+        urgent = uploads.effects or uploads.over or uploads.parts_unkept or self._retry_at is not None
+        if urgent or not self._journal.pending:
+            return False
+        self._commit_at = now + LINGER if self._commit_at is None else self._commit_at
+        return now < self._commit_at
+
     def _disk_full(self, error: JournalError, now: float) -> None:
         """What is new is refused, and so told; what is known waits until the disk takes it."""
         log.error("%s", error)
+        self._commit_at = None
         self._retry_at, self._commands.no_space = now + FULL_DISK_PAUSE, True
         for run in self._uploads.fresh():
             self._uploads.forget(run)

@@ -97,9 +97,9 @@ class Uploads:
         self._wall = wall
         self._workers = workers
         self._sending = 0
-        self._arrivals = 0
-        self._parts_unkept = False
+        self.parts_unkept = False
         """Whether a part is stored of which the journal does not know."""
+        self._arrivals = 0
         self._runs: dict[str, Run] = {}
         for transfer in transfers:
             run = self._add(restored(transfer, now))
@@ -164,14 +164,14 @@ class Uploads:
     def _is_early(self, run: Run, effect: Effect) -> bool:
         if isinstance(effect, PutPart):
             # Pre-granted parts are sent in the turn in which the source was opened, which has to be kept.
-            return not (self._parts_unkept or run.fresh or run.transfer.order.pregranted)
+            return not (self.parts_unkept or run.fresh or run.transfer.order.pregranted)
         return _only_reads(effect)
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
         """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
         for run in self.fresh():
             run.fresh = False
-        self._parts_unkept = False
+        self.parts_unkept = False
         effects, self.effects = self.effects, []
         return effects
 
@@ -252,7 +252,7 @@ class Uploads:
             match effect:
                 case Keep(record=record):
                     self._journal.append(record)
-                    self._parts_unkept |= isinstance(record, PartKept)
+                    self.parts_unkept |= isinstance(record, PartKept)
                 case Entomb(outcome=outcome):
                     self.entomb(run.upload_id, outcome)
                 case StopParts():

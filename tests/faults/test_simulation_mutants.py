@@ -208,8 +208,8 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     acknowledged_too_early: ("P9",),
     said_is_done: ("P6",),
 }
-RARE = {source_trusted, growth_believed, sequence_ignored}
-"""These need two faults at the right moment, and so hundreds of histories, or thousands."""
+RARE: dict[Plant, int] = {source_trusted: 0, growth_believed: 8000, sequence_ignored: 0}
+"""These need several faults at the right moment, so one history in hundreds or thousands shows them: from which on."""
 
 
 def broken_by(seeds: range) -> BaseException | None:
@@ -223,12 +223,12 @@ def broken_by(seeds: range) -> BaseException | None:
 
 
 def a_case(plant: Plant) -> Any:  # noqa: ANN401 - pytest keeps the type of its parameters to itself
-    marks = (pytest.mark.slow, pytest.mark.timeout(600)) if plant in RARE else ()
+    marks = (pytest.mark.slow, pytest.mark.timeout(300)) if plant in RARE else ()
     return pytest.param(plant, marks=marks, id=plant.__name__)
 
 
 @pytest.mark.parametrize("plant", [a_case(plant) for plant in MUTANTS])
 def test_a_planted_fault_breaks_its_promise(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    seeds = range(3 * SEEDS if plant in RARE else SEEDS)
-    assert str(broken_by(seeds)).startswith(MUTANTS[plant])
+    first = RARE.get(plant, 0)
+    assert str(broken_by(range(first, first + SEEDS))).startswith(MUTANTS[plant])

@@ -1,21 +1,38 @@
 """What the agent does before its journal is written: nothing that anyone could rely on."""
 
 import hashlib
+import os
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from device_agent import journal as journal_module
+from device_agent.agent import LINGER
 from device_agent.files import BLOCK_SIZE, Roots
+from device_agent.jobs import PUT
+from device_agent.mailbox import Connected, JobDone
 from device_agent.records import Order
-from device_agent.transfer_events import DigestParts, Effect, Opened, OpenSource, PartStored, PutPart, Say, Seen
+from device_agent.transfer_events import (
+    Digested,
+    DigestParts,
+    Effect,
+    Opened,
+    OpenSource,
+    PartStored,
+    PutPart,
+    Say,
+    Seen,
+)
 from device_agent.uploads import Run
 from device_agent.work import Hands, JobEvent, Life
 from schemas.parts import MIB
 from schemas.values import DigestName
 from tests.unit.device_agent.desk import Desk, desk
 from tests.unit.device_agent.device import fingerprint
+from tests.unit.device_agent.scene import FILE, Scene
+from tests.unit.device_agent.test_agent_full_disk import full
 
 __all__ = ["desk"]
 
@@ -74,6 +91,60 @@ def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> 
     desk.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
     assert desk.journal.pending
     assert early(desk) == []
+
+
+@pytest.fixture
+def fsyncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each."""
+    done: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", done.append)
+    return done
+
+
+def test_the_first_question_and_its_command_are_kept_together(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    fsyncs.clear()
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    run = scene.agent.uploads.get("u1")
+    assert run is not None
+    scene.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
+    assert (fsyncs, scene.network.acknowledged) == ([], [])
+    scene.agent.turn([JobDone(run, run.life, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+    assert len(fsyncs) == 1
+    assert [token.packet_id for token in scene.network.acknowledged] == [1]
+
+
+def test_a_file_that_takes_long_to_read_keeps_no_command_from_being_kept(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    fsyncs.clear()
+    waits = scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    assert waits == pytest.approx(LINGER)
+    scene.now += waits
+    scene.agent.turn([])
+    assert (len(fsyncs), len(scene.network.acknowledged)) == (1, 1)
+    assert scene.agent.turn([]) > LINGER
+
+
+def test_a_stored_part_is_kept_at_once(tmp_path: Path, fsyncs: list[int]) -> None:
+    """A crash would have it sent again."""
+    scene = Scene(tmp_path)
+    run = scene.sending()
+    scene.now += LINGER
+    scene.agent.turn([])
+    fsyncs.clear()
+    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
+    scene.agent.turn([JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    assert len(fsyncs) == 1
+
+
+def test_a_full_disk_refuses_a_command_that_lingered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(tmp_path)
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    monkeypatch.setattr(journal_module, "write_all", full)
+    scene.now += LINGER
+    scene.agent.turn([Connected()])
+    assert scene.agent.uploads.get("u1") is None
+    assert any(b'"no_space"' in said for said in scene.network.said)
 
 
 @pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", Say), (None, DigestParts)])
