@@ -82,7 +82,8 @@ class Agent:
             say=self._voice.say,
             inquire=self._inquire,
         )
-        self._acks: list[AckToken] = []
+        self._acks: list[tuple[AckToken, frozenset[str]]] = []
+        """Commands to be acknowledged, and the uploads whose records that relies on."""
         self._stopping = False
         self._commit_at: float | None = None
         """When at last what lingers is committed."""
@@ -146,7 +147,7 @@ class Agent:
             self._uploads.tick(now, self._doors.chance())
             self._uploads.schedule(now)
             self._flush(now)
-        active = [run for run in self._uploads if not run.ended]
+        active = [run for run in self._uploads if not run.ended and not run.fresh]
         self._voice.speak(now, active, "the device's disk is full" if self._retry_at else None)
 
     def _sleep(self) -> float:
@@ -190,7 +191,7 @@ class Agent:
             # Nothing of it has to be kept; unacknowledged ones would soon keep every other command out.
             self._connection.ack(token)
         else:
-            self._acks.append(token)
+            self._acks.append((token, self._journal.unkept(waiting)))
 
     def _job_done(self, done: JobDone) -> None:
         self._jobs.ended(done)
@@ -246,9 +247,7 @@ class Agent:
             self._perform(run, effect)
         while self._uploads.over:
             self._jobs.discard_copy(self._uploads.over.pop())
-        for token in self._acks:
-            self._connection.ack(token)
-        self._acks.clear()
+        self._acknowledge(frozenset())
         self._journal.compact_if_due(self._transfers)
         return True
 
@@ -258,8 +257,8 @@ class Agent:
         A stored part is kept at once, or a crash would have it sent again.
         """
         uploads = self._uploads
-        urgent = uploads.effects or uploads.over or uploads.parts_unkept or self._retry_at is not None
-        if urgent or not self._journal.pending:
+        relied_on = uploads.effects or uploads.over or uploads.parts_unkept or self._voice.has_words
+        if relied_on or self._retry_at is not None or not self._journal.pending:
             return False
         self._commit_at = now + LINGER if self._commit_at is None else self._commit_at
         return now < self._commit_at
@@ -272,6 +271,15 @@ class Agent:
         for run in self._uploads.fresh():
             self._uploads.forget(run)
             self._commands.refuse_unkept(run)
+        # Those that were refused rely on nothing any more, and would soon keep every other command out.
+        self._acknowledge(self._journal.unkept())
+
+    def _acknowledge(self, unkept: frozenset[str]) -> None:
+        """Acknowledge every command but those that rely on what is not kept."""
+        for token, about in self._acks:
+            if not about & unkept:
+                self._connection.ack(token)
+        self._acks = [(token, about) for token, about in self._acks if about & unkept]
 
     def _perform(self, run: Run, effect: Effect) -> None:
         match effect:

@@ -115,6 +115,10 @@ class Journal:
         """How many records wait for `commit`."""
         return len(self._pending)
 
+    def unkept(self, since: int = 0) -> frozenset[str]:
+        """The uploads that records waiting for `commit` are about, the first `since` of them left out."""
+        return frozenset(about for about, _ in self._pending[since:] if about)
+
     def append(self, record: Record) -> None:
         """Take a record; it is durable after the next `commit`."""
         about = self.memory.take(record)

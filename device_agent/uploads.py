@@ -183,6 +183,8 @@ class Uploads:
         """Drop an upload that could not be made durable, as if its command had never come."""
         self._journal.withdraw(run.upload_id)
         self._runs.pop(run.upload_id, None)
+        # Its parts are begun by nobody, so no job gives their senders back.
+        self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
         self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
         run.life.end()
 

@@ -42,6 +42,11 @@ class Voice:
         self._beat_at: float | None = None
         self._hello_at: float | None = None
 
+    @property
+    def has_words(self) -> bool:
+        """Whether something waits to be said, which may rely on anything that we know."""
+        return len(self._outgoing) > 0
+
     def connect(self, now: float, install_id: str, transfers: Iterable[Transfer]) -> None:
         """Commands are heard: say so, and say what we have.
 

@@ -218,7 +218,7 @@ def _digest_if_small(source: Source, order: Order) -> str | None:
     """To wake another thread, which would wake the loop again, takes longer than to read a small file."""
     size = source.fingerprint.size
     # Where it cannot be read, whoever is asked to digest it says why.
-    with contextlib.suppress(FileRefused):
+    with contextlib.suppress(Exception):
         return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
     return None
 

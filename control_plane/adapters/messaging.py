@@ -34,7 +34,11 @@ KEEPALIVE: Final = 30
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
 WINDOW: Final = 65_535
-"""Receive Maximum. Without it Mosquitto sends 20 messages, queues 200 and drops the rest of a fleet's presence."""
+"""Receive Maximum. Without it Mosquitto sends 20 messages, queues 200 and drops the rest of a fleet's presence.
+
+So many of our own may be in flight too. Beyond that paho would send from within a callback, where writing at once to a
+broken connection would wait for ever for a lock that paho holds.
+"""
 
 PACKET_ROOM: Final = 64 * 1024
 _HEARD: Final = (Channel.RESPONSE, Channel.STATUS, Channel.PRESENCE, Channel.COMMAND)
@@ -61,10 +65,11 @@ class MqttMessenger:
         self._settings = settings
         self._topics = topics
         self._log = log
-        self._client: aiomqtt.Client | None = None
+        self._client: _PromptClient | None = None
         self._deliver: Callable[[Delivered], None] = lambda _: None
         self._queue = _HearingQueue()
         self._up = asyncio.Event()
+        self._publishing = 0
 
     @property
     def connected(self) -> bool:
@@ -109,13 +114,18 @@ class MqttMessenger:
             message = "the broker is not connected"
             raise MessengerDown(message)
         topic = self._topics.birth() if channel is Channel.BIRTH else self._topics.of(client_id, channel)
+        if not self._publishing:
+            client.hurry()
+        self._publishing += 1
         try:
             await client.publish(topic, payload, qos=QOS[channel], retain=RETAINED[channel], timeout=TIMEOUT)
         except (aiomqtt.MqttError, ValueError) as error:
             message = f"the broker did not take a message for {client_id}: {error}"
             raise MessengerDown(message) from error
+        finally:
+            self._publishing -= 1
 
-    def _opened(self) -> aiomqtt.Client:
+    def _opened(self) -> "_PromptClient":
         parts = urlsplit(self._settings.url)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = WINDOW
@@ -171,33 +181,34 @@ class MqttMessenger:
 
 
 class _PromptClient(aiomqtt.Client):
-    """aiomqtt that writes at once what the socket takes.
+    """aiomqtt that can write a message at once.
 
-    By itself it asks the loop to say when the socket can be written, which it nearly always can: a wakeup, two changes
-    of what is polled, and whatever else the loop had to do before, for every packet.
+    By itself it asks the loop to say when the socket can be written, which it nearly always can: whatever else the loop
+    had to do goes first. For many messages that is right, since the broker is woken once for all of them.
     """
 
+    _hurries = False
+
+    def hurry(self) -> None:
+        """Have the next packet of this turn of the loop written at once."""
+        self._hurries = True
+        asyncio.get_running_loop().call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._hurries = False
+
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ANN401 - paho's
-        """Write; only what is left then waits for the loop."""
-        if _in_a_loop():
+        if self._hurries:
+            self._hurries = False
             try:
                 client.loop_write()
             except Exception as error:  # noqa: BLE001 - whatever broke, the connection is over
                 if not self._disconnected.done():
                     self._disconnected.set_exception(error)
                 return
-            if not client.want_write():
+            if client.socket() is None or not client.want_write():
                 return
         super()._on_socket_register_write(client, userdata, sock)
-
-
-def _in_a_loop() -> bool:
-    """Whether an event loop runs on this thread: paho connects on another one."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 class _HearingQueue(asyncio.Queue[aiomqtt.Message]):

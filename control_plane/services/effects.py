@@ -48,6 +48,16 @@ def ahead_of(before: Upload, after: Upload, duties: tuple[Duty, ...], event: Eve
     return Effects(after.key, after, look, after.attempt, event)
 
 
+def same_object(seen: Upload, now: Upload) -> bool:
+    """Whether a proof for `seen` is one for `now`: the same object of the same bytes."""
+    return _object_of(seen) == _object_of(now)
+
+
+def _object_of(upload: Upload) -> tuple[object, ...]:
+    digests = {number: part.digest for number, part in upload.parts.items()}
+    return upload.s3_key, upload.object_token, upload.file_size, upload.one_put, digests
+
+
 class OpenUploads:
     """Uploads that clients send in one PUT, as they were committed last."""
 
@@ -64,7 +74,7 @@ class OpenUploads:
 
     def ahead_of(self, key: UploadKey, event: Event) -> Effects | None:
         """The look that this event waits for; None when it waits for none, or when nothing is known."""
-        known = self._known.get(key)
+        known = self._known.get(key) if isinstance(event, Succeeded) else None
         if known is None:
             return None
         try:

@@ -89,6 +89,8 @@ class Outbox:
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Name, asyncio.Task[None]] = {}
+        self._looks = 0
+        """Looks taken ahead of a commit that are not done."""
         self._poked = asyncio.Event()
         self._complaints: dict[UploadKey, Complaint] = {}
 
@@ -109,7 +111,7 @@ class Outbox:
         for duty in effects.duties:
             if effects.ahead is None:
                 self._begin(effects.key, duty, self._do(effects.upload, duty))
-            elif self._at_once.locked() or len(self._tasks) >= MAX_RUNNING:
+            elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or len(self._tasks) >= MAX_RUNNING:
                 # A look that has to wait for its turn keeps a success from being committed.
                 self._uploads.hear(effects.key, effects.ahead)
             else:
@@ -196,12 +198,14 @@ class Outbox:
         if name in self._running and duty.kind not in SAYINGS:
             work.close()
             return
+        self._looks += ahead
         task = asyncio.create_task(self._watched(key, duty, work))
         self._tasks.add(task)
         self._running[name] = task
-        task.add_done_callback(lambda done: self._ended(name, done))
+        task.add_done_callback(lambda done: self._ended(name, done, ahead=ahead))
 
-    def _ended(self, name: _Name, task: asyncio.Task[None]) -> None:
+    def _ended(self, name: _Name, task: asyncio.Task[None], *, ahead: bool) -> None:
+        self._looks -= ahead
         self._tasks.discard(task)
         if self._running.get(name) is task:
             del self._running[name]
@@ -272,7 +276,7 @@ class Outbox:
             if not isinstance(error, ServiceError | TimeoutError):
                 raise
         else:
-            await self._uploads.submit(upload.key, success, settled)
+            await self._uploads.submit(upload.key, success, settled, upload)
 
     async def _create(self, upload: Upload) -> None:
         s3_upload_id = await self._tools.objects.create_multipart(upload.s3_key, upload.object_token, upload.digest)

@@ -15,7 +15,7 @@ from control_plane.domain.events import REMOTE_EVENTS, SAYINGS, Duty, Event, Pro
 from control_plane.domain.record import Upload
 from control_plane.domain.upload import apply
 from control_plane.domain.values import UploadKey
-from control_plane.services.effects import Effects, OpenUploads, Perform, ahead_of
+from control_plane.services.effects import Effects, OpenUploads, Perform, ahead_of, same_object
 from control_plane.services.errors import (
     BadInput,
     KeyReused,
@@ -51,7 +51,8 @@ class _Entry:
     key: UploadKey
     event: Event | None
     then: Event | None = None
-    """What came of `event` before it was committed."""
+    """What came of `event` before it was committed, and of the upload as it was `seen`."""
+    seen: Upload | None = None
     new: Upload | None = None
     plan: Plan | None = None
     remember: IdempotencyRecord | None = None
@@ -100,6 +101,7 @@ class Uploads:
         self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
         self._notes: list[_Entry] = []
         self._open = OpenUploads()
+        self._busy = False
         self.linger = NOTE_FOR
         self._perform: Perform = lambda _effects: None
 
@@ -107,12 +109,16 @@ class Uploads:
         """Name who does what a commit decided; called once, by the composition root."""
         self._perform = perform
 
-    async def submit(self, key: UploadKey, event: Event, then: Event | None = None) -> Upload:
+    async def submit(
+        self, key: UploadKey, event: Event, then: Event | None = None, seen: Upload | None = None
+    ) -> Upload:
         """Apply one event, and what came of it, and return the upload as committed.
+
+        `then` was made of the upload as it was `seen`: of another object it means nothing, and is a duty still.
 
         `UnknownUpload`, `IllegalTransition`, or `Transient` when it could not be committed.
         """
-        return await self._put(_Entry(key, event, then))
+        return await self._put(_Entry(key, event, then, seen))
 
     async def create(self, key: UploadKey, plan: Plan, remember: IdempotencyRecord | None = None) -> Upload:
         """Commit a new upload, or return the one that `remember` already stands for: then nothing is planned.
@@ -129,7 +135,8 @@ class Uploads:
 
         Never waits: when too much waits already it is dropped and counted, for the device will say it again.
         """
-        if may_wait and (look := self._open.ahead_of(key, event)) is not None:
+        # While a batch is committed the next one gathers: to look at the database for many at once costs little.
+        if may_wait and not self._busy and (look := self._open.ahead_of(key, event)) is not None:
             self._perform(look)
             return
         try:
@@ -159,7 +166,9 @@ class Uploads:
             batch, self._notes = [*self._notes[:MAX_BATCH], first], self._notes[MAX_BATCH:]
             while len(batch) < MAX_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
+            self._busy = True
             await self._commit(batch)
+            self._busy = False
 
     async def _put(self, entry: _Entry) -> Upload:
         entry.done = asyncio.get_running_loop().create_future()
@@ -241,7 +250,7 @@ class Uploads:
                 del drafts[entry.key]
                 outcome.effects.append(look)
                 return before
-        if entry.then is not None:
+        if entry.then is not None and (entry.seen is None or same_object(entry.seen, draft.after)):
             settled, more = apply(draft.after, entry.then)
             # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
             draft.after, effects = (draft.after, effects) if settled is draft.after else (settled, more)

@@ -147,6 +147,48 @@ def test_a_full_disk_refuses_a_command_that_lingered(tmp_path: Path, monkeypatch
     assert any(b'"no_space"' in said for said in scene.network.said)
 
 
+def test_parts_of_a_command_that_was_refused_after_all_keep_no_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the command, which lingered, and the failing commit its file was opened."""
+    scene = Scene(tmp_path)
+    uploads = scene.agent.uploads
+    granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
+    scene.agent.turn([scene.command("download_file", file_path="/d/a", upload_config=granted)])
+    run = uploads.get("u1")
+    assert run is not None
+    with monkeypatch.context() as disk:
+        disk.setattr(journal_module, "write_all", full)
+        scene.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
+    assert uploads.get("u1") is None
+    assert uploads._sending == 0
+
+
+def test_commands_that_were_refused_after_all_are_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen that nobody acknowledges would keep every other command out for as long as the disk is full."""
+    scene = Scene(tmp_path)
+    run = scene.sending()
+    scene.agent.turn([Connected()])
+    scene.network.acknowledged.clear()
+    more = [scene.command("download_file", n, upload_id=f"n{n}", file_path="/d/a") for n in range(2, 10)]
+    scene.agent.turn(more)
+    assert scene.network.acknowledged == []
+    monkeypatch.setattr(journal_module, "write_all", full)
+    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
+    scene.agent.turn([JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    assert [token.packet_id for token in scene.network.acknowledged] == [*range(2, 10)]
+
+
+def test_a_hello_names_no_command_that_is_not_kept(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    scene.agent.turn([Connected()])
+    fsyncs.clear()
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    assert fsyncs == []
+    scene.agent.turn([Connected()])
+    assert len(fsyncs) == 1
+
+
 @pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", Say), (None, DigestParts)])
 def test_a_small_file_is_asked_for_as_soon_as_it_is_open(desk: Desk, digest: str | None, effect: type[Effect]) -> None:
     run = desk.download("u1")

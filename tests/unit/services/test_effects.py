@@ -8,9 +8,11 @@ from control_plane.adapters.memory import MemoryStore
 from control_plane.domain.record import Upload
 from control_plane.domain.values import State
 from control_plane.services import effects
+from control_plane.services.completion import Completion
 from control_plane.services.effects import OpenUploads
 from control_plane.services.ports import Records
 from tests.support.fakes import Rig
+from tests.support.uploads import md5_of
 from tests.unit.services.test_one_put import offered, put, succeed
 
 
@@ -45,6 +47,31 @@ async def test_what_another_replica_committed_meanwhile_stands() -> None:
         await rig.store.write(cancelled)
         assert (await succeed(rig, upload)).state is State.CANCELLED
         assert rig.messenger.actions()[-1] == "close_upload"
+
+
+async def test_a_proof_of_other_bytes_than_those_in_the_database_proves_nothing() -> None:
+    """Another replica heard that the file was read again; what we remember, and looked at, has the old digest."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        put(rig, upload)
+
+        def asked_again(records: Records) -> None:
+            now = records.upload(upload.key)
+            assert now is not None
+            records.save_upload(now, replace(now, parts={1: replace(now.parts[1], digest=md5_of(2))}))
+
+        seen = []
+        settle = Completion.settle
+
+        async def noting(completion: Completion, looked_at: Upload) -> object:
+            seen.append(looked_at.parts[1].digest)
+            return await settle(completion, looked_at)
+
+        await rig.store.write(asked_again)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Completion, "settle", noting)
+            assert (await succeed(rig, upload)).state is State.COMPLETED
+        assert seen == [md5_of(1), md5_of(2)], "looked at again, for what the database says"
 
 
 async def test_one_that_is_not_remembered_is_read() -> None:
