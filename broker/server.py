@@ -9,10 +9,11 @@ on loopback only.
 
 import importlib.util
 import os
-import random
+import secrets
 import shutil
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ __all__ = ["Broker", "BrokerAddress", "find_mosquitto", "free_port", "start_brok
 LOG_NAME: Final = "broker.log"
 _PORT_TRIES: Final = 5
 _PORTS: Final = range(10_000, 32_000)
+_PORT_LOOKS: Final = 1000
+_handed_out: Final[deque[int]] = deque(maxlen=_PORT_LOOKS)
+"""Ports on which somebody here may be about to listen."""
 
 
 def find_mosquitto() -> Path | None:
@@ -71,16 +75,23 @@ def start_configured(directory: Path, config_text: str, addresses: Iterable[Brok
 def free_port() -> int:
     """A port of loopback that nobody listens on, outside the range from which the system takes outgoing ports.
 
+    Another one at each call. `PortTaken` when none is found.
+
     A port from that range could be lost while a broker restarts: to any client, even to one that waits for this
     very broker, since a socket that keeps connecting to such a port in time connects to itself.
     """
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for _ in range(_PORT_LOOKS):
+        # Not from `random`: where that is seeded, as in a simulation, another process draws the same ports.
+        port = secrets.choice(_PORTS)
+        if port in _handed_out:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((configuration.LOOPBACK, port))
             except OSError:
                 continue
+            _handed_out.append(port)
             return port
     message = f"no free port between {_PORTS.start} and {_PORTS.stop}"
     raise PortTaken(message)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -129,6 +130,19 @@ def test_a_lost_race_for_a_port_is_run_again(
 def test_a_free_port_is_none_that_the_system_hands_out() -> None:
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert 1024 < free_port() < low
+
+
+def test_a_free_port_is_another_one_each_time_even_where_chance_is_seeded() -> None:
+    """Whoever got the last one may not listen yet, and another process may be seeded alike."""
+    state = random.getstate()
+    try:
+        random.seed(7)
+        first = [free_port() for _ in range(50)]
+        random.seed(7)
+        second = [free_port() for _ in range(50)]
+    finally:
+        random.setstate(state)
+    assert len({*first, *second}) == 100
 
 
 def test_a_configuration_with_an_error_shows_the_last_lines_of_the_log(tmp_path: Path) -> None:

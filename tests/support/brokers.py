@@ -8,7 +8,7 @@ A test module imports the fixtures it wants. Tests share brokers: each takes cli
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from broker import access
-from broker.errors import BrokerMissing
+from broker.errors import BrokerMissing, PortTaken
 from broker.process import Broker, BrokerAddress, Kind
 from broker.server import find_mosquitto, free_port, start_broker, start_configured
 from tests.support.mqtt_packets import Connect
@@ -24,6 +24,7 @@ from tests.support.mqtt_wire import Wire, connected
 
 CONFIGURATION: Final = Path(__file__).parents[2] / "mosquitto.conf"
 LOOPBACK: Final = "127.0.0.1"
+_PORT_TRIES: Final = 5
 
 
 def started(directory: Path, kind: Kind, *, persistence: bool = False) -> Broker:
@@ -88,8 +89,11 @@ def start_fleet(directory: Path) -> Fleet:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
     access.prepare(directory)
-    text, addresses = shipped(directory)
-    return Fleet(start_configured(directory, text, addresses), directory)
+    for _ in range(_PORT_TRIES):
+        text, addresses = shipped(directory)
+        with suppress(PortTaken):
+            return Fleet(start_configured(directory, text, addresses), directory)
+    return pytest.fail(f"others took the ports of {_PORT_TRIES} brokers before they listened")
 
 
 Open = Callable[[int, Connect], Wire]
