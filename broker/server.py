@@ -75,10 +75,10 @@ def start_configured(directory: Path, config_text: str, addresses: Iterable[Brok
 def free_port() -> int:
     """A port of loopback that nobody listens on, outside the range from which the system takes outgoing ports.
 
-    Another one at each call. `PortTaken` when none is found.
-
     A port from that range could be lost while a broker restarts: to any client, even to one that waits for this
     very broker, since a socket that keeps connecting to such a port in time connects to itself.
+
+    Another port at each call. `PortTaken` when none is found.
     """
     for _ in range(_PORT_LOOKS):
         # Not from `random`: where that is seeded, as in a simulation, another process draws the same ports.

@@ -209,7 +209,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     said_is_done: ("P6",),
 }
 RARE: dict[Plant, int] = {source_trusted: 0, growth_believed: 8000, sequence_ignored: 0}
-"""These need several faults at the right moment, so one history in hundreds or thousands shows them: from which on."""
+"""The first seed to play of each: they need several faults at the right moment, which few histories have."""
 
 
 def broken_by(seeds: range) -> BaseException | None:

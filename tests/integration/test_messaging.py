@@ -5,6 +5,9 @@ Rule: the device is plain aiomqtt, so that only our use of it is under test.
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -112,19 +115,30 @@ async def test_a_message_is_on_its_way_before_the_loop_turns_to_anything_else(an
 async def test_what_the_socket_does_not_take_at_once_follows(
     any_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topics = Topics("messaging/full")
-    waited = []
+    """The broker reads nothing while the message is written, and little fits in between."""
+    topics, payload = Topics("messaging/full"), b"x" * 120_000
+    left: list[bool] = []
     wait = aiomqtt.Client._on_socket_register_write
 
-    def count(*arguments: Any) -> None:  # noqa: ANN401 - paho's
-        waited.append(arguments)
-        wait(*arguments)
+    def count(self: aiomqtt.Client, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ANN401 - paho's
+        left.append(client._out_packet[0]["pos"] > 0)
+        wait(self, client, userdata, sock)
 
     async with running(any_broker, topics) as (messenger, _):
-        monkeypatch.setattr(aiomqtt.Client, "_on_socket_register_write", count)
-        async with asyncio.timeout(30):
-            await asyncio.gather(*(messenger.publish(Channel.COMMAND, "one", bytes(120_000)) for _ in range(MANY)))
-    assert waited
+        with connected(any_broker.address.port, Connect(client_id="messaging-wire")) as wire:
+            wire.subscribe(topics.command("one"))
+            ours: Any = messenger._client
+            ours._client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            monkeypatch.setattr(aiomqtt.Client, "_on_socket_register_write", count)
+            os.kill(any_broker.pid, signal.SIGSTOP)
+            try:
+                telling = asyncio.create_task(messenger.publish(Channel.COMMAND, "one", payload))
+                await asyncio.sleep(0)
+                assert left == [True], "part of it was written, and the rest waits for the loop"
+            finally:
+                os.kill(any_broker.pid, signal.SIGCONT)
+            await telling
+            assert wire.receive().payload == payload
 
 
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])

@@ -1,5 +1,6 @@
 """What is done ahead of a commit: a look at the object, on what was committed last."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,17 @@ from control_plane.services.ports import Records
 from tests.support.fakes import Rig
 from tests.support.uploads import md5_of
 from tests.unit.services.test_one_put import offered, put, succeed
+
+
+async def commit_elsewhere(rig: Rig, upload: Upload, change: Callable[[Upload], Upload]) -> None:
+    """What another replica does to the database, behind our back."""
+
+    def work(records: Records) -> None:
+        now = records.upload(upload.key)
+        assert now is not None
+        records.save_upload(now, change(now))
+
+    await rig.store.write(work)
 
 
 async def test_a_success_costs_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,12 +51,7 @@ async def test_what_another_replica_committed_meanwhile_stands() -> None:
         upload = await offered(rig)
         put(rig, upload)
 
-        def cancelled(records: Records) -> None:
-            now = records.upload(upload.key)
-            assert now is not None
-            records.save_upload(now, replace(now, state=State.CANCELLED))
-
-        await rig.store.write(cancelled)
+        await commit_elsewhere(rig, upload, lambda now: replace(now, state=State.CANCELLED))
         assert (await succeed(rig, upload)).state is State.CANCELLED
         assert rig.messenger.actions()[-1] == "close_upload"
 
@@ -55,11 +62,8 @@ async def test_a_proof_of_other_bytes_than_those_in_the_database_proves_nothing(
         upload = await offered(rig)
         put(rig, upload)
 
-        def asked_again(records: Records) -> None:
-            now = records.upload(upload.key)
-            assert now is not None
-            records.save_upload(now, replace(now, parts={1: replace(now.parts[1], digest=md5_of(2))}))
-
+        other = {1: replace(upload.parts[1], digest=md5_of(2))}
+        await commit_elsewhere(rig, upload, lambda now: replace(now, parts=other))
         seen = []
         settle = Completion.settle
 
@@ -67,7 +71,6 @@ async def test_a_proof_of_other_bytes_than_those_in_the_database_proves_nothing(
             seen.append(looked_at.parts[1].digest)
             return await settle(completion, looked_at)
 
-        await rig.store.write(asked_again)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Completion, "settle", noting)
             assert (await succeed(rig, upload)).state is State.COMPLETED
