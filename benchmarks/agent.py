@@ -26,7 +26,7 @@ from benchmarks.processes import Cost, Watched, cpu_seconds, forget_peak, peak_b
 from benchmarks.sink import COUNTS
 from benchmarks.site import ROOT, running_broker, running_sink
 from broker.process import Broker
-from control_plane.cli.simulated.requests import Requests
+from control_plane.cli.simulate.requests import Requests
 from device_agent.files import Roots, open_source
 from schemas.values import DigestName
 

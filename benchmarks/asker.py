@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.process import BrokerAddress
-from control_plane.cli.simulated.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulated.wire import Wire
+from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
+from control_plane.cli.simulate.wire import Wire
 from schemas.codec import decode_command, encode
 from schemas.messages import CloseUpload, Response, UploadReport
 from schemas.topics import CONTROL_PLANE, Topics

@@ -14,10 +14,10 @@ from benchmarks.asker import asking
 from benchmarks.figures import MIB, Figure, Report, median, percentile
 from benchmarks.processes import cpu_seconds, python_module, resident_bytes, run
 from benchmarks.site import ROOT, Site, get_json, running_site
-from control_plane.adapters.store import SqlStore
-from control_plane.cli.simulated.packets import Connect, Filter, Publish
-from control_plane.cli.simulated.wire import Wire
-from control_plane.domain.presence import Client
+from control_plane.adapters.database import SqlDatabase
+from control_plane.cli.simulate.packets import Connect, Filter, Publish
+from control_plane.cli.simulate.wire import Wire
+from control_plane.domain.clients import Client
 
 RATE: Final = 8_000
 DEVICES: Final = 2_000
@@ -154,7 +154,7 @@ def _times(url: str, count: int) -> Iterator[float]:
 
 
 async def _register(url: str, count: int) -> None:
-    store = SqlStore.open(url)
+    store = SqlDatabase.open(url)
     now = time.time()
     for start in range(0, count, _BATCH):
         some = [_client(number, now) for number in range(start, min(start + _BATCH, count))]

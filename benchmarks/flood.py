@@ -7,8 +7,8 @@ import asyncio
 import sys
 
 from broker.configuration import LOOPBACK
-from control_plane.cli.simulated.packets import Connect, Publish, text
-from control_plane.cli.simulated.wire import Wire
+from control_plane.cli.simulate.packets import Connect, Publish, text
+from control_plane.cli.simulate.wire import Wire
 from schemas.codec import encode
 from schemas.messages import CurrentUpload, Status
 from schemas.topics import Topics

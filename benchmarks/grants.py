@@ -16,7 +16,7 @@ from benchmarks.owner import owning
 from benchmarks.peers import PART_SIZE, Sink
 from benchmarks.processes import peak_bytes, resident_bytes
 from benchmarks.site import Site, get_json, running_site
-from control_plane.cli.simulated.requests import Requests
+from control_plane.cli.simulate.requests import Requests
 from schemas.codec import MAX_MESSAGE_SIZE
 
 PATIENCE: Final = 900.0

@@ -18,9 +18,9 @@ from benchmarks.agent import CLIENT, Place, agent_process
 from benchmarks.figures import Figure, Report, median, percentile
 from benchmarks.peers import Sink
 from benchmarks.site import BUCKET, Site, running_site
-from control_plane.cli.simulated.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulated.requests import Requests
-from control_plane.cli.simulated.wire import Wire
+from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
+from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.wire import Wire
 from schemas.codec import decode_command
 from schemas.messages import CloseUpload
 from schemas.topics import Channel, Topics

@@ -12,9 +12,9 @@ from typing import Final
 
 from benchmarks.site import BUCKET
 from broker.process import BrokerAddress
-from control_plane.cli.simulated.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulated.requests import Requests
-from control_plane.cli.simulated.wire import Wire
+from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
+from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.wire import Wire
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import (
     CloseUpload,

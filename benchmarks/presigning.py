@@ -11,7 +11,7 @@ from benchmarks.figures import Figure, Report
 from control_plane.adapters.object_store.clients import build_clients
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import Signer
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName
 
 KEY: Final = "uploads/restaurant-1/20260101-000000-test-file.bin"

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.leash import leashed
+from broker.child_process import leashed
 from control_plane.cli.children import environment
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")

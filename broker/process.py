@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
 
+from broker.child_process import Child
 from broker.errors import BrokerNotStarted, PortTaken
-from broker.leash import Child
 
 Kind = Literal["mosquitto", "embedded"]
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from control_plane.services.errors import BadInput
-from control_plane.services.ports import Page
+from control_plane.services.ports.database import Page
 
 T = TypeVar("T")
 UploadPosition = tuple[float, str, str]

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.leash import Child
+from broker.child_process import Child
 from broker.server import free_port
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 
@@ -61,7 +61,7 @@ class FolderCredentials:
         return cls(f"BH{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
 
 
-class FolderStore:
+class FolderObjectStore:
     """One running store; `directory` holds its objects, its log and its credentials."""
 
     def __init__(self, directory: Path, port: int, credentials: FolderCredentials, *, address: str = LOOPBACK) -> None:
@@ -164,7 +164,7 @@ def start_folder_store(
     port: int | None = None,
     credentials: FolderCredentials | None = None,
     address: str = LOOPBACK,
-) -> FolderStore:
+) -> FolderObjectStore:
     """A running store over `directory`; without `port` on a free one, and on loopback unless `address` is another.
 
     Without `credentials` those of the last start are used, else new ones are made up. `ObjectStoreRefused` when nanio
@@ -178,7 +178,7 @@ def start_folder_store(
     chosen = credentials or read_credentials(directory / "nanio.toml") or FolderCredentials.random()
     tries = 1 if port is not None else _PORT_TRIES
     while True:
-        store, tries = FolderStore(directory, port or free_port(), chosen, address=address), tries - 1
+        store, tries = FolderObjectStore(directory, port or free_port(), chosen, address=address), tries - 1
         try:
             store.start()
         except ObjectStoreDown:

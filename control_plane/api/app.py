@@ -1,6 +1,6 @@
 """REST put together: routers, gates and the one handler of failures, over services that somebody else made.
 
-Rule: composition only. What the services are made of, and their lifetime, is `control_plane.app`'s.
+Rule: composition only. What the services are made of, and their lifetime, is `control_plane.bootstrap`'s.
 """
 
 from typing import Any
@@ -16,9 +16,9 @@ from control_plane.api.limits import RECEIPT_DEADLINE, OwnPages, SecurityHeaders
 from control_plane.api.observe import Observe
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
-from control_plane.metrics import Metrics
+from control_plane.observability import Metrics
 from control_plane.services.errors import ServiceError
-from control_plane.services.operations import Operations
+from control_plane.services.uploads.service import Operations
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models, views
 from control_plane.api.parameters import Services
-from control_plane.metrics import CONTENT_TYPE, Metrics
+from control_plane.observability import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'

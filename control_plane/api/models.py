@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
-from control_plane.domain.values import Origin, Proof, State
+from control_plane.domain.uploads.model import Origin, Proof, State
 from schemas.values import DigestName
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.api.limits import SAFE_METHODS
 from control_plane.api.problems import INTERNAL, respond
-from control_plane.metrics import Metrics
+from control_plane.observability import Metrics
 
 _UNMATCHED = "unmatched"
 _CLIENT_WENT_AWAY = 499

@@ -10,6 +10,7 @@ from typing import Final
 import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from control_plane.api.limits import RECEIPT_DEADLINE
@@ -83,3 +84,21 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         timeout_graceful_shutdown=_STOP,
         h11_max_incomplete_event_size=MAX_HEAD,
     )
+
+
+class WatchedServer(uvicorn.Server):
+    """A server that ends when the lifespan of its application ends; it checks ten times a second.
+
+    uvicorn alone keeps answering then; a control plane whose loops have stopped must end, so that a supervisor starts
+    another.
+    """
+
+    @property
+    def deserted(self) -> bool:
+        """Whether the application ended without being asked to."""
+        lifespan = getattr(self, "lifespan", None)
+        return isinstance(lifespan, LifespanOn) and (lifespan.error_occurred or lifespan.shutdown_failed)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end now."""
+        return await super().on_tick(counter) or self.deserted

@@ -12,8 +12,8 @@ from control_plane.api.auth import Caller
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, IdempotencyKey, Services, UploadId, UploadQuery, UploadsQuery
-from control_plane.services.operations import TriggerRequest
-from control_plane.services.ports import UploadFilter
+from control_plane.services.ports.database import UploadFilter
+from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
 
 router = APIRouter(tags=["uploads"])

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from control_plane.api import models
-from control_plane.domain.presence import Client
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
-from control_plane.services.operations import UploadView
-from control_plane.services.ports import StoreCapabilities
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.service import UploadView
 
 STATUS: Final[Mapping[State, models.Status]] = {
     State.QUEUED: models.Status.QUEUED,
@@ -150,7 +149,7 @@ def client(known: Client, now: float) -> models.Client:
     )
 
 
-def probe(seen: StoreCapabilities) -> models.Probe:
+def probe(seen: ObjectStoreCapabilities) -> models.Probe:
     """What the store was seen to do."""
     return models.Probe(
         part_digests=sorted(seen.part_digests),

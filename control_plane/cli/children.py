@@ -1,7 +1,7 @@
 """Our own programs as child processes with an environment of their own, their output in a log file.
 
-Rule: a child ends with its parent, however that ends (`broker.leash`), and never sees a Ctrl-C that its parent has yet
-to answer. Start it from the main thread: the kernel ties it to the thread that started it.
+Rule: a child ends with its parent, however that ends (`broker.child_process`), and never sees a Ctrl-C that its
+parent has yet to answer. Start it from the main thread: the kernel ties it to the thread that started it.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.leash import leashed
+from broker.child_process import leashed
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds between SIGTERM and SIGKILL: an agent says goodbye, a server ends its requests."""

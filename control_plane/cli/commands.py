@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import accounts, demo, doctor, fleet, mqtt, serve, simulate, token, up, uploads
+from control_plane.cli import accounts, doctor, serve
+from control_plane.cli.mqtt import commands as mqtt
+from control_plane.cli.rest import clients as fleet
+from control_plane.cli.rest import token, uploads
 from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app, rest_command
+from control_plane.cli.simulate import command as simulate
+from control_plane.cli.site import demo, up
 
 _HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
 

@@ -19,9 +19,9 @@ Fix = Annotated[
 
 def doctor(session: Session, *, fix: Fix = False) -> None:
     """Examine the database and the object store that the settings name; exits 1 when something is wrong."""
-    from control_plane.app import examine  # noqa: PLC0415 - the extra `server`
-    from control_plane.services.errors import ServiceError  # noqa: PLC0415
-    from control_plane.settings import Settings, SettingsError  # noqa: PLC0415
+    from control_plane.bootstrap import examine
+    from control_plane.services.errors import ServiceError
+    from control_plane.settings import Settings, SettingsError
 
     try:
         findings = asyncio.run(examine(Settings.load(), fix=fix))

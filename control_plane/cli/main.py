@@ -29,7 +29,7 @@ def main() -> None:
 def build() -> "typer.Typer":
     """Every command there is."""
     # Not at the top: typer and rich belong to the extra `cli`.
-    from control_plane.cli import commands  # noqa: PLC0415
+    from control_plane.cli import commands
 
     return commands.build()
 

@@ -14,7 +14,7 @@ from control_plane.cli.session import Session
 from control_plane.services.errors import ServiceError
 
 if TYPE_CHECKING:
-    from control_plane.cli.watched_server import WatchedServer
+    from control_plane.api.server import WatchedServer
     from control_plane.settings import Settings
 
 _BACKLOG: Final = 512
@@ -28,8 +28,8 @@ Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")
 def serve(session: Session, *, check: Check = False) -> None:
     """Run the control plane as its settings say (environment, and `.env` beside it)."""
     # Behind the command: these need the extra `server`.
-    from control_plane.metrics import configure_logging  # noqa: PLC0415
-    from control_plane.settings import Settings, SettingsError  # noqa: PLC0415
+    from control_plane.observability import configure_logging
+    from control_plane.settings import Settings, SettingsError
 
     try:
         settings = Settings.load()
@@ -60,9 +60,8 @@ def serve(session: Session, *, check: Check = False) -> None:
 def _server(settings: "Settings") -> "WatchedServer":
     """The application behind the limits of `api.server`; `Failed` when its database cannot be used."""
     # Behind the command: these need the extra `server`.
-    from control_plane.api.server import server_config  # noqa: PLC0415
-    from control_plane.app import create_app  # noqa: PLC0415
-    from control_plane.cli.watched_server import WatchedServer  # noqa: PLC0415
+    from control_plane.api.server import WatchedServer, server_config
+    from control_plane.bootstrap import create_app
 
     try:
         app = create_app(settings)

@@ -14,7 +14,7 @@ import typer
 
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
 from control_plane.cli.output import Output, forget_stdout
-from control_plane.cli.rest import DEFAULT_SERVER, ControlPlane
+from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
 from schemas.errors import SchemaError
 
 P = ParamSpec("P")

@@ -5,7 +5,7 @@ Exception
     └── IllegalTransition    a request of ours that the state does not allow
 """
 
-from control_plane.domain.values import State
+from control_plane.domain.uploads.model import State
 
 
 class DomainError(Exception):

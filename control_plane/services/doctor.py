@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from control_plane.services.errors import ObjectStoreRefused, ServiceError
+from control_plane.services.maintenance import LITTER_AGE, rows_of
+from control_plane.services.object_store_probe import MAX_SKEW
 from control_plane.services.policy import DAY, MAX_DEADLINE, Policy
-from control_plane.services.ports import Clock, MultipartInfo, ObjectStore, Store, StoreCapabilities
-from control_plane.services.probing import MAX_SKEW
-from control_plane.services.reaper import LITTER_AGE, rows_of
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database
+from control_plane.services.ports.object_store import MultipartInfo, ObjectStore, ObjectStoreCapabilities
 
 RULE_ID: Final = "backhaul-abort-incomplete-uploads"
 RULE_DAYS: Final = int(MAX_DEADLINE / DAY) + 1
@@ -36,7 +38,7 @@ class Finding:
 class Doctor:
     """Examines the neighbours one by one; a neighbour that is away is a finding, not an error."""
 
-    def __init__(self, store: Store, objects: ObjectStore, clock: Clock, policy: Policy) -> None:
+    def __init__(self, store: Database, objects: ObjectStore, clock: Clock, policy: Policy) -> None:
         self._store = store
         self._objects = objects
         self._clock = clock
@@ -137,14 +139,14 @@ def aborts_too_early(configuration: Configuration, prefix: str) -> str | None:
     return None
 
 
-def _clock(seen: StoreCapabilities) -> Finding:
+def _clock(seen: ObjectStoreCapabilities) -> Finding:
     if seen.clock_skew is None:
         return Finding("clock", fine=True, text="the store does not tell its time")
     fine = abs(seen.clock_skew) <= MAX_SKEW
     return Finding("clock", fine=fine, text=f"{seen.clock_skew:+.0f} s between the store's clock and this one")
 
 
-def _proof(seen: StoreCapabilities) -> Finding:
+def _proof(seen: ObjectStoreCapabilities) -> Finding:
     grounds = [*(["ETags"] if seen.etag_is_md5 else []), *sorted(f"signed {name}" for name in seen.part_digests)]
     text = f"uploads are proven by {', '.join(grounds)}" if grounds else "nothing proves an upload beyond its size"
     return Finding("proof", fine=bool(grounds), text=text)

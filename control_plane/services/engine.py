@@ -6,20 +6,20 @@ Rule: wiring only; names no adapter.
 import asyncio
 from dataclasses import dataclass
 
-from control_plane.services.completion import Completion
-from control_plane.services.hellos import Hellos
-from control_plane.services.history import History
+from control_plane.services.clients.queries import ClientQueries
+from control_plane.services.clients.registry import ClientRegistry
+from control_plane.services.clients.resync import Resync
+from control_plane.services.commands import CommandPublisher
 from control_plane.services.inbox import Inbox, Listeners
-from control_plane.services.inquiries import Inquiries
-from control_plane.services.operations import Neighbours, Operations
-from control_plane.services.outbox import Outbox, Tools
+from control_plane.services.maintenance import Maintenance
+from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
-from control_plane.services.ports import EventLog
-from control_plane.services.presences import Presences
-from control_plane.services.probing import Probing
-from control_plane.services.reaper import Reaper
-from control_plane.services.sayings import Sayings
-from control_plane.services.uploads import Uploads
+from control_plane.services.ports.log import EventLog
+from control_plane.services.uploads.completion import Completion
+from control_plane.services.uploads.observer import History
+from control_plane.services.uploads.outbox import Outbox, Tools
+from control_plane.services.uploads.service import Neighbours, Operations
+from control_plane.services.uploads.writer import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class Engine:
 
     uploads: Uploads
     outbox: Outbox
-    presences: Presences
-    hellos: Hellos
+    presences: ClientRegistry
+    hellos: Resync
     inbox: Inbox
-    reaper: Reaper
-    probing: Probing
+    reaper: Maintenance
+    probing: ObjectStoreProbe
     operations: Operations
 
     async def run(self) -> None:
@@ -45,17 +45,17 @@ class Engine:
 def build_engine(near: Neighbours, log: EventLog, policy: Policy) -> Engine:
     """Wire the services over these neighbours."""
     store, objects, clock = near.store, near.objects, near.clock
-    probing = Probing(objects, log)
+    probing = ObjectStoreProbe(objects, log)
     uploads = Uploads(store, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
-    sayings = Sayings(near.messenger, objects, probing, clock, policy)
+    sayings = CommandPublisher(near.messenger, objects, probing, clock, policy)
     completion = Completion(objects, probing, clock, policy)
     tools = Tools(store, objects, clock, log, sayings, completion)
     outbox = Outbox(uploads, tools, step_timeout=policy.step_timeout)
     uploads.performs_with(outbox.perform)
-    presences = Presences(store, clock, log)
+    presences = ClientRegistry(store, clock, log)
     presences.wakes(outbox.poke)
-    inquiries = Inquiries(near.messenger)
-    hellos = Hellos(store, clock, log, uploads=uploads, outbox=outbox, policy=policy)
+    inquiries = ClientQueries(near.messenger)
+    hellos = Resync(store, clock, log, uploads=uploads, outbox=outbox, policy=policy)
     listeners = Listeners(uploads, presences, inquiries, hellos, History(uploads, clock, policy))
     return Engine(
         uploads=uploads,
@@ -63,7 +63,7 @@ def build_engine(near: Neighbours, log: EventLog, policy: Policy) -> Engine:
         presences=presences,
         hellos=hellos,
         inbox=Inbox(listeners, clock, log, policy=policy, probing=probing),
-        reaper=Reaper(store, objects, clock, log, uploads=uploads, policy=policy),
+        reaper=Maintenance(store, objects, clock, log, uploads=uploads, policy=policy),
         probing=probing,
         operations=Operations(
             near, uploads=uploads, outbox=outbox, inquiries=inquiries, policy=policy, probing=probing

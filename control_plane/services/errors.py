@@ -3,7 +3,7 @@
 Exception
 └── ServiceError
     ├── Transient            the same call may succeed later
-    │   ├── StoreUnavailable     the database
+    │   ├── DatabaseUnavailable     the database
     │   ├── MessengerDown        the broker
     │   ├── ObjectStoreDown      the object store
     │   └── ClientSilent         a client did not answer in time
@@ -41,7 +41,7 @@ class Permanent(ServiceError):
     """The same call will fail again."""
 
 
-class StoreUnavailable(Transient):
+class DatabaseUnavailable(Transient):
     """The database is locked, full or away."""
 
 

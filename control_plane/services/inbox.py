@@ -9,17 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.events import Progressed
-from control_plane.domain.values import UploadKey
-from control_plane.services.hellos import Hellos
-from control_plane.services.history import History
-from control_plane.services.inquiries import Inquiries
+from control_plane.domain.uploads.events import Progressed
+from control_plane.domain.uploads.model import UploadKey
+from control_plane.services.clients.queries import ClientQueries
+from control_plane.services.clients.registry import ClientRegistry
+from control_plane.services.clients.resync import Resync
+from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Clock, Delivered, EventLog
-from control_plane.services.presences import Presences
-from control_plane.services.probing import Probing
-from control_plane.services.reports import adopted, event_of, key_of, progress_of
-from control_plane.services.uploads import Uploads
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.log import EventLog
+from control_plane.services.ports.messenger import Delivered
+from control_plane.services.uploads.observer import History
+from control_plane.services.uploads.translate import adopted, event_of, key_of, progress_of
+from control_plane.services.uploads.writer import Uploads
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -40,16 +42,18 @@ class Listeners:
     """Whom the inbox hands things to."""
 
     uploads: Uploads
-    presences: Presences
-    inquiries: Inquiries
-    hellos: Hellos
+    presences: ClientRegistry
+    inquiries: ClientQueries
+    hellos: Resync
     history: History
 
 
 class Inbox:
     """Understands what the messenger delivers."""
 
-    def __init__(self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, probing: Probing) -> None:
+    def __init__(
+        self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, probing: ObjectStoreProbe
+    ) -> None:
         self._to = listeners
         self._clock = clock
         self._log = log

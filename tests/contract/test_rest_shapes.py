@@ -13,8 +13,8 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
-from control_plane.domain.values import PartRecord, Proof, State
-from control_plane.services.operations import Readiness, UploadView
+from control_plane.domain.uploads.model import PartRecord, Proof, State
+from control_plane.services.uploads.service import Readiness, UploadView
 from schemas.parts import MIB
 from tests.support.fake_operations import SECRET, FakeOperations, a_client, an_upload, http_to, make_api
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from control_plane.domain.record import Upload
-from control_plane.domain.values import EXPIRABLE, OPEN, TERMINAL, PartRecord, State, UploadKey
+from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict
-from control_plane.services.ports import Page, Records, Store, UploadFilter
+from control_plane.services.ports.database import Database, Page, Records, UploadFilter
 from tests.support.postgres import postgres
 from tests.support.stores import a_task, an_upload, migrated, store, uploads
 
@@ -23,11 +22,11 @@ __all__ = ["migrated", "postgres", "store"]
 shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
-async def load(store: Store, key: UploadKey) -> Upload | None:
+async def load(store: Database, key: UploadKey) -> Upload | None:
     return await store.read(lambda records: records.upload(key))
 
 
-async def add(store: Store, *new: Upload) -> None:
+async def add(store: Database, *new: Upload) -> None:
     def work(records: Records) -> None:
         for upload in new:
             records.add_upload(upload)
@@ -35,7 +34,7 @@ async def add(store: Store, *new: Upload) -> None:
     await store.write(work)
 
 
-async def save(store: Store, before: Upload, after: Upload) -> Upload:
+async def save(store: Database, before: Upload, after: Upload) -> Upload:
     return await store.write(lambda records: records.save_upload(before, after))
 
 
@@ -44,14 +43,14 @@ async def save(store: Store, before: Upload, after: Upload) -> Upload:
 
 @shared
 @given(upload=uploads())
-async def test_an_upload_comes_back_as_it_was(store: Store, upload: Upload) -> None:
+async def test_an_upload_comes_back_as_it_was(store: Database, upload: Upload) -> None:
     await add(store, upload)
     assert await load(store, upload.key) == upload
 
 
 @shared
 @given(data=st.data())
-async def test_a_saved_upload_comes_back_with_the_next_version(store: Store, data: st.DataObject) -> None:
+async def test_a_saved_upload_comes_back_with_the_next_version(store: Database, data: st.DataObject) -> None:
     before = data.draw(uploads())
     after = data.draw(uploads(before.key))
     await add(store, before)
@@ -60,17 +59,17 @@ async def test_a_saved_upload_comes_back_with_the_next_version(store: Store, dat
     assert await load(store, before.key) == saved
 
 
-async def test_an_unknown_upload_is_none(store: Store) -> None:
+async def test_an_unknown_upload_is_none(store: Database) -> None:
     assert await load(store, UploadKey("nobody", "nothing")) is None
 
 
-async def test_a_new_upload_begins_at_version_0(store: Store) -> None:
+async def test_a_new_upload_begins_at_version_0(store: Database) -> None:
     upload = an_upload(version=7)
     await add(store, upload)
     assert await load(store, upload.key) == replace(upload, version=0)
 
 
-async def test_parts_are_added_changed_and_dropped(store: Store) -> None:
+async def test_parts_are_added_changed_and_dropped(store: Database) -> None:
     first = an_upload(parts={1: PartRecord("a"), 2: PartRecord("b"), 3: PartRecord("c", "etag-3")})
     await add(store, first)
     second = await save(store, first, replace(first, parts={1: PartRecord("a", "etag-1"), 3: first.parts[3]}))
@@ -81,14 +80,14 @@ async def test_parts_are_added_changed_and_dropped(store: Store) -> None:
     assert await load(store, first.key) == fourth
 
 
-async def test_ten_thousand_parts_come_back(store: Store) -> None:
+async def test_ten_thousand_parts_come_back(store: Database) -> None:
     before = an_upload(parts={n: PartRecord(f"digest-{n}") for n in range(1, 10_001)})
     await add(store, before)
     after = await save(store, before, replace(before, parts={**before.parts, 7: PartRecord("digest-7", "etag-7")}))
     assert await load(store, before.key) == after
 
 
-async def test_uploads_are_found_by_their_id_alone(store: Store) -> None:
+async def test_uploads_are_found_by_their_id_alone(store: Database) -> None:
     one = an_upload("restaurant-1", upload_id="same")
     other = an_upload("restaurant-2", upload_id="same")
     await add(store, other, one, an_upload())
@@ -96,7 +95,7 @@ async def test_uploads_are_found_by_their_id_alone(store: Store) -> None:
     assert sorted(found, key=lambda upload: upload.client_id) == [one, other]
 
 
-async def test_an_upload_is_found_by_its_object(store: Store) -> None:
+async def test_an_upload_is_found_by_its_object(store: Database) -> None:
     upload = an_upload()
     await add(store, upload)
     assert await store.read(lambda records: records.upload_by_s3_key(upload.s3_key)) == upload
@@ -106,7 +105,7 @@ async def test_an_upload_is_found_by_its_object(store: Store) -> None:
 # --- compare and set, unique keys, rollback ---------------------------------------------------------------------------
 
 
-async def test_only_one_of_two_that_read_the_same_version_wins(store: Store) -> None:
+async def test_only_one_of_two_that_read_the_same_version_wins(store: Database) -> None:
     before = an_upload()
     await add(store, before)
     won = await save(store, before, replace(before, state=State.DISPATCHED))
@@ -115,14 +114,14 @@ async def test_only_one_of_two_that_read_the_same_version_wins(store: Store) -> 
     assert await load(store, before.key) == won
 
 
-async def test_an_upload_that_is_not_there_cannot_be_saved(store: Store) -> None:
+async def test_an_upload_that_is_not_there_cannot_be_saved(store: Database) -> None:
     upload = an_upload()
     with pytest.raises(VersionConflict):
         await save(store, upload, replace(upload, strikes=1))
     assert await load(store, upload.key) is None
 
 
-async def test_saving_what_did_not_change_still_counts(store: Store) -> None:
+async def test_saving_what_did_not_change_still_counts(store: Database) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(store, upload)
     assert await save(store, upload, upload) == replace(upload, version=1)
@@ -130,7 +129,7 @@ async def test_saving_what_did_not_change_still_counts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("same", ["upload_id", "s3_key"])
-async def test_a_key_in_use_is_refused_and_the_work_goes_on(store: Store, same: str) -> None:
+async def test_a_key_in_use_is_refused_and_the_work_goes_on(store: Database, same: str) -> None:
     first, other = an_upload(), an_upload()
     second = replace(other, **{same: getattr(first, same)})
     await add(store, first)
@@ -145,7 +144,7 @@ async def test_a_key_in_use_is_refused_and_the_work_goes_on(store: Store, same: 
     assert await load(store, other.key) == other
 
 
-async def test_an_object_cannot_be_taken_over(store: Store) -> None:
+async def test_an_object_cannot_be_taken_over(store: Database) -> None:
     first, second = an_upload(), an_upload(parts={1: PartRecord("a")})
     await add(store, first, second)
 
@@ -158,7 +157,7 @@ async def test_an_object_cannot_be_taken_over(store: Store) -> None:
     assert await load(store, second.key) == saved
 
 
-async def test_an_object_that_was_left_is_free(store: Store) -> None:
+async def test_an_object_that_was_left_is_free(store: Database) -> None:
     first = an_upload()
     await add(store, first)
     await save(store, first, replace(first, s3_key="elsewhere"))
@@ -167,7 +166,7 @@ async def test_an_object_that_was_left_is_free(store: Store) -> None:
     assert await load(store, second.key) == second
 
 
-async def test_an_exception_takes_everything_back(store: Store) -> None:
+async def test_an_exception_takes_everything_back(store: Database) -> None:
     kept = an_upload(parts={1: PartRecord("a")})
     await add(store, kept)
     new = an_upload()
@@ -188,7 +187,7 @@ async def test_an_exception_takes_everything_back(store: Store) -> None:
     assert await load(store, kept.key) == again
 
 
-async def test_a_transaction_sees_what_it_wrote(store: Store) -> None:
+async def test_a_transaction_sees_what_it_wrote(store: Database) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
 
     def work(records: Records) -> tuple[Upload | None, Upload]:
@@ -200,7 +199,7 @@ async def test_a_transaction_sees_what_it_wrote(store: Store) -> None:
     assert seen == saved
 
 
-async def test_a_pruned_upload_leaves_no_parts_to_one_of_the_same_id(store: Store) -> None:
+async def test_a_pruned_upload_leaves_no_parts_to_one_of_the_same_id(store: Database) -> None:
     old = an_upload(state=State.COMPLETED, completed_at=1.0, parts={1: PartRecord("a", "b")})
     await add(store, old)
     assert await load(store, old.key) == old
@@ -218,7 +217,7 @@ def as_listed(upload: Upload) -> Upload:
     return replace(upload, parts=dict.fromkeys(upload.stored_parts, PartRecord(etag="")))
 
 
-async def listed(store: Store, where: UploadFilter, limit: int = 100) -> list[Upload]:
+async def listed(store: Database, where: UploadFilter, limit: int = 100) -> list[Upload]:
     """All pages of a listing, one behind the other."""
     found: list[Upload] = []
     cursor: str | None = None
@@ -231,7 +230,7 @@ async def listed(store: Store, where: UploadFilter, limit: int = 100) -> list[Up
         assert len(some) == limit
 
 
-async def a_history(store: Store) -> list[Upload]:
+async def a_history(store: Database) -> list[Upload]:
     """Forty uploads of two clients in all states, several of an instant, newest first."""
     states = list(State)
     history = [
@@ -249,7 +248,7 @@ async def a_history(store: Store) -> list[Upload]:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 40, 100])
-async def test_pages_are_the_whole_in_order(store: Store, limit: int) -> None:
+async def test_pages_are_the_whole_in_order(store: Database, limit: int) -> None:
     history = await a_history(store)
     assert await listed(store, UploadFilter(), limit) == history
 
@@ -267,7 +266,7 @@ async def test_pages_are_the_whole_in_order(store: Store, limit: int) -> None:
         UploadFilter("restaurant-0", frozenset(State), "not_proven", 1_002.0, 1_008.0),
     ],
 )
-async def test_a_filter_keeps_what_fits(store: Store, where: UploadFilter) -> None:
+async def test_a_filter_keeps_what_fits(store: Database, where: UploadFilter) -> None:
     history = await a_history(store)
     fitting = [
         one
@@ -281,7 +280,7 @@ async def test_a_filter_keeps_what_fits(store: Store, where: UploadFilter) -> No
     assert await listed(store, where, 7) == fitting
 
 
-async def test_what_comes_and_goes_moves_no_page(store: Store) -> None:
+async def test_what_comes_and_goes_moves_no_page(store: Database) -> None:
     history = await a_history(store)
     first, cursor = await store.read(lambda records: records.list_uploads(UploadFilter(), Page(10)))
     await add(store, an_upload(created_at=9_999.0), an_upload(created_at=1.0))
@@ -293,18 +292,18 @@ async def test_what_comes_and_goes_moves_no_page(store: Store) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!", "bm90IGpzb24", "WzEsMiwzXQ", "WyJhIl0", "W10", "\N{SNOWMAN}"])
-async def test_a_cursor_that_nobody_gave_is_bad_input(store: Store, cursor: str) -> None:
+async def test_a_cursor_that_nobody_gave_is_bad_input(store: Database, cursor: str) -> None:
     with pytest.raises(BadInput):
         await store.read(lambda records: records.list_uploads(UploadFilter(), Page(10, cursor)))
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-async def test_a_page_without_room_is_bad_input(store: Store, limit: int) -> None:
+async def test_a_page_without_room_is_bad_input(store: Database, limit: int) -> None:
     with pytest.raises(BadInput):
         await store.read(lambda records: records.list_uploads(UploadFilter(), Page(limit)))
 
 
-async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(store: Store) -> None:
+async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(store: Database) -> None:
     every = [an_upload(state=state, client_busy=busy) for state in State for busy in (False, True)]
     await add(store, *every, an_upload("restaurant-2"))
     found = await store.read(lambda records: records.open_uploads_of("restaurant-1"))
@@ -314,7 +313,7 @@ async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(store: St
 # --- deadlines and pruning --------------------------------------------------------------------------------------------
 
 
-async def test_overdue_uploads_come_longest_overdue_first(store: Store) -> None:
+async def test_overdue_uploads_come_longest_overdue_first(store: Database) -> None:
     late = [an_upload(deadline=100.0 - n, state=state) for n, state in enumerate(sorted(EXPIRABLE))]
     await add(
         store,
@@ -330,14 +329,14 @@ async def test_overdue_uploads_come_longest_overdue_first(store: Store) -> None:
     assert await store.read(lambda records: records.overdue(100.0, 2)) == expected[:2]
 
 
-async def test_an_upload_that_ended_is_no_longer_overdue(store: Store) -> None:
+async def test_an_upload_that_ended_is_no_longer_overdue(store: Database) -> None:
     upload = an_upload(deadline=1.0)
     await add(store, upload)
     await save(store, upload, replace(upload, state=State.EXPIRED, completed_at=2.0))
     assert await store.read(lambda records: records.overdue(100.0, 10)) == []
 
 
-async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Store) -> None:
+async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Database) -> None:
     ended = [an_upload(state=state, completed_at=10.0 + n) for n, state in enumerate(sorted(TERMINAL))]
     owing = an_upload(state=State.FAILED, completed_at=1.0)
     running = an_upload()
@@ -351,7 +350,7 @@ async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Store)
     assert left == {one.key for one in (*ended[2:], owing, running)}
 
 
-async def test_an_end_without_its_time_counts_from_the_last_change(store: Store) -> None:
+async def test_an_end_without_its_time_counts_from_the_last_change(store: Database) -> None:
     upload = an_upload(state=State.FAILED, updated_at=5.0)
     await add(store, upload)
     assert await store.write(lambda records: records.prune_uploads(5.0, 10)) == 0
@@ -361,5 +360,5 @@ async def test_an_end_without_its_time_counts_from_the_last_change(store: Store)
 # --- the store itself -------------------------------------------------------------------------------------------------
 
 
-async def test_a_store_that_works_says_nothing(store: Store) -> None:
+async def test_a_store_that_works_says_nothing(store: Database) -> None:
     assert await store.check() is None  # type: ignore[func-returns-value]

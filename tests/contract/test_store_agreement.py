@@ -13,13 +13,20 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.adapters.store import SqlStore
-from control_plane.domain.events import Duty, Kind
-from control_plane.domain.record import Upload
-from control_plane.domain.values import PartRecord, State, UploadKey
+from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.uploads.duties import Duty, Kind
+from control_plane.domain.uploads.model import PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import ServiceError
-from control_plane.services.ports import PARKED, IdempotencyRecord, Page, Records, Store, Task, UploadFilter
+from control_plane.services.ports.database import (
+    PARKED,
+    Database,
+    IdempotencyRecord,
+    OutboxEntry,
+    Page,
+    Records,
+    UploadFilter,
+)
 from tests.support.stores import a_client, an_upload
 
 Step = Callable[[Records], object]
@@ -54,7 +61,7 @@ part_maps = st.dictionaries(
     st.integers(1, 4), st.builds(PartRecord, st.sampled_from([None, "d"]), st.sampled_from([None, "", "e"])), max_size=4
 )
 labels = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"]))
-kinds = st.sampled_from([Kind.SAY_GRANT, Kind.COMPLETE])
+kinds = st.sampled_from([Kind.SEND_GRANT, Kind.COMPLETE])
 subjects = st.sampled_from(["", "s"])
 limits = st.integers(1, 4)
 changes = st.fixed_dictionaries(
@@ -86,7 +93,7 @@ def save(records: Records, key: UploadKey, behind: int, changed: dict[str, objec
 
 
 def put_task(records: Records, key: UploadKey, kind: Kind, subject: str, due_at: float) -> None:
-    records.put_task(Task(key, Duty(kind, 1, 0.0, subject), due_at))
+    records.put_task(OutboxEntry(key, Duty(kind, 1, 0.0, subject), due_at))
 
 
 def as_listed(uploads: Sequence[Upload]) -> list[tuple[UploadKey, State, list[int]]]:
@@ -105,7 +112,7 @@ def list_clients(records: Records, wanted: dict[str, str], limit: int) -> object
     return first, total, None if cursor is None else records.list_clients(wanted, Page(limit, cursor))
 
 
-def due(tasks: list[Task], limit: int) -> object:
+def due(tasks: list[OutboxEntry], limit: int) -> object:
     """Of tasks that are due at one instant any may come first, so only instants can be compared where some are cut."""
     instants = [task.due_at for task in tasks]
     return instants if len(tasks) == limit else sorted(tasks, key=lambda task: (task.due_at, task.key, task.duty.kind))
@@ -161,7 +168,7 @@ def everything(records: Records) -> object:
     return uploads, tasks, records.list_clients({}, Page(100))
 
 
-async def played(store: Store, script: list[list[Named]]) -> list[object]:
+async def played(store: Database, script: list[list[Named]]) -> list[object]:
     """What a script's transactions answer, and what is there in the end."""
     answers: list[object] = []
     for transaction in script:
@@ -182,6 +189,6 @@ EXAMPLES: Final = 40
 @given(script=scripts)
 def test_memory_and_sqlite_answer_alike(script: list[list[Named]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        sqlite = SqlStore.open(f"sqlite:///{Path(directory) / 'backhaul.db'}")
-        expected = asyncio.run(played(MemoryStore(), script))
+        sqlite = SqlDatabase.open(f"sqlite:///{Path(directory) / 'backhaul.db'}")
+        expected = asyncio.run(played(MemoryDatabase(), script))
         assert asyncio.run(played(sqlite, script)) == expected

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from control_plane.domain.events import Duty, Kind
-from control_plane.domain.presence import Client
-from control_plane.domain.values import UploadKey
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.duties import Duty, Kind
+from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.errors import BadInput, KeyTaken
-from control_plane.services.ports import PARKED, IdempotencyRecord, Page, Records, Store, Task
+from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Page, Records
 from tests.support.postgres import postgres
 from tests.support.stores import (
     a_client,
@@ -37,7 +37,7 @@ shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 # --- outbox -----------------------------------------------------------------------------------------------------------
 
 
-async def outbox(store: Store, *due: Task) -> None:
+async def outbox(store: Database, *due: OutboxEntry) -> None:
     """Put rows, each with the upload that it needs."""
 
     def work(records: Records) -> None:
@@ -49,13 +49,13 @@ async def outbox(store: Store, *due: Task) -> None:
     await store.write(work)
 
 
-def rows(*of: Task) -> set[tuple[UploadKey, Kind, str, float]]:
+def rows(*of: OutboxEntry) -> set[tuple[UploadKey, Kind, str, float]]:
     return {(task.key, task.duty.kind, task.duty.subject, task.due_at) for task in of}
 
 
 @shared
 @given(data=st.data())
-async def test_a_task_comes_back_as_it_was(store: Store, data: st.DataObject) -> None:
+async def test_a_task_comes_back_as_it_was(store: Database, data: st.DataObject) -> None:
     upload = data.draw(uploads())
     task = data.draw(tasks(upload.key))
     await store.write(lambda records: records.add_upload(upload))
@@ -63,24 +63,24 @@ async def test_a_task_comes_back_as_it_was(store: Store, data: st.DataObject) ->
     assert await store.read(lambda records: records.tasks_of(upload.key)) == [task]
 
 
-async def test_a_task_replaces_the_one_of_its_kind_and_subject(store: Store) -> None:
+async def test_a_task_replaces_the_one_of_its_kind_and_subject(store: Database) -> None:
     key = an_upload().key
     first = a_task(key, Kind.ABORT_MULTIPART, subject="a")
     other = a_task(key, Kind.ABORT_MULTIPART, subject="b")
-    again = Task(key, Duty(Kind.ABORT_MULTIPART, 2, 5.0, "a"), 7.0, tries=3)
+    again = OutboxEntry(key, Duty(Kind.ABORT_MULTIPART, 2, 5.0, "a"), 7.0, tries=3)
     await outbox(store, first, other, again)
     found = await store.read(lambda records: records.tasks_of(key))
     assert sorted(found, key=lambda task: task.duty.subject) == [again, other]
 
 
-async def test_dropping_takes_one_row_and_only_that(store: Store) -> None:
+async def test_dropping_takes_one_row_and_only_that(store: Database) -> None:
     key = an_upload().key
-    first, second = a_task(key, Kind.SAY_GRANT), a_task(key, Kind.DELETE_OBJECT, subject="x")
+    first, second = a_task(key, Kind.SEND_GRANT), a_task(key, Kind.DELETE_OBJECT, subject="x")
     await outbox(store, first, second)
 
     def work(records: Records) -> None:
-        records.drop_task(key, Kind.SAY_GRANT, "")
-        records.drop_task(key, Kind.SAY_GRANT, "")
+        records.drop_task(key, Kind.SEND_GRANT, "")
+        records.drop_task(key, Kind.SEND_GRANT, "")
         records.drop_task(key, Kind.DELETE_OBJECT, "y")
         records.drop_task(UploadKey("nobody", "nothing"), Kind.COMPLETE, "")
 
@@ -90,7 +90,7 @@ async def test_dropping_takes_one_row_and_only_that(store: Store) -> None:
     assert await store.read(lambda records: records.tasks_of(key)) == []
 
 
-async def test_due_tasks_come_earliest_first(store: Store) -> None:
+async def test_due_tasks_come_earliest_first(store: Database) -> None:
     every = [a_task(UploadKey("restaurant-1", f"u-{n}"), due_at=float(n)) for n in (5, 1, 4, 2, 3)]
     await outbox(store, *every, a_task(UploadKey("restaurant-1", "away"), due_at=PARKED))
     due = await store.read(lambda records: records.due_tasks(4.0, 10))
@@ -99,17 +99,17 @@ async def test_due_tasks_come_earliest_first(store: Store) -> None:
     assert await store.read(lambda records: records.due_tasks(0.5, 10)) == []
 
 
-async def test_the_next_due_is_the_earliest_that_is_not_parked(store: Store) -> None:
+async def test_the_next_due_is_the_earliest_that_is_not_parked(store: Database) -> None:
     key = an_upload().key
     assert await store.read(lambda records: records.next_due()) is None
     await outbox(store, a_task(key, due_at=PARKED))
     assert await store.read(lambda records: records.next_due()) is None
     await store.write(lambda records: records.put_task(a_task(key, Kind.COMPLETE, due_at=8.0)))
-    await store.write(lambda records: records.put_task(a_task(key, Kind.SAY_GRANT, due_at=9.0)))
+    await store.write(lambda records: records.put_task(a_task(key, Kind.SEND_GRANT, due_at=9.0)))
     assert await store.read(lambda records: records.next_due()) == 8.0
 
 
-async def test_a_hello_wakes_the_parked_tasks_of_its_client(store: Store) -> None:
+async def test_a_hello_wakes_the_parked_tasks_of_its_client(store: Database) -> None:
     parked = a_task(UploadKey("restaurant-1", "a"), due_at=PARKED)
     busy = a_task(UploadKey("restaurant-1", "b"), due_at=500.0)
     others = a_task(UploadKey("restaurant-11", "c"), due_at=PARKED)
@@ -125,12 +125,12 @@ async def test_a_hello_wakes_the_parked_tasks_of_its_client(store: Store) -> Non
 
 @shared
 @given(client=clients)
-async def test_a_client_comes_back_as_it_was(store: Store, client: Client) -> None:
+async def test_a_client_comes_back_as_it_was(store: Database, client: Client) -> None:
     await store.write(lambda records: records.save_clients([client]))
     assert await store.read(lambda records: records.client(client.client_id)) == client
 
 
-async def test_many_clients_are_saved_and_found_at_once(store: Store) -> None:
+async def test_many_clients_are_saved_and_found_at_once(store: Database) -> None:
     many = [a_client(f"restaurant-{n}", labels={"site": str(n % 3)}) for n in range(1_200)]
     await store.write(lambda records: records.save_clients(many))
     later = [replace(client, epoch=2) for client in many]
@@ -140,7 +140,7 @@ async def test_many_clients_are_saved_and_found_at_once(store: Store) -> None:
     assert await store.read(lambda records: records.clients([])) == {}
 
 
-async def test_the_last_of_several_with_one_id_is_kept(store: Store) -> None:
+async def test_the_last_of_several_with_one_id_is_kept(store: Database) -> None:
     first = a_client("restaurant-1", labels={"site": "berlin"})
     last = replace(first, epoch=9, labels={"site": "paris"})
     await store.write(lambda records: records.save_clients([first, last]))
@@ -150,7 +150,7 @@ async def test_the_last_of_several_with_one_id_is_kept(store: Store) -> None:
     assert await bearers(store, {"site": "paris"}) == ["restaurant-1"]
 
 
-async def bearers(store: Store, labels: dict[str, str], limit: int = 100) -> list[str]:
+async def bearers(store: Database, labels: dict[str, str], limit: int = 100) -> list[str]:
     """Ids of the clients that bear these labels, page by page; the total is right on each."""
     found: list[str] = []
     totals: set[int] = set()
@@ -165,14 +165,14 @@ async def bearers(store: Store, labels: dict[str, str], limit: int = 100) -> lis
         page = Page(limit, cursor)
 
 
-async def test_clients_are_listed_by_id_in_the_order_of_code_points(store: Store) -> None:
+async def test_clients_are_listed_by_id_in_the_order_of_code_points(store: Database) -> None:
     names = ["b", "a", "B", "A", "a-1", "a.1", "a1", "a10", "a2", "_", "a_"]
     await store.write(lambda records: records.save_clients([a_client(name) for name in names]))
     assert await bearers(store, {}) == sorted(names)
     assert await bearers(store, {}, 2) == sorted(names)
 
 
-async def test_a_label_filter_asks_for_all_of_its_labels(store: Store) -> None:
+async def test_a_label_filter_asks_for_all_of_its_labels(store: Database) -> None:
     fleet = [
         a_client("a", labels={"site": "berlin", "floor": "1"}),
         a_client("b", labels={"site": "berlin", "floor": "2", "kind": "till"}),
@@ -188,7 +188,7 @@ async def test_a_label_filter_asks_for_all_of_its_labels(store: Store) -> None:
     assert await bearers(store, {"site": "1"}) == []
 
 
-async def test_labels_follow_the_client(store: Store) -> None:
+async def test_labels_follow_the_client(store: Database) -> None:
     client = a_client("a", labels={"site": "berlin", "floor": "1"})
     await store.write(lambda records: records.save_clients([client]))
     await store.write(lambda records: records.save_clients([replace(client, labels={"site": "paris"})]))
@@ -199,7 +199,7 @@ async def test_labels_follow_the_client(store: Store) -> None:
     assert await bearers(store, {"site": "paris"}) == []
 
 
-async def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
+async def test_a_cursor_of_another_list_is_bad_input(store: Database) -> None:
     await store.write(lambda records: records.save_clients([a_client("a"), a_client("b")]))
     _, cursor, _ = await store.read(lambda records: records.list_clients({}, Page(1)))
     assert cursor is not None
@@ -208,7 +208,7 @@ async def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
             await store.read(lambda records, wrong=wrong: records.list_clients({}, Page(1, wrong)))  # type: ignore[misc]
 
 
-async def test_a_deleted_client_is_forgotten_but_not_its_uploads(store: Store) -> None:
+async def test_a_deleted_client_is_forgotten_but_not_its_uploads(store: Database) -> None:
     upload = an_upload("a")
 
     def work(records: Records) -> None:
@@ -223,7 +223,7 @@ async def test_a_deleted_client_is_forgotten_but_not_its_uploads(store: Store) -
     assert await store.read(lambda records: records.upload(upload.key)) == upload
 
 
-async def test_what_happened_to_clients_is_taken_back_too(store: Store) -> None:
+async def test_what_happened_to_clients_is_taken_back_too(store: Database) -> None:
     client = a_client("a", labels={"site": "berlin"})
     await store.write(lambda records: records.save_clients([client]))
 
@@ -243,13 +243,13 @@ async def test_what_happened_to_clients_is_taken_back_too(store: Store) -> None:
 
 @shared
 @given(record=idempotency_records)
-async def test_a_key_comes_back_as_it_was(store: Store, record: IdempotencyRecord) -> None:
+async def test_a_key_comes_back_as_it_was(store: Database, record: IdempotencyRecord) -> None:
     await store.write(lambda records: records.add_idempotency(record))
     names = (record.caller, record.client_id, record.idempotency_key)
     assert await store.read(lambda records: records.idempotency(*names)) == record
 
 
-async def test_a_key_is_the_callers_and_the_clients(store: Store) -> None:
+async def test_a_key_is_the_callers_and_the_clients(store: Database) -> None:
     first = IdempotencyRecord("ann", "a", "key", "body", "u-1", 1.0)
     same = replace(first, body="another", upload_id="u-9")
     others = [replace(first, caller="bob"), replace(first, client_id="b"), replace(first, idempotency_key="k")]
@@ -266,7 +266,7 @@ async def test_a_key_is_the_callers_and_the_clients(store: Store) -> None:
     assert await store.read(lambda records: records.idempotency("ann", "b", "k")) is None
 
 
-async def test_old_keys_are_forgotten(store: Store) -> None:
+async def test_old_keys_are_forgotten(store: Database) -> None:
     old, young = IdempotencyRecord("ann", "a", "1", "", "u", 1.0), IdempotencyRecord("ann", "a", "2", "", "u", 2.0)
 
     def work(records: Records) -> int:

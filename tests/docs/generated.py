@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from control_plane.api.app import create_api
-from control_plane.domain.moves import TRANSITIONS
-from control_plane.metrics import Metrics
+from control_plane.domain.uploads.machine import TRANSITIONS
+from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics

@@ -220,7 +220,7 @@ def test_serve_ends_when_a_loop_behind_it_has_ended(tmp_path: Path) -> None:
     """A control plane that answers but does nothing would be the worst of both."""
     program = """
 import sys
-from control_plane.services.outbox import Outbox
+from control_plane.services.uploads.outbox import Outbox
 async def fault(self):
     raise RuntimeError("a fault of ours")
 Outbox.run = fault

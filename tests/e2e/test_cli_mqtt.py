@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from broker.server import Broker, free_port, start_broker
-from control_plane.adapters.folder_store import FolderStore, start_folder_store
+from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.cli.children import Program, environment
 from tests.support.screen import BACKHAUL, backhaul, started
@@ -35,7 +35,7 @@ class Field:
     """Everything but a control plane."""
 
     broker: Broker
-    store: FolderStore
+    store: FolderObjectStore
     file: Path
     state: Path
 

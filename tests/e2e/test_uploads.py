@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.cli.site import BUCKET
+from control_plane.cli.site.stack import BUCKET
 from schemas.codec import decode_response
 from schemas.messages import Health
 from schemas.topics import Topics

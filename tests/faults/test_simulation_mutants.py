@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from control_plane.domain import moves, presence
-from control_plane.domain.events import CompletionFailed, CompletionProven, Forgotten, Kind, StepTimedOut, Swept
-from control_plane.domain.record import Upload
-from control_plane.domain.upload import apply
-from control_plane.domain.values import Proof
-from control_plane.services import completion, uploads
+from control_plane.domain import clients as presence
+from control_plane.domain.uploads import machine as moves
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, Forgotten, StepTimedOut, Swept
+from control_plane.domain.uploads.machine import apply
+from control_plane.domain.uploads.model import Proof, Upload
+from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import ObjectStoreDown
-from control_plane.services.outbox import Outbox
-from control_plane.services.reaper import LitterReport, Reaper
-from control_plane.services.sayings import Sayings
+from control_plane.services.maintenance import LitterReport, Maintenance
+from control_plane.services.uploads import completion
+from control_plane.services.uploads import writer as uploads
+from control_plane.services.uploads.outbox import Outbox
 from device_agent import journal, transfer_parts, transfer_source, transfer_state
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
@@ -142,10 +144,10 @@ def keys_used_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def litter_never_swept(patch: pytest.MonkeyPatch) -> None:
-    async def idle(_self: Reaper) -> LitterReport:
+    async def idle(_self: Maintenance) -> LitterReport:
         return LitterReport(0, ())
 
-    patch.setattr(Reaper, "sweep_litter", idle)
+    patch.setattr(Maintenance, "sweep_litter", idle)
 
 
 def strays_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -169,12 +171,12 @@ def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
-    grant = Sayings.grant
+    grant = CommandPublisher.grant
 
-    async def early(self: Sayings, upload: Upload) -> None:
+    async def early(self: CommandPublisher, upload: Upload) -> None:
         await grant(self, replace(upload, sequence=upload.sequence + 1))
 
-    patch.setattr(Sayings, "grant", early)
+    patch.setattr(CommandPublisher, "grant", early)
 
 
 def said_is_done(patch: pytest.MonkeyPatch) -> None:
@@ -182,7 +184,7 @@ def said_is_done(patch: pytest.MonkeyPatch) -> None:
 
     def trusting(self: Outbox, records: Any, upload: Upload, task: Any, now: float) -> float | None:  # noqa: ANN401
         again = look(self, records, upload, task, now)
-        return None if again == now and task.tries and task.duty.kind is Kind.SAY_DOWNLOAD else again
+        return None if again == now and task.tries and task.duty.kind is Kind.SEND_DOWNLOAD else again
 
     patch.setattr(Outbox, "_next_try", trusting)
 

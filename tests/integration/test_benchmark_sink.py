@@ -13,7 +13,7 @@ import pytest
 from benchmarks.sink import COUNTS
 from benchmarks.site import get, running_sink
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName
 from tests.support.s3_servers import put
 

@@ -71,7 +71,7 @@ def test_without_a_process_there_is_no_pid(own: Broker) -> None:
 
 
 def test_a_frozen_broker_is_stopped_by_force(own: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.leash.STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr("broker.child_process.STOP_TIMEOUT", 0.2)
     os.kill(own.pid, signal.SIGSTOP)
     own.stop()
     assert not own.alive

@@ -16,8 +16,8 @@ import aiomqtt
 import pytest
 
 from broker.server import Broker
-from control_plane.adapters.messaging import MqttMessenger, MqttSettings
-from control_plane.services.ports import Delivered
+from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
+from control_plane.services.ports.messenger import Delivered
 from schemas.topics import Channel, Topics
 from tests.support.brokers import any_broker
 from tests.support.mqtt_packets import Connect

@@ -16,8 +16,8 @@ import pytest
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.errors import ObjectStoreRefused
-from control_plane.services.ports import Grantable, ObjectStore
-from control_plane.services.proof_arithmetic import multipart_etag, object_etag
+from control_plane.services.ports.object_store import Grantable, ObjectStore
+from control_plane.services.uploads.checksums import multipart_etag, object_etag
 from schemas.values import DigestName
 from tests.support.s3_servers import S3Server, put, start_moto, start_nanio
 from tests.support.strict_s3 import start_strict

@@ -17,7 +17,7 @@ import pytest
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.errors import ObjectStoreRefused
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName, PresignedPart
 from tests.support.s3_servers import S3Server, put, start_moto, start_nanio
 from tests.support.strict_s3 import start_strict

@@ -17,8 +17,8 @@ import pytest_asyncio
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.adapters.object_store import multipart as multipart_calls
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
-from control_plane.services.ports import Grantable
-from control_plane.services.proof_arithmetic import composite_checksum, full_object_crc32
+from control_plane.services.ports.object_store import Grantable
+from control_plane.services.uploads.checksums import composite_checksum, full_object_crc32
 from schemas.values import DigestName
 from tests.support.s3_servers import put
 from tests.support.strict_s3 import Fault, Kind, Operation, Options, StrictServer, start_strict

@@ -12,7 +12,7 @@ import pytest
 from control_plane.adapters.object_store import S3Settings, buckets
 from control_plane.adapters.object_store.clients import Bucket, Clients, build_clients
 from control_plane.adapters.object_store.heads import Heads
-from control_plane.services.ports import ObjectInfo
+from control_plane.services.ports.object_store import ObjectInfo
 from tests.support.strict_s3 import Fault, Kind, Operation, StrictServer, start_strict
 
 BUCKET: Final = "backhaul-head-tests"

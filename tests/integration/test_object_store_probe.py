@@ -13,7 +13,7 @@ import pytest_asyncio
 from broker.server import free_port
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused, ServiceError
-from control_plane.services.ports import Grantable, StoreCapabilities
+from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.values import DigestName
 from tests.support.s3_servers import S3Server, start_moto, start_nanio
 from tests.support.strict_s3 import Fault, Kind, Operation, Options, StrictServer, start_strict
@@ -50,7 +50,7 @@ def strict(tmp_path: Path) -> Iterator[StrictServer]:
         yield server
 
 
-async def probed(store: S3ObjectStore) -> StoreCapabilities:
+async def probed(store: S3ObjectStore) -> ObjectStoreCapabilities:
     await store.ensure_bucket()
     return await store.probe()
 

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName, PresignedPart
 from tests.support.patience import came_true
 from tests.support.s3_servers import S3Server, put

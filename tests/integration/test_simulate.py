@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from control_plane.cli.rest import ControlPlane
-from control_plane.cli.simulated.voice import WILL_DELAY
-from control_plane.cli.site import Ports, Site, running_site
+from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.simulate.voice import WILL_DELAY
+from control_plane.cli.site.stack import Ports, Site, running_site
 from tests.support.patience import came_true
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,11 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.adapters.store import SqlStore
-from control_plane.domain.record import Upload
-from control_plane.domain.values import PartRecord, UploadKey
-from control_plane.services.errors import BadInput, KeyTaken, StoreUnavailable
-from control_plane.services.ports import Records
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
+from control_plane.services.errors import BadInput, DatabaseUnavailable, KeyTaken
+from control_plane.services.ports.database import Records
 from tests.support.postgres import Postgres, postgres, running_cluster
 from tests.support.stores import a_client, an_upload, migrated
 
@@ -32,27 +31,29 @@ def add_one(records: Records) -> int:
     return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
 
 
-async def opened(url: str) -> AsyncIterator[tuple[SqlStore, SqlStore]]:
-    stores = (SqlStore.open(url), SqlStore.open(url))
+async def opened(url: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
+    stores = (SqlDatabase.open(url), SqlDatabase.open(url))
     yield stores
     for store in stores:
         await store.close()
 
 
 @pytest.fixture
-async def replicas(postgres: Postgres, migrated: str) -> AsyncIterator[tuple[SqlStore, SqlStore]]:
+async def replicas(postgres: Postgres, migrated: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
     """Two stores on one database."""
     async for stores in opened(postgres.url(postgres.create_database(migrated))):
         yield stores
 
 
-async def test_replicas_that_change_one_upload_at_once_lose_nothing(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_replicas_that_change_one_upload_at_once_lose_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     await replicas[0].write(lambda records: records.add_upload(an_upload(upload_id=KEY.upload_id)))
     numbers = await asyncio.gather(*(replicas[n % 2].write(add_one) for n in range(60)))
     assert sorted(numbers) == list(range(1, 61))
 
 
-async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(
+    replicas: tuple[SqlDatabase, SqlDatabase],
+) -> None:
     """Presence has no version: without this, an older beat could overwrite a newer one."""
     client = a_client("a", sequence=1)
     await replicas[0].write(lambda records: records.save_clients([client]))
@@ -77,7 +78,7 @@ async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(replicas:
     assert await replicas[0].read(lambda records: records.client("a")) == replace(client, sequence=7)
 
 
-async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     rivals = [an_upload(s3_key="the one") for _ in range(8)]
 
     async def add(n: int, upload: Upload) -> bool:
@@ -90,7 +91,7 @@ async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[Sq
     assert sum(await asyncio.gather(*(add(n, upload) for n, upload in enumerate(rivals)))) == 1
 
 
-async def test_two_who_move_to_one_object_at_once_cannot_both_win(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_two_who_move_to_one_object_at_once_cannot_both_win(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     rivals = [an_upload() for _ in range(8)]
 
     async def move(n: int, upload: Upload) -> bool:
@@ -106,12 +107,12 @@ async def test_two_who_move_to_one_object_at_once_cannot_both_win(replicas: tupl
     assert sum(await asyncio.gather(*(move(n, upload) for n, upload in enumerate(rivals)))) == 1
 
 
-async def test_a_read_that_writes_is_refused(replicas: tuple[SqlStore, SqlStore]) -> None:
-    with pytest.raises(StoreUnavailable, match="read-only"):
+async def test_a_read_that_writes_is_refused(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
         await replicas[0].read(lambda records: records.add_upload(an_upload()))
 
 
-async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     upload = an_upload(message="a\0b", parts={1: PartRecord("x", "e\0")}, metadata={"a\0": "b\0"})
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin", "long": "x" * 10_000})
 
@@ -126,7 +127,7 @@ async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlStore, SqlSto
     assert found.parts == {1: PartRecord("x", "e\ufffd")}
 
 
-async def test_a_value_that_no_column_holds_is_bad_input(replicas: tuple[SqlStore, SqlStore]) -> None:
+async def test_a_value_that_no_column_holds_is_bad_input(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     with pytest.raises(BadInput, match="cannot hold"):
         await replicas[0].write(lambda records: records.add_upload(an_upload(token="a\0")))
 
@@ -142,10 +143,10 @@ async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Post
         await store.write(lambda records: records.add_upload(an_upload(upload_id=KEY.upload_id)))
         await store.write(add_one)
         own_postgres.kill()
-        with pytest.raises(StoreUnavailable) as caught:
+        with pytest.raises(DatabaseUnavailable) as caught:
             await store.write(add_one)
         assert caught.value.retry_after > 0
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(DatabaseUnavailable):
             await store.check()
         own_postgres.start()
         await store.check()
@@ -162,6 +163,6 @@ async def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_postg
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret() -> None:
-    with pytest.raises(StoreUnavailable) as caught:
-        SqlStore.open("postgresql://user:secret@127.0.0.1:1/x", patience=1)
+    with pytest.raises(DatabaseUnavailable) as caught:
+        SqlDatabase.open("postgresql://user:secret@127.0.0.1:1/x", patience=1)
     assert "secret" not in str(caught.value)

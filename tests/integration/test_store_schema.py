@@ -17,14 +17,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, text
 
 from control_plane.adapters import migrations
-from control_plane.adapters.store import SqlStore, migrate
-from control_plane.adapters.store.engines import parse_url
-from control_plane.adapters.store.migration import upgrade
-from control_plane.adapters.store.tables import METADATA
-from control_plane.domain.events import Kind
-from control_plane.domain.values import State
+from control_plane.adapters.database import SqlDatabase, migrate
+from control_plane.adapters.database.engines import parse_url
+from control_plane.adapters.database.migration import upgrade
+from control_plane.adapters.database.tables import METADATA
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import State
 from control_plane.services.errors import BadInput
-from control_plane.services.ports import Page, Records, UploadFilter
+from control_plane.services.ports.database import Page, Records, UploadFilter
 from tests.support.postgres import Postgres, postgres
 from tests.support.stores import a_client, a_task, an_upload
 
@@ -84,7 +84,7 @@ def test_a_database_of_a_later_version_is_one_clear_error(url: str, engine: Engi
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(BadInput, match="later version"):
-        SqlStore.open(url)
+        SqlDatabase.open(url)
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, engine: Engine) -> None:
@@ -141,9 +141,9 @@ LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
 
 
 @pytest.fixture
-async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlStore, Callable[[], list[str]]]]:
+async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable[[], list[str]]]]:
     """A store on SQLite, and what its planner says of the statements that were run."""
-    store = SqlStore.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
+    store = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
     seen: list[str] = []
     opened: list[sqlite3.Connection] = []
 
@@ -163,7 +163,7 @@ async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlStore, Callable[[]
 
 @pytest.mark.parametrize("name", QUERIES)
 async def test_every_query_finds_its_rows_by_an_index_in_their_order(
-    explained: tuple[SqlStore, Callable[[], list[str]]], name: str
+    explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str
 ) -> None:
     store, plans = explained
     await store.write(QUERIES[name])
@@ -186,7 +186,7 @@ async def test_every_query_finds_its_rows_by_an_index_in_their_order(
     ],
 )
 async def test_a_query_uses_the_index_that_was_made_for_it(
-    explained: tuple[SqlStore, Callable[[], list[str]]], name: str, index: str
+    explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str, index: str
 ) -> None:
     store, plans = explained
     await store.write(QUERIES[name])

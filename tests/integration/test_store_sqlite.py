@@ -17,11 +17,10 @@ from typing import Final
 
 import pytest
 
-from control_plane.adapters.store import SqlStore
-from control_plane.domain.record import Upload
-from control_plane.domain.values import PartRecord, UploadKey
-from control_plane.services.errors import BadInput, StoreUnavailable
-from control_plane.services.ports import Page, Records
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
+from control_plane.services.errors import BadInput, DatabaseUnavailable
+from control_plane.services.ports.database import Page, Records
 from tests.support.stores import a_client, a_task, an_upload
 
 ROOT: Final = Path(__file__).parents[2]
@@ -32,8 +31,8 @@ COUNTER: Final = an_upload(upload_id="counter", s3_key="counter", bytes_sent=0)
 COUNT: Final = """
 import asyncio, sys
 from dataclasses import replace
-from control_plane.adapters.store import SqlStore
-from control_plane.domain.values import UploadKey
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.uploads.model import UploadKey
 
 KEY = UploadKey("restaurant-1", "counter")
 
@@ -42,7 +41,7 @@ def add_one(records):
     return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
 
 async def main():
-    store = SqlStore.open(sys.argv[1])
+    store = SqlDatabase.open(sys.argv[1])
     for _ in range(int(sys.argv[2])):
         print(await store.write(add_one), flush=True)
     await store.close()
@@ -53,8 +52,8 @@ asyncio.run(main())
 KILLED: Final = """
 import asyncio, os, signal, sys
 from dataclasses import replace
-from control_plane.adapters.store import SqlStore
-from control_plane.domain.values import UploadKey
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.uploads.model import UploadKey
 
 KEY = UploadKey("restaurant-1", "counter")
 
@@ -67,7 +66,7 @@ def die(records):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
-    store = SqlStore.open(sys.argv[1])
+    store = SqlDatabase.open(sys.argv[1])
     for _ in range(20):
         await store.write(add_one)
     await store.write(die)
@@ -88,17 +87,17 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    one = SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+async def store(path: Path) -> AsyncIterator[SqlDatabase]:
+    one = SqlDatabase.open(f"sqlite:///{path}", patience=PATIENCE)
     yield one
     await one.close()
 
 
-async def add(store: SqlStore, upload: Upload) -> None:
+async def add(store: SqlDatabase, upload: Upload) -> None:
     await store.write(lambda records: records.add_upload(upload))
 
 
-async def load(store: SqlStore, key: UploadKey) -> Upload:
+async def load(store: SqlDatabase, key: UploadKey) -> Upload:
     found = await store.read(lambda records: records.upload(key))
     assert found is not None
     return found
@@ -108,7 +107,7 @@ async def load(store: SqlStore, key: UploadKey) -> Upload:
 
 
 async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Path) -> None:
-    store = SqlStore.open(f"sqlite:///{path}")
+    store = SqlDatabase.open(f"sqlite:///{path}")
     await add(store, COUNTER)
     writers = [run(COUNT, f"sqlite:///{path}", "40") for _ in range(4)]
     outputs = [await asyncio.to_thread(writer.communicate) for writer in writers]
@@ -119,18 +118,18 @@ async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Pat
     await store.close()
 
 
-async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(store: SqlStore, path: Path) -> None:
+async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(store: SqlDatabase, path: Path) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(store, upload)
     assert (await load(store, upload.key)).parts == upload.parts
-    other = SqlStore.open(f"sqlite:///{path}")
+    other = SqlDatabase.open(f"sqlite:///{path}")
     changed = replace(upload, parts={1: PartRecord("a", "etag")})
     await other.write(lambda records: records.save_upload(upload, changed))
     await other.close()
     assert (await load(store, upload.key)).parts == changed.parts
 
 
-async def test_parts_that_were_rolled_back_are_not_remembered(store: SqlStore) -> None:
+async def test_parts_that_were_rolled_back_are_not_remembered(store: SqlDatabase) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(store, upload)
 
@@ -146,7 +145,7 @@ async def test_parts_that_were_rolled_back_are_not_remembered(store: SqlStore) -
     assert await load(store, upload.key) == saved
 
 
-async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(store: SqlStore) -> None:
+async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(store: SqlDatabase) -> None:
     upload = an_upload()
     await add(store, upload)
     written, finish = threading.Event(), threading.Event()
@@ -165,7 +164,7 @@ async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(store:
     assert (await load(store, upload.key)).strikes == 1
 
 
-async def test_a_read_sees_one_moment(store: SqlStore) -> None:
+async def test_a_read_sees_one_moment(store: SqlDatabase) -> None:
     upload = an_upload()
     await add(store, upload)
     looked, look_again = threading.Event(), threading.Event()
@@ -183,9 +182,9 @@ async def test_a_read_sees_one_moment(store: SqlStore) -> None:
     assert await reading == [upload, upload]
 
 
-async def test_a_read_that_writes_is_refused(store: SqlStore) -> None:
+async def test_a_read_that_writes_is_refused(store: SqlDatabase) -> None:
     upload = an_upload()
-    with pytest.raises(StoreUnavailable, match="readonly"):
+    with pytest.raises(DatabaseUnavailable, match="readonly"):
         await store.read(lambda records: records.add_upload(upload))
     await add(store, upload)
 
@@ -193,7 +192,7 @@ async def test_a_read_that_writes_is_refused(store: SqlStore) -> None:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(store: SqlStore, path: Path) -> None:
+async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(store: SqlDatabase, path: Path) -> None:
     await add(store, COUNTER)
     killed = run(KILLED, f"sqlite:///{path}")
     await asyncio.to_thread(killed.communicate)
@@ -203,16 +202,16 @@ async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(store: Sql
     assert again.version == 21
 
 
-async def test_a_lock_that_stays_is_told_and_passes(store: SqlStore, path: Path) -> None:
+async def test_a_lock_that_stays_is_told_and_passes(store: SqlDatabase, path: Path) -> None:
     upload = an_upload()
     await add(store, upload)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     changed = replace(upload, strikes=1)
-    with pytest.raises(StoreUnavailable, match="locked") as caught:
+    with pytest.raises(DatabaseUnavailable, match="locked") as caught:
         await store.write(lambda records: records.save_upload(upload, changed))
     assert caught.value.retry_after > 0
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseUnavailable):
         await store.check()
     assert await load(store, upload.key) == upload
     holder.execute("ROLLBACK")
@@ -222,7 +221,7 @@ async def test_a_lock_that_stays_is_told_and_passes(store: SqlStore, path: Path)
 
 
 async def test_a_lock_that_passes_is_waited_for(path: Path) -> None:
-    store = SqlStore.open(f"sqlite:///{path}", patience=10)
+    store = SqlDatabase.open(f"sqlite:///{path}", patience=10)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.2, holder.execute, ["ROLLBACK"])
@@ -251,7 +250,7 @@ def resize(disk: Path, size: str) -> None:
     subprocess.run(("mount", "-o", f"remount,size={size}", str(disk)), check=True)
 
 
-async def fill(store: SqlStore, taken: list[Upload]) -> None:
+async def fill(store: SqlDatabase, taken: list[Upload]) -> None:
     """Add uploads, each with a task, and note those that were taken."""
     while True:
         upload = an_upload(metadata={"text": "x" * 4_000})
@@ -264,19 +263,19 @@ async def fill(store: SqlStore, taken: list[Upload]) -> None:
         taken.append(upload)
 
 
-async def check_until_refused(store: SqlStore) -> None:
+async def check_until_refused(store: SqlDatabase) -> None:
     """What little room the last rollback left is used up first."""
     while True:
         await store.check()
 
 
 async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) -> None:
-    store = SqlStore.open(f"sqlite:///{small_disk / 'backhaul.db'}", patience=PATIENCE)
+    store = SqlDatabase.open(f"sqlite:///{small_disk / 'backhaul.db'}", patience=PATIENCE)
     taken: list[Upload] = []
-    with pytest.raises(StoreUnavailable, match="full") as caught:
+    with pytest.raises(DatabaseUnavailable, match="full") as caught:
         await fill(store, taken)
     assert caught.value.retry_after > 0
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseUnavailable):
         await check_until_refused(store)
     assert [await load(store, upload.key) for upload in taken] == taken
     assert len(await store.read(lambda records: records.due_tasks(0.0, 1_000))) == len(taken) > 0
@@ -288,23 +287,23 @@ async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) ->
 
 
 def test_a_store_without_its_directory_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="unable to open"):
-        SqlStore.open(f"sqlite:///{tmp_path / 'missing' / 'backhaul.db'}", patience=PATIENCE)
+    with pytest.raises(DatabaseUnavailable, match="unable to open"):
+        SqlDatabase.open(f"sqlite:///{tmp_path / 'missing' / 'backhaul.db'}", patience=PATIENCE)
 
 
 def test_a_file_that_is_no_database_is_told(path: Path) -> None:
     path.write_text("This is a shopping list. " * 100)
-    with pytest.raises(StoreUnavailable, match="not a database"):
-        SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+    with pytest.raises(DatabaseUnavailable, match="not a database"):
+        SqlDatabase.open(f"sqlite:///{path}", patience=PATIENCE)
 
 
 async def test_a_closed_store_is_unavailable(path: Path) -> None:
-    store = SqlStore.open(f"sqlite:///{path}", patience=PATIENCE)
+    store = SqlDatabase.open(f"sqlite:///{path}", patience=PATIENCE)
     await add(store, COUNTER)
     await store.close()
     await store.close()
     for attempt in (store.check(), add(store, an_upload()), load(store, COUNTER.key)):
-        with pytest.raises(StoreUnavailable, match="closed"):
+        with pytest.raises(DatabaseUnavailable, match="closed"):
             await attempt
     assert [file.name for file in path.parent.iterdir()] == [path.name], "the log was moved into the database"
 
@@ -323,14 +322,14 @@ async def test_a_closed_store_is_unavailable(path: Path) -> None:
 )
 def test_a_url_that_is_none_is_bad_input_and_keeps_its_secrets(url: str) -> None:
     with pytest.raises(BadInput) as caught:
-        SqlStore.open(url)
+        SqlDatabase.open(url)
     assert "secret" not in str(caught.value)
 
 
 # --- what is promised of SQLite alone ---------------------------------------------------------------------------------
 
 
-def test_a_commit_is_on_the_disk(store: SqlStore) -> None:
+def test_a_commit_is_on_the_disk(store: SqlDatabase) -> None:
     """A power cut cannot be had in a test; these two are what SQLite asks for (www.sqlite.org/wal.html)."""
     with store._writing.connect() as connection:
         pragmas = ("journal_mode", "synchronous", "foreign_keys")
@@ -338,7 +337,7 @@ def test_a_commit_is_on_the_disk(store: SqlStore) -> None:
     assert found == ["wal", 2, 1]
 
 
-async def test_a_zero_character_poisons_nothing(store: SqlStore) -> None:
+async def test_a_zero_character_poisons_nothing(store: SqlDatabase) -> None:
     upload = an_upload(message="a\0b", file_path="\0", parts={1: PartRecord("x", "e\0")}, metadata={"a\0": "b\0"})
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin"})
 
@@ -357,7 +356,7 @@ async def test_a_zero_character_poisons_nothing(store: SqlStore) -> None:
 
 @pytest.mark.parametrize("field", [{"metadata": {"a": "\ud800"}}, {"file_path": "\ud800"}, {"token": "\udfff"}])
 async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
-    store: SqlStore, field: dict[str, object]
+    store: SqlDatabase, field: dict[str, object]
 ) -> None:
     good = an_upload()
     bad = replace(an_upload(), **field)  # type: ignore[arg-type]
@@ -373,7 +372,7 @@ async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
     assert await load(store, good.key) == good
 
 
-async def test_a_label_too_long_to_index_is_kept_but_not_found(store: SqlStore) -> None:
+async def test_a_label_too_long_to_index_is_kept_but_not_found(store: SqlDatabase) -> None:
     client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
     await store.write(lambda records: records.save_clients([client]))
     assert await store.read(lambda records: records.client("a")) == client

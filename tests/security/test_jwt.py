@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from control_plane.api.auth import AUDIENCE, LEEWAY, create_token
-from control_plane.services.operations import TriggerRequest
+from control_plane.services.uploads.service import TriggerRequest
 from tests.support.fake_operations import SECRET, FakeOperations, http_to, make_api
 
 OTHER: Final = "another secret of thirty-two bytes, at least"

@@ -14,7 +14,7 @@ import uvicorn
 
 from control_plane.api.app import create_api
 from control_plane.api.server import MAX_HEAD, PromptProtocol, server_config
-from control_plane.metrics import Metrics
+from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_operations import FakeOperations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from control_plane.services.errors import MessengerDown
-from control_plane.services.ports import Delivered
+from control_plane.services.ports.messenger import Delivered
 from schemas.topics import Channel, Topics
 from tests.simulation.world import World
 

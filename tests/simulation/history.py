@@ -16,7 +16,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from control_plane.services.policy import Policy
-from control_plane.services.ports import StoreCapabilities
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.parts import MIB
 from schemas.values import DigestName
 from tests.simulation.broker import Broker
@@ -83,10 +83,10 @@ class History:
         ]
         self.operator = Operator(self)
 
-    def _capabilities(self) -> StoreCapabilities:
+    def _capabilities(self) -> ObjectStoreCapabilities:
         chance = self.world.chance
         md5 = frozenset({DigestName.MD5})
-        return StoreCapabilities(
+        return ObjectStoreCapabilities(
             part_digests=md5,
             object_digests=md5 if chance.random() < 0.5 else frozenset(),
             etag_is_md5=not self.bucket.opaque_etags,
@@ -219,10 +219,10 @@ def _ruled_by(history: History) -> Iterator[None]:
         "uuid.uuid4": lambda: uuid.UUID(int=chance.getrandbits(128), version=4),
     }
     shortened: dict[str, Any] = {
-        "control_plane.services.outbox.POLL": 5.0,
-        "control_plane.services.reaper.EVERY": 15.0,
-        "control_plane.services.reaper.LITTER_EVERY": 300.0,
-        "control_plane.services.reaper.LITTER_AGE": 600.0,
+        "control_plane.services.uploads.outbox.POLL": 5.0,
+        "control_plane.services.maintenance.EVERY": 15.0,
+        "control_plane.services.maintenance.LITTER_EVERY": 300.0,
+        "control_plane.services.maintenance.LITTER_AGE": 600.0,
         "device_agent.journal.COMPACT_ABOVE": 4096,
     }
     places: dict[str, Any] = {

@@ -7,14 +7,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from control_plane.services.completion import TOKEN_NAME
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
-from control_plane.services.ports import (
-    Grantable,
-    MultipartInfo,
-    ObjectInfo,
-    StoreCapabilities,
-)
+from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads.completion import TOKEN_NAME
 from schemas.values import DigestName, PresignedPart
 from tests.simulation.bucket import Bucket, Signed
 from tests.simulation.contents import size_of
@@ -32,7 +27,9 @@ class Objects:
 
     bucket = "bucket"
 
-    def __init__(self, world: World, bucket: Bucket, capabilities: StoreCapabilities, now: Callable[[], float]) -> None:
+    def __init__(
+        self, world: World, bucket: Bucket, capabilities: ObjectStoreCapabilities, now: Callable[[], float]
+    ) -> None:
         self._world = world
         self._bucket = bucket
         self._capabilities = capabilities
@@ -42,7 +39,7 @@ class Objects:
         """It is there."""
         await self._call("ensure", lambda: None)
 
-    async def probe(self) -> StoreCapabilities:
+    async def probe(self) -> ObjectStoreCapabilities:
         """What the history's store enforces."""
         return await self._call("probe", lambda: self._capabilities)
 

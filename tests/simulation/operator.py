@@ -7,9 +7,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.values import UploadKey
+from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.errors import ServiceError
-from control_plane.services.operations import TriggerRequest
+from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
 from tests.simulation.promises import require
 

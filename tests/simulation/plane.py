@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from control_plane.adapters.memory import MemoryStore
+from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.services.engine import Engine, build_engine
-from control_plane.services.errors import MessengerDown, StoreUnavailable
-from control_plane.services.operations import Neighbours
+from control_plane.services.errors import DatabaseUnavailable, MessengerDown
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Delivered, Records, StoreCapabilities
+from control_plane.services.ports.database import Records
+from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.service import Neighbours
 from schemas.codec import encode
 from schemas.messages import Birth
 from schemas.topics import CONTROL_PLANE, Channel
@@ -45,7 +47,7 @@ class Database:
     """The one database. Everything committed is durable; a write may fail before it, or after it."""
 
     def __init__(self, world: World, bucket: Bucket) -> None:
-        self.memory = MemoryStore()
+        self.memory = MemoryDatabase()
         self.promises = PlanePromises(self.memory._tables, bucket)
         self.locked_until = 0.0
         self._world = world
@@ -56,11 +58,11 @@ class Database:
         message = "the database is locked"
         if self._world.now() < self.locked_until or self._world.fails("locked"):
             await asyncio.sleep(1.0)
-            raise StoreUnavailable(message)
+            raise DatabaseUnavailable(message)
         done = await self.memory.write(work)
         self.promises.committed()
         if self._world.fails("locked", 0.3):
-            raise StoreUnavailable(message)
+            raise DatabaseUnavailable(message)
         return done
 
     async def read(self, work: Callable[[Records], T]) -> T:
@@ -68,7 +70,7 @@ class Database:
         await asyncio.sleep(0)
         if self._world.now() < self.locked_until:
             message = "the database is locked"
-            raise StoreUnavailable(message)
+            raise DatabaseUnavailable(message)
         return await self.memory.read(work)
 
     async def check(self) -> None:
@@ -135,7 +137,7 @@ class Plane:
         broker: Broker,
         bucket: Bucket,
         *,
-        seen: StoreCapabilities,
+        seen: ObjectStoreCapabilities,
         policy: Policy,
     ) -> None:
         self.world = world

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from control_plane.adapters.memory_records import Tables
-from control_plane.domain.record import Upload
-from control_plane.domain.values import OPEN, TERMINAL, State, UploadKey
+from control_plane.adapters.memory.records import Tables
+from control_plane.domain.uploads.model import OPEN, TERMINAL, State, Upload, UploadKey
 from device_agent.journal import Journal
 from schemas.codec import decode_command, decode_response
 from schemas.errors import SchemaError

@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
-from control_plane.domain.presence import Client
-from control_plane.domain.record import Upload
-from control_plane.domain.values import Origin, State
-from control_plane.metrics import Metrics
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.model import Origin, State, Upload
+from control_plane.observability import Metrics
 from control_plane.services.errors import UnknownClient, UnknownUpload
-from control_plane.services.operations import Operations, Readiness, TriggerRequest, UploadView
-from control_plane.services.ports import Page, StoreCapabilities, UploadFilter
+from control_plane.services.ports.database import Page, UploadFilter
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.service import Operations, Readiness, TriggerRequest, UploadView
 from control_plane.settings import Settings
 from schemas.messages import AgentInfo, FileEntry, FileList, ListFiles
 from schemas.values import DigestName
@@ -80,7 +80,7 @@ class FakeOperations(Operations):
         self.state = Readiness(
             ready=True,
             checks={"broker": "ok", "database": "ok", "store": "ok"},
-            probe=StoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
+            probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []

@@ -10,14 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.domain.record import Upload
-from control_plane.services.completion import TOKEN_NAME
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.uploads.model import Upload
 from control_plane.services.engine import Engine, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
-from control_plane.services.operations import Neighbours, TriggerRequest, UploadView
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Delivered, Grantable, MultipartInfo, ObjectInfo, StoreCapabilities
+from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads.completion import TOKEN_NAME
+from control_plane.services.uploads.service import Neighbours, TriggerRequest, UploadView
 from schemas.codec import decode_command, encode
 from schemas.messages import (
     ActiveUpload,
@@ -90,8 +91,8 @@ class FakeObjects:
     """A bucket in memory. `fails` holds, per method, the errors of its next calls; `capabilities` what a probe sees."""
 
     bucket: str = "bucket"
-    capabilities: StoreCapabilities = field(
-        default_factory=lambda: StoreCapabilities(part_digests=frozenset({DigestName.MD5}))
+    capabilities: ObjectStoreCapabilities = field(
+        default_factory=lambda: ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}))
     )
     objects: dict[str, ObjectInfo] = field(default_factory=dict)
     multipart: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class FakeObjects:
         """Make the bucket."""
         self._meet("ensure_bucket")
 
-    async def probe(self) -> StoreCapabilities:
+    async def probe(self) -> ObjectStoreCapabilities:
         """Say what the test wants it to be."""
         self._meet("probe")
         return self.capabilities
@@ -214,7 +215,7 @@ class Rig:
         self.clock = FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.store = MemoryStore()
+        self.store = MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
         self.near = Neighbours(self.store, self.objects, self.messenger, self.clock)

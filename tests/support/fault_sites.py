@@ -18,7 +18,7 @@ import pytest
 
 from broker.server import Broker, free_port, start_broker
 from control_plane.cli.children import Program
-from control_plane.cli.site import BUCKET
+from control_plane.cli.site.stack import BUCKET
 from tests.support.patience import came_true
 from tests.support.proxy import Proxy
 from tests.support.s3_servers import S3Server

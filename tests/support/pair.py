@@ -10,23 +10,20 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from control_plane.domain.duties import duties
-from control_plane.domain.events import (
+from control_plane.domain.uploads.duties import Duty, Kind, duties
+from control_plane.domain.uploads.events import (
     CancelRequested,
     CompletionFailed,
     CompletionProven,
     Dispatched,
-    Duty,
     Event,
-    Kind,
     MultipartCreated,
     StepTimedOut,
     Swept,
 )
-from control_plane.domain.record import Upload
-from control_plane.domain.upload import apply
-from control_plane.domain.values import OUTCOMES, TERMINAL, Proof
-from control_plane.services.reports import event_of
+from control_plane.domain.uploads.machine import apply
+from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload
+from control_plane.services.uploads.translate import event_of
 from schemas.messages import Response, UploadReport
 from schemas.parts import MIB, to_ranges
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
@@ -179,9 +176,9 @@ class Pair:
 
     def _perform(self, duty: Duty) -> None:
         match duty.kind:
-            case Kind.SAY_DOWNLOAD | Kind.SAY_GRANT | Kind.SAY_CANCEL | Kind.SAY_CLOSE:
+            case Kind.SEND_DOWNLOAD | Kind.SEND_GRANT | Kind.SEND_CANCEL | Kind.SEND_CLOSE:
                 self.down.send(self._command(duty.kind))
-                if duty.kind is Kind.SAY_DOWNLOAD:
+                if duty.kind is Kind.SEND_DOWNLOAD:
                     self._happens(Dispatched(now=self.now, attempt=self.upload.attempt))
             case Kind.CREATE_MULTIPART:
                 made = self.store.create(self.upload.object_token)
@@ -200,12 +197,12 @@ class Pair:
         upload = self.upload
         urls: tuple[PresignedPart, ...] = ()
         lifetime = self.chance.choice([20.0, 300.0, 900.0])
-        if kind is Kind.SAY_GRANT:
+        if kind is Kind.SEND_GRANT:
             place = upload.s3_upload_id or f"{upload.s3_key} {upload.object_token}"
             urls = tuple(PresignedPart(one.part_number, f"https://s3/{place}") for one in upload.to_grant)
             if urls and self.faulty:
                 urls = urls[: self.chance.randint(1, len(urls))]
-        completed = tuple(to_ranges(upload.stored_parts)) if kind is Kind.SAY_GRANT else ()
+        completed = tuple(to_ranges(upload.stored_parts)) if kind is Kind.SEND_GRANT else ()
         outcome = OUTCOMES.get(upload.state, "unknown")
         return Command(kind, upload, upload.sequence, urls, completed, lifetime, outcome)
 

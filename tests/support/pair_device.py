@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from control_plane.domain.events import Kind
-from control_plane.domain.record import Upload
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import Upload
 from device_agent.errors import PutFailure
 from device_agent.records import Order, TransferRecord
 from device_agent.transfer import apply, begin, derive, ready, restored, wake_at
@@ -95,14 +95,14 @@ class PairDevice:
             return
         if known is not None and attempt == known.order.attempt:
             self._on(self._event(command, now))
-        elif command.kind is Kind.SAY_CLOSE:
+        elif command.kind is Kind.SEND_CLOSE:
             self._close(command, now)
         elif self.outcome is not None:
             upload = command.upload
             self._send(outcome_response(upload.message_id, upload.upload_id, attempt, self.outcome))
-        elif command.kind is Kind.SAY_DOWNLOAD:
+        elif command.kind is Kind.SEND_DOWNLOAD:
             self._begin(command, now)
-        elif known is not None and command.kind is Kind.SAY_CANCEL:
+        elif known is not None and command.kind is Kind.SEND_CANCEL:
             self._on(CancelAsked(now=now))
         else:
             self._send(_answer_to_unknown(command))
@@ -130,11 +130,11 @@ class PairDevice:
 
     def _event(self, command: Command, now: float) -> Event:
         match command.kind:
-            case Kind.SAY_DOWNLOAD:
+            case Kind.SEND_DOWNLOAD:
                 return Repeated(now=now, acknowledges=command.acknowledges)
-            case Kind.SAY_CANCEL:
+            case Kind.SEND_CANCEL:
                 return CancelAsked(now=now)
-            case Kind.SAY_CLOSE:
+            case Kind.SEND_CLOSE:
                 return CloseAsked(now=now, outcome=command.outcome)
             case _:
                 return Granted(
@@ -253,7 +253,7 @@ class PairDevice:
 def _answer_to_unknown(command: Command) -> Response:
     upload = command.upload
     report = UploadReport(upload_id=upload.upload_id, attempt=upload.attempt)
-    if command.kind is Kind.SAY_CANCEL:
+    if command.kind is Kind.SEND_CANCEL:
         return Response("cancel", Action.DOWNLOAD_FILE, ResponseStatus.CANCELLED, report)
     gone = ErrorCode.UPLOAD_GONE
     return Response("grant", Action.DOWNLOAD_FILE, ResponseStatus.ERROR, report, error=gone)

@@ -19,9 +19,9 @@ from typing import Final, Self
 import httpx
 import pytest
 
-from broker.leash import Child
+from broker.child_process import Child
 from broker.server import free_port
-from control_plane.adapters.folder_store import FolderCredentials, FolderStore, start_folder_store
+from control_plane.adapters.folder_store import FolderCredentials, FolderObjectStore, start_folder_store
 from schemas.values import PresignedPart
 
 ACCESS_KEY: Final = "AKIATESTTESTTESTTEST"
@@ -101,7 +101,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def _server_of(store: FolderStore) -> S3Server:
+def _server_of(store: FolderObjectStore) -> S3Server:
     keys = store.credentials
     return S3Server(
         store.endpoint,

@@ -17,7 +17,7 @@ import pytest
 from broker.server import free_port, start_broker
 from control_plane.adapters.folder_store import start_folder_store
 from control_plane.cli.children import Program
-from control_plane.cli.site import Site, plane_settings
+from control_plane.cli.site.stack import Site, plane_settings
 from tests.support.patience import came_true
 
 AGENT: Final = (sys.executable, "-m", "device_agent")

@@ -13,13 +13,12 @@ from typing import Final
 import pytest
 from hypothesis import strategies as st
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.adapters.store import SqlStore, migrate
-from control_plane.domain.events import Duty, Kind
-from control_plane.domain.presence import Client
-from control_plane.domain.record import Stray, Upload
-from control_plane.domain.values import Origin, PartRecord, Proof, State, UploadKey
-from control_plane.services.ports import PARKED, IdempotencyRecord, Store, Task
+from control_plane.adapters.database import SqlDatabase, migrate
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.duties import Duty, Kind
+from control_plane.domain.uploads.model import Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
+from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry
 from schemas.messages import AgentInfo
 from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
 from tests.support.postgres import Postgres
@@ -30,14 +29,14 @@ KINDS: Final = ("memory", "sqlite", pytest.param("postgres", marks=pytest.mark.p
 SQL_KINDS: Final = KINDS[1:]
 
 
-async def _opened(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Store]:
+async def _opened(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Database]:
     if request.param == "memory":
-        store: Store = MemoryStore()
+        store: Database = MemoryDatabase()
     elif request.param == "sqlite":
-        store = SqlStore.open(f"sqlite:///{directory / 'backhaul.db'}", patience=5)
+        store = SqlDatabase.open(f"sqlite:///{directory / 'backhaul.db'}", patience=5)
     else:
         cluster: Postgres = request.getfixturevalue("postgres")
-        store = SqlStore.open(cluster.url(cluster.create_database(request.getfixturevalue("migrated"))), patience=5)
+        store = SqlDatabase.open(cluster.url(cluster.create_database(request.getfixturevalue("migrated"))), patience=5)
     yield store
     await store.close()
 
@@ -51,14 +50,14 @@ def migrated(postgres: Postgres) -> str:
 
 
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each kind of store in turn, empty."""
     async for one in _opened(request, tmp_path):
         yield one
 
 
 @pytest.fixture(params=SQL_KINDS)
-async def sql_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def sql_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each database in turn, empty."""
     async for one in _opened(request, tmp_path):
         yield one
@@ -84,9 +83,9 @@ def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
     return replace(upload, **changes)  # type: ignore[arg-type]
 
 
-def a_task(key: UploadKey, kind: Kind = Kind.SAY_DOWNLOAD, *, due_at: float = 0.0, subject: str = "") -> Task:
+def a_task(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, subject: str = "") -> OutboxEntry:
     """An outbox row."""
-    return Task(key, Duty(kind, 1, 0.0, subject), due_at)
+    return OutboxEntry(key, Duty(kind, 1, 0.0, subject), due_at)
 
 
 def a_client(client_id: str, **changes: object) -> Client:
@@ -188,10 +187,10 @@ clients = st.builds(
 )
 
 
-def tasks(key: UploadKey) -> st.SearchStrategy[Task]:
+def tasks(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
     """Outbox rows of one upload."""
     duty = st.builds(Duty, st.sampled_from(Kind), st.integers(1, 3), instants, texts)
-    return st.builds(Task, st.just(key), duty, instants | st.just(PARKED), st.integers(0, 100))
+    return st.builds(OutboxEntry, st.just(key), duty, instants | st.just(PARKED), st.integers(0, 100))
 
 
 idempotency_records = st.builds(

@@ -7,10 +7,9 @@ import base64
 import hashlib
 from typing import Any
 
-from control_plane.domain.events import Asked, Dispatched, Event, MultipartCreated, Succeeded
-from control_plane.domain.record import Upload
-from control_plane.domain.upload import apply
-from control_plane.domain.values import Origin
+from control_plane.domain.uploads.events import Asked, Dispatched, Event, MultipartCreated, Succeeded
+from control_plane.domain.uploads.machine import apply
+from control_plane.domain.uploads.model import Origin, Upload
 from schemas.parts import MIB, plan_parts
 from schemas.topics import CONTROL_PLANE
 from schemas.values import Fingerprint, WantedPart

@@ -5,7 +5,7 @@ Rule: nothing is decided here.
 
 from alembic import context
 
-from control_plane.adapters.store.tables import METADATA
+from control_plane.adapters.database.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from control_plane.adapters.object_store.answers import GONE, GONE_BY_HEAD, code_of, status_of
 from control_plane.adapters.object_store.clients import Bucket
-from control_plane.services.ports import ObjectInfo
+from control_plane.services.ports.object_store import ObjectInfo
 
 _FORBIDDEN: Final = 403
 _DEFAULT_REGION: Final = "us-east-1"

@@ -18,7 +18,7 @@ from control_plane.adapters.object_store import buckets
 from control_plane.adapters.object_store.answers import PASSING_STATUS
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
-from control_plane.services.ports import ObjectInfo
+from control_plane.services.ports.object_store import ObjectInfo
 
 TIMEOUT: Final = 20.0
 LIFETIME: Final = 300

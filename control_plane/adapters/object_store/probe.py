@@ -24,8 +24,8 @@ from control_plane.adapters.object_store.presigned_put import Answer, put
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import TOKEN_METADATA, Signer
 from control_plane.services.errors import ServiceError
-from control_plane.services.ports import Grantable, ObjectInfo, StoreCapabilities
-from control_plane.services.proof_arithmetic import multipart_etag, object_etag
+from control_plane.services.ports.object_store import Grantable, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads.checksums import multipart_etag, object_etag
 from schemas.values import DigestName, PresignedPart
 
 BODY: Final = b"Written by Backhaul to see what this store enforces; it may be deleted.\n"
@@ -71,7 +71,7 @@ class Probe:
         """
         return self._found.must_ask_to_encrypt
 
-    def run(self) -> StoreCapabilities:
+    def run(self) -> ObjectStoreCapabilities:
         """Everything, in about thirty small requests; boto3's exceptions when the store cannot be used at all."""
         try:
             self._see_plain_object()
@@ -168,14 +168,14 @@ class Probe:
             self._note(f"{what}: a wrong digest is not noticed.")
         return right.taken and wrong.refused
 
-    def _capabilities(self) -> StoreCapabilities:
+    def _capabilities(self) -> ObjectStoreCapabilities:
         found = self._found
         skew = found.clock_skew
         if skew is not None and abs(skew) > LARGEST_SKEW:
             self._note(f"The store's clock is {skew:+.0f} s from ours: URLs may be refused or live too long.")
         # Under KMS or a customer's key an ETag is never an MD5 (Object, S3 API reference), whatever it looked like.
         readable = found.encryption in {None, "AES256"}
-        return StoreCapabilities(
+        return ObjectStoreCapabilities(
             part_digests=frozenset(found.part_digests),
             object_digests=frozenset(found.object_digests),
             etag_is_md5=readable and found.object_etag and found.multipart_etag,

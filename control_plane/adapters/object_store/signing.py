@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 
 from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.errors import BadInput
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.digests import raw_digest
 from schemas.values import DigestName, PresignedPart
 

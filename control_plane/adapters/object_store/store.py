@@ -15,7 +15,7 @@ from control_plane.adapters.object_store.heads import Heads
 from control_plane.adapters.object_store.probe import Probe
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import Signer
-from control_plane.services.ports import Grantable, MultipartInfo, ObjectInfo, StoreCapabilities
+from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from schemas.values import DigestName, PresignedPart
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class S3ObjectStore:
         region, calls = self._settings.region, self._clients.calls
         self._notes = await self._call("CreateBucket", lambda: buckets.ensure(calls, region))
 
-    async def probe(self) -> StoreCapabilities:
+    async def probe(self) -> ObjectStoreCapabilities:
         """See what the store enforces, on objects of our own prefix that are removed again."""
         probe = Probe(self._settings, self._clients, notes=self._notes)
         capabilities = await self._call("the probe of the object store", probe.run)

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from broker.leash import Child
+from broker.child_process import Child
 from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.strict_s3.answers import Options
 from tests.support.strict_s3.application import ADMIN, StrictS3

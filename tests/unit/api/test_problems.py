@@ -8,7 +8,7 @@ import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.values import State
+from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
     ClientRefused,
@@ -25,7 +25,7 @@ MODULES = ("control_plane.services.errors", "control_plane.domain.errors", "sche
 EXPECTED = {
     "ServiceError": 500,
     "Transient": 503,
-    "StoreUnavailable": 503,
+    "DatabaseUnavailable": 503,
     "MessengerDown": 503,
     "ObjectStoreDown": 503,
     "ClientSilent": 504,

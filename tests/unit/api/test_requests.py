@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.domain.values import State
-from control_plane.services.operations import TriggerRequest
-from control_plane.services.ports import Page
+from control_plane.domain.uploads.model import State
+from control_plane.services.ports.database import Page
+from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import DigestName
 from tests.support.fake_operations import NOW, FakeOperations, http_to, make_api
 

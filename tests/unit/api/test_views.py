@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.api import models, views
-from control_plane.domain.record import Upload
-from control_plane.domain.values import PartRecord, State
-from control_plane.services.operations import UploadView
-from control_plane.services.ports import PARKED
+from control_plane.domain.uploads.model import PartRecord, State, Upload
+from control_plane.services.ports.database import PARKED
+from control_plane.services.uploads.service import UploadView
 from schemas.parts import MIB, plan_parts
 from tests.support.fake_operations import NOW, an_upload
 

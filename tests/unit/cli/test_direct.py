@@ -8,20 +8,20 @@ from typing import cast
 
 import pytest
 
-from control_plane.cli import direct_commands
-from control_plane.cli.direct import Direct, KeptStore, background, connected, messenger_of, policy_of
-from control_plane.cli.direct_filter import OwnOnly
-from control_plane.cli.direct_run import Wanted, begin, new_upload
-from control_plane.cli.direct_state import held, read_state, state_path, write_state
-from control_plane.cli.direct_view import document
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.following import Display
-from control_plane.domain.record import Upload
-from control_plane.domain.values import Proof, State
-from control_plane.services.errors import StoreUnavailable
-from control_plane.services.operations import UploadView
+from control_plane.cli.mqtt import direct_commands
+from control_plane.cli.mqtt.engine import Direct, FileDatabase, background, connected, messenger_of, policy_of
+from control_plane.cli.mqtt.filter import OwnOnly
+from control_plane.cli.mqtt.run import Wanted, begin, new_upload
+from control_plane.cli.mqtt.state_file import held, read_state, state_path, write_state
+from control_plane.cli.mqtt.view import document
+from control_plane.cli.rest.progress import Display
+from control_plane.domain.uploads.model import Proof, State, Upload
+from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Delivered, StoreCapabilities
+from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.service import UploadView
 from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -86,19 +86,19 @@ def test_what_is_no_message_is_dropped(payload: bytes) -> None:
 
 
 def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: Path) -> None:
-    store = KeptStore()
+    store = FileDatabase()
     store.path = tmp_path / "state.json"
     upload = an_upload()
     asyncio.run(store.write(lambda records: records.add_upload(upload)))
-    again = KeptStore.load(store.path.read_bytes())
+    again = FileDatabase.load(store.path.read_bytes())
     assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == upload
     assert list(tmp_path.iterdir()) == [store.path]
 
 
 def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
-    store, upload = KeptStore(), an_upload()
+    store, upload = FileDatabase(), an_upload()
     store.path = tmp_path / "gone" / "state.json"
-    with pytest.raises(StoreUnavailable, match="No such file"):
+    with pytest.raises(DatabaseUnavailable, match="No such file"):
         asyncio.run(store.write(lambda records: records.add_upload(upload)))
     assert asyncio.run(store.read(lambda records: records.upload(upload.key))) is None
 
@@ -186,7 +186,7 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
     """As with a control plane."""
     policy = policy_of(Settings.load({"S3_DIGEST": wanted}), "cli-7")
     async with Rig(policy) as rig:
-        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset(enforced))
+        rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
         await rig.engine.probing.probe()
         await rig.birth()
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))

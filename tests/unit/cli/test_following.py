@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from control_plane.cli.errors import Refused, Unavailable, Unreachable
-from control_plane.cli.following import Bars, Lines, failures, follow, line, waits
 from control_plane.cli.output import Output
+from control_plane.cli.rest.progress import Bars, Lines, failures, follow, line, waits
 from tests.unit.cli.test_tables import drawn
 
 Document = dict[str, Any]
@@ -47,8 +47,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr("control_plane.cli.following.time.sleep", sleep)
-    monkeypatch.setattr("control_plane.cli.following.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("control_plane.cli.rest.progress.time.sleep", sleep)
+    monkeypatch.setattr("control_plane.cli.rest.progress.time.monotonic", lambda: now[0])
 
 
 def test_it_reads_until_every_upload_has_ended() -> None:
@@ -83,7 +83,7 @@ def test_a_control_plane_that_comes_back_in_time_is_waited_for() -> None:
 def test_a_control_plane_that_cannot_answer_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It, or the proxy before it, says so (503 with Retry-After); the upload goes on meanwhile."""
     slept: list[float] = []
-    monkeypatch.setattr("control_plane.cli.following.time.sleep", slept.append)
+    monkeypatch.setattr("control_plane.cli.rest.progress.time.sleep", slept.append)
     away = iter([7.0, None, 3_600.0])
 
     def read(_: str) -> Document:

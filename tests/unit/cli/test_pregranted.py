@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from control_plane.cli.direct import Direct, KeptStore, load_store
-from control_plane.cli.direct_run import Wanted, only_upload
 from control_plane.cli.errors import Failed
-from control_plane.cli.pregranted import opened, size_of
-from control_plane.domain.record import Upload
+from control_plane.cli.mqtt.engine import Direct, FileDatabase, load_store
+from control_plane.cli.mqtt.print_command import opened, size_of
+from control_plane.cli.mqtt.run import Wanted, only_upload
+from control_plane.domain.uploads.model import Upload
 from control_plane.services.errors import ClientRefused, ObjectStoreDown
 from control_plane.services.policy import Policy
 from schemas.messages import FileEntry, FileList, ListFiles
@@ -28,7 +28,7 @@ def direct_of(objects: FakeObjects, files: Files | None = None) -> Direct:
     operations = SimpleNamespace(now=lambda: 1_000.0, files=files)
     engine = SimpleNamespace(operations=operations)
     return cast(
-        "Direct", SimpleNamespace(engine=engine, store=KeptStore(), objects=objects, policy=Policy(owner="cli-7"))
+        "Direct", SimpleNamespace(engine=engine, store=FileDatabase(), objects=objects, policy=Policy(owner="cli-7"))
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.cli.simulated import packets
+from control_plane.cli.simulate import packets
 from tests.support import mqtt_packets as theirs
 from tests.support.mqtt_packets import Property
 

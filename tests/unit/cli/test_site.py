@@ -6,8 +6,8 @@ import pytest
 
 from broker.process import BrokerAddress
 from control_plane.cli.children import environment
-from control_plane.cli.guarded import guarded_configuration
-from control_plane.cli.up_report import enforced
+from control_plane.cli.site.broker import guarded_configuration
+from control_plane.cli.site.up_report import enforced
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
 DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1", 1884)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console, RenderableType
 
-from control_plane.cli.tables import client_view, clients_table, files_table, upload_view, uploads_table
+from control_plane.cli.rest.tables import client_view, clients_table, files_table, upload_view, uploads_table
 
 UPLOAD_ID = "0123456789abcdef0123456789abcdef"
 UPLOAD = {

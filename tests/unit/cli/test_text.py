@@ -5,7 +5,8 @@ from types import ModuleType
 
 import pytest
 
-from control_plane.cli import pairs, text
+from control_plane.cli import parsing as pairs
+from control_plane.cli import text
 from control_plane.cli.errors import Misused
 
 

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.domain.presence import Client
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import BadInput, KeyTaken
-from control_plane.services.ports import IdempotencyRecord, Records
+from control_plane.services.ports.database import IdempotencyRecord, Records
 from tests.support.stores import a_task, an_upload, clients, idempotency_records, tasks, uploads
 
 
-def written(store: MemoryStore, *work: object) -> None:
+def written(store: MemoryDatabase, *work: object) -> None:
     """Keep these, whatever they are."""
 
     def keep(records: Records) -> None:
@@ -38,12 +37,12 @@ def written(store: MemoryStore, *work: object) -> None:
 def test_what_was_dumped_is_loaded(
     upload: Upload, client: Client, record: IdempotencyRecord, data: st.DataObject
 ) -> None:
-    store = MemoryStore()
+    store = MemoryDatabase()
     task = data.draw(tasks(upload.key))
     written(store, upload, client, record)
     asyncio.run(store.write(lambda records: records.put_task(task)))
     saved = asyncio.run(store.write(lambda records: records.save_upload(upload, upload)))
-    again = MemoryStore.load(store.dump())
+    again = MemoryDatabase.load(store.dump())
     assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == saved
     assert asyncio.run(again.read(lambda records: records.tasks_of(upload.key))) == [task]
     assert asyncio.run(again.read(lambda records: records.client(client.client_id))) == client
@@ -53,32 +52,32 @@ def test_what_was_dumped_is_loaded(
 
 
 def test_a_loaded_store_knows_whose_object_is_whose() -> None:
-    store = MemoryStore()
+    store = MemoryDatabase()
     upload = an_upload()
     written(store, upload)
-    again = MemoryStore.load(store.dump())
+    again = MemoryDatabase.load(store.dump())
     with pytest.raises(KeyTaken):
         written(again, an_upload(s3_key=upload.s3_key))
 
 
 def test_nothing_is_a_state_too() -> None:
-    assert MemoryStore.load(MemoryStore().dump()).dump() == MemoryStore().dump()
+    assert MemoryDatabase.load(MemoryDatabase().dump()).dump() == MemoryDatabase().dump()
 
 
 def test_a_state_of_a_later_version_is_refused() -> None:
     with pytest.raises(BadInput, match="format 2"):
-        MemoryStore.load(b'{"format":2,"uploads":"in another shape"}')
+        MemoryDatabase.load(b'{"format":2,"uploads":"in another shape"}')
 
 
 def test_a_state_that_contradicts_itself_is_refused() -> None:
     dump = msgspec.json.decode(dumped(an_upload()))
     dump["uploads"] *= 2
     with pytest.raises(BadInput, match="cannot be read"):
-        MemoryStore.load(msgspec.json.encode(dump))
+        MemoryDatabase.load(msgspec.json.encode(dump))
 
 
 def dumped(upload: Upload) -> bytes:
-    store = MemoryStore()
+    store = MemoryDatabase()
     written(store, upload)
     return store.dump()
 
@@ -88,14 +87,14 @@ def test_a_damaged_state_is_loaded_or_one_clear_error(cut: int, inserted: bytes,
     whole = dumped(an_upload(state=State.QUEUED))
     cut %= len(whole)
     try:
-        loaded: MemoryStore | None = MemoryStore.load(whole[:cut] + inserted + whole[cut + lost :])
+        loaded: MemoryDatabase | None = MemoryDatabase.load(whole[:cut] + inserted + whole[cut + lost :])
     except BadInput:
         loaded = None
-    assert loaded is None or MemoryStore.load(loaded.dump()).dump() == loaded.dump()
+    assert loaded is None or MemoryDatabase.load(loaded.dump()).dump() == loaded.dump()
 
 
 async def test_an_exception_of_any_kind_is_taken_back() -> None:
-    store = MemoryStore()
+    store = MemoryDatabase()
     upload = an_upload()
 
     def work(records: Records) -> None:
@@ -105,10 +104,10 @@ async def test_an_exception_of_any_kind_is_taken_back() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await store.write(work)
-    assert store.dump() == MemoryStore().dump()
+    assert store.dump() == MemoryDatabase().dump()
 
 
 async def test_what_a_read_writes_is_taken_back() -> None:
-    store = MemoryStore()
+    store = MemoryDatabase()
     await store.read(lambda records: records.add_upload(an_upload()))
-    assert store.dump() == MemoryStore().dump()
+    assert store.dump() == MemoryDatabase().dump()

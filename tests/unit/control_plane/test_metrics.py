@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from control_plane.metrics import REDACTED, Metrics, configure_logging, redact
+from control_plane.observability import REDACTED, Metrics, configure_logging, redact
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.services import proof_arithmetic
-from control_plane.services.proof_arithmetic import (
+from control_plane.services.uploads import checksums as proof_arithmetic
+from control_plane.services.uploads.checksums import (
     combine_crc32,
     composite_checksum,
     full_object_crc32,

@@ -21,7 +21,7 @@ from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.adapters.object_store.clients import build_clients
 from control_plane.adapters.object_store.signing import MAX_LIFETIME, Signer
 from control_plane.services.errors import BadInput
-from control_plane.services.ports import Grantable
+from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName, PresignedPart
 from tests.support.strict_s3.refusals import Refusal
 from tests.support.strict_s3.requests import Request, pairs_of

@@ -3,8 +3,8 @@
 Rule: that it is never wrong beside a database is told in tests/integration.
 """
 
-from control_plane.adapters.store.parts import NO_PARTS, PartsCache, new_stamp
-from control_plane.domain.values import PartRecord
+from control_plane.adapters.database.parts import NO_PARTS, PartsCache, new_stamp
+from control_plane.domain.uploads.model import PartRecord
 
 ONE = {1: PartRecord("a")}
 TWO = {1: PartRecord("a"), 2: PartRecord("b")}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.adapters.cursors import client_position, encode_cursor, upload_position
 from control_plane.services.errors import BadInput
-from control_plane.services.ports import Page
+from control_plane.services.ports.database import Page
 
 names = st.text(st.characters(exclude_categories=["Cs"]))
 

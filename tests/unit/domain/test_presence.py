@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.domain.presence import Client, Verdict, apply_presence
+from control_plane.domain.clients import Client, Verdict, apply_presence
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.domain.duties import duties
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.events import (
+from control_plane.domain.uploads.duties import Duty, Kind, duties
+from control_plane.domain.uploads.events import (
     Asked,
     CancelledByClient,
     CancelRequested,
@@ -14,22 +14,19 @@ from control_plane.domain.events import (
     CompletionProven,
     DeadlinePassed,
     Dispatched,
-    Duty,
     Errored,
     Forgotten,
-    Kind,
     MultipartCreated,
+    ObjectStoreRejected,
+    Observed,
     Progressed,
     Rejected,
     StepTimedOut,
-    StoreRefused,
     Succeeded,
     Swept,
-    Witnessed,
 )
-from control_plane.domain.moves import TRANSITIONS
-from control_plane.domain.upload import apply
-from control_plane.domain.values import OPEN, TERMINAL, Proof, State
+from control_plane.domain.uploads.machine import TRANSITIONS, apply
+from control_plane.domain.uploads.model import OPEN, TERMINAL, Proof, State
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 from tests.support.uploads import FINGERPRINT, after, an_offer, an_upload, completing, dispatched, opened, wanted
@@ -51,7 +48,7 @@ def test_terminal_states_have_empty_rows_and_open_ones_can_end() -> None:
 
 def test_a_new_upload_obliges_to_tell_the_client() -> None:
     """Nothing else is due before the client has spoken."""
-    assert kinds(duties(an_upload())) == [Kind.SAY_DOWNLOAD]
+    assert kinds(duties(an_upload())) == [Kind.SEND_DOWNLOAD]
 
 
 def test_the_whole_way() -> None:
@@ -62,11 +59,11 @@ def test_the_whole_way() -> None:
     upload, effects = apply(upload, an_offer())
     assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.CREATE_MULTIPART])
     upload, effects = apply(upload, MultipartCreated(now=3.0, attempt=1, s3_upload_id="s3-1"))
-    assert (upload.s3_upload_id, kinds(effects)) == ("s3-1", [Kind.SAY_GRANT])
+    assert (upload.s3_upload_id, kinds(effects)) == ("s3-1", [Kind.SEND_GRANT])
     upload, effects = apply(upload, Succeeded(now=4.0, attempt=1, sequence=2, etags=ETAGS))
     assert (upload.state, kinds(effects)) == (State.COMPLETING, [Kind.COMPLETE])
     upload, effects = apply(upload, CompletionProven(now=5.0, attempt=1, proof=Proof.ETAG))
-    assert (upload.state, kinds(effects)) == (State.COMPLETED, [Kind.SAY_CLOSE])
+    assert (upload.state, kinds(effects)) == (State.COMPLETED, [Kind.SEND_CLOSE])
     assert (upload.proof, upload.completed_at, duties(upload)) == (Proof.ETAG, 5.0, ())
 
 
@@ -78,7 +75,7 @@ def test_a_question_carries_etags_and_wants_more() -> None:
     )
     assert upload.stored_parts == [1]
     assert [part.part_number for part in upload.to_grant] == [3]
-    assert kinds(effects) == [Kind.SAY_GRANT]
+    assert kinds(effects) == [Kind.SEND_GRANT]
 
 
 def test_a_repeated_question_is_answered_and_changes_nothing() -> None:
@@ -86,7 +83,7 @@ def test_a_repeated_question_is_answered_and_changes_nothing() -> None:
     upload = opened()
     again, effects = apply(upload, an_offer(now=9.0))
     assert again is upload
-    assert kinds(effects) == [Kind.SAY_GRANT]
+    assert kinds(effects) == [Kind.SEND_GRANT]
 
 
 def test_a_message_of_an_older_attempt_is_dropped() -> None:
@@ -103,7 +100,7 @@ def test_a_client_left_behind_in_an_older_attempt_is_released_after_the_end() ->
     upload = after(opened(), Errored(now=5.0, sequence=2, code=ErrorCode.UPLOAD_GONE), CancelRequested(now=6.0))
     assert (upload.attempt, upload.client_busy) == (2, False)
     same, effects = apply(upload, Errored(now=7.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
-    assert (same, kinds(effects)) == (upload, [Kind.SAY_CLOSE])
+    assert (same, kinds(effects)) == (upload, [Kind.SEND_CLOSE])
     assert apply(upload, Progressed(now=7.0, attempt=1, bytes_sent=1)) == (upload, ())
 
 
@@ -112,7 +109,7 @@ def test_a_new_attempt_abandons_the_old_multipart_upload() -> None:
     upload, effects = apply(opened(), Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
     assert (upload.attempt, upload.s3_upload_id, upload.litter) == (2, None, ("s3-1",))
     assert (upload.sequence, dict(upload.parts), upload.plan) == (0, {}, None)
-    assert kinds(effects) == [Kind.SAY_DOWNLOAD, Kind.ABORT_MULTIPART]
+    assert kinds(effects) == [Kind.SEND_DOWNLOAD, Kind.ABORT_MULTIPART]
     assert upload.message_id != opened().message_id
 
 
@@ -131,7 +128,7 @@ def test_the_same_attempt_is_told_again_after_a_pause() -> None:
         opened(), Errored(now=4.0, attempt=1, sequence=2, etags={1: '"e1"'}, code=ErrorCode.BUSY, text="full", delay=30)
     )
     assert (upload.state, upload.sequence, upload.s3_upload_id) == (State.QUEUED, 2, "s3-1")
-    assert effects == (Duty(Kind.SAY_DOWNLOAD, 1, 34.0),)
+    assert effects == (Duty(Kind.SEND_DOWNLOAD, 1, 34.0),)
     assert (upload.reason, upload.stored_parts) == ("busy: full", [1])
 
 
@@ -150,19 +147,19 @@ def test_an_end_on_the_client_is_final_and_releases_it(
     """State, code, an abort, and a close."""
     upload, effects = apply(opened(), event)
     assert (upload.state, upload.error, upload.client_busy) == (state, error, False)
-    assert kinds(effects) == [Kind.ABORT_MULTIPART, Kind.SAY_CLOSE]
+    assert kinds(effects) == [Kind.ABORT_MULTIPART, Kind.SEND_CLOSE]
 
 
 def test_cancel_stops_a_busy_client_until_it_answers() -> None:
     """The order is repeated by its duty, not by luck."""
     upload, effects = apply(opened(), CancelRequested(now=5.0))
     assert upload.state is State.CANCELLED
-    assert kinds(effects) == [Kind.SAY_CANCEL, Kind.ABORT_MULTIPART]
+    assert kinds(effects) == [Kind.SEND_CANCEL, Kind.ABORT_MULTIPART]
     repeated, effects = apply(upload, an_offer(now=6.0, sequence=3))
     assert repeated is upload
-    assert kinds(effects) == [Kind.SAY_CANCEL]
+    assert kinds(effects) == [Kind.SEND_CANCEL]
     upload, effects = apply(upload, CancelledByClient(now=7.0, sequence=3))
-    assert kinds(effects) == [Kind.SAY_CLOSE]
+    assert kinds(effects) == [Kind.SEND_CLOSE]
     assert kinds(duties(upload)) == [Kind.ABORT_MULTIPART]
     assert duties(after(upload, Swept(now=8.0, subject="s3-1"))) == ()
 
@@ -200,10 +197,10 @@ def test_three_silent_steps_fail_a_connected_client() -> None:
     upload = opened()
     for strike in (1, 2):
         upload, effects = apply(upload, StepTimedOut(now=10.0))
-        assert (upload.strikes, kinds(effects)) == (strike, [Kind.SAY_GRANT])
+        assert (upload.strikes, kinds(effects)) == (strike, [Kind.SEND_GRANT])
     upload, effects = apply(upload, StepTimedOut(now=20.0))
     assert (upload.state, upload.error) == (State.FAILED, "no_progress")
-    assert Kind.SAY_CANCEL in kinds(effects)
+    assert Kind.SEND_CANCEL in kinds(effects)
 
 
 def test_progress_resets_the_strikes() -> None:
@@ -217,21 +214,21 @@ def test_progress_resets_the_strikes() -> None:
 def test_a_client_that_forgot_is_told_again() -> None:
     """It said hello without the upload."""
     upload, effects = apply(opened(), Forgotten(now=10.0))
-    assert (upload.state, kinds(effects)) == (State.QUEUED, [Kind.SAY_DOWNLOAD])
+    assert (upload.state, kinds(effects)) == (State.QUEUED, [Kind.SEND_DOWNLOAD])
     assert apply(an_upload(), Forgotten(now=1.0))[1] == ()
 
 
 def test_success_before_anything_was_granted_is_not_believed() -> None:
     """There is no multipart upload to complete, so it would be completing for ever."""
     upload, effects = apply(after(dispatched(), an_offer()), Succeeded(now=4.0, attempt=1, sequence=2, etags=ETAGS))
-    assert (upload.state, upload.attempt, kinds(effects)) == (State.QUEUED, 2, [Kind.SAY_DOWNLOAD])
+    assert (upload.state, upload.attempt, kinds(effects)) == (State.QUEUED, 2, [Kind.SEND_DOWNLOAD])
 
 
 def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
     """Told again, it repeats its open question; the command once more would only have it repeated for ever."""
     upload = after(opened(), Forgotten(now=10.0), Dispatched(now=11.0))
     upload, effects = apply(upload, an_offer(now=12.0))
-    assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SAY_GRANT])
+    assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SEND_GRANT])
 
 
 def test_a_hello_knows_nothing_of_what_came_after_it() -> None:
@@ -271,7 +268,7 @@ def test_an_offer_that_contradicts_the_plan_fails_and_stops_the_client(part: Wan
     upload, effects = apply(dispatched(), an_offer(wanted=(part,)))
     assert (upload.state, upload.error) == (State.FAILED, "bad_request")
     assert complaint in (upload.message or "")
-    assert kinds(effects) == [Kind.SAY_CANCEL]
+    assert kinds(effects) == [Kind.SEND_CANCEL]
 
 
 def test_a_file_beyond_the_limits_of_s3_fails() -> None:
@@ -298,7 +295,7 @@ def test_success_without_a_sequence_is_left_to_the_store() -> None:
 def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None:
     """Nothing but time fences a PutObject URL, so the next attempt has another key."""
     upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))
-    assert kinds(effects) == [Kind.SAY_GRANT]
+    assert kinds(effects) == [Kind.SEND_GRANT]
     upload = after(upload, Errored(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))
     (stray,) = upload.strays
     assert stray.s3_key != upload.s3_key
@@ -338,14 +335,14 @@ def test_a_completion_that_lost_its_parts_is_a_new_attempt() -> None:
     failed = CompletionFailed(now=6.0, attempt=1, error=ErrorCode.UPLOAD_GONE, text="gone", again=True)
     upload, effects = apply(completing(), failed)
     assert (upload.state, upload.attempt) == (State.QUEUED, 2)
-    assert Kind.SAY_DOWNLOAD in kinds(effects)
+    assert Kind.SEND_DOWNLOAD in kinds(effects)
 
 
 def test_an_object_without_proof_is_a_failure_that_releases_the_client() -> None:
     """`REQUIRE_PROOF`."""
     upload, effects = apply(completing(), CompletionFailed(now=6.0, attempt=1, error="not_proven", text="t"))
     assert (upload.state, upload.error) == (State.FAILED, "not_proven")
-    assert kinds(effects) == [Kind.ABORT_MULTIPART, Kind.SAY_CLOSE]
+    assert kinds(effects) == [Kind.ABORT_MULTIPART, Kind.SEND_CLOSE]
 
 
 def test_a_late_verdict_changes_nothing() -> None:
@@ -356,7 +353,7 @@ def test_a_late_verdict_changes_nothing() -> None:
 
 def test_a_store_that_refuses_ends_the_upload() -> None:
     """No permission to create a multipart upload, say."""
-    upload = after(dispatched(), an_offer(), StoreRefused(now=3.0, attempt=1, text="AccessDenied"))
+    upload = after(dispatched(), an_offer(), ObjectStoreRejected(now=3.0, attempt=1, text="AccessDenied"))
     assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "AccessDenied")
 
 
@@ -370,10 +367,10 @@ def test_a_client_ahead_of_our_database_gets_a_new_attempt() -> None:
 def test_history_follows_what_is_overheard() -> None:
     """An end that was heard is final."""
     upload = an_upload(owner="cli-7")
-    upload = after(upload, Witnessed(now=1.0, state=State.IN_PROGRESS, file_size=9, etags={1: '"a"'}))
-    upload = after(upload, Witnessed(now=2.0, state=State.COMPLETING), Witnessed(now=3.0, state=State.IN_PROGRESS))
+    upload = after(upload, Observed(now=1.0, state=State.IN_PROGRESS, file_size=9, etags={1: '"a"'}))
+    upload = after(upload, Observed(now=2.0, state=State.COMPLETING), Observed(now=3.0, state=State.IN_PROGRESS))
     assert (upload.state, upload.file_size, upload.stored_parts) == (State.COMPLETING, 9, [1])
-    upload = after(upload, Witnessed(now=4.0, state=State.COMPLETED), Witnessed(now=5.0, state=State.FAILED))
+    upload = after(upload, Observed(now=4.0, state=State.COMPLETED), Observed(now=5.0, state=State.FAILED))
     assert (upload.state, upload.completed_at) == (State.COMPLETED, 4.0)
 
 

@@ -7,11 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.domain.duties import duties
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.events import (
+from control_plane.domain.uploads.duties import COMMANDS, Kind, duties
+from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
-    SAYINGS,
     Asked,
     CancelledByClient,
     CancelRequested,
@@ -22,18 +21,16 @@ from control_plane.domain.events import (
     Errored,
     Event,
     Forgotten,
-    Kind,
     MultipartCreated,
+    ObjectStoreRejected,
     Progressed,
     Rejected,
     StepTimedOut,
-    StoreRefused,
     Succeeded,
     Swept,
 )
-from control_plane.domain.moves import TRANSITIONS
-from control_plane.domain.upload import apply
-from control_plane.domain.values import MAX_ATTEMPTS, TERMINAL, Proof, State
+from control_plane.domain.uploads.machine import TRANSITIONS, apply
+from control_plane.domain.uploads.model import MAX_ATTEMPTS, TERMINAL, Proof, State
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode
 from tests.support.uploads import an_upload, wanted
@@ -69,7 +66,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(MultipartCreated, now=nows, attempt=attempts, s3_upload_id=st.sampled_from(("m1", "m2", "m3"))),
     st.builds(CompletionProven, now=nows, attempt=attempts, proof=st.sampled_from(Proof)),
     st.builds(CompletionFailed, now=nows, attempt=attempts, error=st.just("e"), text=st.just("t"), again=st.booleans()),
-    st.builds(StoreRefused, now=nows, attempt=attempts, text=st.just("t")),
+    st.builds(ObjectStoreRejected, now=nows, attempt=attempts, text=st.just("t")),
     st.builds(Swept, now=nows, subject=st.sampled_from(("m1", "m2", "m3"))),
 )
 histories = st.lists(events, max_size=40)
@@ -106,7 +103,7 @@ def check_step(history: Sequence[Event]) -> None:
         assert upload.attempt <= MAX_ATTEMPTS + 1
         # Each effect is either a duty of the state, or a word that the client will ask for again.
         obliged = {(duty.kind, duty.subject) for duty in duties(upload)}
-        assert all(effect.kind is Kind.SAY_CLOSE or (effect.kind, effect.subject) in obliged for effect in effects)
+        assert all(effect.kind is Kind.SEND_CLOSE or (effect.kind, effect.subject) in obliged for effect in effects)
 
 
 @settings(max_examples=1_500)
@@ -130,7 +127,7 @@ def test_an_event_twice_is_an_event_once(history: list[Event], event: Event) -> 
         once, _ = apply(upload, event)
         twice, effects = apply(once, event)
         assert replace(twice, updated_at=0) == replace(once, updated_at=0)
-        assert all(effect.kind in SAYINGS for effect in effects)
+        assert all(effect.kind in COMMANDS for effect in effects)
 
 
 @settings(max_examples=500)

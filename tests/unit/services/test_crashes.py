@@ -1,6 +1,6 @@
 """What is left when a control plane dies between a commit and what follows from it."""
 
-from control_plane.domain.values import State
+from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
 from tests.support.fakes import Rig
 

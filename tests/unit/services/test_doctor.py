@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from control_plane.services.doctor import RULE_ID, Doctor, Finding, aborts_too_early, with_our_rule
 from control_plane.services.errors import ObjectStoreRefused
-from control_plane.services.ports import StoreCapabilities
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from tests.support.fakes import Rig
 
 PREFIX = "uploads/"
@@ -84,7 +84,7 @@ async def test_what_is_away_or_wrong_is_a_finding() -> None:
         rig.objects.fails = {"probe": [ObjectStoreRefused("check AWS_SECRET_ACCESS_KEY")]}
         findings = await doctor_of(rig).examine()
         assert [(one.name, one.fine) for one in findings] == [("database", True), ("object store", False)]
-        rig.objects.capabilities = StoreCapabilities(clock_skew=-400.0)
+        rig.objects.capabilities = ObjectStoreCapabilities(clock_skew=-400.0)
         findings = await doctor_of(rig).examine()
         assert not named(findings, "clock").fine
         assert not named(findings, "proof").fine

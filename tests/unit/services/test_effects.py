@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
-from control_plane.services import effects
-from control_plane.services.completion import Completion
-from control_plane.services.effects import OpenUploads
-from control_plane.services.ports import Records
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.ports.database import Records
+from control_plane.services.uploads import effects
+from control_plane.services.uploads.completion import Completion
+from control_plane.services.uploads.effects import OpenUploads
 from tests.support.fakes import Rig
 from tests.support.uploads import md5_of
 from tests.unit.services.test_one_put import offered, put, succeed
@@ -34,13 +33,13 @@ async def test_a_success_costs_one_transaction(monkeypatch: pytest.MonkeyPatch) 
         upload = await offered(rig)
         put(rig, upload)
         writes = []
-        write = MemoryStore.write
+        write = MemoryDatabase.write
 
-        async def count(store: MemoryStore, work: object) -> object:
+        async def count(store: MemoryDatabase, work: object) -> object:
             writes.append(work)
             return await write(store, work)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(MemoryStore, "write", count)
+        monkeypatch.setattr(MemoryDatabase, "write", count)
         assert (await succeed(rig, upload)).state is State.COMPLETED
         assert len(writes) == 1
 

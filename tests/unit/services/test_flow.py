@@ -2,13 +2,14 @@
 
 import pytest
 
-from control_plane.domain.values import Proof, State
+from control_plane.domain.uploads.model import Proof, State
 from control_plane.services.errors import (
     ObjectStoreDown,
     ObjectStoreRefused,
 )
 from control_plane.services.policy import Policy
-from control_plane.services.ports import PARKED, Grantable, StoreCapabilities
+from control_plane.services.ports.database import PARKED
+from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.codec import encode
 from schemas.messages import UploadReport
 from schemas.values import DigestName, PresignedPart
@@ -204,7 +205,7 @@ async def test_without_proof_it_fails_unless_size_is_enough() -> None:
     """`REQUIRE_PROOF`."""
     for require_proof, state in ((True, State.FAILED), (False, State.COMPLETED)):
         async with Rig(Policy(require_proof=require_proof)) as rig:
-            rig.objects.capabilities = StoreCapabilities()
+            rig.objects.capabilities = ObjectStoreCapabilities()
             await rig.engine.probing.probe()
             assert (await rig.finished()).state is state
 
@@ -212,7 +213,7 @@ async def test_without_proof_it_fails_unless_size_is_enough() -> None:
 async def test_an_etag_that_contradicts_the_digests_is_not_the_file() -> None:
     """The store's ETag is an MD5, and another one."""
     async with Rig() as rig:
-        rig.objects.capabilities = StoreCapabilities(etag_is_md5=True)
+        rig.objects.capabilities = ObjectStoreCapabilities(etag_is_md5=True)
         await rig.engine.probing.probe()
         assert (await rig.finished()).attempt == 2
 
@@ -233,14 +234,14 @@ async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.Mon
 async def test_nothing_is_signed_while_the_clocks_differ() -> None:
     """A URL signed in the future is refused by the store; the upload waits and says why."""
     async with Rig() as rig:
-        rig.objects.capabilities = StoreCapabilities(clock_skew=-600.0)
+        rig.objects.capabilities = ObjectStoreCapabilities(clock_skew=-600.0)
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
             await rig.engine.probing.probe()
         upload = await rig.granted()
         assert "grant_parts" not in rig.messenger.actions()
         reason = (await rig.engine.operations.upload(upload.upload_id)).reason or ""
         assert "not probed" in reason or "clock" in reason
-        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset({DigestName.MD5}))
+        rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}))
         await rig.engine.probing.probe()
         await rig.settle(60)
         assert "grant_parts" in rig.messenger.actions()

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from control_plane.domain.values import Origin, State
+from control_plane.domain.uploads.model import Origin, State
 from control_plane.services.errors import (
     ClientSilent,
     NotOurs,
 )
-from control_plane.services.ports import Delivered
+from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
 from schemas.messages import (
     ActiveUpload,

@@ -6,14 +6,14 @@ from typing import TypeVar
 
 import pytest
 
-from control_plane.adapters.memory import MemoryStore
-from control_plane.domain.events import Kind
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
-from control_plane.services import outbox
-from control_plane.services.completion import TOKEN_NAME
+from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
-from control_plane.services.ports import ObjectInfo, Records, StoreCapabilities, Task
+from control_plane.services.ports.database import OutboxEntry, Records
+from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads import outbox
+from control_plane.services.uploads.completion import TOKEN_NAME
 from schemas.values import DigestName, WantedPart
 from tests.support.fakes import FakeObjects, Rig
 from tests.support.uploads import md5_of
@@ -24,7 +24,7 @@ SIZE = 1024 * 1024
 
 async def offered(rig: Rig) -> Upload:
     """An upload of one part that was granted a PUT of the whole object."""
-    rig.objects.capabilities = StoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
+    rig.objects.capabilities = ObjectStoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
     await rig.engine.probing.probe()
     await rig.birth()
     view = await rig.trigger()
@@ -66,9 +66,9 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         upload = await offered(rig)
         put(rig, upload)
         saved: list[tuple[str, str]] = []
-        save = MemoryStore.write
+        save = MemoryDatabase.write
 
-        async def noted(store: MemoryStore, work: Callable[[Records], T]) -> T:
+        async def noted(store: MemoryDatabase, work: Callable[[Records], T]) -> T:
             before = await store.read(lambda records: records.upload(upload.key))
             result = await save(store, work)
             after = await store.read(lambda records: records.upload(upload.key))
@@ -76,7 +76,7 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
                 saved.append((before.state, after.state))
             return result
 
-        monkeypatch.setattr(MemoryStore, "write", noted)
+        monkeypatch.setattr(MemoryDatabase, "write", noted)
         done = await succeed(rig, upload)
         assert (done.state, done.parts[1].etag, done.error) == (State.COMPLETED, '"e1"', None)
         assert saved == [(State.IN_PROGRESS, State.COMPLETED)]
@@ -230,6 +230,6 @@ async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.Monke
         assert after.due_at == stray.due_at
 
 
-async def tasks(rig: Rig, upload: Upload) -> list[Task]:
+async def tasks(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """What its rows oblige to."""
     return list(await rig.store.read(lambda records: records.tasks_of(upload.key)))

@@ -3,19 +3,20 @@
 import pytest
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.values import State, UploadKey
+from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.errors import (
     BadInput,
+    DatabaseUnavailable,
     KeyReused,
     NotOurs,
     ObjectStoreDown,
-    StoreUnavailable,
     UnknownClient,
     UnknownUpload,
 )
-from control_plane.services.operations import TriggerRequest
 from control_plane.services.policy import Policy
-from control_plane.services.ports import Page, StoreCapabilities, UploadFilter
+from control_plane.services.ports.database import Page, UploadFilter
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.service import TriggerRequest
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
 from schemas.topics import Channel
@@ -183,13 +184,13 @@ async def test_a_commit_that_fails_is_told_to_who_waits(monkeypatch: pytest.Monk
 
     async def broken(_self: object, _work: object) -> None:
         message = "disk full"
-        raise StoreUnavailable(message)
+        raise DatabaseUnavailable(message)
 
     async with Rig() as rig:
         await rig.birth()
         with monkeypatch.context() as patch:
             patch.setattr(type(rig.store), "write", broken)
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(DatabaseUnavailable):
                 await rig.engine.operations.trigger(TriggerRequest(CLIENT, "someone"))
         assert (await rig.trigger()).upload.state is State.QUEUED
 
@@ -230,7 +231,7 @@ async def test_a_digest_is_used_only_where_the_store_enforces_it(
 ) -> None:
     """MD5 goes anywhere."""
     async with Rig(Policy(digest=wanted)) as rig:
-        rig.objects.capabilities = StoreCapabilities(part_digests=frozenset(enforced))
+        rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
         await rig.engine.probing.probe()
         await rig.birth()
         assert (await rig.trigger()).upload.digest is used

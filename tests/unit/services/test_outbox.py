@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from control_plane.domain.duties import answer
-from control_plane.services import outbox
-from control_plane.services.effects import Effects
+from control_plane.domain.uploads.duties import answer
+from control_plane.services.uploads import outbox
+from control_plane.services.uploads.effects import Effects
 from schemas.topics import Channel
 from tests.support.fakes import FakeMessenger, Rig
 

@@ -1,8 +1,8 @@
 """Who is there, and whose parked duties are due again."""
 
-from control_plane.domain.presence import CONFLICT_FOR
-from control_plane.domain.values import State
-from control_plane.services.ports import PARKED, Records
+from control_plane.domain.clients import CONFLICT_FOR
+from control_plane.domain.uploads.model import State
+from control_plane.services.ports.database import PARKED, Records
 from tests.support.fakes import CLIENT, Rig
 
 

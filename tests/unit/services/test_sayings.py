@@ -2,10 +2,9 @@
 
 import pytest
 
-from control_plane.domain.record import Upload
-from control_plane.domain.values import PartRecord, State
-from control_plane.services.ports import Grantable
-from control_plane.services.sayings import Sayings
+from control_plane.domain.uploads.model import PartRecord, State, Upload
+from control_plane.services.commands import CommandPublisher
+from control_plane.services.ports.object_store import Grantable
 from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.parts import MAX_PARTS
 from schemas.values import PresignedPart
@@ -13,9 +12,9 @@ from tests.support.fakes import FakeObjects, Rig
 from tests.support.uploads import CHUNK, an_upload, wanted
 
 
-def sayings_of(rig: Rig) -> Sayings:
+def sayings_of(rig: Rig) -> CommandPublisher:
     """The rig's own."""
-    return Sayings(rig.messenger, rig.objects, rig.engine.probing, rig.clock, rig.policy)
+    return CommandPublisher(rig.messenger, rig.objects, rig.engine.probing, rig.clock, rig.policy)
 
 
 def fragmented() -> Upload:

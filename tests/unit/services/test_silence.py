@@ -1,6 +1,6 @@
 """Whoever should speak last and does not: nothing waits for him for ever."""
 
-from control_plane.domain.values import State
+from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig

@@ -5,11 +5,10 @@ Rule: what may pass is waited out until the deadline; what cannot pass ends the 
 
 import pytest
 
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
-from control_plane.services.completion import Completion, Settled
+from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
-from control_plane.services.operations import UploadView
+from control_plane.services.uploads.completion import Completion, Settled
+from control_plane.services.uploads.service import UploadView
 from schemas.codec import encode
 from schemas.messages import CurrentUpload, Status
 from schemas.topics import Channel

@@ -6,13 +6,12 @@ from typing import TypeVar
 
 import pytest
 
-from control_plane.adapters.memory_records import MemoryRecords
-from control_plane.domain.events import CancelRequested
-from control_plane.domain.record import Upload
-from control_plane.domain.values import State
-from control_plane.services import quota
+from control_plane.adapters.memory.records import MemoryRecords
+from control_plane.domain.uploads.events import CancelRequested
+from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import VersionConflict
-from control_plane.services.ports import Records
+from control_plane.services.ports.database import Records
+from control_plane.services.uploads import quota
 from tests.support.fakes import Rig
 
 T = TypeVar("T")

@@ -1,0 +1,240 @@
+"""Between the domain's dataclasses and the rows of the tables.
+
+Rule: nothing is lost on the way there and back, but for U+0000 in plain text, which PostgreSQL cannot hold: it becomes
+U+FFFD, so that no message of a device can poison a batch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import msgspec
+
+from control_plane.adapters.database.sql import Values
+from control_plane.adapters.database.tables import CLIENTS
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.duties import Duty, Kind
+from control_plane.domain.uploads.model import TERMINAL, Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
+from control_plane.services.errors import BadInput
+from control_plane.services.ports.database import IdempotencyRecord, OutboxEntry
+from schemas.messages import AgentInfo
+from schemas.parts import from_ranges, to_ranges
+from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
+
+Parts = Mapping[int, PartRecord]
+DriverRow = Sequence[Any]
+"""As the driver gives it: columns by their place, and SQLite's booleans as 0 and 1."""
+
+Convert = Callable[[Any], Any]
+
+_json: Final = msgspec.json.Encoder(order="deterministic")
+
+
+def to_json(value: object) -> str:
+    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot say."""
+    try:
+        return _json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"the database cannot hold a value: {error}"
+        raise BadInput(message) from error
+
+
+def _from_json(kind: object) -> Convert:
+    return msgspec.json.Decoder(kind).decode
+
+
+def _maybe(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
+
+
+def clean(text: str) -> str:
+    """The text without U+0000."""
+    return text.replace("\0", "\ufffd")
+
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+
+_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "version"})
+
+UPLOAD_COLUMNS: Final = (*_FIELDS, "version", "stored_parts", "parts_stamp")
+"""What a row to be read holds, in this order; the first two are the key."""
+
+_FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
+    "origin": str,
+    "digest": str,
+    "state": str,
+    "proof": _maybe(str),
+    "options": to_json,
+    "metadata": to_json,
+    "fingerprint": _maybe(to_json),
+    "wanted": to_json,
+    "litter": to_json,
+    "strays": to_json,
+    "file_path": _maybe(clean),
+    "s3_upload_id": _maybe(clean),
+    "reason": _maybe(clean),
+    "error": _maybe(clean),
+    "message": _maybe(clean),
+}
+_COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
+    "origin": Origin,
+    "digest": DigestName,
+    "state": State,
+    "proof": _maybe(Proof),
+    "options": _from_json(UploadOptions),
+    "metadata": _from_json(dict[str, Any]),
+    "fingerprint": _maybe(_from_json(Fingerprint)),
+    "wanted": _from_json(tuple[WantedPart, ...]),
+    "litter": _from_json(tuple[str, ...]),
+    "strays": _from_json(tuple[Stray, ...]),
+    "one_put": bool,
+    "client_busy": bool,
+}
+_ranges: Final = _from_json(tuple[tuple[int, int], ...])
+_STORED: Final = PartRecord(etag="")
+
+
+def _columns(record: Upload | Client, names: tuple[str, ...], converts: Mapping[str, Convert]) -> Values:
+    values = {name: getattr(record, name) for name in names}
+    for name in values.keys() & converts.keys():
+        values[name] = converts[name](values[name])
+    return values
+
+
+def _derived(upload: Upload) -> Values:
+    """The columns that queries go by, and that follow from others."""
+    if upload.state not in TERMINAL:
+        return {"ended_at": None, "live": True}
+    ended_at = upload.updated_at if upload.completed_at is None else upload.completed_at
+    return {"ended_at": ended_at, "live": upload.client_busy}
+
+
+def upload_key(row: DriverRow) -> UploadKey:
+    """Whose row this is."""
+    return UploadKey(row[0], row[1])
+
+
+def parts_stamp(row: DriverRow) -> int:
+    """The stamp of the parts that belong to this row."""
+    stamp: int = row[-1]
+    return stamp
+
+
+def stored_parts(row: DriverRow) -> Parts:
+    """The parts that are stored, without their etags."""
+    return dict.fromkeys(sorted(from_ranges(_ranges(row[-2]))), _STORED)
+
+
+def to_upload(row: DriverRow, parts: Parts) -> Upload:
+    """The upload of a row of `UPLOAD_COLUMNS`."""
+    values = dict(zip((*_FIELDS, "version"), row, strict=False))
+    for name, convert in _COLUMN_TO_FIELD.items():
+        values[name] = convert(values[name])
+    return Upload(**values, parts=parts)
+
+
+def upload_values(upload: Upload, stamp: int) -> Values:
+    """Every column of a new upload's row."""
+    values = _columns(upload, _FIELDS, _FIELD_TO_COLUMN)
+    return {**values, "version": 0, **_derived(upload), **parts_values(upload.parts, stamp)}
+
+
+def changed_values(before: Upload, after: Upload) -> Values:
+    """The columns that differ, without those of the version and the parts.
+
+    What is not written costs nothing: an index whose column is set is written again, even to the same value.
+    """
+    names = tuple(name for name in _FIELDS if altered(getattr(before, name), getattr(after, name)))
+    values = _columns(after, names, _FIELD_TO_COLUMN)
+    old = _derived(before)
+    return values | {name: value for name, value in _derived(after).items() if value != old[name]}
+
+
+def altered(before: object, after: object) -> bool:
+    """Whether they differ. Most are the same object, and a dataclass would be compared field by field to learn that."""
+    return before is not after and before != after
+
+
+def parts_values(parts: Parts, stamp: int) -> Values:
+    """The columns that speak of an upload's parts."""
+    stored = to_ranges(number for number, part in parts.items() if part.stored)
+    return {"stored_parts": to_json(stored), "parts_stamp": stamp}
+
+
+def part_values(key: UploadKey, parts: Parts) -> list[Values]:
+    """One row for each part."""
+    names = {"client_id": key.client_id, "upload_id": key.upload_id}
+    return [
+        {**names, "part_number": number, "digest": _maybe(clean)(part.digest), "etag": _maybe(clean)(part.etag)}
+        for number, part in parts.items()
+    ]
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def task_values(task: OutboxEntry) -> Values:
+    """The row of a task."""
+    return {
+        "client_id": task.key.client_id,
+        "upload_id": task.key.upload_id,
+        "kind": str(task.duty.kind),
+        "subject": task.duty.subject,
+        "attempt": task.duty.attempt,
+        "not_before": task.duty.due_at,
+        "due_at": task.due_at,
+        "tries": task.tries,
+    }
+
+
+def to_task(row: DriverRow) -> OutboxEntry:
+    """The task of a row with all columns, in the table's order."""
+    client_id, upload_id, kind, subject, attempt, not_before, due_at, tries = row
+    return OutboxEntry(UploadKey(client_id, upload_id), Duty(Kind(kind), attempt, not_before, subject), due_at, tries)
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+_CLIENT_COLUMNS: Final = tuple(column.name for column in CLIENTS.columns)
+_CLIENT_FIELDS: Final = tuple(one.name for one in fields(Client))
+_CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
+    "install_id": clean,
+    "retired": to_json,
+    "agent": to_json,
+    "labels": to_json,
+    "capabilities": to_json,
+    "default_file": _maybe(clean),
+}
+_COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
+    "retired": _from_json(tuple[str, ...]),
+    "agent": _from_json(AgentInfo),
+    "labels": _from_json(dict[str, str]),
+    "capabilities": _from_json(tuple[str, ...]),
+    "online": bool,
+}
+
+
+def client_values(client: Client) -> Values:
+    """The row of a client."""
+    return _columns(client, _CLIENT_FIELDS, _CLIENT_TO_COLUMN)
+
+
+def to_client(row: DriverRow) -> Client:
+    """The client of a row with all columns, in the table's order."""
+    values = dict(zip(_CLIENT_COLUMNS, row, strict=True))
+    for name, convert in _COLUMN_TO_CLIENT.items():
+        values[name] = convert(values[name])
+    return Client(**values)
+
+
+# --- idempotency -----------------------------------------------------------------------------------------------------
+
+
+def idempotency_values(record: IdempotencyRecord) -> Values:
+    """The row of a key."""
+    return {one.name: getattr(record, one.name) for one in fields(record)}
+
+
+def to_idempotency(row: DriverRow) -> IdempotencyRecord:
+    """The key of a row with all columns, in the table's order."""
+    return IdempotencyRecord(*row)

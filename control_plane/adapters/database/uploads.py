@@ -1,0 +1,136 @@
+"""Uploads in SQL.
+
+Rule: an upload is written by compare-and-set on its version, and only what differs is written.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, tuple_, update
+
+from control_plane.adapters.database.listing import ROWS, page_of_uploads
+from control_plane.adapters.database.parts import PartsCache, PartTable, new_stamp
+from control_plane.adapters.database.rows import (
+    DriverRow,
+    changed_values,
+    parts_stamp,
+    parts_values,
+    stored_parts,
+    to_upload,
+    upload_key,
+    upload_values,
+)
+from control_plane.adapters.database.sql import Session, Statement, Values, insert_new
+from control_plane.adapters.database.tables import IS_OPEN, TASKS, UPLOADS
+from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.errors import KeyTaken, VersionConflict
+from control_plane.services.ports.database import Page, UploadFilter
+
+_U: Final = UPLOADS.c
+_KEY: Final = (_U.client_id == bindparam("of_client")) & (_U.upload_id == bindparam("of_upload"))
+
+_ONE: Final = Statement(ROWS.where(_KEY))
+_BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
+_BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
+_LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
+_OVERHEARD: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
+_OVERDUE: Final = Statement(
+    select(_U.client_id, _U.upload_id)
+    .where(IS_OPEN, _U.deadline <= bindparam("now"), or_(_U.state != State.COMPLETING.value, _OVERHEARD))
+    .order_by(_U.deadline)
+    .limit(bindparam("limit"))
+)
+_ADD: Final = insert_new(UPLOADS)
+_SAVE: Final = Statement(update(UPLOADS).where(_KEY, _U.version == bindparam("read_version")))
+
+_HAS_TASKS: Final = exists().where(TASKS.c.client_id == _U.client_id, TASKS.c.upload_id == _U.upload_id)
+_PRUNABLE: Final = (
+    select(_U.client_id, _U.upload_id)
+    .where(~IS_OPEN, _U.ended_at < bindparam("ended_before"), ~_HAS_TASKS)
+    .order_by(_U.ended_at)
+    .limit(bindparam("limit"))
+    .correlate(None)
+)
+_PRUNE: Final = Statement(delete(UPLOADS).where(tuple_(_U.client_id, _U.upload_id).in_(_PRUNABLE)))
+
+
+class UploadRecords:
+    """Uploads, inside one transaction."""
+
+    def __init__(self, session: Session, cache: PartsCache) -> None:
+        self._session = session
+        self._parts = PartTable(session, cache)
+
+    def upload(self, key: UploadKey) -> Upload | None:
+        """By the primary key; the parts only if they changed since somebody here last saw them."""
+        return self._one(_ONE, _named(key))
+
+    def uploads_by_id(self, upload_id: str) -> list[Upload]:
+        """By client id."""
+        return self._wholes(self._session.run(_BY_ID, {"upload_id": upload_id}).fetchall())
+
+    def upload_by_s3_key(self, s3_key: str) -> Upload | None:
+        """By the unique key of its object."""
+        return self._one(_BY_OBJECT, {"s3_key": s3_key})
+
+    def open_uploads_of(self, client_id: str) -> list[Upload]:
+        """Oldest first."""
+        return self._wholes(self._session.run(_LIVE, {"client_id": client_id}).fetchall())
+
+    def _one(self, statement: Statement, values: Values) -> Upload | None:
+        row = self._session.run(statement, values).fetchone()
+        return None if row is None else self._whole(row)
+
+    def _wholes(self, rows: Iterable[DriverRow]) -> list[Upload]:
+        return [self._whole(row) for row in rows]
+
+    def _whole(self, row: DriverRow) -> Upload:
+        return to_upload(row, self._parts.read(upload_key(row), parts_stamp(row)))
+
+    def add_upload(self, upload: Upload) -> None:
+        """One INSERT that does nothing where a key is taken, so that the work may go on with another."""
+        stamp = new_stamp(upload.parts)
+        if self._session.run(_ADD, upload_values(upload, stamp)).rowcount == 0:
+            message = f"upload {upload.upload_id!r} of {upload.client_id!r}, or its object {upload.s3_key!r}, exists"
+            raise KeyTaken(message)
+        self._parts.write(upload.key, {}, upload.parts, stamp)
+
+    def save_upload(self, before: Upload, after: Upload) -> Upload:
+        """One UPDATE of the columns that differ, and the parts that differ."""
+        if after.s3_key != before.s3_key:
+            self._require_free(after.s3_key)
+        values: Values = {**changed_values(before, after), "version": before.version + 1}
+        stamp = new_stamp(after.parts) if after.parts != before.parts else None
+        if stamp is not None:
+            values.update(parts_values(after.parts, stamp))
+        if self._session.update(_SAVE, values, {**_named(before.key), "read_version": before.version}) == 0:
+            message = f"upload {before.upload_id!r} is no longer at version {before.version}"
+            raise VersionConflict(message)
+        if stamp is not None:
+            self._parts.write(before.key, before.parts, after.parts, stamp)
+        return replace(after, version=before.version + 1)
+
+    def _require_free(self, s3_key: str) -> None:
+        """Asked first: an UPDATE against the constraint would end the transaction on PostgreSQL."""
+        if self._session.run(_BY_OBJECT, {"s3_key": s3_key}).fetchone() is not None:
+            message = f"the object {s3_key!r} belongs to another upload"
+            raise KeyTaken(message)
+
+    def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
+        """No row of a part is read: which are stored stands in the upload's own row."""
+        rows, cursor = page_of_uploads(self._session.connection, where, page)
+        return [to_upload(row, stored_parts(row)) for row in rows], cursor
+
+    def overdue(self, now: float, limit: int) -> list[UploadKey]:
+        """From the index of the open uploads' deadlines."""
+        return [UploadKey(*row) for row in self._session.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
+
+    def prune_uploads(self, ended_before: float, limit: int) -> int:
+        """The parts go with their uploads, by the foreign key."""
+        return self._session.run(_PRUNE, {"ended_before": ended_before, "limit": limit}).rowcount
+
+
+def _named(key: UploadKey) -> Values:
+    """Names that no column has: an UPDATE sets the columns that are named."""
+    return {"of_client": key.client_id, "of_upload": key.upload_id}

@@ -1,0 +1,4 @@
+"""The MQTT broker, through aiomqtt.
+
+Rule: the only package that imports aiomqtt.
+"""

@@ -1,0 +1,136 @@
+"""`backhaul mqtt`: uploads straight over MQTT, with the operator's own S3 credentials and no control plane.
+
+Rule: parses and prints; the engine is `direct`'s.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.parsing import read_options, read_pairs
+from control_plane.cli.rest.client import Document
+from control_plane.cli.rest.progress import display_for
+from control_plane.cli.rest.tables import upload_view
+from control_plane.cli.rest.uploads import Client, Metadata, Options, UploadId
+from control_plane.cli.rest.uploads import Path as DevicePath
+from control_plane.cli.session import Session, local_command, new_app
+from control_plane.cli.text import duration
+
+State = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="FILE", help=r"Keeps the upload. \[~/.local/state/backhaul/UPLOAD.json]"),
+]
+GiveUp = Annotated[str | None, typer.Option("--deadline", metavar="TIME", help=r"Give up after: 2h, 7d. \[7d]")]
+Print = Annotated[
+    bool, typer.Option("--print", help="Print a command that is granted already, to be published by hand.")
+]
+AskControlPlane = Annotated[
+    bool, typer.Option("--ask-control-plane", help="Publish the bare command; a control plane does the rest.")
+]
+FileSize = Annotated[
+    int | None,
+    typer.Option("--size", min=0, metavar="BYTES", help="With --print: the file's size. \\[the agent is asked]"),
+]
+
+
+def build() -> typer.Typer:
+    """The group `mqtt`."""
+    app = new_app("Straight over MQTT: no control plane, your own S3 credentials (MQTT_URL, AWS_…, S3_BUCKET_NAME).")
+    for name, function in (("trigger", trigger), ("resume", resume), ("watch", watch), ("cancel", cancel)):
+        app.command(name)(local_command(function))
+    return app
+
+
+def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
+    session: Session,
+    client: Client,
+    path: DevicePath = None,
+    *,
+    metadata: Metadata = None,
+    option: Options = None,
+    deadline: GiveUp = None,
+    state: State = None,
+    print_: Print = False,
+    ask_control_plane: AskControlPlane = False,
+    file_size: FileSize = None,
+) -> None:
+    """Upload a file and stay until it is proven; Ctrl-C cancels, and `mqtt resume` goes on after a kill."""
+    # Behind the command: the engine takes half a second to import.
+    from control_plane.cli.mqtt import direct_commands
+    from control_plane.cli.mqtt import print_command as pregranted
+
+    wanted = direct_commands.read_wanted(
+        client,
+        path,
+        metadata=read_pairs(metadata or ()),
+        options=read_options(option or ()),
+        deadline=_seconds(deadline),
+    )
+    if print_ and ask_control_plane:
+        text = "--print and --ask-control-plane are two ways: choose one"
+        raise Misused(text)
+    if print_:
+        command = asyncio.run(pregranted.pre_granted(session.output, wanted, state, file_size))
+        session.output.document(command)
+        return
+    if ask_control_plane:
+        command = asyncio.run(direct_commands.ask(wanted))
+        session.output.result(command, f"published; if a control plane listens: backhaul upload {wanted.upload_id}")
+        return
+    with display_for(session.output) as display:
+        ended = asyncio.run(direct_commands.trigger(session.output, display, wanted, state))
+    _finish(session, ended)
+
+
+def resume(session: Session, upload_id: UploadId, *, state: State = None) -> None:
+    """Go on with an upload whose command was killed, or with a printed one."""
+    from control_plane.cli.mqtt import direct_commands
+
+    with display_for(session.output) as display:
+        ended = asyncio.run(direct_commands.resume(session.output, display, upload_id, state))
+    _finish(session, ended)
+
+
+def watch(session: Session, client: Annotated[str | None, typer.Argument(metavar="[CLIENT]")] = None) -> None:
+    """Print every message of the fleet, or of one client, until Ctrl-C. With --json: a document on a line for each."""
+    from control_plane.cli.mqtt import watch as mqtt_watch
+
+    asyncio.run(mqtt_watch.watch(session.output, client))
+
+
+def cancel(
+    session: Session,
+    upload_id: UploadId,
+    *,
+    client: Annotated[str | None, typer.Option("--client", "-c", metavar="CLIENT", help="Whose, if not ours.")] = None,
+    state: State = None,
+) -> None:
+    """End an upload: ours with all it left at the store; with --client anybody's, whose owner then cleans up."""
+    from control_plane.cli.mqtt import direct_commands
+
+    if client is not None:
+        answer = asyncio.run(direct_commands.ask_to_cancel(client, upload_id))
+        session.output.result(answer, f"{client} says: {answer['status']}")
+        return
+    with display_for(session.output) as display:
+        ended = asyncio.run(direct_commands.resume(session.output, display, upload_id, state, cancel=True))
+    session.output.result(ended, upload_view(ended))
+    if ended["status"] != "cancelled":
+        raise typer.Exit(Failed.exit_code)
+
+
+def _finish(session: Session, ended: Document) -> None:
+    session.output.result(ended, upload_view(ended))
+    if ended["status"] != "completed":
+        raise typer.Exit(Failed.exit_code)
+
+
+def _seconds(text: str | None) -> float | None:
+    seconds = duration(text) if text is not None else None
+    if text is not None and not seconds:
+        complaint = f"--deadline {text!r} is no time: write 2h or 7d"
+        raise Misused(complaint)
+    return seconds

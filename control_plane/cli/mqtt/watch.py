@@ -1,0 +1,119 @@
+"""`backhaul mqtt watch`: every message of the fleet, decoded, a line each.
+
+Rule: it only listens. What cannot be decoded is shown all the same, with the reason.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from control_plane.cli.mqtt.direct_commands import told_apart
+from control_plane.cli.mqtt.engine import background, connected, load_settings, messenger_of
+from control_plane.cli.output import Output
+from control_plane.cli.text import size, visible
+from control_plane.services.ports.messenger import Delivered
+from control_plane.settings import Settings
+from schemas.codec import Message, decode, decode_command, decode_response
+from schemas.errors import SchemaError
+from schemas.messages import Birth, Command, Hello, Presence, Response, Status, UploadReport
+from schemas.topics import Channel, Topics, require_client_id
+
+_MAX_WAITING: Final = 10_000
+
+
+async def watch(output: Output, client: str | None) -> None:
+    """Print what is said until Ctrl-C; `Unreachable` when the broker does not answer at the start."""
+    if client is not None:
+        require_client_id(client)
+    settings = load_settings()
+    topics = Topics(settings.topic_root)
+    heard: asyncio.Queue[Delivered] = asyncio.Queue(_MAX_WAITING)
+    last: dict[str, str] = {}
+
+    def log(event: str, facts: Mapping[str, Any]) -> None:
+        if "error" in facts:
+            last[event] = str(facts["error"])
+            output.say(f"{event}: {facts['error']}", "dim")
+
+    messenger = messenger_of(settings, log, only_client=client)
+    messenger.delivers_to(lambda message: None if heard.full() else heard.put_nowait(message))
+    with told_apart():
+        async with background(messenger.run()) as loops:
+            await connected(messenger, settings, last, loops)
+            output.say(f"listening at {_where(settings, topics, client)}", "dim")
+            while True:
+                _print(output, topics, await heard.get())
+
+
+def _where(settings: Settings, topics: Topics, client: str | None) -> str:
+    return f"{settings.mqtt_url} to {topics.root}/{client or '+'}/#"
+
+
+def _print(output: Output, topics: Topics, delivered: Delivered) -> None:
+    at = datetime.now(UTC)
+    try:
+        topic = topics.parse(delivered.topic)
+        message = _decoded(topic.channel, delivered.payload)
+        says, content = _summary(message), msgspec.to_builtins(message)
+    except SchemaError as error:
+        says, content = f"not a message of this protocol: {error}", delivered.payload.decode(errors="replace")
+    if output.as_json:
+        instant = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        facts = {"at": instant, "topic": delivered.topic, "retained": delivered.retained, "message": content}
+        output.document(facts)
+        return
+    kept = " (retained)" if delivered.retained else ""
+    output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}  {visible(says)}")
+
+
+def _decoded(channel: Channel, payload: bytes) -> Message:
+    match channel:
+        case Channel.COMMAND:
+            return decode_command(payload)
+        case Channel.RESPONSE:
+            return decode_response(payload)
+        case Channel.STATUS:
+            return decode(Status, payload)
+        case Channel.PRESENCE:
+            return decode(Presence, payload)
+        case Channel.BIRTH:
+            return decode(Birth, payload)
+
+
+def _summary(message: Message) -> str:
+    """What the message says, in a line without URLs: whoever has one may write."""
+    match message:
+        case Command():
+            return " ".join(filter(None, (message.action, *_about(message.payload))))
+        case Response(payload=Hello() as hello):
+            return f"hello, {len(hello.active)} active uploads{' and more' if hello.more else ''}"
+        case Response():
+            why = ": ".join(filter(None, (message.error, message.message)))
+            return " ".join(filter(None, (message.action, message.status, *_about(message.payload), why)))
+        case Status():
+            uploads = message.uploads or ((message.current_upload,) if message.current_upload else ())
+            return ", ".join([message.status, *(f"{one.upload_id} {one.progress:.0f}%" for one in uploads)])
+        case Presence():
+            return f"{message.status} epoch {message.epoch} sequence {message.sequence}"
+        case Birth():
+            return f"say hello to {message.instance}"
+
+
+def _about(payload: object) -> list[str]:
+    """The upload, the file, and how many parts, as far as the payload has them."""
+    found = []
+    upload_id = getattr(payload, "about", None) or getattr(payload, "upload_id", None)
+    if upload_id:
+        found.append(str(upload_id))
+    if path := getattr(payload, "file_path", None):
+        found.append(repr(path))
+    if urls := getattr(payload, "urls", None):
+        found.append(f"{len(urls)} URLs")
+    if isinstance(payload, UploadReport):
+        found += [f"{len(payload.etags)} etags"] if payload.etags else []
+        found += [f"wants {len(payload.wanted_parts)} parts"] if payload.wanted_parts else []
+        found += [size(payload.file_size)] if payload.file_size is not None else []
+    return found

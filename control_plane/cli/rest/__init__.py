@@ -1,0 +1,4 @@
+"""Commands that call the REST API.
+
+Rule: client.py is the only module that imports httpx.
+"""

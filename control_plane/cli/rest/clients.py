@@ -1,0 +1,101 @@
+"""Commands that look at clients, over REST.
+
+Rule: they change nothing.
+"""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from control_plane.cli.errors import Unreachable
+from control_plane.cli.parsing import read_pairs
+from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.progress import ENDED
+from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
+from control_plane.cli.rest.uploads import Client
+from control_plane.cli.session import Session, rest_command
+
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only those that bear it. Repeatable.")
+]
+Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob of absolute paths, such as '/data/*.bin'.")]
+Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")]
+
+_RECENT = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for name, function in (("status", status), ("clients", clients), ("files", files), ("watch", watch)):
+        app.command(name)(rest_command(function))
+
+
+def status(session: Session, client: Client) -> None:
+    """Show one client: whether it is connected, and what it uploads."""
+    with session.connect() as plane:
+        answer = plane.status(client)
+    session.output.result(answer, client_view(answer))
+
+
+def clients(session: Session, *, label: Labels = None) -> None:
+    """List the clients."""
+    with session.connect() as plane:
+        answer = plane.clients(label=_label_filter(label))
+    session.output.result(answer, clients_table(answer["clients"]))
+
+
+def files(session: Session, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
+    """List files on a device that match a pattern, below its allowed roots."""
+    with session.connect() as plane:
+        answer = plane.files(client, pattern, digest="md5" if digest else None)
+    session.output.result(answer, files_table(answer["files"]))
+
+
+def watch(session: Session, *, every: Every = 1.0) -> None:
+    """Show the fleet as it changes, until Ctrl-C. With --json: a document on a line for each change."""
+    with session.connect() as plane:
+        seen = _look(plane)
+        if session.output.as_json or not session.output.paper.is_terminal:
+            _print_changes(session, plane, seen, every)
+        with Live(_picture(seen), console=session.output.paper, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(_look_again(plane), refresh=True)
+
+
+def _look_again(plane: ControlPlane) -> Group | Text:
+    try:
+        return _picture(_look(plane))
+    except Unreachable as error:
+        return Text(str(error), style="red")
+
+
+def _print_changes(session: Session, plane: ControlPlane, seen: dict[str, Any], every: float) -> None:
+    while True:
+        session.output.result(seen, _picture(seen))
+        before = seen
+        while seen == before:
+            time.sleep(every)
+            seen = _look(plane)
+
+
+def _look(plane: ControlPlane) -> dict[str, Any]:
+    recent = plane.uploads(most=_RECENT)["uploads"]
+    return {"clients": plane.clients()["clients"], "uploads": recent}
+
+
+def _picture(seen: dict[str, Any]) -> Group:
+    busy = sum(upload.get("status") not in ENDED for upload in seen["uploads"])
+    there = sum(bool(client.get("connected")) for client in seen["clients"])
+    summary = f"{there} of {len(seen['clients'])} clients connected, {busy} of the newest uploads unfinished"
+    return Group(
+        Text(summary, style="bold"), "", clients_table(seen["clients"]), "", uploads_table(seen["uploads"], short=True)
+    )
+
+
+def _label_filter(words: list[str] | None) -> list[str]:
+    return [f"{key}={value}" for key, value in read_pairs(words or ()).items()]

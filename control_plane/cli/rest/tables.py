@@ -1,0 +1,165 @@
+"""REST documents as tables that fit 80 columns.
+
+Rule: an id that a person may want to copy is never cut; other cells fold. A member that an older control plane does
+not send shows as `-`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from control_plane.cli.rest.progress import waits
+from control_plane.cli.text import ago, moment, size, visible
+
+Row = Mapping[str, Any]
+
+STYLES: Final = {
+    "completed": "green",
+    "failed": "red",
+    "rejected": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "queued": "dim",
+}
+_NS: Final = 1_000_000_000
+
+
+def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
+    """Uploads, a line each; `short` leaves the folders out of their files' paths."""
+    table = _table("upload", "client", "state", "done", "file")
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(
+            _id(row.get("upload_id")), _cell(row.get("client_id")), state_text(row), done(row), _file(row, short=short)
+        )
+    return table
+
+
+def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
+    """Clients, a line each."""
+    now = now or datetime.now(UTC)
+    table = _table("client", "connected", "last heard", "labels")
+    for row in rows:
+        heard = ago(row.get("last_activity"), now)
+        table.add_row(_cell(row.get("client_id")), _yes(row.get("connected")), heard, labels(row.get("labels")))
+    return table
+
+
+def files_table(rows: Iterable[Row]) -> Table:
+    """Files on a device, a line each."""
+    table = _table("size", "changed", "path")
+    table.columns[0].justify = "right"
+    for row in rows:
+        at = datetime.fromtimestamp(row["mtime_ns"] / _NS, UTC).isoformat() if row.get("mtime_ns") else None
+        table.add_row(size(row.get("size")), moment(at), _cell(row.get("path")))
+    return table
+
+
+def upload_view(row: Row) -> Table:
+    """One upload, a line for each thing known of it."""
+    parts = f"{_plain(row.get('completed_parts'))} of {_plain(row.get('total_parts'))}"
+    sent = f"{size(row.get('bytes_uploaded'))} of {size(row.get('file_size'))} ({done(row)})"
+    return _facts(
+        ("upload", _id(row.get("upload_id"))),
+        ("client", row.get("client_id")),
+        ("file", row.get("file_path")),
+        ("object", row.get("s3_key")),
+        ("state", state_text(row)),
+        ("waits", row.get("reason")),
+        ("error" if row.get("error") else "message", _sentence(row.get("error"), row.get("message"))),
+        ("sent", sent),
+        ("parts", parts),
+        ("attempt", row.get("attempt")),
+        ("proof", row.get("proof")),
+        ("metadata", labels(row.get("metadata")) if row.get("metadata") else None),
+        ("origin", row.get("origin")),
+        ("created", moment(row.get("created_at"))),
+        ("updated", moment(row.get("updated_at"))),
+        ("completed", moment(row.get("completed_at")) if row.get("completed_at") else None),
+    )
+
+
+def client_view(row: Row, now: datetime | None = None) -> Table:
+    """One client, a line for each thing known of it."""
+    now = now or datetime.now(UTC)
+    current = row.get("current_upload") or {}
+    return _facts(
+        ("client", row.get("client_id")),
+        ("connected", _yes(row.get("connected"))),
+        ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
+        ("last heard", ago(row.get("last_heartbeat"), now)),
+        ("upload", _id(current.get("upload_id")) if current else "none"),
+        ("file", current.get("file_path")),
+        ("state", state_text(current) if current else None),
+        ("done", done(current) if current else None),
+    )
+
+
+def state_text(row: Row) -> Text:
+    """The exact state, coloured."""
+    state = _plain(row.get("state") or row.get("status"))
+    return Text(state, style=STYLES.get(state, "cyan"))
+
+
+def done(row: Row) -> str:
+    """Progress in percent; 100 only when it is."""
+    progress = row.get("progress")
+    return "-" if progress is None else f"{int(float(progress))}%"
+
+
+def labels(values: Mapping[str, Any] | None) -> Text:
+    """A map as `key=value` pairs."""
+    return _cell(" ".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "-")
+
+
+def _facts(*pairs: tuple[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in (None, ""):
+            table.add_row(name, value if isinstance(value, Text) else _cell(value))
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _file(row: Row, *, short: bool) -> Text:
+    """What is uploaded; why it does not go on, if it does not."""
+    path = row.get("file_path")
+    folder, slash, name = str(path or "").rpartition("/")
+    text = _cell(f"…{slash}{name}" if short and folder else path)
+    note = row.get("error") or waits(dict(row))
+    return text.append(f"\n{visible(note)}", style="dim") if note else text
+
+
+def _sentence(error: object, message: object) -> str | None:
+    return ": ".join(str(part) for part in (error, message) if part) or None
+
+
+def _id(value: object) -> Text:
+    return Text(_plain(value), no_wrap=True)
+
+
+def _cell(value: object) -> Text:
+    return Text(_plain(value), overflow="fold")
+
+
+def _yes(value: object) -> Text:
+    return Text("yes", style="green") if value else Text("no", style="yellow")
+
+
+def _plain(value: object) -> str:
+    return "-" if value is None else visible(value)
+
+
+View = Callable[[Iterable[Row]], Table]

@@ -1,0 +1,166 @@
+"""`backhaul simulate`: thousands of devices in one process, to size a broker and a control plane with.
+
+Rule: the devices are made up, what they say and send is real: MQTT to the broker, PUTs to the granted URLs.
+"""
+
+import asyncio
+import resource
+from contextlib import suppress
+from typing import Annotated, Any, Final
+
+import typer
+
+from control_plane.cli.errors import Misused, Unreachable
+from control_plane.cli.session import Session
+from control_plane.cli.simulate.fleet import Fleet, FleetSettings
+from control_plane.cli.simulate.triggering import Server, Triggered, trigger_all
+from schemas.errors import SchemaError
+
+_EVERY: Final = 5.0
+_FAREWELL: Final = 0.5
+_MOST: Final = 15_000
+"""Connections that one process may hold: a broker, like this process, has 20,000 descriptors or fewer by default."""
+
+Devices = Annotated[int, typer.Option("--devices", "-n", min=1, max=_MOST, help="How many.")]
+FileSize = Annotated[int, typer.Option("--file-size", min=0, help="Bytes of the file that each of them has.")]
+MqttUrl = Annotated[str, typer.Option("--mqtt-url", envvar="MQTT_URL", help="mqtt://host:1883 or mqtts://host:8883.")]
+Name = Annotated[str, typer.Option("--username", help="Client id and username; {} is the device's number.")]
+First = Annotated[int, typer.Option("--first", min=0, help="The first device's number, for a second process.")]
+Password = Annotated[str | None, typer.Option("--password", envvar="MQTT_PASSWORD", help="The same for all.")]
+CaFile = Annotated[str | None, typer.Option("--ca-file", help="Trust this CA, for mqtts:// and https://.")]
+Rate = Annotated[float, typer.Option("--rate", min=1, help="Connections a second.")]
+Duration = Annotated[float, typer.Option("--duration", min=0, help="Seconds to stay connected; 0 is until Ctrl-C.")]
+Trigger = Annotated[bool, typer.Option("--trigger", help="Trigger one upload per device over REST, wait, and exit.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Uploads per device that are triggered.")]
+AtOnce = Annotated[int, typer.Option("--triggers-at-once", min=1, max=256, help="Triggers in flight.")]
+Patience = Annotated[float, typer.Option("--patience", min=1, help="Seconds to wait for connections, and for ends.")]
+
+
+def simulate(  # noqa: PLR0913 - every option of the command
+    session: Session,
+    *,
+    devices: Devices = 100,
+    file_size: FileSize = 4096,
+    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    username: Name = "simulated-{}",
+    first: First = 1,
+    password: Password = None,
+    ca_file: CaFile = None,
+    rate: Rate = 500.0,
+    duration: Duration = 0.0,
+    trigger: Trigger = False,
+    rounds: Rounds = 1,
+    triggers_at_once: AtOnce = 32,
+    patience: Patience = 300.0,
+) -> None:
+    """Hold many simulated devices, to size a broker and a control plane with."""
+    settings = FleetSettings(
+        devices=devices,
+        mqtt_url=mqtt_url,
+        name=username,
+        first=first,
+        password=password,
+        file_size=file_size,
+        rate=rate,
+        ca_file=ca_file,
+    )
+    server = Server(session.server, session.token)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    async def work() -> None:
+        fleet = _fleet(settings)
+        async with _Running(session, fleet):
+            await _wait_connected(fleet, devices, patience)
+            session.output.say(f"{fleet.tally.connected} of {devices} devices are connected")
+            done = None
+            if trigger:
+                done = await trigger_all(fleet, server, at_once=triggers_at_once, patience=patience, rounds=rounds)
+            if duration or not trigger:
+                await asyncio.sleep(duration or float("inf"))
+            _report(session, fleet, done)
+
+    asyncio.run(work())
+
+
+class _Running:
+    """The fleet while it runs; everyone says goodbye at the end, however it comes."""
+
+    def __init__(self, session: Session, fleet: Fleet) -> None:
+        self._session = session
+        self._fleet = fleet
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> None:
+        self._tasks = [asyncio.create_task(self._fleet.run())]
+        if not self._session.output.as_json:
+            self._tasks.append(asyncio.create_task(self._tell()))
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._fleet.leave()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(_FAREWELL)
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            self._session.output.say(_line(self._fleet))
+
+
+def _fleet(settings: FleetSettings) -> Fleet:
+    try:
+        return Fleet(settings)
+    except (SchemaError, ValueError, KeyError, IndexError, OSError) as error:
+        text = f"--username, --mqtt-url or --ca-file is wrong: {error}"
+        raise Misused(text) from error
+
+
+async def _wait_connected(fleet: Fleet, devices: int, patience: float) -> None:
+    if not await fleet.tally.until(lambda: fleet.tally.connected >= devices, patience):
+        why = next(iter(fleet.tally.errors), "nothing answers")
+        text = f"only {fleet.tally.connected} of {devices} devices are connected after {patience:.0f} s: {why}"
+        raise Unreachable(text)
+
+
+def _report(session: Session, fleet: Fleet, done: Triggered | None) -> None:
+    document = _document(fleet, done)
+    view = [_line(fleet)]
+    if done is not None:
+        view.append(
+            f"{done.outcomes.get('completed', 0)} of {done.triggered} uploads completed in {done.seconds:.1f} s:"
+            f" {done.uploads_per_minute:,.0f} a minute"
+        )
+    view += [f"{count} times {error}" for error, count in fleet.tally.errors.most_common(10)]
+    session.output.result(document, "\n".join(view))
+
+
+def _document(fleet: Fleet, done: Triggered | None) -> dict[str, Any]:
+    tally = fleet.tally
+    document: dict[str, Any] = {
+        "connected": tally.connected,
+        "connects": tally.connects,
+        "commands": tally.commands,
+        "puts": tally.puts,
+        "bytes_sent": tally.bytes_sent,
+        "outcomes": dict(tally.outcomes),
+        "errors": dict(tally.errors),
+    }
+    if done is not None:
+        document |= {
+            "triggered": done.triggered,
+            "refused": done.refused,
+            "seconds": round(done.seconds, 3),
+            "triggering_seconds": round(done.triggering_seconds, 3),
+            "uploads_per_minute": round(done.uploads_per_minute, 1),
+        }
+    return document
+
+
+def _line(fleet: Fleet) -> str:
+    tally = fleet.tally
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items())) or "none ended"
+    size = f"{tally.bytes_sent:,} bytes"
+    return f"{tally.connected} connected, {tally.commands} commands, {tally.puts} parts ({size}), uploads: {ended}"

@@ -1,0 +1,190 @@
+"""Thousands of simulated devices on one event loop: connecting them at a given pace, beating, coming back.
+
+Rule: a device that loses its connection comes back by itself, with growing and jittered pauses, as an agent does.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from control_plane.cli.simulate.device import Device
+from control_plane.cli.simulate.file import SyntheticFile
+from control_plane.cli.simulate.ground import Ground, Tally
+from control_plane.cli.simulate.packets import REFUSED, Publish
+from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.wire import Wire
+from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
+
+BEAT_EVERY: Final = 30.0
+STATUS_EVERY: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+_TICK: Final = 0.1
+_AT_ONCE: Final = 200
+"""Connections that may be in the making: a listener's backlog is not endless."""
+
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSettings:
+    """How many devices, called what, connecting where. `rate` is connections a second, `file_size` bytes.
+
+    `name` has one `{}` for the device's number, which counts from `first`; client id and username are the same.
+    """
+
+    devices: int
+    mqtt_url: str
+    name: str = "simulated-{}"
+    first: int = 1
+    password: str | None = None
+    file_size: int = 4096
+    rate: float = 500.0
+    parallel: int = 64
+    topic_root: str = DEFAULT_ROOT
+    ca_file: str | None = None
+
+    def client_ids(self) -> list[str]:
+        """Every device's name; `SchemaError` when one cannot be a client id."""
+        numbers = range(self.first, self.first + self.devices)
+        return [require_client_id(self.name.format(number)) for number in numbers]
+
+
+class Fleet:
+    """All devices; `run` keeps them connected until it is cancelled."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        parts = urlsplit(settings.mqtt_url)
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        self.tally = Tally()
+        self.requests = Requests(settings.parallel, context)
+        self._settings = settings
+        self._where = (parts.hostname or "localhost", parts.port or _PORTS[parts.scheme])
+        self._tls = context if parts.scheme == "mqtts" else None
+        ground = Ground(
+            topics=Topics(settings.topic_root),
+            file=SyntheticFile(settings.file_size),
+            requests=self.requests,
+            tally=self.tally,
+            # Seconds rise faster than one device reconnects, so a second run's epochs exceed those of the first.
+            first_epoch=int(time.time()),
+            password=settings.password,
+        )
+        self.members = [_Member(Device(client_id, ground), self) for client_id in settings.client_ids()]
+        self._doors = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self) -> None:
+        """Connect everyone, then beat until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._connect_all())
+            group.create_task(self._beat())
+            group.create_task(self._tell_statuses())
+
+    async def leave(self) -> None:
+        """Every device says goodbye."""
+        for member in self.members:
+            member.leave()
+        self.requests.close()
+        await asyncio.sleep(0)
+
+    async def connect(self, member: "_Member") -> None:
+        """Open one connection; a failure is counted and tried again later."""
+        host, port = self._where
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._doors:
+                await loop.create_connection(
+                    lambda: Wire(member.device.voice.next_connect(), member), host, port, ssl=self._tls
+                )
+        except OSError as error:
+            self.tally.errors[f"connect: {error.strerror or error}"] += 1
+            member.come_back()
+
+    async def _connect_all(self) -> None:
+        started = asyncio.get_running_loop().time()
+        for number, member in enumerate(self.members):
+            early = started + number / self._settings.rate - asyncio.get_running_loop().time()
+            if early > 0:
+                await asyncio.sleep(early)
+            member.begin()
+
+    async def _beat(self) -> None:
+        """Everyone beats once in 30 s, spread evenly."""
+        steps = round(BEAT_EVERY / _TICK)
+        started = asyncio.get_running_loop().time()
+        step = 0
+        while True:
+            step += 1
+            await asyncio.sleep(started + step * _TICK - asyncio.get_running_loop().time())
+            for member in _share(self.members, step % steps, steps):
+                member.device.beat()
+
+    async def _tell_statuses(self) -> None:
+        """A Status of those that were busy a second ago and still are."""
+        busy: list[_Member] = []
+        while True:
+            await asyncio.sleep(STATUS_EVERY)
+            for member in busy:
+                member.device.tell_status()
+            busy = [member for member in self.members if member.device.busy]
+
+
+class _Member:
+    """A device and the state of its coming and going."""
+
+    def __init__(self, device: Device, fleet: Fleet) -> None:
+        self.device = device
+        self._fleet = fleet
+        self._wait = 1.0
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Connect now."""
+        if not self._leaving:
+            self._task = asyncio.create_task(self._fleet.connect(self))
+
+    def leave(self) -> None:
+        """Say goodbye and stay away."""
+        self._leaving = True
+        self.device.leave()
+
+    def come_back(self) -> None:
+        """Connect later."""
+        pause = random.uniform(0.0, self._wait)  # noqa: S311 - spreads load, hides nothing
+        self._wait = min(LONGEST_WAIT, self._wait * 2)
+        asyncio.get_running_loop().call_later(pause, self.begin)
+
+    def connected(self, wire: Wire) -> None:
+        """The broker took the connection."""
+        self._wait = 1.0
+        self._fleet.tally.connects += 1
+        self._fleet.tally.connected += 1
+        self._fleet.tally.changed.set()
+        self.device.connected(wire)
+
+    def heard(self, message: Publish) -> None:
+        """A message came in."""
+        self.device.heard(message)
+
+    def acknowledged(self, packet_id: int, reason: int) -> None:  # noqa: ARG002 - the listener's signature
+        """The broker answered; a refusal is counted, for the device can do nothing about it."""
+        if reason >= REFUSED:
+            self._fleet.tally.errors[f"message refused by the broker: reason 0x{reason:02x}"] += 1
+
+    def disconnected(self, wire: Wire, why: str) -> None:
+        """The connection is gone."""
+        if self.device.voice.wire is wire:
+            self.device.voice.wire = None
+            self._fleet.tally.connected -= 1
+        if not self._leaving:
+            self._fleet.tally.errors[f"connection: {why}"] += 1
+            self.come_back()
+
+
+def _share(members: Sequence[_Member], step: int, steps: int) -> Sequence[_Member]:
+    return members[len(members) * step // steps : len(members) * (step + 1) // steps]

@@ -1,0 +1,48 @@
+"""The settings of whoever operates a site on this machine, as a file for a shell, and how to call this program there.
+
+Rule: the file holds secrets, so it is its owner's alone.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from control_plane.cli.site.stack import BUCKET, Site
+
+_MAIN: Final = "control_plane.cli.main"
+
+
+def operator_file(site: Site) -> Path:
+    """Where the operator's settings are written."""
+    return site.directory / "operator.env"
+
+
+def write_operator_file(site: Site, account: Mapping[str, str] | None = None) -> None:
+    """What `backhaul` and `backhaul mqtt` need to reach the site; `account` where the broker wants one."""
+    settings = {
+        "BACKHAUL_URL": site.server,
+        "MQTT_URL": site.broker.address.url,
+        "AWS_ENDPOINT": site.store.endpoint,
+        "AWS_ACCESS_KEY_ID": site.store.credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": site.store.credentials.secret_key,
+        "S3_BUCKET_NAME": BUCKET,
+        **(account or {}),
+    }
+    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
+    with os.fdopen(os.open(operator_file(site), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def program() -> str:
+    """How this very program is called from a shell."""
+    found = shutil.which("backhaul")
+    return "backhaul" if found and Path(found).resolve() == Path(sys.argv[0]).resolve() else _quoted_program()
+
+
+def _quoted_program() -> str:
+    path = Path(sys.argv[0])
+    return shlex.quote(str(path.absolute())) if path.name == "backhaul" else f"{shlex.quote(sys.executable)} -m {_MAIN}"

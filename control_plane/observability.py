@@ -1,0 +1,129 @@
+"""What happened, told twice: as structured log lines and as numbers for Prometheus.
+
+Rule: label values come from our own code, never from a device or a caller, so the number of series is bounded. A line
+passes `redact` before it is written: no credential and no query string of a signed URL leaves the process.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from control_plane.domain.uploads.model import State
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+REDACTED: Final = "[redacted]"
+
+_SECRET_NAME: Final = re.compile(r"password|secret|token|authorization|credential|signature", re.IGNORECASE)
+_QUERY: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]+", re.IGNORECASE)
+_USER_INFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
+_BEARER: Final = re.compile(r"(\bbearer\s+)\S+", re.IGNORECASE)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Where every part of the control plane reports to; an `EventLog` (services.ports).
+
+    One instance has its own registry, so two control planes in one process do not count together.
+    """
+
+    def __init__(self, logger: FilteringBoundLogger | None = None) -> None:
+        self._logger: FilteringBoundLogger = logger or structlog.get_logger("backhaul")
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._events = Counter("backhaul_events", "What happened.", ["event"], registry=self.registry)
+        self._states = Counter("backhaul_uploads", "Uploads that came to a state.", ["state"], registry=self.registry)
+        self._requests = Counter(
+            "backhaul_http_requests", "REST requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "backhaul_http_request_seconds",
+            "Time until a REST request was answered.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        for state in State:
+            self._states.labels(state)
+
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Count and log it; one whose name ends in `.failed` is a warning; an exception in `fault` is told whole."""
+        self._events.labels(event).inc()
+        if event == "upload.state" and facts.get("was") != facts.get("state"):
+            self._states.labels(State(facts["state"])).inc()
+        level = logging.WARNING if event.endswith(".failed") else logging.INFO
+        self._logger.log(level, event, **{_key(name): value for name, value in facts.items()})
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one REST request; `route` is a path's template, never the path."""
+        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Everything counted so far, as Prometheus text. Reads /proc: not for the event loop."""
+        return generate_latest(self.registry)
+
+
+def _key(fact: str) -> str:
+    """A fact may bear any name, even one that structlog keeps for itself."""
+    if fact == "fault":
+        return "exc_info"
+    return f"{fact}_" if fact in {"self", "event", "level", "timestamp", "exc_info"} else fact
+
+
+def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Take out of a log line what nobody may read there."""
+    return {name: REDACTED if _SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
+
+
+def _cleaned(value: object) -> object:
+    match value:
+        case str():
+            plain = _QUERY.sub(rf"\1?{REDACTED}", value)
+            return _BEARER.sub(rf"\1{REDACTED}", _USER_INFO.sub(rf"\1{REDACTED}@", plain))
+        case Mapping():
+            return {key: REDACTED if _SECRET_NAME.search(str(key)) else _cleaned(one) for key, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_cleaned(one) for one in value]
+        case _:
+            return value
+
+
+def configure_logging(level: str) -> None:
+    """Send our lines and those of every library to stderr: JSON, or `name=value` on a terminal."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    # Both renderers escape control characters: a device's words must not move a terminal's cursor.
+    order = ["timestamp", "level", "event"]
+    render: Processor = (
+        structlog.processors.KeyValueRenderer(key_order=order)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )

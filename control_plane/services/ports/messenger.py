@@ -1,0 +1,29 @@
+"""The MQTT broker, as the services use it.
+
+Rule: a publish returns once the broker acknowledged it; `MessengerDown` otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.topics import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One message that came in."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+class Messenger(Protocol):
+    """The broker. `MessengerDown` when it is away or refuses."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands and its subscriptions were granted."""
+
+    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+        """Publish to one client's topic (or the birth topic) and wait for the broker's word."""

@@ -1,0 +1,134 @@
+"""Completing an upload and proving it.
+
+Rule: the answer to CompleteMultipartUpload is never believed; what HEAD shows is. `completed` needs our token and the
+file's size there, and the strongest proof that the store allows (protocol.md section 5).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.uploads.events import CompletionFailed, CompletionProven
+from control_plane.domain.uploads.model import Proof, Refusal, Upload
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import Policy
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.object_store import ObjectInfo, ObjectStore
+from control_plane.services.uploads.checksums import composite_checksum, full_object_crc32, multipart_etag, object_etag
+from schemas.parts import PartPlan
+from schemas.values import DigestName, ErrorCode
+
+TOKEN_NAME: Final = "backhaul-token"  # noqa: S105 - the name of a metadata entry
+"""Name (after `x-amz-meta-`) under which an attempt writes its token into the object."""
+
+_OPAQUE_ETAGS: Final = ("aws:kms", "aws:kms:dsse", "customer")
+_ATTEMPT_IS_LOST: Final = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
+
+Settled = CompletionProven | CompletionFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Brings an upload whose parts are all stored to its end."""
+
+    objects: ObjectStore
+    probing: ObjectStoreProbe
+    clock: Clock
+    policy: Policy
+
+    async def settle(self, upload: Upload) -> Settled:
+        """Complete and prove. `ObjectStoreDown` while it stays in doubt: then ask again later.
+
+        So it is while the store lets our credentials do nothing: a key is revoked and another given, and every part
+        is stored. Only after the deadline that is the end.
+        """
+        try:
+            return await self._settled(upload)
+        except ObjectStoreForbids as error:
+            if self.clock.now() < upload.deadline:
+                raise ObjectStoreDown(str(error)) from error
+            return self._failed(upload, Refusal.STORE_REFUSED, str(error))
+
+    async def _settled(self, upload: Upload) -> Settled:
+        self.probing.require()
+        doubt = None if upload.one_put else await self._complete(upload)
+        info = await self.objects.head(upload.s3_key)
+        if info is not None and info.metadata.get(TOKEN_NAME) == upload.object_token:
+            return self._proven(upload, info)
+        if isinstance(doubt, ObjectStoreDown | ObjectStoreForbids):
+            raise doubt
+        if isinstance(doubt, ObjectStoreRefused) and doubt.code not in _ATTEMPT_IS_LOST:
+            return self._failed(upload, Refusal.STORE_REFUSED, str(doubt))
+        text = str(doubt) if doubt else "the store has no object of this attempt"
+        return self._failed(upload, ErrorCode.UPLOAD_GONE, text, again=True)
+
+    async def _complete(self, upload: Upload) -> ObjectStoreDown | ObjectStoreRefused | None:
+        assert upload.s3_upload_id is not None  # noqa: S101 - completing is reached only with an open upload
+        plan = upload.plan
+        assert plan is not None  # noqa: S101 - completing is reached only with a plan
+        etags = {number: part.etag for number, part in upload.parts.items() if part.etag}
+        try:
+            if len(etags) < plan.total:
+                # A 412 left an etag empty, or our database is older than the upload: the store knows better.
+                listed = await self.objects.list_parts(upload.s3_key, upload.s3_upload_id)
+                if listed is None:
+                    return ObjectStoreRefused("ListParts: the multipart upload is gone", code="NoSuchUpload")
+                etags = {number: etags.get(number, etag) for number, etag in listed.items()}
+                if missing := [number for number in plan.numbers if number not in etags]:
+                    text = f"ListParts: {len(missing)} parts are missing, the first of them {missing[0]}"
+                    return ObjectStoreRefused(text, code="InvalidPart")
+            await self.objects.complete(upload.s3_key, upload.s3_upload_id, etags)
+        except (ObjectStoreDown, ObjectStoreRefused) as error:
+            return error
+        return None
+
+    def _proven(self, upload: Upload, info: ObjectInfo) -> Settled:
+        if info.size != upload.file_size:
+            text = f"the object has {info.size} bytes, the file {upload.file_size}"
+            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
+        proof = self._proof(upload, info)
+        if proof is None:
+            text = "the object's digest is not that of the parts which the client offered"
+            return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
+        if proof is Proof.SIZE and self.policy.require_proof:
+            text = "the store gives no proof beyond the size (REQUIRE_PROOF=false accepts that)"
+            return self._failed(upload, Refusal.NOT_PROVEN, text, left=True)
+        return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
+
+    def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
+        """The strongest proof; None when the store contradicts the client's digests."""
+        plan = upload.plan
+        assert plan is not None  # noqa: S101 - completing is reached only with a plan
+        digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
+        known = [digest for digest in digests if digest is not None]
+        if upload.digest is DigestName.NONE or len(known) < len(digests):
+            return Proof.SIZE
+        checksum = info.checksums.get(upload.digest)
+        if checksum is not None:
+            return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
+        if self._etag_tells(upload, info):
+            expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
+            return Proof.ETAG if info.etag == expected else None
+        seen = self.probing.capabilities
+        enforced = seen.object_digests if upload.one_put else seen.part_digests
+        return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
+
+    def _etag_tells(self, upload: Upload, info: ObjectInfo) -> bool:
+        plain = info.encryption not in _OPAQUE_ETAGS
+        return upload.digest is DigestName.MD5 and self.probing.capabilities.etag_is_md5 and plain
+
+    def _failed(
+        self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
+    ) -> CompletionFailed:
+        return CompletionFailed(
+            now=self.clock.now(), attempt=upload.attempt, error=error, text=text, again=again, left=left
+        )
+
+
+def _expected_checksum(upload: Upload, plan: PartPlan, digests: list[str], shown: str) -> str:
+    """What the store must show for these parts; `-N` at the end of what it shows marks a checksum of checksums."""
+    if upload.one_put:
+        return digests[0]
+    if "-" in shown or upload.digest is not DigestName.CRC32:
+        return composite_checksum(upload.digest, digests)
+    return full_object_crc32(zip(digests, (part.size for part in plan), strict=True))

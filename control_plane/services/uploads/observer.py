@@ -1,0 +1,110 @@
+"""Notes the uploads of other owners: a direct CLI, or a person with a bare MQTT client.
+
+Rule: history only. No duty follows from it, and nothing is ever said to the client about such an upload.
+"""
+
+import secrets
+from typing import Final
+
+from control_plane.domain.uploads.events import (
+    Asked,
+    CancelledByClient,
+    Errored,
+    Observed,
+    Progressed,
+    Rejected,
+    RemoteEvent,
+    Succeeded,
+)
+from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, UploadKey
+from control_plane.services.policy import Policy
+from control_plane.services.ports.clock import Clock
+from control_plane.services.uploads.translate import path_of
+from control_plane.services.uploads.writer import Uploads
+from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadReport
+from schemas.values import DigestName
+
+UNKNOWN_OWNER: Final = "cli-unknown"
+"""The owner of a command that carries URLs but no name (protocol.md section 3)."""
+
+LONGEST_KEY: Final = 1_024
+"""Characters of an object's key ("Naming Amazon S3 objects", S3 user guide); an index could not hold much more."""
+
+_STATES: Final[dict[type[RemoteEvent], State]] = {
+    Asked: State.IN_PROGRESS,
+    Progressed: State.IN_PROGRESS,
+    Succeeded: State.COMPLETING,
+    # Its owner may tell it again, so an error is not known to be the end; only a close is.
+    Errored: State.IN_PROGRESS,
+    Rejected: State.REJECTED,
+    CancelledByClient: State.CANCELLED,
+}
+
+
+class History:
+    """Hears commands and reports that concern uploads of others."""
+
+    def __init__(self, uploads: Uploads, clock: Clock, policy: Policy) -> None:
+        self._uploads = uploads
+        self._clock = clock
+        self._policy = policy
+
+    def hear_command(self, client_id: str, command: Command) -> None:
+        """Note that an upload began, or that its owner closed it."""
+        payload, now = command.payload, self._clock.now()
+        if isinstance(payload, CloseUpload) and payload.about:
+            state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
+            event = Observed(now=now, state=state, attempt=payload.about_attempt)
+            self._uploads.hear(UploadKey(client_id, payload.about), event)
+        elif isinstance(payload, DownloadFile) and payload.upload_config and payload.upload_config.upload_id:
+            config = payload.upload_config
+            owner = config.owner or UNKNOWN_OWNER
+            if owner != self._policy.owner:
+                key = UploadKey(client_id, payload.upload_config.upload_id)
+                report = UploadReport(
+                    attempt=payload.about_attempt,
+                    owner=owner,
+                    file_path=payload.file_path,
+                    chunk_size=config.chunk_size,
+                    digest=config.digest,
+                    options=payload.options,
+                    metadata=payload.metadata,
+                )
+                event = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
+                self._note(key, report, event, s3_key=config.key)
+
+    def hear_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
+        """Note what a client says about such an upload."""
+        code = event.code if isinstance(event, Errored | Rejected) else None
+        overheard = Observed(
+            now=event.now,
+            state=_STATES[type(event)],
+            attempt=event.attempt,
+            file_size=report.file_size,
+            etags=event.etags,
+            error=code,
+            text=event.text if isinstance(event, Errored | Rejected) else None,
+        )
+        self._note(key, report, overheard, s3_key=None)
+
+    def _note(self, key: UploadKey, report: UploadReport, event: Observed, *, s3_key: str | None) -> None:
+        now = self._clock.now()
+        new = Upload(
+            client_id=key.client_id,
+            upload_id=key.upload_id,
+            owner=report.owner or UNKNOWN_OWNER,
+            origin=Origin.MQTT,
+            s3_key=s3_key if s3_key and len(s3_key) <= LONGEST_KEY else f"unknown/{key.client_id}/{key.upload_id}",
+            token=secrets.token_hex(16),
+            created_at=now,
+            updated_at=now,
+            deadline=now + self._policy.deadline,
+            file_path=path_of(report),
+            digest=report.digest or DigestName.NONE,
+            chunk_size=report.chunk_size or CHUNK_SIZE,
+            options=report.options,
+            metadata=report.metadata,
+            state=State.DISPATCHED,
+            attempt=report.attempt,
+        )
+        self._uploads.hear(key, event, new=new)

@@ -1,0 +1,121 @@
+"""What an agent's response or status means for an upload, as an event of the domain.
+
+Rule: translation only. A word that this version does not know becomes no event.
+"""
+
+import random
+import re
+from typing import Final
+
+from control_plane.domain.uploads.events import (
+    Asked,
+    CancelledByClient,
+    Errored,
+    Progressed,
+    Rejected,
+    RemoteEvent,
+    Succeeded,
+)
+from control_plane.domain.uploads.model import Origin, State, Upload, UploadKey
+from control_plane.services.policy import Policy, object_key
+from schemas.errors import SchemaError
+from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
+from schemas.values import DigestName, ErrorCode, ResponseStatus
+
+RETRY_AFTER: Final = 5.0
+LONGEST_RETRY: Final = 60.0
+LONGEST_TEXT: Final = 1_000
+LONGEST_PATH: Final = 4_096
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
+    """Which upload is meant: one begun without an id bears its command's; `SchemaError` when that cannot be one."""
+    upload_id = report.upload_id or response.message_id
+    if _UPLOAD_ID.fullmatch(upload_id) is None:
+        message = f"message_id {upload_id[:100]!r} cannot name an upload"
+        raise SchemaError(message)
+    return UploadKey(client_id, upload_id)
+
+
+def event_of(
+    response: Response, report: UploadReport, *, now: float, one_put: frozenset[DigestName]
+) -> RemoteEvent | None:
+    """The event in a response about an upload; None when its `status` is not known."""
+    common = {"now": now, "attempt": report.attempt, "sequence": response.sequence, "etags": dict(report.etags)}
+    code, text = ErrorCode.read(response.error or ""), clipped(_said(response))
+    match ResponseStatus.read(response.status):
+        case ResponseStatus.IN_PROGRESS:
+            return Asked(
+                **common,  # type: ignore[arg-type]
+                file_size=report.file_size,
+                fingerprint=report.fingerprint,
+                chunk_size=report.chunk_size,
+                wanted=report.wanted_parts,
+                one_put=one_put,
+            )
+        case ResponseStatus.SUCCESS:
+            return Succeeded(**common)  # type: ignore[arg-type]
+        case ResponseStatus.ERROR:
+            return Errored(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
+        case ResponseStatus.REJECTED:
+            return Rejected(**common, code=code, text=text)  # type: ignore[arg-type]
+        case ResponseStatus.CANCELLED:
+            return CancelledByClient(**common)  # type: ignore[arg-type]
+        case ResponseStatus.UNKNOWN:
+            return None
+
+
+def _said(response: Response) -> str:
+    """The sentence; with the code in front when we do not know it, for then nothing else keeps it."""
+    error, message = response.error or "", response.message or ""
+    known = ErrorCode.read(error) is not ErrorCode.UNKNOWN
+    return message if known and message else ": ".join(text for text in (error, message) if text)
+
+
+def clipped(text: str, longest: int = LONGEST_TEXT) -> str:
+    """As much of a device's words as anybody wants to store and read."""
+    return text[:longest]
+
+
+def path_of(report: UploadReport) -> str | None:
+    """The path as the device names it, no longer than a command can say."""
+    return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH)
+
+
+def _delay() -> float:
+    """Seconds before an attempt is told again: jittered, since what failed one device may have failed many."""
+    return RETRY_AFTER + random.uniform(0.0, LONGEST_RETRY - RETRY_AFTER)  # noqa: S311 - not a secret
+
+
+def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
+    """The event in one entry of a status message."""
+    reason = current.reason or ("the client waits" if status == "waiting" else None)
+    reason = None if reason is None else clipped(reason)
+    return Progressed(now=now, attempt=current.attempt, bytes_sent=current.bytes_sent, reason=reason)
+
+
+def adopted(key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float) -> Upload:
+    """The row of an upload that somebody began by hand: all that is known of it stands in its offer."""
+    # Nobody can be asked for another key here, so the token's first letters see to it that this one is free.
+    mark = f"{key.upload_id[:8]}-{token[:4]}"
+    return Upload(
+        client_id=key.client_id,
+        upload_id=key.upload_id,
+        owner=policy.owner,
+        origin=Origin.MQTT,
+        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark),
+        token=token,
+        created_at=now,
+        updated_at=now,
+        deadline=now + policy.deadline,
+        file_path=path_of(report),
+        digest=report.digest or DigestName.MD5,
+        chunk_size=report.chunk_size or CHUNK_SIZE,
+        options=report.options,
+        metadata=report.metadata,
+        state=State.DISPATCHED,
+        attempt=report.attempt,
+        touched_at=now,
+        client_busy=True,
+    )
