@@ -18,17 +18,10 @@ import pytest
 
 from benchmarks.table import markdown
 from broker.server import free_port
-from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, rendered
+from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, ROOT
 from tests.support.engine_guide import blocks, quick_start, without_docker
 
-ROOT: Final = README.parent
 PATIENCE: Final = 120
-
-
-def test_the_generated_parts_are_fresh() -> None:
-    """`python -m tests.docs.generated` writes them."""
-    text = README.read_text()
-    assert rendered(text) == text
 
 
 def test_the_figures_are_those_that_were_kept() -> None:
