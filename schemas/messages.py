@@ -1,7 +1,7 @@
 """Every message as a frozen Struct: five kinds, the payload of each action, and the payloads of responses.
 
 Rule: shapes only; `schemas.codec` turns them into bytes and back. A field that an agent may leave out has a default, so
-the seed's own messages decode.
+messages of the Go demo that this project started from decode.
 """
 
 from typing import Annotated, Any, Final, TypeVar

@@ -1,4 +1,4 @@
-"""Golden messages, the seed's own among them: what they decode to, and that the JSON Schema agrees.
+"""Golden messages, some from the Go demo this started from: what they decode to, and that the schema agrees.
 
 Rule: every file in `golden/` has an expected Struct here, and the other way round. What is expected is spelled out; no
 value is derived from the code under test.
@@ -62,7 +62,7 @@ SYSTEM: Final = SystemInfo(hostname="till-7", os="linux", arch="aarch64")
 HALF: Final = CurrentUpload("upload123", 1, PATH, 50.0, 5242880, 10485760, 1, 2)
 
 COMMANDS: Final[dict[str, Command]] = {
-    "command-seed": Command(
+    "command-go-demo": Command(
         "abc123",
         "download_file",
         DownloadFile(
@@ -140,7 +140,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "command-health-check": Command("health-1", "health_check", HealthCheck()),
 }
 RESPONSES: Final[dict[str, Response]] = {
-    "response-seed": Response(
+    "response-go-demo": Response(
         "abc123", "download_file", "success", UploadReport(etags={1: "etag-for-part-1", 2: "etag-for-part-2"})
     ),
     "response-offer": Response(
@@ -213,7 +213,7 @@ RESPONSES: Final[dict[str, Response]] = {
     "response-cancelled-unknown": Response("cancel-1", "download_file", "cancelled", UploadReport(UPLOAD, 1), epoch=42),
 }
 OTHERS: Final[dict[str, Status | Presence | Birth]] = {
-    "status-seed": Status("uploading", current_upload=CurrentUpload("upload123", file_path=PATH, progress=45.5)),
+    "status-go-demo": Status("uploading", current_upload=CurrentUpload("upload123", file_path=PATH, progress=45.5)),
     "status-uploading": Status(
         "uploading",
         "restaurant-1",

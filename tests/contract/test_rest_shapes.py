@@ -1,4 +1,4 @@
-"""REST's shapes are the protocol's and the seed's, member by member, and the OpenAPI document tells them all."""
+"""The shapes of REST, member by member, and that the OpenAPI document has them all."""
 
 import json
 import re
@@ -116,8 +116,8 @@ async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) ->
     operations.views["upload-1"] = UploadView(upload, None, None)
     shown = (await http.get("/uploads/upload-1")).json()
     assert set(shown) == UPLOAD
-    seed = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
-    assert [shown[name] for name in seed] == ["upload-1", "completed", 100.0, 2, 2, 10_485_760]
+    oldest = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
+    assert [shown[name] for name in oldest] == ["upload-1", "completed", 100.0, 2, 2, 10_485_760]
     assert (shown["proof"], shown["metadata"], shown["origin"]) == ("etag", {"key": "value"}, "rest")
     assert shown["completed_at"] == "2025-11-01T10:00:05.500Z"
     assert all(INSTANT.fullmatch(shown[name]) for name in ("created_at", "updated_at", "completed_at"))

@@ -1,10 +1,11 @@
-"""The parts of the README that are read off the code. `python -m tests.docs.generated` writes them in.
+"""The parts of the documents that are read off the code. `python -m tests.docs.generated` writes them.
 
-Rule: what code says already, no person writes down again.
+Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is never edited by hand.
 """
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +15,16 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
+from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_operations import FakeOperations
 
-README: Final = Path(__file__).parents[2] / "README.md"
-_SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+PROTOCOL: Final = ROOT / "docs" / "protocol.md"
+DOCUMENTS: Final = (README, PROTOCOL)
+"""The documents with generated parts."""
+
+_SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 CONTROL_PLANE_SETTINGS: Final = {
     "SERVER_HOST": "address that REST listens on",
@@ -77,7 +84,7 @@ def rest() -> str:
         for path, calls in document["paths"].items()
         for method, call in calls.items()
     ]
-    return _table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+    return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -96,7 +103,7 @@ def topics() -> str:
         )
         for one in TOPICS
     ]
-    return _table(("topic", "from → to", "QoS", "retained", "message"), rows)
+    return table(("topic", "from → to", "QoS", "retained", "message"), rows)
 
 
 def _who(topic: Topic, party: Party) -> str:
@@ -135,7 +142,7 @@ def settings() -> str:
     ]
     agent = [(f"`{name}`", _shown(_AGENT_DEFAULTS.get(name)), AGENT_SETTINGS[name]) for name in AGENT_NAMES]
     head = ("default", "meaning")
-    return f"{_table(('control plane', *head), plane)}\n\n{_table(('agent', *head), agent)}"
+    return f"{table(('control plane', *head), plane)}\n\n{table(('agent', *head), agent)}"
 
 
 def _shown(default: object) -> str:
@@ -146,23 +153,20 @@ def _shown(default: object) -> str:
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
-    return "\n".join(line.replace("|  |", "| |") for line in lines)
-
-
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
     "states": states,
     "settings": settings,
-}
+    "errors": errors,
+} | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 
 def rendered(text: str) -> str:
-    """The README with every generated part as it should be."""
+    """The document with every generated part as it should be."""
     return _SECTION.sub(lambda found: f"{found[1]}{SECTIONS[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(rendered(document.read_text()))

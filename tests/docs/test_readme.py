@@ -1,4 +1,4 @@
-"""The README is true: its generated parts are fresh, its links lead somewhere, and its commands were typed and worked.
+"""The README is true: its figures and settings are those of the code, and its commands were run and worked.
 
 Rule: the commands run as they stand, one after the other in one shell; only the ports are changed to free ones, since
 those of the README may be somebody else's. Those of its section on Docker are typed where an engine is, by
@@ -18,17 +18,10 @@ import pytest
 
 from benchmarks.table import markdown
 from broker.server import free_port
-from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, rendered
+from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, ROOT
 from tests.support.engine_guide import blocks, quick_start, without_docker
 
-ROOT: Final = README.parent
 PATIENCE: Final = 120
-
-
-def test_the_generated_parts_are_fresh() -> None:
-    """`python -m tests.docs.generated` writes them."""
-    text = README.read_text()
-    assert rendered(text) == text
 
 
 def test_the_figures_are_those_that_were_kept() -> None:
@@ -41,13 +34,6 @@ def test_every_setting_has_a_meaning() -> None:
     assert len(CONTROL_PLANE_SETTINGS) + len(AGENT_SETTINGS) == len(
         re.findall(r"^\| `[A-Z_0-9]+` \|", README.read_text(), re.MULTILINE)
     )
-
-
-def test_links_lead_to_files() -> None:
-    """Of the README and of every page below docs."""
-    for page in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_make_target_that_is_named_exists() -> None:

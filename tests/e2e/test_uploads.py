@@ -75,8 +75,8 @@ def test_more_than_a_hundred_parts_arrive(fleet: Fleet, files: Path) -> None:
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 
-def test_the_default_file_and_the_seeds_shapes(fleet: Fleet, files: Path) -> None:
-    """No body at all: the agent's own file; every field that the seed's README shows is there."""
+def test_the_default_file_and_the_fields_of_every_answer(fleet: Fleet, files: Path) -> None:
+    """No body at all: the agent's own file; every field that the first page of the README shows is there."""
     answer = fleet.post("/trigger-download/restaurant-1").json()
     assert answer["success"] is True
     assert answer["message"] == "Download triggered for client restaurant-1"
