@@ -15,10 +15,10 @@ from typing import Final
 from device_agent import VERSION
 from device_agent.agent import Agent
 from device_agent.errors import JournalError, SettingsError
-from device_agent.identity import Identity
-from device_agent.journal import Journal
 from device_agent.logs import start_logging
 from device_agent.settings import Settings, load_settings
+from device_agent.state.installation import Identity
+from device_agent.state.journal import Journal
 
 log = logging.getLogger("device_agent")
 

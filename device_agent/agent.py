@@ -8,33 +8,23 @@ import logging
 from collections.abc import Iterable
 from typing import Final, assert_never
 
+from device_agent.bootstrap import Doors, doors_of
 from device_agent.commands import Commands, Inquiry
-from device_agent.connection import AckToken
-from device_agent.doors import Doors, doors_of
+from device_agent.effects import PUT
 from device_agent.errors import JournalError
-from device_agent.identity import Identity
-from device_agent.inquiries import answer_inquiry
-from device_agent.jobs import PUT
-from device_agent.journal import Journal
-from device_agent.mailbox import (
-    Answered,
-    BirthArrived,
-    CommandArrived,
-    Connected,
-    Disconnected,
-    JobDone,
-    Mail,
-    StopAsked,
-)
-from device_agent.outgoing import Letter
-from device_agent.presence import Announcer
+from device_agent.inbox import Answered, BirthArrived, CommandArrived, Connected, Disconnected, JobDone, Mail, StopAsked
+from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.presence import Announcer
+from device_agent.mqtt.publisher import Letter, Voice
+from device_agent.mqtt.status import Telemetry
+from device_agent.queries import answer_inquiry
 from device_agent.settings import Settings
-from device_agent.telemetry import Telemetry
-from device_agent.transfer import derive
-from device_agent.transfer_events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
-from device_agent.transfer_state import State, Transfer
+from device_agent.state.installation import Identity
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
+from device_agent.transfer.machine import derive
+from device_agent.transfer.model import State, Transfer
 from device_agent.uploads import Run, Uploads
-from device_agent.voice import Voice
 from schemas.messages import Command, Response
 
 FULL_DISK_PAUSE: Final = 5.0

@@ -9,14 +9,14 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from device_agent.complaints import Complaints
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.inquiries import Checkup
-from device_agent.journal import Journal
-from device_agent.records import Order
-from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import CancelAsked, CloseAsked, Granted, GrantRefused, Repeated
-from device_agent.transfer_state import NOBODY
+from device_agent.logs import Complaints
+from device_agent.queries import Checkup
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import CancelAsked, CloseAsked, Granted, GrantRefused, Repeated
+from device_agent.transfer.model import NOBODY
+from device_agent.transfer.records import Order
+from device_agent.transfer.responses import outcome_response
 from device_agent.uploads import Run, Uploads
 from schemas.codec import decode_command
 from schemas.errors import BadCommand, SchemaError

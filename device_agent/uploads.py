@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.journal import Journal
-from device_agent.records import Order, PartKept, Tombstone
-from device_agent.stores import Stores
-from device_agent.transfer import apply, begin, next_url, ready, restored, wake_at
-from device_agent.transfer_events import (
+from device_agent.state.journal import Journal
+from device_agent.storage.host_backoff import Stores
+from device_agent.transfer.events import (
     Admitted,
     Count,
     DigestParts,
@@ -31,8 +29,10 @@ from device_agent.transfer_events import (
     Tick,
     WorkerFree,
 )
-from device_agent.transfer_state import State, Transfer
-from device_agent.work import Life
+from device_agent.transfer.machine import apply, begin, next_url, ready, restored, wake_at
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, PartKept, Tombstone
+from device_agent.workers.part_io import Life
 from schemas.values import ErrorCode, Outcome, PresignedPart
 
 MAX_ADMITTED: Final = 4

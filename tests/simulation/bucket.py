@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.services.errors import ObjectStoreRefused
-from device_agent.answers import Answer
+from device_agent.storage.put_results import Answer
 from tests.simulation.contents import Content, join, md5, md5_base64, size_of
 from tests.simulation.world import World
 

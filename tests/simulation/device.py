@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final, cast
 
 from device_agent.agent import Agent
-from device_agent.doors import Doors
+from device_agent.bootstrap import Doors
+from device_agent.effects import Jobs
 from device_agent.errors import JournalError
-from device_agent.identity import Identity
-from device_agent.jobs import Jobs
-from device_agent.journal import Journal
-from device_agent.mailbox import Mail, Mailbox
+from device_agent.inbox import Mail, Mailbox
 from device_agent.settings import Settings
-from device_agent.work import Hands
+from device_agent.state.installation import Identity
+from device_agent.state.journal import Journal
+from device_agent.workers.part_io import Hands
 from schemas.topics import Channel
 from schemas.values import SystemInfo
 from tests.simulation.broker import Broker

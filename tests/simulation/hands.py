@@ -1,15 +1,14 @@
 """The device's hands in a history: opening, digesting and sending take time, and the file may change meanwhile.
 
-Rule: the shape of `device_agent.work.Hands`; what a PUT's answer means is decided by the agent's own table.
+Rule: the shape of `device_agent.workers.part_io.Hands`; what a PUT's answer means is decided by the agent's own table.
 """
 
 from typing import TYPE_CHECKING, Final, cast
 
-from device_agent.answers import Answer, stored_etag
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.files import BLOCK_SIZE
-from device_agent.records import Order
-from device_agent.transfer_events import (
+from device_agent.files.source import BLOCK_SIZE
+from device_agent.storage.put_results import Answer, stored_etag
+from device_agent.transfer.events import (
     Digested,
     DigestParts,
     Faulted,
@@ -21,7 +20,9 @@ from device_agent.transfer_events import (
     Rechecked,
     Seen,
 )
-from device_agent.work import Life, Post, Workers
+from device_agent.transfer.records import Order
+from device_agent.workers.part_io import Life, Post
+from device_agent.workers.pool import Workers
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode
 from tests.simulation.bucket import Bucket
@@ -32,7 +33,7 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_agent.files import Source
+    from device_agent.files.source import Source
 
 TIMEOUT: Final = 60.0
 REFUSED: Final = Answer(403, body=b"<Error><Code>AccessDenied</Code></Error>")

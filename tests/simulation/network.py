@@ -1,4 +1,4 @@
-"""The device's side of the wire, in the place of `device_agent.connection`.
+"""The device's side of the wire, in the place of `device_agent.mqtt.connection`.
 
 Rule: it keeps that module's promises: a new epoch in each CONNECT, `Connected` after the subscription, nothing queued
 while it is away, an acknowledgement only for the connection that brought the command.
@@ -7,9 +7,9 @@ while it is away, an acknowledgement only for the connection that brought the co
 from collections.abc import Callable
 
 from device_agent.backoff import Backoff
-from device_agent.connection import AckToken
 from device_agent.errors import JournalError
-from device_agent.mailbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
+from device_agent.mqtt.connection import AckToken
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World

@@ -10,7 +10,7 @@ import msgspec
 from control_plane.adapters.memory_records import Tables
 from control_plane.domain.record import Upload
 from control_plane.domain.values import OPEN, TERMINAL, State, UploadKey
-from device_agent.journal import Journal
+from device_agent.state.journal import Journal
 from schemas.codec import decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import DownloadFile, GrantParts, UploadReport

@@ -10,10 +10,7 @@ from random import Random
 from control_plane.domain.events import Kind
 from control_plane.domain.record import Upload
 from device_agent.errors import PutFailure
-from device_agent.records import Order, TransferRecord
-from device_agent.transfer import apply, begin, derive, ready, restored, wake_at
-from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import (
+from device_agent.transfer.events import (
     Admitted,
     CancelAsked,
     CloseAsked,
@@ -37,7 +34,11 @@ from device_agent.transfer_events import (
     Tick,
     WorkerFree,
 )
-from device_agent.transfer_state import State, Transfer, replay
+from device_agent.transfer.machine import apply, begin, derive, ready, restored, wake_at
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.replay import replay
+from device_agent.transfer.responses import outcome_response
 from schemas.messages import Response, UploadReport
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 from tests.support.pair_store import PairStore

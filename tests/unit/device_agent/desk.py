@@ -12,8 +12,8 @@ import pytest
 
 from device_agent.commands import Commands
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.journal import Journal
-from device_agent.transfer_events import Digested, DigestParts, Opened, OpenSource, PutPart, Say
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PutPart, Say
 from device_agent.uploads import Run, Uploads
 from schemas.messages import Command, Response
 from schemas.parts import MIB

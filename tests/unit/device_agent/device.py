@@ -6,9 +6,7 @@ Rule: the device performs effects only when told to, so that a test decides what
 from dataclasses import dataclass, field, replace
 
 from device_agent.errors import PutFailure
-from device_agent.records import Order, TransferRecord
-from device_agent.transfer import apply, begin, ready, restored
-from device_agent.transfer_events import (
+from device_agent.transfer.events import (
     Admitted,
     Count,
     Digested,
@@ -29,7 +27,10 @@ from device_agent.transfer_events import (
     StopParts,
     WorkerFree,
 )
-from device_agent.transfer_state import State, Transfer, replay
+from device_agent.transfer.machine import apply, begin, ready, restored
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.replay import replay
 from schemas.messages import Response, UploadReport
 from schemas.parts import MIB
 from schemas.values import Fingerprint, PresignedPart

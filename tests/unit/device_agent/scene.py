@@ -8,16 +8,17 @@ from typing import Any, cast
 import msgspec
 
 from device_agent.agent import Agent
-from device_agent.connection import AckToken
-from device_agent.doors import Doors
-from device_agent.identity import Identity
-from device_agent.jobs import Jobs
-from device_agent.journal import Journal
-from device_agent.mailbox import CommandArrived, JobDone, Mailbox
+from device_agent.bootstrap import Doors
+from device_agent.effects import Jobs
+from device_agent.inbox import CommandArrived, JobDone, Mailbox
+from device_agent.mqtt.connection import AckToken
 from device_agent.settings import Settings
-from device_agent.transfer_events import Digested, Opened
+from device_agent.state.installation import Identity
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import Digested, Opened
 from device_agent.uploads import Run
-from device_agent.work import Hands, Workers
+from device_agent.workers.part_io import Hands
+from device_agent.workers.pool import Workers
 from schemas.parts import MIB
 from schemas.topics import Channel
 from schemas.values import SystemInfo

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import journal as journal_module
-from device_agent.jobs import PUT
-from device_agent.mailbox import Connected, JobDone
-from device_agent.transfer_events import PartStored, Seen
+from device_agent.effects import PUT
+from device_agent.inbox import Connected, JobDone
+from device_agent.state import journal as journal_module
+from device_agent.transfer.events import PartStored, Seen
 from schemas.parts import MIB
 from tests.unit.device_agent.scene import FILE, Scene
 

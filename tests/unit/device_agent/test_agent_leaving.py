@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.jobs import PUT
-from device_agent.journal import Journal
-from device_agent.mailbox import JobDone, StopAsked
-from device_agent.transfer_events import PartStored, Seen
+from device_agent.effects import PUT
+from device_agent.inbox import JobDone, StopAsked
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import PartStored, Seen
 from schemas.parts import MIB
 from tests.unit.device_agent.scene import FILE, Scene
 

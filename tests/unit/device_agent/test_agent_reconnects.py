@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from device_agent.mailbox import Connected, JobDone
-from device_agent.transfer_events import Opened
-from device_agent.transfer_state import State
+from device_agent.inbox import Connected, JobDone
+from device_agent.transfer.events import Opened
+from device_agent.transfer.model import State
 from tests.unit.device_agent.scene import FILE, Scene
 
 

@@ -5,21 +5,15 @@ import os
 
 import pytest
 
-from device_agent import journal as journal_module
 from device_agent.errors import JournalError, PutFailure
-from device_agent.hello import hello_pages
-from device_agent.journal import Journal
-from device_agent.outgoing import MAX_WAITING, Letter, Outgoing
-from device_agent.stores import ENOUGH, Stores
-from device_agent.telemetry import Telemetry
-from device_agent.transfer import State
-from device_agent.transfer_answers import wait_reason
-from device_agent.transfer_events import (
-    PartFailed,
-    PartStored,
-    PutPart,
-    Seen,
-)
+from device_agent.mqtt.publisher import MAX_WAITING, Letter, Outgoing
+from device_agent.mqtt.status import Telemetry
+from device_agent.state import journal as journal_module
+from device_agent.state.journal import Journal
+from device_agent.storage.host_backoff import ENOUGH, Stores
+from device_agent.transfer.events import PartFailed, PartStored, PutPart, Seen
+from device_agent.transfer.model import State
+from device_agent.transfer.responses import hello_pages, wait_reason
 from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from device_agent.commands import Commands, Inquiry
-from device_agent.complaints import PAUSE
-from device_agent.files import Roots
-from device_agent.inquiries import answer_inquiry
-from device_agent.journal import Journal
+from device_agent.files.roots import Roots
+from device_agent.logs import PAUSE
+from device_agent.queries import answer_inquiry
+from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads
 from schemas.codec import MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Command, Health, Response
