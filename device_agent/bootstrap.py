@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from device_agent.effects import Jobs
-from device_agent.files.compressed import Spool
-from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
+from device_agent.effects import EffectRunner
+from device_agent.files.compressed import CompressedCopies
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import AckToken, Connection
 from device_agent.settings import Settings
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import boot_clock, system_info
-from device_agent.workers.part_io import Hands
+from device_agent.workers.part_io import PartIO
 from schemas.topics import Channel
 from schemas.values import PresignedPart, SystemInfo
 
@@ -39,11 +39,11 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Environment:
     """`clock` never goes back, `wall` may; `chance` is from 0 to 1; `connect` takes who makes the next will."""
 
-    mailbox: Mailbox
-    jobs: Jobs
+    inbox: EventQueue
+    runner: EffectRunner
     connect: Callable[[Callable[[], bytes]], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
@@ -52,21 +52,21 @@ class Doors:
     chance: Callable[[], float] = field(default=random.random)
 
 
-def doors_of(settings: Settings) -> Doors:
+def doors_of(settings: Settings) -> Environment:
     """The real world."""
-    mailbox, rate = Mailbox(), settings.max_bytes_per_second
+    inbox, rate = EventQueue(), settings.max_bytes_per_second
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
-    hands = Hands(settings.roots, uploader, Spool(settings.state_dir / "spool", settings.roots))
-    return Doors(
-        mailbox=mailbox,
-        jobs=Jobs(hands, mailbox, senders=settings.max_parallel_parts),
-        connect=lambda will: _connection(settings, mailbox, will),
+    part_io = PartIO(settings.roots, uploader, CompressedCopies(settings.state_dir / "spool", settings.roots))
+    return Environment(
+        inbox=inbox,
+        runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
+        connect=lambda will: _connection(settings, inbox, will),
         check_url=uploader.check,
         system_info=lambda: system_info(str(settings.state_dir)),
     )
 
 
-def _connection(settings: Settings, mailbox: Mailbox, will: Callable[[], bytes]) -> Connection:
+def _connection(settings: Settings, inbox: EventQueue, will: Callable[[], bytes]) -> Connection:
     return Connection(
         url=settings.mqtt_url,
         client_id=settings.client_id,
@@ -74,8 +74,8 @@ def _connection(settings: Settings, mailbox: Mailbox, will: Callable[[], bytes])
         password=settings.mqtt_password,
         topics=settings.topics,
         will=will,
-        on_connected=lambda: mailbox.put(Connected()),
-        on_disconnected=lambda text: mailbox.put(Disconnected(text)),
-        on_command=lambda data, token: mailbox.put(CommandArrived(data, token)),
-        on_birth=lambda _data: mailbox.put(BirthArrived()),
+        on_connected=lambda: inbox.put(Connected()),
+        on_disconnected=lambda text: inbox.put(Disconnected(text)),
+        on_command=lambda data, token: inbox.put(CommandArrived(data, token)),
+        on_birth=lambda _data: inbox.put(BirthArrived()),
     )

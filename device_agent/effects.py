@@ -12,29 +12,29 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from device_agent.inbox import JobDone, Mailbox
+from device_agent.inbox import EffectDone, EventQueue
 from device_agent.transfer.events import Digested, DigestParts, OpenSource, PutPart, Rechecked
 from device_agent.transfer.records import Order
 from device_agent.uploads import Run
-from device_agent.workers.part_io import Hands, JobEvent, Post
-from device_agent.workers.pool import Workers
+from device_agent.workers.part_io import IoEvent, PartIO, Post
+from device_agent.workers.pool import ThreadPool
 
 
-def shares_of(task: DigestParts, count: int) -> list[DigestParts]:
+def split_digests(task: DigestParts, count: int) -> list[DigestParts]:
     """The task in up to `count` shares; neighbours go to different ones, so that the file is read in order."""
     return [replace(task, parts=task.parts[first::count]) for first in range(max(1, min(count, len(task.parts))))]
 
 
-class Gathered:
+class DigestJoin:
     """What became of each of `count` shares, until all are there. `post` may be called from any thread."""
 
-    def __init__(self, count: int, post: Callable[[JobEvent], None]) -> None:
+    def __init__(self, count: int, post: Callable[[IoEvent], None]) -> None:
         self._count = count
         self._post = post
         self._lock = threading.Lock()
-        self._events: list[JobEvent] = []
+        self._events: list[IoEvent] = []
 
-    def post(self, event: JobEvent) -> None:
+    def post(self, event: IoEvent) -> None:
         """Take the event of one share; the last one has the event of the whole task posted."""
         with self._lock:
             self._events.append(event)
@@ -43,7 +43,7 @@ class Gathered:
         self._post(_whole(self._events))
 
 
-def _whole(events: list[JobEvent]) -> JobEvent:
+def _whole(events: list[IoEvent]) -> IoEvent:
     digests: dict[int, str | None] = {}
     for event in events:
         if not isinstance(event, Digested | Rechecked):
@@ -58,17 +58,22 @@ _PATIENCE: Final = 3.0
 _READERS: Final = 2
 
 
-class Jobs:
+class EffectRunner:
     """The workers: some that send, two that open and digest for them, one for what may wait."""
 
     def __init__(
-        self, hands: Hands, mailbox: Mailbox, *, senders: int, hire: Callable[[str, int], Workers] = Workers
+        self,
+        part_io: PartIO,
+        inbox: EventQueue,
+        *,
+        senders: int,
+        make_pool: Callable[[str, int], ThreadPool] = ThreadPool,
     ) -> None:
-        self._hands = hands
-        self._mailbox = mailbox
-        self._senders = hire("send", senders)
-        self._reader = hire("read", _READERS)
-        self._background = hire("background", 1)
+        self._part_io = part_io
+        self._inbox = inbox
+        self._senders = make_pool("send", senders)
+        self._reader = make_pool("read", _READERS)
+        self._background = make_pool("background", 1)
         self._under_way: set[tuple[int, str]] = set()
 
     def start(self) -> None:
@@ -78,71 +83,71 @@ class Jobs:
 
     def stop(self) -> None:
         """Cut what is under way, and end the workers; waits a few seconds at most."""
-        self._hands.uploader.close()
-        everybody = (self._senders, self._reader, self._background)
-        for workers in everybody:
-            workers.dismiss()
+        self._part_io.uploader.close()
+        pools = (self._senders, self._reader, self._background)
+        for workers in pools:
+            workers.stop()
         until = time.monotonic() + _PATIENCE
-        for workers in everybody:
+        for workers in pools:
             workers.join(until)
 
     def open(self, run: Run, effect: OpenSource) -> None:
         """Open the source; one that has to be compressed first takes its time, and keeps no other waiting."""
-        life, order = run.life, effect.order
+        session, order = run.session, effect.order
         workers = self._reader if order.options.compression == "none" else self._background
-        self._start(run, "open", workers, lambda post: self._hands.open(order, life, post))
+        self._start(run, "open", workers, lambda post: self._part_io.open(order, session, post))
 
     def digest(self, run: Run, effect: DigestParts) -> None:
         """Digest parts; what is only compared waits behind what is asked for."""
         if effect.recheck:
             self._start(run, "recheck", self._background, self._digesting(run, effect))
         else:
-            shares = shares_of(effect, _READERS)
+            shares = split_digests(effect, _READERS)
             self._start(run, "digest", self._reader, *(self._digesting(run, share) for share in shares))
 
     def _digesting(self, run: Run, task: DigestParts) -> Callable[[Post], None]:
-        life = run.life
-        return lambda post: self._hands.digest(task, life, post)
+        session = run.session
+        return lambda post: self._part_io.digest(task, session, post)
 
     def put(self, run: Run, effect: PutPart) -> None:
         """Send a part."""
-        life, rate = run.life, run.transfer.order.options.max_bytes_per_second
-        clock, mailbox, size, url = self._hands.clock, self._mailbox, effect.part.size, effect.url.url
-        life.jobs += 1
+        session, rate = run.session, run.transfer.order.options.max_bytes_per_second
+        clock, inbox, size, url = self._part_io.clock, self._inbox, effect.part.size, effect.url.url
+        session.running += 1
 
-        def job() -> None:
+        def call() -> None:
             began = clock()
 
-            def post(event: JobEvent) -> None:
-                mailbox.put(JobDone(run, life, event, PUT, size, clock() - began, url))
+            def post(event: IoEvent) -> None:
+                inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url))
 
-            self._hands.put(effect, life, post, max_bytes_per_second=rate)
+            self._part_io.put(effect, session, post, max_bytes_per_second=rate)
 
-        self._senders.submit(job)
+        self._senders.submit(call)
 
-    def inquire(self, job: Callable[[], None]) -> None:
+    def run_query(self, call: Callable[[], None]) -> None:
         """Answer a question about the device."""
-        self._background.submit(job)
+        self._background.submit(call)
 
     def discard_copy(self, order: Order) -> None:
         """An upload is over: what it compressed is of no use any more."""
         if order.options.compression != "none":
-            self._background.submit(lambda: self._hands.spool.discard(order))
+            self._background.submit(lambda: self._part_io.copies.discard(order))
 
     def sweep_copies(self, orders: list[Order]) -> None:
         """Remove compressed copies that belong to none of these."""
-        self._hands.spool.sweep(orders)
+        self._part_io.copies.sweep(orders)
 
-    def ended(self, done: JobDone) -> None:
+    def ended(self, done: EffectDone) -> None:
         """A job has posted its event."""
-        self._under_way.discard((id(done.life), done.kind))
+        self._under_way.discard((id(done.session), done.kind))
 
-    def _start(self, run: Run, kind: str, workers: Workers, *shares: Callable[[Post], None]) -> None:
-        life, mailbox = run.life, self._mailbox
-        if (id(life), kind) in self._under_way:
+    def _start(self, run: Run, kind: str, workers: ThreadPool, *shares: Callable[[Post], None]) -> None:
+        session, inbox = run.session, self._inbox
+        if (id(session), kind) in self._under_way:
             return
-        self._under_way.add((id(life), kind))
-        life.jobs += 1
-        gathered = Gathered(len(shares), lambda event: mailbox.put(JobDone(run, life, event, kind)))
+        self._under_way.add((id(session), kind))
+        session.running += 1
+        gathered = DigestJoin(len(shares), lambda event: inbox.put(EffectDone(run, session, event, kind)))
         for share in shares:
             workers.submit(functools.partial(share, gathered.post))

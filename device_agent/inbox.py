@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from device_agent.mqtt.connection import AckToken
 from device_agent.uploads import Run
-from device_agent.workers.part_io import JobEvent, Life
+from device_agent.workers.part_io import IoEvent, SourceSession
 from schemas.messages import Response
 
 MAX_WAITING: Final = 1_024
@@ -41,40 +41,40 @@ class BirthArrived(Struct, frozen=True):
     """A control plane started."""
 
 
-class JobDone(Struct, frozen=True):
+class EffectDone(Struct, frozen=True):
     """A job of one upload has ended; `seconds`, `size` and `url` are set where it sent a part."""
 
     run: Run
-    life: Life
-    event: JobEvent
+    session: SourceSession
+    event: IoEvent
     kind: str
     size: int = 0
     seconds: float = 0.0
     url: str = ""
 
 
-class Answered(Struct, frozen=True):
+class QueryAnswered(Struct, frozen=True):
     """A question about the device has its answer."""
 
     response: Response
 
 
-class StopAsked(Struct, frozen=True):
+class StopRequested(Struct, frozen=True):
     """Somebody wants the agent to end."""
 
 
-Mail = Connected | Disconnected | CommandArrived | BirthArrived | JobDone | Answered | StopAsked
+LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | QueryAnswered | StopRequested
 
 
-class Mailbox:
+class EventQueue:
     """The queue in front of the loop."""
 
     def __init__(self) -> None:
-        self._mail: deque[Mail] = deque()
+        self._mail: deque[LoopEvent] = deque()
         self._arrived = threading.Condition()
         self.refused = 0
 
-    def put(self, mail: Mail) -> None:
+    def put(self, mail: LoopEvent) -> None:
         """Hand something to the loop; a command or a birth is dropped when too much waits."""
         with self._arrived:
             if len(self._mail) >= MAX_WAITING and isinstance(mail, CommandArrived | BirthArrived):
@@ -83,7 +83,7 @@ class Mailbox:
             self._mail.append(mail)
             self._arrived.notify()
 
-    def take(self, timeout: float | None) -> list[Mail]:
+    def take(self, timeout: float | None) -> list[LoopEvent]:
         """What has arrived, oldest first; waits up to `timeout` seconds (None: for ever) for the first."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._mail, timeout)

@@ -20,10 +20,10 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever is in the record."""
-        words = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        fields = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
-            words["error"] = self.formatException(record.exc_info)
-        return " ".join(f"{name}={_quoted(without_queries(text))}" for name, text in words.items())
+            fields["error"] = self.formatException(record.exc_info)
+        return " ".join(f"{name}={_quoted(without_queries(text))}" for name, text in fields.items())
 
 
 def without_queries(text: str) -> str:
@@ -57,7 +57,7 @@ _MAX_SHOWN: Final = 200
 log = logging.getLogger(__name__)
 
 
-class Complaints:
+class RateLimitedLog:
     """Counts in `counters`, under the name of what is wrong."""
 
     def __init__(self, counters: Counter[str]) -> None:

@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Checkup:
+class HealthQuery:
     """`health_check`, with what the loop had counted when it came: a worker does not look into the loop's state."""
 
     counters: Mapping[str, int]
 
 
-def answer_inquiry(
+def answer_query(
     command: Command,
-    question: ListFiles | Checkup,
+    query: ListFiles | HealthQuery,
     *,
     roots: Roots,
     active_uploads: int,
@@ -35,7 +35,7 @@ def answer_inquiry(
 ) -> Response:
     """The response to `list_files` or `health_check`; never raises."""
     try:
-        payload = _answer(question, roots, active_uploads, system_info)
+        payload = _answer(query, roots, active_uploads, system_info)
     except FileRefused as refused:
         return _failure(command, refused.code, refused.text)
     except Exception as error:
@@ -45,15 +45,15 @@ def answer_inquiry(
 
 
 def _answer(
-    question: ListFiles | Checkup, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
+    query: ListFiles | HealthQuery, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
 ) -> ResponsePayload:
-    match question:
+    match query:
         case ListFiles():
-            return list_files(question, roots)
-        case Checkup(counters=counters):
+            return list_files(query, roots)
+        case HealthQuery(counters=counters):
             return Health(VERSION, active_uploads, system_info(), dict(counters))
         case _:
-            assert_never(question)
+            assert_never(query)
 
 
 def _failure(command: Command, code: ErrorCode, text: str) -> Response:

@@ -24,7 +24,7 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 """zlib's way of asking for a gzip header; it holds neither name nor time, so equal files make equal copies."""
 
 
-class Spool:
+class CompressedCopies:
     """The folder of copies, one for each attempt."""
 
     def __init__(self, folder: Path, roots: Roots) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import Place, Roots, beneath, require_plain
+from device_agent.files.roots import RootFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import FileEntry, FileList, ListFiles
@@ -46,13 +46,13 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     glob = _Glob(request.pattern)
     after = _components(request.cursor)
     walk = _Walk(glob, after)
-    places = [place for place in _outermost(roots) if glob.enter(place.written)]
+    folders = [place for place in _outermost(roots) if glob.enter(place.written)]
     named = roots.exact is not None and glob.matches(roots.exact)
-    if not places and not named:
+    if not folders and not named:
         text = f"{request.pattern!r} matches nothing inside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
     page = _Page(request, roots)
-    for entry in _with(_exact_file(roots, after) if named else None, walk, places):
+    for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
         if not page.add(entry):
             return FileList(tuple(page.entries), page.entries[-1].path)
     return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
@@ -70,9 +70,9 @@ def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
         return None
 
 
-def _with(exact: FileEntry | None, walk: "_Walk", places: list[Place]) -> Iterator[FileEntry]:
+def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> Iterator[FileEntry]:
     """What the walk finds, with the exact file once, in its place: a root may hold it, a link to it, or neither."""
-    for place in places:
+    for place in folders:
         for entry in walk.files(place):
             if exact is not None and _parts(exact.path) <= _parts(entry.path):
                 if exact.path != entry.path:
@@ -147,7 +147,7 @@ class _Walk:
         self._after = after
         self._looked_at = 0
 
-    def files(self, place: Place) -> Iterator[FileEntry]:
+    def files(self, place: RootFolder) -> Iterator[FileEntry]:
         """The files beneath one root. Ends early, and says so in `exhausted`, when it has looked at enough."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
@@ -280,8 +280,8 @@ def _components(cursor: str | None) -> tuple[str, ...]:
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
-def _outermost(roots: Roots) -> list[Place]:
+def _outermost(roots: Roots) -> list[RootFolder]:
     """The roots that lie in no other, in the order of their components."""
-    split = {place: list(filter(None, place.written.split("/"))) for place in roots.places}
-    inner = {place for place in roots.places for other in roots.places if beneath(other.written, split[place])}
-    return sorted(set(roots.places) - inner, key=split.__getitem__)
+    split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
+    inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}
+    return sorted(set(roots.folders) - inner, key=split.__getitem__)

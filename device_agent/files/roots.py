@@ -14,7 +14,7 @@ _MAX_PATH: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RootFolder:
     """A folder that may be read: its name as the setting has it, and where that led when the agent started."""
 
     written: str
@@ -33,7 +33,7 @@ class Roots:
 
     roots: tuple[str, ...] = ()
     exact: str | None = None
-    places: tuple[Place, ...] = field(init=False, repr=False)
+    folders: tuple[RootFolder, ...] = field(init=False, repr=False)
     _exact_at: tuple[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class Roots:
                 text = f"ALLOWED_ROOTS and FILE_PATH take absolute paths; {path!r} is not one"
                 raise SettingsError(text)
         written = sorted({os.path.normpath(root) for root in self.roots})
-        places = tuple(Place(root, os.path.realpath(root)) for root in written)
-        object.__setattr__(self, "places", places)
+        folders = tuple(RootFolder(root, os.path.realpath(root)) for root in written)
+        object.__setattr__(self, "folders", folders)
         normal = os.path.normpath(self.exact) if self.exact else None
         object.__setattr__(self, "exact", normal)
         # The folder in which it lies, and the file that it is, now.
@@ -55,7 +55,7 @@ class Roots:
         components = require_plain(path)
         if path == self.exact:
             return self._locate_exact(path)
-        for place in self.places:
+        for place in self.folders:
             for root in (place.written, place.resolved):
                 inside = beneath(root, components)
                 if inside:
@@ -69,7 +69,7 @@ class Roots:
         folder, name = os.path.split(now)
         if now == was or folder == lies_in:
             return folder, name
-        for place in self.places:
+        for place in self.folders:
             if inside := beneath(place.resolved, now.split("/")[1:]):
                 return place.resolved, "/".join(inside)
         text = f"{path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"

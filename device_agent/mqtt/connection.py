@@ -24,13 +24,13 @@ from device_agent.mqtt.session import (
     HEADROOM,
     AckToken,
     Callbacks,
+    ClientEvent,
+    ClientIdentity,
     Connack,
-    Ending,
-    Event,
-    Hangup,
-    Identity,
-    Message,
+    ConnectionEnd,
+    MessageArrived,
     Puback,
+    ServerDisconnect,
     Session,
     Suback,
 )
@@ -82,7 +82,7 @@ class Connection:
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._identity = Identity(
+        self._identity = ClientIdentity(
             broker=BrokerUrl.parse(url),
             client_id=client_id,
             username=username,
@@ -102,7 +102,7 @@ class Connection:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._session: Session | None = None
         self._sessions = 0
-        self._brief = 0
+        self._short_connections = 0
         self.faults = 0
         """How many callbacks raised, and how many messages arrived that nobody wants."""
 
@@ -120,10 +120,10 @@ class Connection:
         """Publish `offline` as presence if connected, take leave so that no will follows, and end the thread."""
         if (session := self._session) is not None and offline is not None:
             session.publish(Channel.PRESENCE, offline)
-            session.settle(_FAREWELL_TIMEOUT)
+            session.wait_acknowledged(_FAREWELL_TIMEOUT)
         self._stopping.set()
         if (session := self._session) is not None:
-            session.leave()
+            session.disconnect()
         if self._thread.is_alive():
             self._thread.join(_FAREWELL_TIMEOUT)
 
@@ -144,36 +144,39 @@ class Connection:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            ending = self._connect_once()
+            end_reason = self._connect_once()
             if not self._stopping.is_set():
-                delay = self._backoff.next(stable=ending.lasted >= _STABLE_AFTER, hopeless=ending.hopeless)
-                text = ending.text + self._suspicion(ending)
+                delay = self._backoff.next(stable=end_reason.lasted >= _STABLE_AFTER, permanent=end_reason.permanent)
+                text = end_reason.text + self._takeover_hint(end_reason)
                 log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
                 self._stopping.wait(delay)
 
-    def _suspicion(self, ending: Ending) -> str:
+    def _takeover_hint(self, end_reason: ConnectionEnd) -> str:
         """Not every broker tells a client that another has taken its name (Mosquitto 2.0.11 does not)."""
-        self._brief = self._brief + 1 if ending.connected and ending.lasted < _BRIEF else 0
-        if self._brief < _SUSPICIOUS:
+        self._short_connections = (
+            self._short_connections + 1 if end_reason.connected and end_reason.lasted < _BRIEF else 0
+        )
+        if self._short_connections < _SUSPICIOUS:
             return ""
-        return f", as {self._brief} times in a row (does another device use CLIENT_ID {self._identity.client_id}?)"
+        client_id = self._identity.client_id
+        return f", as {self._short_connections} times in a row (does another device use CLIENT_ID {client_id}?)"
 
-    def _connect_once(self) -> Ending:
+    def _connect_once(self) -> ConnectionEnd:
         self._sessions += 1
-        wire = _Wire(self._identity)
-        session = self._session = Session(self._sessions, wire, self._callbacks, self._tell)
+        client = _PahoClient(self._identity)
+        session = self._session = Session(self._sessions, client, self._callbacks, self._call)
         try:
             session.run(self._stopping.is_set)
         except Exception as error:  # noqa: BLE001 (whatever the network or the broker did, we come back)
             session.end(f"{type(error).__name__}: {error}".rstrip(": "))
         finally:
             self._session = None
-            wire.close()
-        if session.ending.connected:
-            self._tell(self._callbacks.on_disconnected, session.ending.text)
-        return session.ending
+            client.close()
+        if session.end_reason.connected:
+            self._call(self._callbacks.on_disconnected, session.end_reason.text)
+        return session.end_reason
 
-    def _tell(self, function: Callable[..., None], *arguments: object) -> bool:
+    def _call(self, function: Callable[..., None], *arguments: object) -> bool:
         try:
             function(*arguments)
         except Exception:
@@ -183,12 +186,12 @@ class Connection:
         return True
 
 
-class _Wire:
+class _PahoClient:
     """One paho client. It knows nothing of who uses it, so that both are freed as soon as the connection ends."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: ClientIdentity) -> None:
         self.identity = identity
-        self.events: deque[Event] = deque()
+        self.events: deque[ClientEvent] = deque()
         self._client = client = Client(
             CallbackAPIVersion.VERSION2,
             identity.client_id,
@@ -247,7 +250,7 @@ class _Wire:
             sock.close()
 
 
-def _note(client: Client, events: deque[Event]) -> None:
+def _note(client: Client, events: deque[ClientEvent]) -> None:
     """Let paho write down what happens."""
 
     def on_socket_open(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 (a socket or a TLS socket)
@@ -258,12 +261,12 @@ def _note(client: Client, events: deque[Event]) -> None:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        events.append(Message(topic, bytes(message.payload), message.mid))
+        events.append(MessageArrived(topic, bytes(message.payload), message.mid))
 
     def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
         # Of anything but a DISCONNECT packet the loop's code says more.
         if flags.is_disconnect_packet_from_server:
-            events.append(Hangup(reason.value, str(reason)))
+            events.append(ServerDisconnect(reason.value, str(reason)))
 
     client.on_socket_open = on_socket_open
     # With this set paho writes only in the thread that runs the loop; else every publisher would, all at once.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from device_agent import VERSION
-from device_agent.state.installation import Identity
+from device_agent.state.installation import Installation
 from schemas.codec import encode
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE, Action
@@ -21,17 +21,17 @@ BEAT_EXPIRY: Final = 120
 CAPABILITIES: Final = tuple(action for action in Action if action is not Action.HELLO)
 
 
-class Announcer:
+class PresenceBuilder:
     """Makes presence messages. `will` is called by the connection's thread, everything else by the agent's."""
 
     def __init__(
-        self, client_id: str, identity: Identity, *, labels: Mapping[str, str], default_file: str | None
+        self, client_id: str, installation: Installation, *, labels: Mapping[str, str], default_file: str | None
     ) -> None:
-        self._identity = identity
+        self._installation = installation
         self._template = Presence(
             client_id=client_id,
             status="online",
-            install_id=identity.install_id,
+            install_id=installation.install_id,
             epoch=0,
             sequence=0,
             agent=AgentInfo(VERSION, hostname=platform.node(), os=platform.system().lower(), arch=platform.machine()),
@@ -46,12 +46,12 @@ class Announcer:
     @property
     def epoch(self) -> int:
         """The epoch of the connection at hand."""
-        return self._identity.epoch
+        return self._installation.epoch
 
     def will(self) -> bytes:
         """The will of the next connection: a new epoch begins with it."""
         with self._lock:
-            epoch = self._identity.next_epoch()
+            epoch = self._installation.next_epoch()
             self._sequence = 0
             self._since = datetime.now(UTC)
             return self._encoded("offline", epoch, LAST_SEQUENCE)
@@ -60,12 +60,12 @@ class Announcer:
         """The birth, and then every beat, of the connection at hand."""
         with self._lock:
             sequence, self._sequence = self._sequence, self._sequence + 1
-            return self._encoded("online", self._identity.epoch, sequence)
+            return self._encoded("online", self._installation.epoch, sequence)
 
-    def farewell(self) -> bytes:
+    def offline(self) -> bytes:
         """Said before a graceful end."""
         with self._lock:
-            return self._encoded("offline", self._identity.epoch, LAST_SEQUENCE)
+            return self._encoded("offline", self._installation.epoch, LAST_SEQUENCE)
 
     def _encoded(self, status: str, epoch: int, sequence: int) -> bytes:
         known = self._template

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from device_agent.mqtt.presence import BEAT_EVERY, BEAT_EXPIRY, Announcer
-from device_agent.mqtt.status import Telemetry
+from device_agent.mqtt.presence import BEAT_EVERY, BEAT_EXPIRY, PresenceBuilder
+from device_agent.mqtt.status import StatusReporter
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.responses import hello_pages
 from device_agent.uploads import Run
@@ -28,7 +28,7 @@ MAX_WAITING: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Outbound:
     """One message; `expiry` in seconds."""
 
     channel: Channel
@@ -36,33 +36,33 @@ class Letter:
     expiry: int | None = None
 
 
-class Outgoing:
+class SendQueue:
     """Letters by key: a newer one takes the place of an older one with the same key, in its old position."""
 
-    def __init__(self, publish: Callable[[Letter], bool]) -> None:
+    def __init__(self, publish: Callable[[Outbound], bool]) -> None:
         self._publish = publish
-        self._waiting: dict[str, Letter] = {}
+        self._waiting: dict[str, Outbound] = {}
         self.dropped = 0
         """Letters for which there was no room."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, key: str, letter: Letter) -> None:
+    def put(self, key: str, message: Outbound) -> None:
         """Have a letter published by the next `flush`."""
         if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        self._waiting[key] = letter
+        self._waiting[key] = message
 
     def flush(self) -> None:
         """Publish in order, until the network takes no more."""
-        for key, letter in tuple(self._waiting.items()):
-            if not self._publish(letter):
+        for key, message in tuple(self._waiting.items()):
+            if not self._publish(message):
                 return
             del self._waiting[key]
 
-    def take(self) -> dict[str, Letter]:
+    def take(self) -> dict[str, Outbound]:
         """Everything that waits, which from here on does not."""
         waiting, self._waiting = self._waiting, {}
         return waiting
@@ -74,20 +74,20 @@ _UNSENT_PAUSE: Final = 0.2
 log = logging.getLogger(__name__)
 
 
-class Voice:
+class Publisher:
     """Speaks while `connected`; `publish` hands a letter to the network."""
 
-    def __init__(self, announcer: Announcer, telemetry: Telemetry, publish: Callable[[Letter], bool]) -> None:
+    def __init__(self, presence: PresenceBuilder, status: StatusReporter, publish: Callable[[Outbound], bool]) -> None:
         self.connected = False
-        self._announcer = announcer
-        self._telemetry = telemetry
+        self._presence = presence
+        self._status = status
         self._publish = publish
-        self._outgoing = Outgoing(publish)
+        self._outgoing = SendQueue(publish)
         self._beat_at: float | None = None
         self._hello_at: float | None = None
 
     @property
-    def has_words(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether something waits to be said, which may rely on anything that we know."""
         return len(self._outgoing) > 0
 
@@ -100,8 +100,8 @@ class Voice:
         early = self._outgoing.take()
         self._beat(now)
         self.hello(install_id, transfers)
-        for key, letter in early.items():
-            self._outgoing.put(key, letter)
+        for key, message in early.items():
+            self._outgoing.put(key, message)
 
     def disconnect(self) -> None:
         """Nobody hears us."""
@@ -122,36 +122,36 @@ class Voice:
         """Say which uploads we still have."""
         self._hello_at = None
         for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers)):
-            self.say(page, key=f"hello {number}")
+            self.enqueue(page, key=f"hello {number}")
 
-    def say(self, response: Response, key: str | None = None) -> None:
+    def enqueue(self, response: Response, key: str | None = None) -> None:
         """Say a response once; a newer one under the same `key` replaces one that is not out yet."""
-        data = self._encoded(msgspec.structs.replace(response, epoch=self._announcer.epoch))
+        data = self._encoded(msgspec.structs.replace(response, epoch=self._presence.epoch))
         if data is not None:
-            self._outgoing.put(key or response.message_id, Letter(Channel.RESPONSE, data))
+            self._outgoing.put(key or response.message_id, Outbound(Channel.RESPONSE, data))
 
-    def speak(self, now: float, runs: list[Run], complaint: str | None) -> None:
+    def flush(self, now: float, runs: list[Run], overall_reason: str | None) -> None:
         """Send what waits, beat, and tell how the uploads go."""
         if not self.connected:
             return
         if self._beat_at is not None and now >= self._beat_at:
             self._beat(now)
         self._outgoing.flush()
-        status = self._telemetry.due(runs, now=now, epoch=self._announcer.epoch, complaint=complaint)
+        status = self._status.due(runs, now=now, epoch=self._presence.epoch, overall_reason=overall_reason)
         if status is not None:
-            self._publish(Letter(Channel.STATUS, encode(status)))
+            self._publish(Outbound(Channel.STATUS, encode(status)))
 
     def next_at(self, now: float) -> float | None:
         """When `speak` or a planned hello is next due."""
         if not self.connected:
             return None
         unsent = now + _UNSENT_PAUSE if len(self._outgoing) else None
-        moments = (unsent, self._beat_at, self._hello_at, self._telemetry.next_at)
+        moments = (unsent, self._beat_at, self._hello_at, self._status.next_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + BEAT_EVERY
-        self._outgoing.put("presence", Letter(Channel.PRESENCE, self._announcer.online(), BEAT_EXPIRY))
+        self._outgoing.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
 
     def _encoded(self, response: Response) -> bytes | None:
         """The response, or what is wrong with it: one that is too large must not stop those behind it."""

@@ -25,7 +25,7 @@ _OUR_HEADROOM: Final = 1024
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
-_NEEDS_A_HAND: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
+_NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
 """Reasons that no retry heals: wrong version, bad credentials, banned, the name taken by another, and their like."""
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Callbacks(Struct, frozen=True, kw_only=True):
     on_refused: Callable[[Channel, str], None]
 
 
-class Identity(Struct, frozen=True, kw_only=True):
+class ClientIdentity(Struct, frozen=True, kw_only=True):
     """Who connects where."""
 
     broker: BrokerUrl
@@ -70,13 +70,13 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class Ending:
+class ConnectionEnd:
     """How a connection went; `lasted` counts seconds from the moment commands were heard."""
 
     text: str = ""
     connected: bool = False
     lasted: float = 0.0
-    hopeless: bool = False
+    permanent: bool = False
 
 
 class Connack(Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class Puback(Struct, frozen=True):
     refused: str | None
 
 
-class Message(Struct, frozen=True):
+class MessageArrived(Struct, frozen=True):
     """A message for us."""
 
     topic: str
@@ -109,21 +109,21 @@ class Message(Struct, frozen=True):
     packet_id: int
 
 
-class Hangup(Struct, frozen=True):
+class ServerDisconnect(Struct, frozen=True):
     """The broker ended the connection, and says why."""
 
     reason: int
     text: str
 
 
-Event = Connack | Suback | Puback | Message | Hangup
+ClientEvent = Connack | Suback | Puback | MessageArrived | ServerDisconnect
 
 
-class Wire(Protocol):
+class MqttClient(Protocol):
     """What a session needs of an MQTT client; everything but `connect` and `turn` returns at once."""
 
-    identity: Identity
-    events: deque[Event]
+    identity: ClientIdentity
+    events: deque[ClientEvent]
 
     def connect(self) -> None:
         """Open the connection and say who we are."""
@@ -147,16 +147,16 @@ class Wire(Protocol):
 class Session:
     """One connection; `ready` while commands are heard."""
 
-    def __init__(self, number: int, wire: Wire, callbacks: Callbacks, tell: Callable[..., bool]) -> None:
+    def __init__(self, number: int, client: MqttClient, callbacks: Callbacks, call: Callable[..., bool]) -> None:
         self.number = number
         self.ready = False
-        self.ending = Ending()
-        self._wire = wire
+        self.end_reason = ConnectionEnd()
+        self._wire = client
         self._callbacks = callbacks
-        self._tell = tell
-        self._unanswered: dict[int, Channel] = {}
+        self._call = call
+        self._unacknowledged: dict[int, Channel] = {}
         # Held around a publish, and never while the library runs us: locks are taken in one order only.
-        self._answers = threading.Condition()
+        self._acknowledged = threading.Condition()
         self._largest = MAX_MESSAGE_SIZE
         self._allowance: int | None = None
         self._ready_at = 0.0
@@ -169,19 +169,19 @@ class Session:
         while over is None:
             over = self._wire.turn()
             while self._wire.events:
-                self._happened(self._wire.events.popleft())
+                self._handle(self._wire.events.popleft())
             if not self.ready and (stopping() or time.monotonic() > give_up_at):
                 over = "the broker does not answer"
         self.end(over)
 
-    def end(self, text: str, *, hopeless: bool = False) -> None:
+    def end(self, text: str, *, permanent: bool = False) -> None:
         """Note why it ended; the first reason counts."""
-        if not self.ending.text:
+        if not self.end_reason.text:
             lasted = time.monotonic() - self._ready_at if self.ready else 0.0
-            self.ending = Ending(text, self.ending.connected, lasted, hopeless)
+            self.end_reason = ConnectionEnd(text, self.end_reason.connected, lasted, permanent)
         self.ready = False
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Send DISCONNECT, which also takes the will back; `run` then returns."""
         self._wire.disconnect()
 
@@ -190,8 +190,8 @@ class Session:
         if len(data) > self._largest:
             log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self._largest)
             return False
-        with self._answers:
-            if not self.ready or (self._allowance is not None and len(self._unanswered) >= self._allowance):
+        with self._acknowledged:
+            if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
                 return False
             try:
                 packet_id = self._wire.publish(channel, data, expiry)
@@ -199,66 +199,66 @@ class Session:
                 log.exception("MQTT: a %s could not be handed over", channel)
                 return False
             if packet_id is not None and QOS[channel]:
-                self._unanswered[packet_id] = channel
+                self._unacknowledged[packet_id] = channel
         return packet_id is not None
 
-    def settle(self, timeout: float) -> None:
+    def wait_acknowledged(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the broker has answered everything that was published."""
-        with self._answers:
-            self._answers.wait_for(lambda: not (self._unanswered and self.ready), timeout)
+        with self._acknowledged:
+            self._acknowledged.wait_for(lambda: not (self._unacknowledged and self.ready), timeout)
 
     def ack(self, packet_id: int) -> None:
         """Acknowledge a command."""
         self._wire.ack(packet_id)
 
-    def _happened(self, event: Event) -> None:
+    def _handle(self, event: ClientEvent) -> None:
         match event:
             case Connack():
-                self._accepted(event)
+                self._on_connack(event)
             case Suback():
-                self._subscribed(event)
+                self._on_suback(event)
             case Puback():
-                self._answered(event)
-            case Message():
-                self._arrived(event)
-            case Hangup():
-                self.end(f"the broker hung up: {event.text}", hopeless=event.reason in _NEEDS_A_HAND)
+                self._on_puback(event)
+            case MessageArrived():
+                self._on_message(event)
+            case ServerDisconnect():
+                self.end(f"the broker hung up: {event.text}", permanent=event.reason in _NO_RETRY_HELPS)
 
-    def _accepted(self, connack: Connack) -> None:
+    def _on_connack(self, connack: Connack) -> None:
         if connack.reason >= _FAILURE:
-            self.end(f"refused: {connack.text}", hopeless=connack.reason in _NEEDS_A_HAND)
+            self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
             return
         if connack.largest_packet is not None:
             self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _OUR_HEADROOM)
         self._allowance = connack.receive_maximum
         self._wire.subscribe(Channel.COMMAND, Channel.BIRTH)
 
-    def _subscribed(self, suback: Suback) -> None:
+    def _on_suback(self, suback: Suback) -> None:
         if suback.refused:
-            self.end(f"the broker refuses the subscriptions: {', '.join(suback.refused)}", hopeless=True)
-            self.leave()
+            self.end(f"the broker refuses the subscriptions: {', '.join(suback.refused)}", permanent=True)
+            self.disconnect()
             return
-        self.ready = self.ending.connected = True
+        self.ready = self.end_reason.connected = True
         self._ready_at = time.monotonic()
-        self._tell(self._callbacks.on_connected)
+        self._call(self._callbacks.on_connected)
 
-    def _answered(self, puback: Puback) -> None:
-        with self._answers:
-            channel = self._unanswered.pop(puback.packet_id, None)
-            self._answers.notify_all()
+    def _on_puback(self, puback: Puback) -> None:
+        with self._acknowledged:
+            channel = self._unacknowledged.pop(puback.packet_id, None)
+            self._acknowledged.notify_all()
         if channel is not None and puback.refused is not None:
             log.warning("MQTT: the broker refuses a %s: %s", channel, puback.refused)
-            self._tell(self._callbacks.on_refused, channel, puback.refused)
+            self._call(self._callbacks.on_refused, channel, puback.refused)
 
-    def _arrived(self, message: Message) -> None:
-        if not self._tell(self._hand_over, message) or message.topic != self._wire.identity.topic(Channel.COMMAND):
+    def _on_message(self, message: MessageArrived) -> None:
+        if not self._call(self._hand_over, message) or message.topic != self._wire.identity.topic(Channel.COMMAND):
             self.ack(message.packet_id)
 
-    def _hand_over(self, message: Message) -> None:
+    def _hand_over(self, message: MessageArrived) -> None:
         """Raises for a topic that was not asked for."""
         identity = self._wire.identity
-        heard = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
-        if heard[message.topic] is Channel.COMMAND:
+        channels = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
+        if channels[message.topic] is Channel.COMMAND:
             self._callbacks.on_command(message.payload, AckToken(self.number, message.packet_id))
         else:
             self._callbacks.on_birth(message.payload)

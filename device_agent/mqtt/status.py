@@ -27,19 +27,19 @@ _encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
 
-class Telemetry:
+class StatusReporter:
     """Decides when a Status is due, and what it says."""
 
     def __init__(self, client_id: str, system_info: Callable[[], SystemInfo]) -> None:
         self._client_id = client_id
         self._system_info = system_info
-        self._told: tuple[CurrentUpload, ...] = ()
-        self._told_at: float | None = None
+        self._sent: tuple[CurrentUpload, ...] = ()
+        self._sent_at: float | None = None
         self._looked_at: float | None = None
         self._system_at: float | None = None
         self._idle = True
 
-    def due(self, runs: Sequence[Run], *, now: float, epoch: int, complaint: str | None = None) -> Status | None:
+    def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
         """The Status to publish now, if any; `complaint` stands in for every reason, such as a full disk."""
         if self._looked_at is None and runs:
             # What is over within a second needs no Status.
@@ -48,14 +48,14 @@ class Telemetry:
             return None
         self._looked_at = now if runs else None
         if not runs:
-            return self._say_idle(epoch, now)
+            return self._report_idle(epoch, now)
         shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_UPLOADS]
-        uploads = _fitting([_entry(run, now, complaint) for run in shown])
-        quiet = self._told_at is not None and now - self._told_at < UNCHANGED_EVERY
-        if quiet and _essence(uploads) == _essence(self._told):
+        uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
+        quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
+        if quiet and _essence(uploads) == _essence(self._sent):
             return None
         moving = any(run.transfer.state in _MOVING for run in shown)
-        self._told, self._told_at, self._idle = uploads, now, False
+        self._sent, self._sent_at, self._idle = uploads, now, False
         return Status(
             status="uploading" if moving else "waiting",
             client_id=self._client_id,
@@ -70,10 +70,10 @@ class Telemetry:
         """When to ask again; None while there is nothing to tell."""
         return None if self._looked_at is None else self._looked_at + EVERY
 
-    def _say_idle(self, epoch: int, now: float) -> Status | None:
+    def _report_idle(self, epoch: int, now: float) -> Status | None:
         if self._idle:
             return None
-        self._told, self._told_at, self._idle = (), None, True
+        self._sent, self._sent_at, self._idle = (), None, True
         return Status(status="idle", client_id=self._client_id, epoch=epoch, system_info=self._system(now))
 
     def _system(self, now: float) -> SystemInfo | None:
@@ -83,9 +83,9 @@ class Telemetry:
         return self._system_info()
 
 
-def _entry(run: Run, now: float, complaint: str | None) -> CurrentUpload:
-    entry = progress_of(run.transfer, now, sum(tuple(run.life.sent.values())))
-    if complaint is None:
+def _entry(run: Run, now: float, overall_reason: str | None) -> CurrentUpload:
+    entry = progress_of(run.transfer, now, sum(tuple(run.session.sent.values())))
+    if overall_reason is None:
         return entry
     return CurrentUpload(
         entry.upload_id,
@@ -96,7 +96,7 @@ def _entry(run: Run, now: float, complaint: str | None) -> CurrentUpload:
         entry.file_size,
         entry.completed_parts,
         entry.total_parts,
-        complaint,
+        overall_reason,
     )
 
 

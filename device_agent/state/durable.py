@@ -14,10 +14,10 @@ PRIVATE_FOLDER: Final = 0o700
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Put a new file in the place of `path`; after `OSError` either of the two is there, whole."""
-    put_in_place(write_beside(path, chunks), path)
+    rename_durably(write_temporary(path, chunks), path)
 
 
-def write_beside(path: Path, chunks: Iterable[bytes]) -> Path:
+def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
     """Write what is to take the place of `path`, durable under a name of its own; `OSError` leaves nothing of it."""
     fresh = path.with_name(path.name + ".new")
     try:
@@ -34,7 +34,7 @@ def write_beside(path: Path, chunks: Iterable[bytes]) -> Path:
     return fresh
 
 
-def put_in_place(fresh: Path, path: Path) -> None:
+def rename_durably(fresh: Path, path: Path) -> None:
     """Give a file the name of another. After `OSError` that may have happened, and a power cut may take it back."""
     try:
         fresh.replace(path)

@@ -28,7 +28,7 @@ class _Stored(Struct, frozen=True):
     ceiling: Annotated[int, Meta(ge=0)]
 
 
-class Identity:
+class Installation:
     """The identity kept in a state folder. `next_epoch` may be called from any thread."""
 
     def __init__(self, path: Path, stored: _Stored, *, kept: bool = True) -> None:

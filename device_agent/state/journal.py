@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 from device_agent.errors import JournalError
-from device_agent.state.durable import PRIVATE, PRIVATE_FOLDER, put_in_place, sync_folder, write_all, write_beside
+from device_agent.state.durable import PRIVATE, PRIVATE_FOLDER, rename_durably, sync_folder, write_all, write_temporary
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.records import Began, Floor, Record, Remembered, Tombstone, TransferRecord
 from device_agent.transfer.replay import replay, snapshot
@@ -89,7 +89,7 @@ class Journal:
         self._size = 0
         self._compacted_size = 0
         self._descriptor: int | None = None
-        self._misplaced = False
+        self._rename_in_doubt = False
         """A rename went wrong: which file has our name is to be found out, and to be made durable."""
 
     @classmethod
@@ -108,7 +108,7 @@ class Journal:
 
     def close(self) -> None:
         """Give the lock back; what was not committed is lost."""
-        self._let_go()
+        self._close_file()
         os.close(self._lock)
 
     @property
@@ -116,7 +116,7 @@ class Journal:
         """How many records wait for `commit`."""
         return len(self._pending)
 
-    def unkept(self, since: int = 0) -> frozenset[str]:
+    def uncommitted(self, since: int = 0) -> frozenset[str]:
         """The uploads that records waiting for `commit` are about, the first `since` of them left out."""
         return frozenset(about for about, _ in self._pending[since:] if about)
 
@@ -125,7 +125,7 @@ class Journal:
         about = self.memory.take(record)
         self._pending.append((about, _frame(record)))
 
-    def withdraw(self, upload_id: str) -> None:
+    def discard_pending(self, upload_id: str) -> None:
         """Forget what was appended about one upload and is not committed."""
         self._pending = [(about, frame) for about, frame in self._pending if about != upload_id]
 
@@ -165,10 +165,10 @@ class Journal:
         Once the rename may have happened the old file counts for nothing, and the next `commit` waits for the folder.
         """
         try:
-            fresh = write_beside(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
-            self._let_go()
-            self._misplaced = True
-            put_in_place(fresh, self.path)
+            fresh = write_temporary(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
+            self._close_file()
+            self._rename_in_doubt = True
+            rename_durably(fresh, self.path)
             self._find()
         except OSError as error:
             text = f"the journal cannot be compacted: {error.strerror}"
@@ -197,7 +197,7 @@ class Journal:
 
     def _writable(self) -> int:
         """The open journal, positioned behind its last whole record."""
-        if self._misplaced:
+        if self._rename_in_doubt:
             sync_folder(self.path.parent)
             self._find()
         if self._descriptor is None:
@@ -215,16 +215,16 @@ class Journal:
         with self.path.open("rb") as stream:
             stream.seek(len(MAGIC))
             self._size = self._compacted_size = len(MAGIC) + sum(length for _, length in _records(stream))
-        self._misplaced = False
+        self._rename_in_doubt = False
 
     def _cut(self) -> None:
         """Take back what a failed write left; the next write opens the file anew and cuts it again."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
-            self._let_go()
+            self._close_file()
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import Final
 
 from device_agent.errors import PutFailure
 from device_agent.transfer.events import PartFailed, PartStored
-from device_agent.workers.part_io import JobEvent
+from device_agent.workers.part_io import IoEvent
 
 ENOUGH: Final = 8
 """Failures in a row, of any uploads, after which a store is left alone though it asked for nothing."""
@@ -16,7 +16,7 @@ ENOUGH: Final = 8
 LONGEST_PAUSE: Final = 60.0
 
 
-class Stores:
+class HostBackoff:
     """What is known of each store: its failures since it last took a part, and until when nothing is sent to it."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Stores:
         """When the store of this URL may be sent to again; 0 when nothing is held against it."""
         return self._until.get(_store_of(url), 0.0)
 
-    def heard(self, url: str, event: JobEvent) -> None:
+    def record_result(self, url: str, event: IoEvent) -> None:
         """Learn from how a PUT to this URL ended."""
         store = _store_of(url)
         if isinstance(event, PartStored):

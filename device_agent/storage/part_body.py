@@ -32,13 +32,13 @@ class Pace:
     limits: tuple[Throttle, ...]
     idle_timeout: float
 
-    def require_going(self) -> None:
+    def require_running(self) -> None:
         """`PutFailed` with `stopped` when somebody wants it to end."""
         if self.stopped():
             raise PutFailed(PutFailure.STOPPED, "stopped")
 
 
-class Body:
+class PartBody:
     """One part on its way; `sent` counts the bytes that the system took."""
 
     def __init__(self, source: Source, piece: Part, pace: Pace) -> None:
@@ -84,7 +84,7 @@ class Body:
         """Return when the store speaks or hangs up; fails as `send` does."""
         self._moved_at = time.monotonic()
         while not readable(on, SLICE):
-            self.pace.require_going()
+            self.pace.require_running()
             self._require_moving("answered nothing")
 
     def take_back(self) -> None:
@@ -102,7 +102,7 @@ class Body:
 
     def _send_piece(self, to: socket.socket, size: int, buffer: memoryview, answered: Callable[[], bool]) -> bool:
         while size:
-            self.pace.require_going()
+            self.pace.require_running()
             if answered():
                 return False
             # Not sendall: its timeout is one for all of the data, and a slow link is no reason to give up.

@@ -40,7 +40,7 @@ _BLAMES_REQUEST: Final = range(300, 500)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PutResult:
     """What is read of an answer. `whole` says that the request had been sent to its end when it came."""
 
     status: int
@@ -51,24 +51,24 @@ class Answer:
     whole: bool = True
 
 
-def stored_etag(answer: Answer) -> str:
+def stored_etag(result: PutResult) -> str:
     """The ETag exactly as the store wrote it; "" for 412, where an earlier PUT of ours may have won.
 
     `PutFailed` says what any other answer means.
     """
-    if answer.status == _PRECONDITION_FAILED:
+    if result.status == _PRECONDITION_FAILED:
         return ""
-    if answer.status not in _STORED:
-        raise _failure(answer)
-    if not answer.whole:
-        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {answer.status} before it had the whole part")
-    if answer.etag is None or _ETAG.fullmatch(answer.etag) is None:
+    if result.status not in _STORED:
+        raise _failure(result)
+    if not result.whole:
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {result.status} before it had the whole part")
+    if result.etag is None or _ETAG.fullmatch(result.etag) is None:
         # A load balancer in between can do that (rclone issue 9823).
-        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {answer.status} without an ETag")
-    return answer.etag
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {result.status} without an ETag")
+    return result.etag
 
 
-def retry_after(answer: Answer) -> float | None:
+def retry_after(result: PutResult) -> float | None:
     """Seconds for which the store asks to be left alone, at most `MAX_RETRY_AFTER`; None when it does not say.
 
     A date is counted from the store's own `Date`, since a device's clock may stand in 1970.
@@ -76,22 +76,22 @@ def retry_after(answer: Answer) -> float | None:
     >>> retry_after(Answer(503, retry_after="7"))
     7.0
     """
-    text = (answer.retry_after or "").strip()
+    text = (result.retry_after or "").strip()
     if text.isascii() and text.isdigit():
         # Ten digits are centuries; a number of thousands of digits would not even convert.
         return min(float(text[:10]), MAX_RETRY_AFTER)
-    until, now = _instant(text), _instant(answer.date) or datetime.now(UTC)
+    until, now = _instant(text), _instant(result.date) or datetime.now(UTC)
     return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
 
 
-def _failure(answer: Answer) -> PutFailed:
-    found = _CODE.search(answer.body)
+def _failure(result: PutResult) -> PutFailed:
+    found = _CODE.search(result.body)
     code = found[1].decode() if found else ""
-    kind = _kind(answer.status, code)
-    ours = code or answer.status not in _BLAMES_REQUEST
+    kind = _kind(result.status, code)
+    ours = code or result.status not in _BLAMES_REQUEST
     who = "the store" if ours else "the store, or something on the way to it,"
-    text = f"{who} answered {answer.status} {code}".rstrip()
-    return PutFailed(kind, text, retry_after(answer) if kind is PutFailure.TRY_AGAIN else None)
+    text = f"{who} answered {result.status} {code}".rstrip()
+    return PutFailed(kind, text, retry_after(result) if kind is PutFailure.TRY_AGAIN else None)
 
 
 def _kind(status: int, code: str) -> PutFailure:

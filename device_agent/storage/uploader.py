@@ -26,8 +26,8 @@ from typing import Any, Final
 from device_agent import VERSION
 from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure
 from device_agent.files.source import BLOCK_SIZE, Source
-from device_agent.storage.part_body import SLICE, Body, Pace, readable
-from device_agent.storage.put_results import MAX_BODY, Answer, stored_etag
+from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
+from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.url_policy import ParsedUrl, UploadHosts
 from device_agent.tls import client_context
@@ -42,7 +42,7 @@ _CONNECT_TIMEOUT: Final = 15.0
 _CONTENT_TYPE: Final = "application/octet-stream"
 _REUSE_WITHIN: Final = 10.0
 """Seconds for which an idle connection is trusted: stores and NAT routers forget it soon after."""
-_LAST_WORDS: Final = 2.0
+_EARLY_ANSWER_TIMEOUT: Final = 2.0
 """Seconds to wait for the answer of a store that stopped taking bytes."""
 
 
@@ -91,8 +91,8 @@ class Uploader:
             limits=self._limits(source, max_bytes_per_second),
             idle_timeout=self._idle_timeout,
         )
-        pace.require_going()
-        return self._worker().put(url, part.headers, Body(source, piece, pace))
+        pace.require_running()
+        return self._worker().put(url, part.headers, PartBody(source, piece, pace))
 
     def close(self) -> None:
         """Cut every connection; a `put` under way fails with `stopped`, and so does every later one."""
@@ -133,23 +133,23 @@ class _Worker:
         if link := self._kept:
             link.cut()
 
-    def put(self, url: ParsedUrl, headers: Mapping[str, str], body: Body) -> str:
+    def put(self, url: ParsedUrl, headers: Mapping[str, str], body: PartBody) -> str:
         """Send once; twice where a kept connection turns out to be dead, which says nothing about the store."""
         while True:
             link = self._link(url)
             try:
                 return self._once(link, url.target, headers, body)
             except (OSError, HTTPException) as error:
-                body.pace.require_going()
+                body.pace.require_running()
                 if link.fresh:
-                    raise PutFailed(PutFailure.TRY_AGAIN, f"{url.host}:{url.port}: {_said(error)}") from error
+                    raise PutFailed(PutFailure.TRY_AGAIN, f"{url.host}:{url.port}: {_text_of(error)}") from error
             except FileRefused as refused:
-                body.pace.require_going()
+                body.pace.require_running()
                 changed = refused.code is ErrorCode.SOURCE_CHANGED
                 kind = PutFailure.SOURCE_CHANGED if changed else PutFailure.SOURCE_UNREADABLE
                 raise PutFailed(kind, refused.text) from refused
 
-    def _once(self, link: "_Link", target: str, headers: Mapping[str, str], body: Body) -> str:
+    def _once(self, link: "_Link", target: str, headers: Mapping[str, str], body: PartBody) -> str:
         keep = stored = False
         try:
             link.send(target, headers, body, self._buffer)
@@ -171,7 +171,7 @@ class _Worker:
         try:
             self._kept = _Link(url)
         except (OSError, HTTPException) as error:
-            text = f"cannot connect to {url.host}:{url.port}: {_said(error)}"
+            text = f"cannot connect to {url.host}:{url.port}: {_text_of(error)}"
             raise PutFailed(PutFailure.TRY_AGAIN, text) from error
         return self._kept
 
@@ -199,19 +199,19 @@ class _Link:
         lately = time.monotonic() - self._used_at < _REUSE_WITHIN
         return self._where == (url.scheme, url.host, url.port) and lately and not readable(self._socket, 0.0)
 
-    def send(self, target: str, headers: Mapping[str, str], body: Body, buffer: memoryview) -> None:
+    def send(self, target: str, headers: Mapping[str, str], body: PartBody, buffer: memoryview) -> None:
         """Send a request, and return when an answer can be read, be it early."""
         try:
             self._send_head(target, headers, body.size)
             body.send(self._socket, buffer, self._answered, direct=not self._secure)
         except OSError:
             # A store that has heard enough answers and closes; its answer says more than our broken pipe.
-            if not readable(self._socket, _LAST_WORDS):
+            if not readable(self._socket, _EARLY_ANSWER_TIMEOUT):
                 raise
         else:
             body.await_answer(self._socket)
 
-    def answer(self, body: Body) -> tuple[Answer, bool]:
+    def answer(self, body: PartBody) -> tuple[PutResult, bool]:
         """Read the answer; whether another request may follow."""
         self._socket.settimeout(SLICE)
         self._connection.response_class = functools.partial(_Response, body.pace)  # type: ignore[assignment]
@@ -221,7 +221,7 @@ class _Link:
         self._used_at = time.monotonic()
         header = response.headers.get
         found = (response.status, header("ETag"), header("Retry-After"), header("Date"))
-        return Answer(*found, body=text, whole=body.whole), keep
+        return PutResult(*found, body=text, whole=body.whole), keep
 
     def cut(self) -> None:
         """End both directions; the descriptor stays with the thread that uses it."""
@@ -277,7 +277,7 @@ class _Slices(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (whatever can be written to)
         while True:
-            self._pace.require_going()
+            self._pace.require_running()
             if time.monotonic() >= self._until:
                 text = f"the store did not end its answer within {self._patience:g} s"
                 raise PutFailed(PutFailure.TRY_AGAIN, text)
@@ -317,7 +317,7 @@ def _sendable(name: str, value: str) -> bool:
     return _HEADER_NAME.fullmatch(name.lower()) is not None and _HEADER_VALUE.fullmatch(value) is not None
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """What happened; never what the store wrote, which may be our own request with the key in it."""
     if isinstance(error, BadStatusLine | UnknownProtocol) and not isinstance(error, OSError):
         return type(error).__name__

@@ -11,16 +11,16 @@ from typing import Final
 from device_agent.transfer.events import (
     DigestParts,
     Effect,
-    Entomb,
     Held,
     Keep,
+    PublishResponse,
     PutPart,
-    Say,
     StopParts,
     Tick,
     WorkerFree,
+    WriteTombstone,
 )
-from device_agent.transfer.model import NOBODY, Grant, Question, State, Transfer, tell_all
+from device_agent.transfer.model import NO_OWNER, Grant, PartRequest, State, Transfer, number_response
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending
 from device_agent.transfer.replay import progress_record
@@ -52,18 +52,18 @@ def next_window(transfer: Transfer) -> tuple[int, ...]:
     return tuple(window)
 
 
-def should_ask(transfer: Transfer, now: float) -> bool:
+def should_request(transfer: Transfer, now: float) -> bool:
     """Whether to ask: nothing is unanswered, and half of the last grant is sent or nothing is left to begin."""
-    if now < transfer.ask_after or transfer.preparing or transfer.asking:
+    if now < transfer.request_after or transfer.preparing_request or transfer.awaiting_grant:
         return False
     last = transfer.last_granted
     half_sent = 2 * len(last & transfer.done) >= len(last)
     return (half_sent or not transfer.startable) and next(_missing(transfer), None) is not None
 
 
-def may_look_ahead(transfer: Transfer) -> bool:
+def may_digest_ahead(transfer: Transfer) -> bool:
     """Whether to digest what will be asked for next while what was granted is sent."""
-    busy = transfer.digesting or transfer.preparing or transfer.asking
+    busy = transfer.digesting or transfer.preparing_request or transfer.awaiting_grant
     return not busy and transfer.order.digest is not DigestName.NONE
 
 
@@ -71,12 +71,12 @@ def pick_part(transfer: Transfer, now: float) -> int | None:
     """The lowest granted part that may be begun now."""
     if now < transfer.hold_until:
         return None
-    return next((number for number in transfer.startable if _is_calm(transfer, number, now)), None)
+    return next((number for number in transfer.startable if _may_retry(transfer, number, now)), None)
 
 
-def next_calm(transfer: Transfer) -> float | None:
+def next_retry(transfer: Transfer) -> float | None:
     """When the first granted part may be begun; None without one."""
-    calms = [_calm_at(transfer, number) for number in transfer.startable]
+    calms = [_retry_at(transfer, number) for number in transfer.startable]
     return max(min(calms), transfer.hold_until) if calms else None
 
 
@@ -97,7 +97,7 @@ def next_stale(transfer: Transfer) -> float | None:
     ends = [
         grant.expires_at - life_needed(grant, 0, None)
         for number, grant in transfer.grants.items()
-        if grant.expires_at is not None and number not in transfer.flying
+        if grant.expires_at is not None and number not in transfer.in_flight
     ]
     return min(ends, default=None)
 
@@ -110,7 +110,7 @@ def life_needed(grant: Grant, size: int, rate: float | None) -> float:
 
 def _missing(transfer: Transfer) -> Iterator[int]:
     """Parts that are neither stored nor granted, ascending."""
-    known = transfer.done | PartSet.of(transfer.grants) | transfer.flying
+    known = transfer.done | PartSet.of(transfer.grants) | transfer.in_flight
     for number in range(known.first_missing(), transfer.plan.total + 1):
         if number not in known:
             yield number
@@ -122,13 +122,13 @@ def _is_stale(plan: PartPlan, number: int, grant: Grant, now: float, rate: float
     return now >= grant.expires_at - life_needed(grant, plan.part(number).size, rate)
 
 
-def _is_calm(transfer: Transfer, number: int, now: float) -> bool:
-    return now >= _calm_at(transfer, number)
+def _may_retry(transfer: Transfer, number: int, now: float) -> bool:
+    return now >= _retry_at(transfer, number)
 
 
-def _calm_at(transfer: Transfer, number: int) -> float:
-    trouble = transfer.trouble.get(number)
-    return 0.0 if trouble is None else trouble.until
+def _retry_at(transfer: Transfer, number: int) -> float:
+    retries = transfer.retries.get(number)
+    return 0.0 if retries is None else retries.until
 
 
 Step = tuple[Transfer, tuple[Effect, ...]]
@@ -141,43 +141,43 @@ MAX_UNACKNOWLEDGED: Final = 2_000
 MAX_RENEWALS: Final = 20
 """Times that URLs may run out, with no part stored in between, before `url_expired`."""
 
-_QUESTION_AGAIN: Final = (10.0, 120.0)
+_REQUEST_AGAIN: Final = (10.0, 120.0)
 _ENDING_AGAIN: Final = (10.0, 3600.0)
 """Seconds before a response that nobody answered is said again: the first time, and at most."""
 
-_NOBODY_PATIENCE: Final = 3600
+_NO_OWNER_PATIENCE: Final = 3600
 _RECHECK_PARTS: Final = 16
 
 
 def advance(transfer: Transfer, now: float) -> Step:
     """Do what is due: end when every part is stored, ask when it is time, and name the state that results."""
     transfer = drop_stale(transfer, now)
-    if transfer.ask_after <= now:
-        transfer = replace(transfer, ask_after=0.0)
+    if transfer.request_after <= now:
+        transfer = replace(transfer, request_after=0.0)
     if transfer.complete:
         return _finish(transfer, now)
     if transfer.renewals > MAX_RENEWALS:
         return fail(transfer, now, ErrorCode.URL_EXPIRED, "the granted URLs run out before a part is sent")
     effects: tuple[Effect, ...] = ()
-    if should_ask(transfer, now):
-        transfer, effects = prepare(replace(transfer, question=Question(next_window(transfer))), now)
-    elif may_look_ahead(transfer):
+    if should_request(transfer, now):
+        transfer, effects = prepare_request(replace(transfer, request=PartRequest(next_window(transfer))), now)
+    elif may_digest_ahead(transfer):
         transfer, effects = _digest(transfer, next_window(transfer))
     if transfer.ending is not None:
         return transfer, effects
     return replace(transfer, state=_state_of(transfer, now)), effects
 
 
-def prepare(transfer: Transfer, now: float) -> Step:
+def prepare_request(transfer: Transfer, now: float) -> Step:
     """Ask the question at hand, once every part of it is digested."""
-    if transfer.question is None:
+    if transfer.request is None:
         return transfer, ()
-    numbers = transfer.question.numbers
+    numbers = transfer.request.numbers
     if transfer.order.digest is not DigestName.NONE and not transfer.ahead.keys() >= set(numbers):
         return _digest(transfer, numbers)
     ready = {number: digest for number, digest in transfer.ahead.items() if number in numbers}
     later = {number: digest for number, digest in transfer.ahead.items() if number not in numbers}
-    return _ask(replace(transfer, offered={**transfer.offered, **ready}, ahead=later), now)
+    return _send_request(replace(transfer, offered={**transfer.offered, **ready}, ahead=later), now)
 
 
 def digests_due(transfer: Transfer) -> tuple[Effect, ...]:
@@ -198,7 +198,7 @@ def cancel(transfer: Transfer, now: float) -> Step:
 def close(transfer: Transfer, outcome: str) -> Step:
     """The owner needs nothing more of this upload."""
     known = Outcome.read(outcome)
-    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), Entomb(known))
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(known))
 
 
 def fail(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
@@ -209,21 +209,21 @@ def fail(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
 def end(transfer: Transfer, now: float, ending: Ending) -> Step:
     """Say the final answer, once; a second end repeats the first."""
     if transfer.ending is not None:
-        return say_again(transfer, now)
+        return republish(transfer, now)
     grants = transfer.grants if may_resume(ending) else {}
     transfer = replace(
         transfer,
         state=State.ENDED,
         ending=ending,
         opened=None,
-        question=None,
+        request=None,
         unchecked=PartSet(),
-        flying=PartSet(),
+        in_flight=PartSet(),
         digesting=(),
         ahead={},
         grants=grants,
     )
-    transfer, effects = _say_next(transfer, now)
+    transfer, effects = _publish_next(transfer, now)
     return transfer, (StopParts(), *effects)
 
 
@@ -233,7 +233,7 @@ def start_part(transfer: Transfer, event: WorkerFree) -> Step:
     number = pick_part(transfer, event.now)
     effects: tuple[Effect, ...] = ()
     if number is not None:
-        transfer = replace(transfer, flying=transfer.flying | PartSet.of([number]))
+        transfer = replace(transfer, in_flight=transfer.in_flight | PartSet.of([number]))
         effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
@@ -248,36 +248,40 @@ def tick(transfer: Transfer, event: Tick) -> Step:
     """Say again what nobody answered, give up an owner that is silent, and go on where a pause is over."""
     if transfer.state in BEFORE_OPEN:
         return transfer, ()
-    gives_up = silent_at(transfer)
+    gives_up = give_up_at(transfer)
     if gives_up is not None and event.now >= gives_up:
         if transfer.ending is not None:
             return close(transfer, _outcome_of(transfer.ending))
         return fail(transfer, event.now, ErrorCode.OWNER_SILENT, "the owner of the upload has not answered")
     again: tuple[Effect, ...] = ()
-    if transfer.say_at is not None and event.now >= transfer.say_at and (transfer.asking or transfer.ending):
-        transfer = _schedule_again(replace(transfer, repeats=transfer.repeats + 1), event.now, event.jitter)
-        again = _latest(transfer)
+    if (
+        transfer.republish_at is not None
+        and event.now >= transfer.republish_at
+        and (transfer.awaiting_grant or transfer.ending)
+    ):
+        transfer = _schedule_republish(replace(transfer, repeats=transfer.repeats + 1), event.now, event.jitter)
+        again = _latest_effects(transfer)
     if transfer.ending is not None:
         return transfer, again
     transfer, effects = advance(transfer, event.now)
     return transfer, again + effects
 
 
-def silent_at(transfer: Transfer) -> float | None:
+def give_up_at(transfer: Transfer) -> float | None:
     """When an owner that does not answer is given up."""
     if transfer.unanswered_since is None:
         return None
     patience = transfer.order.options.give_up_after
-    if transfer.ending is not None and transfer.order.owner == NOBODY:
-        patience = min(patience, _NOBODY_PATIENCE)
+    if transfer.ending is not None and transfer.order.owner == NO_OWNER:
+        patience = min(patience, _NO_OWNER_PATIENCE)
     return transfer.unanswered_since + patience
 
 
 def _state_of(transfer: Transfer, now: float) -> State:
-    if transfer.flying or pick_part(transfer, now) is not None:
+    if transfer.in_flight or pick_part(transfer, now) is not None:
         return State.SENDING
-    if not transfer.startable and (transfer.preparing or transfer.asking):
-        return State.ASKING
+    if not transfer.startable and (transfer.preparing_request or transfer.awaiting_grant):
+        return State.REQUESTING
     return State.WAITING
 
 
@@ -292,45 +296,45 @@ def _finish(transfer: Transfer, now: float) -> Step:
         transfer = replace(transfer, moved=False, unchecked=PartSet.of(transfer.digests))
         effects = (recheck(transfer),) if transfer.unchecked else ()
     if transfer.unchecked:
-        return replace(transfer, state=State.CHECKING, question=None, say_at=None), effects
+        return replace(transfer, state=State.CHECKING, request=None, republish_at=None), effects
     return end(transfer, now, Ending(ResponseStatus.SUCCESS))
 
 
-def _ask(transfer: Transfer, now: float) -> Step:
+def _send_request(transfer: Transfer, now: float) -> Step:
     """Say the prepared question, less what has been granted or stored meanwhile."""
     known = transfer.done | PartSet.of(transfer.grants)
-    numbers = tuple(number for number in transfer.question.numbers if number not in known) if transfer.question else ()
+    numbers = tuple(number for number in transfer.request.numbers if number not in known) if transfer.request else ()
     if not numbers:
-        return replace(transfer, question=None), ()
+        return replace(transfer, request=None), ()
     if len(transfer.kept) > MAX_UNACKNOWLEDGED:
         text = f"the owner has acknowledged none of {len(transfer.kept)} etags"
         return fail(transfer, now, ErrorCode.BAD_REQUEST, text)
-    transfer = replace(transfer, question=Question(numbers, transfer.sequence + 1))
-    return _say_next(transfer, now)
+    transfer = replace(transfer, request=PartRequest(numbers, transfer.sequence + 1))
+    return _publish_next(transfer, now)
 
 
-def _say_next(transfer: Transfer, now: float) -> Step:
+def _publish_next(transfer: Transfer, now: float) -> Step:
     """Number and say the response that the state calls for; its sequence is durable first."""
-    transfer = tell_all(transfer, transfer.sequence + 1)
-    transfer = replace(transfer, repeats=0, unanswered_since=now, said_at=now)
-    transfer = _schedule_again(transfer, now, 0.5)
-    return transfer, (Keep(progress_record(transfer)), *_latest(transfer))
+    transfer = number_response(transfer, transfer.sequence + 1)
+    transfer = replace(transfer, repeats=0, unanswered_since=now, published_at=now)
+    transfer = _schedule_republish(transfer, now, 0.5)
+    return transfer, (Keep(progress_record(transfer)), *_latest_effects(transfer))
 
 
-def say_again(transfer: Transfer, now: float) -> Step:
+def republish(transfer: Transfer, now: float) -> Step:
     """The latest response once more, unchanged; nothing before there was one."""
-    return replace(transfer, said_at=now), _latest(transfer)
+    return replace(transfer, published_at=now), _latest_effects(transfer)
 
 
-def _latest(transfer: Transfer) -> tuple[Effect, ...]:
+def _latest_effects(transfer: Transfer) -> tuple[Effect, ...]:
     response = latest_response(transfer)
-    return () if response is None else (Say(response),)
+    return () if response is None else (PublishResponse(response),)
 
 
-def _schedule_again(transfer: Transfer, now: float, jitter: float) -> Transfer:
-    first, longest = _QUESTION_AGAIN if transfer.ending is None else _ENDING_AGAIN
+def _schedule_republish(transfer: Transfer, now: float, jitter: float) -> Transfer:
+    first, longest = _REQUEST_AGAIN if transfer.ending is None else _ENDING_AGAIN
     pause = min(longest, first * 2 ** min(transfer.repeats, 16))
-    return replace(transfer, said_at=now, say_at=now + pause * (0.5 + jitter))
+    return replace(transfer, published_at=now, republish_at=now + pause * (0.5 + jitter))
 
 
 def may_resume(ending: Ending) -> bool:

@@ -55,13 +55,13 @@ class GrantRefused(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class CancelAsked(Struct, frozen=True, kw_only=True):
+class CancelRequested(Struct, frozen=True, kw_only=True):
     """Somebody wants this upload stopped."""
 
     now: float
 
 
-class CloseAsked(Struct, frozen=True, kw_only=True):
+class CloseReceived(Struct, frozen=True, kw_only=True):
     """The owner has ended this upload; nothing is to be answered."""
 
     now: float
@@ -157,7 +157,7 @@ class Faulted(Struct, frozen=True, kw_only=True):
     text: str
 
 
-RemoteEvent = Repeated | Granted | GrantRefused | CancelAsked | CloseAsked
+RemoteEvent = Repeated | Granted | GrantRefused | CancelRequested | CloseReceived
 WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | Held | PartStored | PartFailed
 Event = RemoteEvent | WorkEvent | Tick | Faulted
 
@@ -168,7 +168,7 @@ class Keep(Struct, frozen=True):
     record: TransferRecord
 
 
-class Say(Struct, frozen=True):
+class PublishResponse(Struct, frozen=True):
     """Publish this response; the caller adds its epoch."""
 
     response: Response
@@ -199,7 +199,7 @@ class StopParts(Struct, frozen=True):
     """Stop every PUT under way, and close the source once none reads it."""
 
 
-class Entomb(Struct, frozen=True):
+class WriteTombstone(Struct, frozen=True):
     """Forget all but the outcome."""
 
     outcome: str
@@ -211,4 +211,4 @@ class Count(Struct, frozen=True):
     what: str
 
 
-Effect = Keep | Say | OpenSource | DigestParts | PutPart | StopParts | Entomb | Count
+Effect = Keep | PublishResponse | OpenSource | DigestParts | PutPart | StopParts | WriteTombstone | Count

@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Final, TypeVar, assert_never
 
 from device_agent.errors import PutFailure
-from device_agent.transfer.advance import BEFORE_OPEN, Step, advance, fail, may_resume, prepare, recheck, say_again
+from device_agent.transfer.advance import (
+    BEFORE_OPEN,
+    Step,
+    advance,
+    fail,
+    may_resume,
+    prepare_request,
+    recheck,
+    republish,
+)
 from device_agent.transfer.events import (
     Digested,
     Effect,
@@ -19,12 +28,12 @@ from device_agent.transfer.events import (
     Opened,
     PartFailed,
     PartStored,
+    PublishResponse,
     Rechecked,
     Repeated,
-    Say,
     Seen,
 )
-from device_agent.transfer.model import Kept, State, Transfer, Trouble, acknowledge, grant_of, plan_of, settle
+from device_agent.transfer.model import Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import PartKept, Settled
 from device_agent.transfer.replay import progress_record
@@ -46,7 +55,7 @@ def repeat(transfer: Transfer, event: Repeated) -> Step:
     ending = transfer.ending
     if ending is not None and event.acknowledges >= transfer.sequence and may_resume(ending):
         return _resume(transfer)
-    transfer, again = say_again(transfer, event.now)
+    transfer, again = republish(transfer, event.now)
     return transfer, effects + again
 
 
@@ -64,13 +73,13 @@ def grant(transfer: Transfer, event: Granted) -> Step:
 
 def _take(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
     if transfer.ending is not None:
-        return say_again(transfer, event.now)
+        return republish(transfer, event.now)
     before = transfer.settled
     transfer, effects = _settle_completed(transfer, event)
     transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
     if transfer.state in BEFORE_OPEN:
         return transfer, effects
-    again = _echo(transfer, event.now) if transfer.asking else ()
+    again = _echo(transfer, event.now) if transfer.awaiting_grant else ()
     transfer, more = advance(transfer, event.now)
     return transfer, effects + again + more
 
@@ -89,13 +98,13 @@ def _resume(transfer: Transfer) -> Step:
         transfer,
         state=State.QUEUED,
         ending=None,
-        trouble={},
+        retries={},
         failures=0,
         renewals=0,
         hold_until=0.0,
-        ask_after=0.0,
-        empty_answers=0,
-        say_at=None,
+        request_after=0.0,
+        empty_grants=0,
+        republish_at=None,
         unanswered_since=None,
     )
     return transfer, (Keep(progress_record(transfer)),)
@@ -103,16 +112,16 @@ def _resume(transfer: Transfer) -> Step:
 
 def _echo(transfer: Transfer, now: float) -> tuple[Effect, ...]:
     response = latest_response(transfer)
-    return () if response is None or now - transfer.said_at < _LOOP_PAUSE else (Say(response),)
+    return () if response is None or now - transfer.published_at < _LOOP_PAUSE else (PublishResponse(response),)
 
 
 def _answers(transfer: Transfer, event: Granted) -> bool:
     """Whether this grant answers the question at hand; an owner that never acknowledges is known by what it grants."""
-    if transfer.question is None or not transfer.asking:
+    if transfer.request is None or not transfer.awaiting_grant:
         return False
     if event.acknowledges:
-        return event.acknowledges >= transfer.question.sequence
-    return any(url.part_number in transfer.question.numbers for url in event.parts)
+        return event.acknowledges >= transfer.request.sequence
+    return any(url.part_number in transfer.request.numbers for url in event.parts)
 
 
 def _contradiction(transfer: Transfer, event: Granted) -> str | None:
@@ -148,7 +157,7 @@ def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool)
     if transfer.source is None and not transfer.order.pregranted:
         return transfer
     total = None if transfer.source is None else transfer.plan.total
-    useless = transfer.done | transfer.flying
+    useless = transfer.done | transfer.in_flight
     if not answers:
         useless |= PartSet.of(transfer.grants)
     taken = {
@@ -158,17 +167,17 @@ def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool)
     }
     transfer = replace(transfer, grants={**transfer.grants, **taken})
     if taken:
-        transfer = replace(transfer, last_granted=PartSet.of(taken), empty_answers=0)
-    if not answers or transfer.question is None:
+        transfer = replace(transfer, last_granted=PartSet.of(taken), empty_grants=0)
+    if not answers or transfer.request is None:
         return transfer
-    question = replace(transfer.question, answered=True)
-    transfer = replace(transfer, question=question, say_at=None, unanswered_since=None)
+    request = replace(transfer.request, answered=True)
+    transfer = replace(transfer, request=request, republish_at=None, unanswered_since=None)
     return transfer if taken or news else _pause_asking(transfer, event.now)
 
 
 def _pause_asking(transfer: Transfer, now: float) -> Transfer:
-    pause = min(_LONGEST_EMPTY_PAUSE, _EMPTY_PAUSE * 2 ** min(transfer.empty_answers, 16))
-    return replace(transfer, empty_answers=transfer.empty_answers + 1, ask_after=now + pause)
+    pause = min(_LONGEST_EMPTY_PAUSE, _EMPTY_PAUSE * 2 ** min(transfer.empty_grants, 16))
+    return replace(transfer, empty_grants=transfer.empty_grants + 1, request_after=now + pause)
 
 
 def opened(transfer: Transfer, event: Opened) -> Step:
@@ -229,7 +238,7 @@ def digested(transfer: Transfer, event: Digested) -> Step:
     if len(digests) < len(event.digests):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
     transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
-    transfer, effects = prepare(transfer, event.now) if transfer.preparing else (transfer, ())
+    transfer, effects = prepare_request(transfer, event.now) if transfer.preparing_request else (transfer, ())
     transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
     return transfer, effects + more
 
@@ -290,14 +299,14 @@ LONGEST_PAUSE: Final = 3600.0
 """Seconds: no store makes us wait longer, whatever its Retry-After says."""
 
 T = TypeVar("T")
-_OPEN: Final = frozenset({State.ASKING, State.SENDING, State.WAITING, State.CHECKING})
+_OPEN: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING})
 
 
 def stored(transfer: Transfer, event: PartStored) -> Step:
     """A part is in the store, unless the file changed while it was read."""
     if transfer.state not in _OPEN:
         return _stored_late(transfer, event)
-    transfer = replace(transfer, flying=transfer.flying - PartSet.of([event.number]))
+    transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
     if event.seen.fingerprint is None:
         return advance(transfer, event.now)
     fault = source_fault(transfer, event.seen)
@@ -314,7 +323,7 @@ def failed(transfer: Transfer, event: PartFailed) -> Step:
     """A part is not in the store: find out why, and what to do."""
     if transfer.state not in _OPEN:
         return transfer, ()
-    transfer = replace(transfer, flying=transfer.flying - PartSet.of([event.number]))
+    transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
     fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen)
     if fault is not None:
         return fail(transfer, event.now, *fault)
@@ -337,7 +346,7 @@ def _keep(transfer: Transfer, event: PartStored) -> Step:
         digests=digests,
         offered=_without(transfer.offered, number),
         grants=_without(transfer.grants, number),
-        trouble=_without(transfer.trouble, number),
+        retries=_without(transfer.retries, number),
         failures=0,
         renewals=0,
     )
@@ -380,15 +389,15 @@ def _judge(transfer: Transfer, event: PartFailed) -> Step:
 
 
 def _try_again(transfer: Transfer, event: PartFailed) -> Step:
-    trouble = _trouble(transfer, event)
-    trouble = replace(trouble, failures=trouble.failures + 1, text=event.text)
+    retries = _retry_of(transfer, event)
+    retries = replace(retries, failures=retries.failures + 1, text=event.text)
     transfer = replace(transfer, failures=transfer.failures + 1)
-    if trouble.failures >= MAX_PART_FAILURES or transfer.failures >= MAX_UPLOAD_FAILURES:
+    if retries.failures >= MAX_PART_FAILURES or transfer.failures >= MAX_UPLOAD_FAILURES:
         return fail(transfer, event.now, ErrorCode.STORAGE_UNAVAILABLE, event.text)
     if event.retry_after is not None:
         pause = min(event.retry_after, LONGEST_PAUSE)
         transfer = replace(transfer, hold_until=max(transfer.hold_until, event.now + pause))
-    return _later(transfer, event, trouble, trouble.failures), ()
+    return _later(transfer, event, retries, retries.failures), ()
 
 
 def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
@@ -398,16 +407,16 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
     expired = grant is not None and grant.expires_at is not None and event.now >= grant.expires_at
     if expired and event.kind is PutFailure.EXPIRED_OR_FORBIDDEN:
         return replace(without, renewals=transfer.renewals + 1), ()
-    trouble = _trouble(transfer, event)
-    trouble = replace(trouble, refusals=trouble.refusals + 1, text=event.text)
-    if trouble.refusals >= MAX_REFUSALS:
+    retries = _retry_of(transfer, event)
+    retries = replace(retries, refusals=retries.refusals + 1, text=event.text)
+    if retries.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    if trouble.refusals < MAX_REFUSALS - 1:
-        return _later(without, event, trouble, trouble.refusals), ()
-    return _leave_alone(without, event, trouble), ()
+    if retries.refusals < MAX_REFUSALS - 1:
+        return _later(without, event, retries, retries.refusals), ()
+    return _pause_upload(without, event, retries), ()
 
 
-def _leave_alone(transfer: Transfer, event: PartFailed, trouble: Trouble) -> Transfer:
+def _pause_upload(transfer: Transfer, event: PartFailed, retries: PartRetry) -> Transfer:
     """A fresh URL was refused too. The last try has to wait for whoever mends the key, and for URLs signed after that.
 
     What was granted beforehand for good nobody may be there to grant again: it is kept.
@@ -416,28 +425,28 @@ def _leave_alone(transfer: Transfer, event: PartFailed, trouble: Trouble) -> Tra
     return replace(
         transfer,
         grants=transfer.grants if transfer.order.pregranted else {},
-        trouble={**transfer.trouble, event.number: replace(trouble, until=until)},
+        retries={**transfer.retries, event.number: replace(retries, until=until)},
         hold_until=max(transfer.hold_until, until),
-        ask_after=max(transfer.ask_after, until),
+        request_after=max(transfer.request_after, until),
     )
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:
-    trouble = _trouble(transfer, event)
-    trouble = replace(trouble, mismatches=trouble.mismatches + 1, text=event.text)
-    if trouble.mismatches >= MAX_MISMATCHES:
+    retries = _retry_of(transfer, event)
+    retries = replace(retries, mismatches=retries.mismatches + 1, text=event.text)
+    if retries.mismatches >= MAX_MISMATCHES:
         return fail(transfer, event.now, ErrorCode.DIGEST_MISMATCH, event.text)
-    return _later(transfer, event, trouble, trouble.mismatches), ()
+    return _later(transfer, event, retries, retries.mismatches), ()
 
 
-def _later(transfer: Transfer, event: PartFailed, trouble: Trouble, times: int) -> Transfer:
+def _later(transfer: Transfer, event: PartFailed, retries: PartRetry, times: int) -> Transfer:
     backoff = event.jitter * min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**times)
-    trouble = replace(trouble, until=event.now + backoff)
-    return replace(transfer, trouble={**transfer.trouble, event.number: trouble})
+    retries = replace(retries, until=event.now + backoff)
+    return replace(transfer, retries={**transfer.retries, event.number: retries})
 
 
-def _trouble(transfer: Transfer, event: PartFailed) -> Trouble:
-    return transfer.trouble.get(event.number, Trouble())
+def _retry_of(transfer: Transfer, event: PartFailed) -> PartRetry:
+    return transfer.retries.get(event.number, PartRetry())
 
 
 def _without(parts: Mapping[int, T], number: int) -> dict[int, T]:

@@ -13,11 +13,11 @@ from device_agent.transfer import advance as steps
 from device_agent.transfer import handlers as grants
 from device_agent.transfer import handlers as parts
 from device_agent.transfer import handlers as source
-from device_agent.transfer.advance import Step, next_calm, next_stale, pick_part
+from device_agent.transfer.advance import Step, next_retry, next_stale, pick_part
 from device_agent.transfer.events import (
     Admitted,
-    CancelAsked,
-    CloseAsked,
+    CancelRequested,
+    CloseReceived,
     Count,
     Digested,
     Effect,
@@ -32,10 +32,10 @@ from device_agent.transfer.events import (
     OpenSource,
     PartFailed,
     PartStored,
+    PublishResponse,
     Rechecked,
     RemoteEvent,
     Repeated,
-    Say,
     Tick,
     WorkerFree,
     WorkEvent,
@@ -46,7 +46,7 @@ from device_agent.transfer.records import Began, Order
 from device_agent.transfer.responses import latest_response
 from schemas.values import PresignedPart
 
-_GOING: Final = frozenset({State.ASKING, State.SENDING, State.WAITING, State.CHECKING, State.ENDED})
+_OPEN_OR_ENDED: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING, State.ENDED})
 _QUEUED: Final = frozenset({State.QUEUED})
 _OPENING: Final = frozenset({State.OPENING})
 _ENDED: Final = frozenset({State.ENDED})
@@ -55,48 +55,48 @@ _CLOSED: Final = frozenset({State.CLOSED})
 _Row = Mapping[type[Event], frozenset[State]]
 
 _WHILE_OPEN: Final[_Row] = {
-    Repeated: _GOING,
-    Granted: _GOING,
+    Repeated: _OPEN_OR_ENDED,
+    Granted: _OPEN_OR_ENDED,
     GrantRefused: _ENDED,
-    CancelAsked: _ENDED,
-    CloseAsked: _CLOSED,
-    Digested: _GOING,
-    Rechecked: _GOING,
-    WorkerFree: _GOING,
-    Held: _GOING,
-    PartStored: _GOING,
-    PartFailed: _GOING,
-    Tick: _GOING,
+    CancelRequested: _ENDED,
+    CloseReceived: _CLOSED,
+    Digested: _OPEN_OR_ENDED,
+    Rechecked: _OPEN_OR_ENDED,
+    WorkerFree: _OPEN_OR_ENDED,
+    Held: _OPEN_OR_ENDED,
+    PartStored: _OPEN_OR_ENDED,
+    PartFailed: _OPEN_OR_ENDED,
+    Tick: _OPEN_OR_ENDED,
     Faulted: _ENDED,
 }
 
-TRANSITIONS: Final[Mapping[State, _Row]] = {
+ALLOWED: Final[Mapping[State, _Row]] = {
     State.QUEUED: {
         Admitted: _OPENING,
         Repeated: _QUEUED,
         Granted: _QUEUED | _ENDED,
         GrantRefused: _ENDED,
-        CancelAsked: _ENDED,
-        CloseAsked: _CLOSED,
+        CancelRequested: _ENDED,
+        CloseReceived: _CLOSED,
         PartStored: _QUEUED,
         PartFailed: _QUEUED,
         Tick: _QUEUED,
         Faulted: _ENDED,
     },
     State.OPENING: {
-        Opened: _GOING,
+        Opened: _OPEN_OR_ENDED,
         OpenRefused: _ENDED,
         Repeated: _OPENING,
         Granted: _OPENING | _ENDED,
         GrantRefused: _ENDED,
-        CancelAsked: _ENDED,
-        CloseAsked: _CLOSED,
+        CancelRequested: _ENDED,
+        CloseReceived: _CLOSED,
         PartStored: _OPENING,
         PartFailed: _OPENING,
         Tick: _OPENING,
         Faulted: _ENDED,
     },
-    State.ASKING: _WHILE_OPEN,
+    State.REQUESTING: _WHILE_OPEN,
     State.SENDING: _WHILE_OPEN,
     State.WAITING: _WHILE_OPEN,
     State.CHECKING: _WHILE_OPEN,
@@ -105,8 +105,8 @@ TRANSITIONS: Final[Mapping[State, _Row]] = {
         Repeated: _ENDED | _QUEUED,
         Granted: _ENDED,
         GrantRefused: _ENDED,
-        CancelAsked: _ENDED,
-        CloseAsked: _CLOSED,
+        CancelRequested: _ENDED,
+        CloseReceived: _CLOSED,
         Opened: _ENDED,
         OpenRefused: _ENDED,
         Digested: _ENDED,
@@ -139,7 +139,7 @@ def restored(transfer: Transfer, now: float) -> Transfer:
     """A replayed transfer, ready to go on `now`: patience with a silent owner is counted afresh."""
     if transfer.ending is None:
         return transfer
-    return replace(transfer, said_at=now, say_at=now, unanswered_since=now)
+    return replace(transfer, published_at=now, republish_at=now, unanswered_since=now)
 
 
 def apply(transfer: Transfer, event: Event) -> Step:
@@ -147,7 +147,7 @@ def apply(transfer: Transfer, event: Event) -> Step:
 
     `IllegalTransition` for a local event that the state does not know.
     """
-    allowed = TRANSITIONS[transfer.state].get(type(event))
+    allowed = ALLOWED[transfer.state].get(type(event))
     if allowed is None:
         if isinstance(event, RemoteEvent):
             return transfer, (Count("late_events"),)
@@ -163,13 +163,13 @@ def apply(transfer: Transfer, event: Event) -> Step:
 def derive(transfer: Transfer) -> tuple[Effect, ...]:
     """What is to be done, from the state alone: after a restart, a reconnect, or when an effect was lost."""
     latest = latest_response(transfer)
-    say = () if latest is None or not (transfer.asking or transfer.ending) else (Say(latest),)
+    say = () if latest is None or not (transfer.awaiting_grant or transfer.ending) else (PublishResponse(latest),)
     match transfer.state:
         case State.QUEUED | State.CLOSED:
             return ()
         case State.OPENING:
             return (OpenSource(transfer.order),)
-        case State.ASKING | State.SENDING | State.WAITING | State.CHECKING | State.ENDED:
+        case State.REQUESTING | State.SENDING | State.WAITING | State.CHECKING | State.ENDED:
             return (*say, *steps.digests_due(transfer))
         case _:
             assert_never(transfer.state)
@@ -192,18 +192,18 @@ def wake_at(transfer: Transfer) -> float | None:
         case State.QUEUED | State.OPENING | State.CLOSED:
             moments: list[float | None] = []
         case State.ENDED:
-            moments = [transfer.say_at, steps.silent_at(transfer)]
-        case State.ASKING | State.SENDING | State.WAITING | State.CHECKING:
-            moments = [next_stale(transfer), *_question_moments(transfer)]
+            moments = [transfer.republish_at, steps.give_up_at(transfer)]
+        case State.REQUESTING | State.SENDING | State.WAITING | State.CHECKING:
+            moments = [next_stale(transfer), *_request_moments(transfer)]
             if transfer.state is State.WAITING:
-                moments += [next_calm(transfer), transfer.ask_after or None]
+                moments += [next_retry(transfer), transfer.request_after or None]
         case _:
             assert_never(transfer.state)
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _question_moments(transfer: Transfer) -> list[float | None]:
-    return [transfer.say_at, steps.silent_at(transfer)] if transfer.asking else []
+def _request_moments(transfer: Transfer) -> list[float | None]:
+    return [transfer.republish_at, steps.give_up_at(transfer)] if transfer.awaiting_grant else []
 
 
 def _apply(transfer: Transfer, event: Event) -> Step:
@@ -212,9 +212,9 @@ def _apply(transfer: Transfer, event: Event) -> Step:
             step = grants.repeat(transfer, event)
         case Granted():
             step = grants.grant(transfer, event)
-        case CloseAsked(outcome=outcome):
+        case CloseReceived(outcome=outcome):
             step = steps.close(transfer, outcome)
-        case CancelAsked(now=now):
+        case CancelRequested(now=now):
             step = steps.cancel(transfer, now)
         case GrantRefused(now=now, code=code, text=text) | Faulted(now=now, code=code, text=text):
             step = steps.fail(transfer, now, code, text)

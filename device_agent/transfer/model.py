@@ -15,7 +15,7 @@ from device_agent.transfer.records import Ending, Order
 from schemas.parts import PartPlan, plan_as_given, plan_parts
 from schemas.values import Fingerprint, PresignedPart
 
-NOBODY: Final = "cli-unknown"
+NO_OWNER: Final = "cli-unknown"
 """The owner of a pre-granted command that names none: it never answers."""
 
 
@@ -26,7 +26,7 @@ class State(StrEnum):
     """Other uploads are before it; nothing is open."""
     OPENING = "opening"
     """The source is being opened."""
-    ASKING = "asking"
+    REQUESTING = "asking"
     """A question is being prepared or unanswered, and nothing can be sent."""
     SENDING = "sending"
     """Granted parts are under way or ready to be; a question may be unanswered too."""
@@ -58,7 +58,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PartRequest:
     """Parts that were, or are about to be, asked for. `sequence` is 0 while their digests are taken."""
 
     numbers: tuple[int, ...]
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class PartRetry:
     """What went wrong with one part so far; it is not begun again before `until`."""
 
     failures: int = 0
@@ -100,25 +100,25 @@ class Transfer:
     unchecked: PartSet = NO_PARTS
     grants: Mapping[int, Grant] = field(default_factory=dict)
     last_granted: PartSet = NO_PARTS
-    flying: PartSet = NO_PARTS
+    in_flight: PartSet = NO_PARTS
     offered: Mapping[int, str] = field(default_factory=dict)
     """Digests of parts that were asked for and are not stored."""
     digesting: tuple[int, ...] = ()
     """Parts that are being digested now."""
     ahead: Mapping[int, str] = field(default_factory=dict)
     """Digests of parts that are about to be asked for."""
-    question: Question | None = None
-    trouble: Mapping[int, Trouble] = field(default_factory=dict)
+    request: PartRequest | None = None
+    retries: Mapping[int, PartRetry] = field(default_factory=dict)
     hold_until: float = 0.0
     """The store asked to be left alone until then."""
-    ask_after: float = 0.0
+    request_after: float = 0.0
     failures: int = 0
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
     """URLs that ran out since a part was last stored."""
-    empty_answers: int = 0
-    said_at: float = 0.0
-    say_at: float | None = None
+    empty_grants: int = 0
+    published_at: float = 0.0
+    republish_at: float | None = None
     """When the latest response is said again."""
     repeats: int = 0
     unanswered_since: float | None = None
@@ -149,17 +149,17 @@ class Transfer:
     @property
     def startable(self) -> list[int]:
         """Granted parts that are not under way, ascending."""
-        return sorted(number for number in self.grants if number not in self.flying)
+        return sorted(number for number in self.grants if number not in self.in_flight)
 
     @property
-    def asking(self) -> bool:
+    def awaiting_grant(self) -> bool:
         """Whether a question was said and not answered."""
-        return self.question is not None and self.question.sequence > 0 and not self.question.answered
+        return self.request is not None and self.request.sequence > 0 and not self.request.answered
 
     @property
-    def preparing(self) -> bool:
+    def preparing_request(self) -> bool:
         """Whether a question waits for the digests of its parts."""
-        return self.question is not None and self.question.sequence == 0
+        return self.request is not None and self.request.sequence == 0
 
 
 def plan_of(order: Order, file_size: int) -> PartPlan:
@@ -198,7 +198,7 @@ def acknowledge(transfer: Transfer, sequence: int) -> Transfer:
     )
 
 
-def tell_all(transfer: Transfer, sequence: int) -> Transfer:
+def number_response(transfer: Transfer, sequence: int) -> Transfer:
     """Number the next response: it carries every etag that no response has told."""
     kept = {number: replace(part, said=part.said or sequence) for number, part in transfer.kept.items()}
     return replace(transfer, sequence=sequence, kept=kept)

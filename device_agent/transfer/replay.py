@@ -5,7 +5,7 @@ Rule: pure. What `replay` rebuilds is durable; the rest is lost in a crash and r
 
 from dataclasses import replace
 
-from device_agent.transfer.model import Grant, Kept, State, Transfer, acknowledge, settle, tell_all
+from device_agent.transfer.model import Grant, Kept, State, Transfer, acknowledge, number_response, settle
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Began, PartKept, Progressed, Settled, TransferRecord
 
@@ -28,7 +28,7 @@ def replay(transfer: Transfer | None, record: TransferRecord) -> Transfer | None
 
 def _replay_progress(transfer: Transfer, record: Progressed) -> Transfer:
     if record.sequence > transfer.sequence:
-        transfer = tell_all(transfer, record.sequence)
+        transfer = number_response(transfer, record.sequence)
     transfer = acknowledge(transfer, record.acknowledged)
     state = State.QUEUED if record.ending is None else State.ENDED
     return replace(transfer, source=record.source, ending=record.ending, state=state)

@@ -25,7 +25,7 @@ def latest_response(transfer: Transfer) -> Response | None:
     """The latest question or end, as it stands now; None before anything was said."""
     if transfer.ending is not None:
         return _ending(transfer)
-    if transfer.question is None or not transfer.question.sequence:
+    if transfer.request is None or not transfer.request.sequence:
         return None
     return Response(
         message_id=transfer.order.message_id,
@@ -81,11 +81,11 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
     match transfer.state:
         case State.OPENING if transfer.order.options.compression != "none":
             reason: str | None = "compressing the file first"
-        case State.ASKING if transfer.asking:
+        case State.REQUESTING if transfer.awaiting_grant:
             reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
             reason = _named_wait(transfer, now)
-        case State.SENDING if not transfer.flying:
+        case State.SENDING if not transfer.in_flight:
             # Every sender is busy elsewhere. Unsaid, that would be silence, and silence is given up.
             reason = _REASONS[State.QUEUED]
         case _:
@@ -95,14 +95,14 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
 
 def _named_wait(transfer: Transfer, now: float) -> str:
     if transfer.hold_until > now:
-        latest = max(transfer.trouble.values(), key=lambda trouble: trouble.until, default=None)
+        latest = max(transfer.retries.values(), key=lambda retries: retries.until, default=None)
         why = f"{latest.text}; " if latest is not None and latest.text else ""
         return f"{why}the store is left alone, {transfer.hold_until - now:.0f} s are left"
-    texts = [trouble for number, trouble in transfer.trouble.items() if number in transfer.startable]
+    texts = [retries for number, retries in transfer.retries.items() if number in transfer.startable]
     if texts:
-        first = min(texts, key=lambda trouble: trouble.until)
+        first = min(texts, key=lambda retries: retries.until)
         return f"{first.text}; again in {max(0.0, first.until - now):.0f} s"
-    return f"the owner granted nothing; asking again in {max(0.0, transfer.ask_after - now):.0f} s"
+    return f"the owner granted nothing; asking again in {max(0.0, transfer.request_after - now):.0f} s"
 
 
 def _ending(transfer: Transfer) -> Response | None:
@@ -121,13 +121,13 @@ def _ending(transfer: Transfer) -> Response | None:
 
 
 def _wanted(transfer: Transfer) -> tuple[WantedPart, ...]:
-    question = transfer.question
-    if question is None:
+    request = transfer.request
+    if request is None:
         return ()
-    plan, sent = transfer.plan, transfer.done | PartSet.of(transfer.flying)
+    plan, sent = transfer.plan, transfer.done | PartSet.of(transfer.in_flight)
     return tuple(
         WantedPart(number, plan.part(number).size, transfer.offered.get(number))
-        for number in question.numbers
+        for number in request.numbers
         if number not in sent
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import Spool
+from device_agent.files.compressed import CompressedCopies
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE, Source, open_source
 from device_agent.storage.uploader import Uploader
@@ -34,21 +34,21 @@ from device_agent.transfer.records import Order
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode
 
-JobEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
-Post = Callable[[JobEvent], None]
+IoEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
+Post = Callable[[IoEvent], None]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Life:
+class SourceSession:
     """One opening of one source; what works on it, works on this and nothing else."""
 
     stopped: threading.Event = field(default_factory=threading.Event)
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)
     """Bytes of each part under way that have left; each key is written by one thread only."""
-    jobs: int = 0
+    running: int = 0
     """Jobs under way; counted by the agent's loop."""
 
     def end(self) -> None:
@@ -59,19 +59,19 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class PartIO:
     """What jobs need of the device."""
 
     roots: Roots
     uploader: Uploader
-    spool: Spool
+    copies: CompressedCopies
     clock: Callable[[], float] = boot_clock
 
-    def open(self, order: Order, life: Life, post: Post) -> None:
+    def open(self, order: Order, session: SourceSession, post: Post) -> None:
         """Open a source, or the compressed copy of it; the event is `Opened` or `OpenRefused`."""
         try:
             if order.options.compression == "gzip":
-                source = self.spool.open(order, life.stopped.is_set)
+                source = self.copies.open(order, session.stopped.is_set)
             else:
                 source = open_source(order.file_path, self.roots)
             digest = _digest_if_small(source, order)
@@ -79,68 +79,68 @@ class Hands:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("a file could not be opened")
-            post(OpenRefused(now=self.clock(), code=ErrorCode.INTERNAL, text=_said(error)))
+            post(OpenRefused(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
-            life.source = source
-            if life.stopped.is_set():
+            session.source = source
+            if session.stopped.is_set():
                 source.close()
             post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
 
-    def digest(self, task: DigestParts, life: Life, post: Post) -> None:
+    def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
         try:
-            digests = {part.number: self._digest_of(part, task.digest, life) for part in task.parts}
+            digests = {part.number: self._digest_of(part, task.digest, session) for part in task.parts}
         except FileRefused as refused:
             post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("parts could not be digested")
-            post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_said(error)))
+            post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
             event = Rechecked if task.recheck else Digested
             post(event(now=self.clock(), digests=digests))
 
-    def put(self, task: PutPart, life: Life, post: Post, *, max_bytes_per_second: int | None) -> None:
+    def put(self, task: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
         """Send a part; the event is `PartStored` or `PartFailed`."""
         number = task.part.number
-        life.sent[number] = 0
+        session.sent[number] = 0
 
         def count(size: int) -> None:
-            life.sent[number] += size
+            session.sent[number] += size
 
         try:
-            event = self._put(task, life, count, max_bytes_per_second)
+            event = self._put(task, session, count, max_bytes_per_second)
         except Exception as error:
             log.exception("part %d could not be sent", number)
-            event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _said(error)), life)
-        life.sent.pop(number, None)
+            event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _text_of(error)), session)
+        session.sent.pop(number, None)
         post(event)
 
     def _put(
-        self, task: PutPart, life: Life, count: Callable[[int], None], rate: int | None
+        self, task: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
     ) -> PartStored | PartFailed:
-        number, source = task.part.number, life.source
-        if source is None or life.stopped.is_set():
-            return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), life)
+        number, source = task.part.number, session.source
+        if source is None or session.stopped.is_set():
+            return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
         try:
             etag = self.uploader.put(
                 task.url,
                 source,
                 task.part,
-                stopped=life.stopped.is_set,
+                stopped=session.stopped.is_set,
                 on_bytes=count,
                 max_bytes_per_second=rate,
             )
             seen = self._look(source)
         except PutFailed as failed:
-            return self._failed(number, failed, life)
+            return self._failed(number, failed, session)
         except FileRefused as refused:
-            return self._failed(number, PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text), life)
+            return self._failed(number, PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text), session)
         return PartStored(now=self.clock(), number=number, etag=etag, seen=seen)
 
-    def _failed(self, number: int, failed: PutFailed, life: Life) -> PartFailed:
+    def _failed(self, number: int, failed: PutFailed, session: SourceSession) -> PartFailed:
         seen = Seen()
         with contextlib.suppress(FileRefused):
-            seen = Seen() if life.source is None else self._look(life.source)
+            seen = Seen() if session.source is None else self._look(session.source)
         return PartFailed(
             now=self.clock(),
             number=number,
@@ -162,13 +162,13 @@ class Hands:
             # Closed meanwhile: whoever closed it has stopped this upload.
             return Seen()
 
-    def _digest_of(self, part: Part, name: DigestName, life: Life) -> str | None:
-        if life.source is None or life.stopped.is_set():
+    def _digest_of(self, part: Part, name: DigestName, session: SourceSession) -> str | None:
+        if session.source is None or session.stopped.is_set():
             return None
         try:
-            return life.source.digest(part.offset, part.size, name)
+            return session.source.digest(part.offset, part.size, name)
         except FileRefused:
-            if life.stopped.is_set():
+            if session.stopped.is_set():
                 return None
             raise
 
@@ -182,5 +182,5 @@ def _digest_if_small(source: Source, order: Order) -> str | None:
     return None
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")

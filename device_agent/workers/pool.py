@@ -12,11 +12,11 @@ from queue import SimpleQueue
 log = logging.getLogger(__name__)
 
 
-class Workers:
+class ThreadPool:
     """A few threads and one queue of jobs."""
 
     def __init__(self, name: str, count: int) -> None:
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         names = [f"{name}-{number}" for number in range(1, count + 1)]
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
 
@@ -25,14 +25,14 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, call: Callable[[], None]) -> None:
         """Have a job done by the next thread that is free."""
-        self._jobs.put(job)
+        self._calls.put(call)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Have the threads end once they have done what is queued."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._calls.put(None)
 
     def join(self, until: float) -> None:
         """Wait for their end, but not beyond `until` on the monotonic clock."""
@@ -41,8 +41,8 @@ class Workers:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (call := self._calls.get()) is not None:
             try:
-                job()
+                call()
             except Exception:
                 log.exception("a job failed")

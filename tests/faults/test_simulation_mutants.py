@@ -77,7 +77,7 @@ def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
             replace_file(self.path, frames)
         except OSError as error:
             raise JournalError from error
-        self._let_go()
+        self._close_file()
         self._find()
 
     patch.setattr(Journal, "compact", compact)

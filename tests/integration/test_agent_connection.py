@@ -90,7 +90,7 @@ def round_trip(made: Device) -> None:
     """The broker has worked off what was sent before."""
     session = made.connection._session
     assert session is not None
-    session.settle(TIMEOUT)
+    session.wait_acknowledged(TIMEOUT)
 
 
 def cut(made: Device) -> None:

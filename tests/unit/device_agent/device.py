@@ -12,7 +12,6 @@ from device_agent.transfer.events import (
     Digested,
     DigestParts,
     Effect,
-    Entomb,
     Event,
     Granted,
     Keep,
@@ -20,12 +19,13 @@ from device_agent.transfer.events import (
     OpenSource,
     PartFailed,
     PartStored,
+    PublishResponse,
     PutPart,
     Rechecked,
-    Say,
     Seen,
     StopParts,
     WorkerFree,
+    WriteTombstone,
 )
 from device_agent.transfer.machine import apply, begin, ready, restored
 from device_agent.transfer.model import State, Transfer
@@ -129,7 +129,7 @@ class Device:
     def begin_parts(self, workers: int = 4) -> list[int]:
         """Let idle workers begin what is ready; the parts begun."""
         before = len(self.puts)
-        while len(self.transfer.flying) < workers and ready(self.transfer, self.now):
+        while len(self.transfer.in_flight) < workers and ready(self.transfer, self.now):
             self.on(WorkerFree(now=self.now))
         return self.puts[before:]
 
@@ -156,12 +156,12 @@ class Device:
         """Play the owner too, until the device has nothing more to send."""
         for _ in range(10_000):
             self.perform()
-            if self.transfer.asking:
+            if self.transfer.awaiting_grant:
                 self.grant(self.wanted)
             begun = self.begin_parts(workers)
             for number in begun:
                 self.store(number)
-            if not begun and not self.transfer.asking:
+            if not begun and not self.transfer.awaiting_grant:
                 return
 
     def restart(self) -> None:
@@ -178,11 +178,11 @@ class Device:
             match effect:
                 case Keep(record=record):
                     self.journal.append(record)
-                case Say(response=response):
+                case PublishResponse(response=response):
                     self.said.append(response)
                 case PutPart(part=part):
                     self.puts.append(part.number)
-                case Entomb(outcome=outcome):
+                case WriteTombstone(outcome=outcome):
                     self.tombstone = outcome
                 case StopParts():
                     self.stopped += 1

@@ -12,7 +12,7 @@ from device_agent.agent import LINGER
 from device_agent.effects import PUT
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE
-from device_agent.inbox import Connected, JobDone
+from device_agent.inbox import Connected, EffectDone
 from device_agent.state import journal as journal_module
 from device_agent.transfer.events import (
     Digested,
@@ -21,13 +21,13 @@ from device_agent.transfer.events import (
     Opened,
     OpenSource,
     PartStored,
+    PublishResponse,
     PutPart,
-    Say,
     Seen,
 )
 from device_agent.transfer.records import Order
 from device_agent.uploads import Run
-from device_agent.workers.part_io import Hands, JobEvent, Life
+from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
 from schemas.parts import MIB
 from schemas.values import DigestName
 from tests.unit.device_agent.desk import Desk, desk
@@ -73,8 +73,8 @@ def test_no_part_leaves_before_a_stored_one_is_kept(desk: Desk) -> None:
     desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
     assert early(desk) == [1]
     desk.flush()
-    desk.uploads.job_ended(run.life, sends=True)
-    desk.uploads.tell(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
+    desk.uploads.effect_done(run.session, sends=True)
+    desk.uploads.handle(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
     assert early(desk) == []
     desk.journal.commit()
     assert [effect.part.number for _, effect in desk.uploads.take_effects() if isinstance(effect, PutPart)] == [2]
@@ -89,7 +89,7 @@ def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> 
     desk.uploads.schedule(1.0)
     desk.journal.commit()
     assert [type(effect) for _, effect in desk.uploads.take_effects()] == [OpenSource]
-    desk.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
+    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
     assert desk.journal.pending
     assert early(desk) == []
 
@@ -108,9 +108,9 @@ def test_the_first_question_and_its_command_are_kept_together(tmp_path: Path, fs
     scene.agent.turn([scene.command("download_file", file_path="/d/a")])
     run = scene.agent.uploads.get("u1")
     assert run is not None
-    scene.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
+    scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
     assert (fsyncs, scene.network.acknowledged) == ([], [])
-    scene.agent.turn([JobDone(run, run.life, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+    scene.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
     assert len(fsyncs) == 1
     assert [token.packet_id for token in scene.network.acknowledged] == [1]
 
@@ -134,7 +134,7 @@ def test_a_stored_part_is_kept_at_once(tmp_path: Path, fsyncs: list[int]) -> Non
     scene.agent.turn([])
     fsyncs.clear()
     stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
-    scene.agent.turn([JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
     assert len(fsyncs) == 1
 
 
@@ -160,7 +160,7 @@ def test_parts_of_a_command_that_was_refused_after_all_keep_no_sender(
     assert run is not None
     with monkeypatch.context() as disk:
         disk.setattr(journal_module, "write_all", full)
-        scene.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
+        scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
     assert uploads.get("u1") is None
     assert uploads._sending == 0
 
@@ -176,7 +176,7 @@ def test_commands_that_were_refused_after_all_are_acknowledged(tmp_path: Path, m
     assert scene.network.acknowledged == []
     monkeypatch.setattr(journal_module, "write_all", full)
     stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
-    scene.agent.turn([JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
     assert [token.packet_id for token in scene.network.acknowledged] == [*range(2, 10)]
 
 
@@ -190,13 +190,13 @@ def test_a_hello_names_no_command_that_is_not_kept(tmp_path: Path, fsyncs: list[
     assert len(fsyncs) == 1
 
 
-@pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", Say), (None, DigestParts)])
+@pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", PublishResponse), (None, DigestParts)])
 def test_a_small_file_is_asked_for_as_soon_as_it_is_open(desk: Desk, digest: str | None, effect: type[Effect]) -> None:
     run = desk.download("u1")
     assert run is not None
     desk.uploads.schedule(1.0)
     desk.uploads.effects.clear()
-    desk.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
+    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
     assert [type(one) for _, one in desk.uploads.effects] == [effect]
 
 
@@ -220,11 +220,11 @@ def test_a_small_file_is_digested_where_it_is_opened(
     path = tmp_path / "small"
     path.write_bytes(bytes(size))
     nobody = cast("Any", None)
-    posted: list[JobEvent] = []
-    life = Life()
+    posted: list[IoEvent] = []
+    session = SourceSession()
     order = Order("u1", "m1", str(path), **more)
-    Hands(Roots((str(tmp_path),)), nobody, nobody, clock=lambda: 1.0).open(order, life, posted.append)
+    PartIO(Roots((str(tmp_path),)), nobody, nobody, clock=lambda: 1.0).open(order, session, posted.append)
     (opened,) = posted
     assert isinstance(opened, Opened)
     assert opened.digest == (md5(bytes(size)) if found else None)
-    life.end()
+    session.end()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from device_agent.effects import Gathered, shares_of
+from device_agent.effects import DigestJoin, split_digests
 from device_agent.transfer.events import Digested, DigestParts, Faulted
-from device_agent.workers.part_io import JobEvent
+from device_agent.workers.part_io import IoEvent
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode
 
@@ -15,12 +15,12 @@ def task(parts: int) -> DigestParts:
 
 @pytest.mark.parametrize(("parts", "numbers"), [(5, [[1, 3, 5], [2, 4]]), (2, [[1], [2]]), (1, [[1]]), (0, [[]])])
 def test_neighbours_go_to_different_readers(parts: int, numbers: list[list[int]]) -> None:
-    assert [[part.number for part in share.parts] for share in shares_of(task(parts), 2)] == numbers
+    assert [[part.number for part in share.parts] for share in split_digests(task(parts), 2)] == numbers
 
 
 def test_the_answer_waits_for_the_last_share() -> None:
-    posted: list[JobEvent] = []
-    gathered = Gathered(2, posted.append)
+    posted: list[IoEvent] = []
+    gathered = DigestJoin(2, posted.append)
     gathered.post(Digested(now=1.0, digests={2: "b"}))
     assert posted == []
     gathered.post(Digested(now=2.0, digests={1: "a", 3: None}))
@@ -29,10 +29,10 @@ def test_the_answer_waits_for_the_last_share() -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_wrong_with_one_share_is_wrong_with_all(*, first: bool) -> None:
-    posted: list[JobEvent] = []
-    gathered = Gathered(2, posted.append)
+    posted: list[IoEvent] = []
+    gathered = DigestJoin(2, posted.append)
     fault = Faulted(now=1.0, code=ErrorCode.INTERNAL, text="OSError")
-    events: list[JobEvent] = [Digested(now=1.0, digests={2: "b"}), fault]
+    events: list[IoEvent] = [Digested(now=1.0, digests={2: "b"}), fault]
     for event in reversed(events) if first else events:
         gathered.post(event)
     assert posted == [fault]

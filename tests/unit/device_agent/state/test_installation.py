@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import JournalError
-from device_agent.mqtt.presence import Announcer
+from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.state import durable as disk_module
 from device_agent.state import installation as identity_module
-from device_agent.state.installation import STEP, Identity
+from device_agent.state.installation import STEP, Installation
 from schemas.codec import decode
 from schemas.messages import Presence
 from schemas.values import LAST_SEQUENCE
@@ -17,59 +17,59 @@ from schemas.values import LAST_SEQUENCE
 def test_epochs_rise_over_every_restart(tmp_path: Path) -> None:
     seen = []
     for _ in range(5):
-        identity = Identity.open(tmp_path)
+        identity = Installation.open(tmp_path)
         seen += [identity.next_epoch() for _ in range(3)]
     assert seen == sorted(set(seen))
 
 
 def test_a_connect_costs_no_write(tmp_path: Path) -> None:
-    identity = Identity.open(tmp_path)
+    identity = Installation.open(tmp_path)
     identity.next_epoch()
     before = (tmp_path / "identity").stat().st_mtime_ns
     assert [identity.next_epoch() for _ in range(STEP - 1)][-1] == STEP
     assert (tmp_path / "identity").stat().st_mtime_ns == before
     identity.next_epoch()
-    assert Identity.open(tmp_path).next_epoch() == 2 * STEP + 1
+    assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
 
 
 def test_an_installation_keeps_its_name(tmp_path: Path) -> None:
-    first = Identity.open(tmp_path)
+    first = Installation.open(tmp_path)
     first.next_epoch()
-    assert Identity.open(tmp_path).install_id == first.install_id
+    assert Installation.open(tmp_path).install_id == first.install_id
 
 
 def test_a_damaged_file_means_a_new_installation(tmp_path: Path) -> None:
-    first = Identity.open(tmp_path)
+    first = Installation.open(tmp_path)
     first.next_epoch()
     (tmp_path / "identity").write_bytes(b"{")
-    assert Identity.open(tmp_path).install_id != first.install_id
+    assert Installation.open(tmp_path).install_id != first.install_id
 
 
 def test_a_file_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
     (tmp_path / "identity").mkdir()
     with pytest.raises(JournalError, match="identity cannot be read: Is a directory"):
-        Identity.open(tmp_path)
+        Installation.open(tmp_path)
 
 
 def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Identity.open(tmp_path).next_epoch()
+    Installation.open(tmp_path).next_epoch()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(identity_module, "replace_file", full)
-    identity = Identity.open(tmp_path)
+    identity = Installation.open(tmp_path)
     assert identity.next_epoch() == STEP + 1
     monkeypatch.undo()
-    assert Identity.open(tmp_path).next_epoch() == 2 * STEP + 1
+    assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
 
 
 def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut may bring the old file back: nobody connects before the new one is there for good."""
-    Identity.open(tmp_path).next_epoch()
-    identity = Identity.open(tmp_path)
+    Installation.open(tmp_path).next_epoch()
+    identity = Installation.open(tmp_path)
     with monkeypatch.context() as patch:
         refuse_folders(patch)
         for _ in range(2):
@@ -86,7 +86,7 @@ def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
 def test_an_installation_that_was_never_kept_connects_and_is_kept_as_soon_as_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity = Identity.open(tmp_path)
+    identity = Installation.open(tmp_path)
     with monkeypatch.context() as patch:
         refuse_folders(patch)
         assert identity.next_epoch() == 1
@@ -106,30 +106,32 @@ def refuse_folders(patch: pytest.MonkeyPatch) -> None:
 
 class TestAnnouncer:
     @pytest.fixture
-    def announcer(self, tmp_path: Path) -> Announcer:
-        return Announcer("till-1", Identity.open(tmp_path), labels={"site": "berlin"}, default_file="/data/a.bin")
+    def presence(self, tmp_path: Path) -> PresenceBuilder:
+        return PresenceBuilder(
+            "till-1", Installation.open(tmp_path), labels={"site": "berlin"}, default_file="/data/a.bin"
+        )
 
-    def test_births_and_beats_count_from_zero_in_each_epoch(self, announcer: Announcer) -> None:
+    def test_births_and_beats_count_from_zero_in_each_epoch(self, presence: PresenceBuilder) -> None:
         told = []
         for _ in range(2):
-            announcer.will()
-            told += [decode(Presence, announcer.online()) for _ in range(3)]
+            presence.will()
+            told += [decode(Presence, presence.online()) for _ in range(3)]
         assert [(one.epoch, one.sequence) for one in told] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
         assert {one.status for one in told} == {"online"}
 
-    def test_the_will_comes_last_in_its_epoch_and_before_the_next_birth(self, announcer: Announcer) -> None:
-        will = decode(Presence, announcer.will())
-        birth = decode(Presence, announcer.online())
-        farewell = decode(Presence, announcer.farewell())
-        announcer.will()
-        later = decode(Presence, announcer.online())
+    def test_the_will_comes_last_in_its_epoch_and_before_the_next_birth(self, presence: PresenceBuilder) -> None:
+        will = decode(Presence, presence.will())
+        birth = decode(Presence, presence.online())
+        offline = decode(Presence, presence.offline())
+        presence.will()
+        later = decode(Presence, presence.online())
         assert (will.status, will.epoch, will.sequence) == ("offline", 1, LAST_SEQUENCE)
-        assert (farewell.epoch, farewell.sequence) == (1, LAST_SEQUENCE)
+        assert (offline.epoch, offline.sequence) == (1, LAST_SEQUENCE)
         assert (birth.epoch, birth.sequence) < (will.epoch, will.sequence) < (later.epoch, later.sequence)
 
-    def test_says_what_a_control_plane_wants_to_know(self, announcer: Announcer) -> None:
-        announcer.will()
-        birth = decode(Presence, announcer.online())
+    def test_says_what_a_control_plane_wants_to_know(self, presence: PresenceBuilder) -> None:
+        presence.will()
+        birth = decode(Presence, presence.online())
         assert (birth.labels, birth.default_file) == ({"site": "berlin"}, "/data/a.bin")
         assert {"download_file", "grant_parts", "list_files", "health_check"} <= set(birth.capabilities)
         assert "hello" not in birth.capabilities

@@ -257,7 +257,7 @@ def test_a_full_disk_costs_what_is_new_and_nothing_else(tmp_path: Path, monkeypa
     with pytest.raises(JournalError, match="No space left"):
         journal.commit()
     assert path.read_bytes() == before
-    journal.withdraw("u9")
+    journal.discard_pending("u9")
     disk.room = 10_000
     journal.commit()
     journal.close()

@@ -15,7 +15,7 @@ from device_agent.transfer.events import (
     Tick,
     WorkerFree,
 )
-from device_agent.transfer.machine import TRANSITIONS, apply, derive, wake_at
+from device_agent.transfer.machine import ALLOWED, apply, derive, wake_at
 from device_agent.transfer.model import State
 from schemas.parts import MAX_FILE_SIZE, MIB
 from schemas.values import DigestName, ErrorCode, ResponseStatus, UploadOptions
@@ -168,7 +168,7 @@ class TestWindow:
         device.perform()
         asked = len(device.said)
         device.on(Tick(now=device.now + 1))
-        assert device.transfer.asking
+        assert device.transfer.awaiting_grant
         assert len(device.said) == asked
 
     def test_a_grant_of_nothing_is_asked_again_later(self) -> None:
@@ -206,7 +206,7 @@ class TestAcknowledgements:
         for _ in range(5):
             told += report(device.last).etags
             device.grant(device.wanted)
-            while not device.transfer.asking:
+            while not device.transfer.awaiting_grant:
                 device.store(device.begin_parts(1)[0])
                 device.perform()
         assert sorted(told) == sorted(set(told))
@@ -219,7 +219,7 @@ class TestAcknowledgements:
             device.store(number)
         assert sorted(report(device.last).etags) == [1, 2, 3, 4, 5, 6]
         device.grant(range(13, 25), acknowledges=0)
-        while not device.transfer.asking:
+        while not device.transfer.awaiting_grant:
             device.store(device.begin_parts(1)[0])
         assert sorted(report(device.last).etags) == list(range(1, 19))
 
@@ -241,7 +241,7 @@ class TestAcknowledgements:
         device.start()
         while not device.is_in(State.ENDED):
             device.grant(device.wanted, acknowledges=0)
-            while not device.is_in(State.ENDED) and not device.transfer.asking:
+            while not device.is_in(State.ENDED) and not device.transfer.awaiting_grant:
                 for number in device.begin_parts():
                     device.store(number)
                 device.perform()
@@ -303,5 +303,5 @@ class TestTable:
             apply(device.transfer, WorkerFree(now=1.0))
 
     def test_closed_is_the_one_terminal_state(self) -> None:
-        assert [state for state, row in TRANSITIONS.items() if not row] == [State.CLOSED]
-        assert set(TRANSITIONS) == set(State)
+        assert [state for state, row in ALLOWED.items() if not row] == [State.CLOSED]
+        assert set(ALLOWED) == set(State)

@@ -5,15 +5,15 @@ import pytest
 from device_agent.errors import PutFailure
 from device_agent.transfer.events import (
     Admitted,
-    CancelAsked,
-    CloseAsked,
+    CancelRequested,
+    CloseReceived,
     Faulted,
     Granted,
     GrantRefused,
     OpenRefused,
+    PublishResponse,
     Rechecked,
     Repeated,
-    Say,
     Tick,
 )
 from device_agent.transfer.machine import derive, wake_at
@@ -69,16 +69,16 @@ class TestOwner:
         device.start()
         device.grant([1, 2])
         device.begin_parts()
-        device.on(CancelAsked(now=1.0))
+        device.on(CancelRequested(now=1.0))
         assert (device.last.status, device.last.sequence, device.stopped) == ("cancelled", 2, 1)
-        device.on(CancelAsked(now=2.0))
+        device.on(CancelRequested(now=2.0))
         assert device.said[-1] == device.said[-2]
 
     def test_cancel_after_another_end_says_that_end_again(self) -> None:
         device = Device(size=3)
         device.start()
         device.send_all()
-        device.on(CancelAsked(now=1.0))
+        device.on(CancelRequested(now=1.0))
         assert device.last.status == "success"
 
     @pytest.mark.parametrize("moment", ["queued", "asking", "sending", "ended"])
@@ -92,12 +92,12 @@ class TestOwner:
         if moment == "ended":
             device.store(1)
         said = len(device.said)
-        device.on(CloseAsked(now=1.0, outcome="completed"))
+        device.on(CloseReceived(now=1.0, outcome="completed"))
         assert (device.tombstone, device.transfer.state, len(device.said)) == ("completed", State.CLOSED, said)
 
     def test_a_closed_upload_counts_what_comes_late(self) -> None:
         device = Device()
-        device.on(CloseAsked(now=1.0, outcome="failed"))
+        device.on(CloseReceived(now=1.0, outcome="failed"))
         device.on(Repeated(now=2.0))
         assert device.counted == ["late_events"]
 
@@ -165,7 +165,7 @@ class TestResume:
         device.on(Faulted(now=device.now, code=ErrorCode.INTERNAL, text="a disk failed"))
         device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
         device.start()
-        assert device.transfer.asking
+        assert device.transfer.awaiting_grant
         device.grant([])
         assert (wake_at(device.transfer) or 0) == device.now + 5
 
@@ -254,7 +254,7 @@ class TestResume:
         device.send_all()
         end = device.last
         device.restart()
-        assert derive(device.transfer) == (Say(end),)
+        assert derive(device.transfer) == (PublishResponse(end),)
 
     def test_a_snapshot_restores_what_is_durable(self) -> None:
         device = Device(size=30 * CHUNK)

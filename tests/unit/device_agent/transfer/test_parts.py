@@ -16,7 +16,7 @@ def begin_a_part(device: Device) -> None:
     """Grant what is asked for, and let time pass until a part is begun."""
     for _ in range(50):
         device.perform()
-        if device.transfer.asking:
+        if device.transfer.awaiting_grant:
             device.grant(device.wanted)
         if device.begin_parts(1):
             return
@@ -70,7 +70,7 @@ class TestUrls:
         device.now += 61
         device.fail(2, PutFailure.EXPIRED_OR_FORBIDDEN)
         device.perform()
-        assert (device.wanted, report(device.last).attempt, device.transfer.trouble) == ([2], 1, {})
+        assert (device.wanted, report(device.last).attempt, device.transfer.retries) == ([2], 1, {})
 
     @pytest.mark.parametrize("jitter", [0.0, 1.0])
     @pytest.mark.parametrize("kind", [PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.REFUSED])

@@ -27,7 +27,7 @@ def send_the_rest(device: Device) -> None:
     """Until the last part is stored; the file work that follows is left to the test."""
     while not device.transfer.complete:
         device.perform()
-        if device.transfer.asking:
+        if device.transfer.awaiting_grant:
             device.grant(device.wanted)
         for number in device.begin_parts():
             device.store(number)

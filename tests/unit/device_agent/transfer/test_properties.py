@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from device_agent.errors import PutFailure
-from device_agent.transfer.events import Admitted, CancelAsked, CloseAsked, Granted, PartStored, Repeated, Tick
+from device_agent.transfer.events import Admitted, CancelRequested, CloseReceived, Granted, PartStored, Repeated, Tick
 from device_agent.transfer.machine import wake_at
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.replay import replay
@@ -30,7 +30,7 @@ class World(RuleBasedStateMachine):
         self.known: set[int] = set()
         self.read = 0
         self.stored: set[int] = set()
-        self.flying: set[int] = set()
+        self.in_flight: set[int] = set()
         self.grants: list[Granted] = []
         self.answered = 0
         self.checked = 0
@@ -77,23 +77,23 @@ class World(RuleBasedStateMachine):
         begun = self.device.begin_parts(4)
         assert not set(begun) & self.stored, "a part that is stored is sent again"
         assert not set(begun) & self.known
-        self.flying |= set(begun)
+        self.in_flight |= set(begun)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def a_part_is_stored(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.flying)))
-        self.flying.discard(number)
+        number = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.in_flight.discard(number)
         going = self.device.transfer.state is not State.ENDED
         self.device.on(PartStored(now=self.device.now, number=number, etag=f'"e{number}"', seen=self.device.seen()))
         if going:
             self.stored.add(number)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), kind=st.sampled_from(KINDS))
     def a_part_fails(self, data: st.DataObject, kind: PutFailure) -> None:
-        number = data.draw(st.sampled_from(sorted(self.flying)))
-        self.flying.discard(number)
+        number = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.in_flight.discard(number)
         self.device.fail(number, kind)
 
     def survives(self, transfer: Transfer) -> Transfer:
@@ -117,20 +117,20 @@ class World(RuleBasedStateMachine):
         if self.device.transfer.state is not State.CLOSED:
             before = self.survives(self.device.transfer)
             self.device.restart()
-            self.flying.clear()
+            self.in_flight.clear()
             self.answered = max(self.answered, self.device.transfer.sequence)
             assert self.survives(self.device.transfer) == before
 
     @precondition(lambda self: len(self.device.said) > 12)
     @rule()
     def somebody_cancels(self) -> None:
-        self.device.on(CancelAsked(now=self.device.now))
+        self.device.on(CancelRequested(now=self.device.now))
 
     @precondition(lambda self: self.device.transfer.state is State.ENDED)
     @rule()
     def the_owner_closes(self) -> None:
-        self.device.on(CloseAsked(now=self.device.now, outcome="completed"))
-        self.flying.clear()
+        self.device.on(CloseReceived(now=self.device.now, outcome="completed"))
+        self.in_flight.clear()
 
     def commit(self, acknowledges: int) -> None:
         """The device hears which of its responses are committed: their etags must not come again."""
@@ -179,13 +179,15 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def no_part_is_under_way_twice(self) -> None:
-        assert len(self.device.transfer.flying) <= 4
-        assert not set(self.device.transfer.flying) & set(self.device.transfer.done) or self.grants
+        assert len(self.device.transfer.in_flight) <= 4
+        assert not set(self.device.transfer.in_flight) & set(self.device.transfer.done) or self.grants
 
     @invariant()
     def a_wait_always_ends(self) -> None:
         transfer = self.device.transfer
-        if transfer.state in {State.WAITING, State.ENDED} or (transfer.asking and transfer.state is State.ASKING):
+        if transfer.state in {State.WAITING, State.ENDED} or (
+            transfer.awaiting_grant and transfer.state is State.REQUESTING
+        ):
             assert wake_at(transfer) is not None
 
     @invariant()

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import Spool
+from device_agent.files.compressed import CompressedCopies
 from device_agent.files.roots import Roots
 from device_agent.files.source import Source, open_source
 from device_agent.storage.uploader import Uploader
 from device_agent.transfer.events import DigestParts, Faulted, PartFailed, PutPart, Repeated
 from device_agent.transfer.model import State
-from device_agent.workers.part_io import Hands, JobEvent, Life
+from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, PresignedPart
 from tests.unit.device_agent.device import Device, report
@@ -62,8 +62,8 @@ class Sends:
         return '"e"'
 
 
-def hands(uploader: Sends) -> Hands:
-    return Hands(Roots(), cast("Uploader", uploader), cast("Spool", None), clock=lambda: 1.0)
+def part_io(uploader: Sends) -> PartIO:
+    return PartIO(Roots(), cast("Uploader", uploader), cast("CompressedCopies", None), clock=lambda: 1.0)
 
 
 def test_what_cannot_be_read_is_not_what_changed(source: Source, broken: str) -> None:
@@ -81,18 +81,18 @@ def test_what_cannot_be_read_is_not_what_changed(source: Source, broken: str) ->
 
 @pytest.mark.parametrize("recheck", [False, True])
 def test_a_digest_that_cannot_be_taken_says_why(source: Source, broken: str, *, recheck: bool) -> None:
-    posted: list[JobEvent] = []
+    posted: list[IoEvent] = []
     task = DigestParts((PART,), DigestName.MD5, recheck=recheck)
-    hands(Sends(reads=True)).digest(task, Life(source=source), posted.append)
+    part_io(Sends(reads=True)).digest(task, SourceSession(source=source), posted.append)
     [event] = posted
     assert isinstance(event, Faulted)
     assert (event.code, event.text) == (ErrorCode.INTERNAL, f"'{source.path}' cannot be read: {broken}")
 
 
 def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None:
-    posted: list[JobEvent] = []
+    posted: list[IoEvent] = []
     os.truncate(source.path, 5)
-    hands(Sends(reads=True)).digest(DigestParts((PART,), DigestName.MD5), Life(source=source), posted.append)
+    part_io(Sends(reads=True)).digest(DigestParts((PART,), DigestName.MD5), SourceSession(source=source), posted.append)
     [event] = posted
     assert isinstance(event, Faulted)
     assert (event.code, event.text) == (ErrorCode.SOURCE_CHANGED, f"'{source.path}' became shorter while it was read")
@@ -102,9 +102,9 @@ def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None
 def test_a_part_whose_file_nobody_can_look_at_is_not_stored_and_its_sender_is_free(
     source: Source, broken: str, *, reads: bool
 ) -> None:
-    posted: list[JobEvent] = []
+    posted: list[IoEvent] = []
     task = PutPart(PresignedPart(1, "https://store/1"), PART)
-    hands(Sends(reads=reads)).put(task, Life(source=source), posted.append, max_bytes_per_second=None)
+    part_io(Sends(reads=reads)).put(task, SourceSession(source=source), posted.append, max_bytes_per_second=None)
     [event] = posted
     assert isinstance(event, PartFailed)
     assert (event.kind, broken in event.text) == (PutFailure.SOURCE_UNREADABLE, True)
