@@ -23,7 +23,7 @@ class Backoff:
         self._chance = chance
         self._tries = 0
 
-    def next(self, *, stable: bool = False, hopeless: bool = False) -> float:
+    def next(self, *, stable: bool = False, permanent: bool = False) -> float:
         """How long to wait now.
 
         `stable`: the last try had worked for a while, so this one is the first again. `hopeless`: only somebody's hand
@@ -33,4 +33,4 @@ class Backoff:
             self._tries = 0
         span = min(self._longest, self._first * 2**self._tries)
         self._tries = min(self._tries + 1, _MOST_DOUBLINGS)
-        return self._longest / 2 * (1 + self._chance()) if hopeless else span * self._chance()
+        return self._longest / 2 * (1 + self._chance()) if permanent else span * self._chance()

@@ -33,7 +33,7 @@ VIOLATIONS: Final = (
     ("composition-roots", "control_plane.cli.planted_adapter", "control_plane.adapters"),
     ("sans-io", "schemas.planted_clock", "time"),
     ("sans-io", "control_plane.domain.planted_clock", "asyncio"),
-    ("sans-io", "device_agent.transfer", "logging"),
+    ("sans-io", "device_agent.transfer.planted_log", "logging"),
     ("one-door-s3", "control_plane.adapters.planted_s3", "boto3"),
     ("one-door-database", "control_plane.services.planted_sql", "sqlmodel"),
     ("one-door-mqtt-server", "control_plane.services.planted_mqtt", "aiomqtt"),

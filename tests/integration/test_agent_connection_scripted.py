@@ -29,11 +29,11 @@ class Noted(Backoff):
 
     def __init__(self) -> None:
         super().__init__(first=0.01, longest=0.02)
-        self.hopeless: list[bool] = []
+        self.permanent: list[bool] = []
 
-    def next(self, *, stable: bool = False, hopeless: bool = False) -> float:
-        self.hopeless.append(hopeless)
-        return super().next(stable=stable, hopeless=hopeless)
+    def next(self, *, stable: bool = False, permanent: bool = False) -> float:
+        self.permanent.append(permanent)
+        return super().next(stable=stable, permanent=permanent)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_name_taken_by_another_is_not_fought_over(fake: FakeBroker, caplog: py
         made.hears("disconnected")
         with fake.visitor() as visitor:
             visitor.greeting()
-    assert backoff.hopeless == [True]
+    assert backoff.permanent == [True]
     assert "Session taken over" in caplog.records[0].message
 
 

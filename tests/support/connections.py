@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from broker.process import Broker
 from device_agent.backoff import Backoff
-from device_agent.connection import AckToken, Connection
+from device_agent.mqtt.connection import AckToken, Connection
 from schemas.topics import Topics
 
 TIMEOUT: Final = 20.0

@@ -24,7 +24,7 @@ def test_after_a_try_that_held_the_next_is_quick() -> None:
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 30.0), (1.0, 60.0)])
 def test_what_only_a_hand_can_mend_is_tried_slowly(chance: float, seconds: float) -> None:
-    assert Backoff(chance=lambda: chance).next(hopeless=True) == seconds
+    assert Backoff(chance=lambda: chance).next(permanent=True) == seconds
 
 
 def test_a_year_of_failures_does_not_overflow() -> None:

@@ -1,0 +1,70 @@
+"""A transfer from its journal records, and back.
+
+Rule: pure. What `replay` rebuilds is durable; the rest is lost in a crash and requested again.
+"""
+
+from dataclasses import replace
+
+from device_agent.transfer.model import Grant, Kept, State, Transfer, acknowledge, number_response, settle
+from device_agent.transfer.part_set import PartSet
+from device_agent.transfer.records import Began, PartKept, Progressed, Settled, TransferRecord
+
+
+def replay(transfer: Transfer | None, record: TransferRecord) -> Transfer | None:
+    """What one more record makes of a transfer; a record of an upload that never began is ignored."""
+    match record:
+        case Began(order=order, sequence=sequence, urls=urls):
+            grants = {url.part_number: Grant(url) for url in urls}
+            return Transfer(order, sequence=sequence, acknowledged=sequence, grants=grants)
+        case _ if transfer is None:
+            return None
+        case Progressed():
+            return _replay_progress(transfer, record)
+        case PartKept():
+            return _replay_part(transfer, record)
+        case Settled(ranges=ranges):
+            return settle(transfer, PartSet.of_ranges(ranges))
+
+
+def _replay_progress(transfer: Transfer, record: Progressed) -> Transfer:
+    if record.sequence > transfer.sequence:
+        transfer = number_response(transfer, record.sequence)
+    transfer = acknowledge(transfer, record.acknowledged)
+    state = State.QUEUED if record.ending is None else State.ENDED
+    return replace(transfer, source=record.source, ending=record.ending, state=state)
+
+
+def _replay_part(transfer: Transfer, record: PartKept) -> Transfer:
+    digests, kept = transfer.digests, transfer.kept
+    if record.digest is not None:
+        digests = {**digests, record.number: record.digest}
+    if record.etag is not None:
+        kept = {**kept, record.number: Kept(record.etag, record.said)}
+    grants = {number: grant for number, grant in transfer.grants.items() if number != record.number}
+    return replace(transfer, digests=digests, kept=kept, grants=grants)
+
+
+def snapshot(transfer: Transfer) -> tuple[TransferRecord, ...]:
+    """The fewest records from which `replay` rebuilds what is durable."""
+    order = transfer.order
+    urls = tuple(grant.url for grant in transfer.grants.values()) if order.pregranted else ()
+    parts = sorted({*transfer.kept, *transfer.digests})
+    return (
+        Began(order, transfer.acknowledged, urls),
+        progress_record(transfer),
+        Settled(order.upload_id, transfer.settled.ranges()),
+        *(_part_record(transfer, number) for number in parts),
+    )
+
+
+def progress_record(transfer: Transfer) -> Progressed:
+    """All that is small and changes, as one record."""
+    return Progressed(
+        transfer.order.upload_id, transfer.sequence, transfer.acknowledged, transfer.source, transfer.ending
+    )
+
+
+def _part_record(transfer: Transfer, number: int) -> PartKept:
+    kept = transfer.kept.get(number)
+    etag, said = (None, 0) if kept is None else (kept.etag, kept.said)
+    return PartKept(transfer.order.upload_id, number, etag, transfer.digests.get(number), said)
