@@ -21,6 +21,8 @@ from broker.server import free_port
 from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, ROOT
 from tests.support.engine_guide import blocks, quick_start, without_docker
 
+pytestmark = pytest.mark.slow
+
 PATIENCE: Final = 120
 
 

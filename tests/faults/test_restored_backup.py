@@ -4,8 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Operation
+
+pytestmark = pytest.mark.slow
 
 
 def database_of(site: FaultSite) -> Path:

@@ -38,7 +38,7 @@ from tests.simulation.history import Failure, play
 SEEDS = 2_000
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
