@@ -20,7 +20,7 @@ from device_agent.transfer.events import (
     Effect,
     Event,
     Faulted,
-    Held,
+    HostPaused,
     Keep,
     OpenSource,
     PutPart,
@@ -216,7 +216,7 @@ class Uploads:
             if run is None:
                 return
             until = self.host_backoff.until(next_url(run.transfer, now) or "")
-            self.handle(run, Held(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
+            self.handle(run, HostPaused(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
 
     def _turn(self, run: Run) -> tuple[int, int, int]:
         priority, number = run.rank

@@ -18,8 +18,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_agent.backoff import Backoff
 from device_agent.mqtt.broker_url import BrokerUrl
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from device_agent.mqtt.session import (
     HEADROOM,
     AckToken,
@@ -80,7 +80,7 @@ class Connection:
         on_command: Callable[[bytes, AckToken], None],
         on_birth: Callable[[bytes], None],
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
-        backoff: Backoff | None = None,
+        backoff: ReconnectBackoff | None = None,
     ) -> None:
         self._identity = ClientIdentity(
             broker=BrokerUrl.parse(url),
@@ -97,7 +97,7 @@ class Connection:
             on_birth=on_birth,
             on_refused=on_refused,
         )
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or ReconnectBackoff()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._session: Session | None = None

@@ -73,7 +73,7 @@ def retry_after(result: PutResult) -> float | None:
 
     A date is counted from the store's own `Date`, since a device's clock may stand in 1970.
 
-    >>> retry_after(Answer(503, retry_after="7"))
+    >>> retry_after(PutResult(503, retry_after="7"))
     7.0
     """
     text = (result.retry_after or "").strip()

@@ -1,4 +1,4 @@
-"""What can happen to one upload on the device, and what it can ask to be done.
+"""The events that can happen to one upload on the device, and the effects that it can request.
 
 Rule: shapes only. `now` is in seconds on a clock that never goes back and runs through suspend; `jitter` is a random
 number from 0 to 1, drawn by the caller.
@@ -16,9 +16,9 @@ from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
 
 
 class Seen(Struct, frozen=True):
-    """What the open source looked like after it was read; `fingerprint` is None when nobody could look.
+    """The open source after it was read; `fingerprint` is None when it could not be examined.
 
-    `linked` is False once its path no longer leads to it; `gone` is True when the path then leads nowhere.
+    `linked` is False once the path no longer leads to this file; `gone` is True when the path then leads nowhere.
     """
 
     fingerprint: Fingerprint | None = None
@@ -26,11 +26,11 @@ class Seen(Struct, frozen=True):
     gone: bool = False
 
 
-# What the owner says. Late and repeated ones change nothing.
+# Events from the owner. A late or repeated one changes nothing.
 
 
 class Repeated(Struct, frozen=True, kw_only=True):
-    """`download_file` of this attempt came again."""
+    """`download_file` of this attempt was received again."""
 
     now: float
     acknowledges: int = 0
@@ -48,7 +48,7 @@ class Granted(Struct, frozen=True, kw_only=True):
 
 
 class GrantRefused(Struct, frozen=True, kw_only=True):
-    """A grant that this agent will not use: a foreign host, a header it does not send."""
+    """A grant that this agent does not use: its host is not allowed, or it needs a header that is not sent."""
 
     now: float
     code: ErrorCode
@@ -56,29 +56,29 @@ class GrantRefused(Struct, frozen=True, kw_only=True):
 
 
 class CancelRequested(Struct, frozen=True, kw_only=True):
-    """Somebody wants this upload stopped."""
+    """`cancel_upload` was received."""
 
     now: float
 
 
 class CloseReceived(Struct, frozen=True, kw_only=True):
-    """The owner has ended this upload; nothing is to be answered."""
+    """The owner has ended this upload; no response is expected."""
 
     now: float
     outcome: str
 
 
-# What happens on the device.
+# Events on the device.
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """This upload's turn has come."""
+    """The scheduler has given this upload a slot."""
 
     now: float
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """The source is open. `digest` is that of a small file, which is read where it is opened."""
+    """The source is open. `digest` is set for a small file, which is digested by the thread that opens it."""
 
     now: float
     fingerprint: Fingerprint
@@ -94,35 +94,35 @@ class OpenRefused(Struct, frozen=True, kw_only=True):
 
 
 class Digested(Struct, frozen=True, kw_only=True):
-    """Digests of parts to be asked for; None for a part whose reading was stopped."""
+    """Digests of parts to be requested; None for a part whose reading was stopped."""
 
     now: float
     digests: Mapping[int, str | None]
 
 
 class Rechecked(Struct, frozen=True, kw_only=True):
-    """Digests, taken again, of parts that were stored before the source was reopened."""
+    """New digests of parts that were stored before the source was reopened."""
 
     now: float
     digests: Mapping[int, str | None]
 
 
 class WorkerFree(Struct, frozen=True, kw_only=True):
-    """One part may be begun; `rate` is the bytes per second that one part was seen to reach, None if unknown."""
+    """One part may be started; `rate` is the measured bytes per second of one part, None if unknown."""
 
     now: float
     rate: float | None = None
 
 
-class Held(Struct, frozen=True, kw_only=True):
-    """The store of the next part is to be left alone until then, for whatever upload it turned away."""
+class HostPaused(Struct, frozen=True, kw_only=True):
+    """The host of the next part gets no request before `until`, because of failures of any upload."""
 
     now: float
     until: float
 
 
 class PartStored(Struct, frozen=True, kw_only=True):
-    """The store has taken a part; `etag` is empty when it held the object already (412)."""
+    """The object store has a part; `etag` is empty when the object was there already (412)."""
 
     now: float
     number: int
@@ -131,7 +131,7 @@ class PartStored(Struct, frozen=True, kw_only=True):
 
 
 class PartFailed(Struct, frozen=True, kw_only=True):
-    """A PUT stored nothing that we may rely on."""
+    """A PUT that stored nothing that can be relied on."""
 
     now: float
     number: int
@@ -143,14 +143,14 @@ class PartFailed(Struct, frozen=True, kw_only=True):
 
 
 class Tick(Struct, frozen=True, kw_only=True):
-    """Time has passed; see `transfer.wake_at`."""
+    """Time has passed; see `machine.wake_at`."""
 
     now: float
     jitter: float = 0.5
 
 
 class Faulted(Struct, frozen=True, kw_only=True):
-    """The agent itself cannot go on with this upload."""
+    """The agent itself failed on this upload."""
 
     now: float
     code: ErrorCode
@@ -158,12 +158,12 @@ class Faulted(Struct, frozen=True, kw_only=True):
 
 
 RemoteEvent = Repeated | Granted | GrantRefused | CancelRequested | CloseReceived
-WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | Held | PartStored | PartFailed
+WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | HostPaused | PartStored | PartFailed
 Event = RemoteEvent | WorkEvent | Tick | Faulted
 
 
 class Keep(Struct, frozen=True):
-    """Make this durable before anything else that this event asks for."""
+    """Append this record to the journal, before the other effects of the same event."""
 
     record: TransferRecord
 
@@ -196,17 +196,17 @@ class PutPart(Struct, frozen=True):
 
 
 class StopParts(Struct, frozen=True):
-    """Stop every PUT under way, and close the source once none reads it."""
+    """Stop every PUT that is in flight, and close the source after the last read."""
 
 
 class WriteTombstone(Struct, frozen=True):
-    """Forget all but the outcome."""
+    """Replace everything known about the upload by its outcome."""
 
     outcome: str
 
 
 class Count(Struct, frozen=True):
-    """Count something that was dropped; `what` names the counter."""
+    """Increment the counter named `what`."""
 
     what: str
 

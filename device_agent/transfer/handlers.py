@@ -1,56 +1,97 @@
-"""What becomes of one part: stored, tried again, or the end of the upload.
+"""One function for each event: the transfer after it, and the effects that it requests.
 
-Rule: pure. One table says what each failed PUT means; budgets count per part, and per upload since a part was last
-stored. Backoff is exponential with full jitter, and never shorter than the store asked for. What is only
-`storage_unavailable` the owner resumes until its deadline; so a portal may stand for hours.
+Rule: pure. `machine.HANDLERS` maps events to these functions, and `machine.ALLOWED` decides in which states each runs.
+Failed PUTs are counted per part, and per upload since a part was last stored. Backoff is exponential with full jitter,
+and never shorter than the object store requested. After `storage_unavailable` the owner resumes the attempt until its
+deadline, so an outage of hours ends no upload.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypeVar, assert_never
 
+from device_agent.backoff import exponential, full_jitter
 from device_agent.errors import PutFailure
 from device_agent.transfer.advance import (
     BEFORE_OPEN,
     Step,
     advance,
+    drop_stale,
+    end,
     fail,
+    give_up_at,
+    latest_effects,
     may_resume,
+    pick_part,
     prepare_request,
-    recheck,
+    rechecks_due,
     republish,
+    schedule_republish,
 )
 from device_agent.transfer.events import (
+    Admitted,
+    CancelRequested,
+    CloseReceived,
     Digested,
     Effect,
+    Faulted,
     Granted,
+    GrantRefused,
+    HostPaused,
     Keep,
     Opened,
+    OpenRefused,
+    OpenSource,
     PartFailed,
     PartStored,
-    PublishResponse,
+    PutPart,
     Rechecked,
     Repeated,
     Seen,
+    StopParts,
+    Tick,
+    WorkerFree,
+    WriteTombstone,
 )
 from device_agent.transfer.model import Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
 from device_agent.transfer.part_set import PartSet
-from device_agent.transfer.records import PartKept, Settled
+from device_agent.transfer.records import Ending, PartKept, Settled
 from device_agent.transfer.replay import progress_record
-from device_agent.transfer.responses import latest_response
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
-from schemas.values import DigestName, ErrorCode, Fingerprint
+from schemas.values import DigestName, ErrorCode, Fingerprint, Outcome, ResponseStatus
 
-_LOOP_PAUSE: Final = 5.0
-"""A repeated grant is not answered within this time of the question it asks for: the two would echo each other."""
+MAX_REFUSALS: Final = 3
+"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
 
-_EMPTY_PAUSE: Final = 5.0
-_LONGEST_EMPTY_PAUSE: Final = 300.0
+MAX_MISMATCHES: Final = 3
+MAX_PART_FAILURES: Final = 8
+MAX_UPLOAD_FAILURES: Final = 24
+"""Failed PUTs of one upload with no part stored in between."""
+
+FIRST_BACKOFF: Final = 1.0
+LONGEST_BACKOFF: Final = 60.0
+REFUSAL_PAUSE: Final = 90.0
+"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
+
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds: a longer Retry-After counts as this."""
+
+_ECHO_PAUSE: Final = 5.0
+"""A repeated grant is not answered within this time of the request that it belongs to: both sides would loop."""
+
+_EMPTY_PAUSE: Final = (5.0, 300.0)
+"""Seconds before the next request when an answer granted nothing: the first time, and at most."""
+
+T = TypeVar("T")
+_OPEN: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING})
 
 
-def repeat(transfer: Transfer, event: Repeated) -> Step:
-    """The command came again: the latest answer again, and after an error that may pass, a new start."""
+# From the owner.
+
+
+def repeated(transfer: Transfer, event: Repeated) -> Step:
+    """The command came again: publish the latest response again, and resume after an error that allows it."""
     transfer, effects = _acknowledged(transfer, event)
     ending = transfer.ending
     if ending is not None and event.acknowledges >= transfer.sequence and may_resume(ending):
@@ -59,33 +100,41 @@ def repeat(transfer: Transfer, event: Repeated) -> Step:
     return transfer, effects + again
 
 
-def grant(transfer: Transfer, event: Granted) -> Step:
-    """Take the URLs that are of use, and what the owner says is stored or committed."""
-    answers = _answers(transfer, event)
+def granted(transfer: Transfer, event: Granted) -> Step:
+    """Take the usable URLs, the acknowledgement, and the parts that the owner lists as completed."""
+    answers = _answers_request(transfer, event)
     transfer, effects = _acknowledged(transfer, event)
     contradiction = _contradiction(transfer, event)
-    if transfer.ending is not None or contradiction is None:
-        transfer, more = _take(transfer, event, answers=answers)
-    else:
+    if transfer.ending is not None:
+        transfer, more = republish(transfer, event.now)
+    elif contradiction is not None:
         transfer, more = fail(transfer, event.now, ErrorCode.BAD_REQUEST, contradiction)
+    else:
+        transfer, more = _take_grant(transfer, event, answers=answers)
     return transfer, effects + more
 
 
-def _take(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
-    if transfer.ending is not None:
-        return republish(transfer, event.now)
-    before = transfer.settled
-    transfer, effects = _settle_completed(transfer, event)
-    transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
-    if transfer.state in BEFORE_OPEN:
-        return transfer, effects
-    again = _echo(transfer, event.now) if transfer.awaiting_grant else ()
-    transfer, more = advance(transfer, event.now)
-    return transfer, effects + again + more
+def cancel_requested(transfer: Transfer, event: CancelRequested) -> Step:
+    """Stop; after another end that end is published again."""
+    return end(transfer, event.now, Ending(ResponseStatus.CANCELLED))
+
+
+def close_received(transfer: Transfer, event: CloseReceived) -> Step:
+    """The owner needs nothing more of this upload."""
+    return _close(transfer, Outcome.read(event.outcome))
+
+
+def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
+    """The grant cannot be used, or the agent failed: end with the event's error."""
+    return fail(transfer, event.now, event.code, event.text)
+
+
+def _close(transfer: Transfer, outcome: Outcome) -> Step:
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(outcome))
 
 
 def _acknowledged(transfer: Transfer, event: Granted | Repeated) -> Step:
-    """Take the acknowledgement, and any word at all as a sign of life."""
+    """Take the acknowledgement; any message of the owner restarts the give-up timer."""
     after = acknowledge(transfer, event.acknowledges)
     keep = (Keep(progress_record(after)),) if after.acknowledged > transfer.acknowledged else ()
     if after.unanswered_since is not None:
@@ -101,7 +150,7 @@ def _resume(transfer: Transfer) -> Step:
         retries={},
         failures=0,
         renewals=0,
-        hold_until=0.0,
+        paused_until=0.0,
         request_after=0.0,
         empty_grants=0,
         republish_at=None,
@@ -110,13 +159,20 @@ def _resume(transfer: Transfer) -> Step:
     return transfer, (Keep(progress_record(transfer)),)
 
 
-def _echo(transfer: Transfer, now: float) -> tuple[Effect, ...]:
-    response = latest_response(transfer)
-    return () if response is None or now - transfer.published_at < _LOOP_PAUSE else (PublishResponse(response),)
+def _take_grant(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
+    before = transfer.settled
+    transfer, effects = _settle_completed(transfer, event)
+    transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
+    if transfer.state in BEFORE_OPEN:
+        return transfer, effects
+    echo = transfer.awaiting_grant and event.now - transfer.published_at >= _ECHO_PAUSE
+    again = latest_effects(transfer) if echo else ()
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + again + more
 
 
-def _answers(transfer: Transfer, event: Granted) -> bool:
-    """Whether this grant answers the question at hand; an owner that never acknowledges is known by what it grants."""
+def _answers_request(transfer: Transfer, event: Granted) -> bool:
+    """Whether this grant answers the open request; without an acknowledgement, the granted parts decide."""
     if transfer.request is None or not transfer.awaiting_grant:
         return False
     if event.acknowledges:
@@ -125,6 +181,7 @@ def _answers(transfer: Transfer, event: Granted) -> bool:
 
 
 def _contradiction(transfer: Transfer, event: Granted) -> str | None:
+    """The sentence that tells where the grant does not fit this file; None when it fits."""
     if transfer.source is None:
         return None
     plan = transfer.plan
@@ -140,17 +197,17 @@ def _contradiction(transfer: Transfer, event: Granted) -> str | None:
 
 def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
-    told: tuple[Effect, ...] = ()
+    keep: tuple[Effect, ...] = ()
     if transfer.prefix and transfer.order.digest is not DigestName.NONE:
-        # Stored by an earlier life of this device, whose journal is gone, the others may be of another file: no
-        # fingerprint tells under `prefix`. They are offered, so that the owner compares, and we may at the end.
+        # The other parts were stored by an earlier installation, whose journal is lost; under `prefix` no fingerprint
+        # shows whether they are of the same file. They are requested with their digests, which the owner compares.
         new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
         offered = {number: digest for number, digest in transfer.offered.items() if number in new}
-        told = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
+        keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
         transfer = replace(transfer, digests={**transfer.digests, **offered})
     if not new or transfer.source is None:
         return transfer, ()
-    return settle(transfer, new), (*told, Keep(Settled(transfer.order.upload_id, new.ranges())))
+    return settle(transfer, new), (*keep, Keep(Settled(transfer.order.upload_id, new.ranges())))
 
 
 def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool) -> Transfer:
@@ -172,27 +229,85 @@ def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool)
         return transfer
     request = replace(transfer.request, answered=True)
     transfer = replace(transfer, request=request, republish_at=None, unanswered_since=None)
-    return transfer if taken or news else _pause_asking(transfer, event.now)
+    return transfer if taken or news else _pause_requests(transfer, event.now)
 
 
-def _pause_asking(transfer: Transfer, now: float) -> Transfer:
-    pause = min(_LONGEST_EMPTY_PAUSE, _EMPTY_PAUSE * 2 ** min(transfer.empty_grants, 16))
+def _pause_requests(transfer: Transfer, now: float) -> Transfer:
+    pause = exponential(transfer.empty_grants, *_EMPTY_PAUSE)
     return replace(transfer, empty_grants=transfer.empty_grants + 1, request_after=now + pause)
 
 
+# The source.
+
+
+def admitted(transfer: Transfer, _event: Admitted) -> Step:
+    """Open the source."""
+    return replace(transfer, state=State.OPENING), (OpenSource(transfer.order),)
+
+
 def opened(transfer: Transfer, event: Opened) -> Step:
-    """Cut the file into parts, or on a resume compare it with what was cut before."""
+    """Cut the file into parts, or on a resume compare it with the file that was cut before."""
     if transfer.ending is not None:
         return transfer, ()
-    if transfer.source is None:
-        transfer, effects = _cut(transfer, event)
-    else:
-        transfer, effects = _compare(transfer, event)
+    transfer, effects = (_cut if transfer.source is None else _compare)(transfer, event)
     if transfer.ending is not None:
         return transfer, effects
-    rechecks = (recheck(transfer),) if transfer.unchecked else ()
+    rechecks = rechecks_due(transfer)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + rechecks + more
+
+
+def open_refused(transfer: Transfer, event: OpenRefused) -> Step:
+    """The source does not open; if it was open before, a missing file is `source_gone`."""
+    code = event.code
+    if transfer.source is not None and code is ErrorCode.FILE_NOT_FOUND:
+        code = ErrorCode.SOURCE_GONE
+    return fail(transfer, event.now, code, event.text)
+
+
+def digested(transfer: Transfer, event: Digested) -> Step:
+    """Publish the request that waits for these parts; without one, they are ready for the next request."""
+    if transfer.ending is not None or not transfer.digesting:
+        return transfer, ()
+    digests = {number: digest for number, digest in event.digests.items() if digest is not None}
+    if len(digests) < len(event.digests):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
+    transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
+    transfer, effects = prepare_request(transfer, event.now) if transfer.preparing_request else (transfer, ())
+    transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
+    return transfer, effects + more
+
+
+def rechecked(transfer: Transfer, event: Rechecked) -> Step:
+    """Compare the digests of stored parts with those of the reopened source."""
+    if transfer.ending is not None:
+        return transfer, ()
+    if any(transfer.digests.get(number) != digest for number, digest in event.digests.items()):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "parts already stored differ from the file")
+    transfer = replace(transfer, unchecked=transfer.unchecked - PartSet.of(event.digests))
+    rechecks = rechecks_due(transfer)
+    transfer, effects = advance(transfer, event.now)
+    return transfer, rechecks + effects
+
+
+def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
+    """How the source has changed: under `prefix` only lost bytes count, else any change.
+
+    Within one open file every change counts, so device and inode are compared too.
+    """
+    if seen.fingerprint is None:
+        return None
+    if transfer.prefix:
+        shorter = seen.fingerprint.size < transfer.plan.file_size
+        text = "the file became shorter than it was when the upload began"
+        return (ErrorCode.SOURCE_CHANGED, text) if shorter else None
+    if seen.gone:
+        return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
+    if not seen.linked:
+        return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
+    if seen.fingerprint != transfer.opened:
+        return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
+    return None
 
 
 def _cut(transfer: Transfer, event: Opened) -> Step:
@@ -205,7 +320,7 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
     transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
     if event.digest is not None:
         transfer = replace(transfer, ahead={1: event.digest})
-    # The question keeps it too; parts that need no question must find it kept.
+    # A request keeps the source in its own record; parts that need no request must find it in the journal.
     return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
 
 
@@ -223,40 +338,8 @@ def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
     return replace(transfer, grants=grants, last_granted=PartSet.of(grants))
 
 
-def refused(transfer: Transfer, now: float, code: ErrorCode, text: str) -> Step:
-    """The source does not open; one that did before is gone."""
-    if transfer.source is not None and code is ErrorCode.FILE_NOT_FOUND:
-        code = ErrorCode.SOURCE_GONE
-    return fail(transfer, now, code, text)
-
-
-def digested(transfer: Transfer, event: Digested) -> Step:
-    """Ask if a question waits for these parts; else they are ready for when it is time to ask."""
-    if transfer.ending is not None or not transfer.digesting:
-        return transfer, ()
-    digests = {number: digest for number, digest in event.digests.items() if digest is not None}
-    if len(digests) < len(event.digests):
-        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
-    transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
-    transfer, effects = prepare_request(transfer, event.now) if transfer.preparing_request else (transfer, ())
-    transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
-    return transfer, effects + more
-
-
-def rechecked(transfer: Transfer, event: Rechecked) -> Step:
-    """Compare parts stored before the source was reopened with what it holds now."""
-    if transfer.ending is not None:
-        return transfer, ()
-    if any(transfer.digests.get(number) != digest for number, digest in event.digests.items()):
-        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "parts already stored differ from the file")
-    transfer = replace(transfer, unchecked=transfer.unchecked - PartSet.of(event.digests))
-    rechecks = (recheck(transfer),) if transfer.unchecked else ()
-    transfer, effects = advance(transfer, event.now)
-    return transfer, rechecks + effects
-
-
 def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
-    """On a resume: device and inode decide nothing, for reboots change them."""
+    """Compare for a resume: device and inode are left out, because a reboot changes them."""
     source = transfer.source
     if source is None:
         return True
@@ -265,45 +348,28 @@ def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
     return (found.size, found.mtime_ns, found.ctime_ns) == (source.size, source.mtime_ns, source.ctime_ns)
 
 
-def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
-    """What is wrong with the source: under `prefix` so far only the loss of bytes, else any change at all."""
-    if seen.fingerprint is None:
-        return None
-    if transfer.prefix:
-        shorter = seen.fingerprint.size < transfer.plan.file_size
-        text = "the file became shorter than it was when the upload began"
-        return (ErrorCode.SOURCE_CHANGED, text) if shorter else None
-    if seen.gone:
-        return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
-    if not seen.linked:
-        return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
-    if seen.fingerprint != transfer.opened:
-        return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
-    return None
+# Parts.
 
 
-MAX_REFUSALS: Final = 3
-"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
-
-MAX_MISMATCHES: Final = 3
-MAX_PART_FAILURES: Final = 8
-MAX_UPLOAD_FAILURES: Final = 24
-"""Failed PUTs of one upload with no part stored in between."""
-
-FIRST_BACKOFF: Final = 1.0
-LONGEST_BACKOFF: Final = 60.0
-REFUSAL_PAUSE: Final = 90.0
-"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
-
-LONGEST_PAUSE: Final = 3600.0
-"""Seconds: no store makes us wait longer, whatever its Retry-After says."""
-
-T = TypeVar("T")
-_OPEN: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING})
+def worker_free(transfer: Transfer, event: WorkerFree) -> Step:
+    """Start the next part whose URL lives long enough for it."""
+    transfer = drop_stale(transfer, event.now, event.rate)
+    number = pick_part(transfer, event.now)
+    effects: tuple[Effect, ...] = ()
+    if number is not None:
+        transfer = replace(transfer, in_flight=transfer.in_flight | PartSet.of([number]))
+        effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + more
 
 
-def stored(transfer: Transfer, event: PartStored) -> Step:
-    """A part is in the store, unless the file changed while it was read."""
+def host_paused(transfer: Transfer, event: HostPaused) -> Step:
+    """Start no part before the pause of its host is over."""
+    return advance(replace(transfer, paused_until=max(transfer.paused_until, event.until)), event.now)
+
+
+def part_stored(transfer: Transfer, event: PartStored) -> Step:
+    """A part is in the object store, unless the file changed while it was read."""
     if transfer.state not in _OPEN:
         return _stored_late(transfer, event)
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
@@ -319,15 +385,15 @@ def stored(transfer: Transfer, event: PartStored) -> Step:
     return transfer, effects + more
 
 
-def failed(transfer: Transfer, event: PartFailed) -> Step:
-    """A part is not in the store: find out why, and what to do."""
+def part_failed(transfer: Transfer, event: PartFailed) -> Step:
+    """A part is not in the object store: end when the source changed, else as the kind of failure demands."""
     if transfer.state not in _OPEN:
         return transfer, ()
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
     fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen)
     if fault is not None:
         return fail(transfer, event.now, *fault)
-    transfer, effects = _judge(transfer, event)
+    transfer, effects = _after_failure(transfer, event)
     if transfer.ending is not None:
         return transfer, effects
     transfer, more = advance(transfer, event.now)
@@ -354,95 +420,102 @@ def _keep(transfer: Transfer, event: PartStored) -> Step:
 
 
 def _stored_late(transfer: Transfer, event: PartStored) -> Step:
-    """A part that was under way when the upload was interrupted: worth keeping if it goes on one day.
+    """A part that was in flight when the upload was interrupted: kept if the upload may be resumed.
 
-    Nobody looks at the file now, so only a part with a digest is: it will be digested again.
+    The file is not examined now, so only a part with a digest is kept: it is digested again after a resume.
     """
     ending = transfer.ending
     final = ending is not None and not may_resume(ending)
     return (transfer, ()) if final or event.number not in transfer.offered else _keep(transfer, event)
 
 
-def _judge(transfer: Transfer, event: PartFailed) -> Step:
+_FINAL: Final[Mapping[PutFailure, ErrorCode]] = {
+    PutFailure.GONE: ErrorCode.UPLOAD_GONE,
+    PutFailure.SOURCE_CHANGED: ErrorCode.SOURCE_CHANGED,
+    PutFailure.SOURCE_UNREADABLE: ErrorCode.INTERNAL,
+    PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
+    PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
+}
+"""Failures that end the attempt at once."""
+
+
+def _after_failure(transfer: Transfer, event: PartFailed) -> Step:
     match event.kind:
         case PutFailure.STOPPED:
-            step: Step = (transfer, ())
+            return transfer, ()
         case PutFailure.TRY_AGAIN:
-            step = _try_again(transfer, event)
+            return _try_again(transfer, event)
         case PutFailure.EXPIRED_OR_FORBIDDEN | PutFailure.REFUSED:
-            step = _forbidden(transfer, event)
+            return _forbidden(transfer, event)
         case PutFailure.BAD_DIGEST:
-            step = _mismatched(transfer, event)
-        case PutFailure.GONE:
-            step = fail(transfer, event.now, ErrorCode.UPLOAD_GONE, event.text)
-        case PutFailure.SOURCE_CHANGED:
-            step = fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, event.text)
-        case PutFailure.SOURCE_UNREADABLE:
-            step = fail(transfer, event.now, ErrorCode.INTERNAL, event.text)
-        case PutFailure.HOST_NOT_ALLOWED:
-            step = fail(transfer, event.now, ErrorCode.HOST_NOT_ALLOWED, event.text)
-        case PutFailure.BAD_HEADER:
-            step = fail(transfer, event.now, ErrorCode.BAD_REQUEST, event.text)
+            return _mismatched(transfer, event)
+        case (
+            PutFailure.GONE
+            | PutFailure.SOURCE_CHANGED
+            | PutFailure.SOURCE_UNREADABLE
+            | PutFailure.HOST_NOT_ALLOWED
+            | PutFailure.BAD_HEADER
+        ):
+            return fail(transfer, event.now, _FINAL[event.kind], event.text)
         case _:
             assert_never(event.kind)
-    return step
 
 
 def _try_again(transfer: Transfer, event: PartFailed) -> Step:
-    retries = _retry_of(transfer, event)
-    retries = replace(retries, failures=retries.failures + 1, text=event.text)
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, failures=retry.failures + 1, text=event.text)
     transfer = replace(transfer, failures=transfer.failures + 1)
-    if retries.failures >= MAX_PART_FAILURES or transfer.failures >= MAX_UPLOAD_FAILURES:
+    if retry.failures >= MAX_PART_FAILURES or transfer.failures >= MAX_UPLOAD_FAILURES:
         return fail(transfer, event.now, ErrorCode.STORAGE_UNAVAILABLE, event.text)
     if event.retry_after is not None:
         pause = min(event.retry_after, LONGEST_PAUSE)
-        transfer = replace(transfer, hold_until=max(transfer.hold_until, event.now + pause))
-    return _later(transfer, event, retries, retries.failures), ()
+        transfer = replace(transfer, paused_until=max(transfer.paused_until, event.now + pause))
+    return _later(transfer, event, retry, retry.failures), ()
 
 
 def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
-    """Past its life a URL is merely renewed. A refusal before that counts, and the URL is renewed too: keys rotate."""
+    """After its life a URL is only renewed. A refusal before that counts, and the URL is renewed too: keys rotate."""
     grant = transfer.grants.get(event.number)
     without = replace(transfer, grants=_without(transfer.grants, event.number))
     expired = grant is not None and grant.expires_at is not None and event.now >= grant.expires_at
     if expired and event.kind is PutFailure.EXPIRED_OR_FORBIDDEN:
         return replace(without, renewals=transfer.renewals + 1), ()
-    retries = _retry_of(transfer, event)
-    retries = replace(retries, refusals=retries.refusals + 1, text=event.text)
-    if retries.refusals >= MAX_REFUSALS:
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, refusals=retry.refusals + 1, text=event.text)
+    if retry.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    if retries.refusals < MAX_REFUSALS - 1:
-        return _later(without, event, retries, retries.refusals), ()
-    return _pause_upload(without, event, retries), ()
+    if retry.refusals < MAX_REFUSALS - 1:
+        return _later(without, event, retry, retry.refusals), ()
+    return _pause_upload(without, event, retry), ()
 
 
-def _pause_upload(transfer: Transfer, event: PartFailed, retries: PartRetry) -> Transfer:
-    """A fresh URL was refused too. The last try has to wait for whoever mends the key, and for URLs signed after that.
+def _pause_upload(transfer: Transfer, event: PartFailed, retry: PartRetry) -> Transfer:
+    """A new URL was refused too. Before the last try an operator needs time to restore the key and to sign new URLs.
 
-    What was granted beforehand for good nobody may be there to grant again: it is kept.
+    Pre-granted URLs are kept: no owner may be there to grant them again.
     """
     until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
     return replace(
         transfer,
         grants=transfer.grants if transfer.order.pregranted else {},
-        retries={**transfer.retries, event.number: replace(retries, until=until)},
-        hold_until=max(transfer.hold_until, until),
+        retries={**transfer.retries, event.number: replace(retry, until=until)},
+        paused_until=max(transfer.paused_until, until),
         request_after=max(transfer.request_after, until),
     )
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:
-    retries = _retry_of(transfer, event)
-    retries = replace(retries, mismatches=retries.mismatches + 1, text=event.text)
-    if retries.mismatches >= MAX_MISMATCHES:
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, mismatches=retry.mismatches + 1, text=event.text)
+    if retry.mismatches >= MAX_MISMATCHES:
         return fail(transfer, event.now, ErrorCode.DIGEST_MISMATCH, event.text)
-    return _later(transfer, event, retries, retries.mismatches), ()
+    return _later(transfer, event, retry, retry.mismatches), ()
 
 
-def _later(transfer: Transfer, event: PartFailed, retries: PartRetry, times: int) -> Transfer:
-    backoff = event.jitter * min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**times)
-    retries = replace(retries, until=event.now + backoff)
-    return replace(transfer, retries={**transfer.retries, event.number: retries})
+def _later(transfer: Transfer, event: PartFailed, retry: PartRetry, tries: int) -> Transfer:
+    pause = full_jitter(tries, FIRST_BACKOFF, LONGEST_BACKOFF, event.jitter)
+    retry = replace(retry, until=event.now + pause)
+    return replace(transfer, retries={**transfer.retries, event.number: retry})
 
 
 def _retry_of(transfer: Transfer, event: PartFailed) -> PartRetry:
@@ -451,3 +524,34 @@ def _retry_of(transfer: Transfer, event: PartFailed) -> PartRetry:
 
 def _without(parts: Mapping[int, T], number: int) -> dict[int, T]:
     return {known: value for known, value in parts.items() if known != number}
+
+
+# Time.
+
+
+def ticked(transfer: Transfer, event: Tick) -> Step:
+    """Publish an unanswered response again, give up a silent owner, and continue where a pause is over."""
+    if transfer.state in BEFORE_OPEN:
+        return transfer, ()
+    gives_up = give_up_at(transfer)
+    if gives_up is not None and event.now >= gives_up:
+        if transfer.ending is not None:
+            return _close(transfer, _outcome_of(transfer.ending))
+        return fail(transfer, event.now, ErrorCode.OWNER_SILENT, "the owner of the upload has not answered")
+    again: tuple[Effect, ...] = ()
+    due = transfer.republish_at is not None and event.now >= transfer.republish_at
+    if due and (transfer.awaiting_grant or transfer.ending):
+        transfer = schedule_republish(replace(transfer, repeats=transfer.repeats + 1), event.now, event.jitter)
+        again = latest_effects(transfer)
+    if transfer.ending is not None:
+        return transfer, again
+    transfer, effects = advance(transfer, event.now)
+    return transfer, again + effects
+
+
+def _outcome_of(ending: Ending) -> Outcome:
+    return {
+        ResponseStatus.SUCCESS: Outcome.COMPLETED,
+        ResponseStatus.CANCELLED: Outcome.CANCELLED,
+        ResponseStatus.REJECTED: Outcome.REJECTED,
+    }.get(ending.status, Outcome.FAILED)

@@ -1,19 +1,24 @@
-"""The device's side of one upload: the table of its states, and one pure function for what happens next.
+"""The state machine of one upload on the device: its states, the events each allows, and the handler of each event.
 
-Rule: whatever changes an upload on the device is decided here. Nothing here does IO, reads a clock or draws a random
-number. Late and repeated remote events change nothing and are never raised; an impossible local one is our bug.
+Rule: pure. Every change of an upload on the device is made here: `apply` looks the handler up, runs it, and checks the
+result. A late or repeated remote event changes nothing and is never raised; an impossible local event is a bug.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from device_agent.errors import IllegalTransition
-from device_agent.transfer import advance as steps
-from device_agent.transfer import handlers as grants
-from device_agent.transfer import handlers as parts
-from device_agent.transfer import handlers as source
-from device_agent.transfer.advance import Step, next_retry, next_stale, pick_part
+from device_agent.transfer import handlers
+from device_agent.transfer.advance import (
+    Step,
+    digests_due,
+    give_up_at,
+    latest_effects,
+    next_retry,
+    next_stale,
+    pick_part,
+)
 from device_agent.transfer.events import (
     Admitted,
     CancelRequested,
@@ -25,32 +30,55 @@ from device_agent.transfer.events import (
     Faulted,
     Granted,
     GrantRefused,
-    Held,
+    HostPaused,
     Keep,
     Opened,
     OpenRefused,
     OpenSource,
     PartFailed,
     PartStored,
-    PublishResponse,
     Rechecked,
     RemoteEvent,
     Repeated,
     Tick,
     WorkerFree,
-    WorkEvent,
 )
 from device_agent.transfer.model import State, Transfer, grant_of
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Began, Order
-from device_agent.transfer.responses import latest_response
 from schemas.values import PresignedPart
 
-_OPEN_OR_ENDED: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING, State.ENDED})
+Handler = Callable[[Transfer, Any], Step]
+
+HANDLERS: Final[Mapping[type[Event], Handler]] = {
+    # From the owner.
+    Repeated: handlers.repeated,
+    Granted: handlers.granted,
+    GrantRefused: handlers.ended_with_code,
+    CancelRequested: handlers.cancel_requested,
+    CloseReceived: handlers.close_received,
+    # The source.
+    Admitted: handlers.admitted,
+    Opened: handlers.opened,
+    OpenRefused: handlers.open_refused,
+    Digested: handlers.digested,
+    Rechecked: handlers.rechecked,
+    # Parts.
+    WorkerFree: handlers.worker_free,
+    HostPaused: handlers.host_paused,
+    PartStored: handlers.part_stored,
+    PartFailed: handlers.part_failed,
+    # Time, and a bug.
+    Tick: handlers.ticked,
+    Faulted: handlers.ended_with_code,
+}
+"""The one function for each event; every event has one."""
+
 _QUEUED: Final = frozenset({State.QUEUED})
 _OPENING: Final = frozenset({State.OPENING})
 _ENDED: Final = frozenset({State.ENDED})
 _CLOSED: Final = frozenset({State.CLOSED})
+_OPEN_OR_ENDED: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING, State.ENDED})
 
 _Row = Mapping[type[Event], frozenset[State]]
 
@@ -63,7 +91,7 @@ _WHILE_OPEN: Final[_Row] = {
     Digested: _OPEN_OR_ENDED,
     Rechecked: _OPEN_OR_ENDED,
     WorkerFree: _OPEN_OR_ENDED,
-    Held: _OPEN_OR_ENDED,
+    HostPaused: _OPEN_OR_ENDED,
     PartStored: _OPEN_OR_ENDED,
     PartFailed: _OPEN_OR_ENDED,
     Tick: _OPEN_OR_ENDED,
@@ -100,7 +128,7 @@ ALLOWED: Final[Mapping[State, _Row]] = {
     State.SENDING: _WHILE_OPEN,
     State.WAITING: _WHILE_OPEN,
     State.CHECKING: _WHILE_OPEN,
-    # What was under way when the end came still reports.
+    # Work that was in progress at the end still reports.
     State.ENDED: {
         Repeated: _ENDED | _QUEUED,
         Granted: _ENDED,
@@ -118,7 +146,7 @@ ALLOWED: Final[Mapping[State, _Row]] = {
     },
     State.CLOSED: {},
 }
-"""Which states each event may lead to. An empty row is a terminal state."""
+"""The events of each state, and the states that each may lead to; the handler computes which. Empty: a final state."""
 
 
 def begin(
@@ -129,23 +157,26 @@ def begin(
     now: float = 0.0,
     lifetime: float | None = None,
 ) -> Step:
-    """Accept a command that begins an attempt; sequences count on from what the owner acknowledges."""
+    """Accept a command that begins an attempt; sequences continue after the one that the owner acknowledges.
+
+    `urls` and their `lifetime` in seconds are those of a pre-granted command.
+    """
     granted = {url.part_number: grant_of(url, now, lifetime) for url in urls}
     transfer = Transfer(order, sequence=acknowledges, acknowledged=acknowledges, grants=granted)
     return replace(transfer, last_granted=PartSet.of(granted)), (Keep(Began(order, acknowledges, urls)),)
 
 
 def restored(transfer: Transfer, now: float) -> Transfer:
-    """A replayed transfer, ready to go on `now`: patience with a silent owner is counted afresh."""
+    """A replayed transfer, ready to continue `now`: the give-up timer for a silent owner starts again."""
     if transfer.ending is None:
         return transfer
     return replace(transfer, published_at=now, republish_at=now, unanswered_since=now)
 
 
 def apply(transfer: Transfer, event: Event) -> Step:
-    """What `event` makes of `transfer`, and what is to be done; `Keep` effects come before what relies on them.
+    """The transfer after `event`, and its effects; `Keep` effects come before those that depend on them.
 
-    `IllegalTransition` for a local event that the state does not know.
+    `IllegalTransition` for a local event that the state does not allow.
     """
     allowed = ALLOWED[transfer.state].get(type(event))
     if allowed is None:
@@ -153,7 +184,7 @@ def apply(transfer: Transfer, event: Event) -> Step:
             return transfer, (Count("late_events"),)
         text = f"{type(event).__name__} in state {transfer.state}"
         raise IllegalTransition(text)
-    after, effects = _apply(transfer, event)
+    after, effects = HANDLERS[type(event)](transfer, event)
     if after.state not in allowed:
         text = f"{type(event).__name__} led from {transfer.state} to {after.state}"
         raise IllegalTransition(text)
@@ -161,90 +192,43 @@ def apply(transfer: Transfer, event: Event) -> Step:
 
 
 def derive(transfer: Transfer) -> tuple[Effect, ...]:
-    """What is to be done, from the state alone: after a restart, a reconnect, or when an effect was lost."""
-    latest = latest_response(transfer)
-    say = () if latest is None or not (transfer.awaiting_grant or transfer.ending) else (PublishResponse(latest),)
+    """The effects that the state alone demands: after a restart, a reconnect, or when an effect was lost."""
     match transfer.state:
         case State.QUEUED | State.CLOSED:
             return ()
         case State.OPENING:
             return (OpenSource(transfer.order),)
         case State.REQUESTING | State.SENDING | State.WAITING | State.CHECKING | State.ENDED:
-            return (*say, *steps.digests_due(transfer))
+            unanswered = transfer.awaiting_grant or transfer.ending
+            return (*(latest_effects(transfer) if unanswered else ()), *digests_due(transfer))
         case _:
             assert_never(transfer.state)
 
 
 def ready(transfer: Transfer, now: float) -> bool:
-    """Whether a `WorkerFree` would find a part to begin."""
+    """Whether a `WorkerFree` would start a part."""
     return next_url(transfer, now) is not None
 
 
 def next_url(transfer: Transfer, now: float) -> str | None:
-    """Where a `WorkerFree` would send a part; None when there is none to begin."""
+    """The URL that a `WorkerFree` would send a part to; None when no part can be started."""
     number = pick_part(transfer, now) if transfer.state in {State.SENDING, State.WAITING} else None
     return None if number is None else transfer.grants[number].url.url
 
 
 def wake_at(transfer: Transfer) -> float | None:
-    """The next moment at which a `Tick` may change something; None when only events can."""
+    """The next moment at which a `Tick` may change something; None when only other events can."""
     match transfer.state:
         case State.QUEUED | State.OPENING | State.CLOSED:
             moments: list[float | None] = []
         case State.ENDED:
-            moments = [transfer.republish_at, steps.give_up_at(transfer)]
+            moments = [transfer.republish_at, give_up_at(transfer)]
         case State.REQUESTING | State.SENDING | State.WAITING | State.CHECKING:
-            moments = [next_stale(transfer), *_request_moments(transfer)]
+            moments = [next_stale(transfer)]
+            if transfer.awaiting_grant:
+                moments += [transfer.republish_at, give_up_at(transfer)]
             if transfer.state is State.WAITING:
                 moments += [next_retry(transfer), transfer.request_after or None]
         case _:
             assert_never(transfer.state)
     return min((moment for moment in moments if moment is not None), default=None)
-
-
-def _request_moments(transfer: Transfer) -> list[float | None]:
-    return [transfer.republish_at, steps.give_up_at(transfer)] if transfer.awaiting_grant else []
-
-
-def _apply(transfer: Transfer, event: Event) -> Step:
-    match event:
-        case Repeated():
-            step = grants.repeat(transfer, event)
-        case Granted():
-            step = grants.grant(transfer, event)
-        case CloseReceived(outcome=outcome):
-            step = steps.close(transfer, outcome)
-        case CancelRequested(now=now):
-            step = steps.cancel(transfer, now)
-        case GrantRefused(now=now, code=code, text=text) | Faulted(now=now, code=code, text=text):
-            step = steps.fail(transfer, now, code, text)
-        case Tick():
-            step = steps.tick(transfer, event)
-        case _:
-            step = _apply_work(transfer, event)
-    return step
-
-
-def _apply_work(transfer: Transfer, event: WorkEvent) -> Step:
-    match event:
-        case Admitted():
-            step: Step = (replace(transfer, state=State.OPENING), (OpenSource(transfer.order),))
-        case Opened():
-            step = source.opened(transfer, event)
-        case OpenRefused(now=now, code=code, text=text):
-            step = source.refused(transfer, now, code, text)
-        case Digested():
-            step = source.digested(transfer, event)
-        case Rechecked():
-            step = source.rechecked(transfer, event)
-        case WorkerFree():
-            step = steps.start_part(transfer, event)
-        case Held():
-            step = steps.hold(transfer, event)
-        case PartStored():
-            step = parts.stored(transfer, event)
-        case PartFailed():
-            step = parts.failed(transfer, event)
-        case _:
-            assert_never(event)
-    return step

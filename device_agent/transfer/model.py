@@ -1,9 +1,10 @@
-"""One upload as the device sees it: its state as a value, the questions one can put to it, and how it is restored.
+"""One upload on the device as an immutable value: its fields, and what can be computed from them alone.
 
-Rule: immutable and free of IO. What `replay` rebuilds is durable; the rest (URLs, parts under way, a question) is lost
-in a crash and asked for again.
+Rule: immutable and free of IO. The fields that `replay` restores are durable; a crash loses the others (URLs, parts in
+flight, a request), and they are requested again.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,29 +21,29 @@ NO_OWNER: Final = "cli-unknown"
 
 
 class State(StrEnum):
-    """Where one upload stands on the device."""
+    """The state of one upload on the device."""
 
     QUEUED = "queued"
-    """Other uploads are before it; nothing is open."""
+    """Waits for a slot; the source is not open."""
     OPENING = "opening"
     """The source is being opened."""
-    REQUESTING = "asking"
-    """A question is being prepared or unanswered, and nothing can be sent."""
+    REQUESTING = "requesting"
+    """A request for URLs is being prepared or not answered yet, and no part can be sent."""
     SENDING = "sending"
-    """Granted parts are under way or ready to be; a question may be unanswered too."""
+    """Granted parts are in flight or can be started; a request may be open too."""
     WAITING = "waiting"
-    """Nothing can be sent before `Transfer.wakes_at`, for a named reason."""
+    """No part can be sent before a known moment, for a reason that is reported."""
     CHECKING = "checking"
-    """Every part is stored; those are being digested again that were stored before the source was reopened or moved."""
+    """Every part is stored; parts stored before the source was reopened or changed are digested again."""
     ENDED = "ended"
-    """The final answer has been said, and is repeated until the owner closes the upload."""
+    """The final response is published, and repeated until the owner closes the upload."""
     CLOSED = "closed"
     """Only a tombstone is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A URL for a part that is not stored yet; `expires_at` is None when its life is unknown."""
+    """A URL for a part that is not stored yet; `expires_at` and `lifetime` are None when its life is unknown."""
 
     url: PresignedPart
     expires_at: float | None = None
@@ -51,15 +52,18 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The etag of a stored part that the owner has not acknowledged; `said` is 0 until a response told it."""
+    """The etag of a stored part that the owner has not acknowledged.
+
+    `reported_in` is the sequence of the first response with it, 0 before that.
+    """
 
     etag: str
-    said: int = 0
+    reported_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PartRequest:
-    """Parts that were, or are about to be, asked for. `sequence` is 0 while their digests are taken."""
+    """The parts of one request for URLs. `sequence` is 0 while they are digested and nothing is published."""
 
     numbers: tuple[int, ...]
     sequence: int = 0
@@ -68,7 +72,7 @@ class PartRequest:
 
 @dataclass(frozen=True, slots=True)
 class PartRetry:
-    """What went wrong with one part so far; it is not begun again before `until`."""
+    """The failures of one part so far; it is not started again before `until`."""
 
     failures: int = 0
     refusals: int = 0
@@ -77,7 +81,7 @@ class PartRetry:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transfer:
     """One attempt of one upload."""
 
@@ -91,50 +95,60 @@ class Transfer:
     settled: PartSet = NO_PARTS
     kept: Mapping[int, Kept] = field(default_factory=dict)
     digests: Mapping[int, str] = field(default_factory=dict)
-    """Of every part that we stored; needed when the source is opened again."""
+    """Of every part that this device stored; compared when the source is opened again."""
     # Lost in a crash.
     opened: Fingerprint | None = None
-    """The source as it is open now; None while it is not."""
+    """The fingerprint of the open source; None while it is closed."""
     moved: bool = False
-    """Under `prefix`: the open source was seen to have changed, and perhaps it did more than grow."""
+    """Under `prefix`: the open source has changed, by more than growth as far as is known."""
     unchecked: PartSet = NO_PARTS
     grants: Mapping[int, Grant] = field(default_factory=dict)
     last_granted: PartSet = NO_PARTS
     in_flight: PartSet = NO_PARTS
     offered: Mapping[int, str] = field(default_factory=dict)
-    """Digests of parts that were asked for and are not stored."""
+    """Digests of parts that were requested and are not stored."""
     digesting: tuple[int, ...] = ()
-    """Parts that are being digested now."""
+    """Parts that are being digested."""
     ahead: Mapping[int, str] = field(default_factory=dict)
-    """Digests of parts that are about to be asked for."""
+    """Digests of parts of the next request."""
     request: PartRequest | None = None
     retries: Mapping[int, PartRetry] = field(default_factory=dict)
-    hold_until: float = 0.0
-    """The store asked to be left alone until then."""
+    paused_until: float = 0.0
+    """No part is started before this moment."""
     request_after: float = 0.0
+    """No request is published before this moment."""
     failures: int = 0
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
-    """URLs that ran out since a part was last stored."""
+    """URLs that expired since a part was last stored."""
     empty_grants: int = 0
+    """Answers without a usable URL in a row."""
     published_at: float = 0.0
+    """When the latest response was published."""
     republish_at: float | None = None
-    """When the latest response is said again."""
+    """When the latest response is published again."""
     repeats: int = 0
     unanswered_since: float | None = None
 
     @property
     def plan(self) -> PartPlan:
-        """The part plan; `IllegalTransition` before the source was ever opened."""
+        """The part plan; `IllegalTransition` before the source was first opened."""
         if self.source is None:
             text = f"upload {self.order.upload_id} has no plan before its source is open"
             raise IllegalTransition(text)
         return plan_of(self.order, self.source.size)
 
-    @property
+    # Most events look at these several times, and a value never changes.
+
+    @functools.cached_property
     def done(self) -> PartSet:
         """Parts that need not be sent."""
         return self.settled | PartSet.of(self.kept)
+
+    @functools.cached_property
+    def startable(self) -> tuple[int, ...]:
+        """Granted parts that are not in flight, ascending."""
+        return tuple(sorted(number for number in self.grants if number not in self.in_flight))
 
     @property
     def complete(self) -> bool:
@@ -147,25 +161,24 @@ class Transfer:
         return self.order.options.on_change == "prefix"
 
     @property
-    def startable(self) -> list[int]:
-        """Granted parts that are not under way, ascending."""
-        return sorted(number for number in self.grants if number not in self.in_flight)
-
-    @property
     def awaiting_grant(self) -> bool:
-        """Whether a question was said and not answered."""
+        """Whether a request was published and not answered."""
         return self.request is not None and self.request.sequence > 0 and not self.request.answered
 
     @property
     def preparing_request(self) -> bool:
-        """Whether a question waits for the digests of its parts."""
+        """Whether a request waits for the digests of its parts."""
         return self.request is not None and self.request.sequence == 0
 
 
 def plan_of(order: Order, file_size: int) -> PartPlan:
-    """The part plan; `SchemaError` for sizes that S3 does not take."""
-    plan = plan_as_given if order.pregranted else plan_parts
-    return plan(file_size, order.chunk_size)
+    """The part plan for `file_size` bytes; `SchemaError` for sizes that S3 does not accept."""
+    return _plan(order.pregranted, file_size, order.chunk_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(pregranted: bool, file_size: int, chunk_size: int) -> PartPlan:  # noqa: FBT001 (a key of the cache)
+    return (plan_as_given if pregranted else plan_parts)(file_size, chunk_size)
 
 
 def grant_of(url: PresignedPart, now: float, lifetime: float | None) -> Grant:
@@ -174,7 +187,7 @@ def grant_of(url: PresignedPart, now: float, lifetime: float | None) -> Grant:
 
 
 def bytes_of(plan: PartPlan, parts: PartSet) -> int:
-    """Bytes in these parts, without walking through them."""
+    """Bytes in these parts, computed without a loop."""
     members = len(parts)
     if plan.total in parts:
         return (members - 1) * plan.part_size + plan.part(plan.total).size
@@ -182,30 +195,30 @@ def bytes_of(plan: PartPlan, parts: PartSet) -> int:
 
 
 def acknowledge(transfer: Transfer, sequence: int) -> Transfer:
-    """The owner has committed every response up to `sequence`: its etags are never told again.
+    """The owner has committed every response up to `sequence`: its etags are never reported again.
 
-    An acknowledgement of more than we remember moves our count on, so that no sequence is used twice.
+    An acknowledgement beyond the known sequence moves the count on, so that no sequence is used twice.
     """
     if sequence <= transfer.acknowledged:
         return transfer
-    told = PartSet.of(number for number, kept in transfer.kept.items() if 0 < kept.said <= sequence)
+    reported = PartSet.of(number for number, kept in transfer.kept.items() if 0 < kept.reported_in <= sequence)
     return replace(
         transfer,
         acknowledged=sequence,
         sequence=max(transfer.sequence, sequence),
-        settled=transfer.settled | told,
-        kept={number: kept for number, kept in transfer.kept.items() if number not in told},
+        settled=transfer.settled | reported,
+        kept={number: kept for number, kept in transfer.kept.items() if number not in reported},
     )
 
 
 def number_response(transfer: Transfer, sequence: int) -> Transfer:
-    """Number the next response: it carries every etag that no response has told."""
-    kept = {number: replace(part, said=part.said or sequence) for number, part in transfer.kept.items()}
+    """Give the next response this sequence: it carries every etag that no response has reported."""
+    kept = {number: replace(part, reported_in=part.reported_in or sequence) for number, part in transfer.kept.items()}
     return replace(transfer, sequence=sequence, kept=kept)
 
 
 def settle(transfer: Transfer, parts: PartSet) -> Transfer:
-    """These parts count as sent; nothing about them is told again."""
+    """These parts count as sent; they are not reported again."""
     return replace(
         transfer,
         settled=transfer.settled | parts,

@@ -1,18 +1,19 @@
-"""What the journal keeps: one small record for each thing that must not be forgotten.
+"""The records of the journal: one small record for each change that must survive a crash.
 
-Rule: shapes only. A transfer is what is left after its records are replayed in order (`transfer_state.replay`).
+Rule: shapes only. A transfer is the result of its records, replayed in order (`transfer.replay`). Tags and stored field
+names never change: journals of older agents hold them.
 """
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
 
 
 class Order(Struct, frozen=True, omit_defaults=True):
-    """What the owner commanded; never changes within an attempt."""
+    """The command of the owner; constant within an attempt."""
 
     upload_id: str
     message_id: str
@@ -37,7 +38,7 @@ class Ending(Struct, frozen=True, omit_defaults=True):
 class Began(Struct, frozen=True, omit_defaults=True, tag="began"):
     """An attempt was accepted. Replaces every record of the same upload.
 
-    `urls` are those of a pre-granted command: nobody may be there to grant them again. Negotiated URLs are never kept.
+    `urls` are those of a pre-granted command, which no owner may be there to grant again. Negotiated URLs are not kept.
     """
 
     order: Order
@@ -46,7 +47,7 @@ class Began(Struct, frozen=True, omit_defaults=True, tag="began"):
 
 
 class Progressed(Struct, frozen=True, omit_defaults=True, tag="progressed"):
-    """All that is small and changes: the last sequence said, the last one acknowledged, the source, the end."""
+    """Everything small that changes: the last sequence published, the last one acknowledged, the source, the end."""
 
     upload_id: str
     sequence: int
@@ -56,27 +57,27 @@ class Progressed(Struct, frozen=True, omit_defaults=True, tag="progressed"):
 
 
 class PartKept(Struct, frozen=True, omit_defaults=True, tag="part"):
-    """A part is stored under `etag`; `said` is the first response that told it, 0 for none yet.
+    """A part is stored under `etag`; `reported_in` is the sequence of the first response with it, 0 for none yet.
 
-    `etag` is None when the owner has acknowledged it and only the digest is still of use.
+    `etag` is None when the owner has acknowledged it and only the digest is still needed.
     """
 
     upload_id: str
     number: int
     etag: str | None = None
     digest: str | None = None
-    said: int = 0
+    reported_in: int = field(default=0, name="said")
 
 
 class Settled(Struct, frozen=True, tag="settled"):
-    """Parts, as inclusive ranges, that need not be sent or told again."""
+    """Parts, as inclusive ranges, that need not be sent or reported again."""
 
     upload_id: str
     ranges: tuple[tuple[int, int], ...]
 
 
 class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
-    """An upload that is over; `at` is wall-clock seconds, used for nothing but forgetting it one day."""
+    """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit."""
 
     upload_id: str
     outcome: str
@@ -84,14 +85,14 @@ class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
 
 
 class Remembered(Struct, frozen=True, tag="remembered"):
-    """A command that was accepted, with the epoch it was meant for."""
+    """The id of an accepted command, with the epoch that it was sent to."""
 
     message_id: str
     epoch: int
 
 
 class Floor(Struct, frozen=True, tag="floor"):
-    """Commands of epochs below this are stale: their ids are no longer remembered."""
+    """Commands of epochs below this are stale: their ids are no longer kept."""
 
     epoch: int
 

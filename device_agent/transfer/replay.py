@@ -1,9 +1,10 @@
-"""A transfer from its journal records, and back.
+"""A transfer from its journal records, and the records from a transfer.
 
-Rule: pure. What `replay` rebuilds is durable; the rest is lost in a crash and requested again.
+Rule: pure. `replay` restores the durable fields only.
 """
 
 from dataclasses import replace
+from typing import assert_never
 
 from device_agent.transfer.model import Grant, Kept, State, Transfer, acknowledge, number_response, settle
 from device_agent.transfer.part_set import PartSet
@@ -11,19 +12,21 @@ from device_agent.transfer.records import Began, PartKept, Progressed, Settled, 
 
 
 def replay(transfer: Transfer | None, record: TransferRecord) -> Transfer | None:
-    """What one more record makes of a transfer; a record of an upload that never began is ignored."""
+    """The transfer after one more record; a record of an upload that never began is ignored."""
+    if isinstance(record, Began):
+        grants = {url.part_number: Grant(url) for url in record.urls}
+        return Transfer(record.order, sequence=record.sequence, acknowledged=record.sequence, grants=grants)
+    if transfer is None:
+        return None
     match record:
-        case Began(order=order, sequence=sequence, urls=urls):
-            grants = {url.part_number: Grant(url) for url in urls}
-            return Transfer(order, sequence=sequence, acknowledged=sequence, grants=grants)
-        case _ if transfer is None:
-            return None
         case Progressed():
             return _replay_progress(transfer, record)
         case PartKept():
             return _replay_part(transfer, record)
         case Settled(ranges=ranges):
             return settle(transfer, PartSet.of_ranges(ranges))
+        case _:
+            assert_never(record)
 
 
 def _replay_progress(transfer: Transfer, record: Progressed) -> Transfer:
@@ -39,13 +42,13 @@ def _replay_part(transfer: Transfer, record: PartKept) -> Transfer:
     if record.digest is not None:
         digests = {**digests, record.number: record.digest}
     if record.etag is not None:
-        kept = {**kept, record.number: Kept(record.etag, record.said)}
+        kept = {**kept, record.number: Kept(record.etag, record.reported_in)}
     grants = {number: grant for number, grant in transfer.grants.items() if number != record.number}
     return replace(transfer, digests=digests, kept=kept, grants=grants)
 
 
 def snapshot(transfer: Transfer) -> tuple[TransferRecord, ...]:
-    """The fewest records from which `replay` rebuilds what is durable."""
+    """The fewest records from which `replay` restores what is durable."""
     order = transfer.order
     urls = tuple(grant.url for grant in transfer.grants.values()) if order.pregranted else ()
     parts = sorted({*transfer.kept, *transfer.digests})
@@ -58,7 +61,7 @@ def snapshot(transfer: Transfer) -> tuple[TransferRecord, ...]:
 
 
 def progress_record(transfer: Transfer) -> Progressed:
-    """All that is small and changes, as one record."""
+    """Everything small that changes, as one record."""
     return Progressed(
         transfer.order.upload_id, transfer.sequence, transfer.acknowledged, transfer.source, transfer.ending
     )
@@ -66,5 +69,5 @@ def progress_record(transfer: Transfer) -> Progressed:
 
 def _part_record(transfer: Transfer, number: int) -> PartKept:
     kept = transfer.kept.get(number)
-    etag, said = (None, 0) if kept is None else (kept.etag, kept.said)
-    return PartKept(transfer.order.upload_id, number, etag, transfer.digests.get(number), said)
+    etag, reported_in = (None, 0) if kept is None else (kept.etag, kept.reported_in)
+    return PartKept(transfer.order.upload_id, number, etag, transfer.digests.get(number), reported_in)

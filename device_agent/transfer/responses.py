@@ -1,6 +1,6 @@
-"""What the device says about an upload, built from its state.
+"""The responses about an upload, and the hello that lists all of them, built from the state.
 
-Rule: pure. Two answers with the same sequence tell the same etags.
+Rule: pure. Two responses with the same sequence carry the same etags.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,35 +9,31 @@ from typing import Final
 import msgspec
 
 from device_agent.transfer.model import State, Transfer, bytes_of
-from device_agent.transfer.part_set import PartSet
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Response, UploadReport
 from schemas.values import Action, ErrorCode, Outcome, ResponseStatus, WantedPart
 
+_BUSY: Final = "other uploads of this device go first"
 _REASONS: Final = {
-    State.QUEUED: "other uploads of this device go first",
+    State.QUEUED: _BUSY,
     State.CHECKING: "comparing the stored parts with the file",
     State.ENDED: "waiting for the owner to close the upload",
 }
+_HELLO_ROOM: Final = GRANT_FILL_SIZE - 1024
+_encoder: Final = msgspec.json.Encoder()
 
 
 def latest_response(transfer: Transfer) -> Response | None:
-    """The latest question or end, as it stands now; None before anything was said."""
+    """The latest request or end, with the present state; None before the first one."""
     if transfer.ending is not None:
-        return _ending(transfer)
+        return _response(transfer, transfer.ending.status, (), transfer.ending.code, transfer.ending.text)
     if transfer.request is None or not transfer.request.sequence:
         return None
-    return Response(
-        message_id=transfer.order.message_id,
-        action=Action.DOWNLOAD_FILE,
-        status=ResponseStatus.IN_PROGRESS,
-        sequence=transfer.sequence,
-        payload=_report(transfer, _wanted(transfer)),
-    )
+    return _response(transfer, ResponseStatus.IN_PROGRESS, _wanted(transfer))
 
 
 def outcome_response(message_id: str, upload_id: str, attempt: int, outcome: str) -> Response:
-    """The answer to a command for a tombstone."""
+    """The answer to a command for an upload of which only a tombstone is left."""
     status = {
         Outcome.COMPLETED: ResponseStatus.SUCCESS,
         Outcome.CANCELLED: ResponseStatus.CANCELLED,
@@ -55,18 +51,17 @@ def outcome_response(message_id: str, upload_id: str, attempt: int, outcome: str
 
 
 def progress_of(transfer: Transfer, now: float, in_flight: int = 0) -> CurrentUpload:
-    """The entry in a Status; `in_flight` are bytes of unfinished parts."""
-    about = CurrentUpload(transfer.order.upload_id, transfer.order.attempt, transfer.order.file_path)
-    reason = wait_reason(transfer, now)
+    """The entry of this upload in a Status; `in_flight` are the sent bytes of unfinished parts."""
+    order, reason = transfer.order, wait_reason(transfer, now)
     if transfer.source is None:
-        return CurrentUpload(about.upload_id, about.attempt, about.file_path, reason=reason)
+        return CurrentUpload(order.upload_id, order.attempt, order.file_path, reason=reason)
     plan, done = transfer.plan, transfer.done
     sent = min(bytes_of(plan, done) + in_flight, plan.file_size)
     share = sent / plan.file_size if plan.file_size else float(transfer.complete)
     return CurrentUpload(
-        about.upload_id,
-        about.attempt,
-        about.file_path,
+        order.upload_id,
+        order.attempt,
+        order.file_path,
         progress=round(100 * share, 1),
         bytes_sent=sent,
         file_size=plan.file_size,
@@ -77,7 +72,7 @@ def progress_of(transfer: Transfer, now: float, in_flight: int = 0) -> CurrentUp
 
 
 def wait_reason(transfer: Transfer, now: float) -> str | None:
-    """What a waiting upload waits for; None while it makes its way."""
+    """The reason why an upload waits; None while it makes progress."""
     match transfer.state:
         case State.OPENING if transfer.order.options.compression != "none":
             reason: str | None = "compressing the file first"
@@ -86,37 +81,40 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
         case State.WAITING:
             reason = _named_wait(transfer, now)
         case State.SENDING if not transfer.in_flight:
-            # Every sender is busy elsewhere. Unsaid, that would be silence, and silence is given up.
-            reason = _REASONS[State.QUEUED]
+            # Every sender is busy with other uploads. Without a report the owner would give this one up as silent.
+            reason = _BUSY
         case _:
             reason = _REASONS.get(transfer.state)
     return reason
 
 
 def _named_wait(transfer: Transfer, now: float) -> str:
-    if transfer.hold_until > now:
-        latest = max(transfer.retries.values(), key=lambda retries: retries.until, default=None)
+    if transfer.paused_until > now:
+        latest = max(transfer.retries.values(), key=lambda retry: retry.until, default=None)
         why = f"{latest.text}; " if latest is not None and latest.text else ""
-        return f"{why}the store is left alone, {transfer.hold_until - now:.0f} s are left"
-    texts = [retries for number, retries in transfer.retries.items() if number in transfer.startable]
-    if texts:
-        first = min(texts, key=lambda retries: retries.until)
+        return f"{why}the object store is paused, {transfer.paused_until - now:.0f} s are left"
+    retries = [retry for number, retry in transfer.retries.items() if number in transfer.startable]
+    if retries:
+        first = min(retries, key=lambda retry: retry.until)
         return f"{first.text}; again in {max(0.0, first.until - now):.0f} s"
-    return f"the owner granted nothing; asking again in {max(0.0, transfer.request_after - now):.0f} s"
+    return f"the owner granted nothing; next request in {max(0.0, transfer.request_after - now):.0f} s"
 
 
-def _ending(transfer: Transfer) -> Response | None:
-    ending = transfer.ending
-    if ending is None:
-        return None
+def _response(
+    transfer: Transfer,
+    status: ResponseStatus,
+    wanted: tuple[WantedPart, ...],
+    error: ErrorCode | None = None,
+    message: str | None = None,
+) -> Response:
     return Response(
         message_id=transfer.order.message_id,
         action=Action.DOWNLOAD_FILE,
-        status=ending.status,
+        status=status,
         sequence=transfer.sequence,
-        payload=_report(transfer, ()),
-        error=ending.code,
-        message=ending.text,
+        payload=_report(transfer, wanted),
+        error=error,
+        message=message,
     )
 
 
@@ -124,7 +122,7 @@ def _wanted(transfer: Transfer) -> tuple[WantedPart, ...]:
     request = transfer.request
     if request is None:
         return ()
-    plan, sent = transfer.plan, transfer.done | PartSet.of(transfer.in_flight)
+    plan, sent = transfer.plan, transfer.done | transfer.in_flight
     return tuple(
         WantedPart(number, plan.part(number).size, transfer.offered.get(number))
         for number in request.numbers
@@ -134,6 +132,7 @@ def _wanted(transfer: Transfer) -> tuple[WantedPart, ...]:
 
 def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
     order = transfer.order
+    reported = {n: kept.etag for n, kept in sorted(transfer.kept.items()) if 0 < kept.reported_in <= transfer.sequence}
     return UploadReport(
         upload_id=order.upload_id,
         attempt=order.attempt,
@@ -145,30 +144,19 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
         digest=order.digest,
         options=order.options,
         metadata=order.metadata,
-        etags={n: kept.etag for n, kept in sorted(transfer.kept.items()) if 0 < kept.said <= transfer.sequence},
+        etags=reported,
         wanted_parts=wanted,
     )
 
 
-_ROOM: Final = GRANT_FILL_SIZE - 1024
-_encoder: Final = msgspec.json.Encoder()
-
-
-def active_upload(transfer: Transfer) -> ActiveUpload:
-    """One upload's entry."""
-    order, ending = transfer.order, transfer.ending
-    status = ResponseStatus.IN_PROGRESS if ending is None else ending.status
-    return ActiveUpload(order.upload_id, order.attempt, transfer.sequence, status, order.owner)
-
-
 def hello_pages(message_id: str, install_id: str, transfers: Iterable[Transfer]) -> Iterator[Response]:
-    """Hello as one or more responses under 96 KiB each; all but the last say that more follow."""
+    """Hello as one or more responses under 96 KiB each; all but the last have `more` set."""
     pages: list[list[ActiveUpload]] = [[]]
     size = 0
     for transfer in transfers:
-        entry = active_upload(transfer)
+        entry = _active_upload(transfer)
         length = len(_encoder.encode(entry)) + 1
-        if size + length > _ROOM:
+        if size + length > _HELLO_ROOM:
             pages.append([])
             size = 0
         size += length
@@ -180,3 +168,9 @@ def hello_pages(message_id: str, install_id: str, transfers: Iterable[Transfer])
             status=ResponseStatus.SUCCESS,
             payload=Hello(install_id, tuple(page), number < len(pages)),
         )
+
+
+def _active_upload(transfer: Transfer) -> ActiveUpload:
+    order, ending = transfer.order, transfer.ending
+    status = ResponseStatus.IN_PROGRESS if ending is None else ending.status
+    return ActiveUpload(order.upload_id, order.attempt, transfer.sequence, status, order.owner)

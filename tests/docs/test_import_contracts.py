@@ -52,7 +52,7 @@ def plant(tree: Path, module: str, imported: str) -> None:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What import-linter says about each contract, by name, once every violation is planted."""
+    """The result of import-linter for each contract, by name, with every violation planted."""
     tree = tmp_path_factory.mktemp("tree")
     shutil.copy(ROOT / "pyproject.toml", tree)
     for package in PACKAGES:

@@ -1,7 +1,7 @@
 """The README is true: its figures and settings are those of the code, and its commands were run and worked.
 
-Rule: the commands run as they stand, one after the other in one shell; only the ports are changed to free ones, since
-those of the README may be somebody else's. Those of its section on Docker are typed where an engine is, by
+Rule: the commands run unchanged, one after the other in one shell; only the ports are replaced by free ones, since
+those of the README may be in use. The commands of its section on Docker are run, where an engine is installed, by
 tests/e2e/test_containers_quick_start.py.
 """
 
@@ -45,8 +45,8 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
-def test_every_command_is_typed_with_docker_or_without() -> None:
-    """Never both, and none by nobody."""
+def test_every_command_is_run_with_docker_or_without() -> None:
+    """Never by both tests, and each by one of them."""
     every = blocks(README.read_text())
     assert sorted(every) == sorted(quick_start() + without_docker())
     assert [block for block in every if ("docker" in block) and block not in quick_start()] == []

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from schemas.documents import documents
+from schemas.generate.documents import documents
 from schemas.values import ERRORS, ErrorCode
 
 Json = Mapping[str, Any]
@@ -152,7 +152,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "Hello": {
         "install_id": "Identifies this installation of the agent. A new state folder has a new one.",
-        "active": "Uploads that the agent has not been told to close.",
+        "active": "Uploads that the owner has not closed.",
         "more": "Another page follows.",
     },
     "ActiveUpload": {
@@ -238,12 +238,12 @@ def fields(name: str) -> str:
 def errors() -> str:
     """The table of error codes."""
     rows = [
-        (f"`{code}`", f"`{rule.travels_as}`", str(rule.follow), rule.says)
+        (f"`{code}`", f"`{rule.travels_as}`", str(rule.follow), rule.meaning)
         for code, rule in ERRORS.items()
         if code is not ErrorCode.UNKNOWN
     ]
     unknown = ERRORS[ErrorCode.UNKNOWN]
-    rows.append(("any other", f"`{unknown.travels_as}`", str(unknown.follow), unknown.says))
+    rows.append(("any other", f"`{unknown.travels_as}`", str(unknown.follow), unknown.meaning))
     return table(("code", "`status`", "what the owner does", "meaning"), rows)
 
 

@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from device_agent import tls
-from device_agent.backoff import Backoff
 from device_agent.errors import SettingsError
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
 from tests.support.connections import TOPICS, Device, device
@@ -24,7 +24,7 @@ from tests.support.mqtt_packets import Kind, Property
 from tests.support.self_signed import self_signed
 
 
-class Noted(Backoff):
+class Noted(ReconnectBackoff):
     """Notes which waits were taken for hopeless."""
 
     def __init__(self) -> None:

@@ -6,10 +6,10 @@ while it is away, an acknowledgement only for the connection that brought the co
 
 from collections.abc import Callable
 
-from device_agent.backoff import Backoff
 from device_agent.errors import JournalError
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World
@@ -28,7 +28,7 @@ class DeviceNetwork:
         self._broker = broker
         self._inbox = inbox
         self._will = will
-        self._backoff = Backoff(chance=world.chance.random)
+        self._backoff = ReconnectBackoff(chance=world.chance.random)
         self._number = 0
         self._ready = False
         self._cut = False

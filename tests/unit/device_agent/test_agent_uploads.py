@@ -88,7 +88,7 @@ class TestTurns:
         desk.uploads.host_backoff.record_result("https://busy/9?X-Amz-Signature=t", turned_away(retry_after=30.0))
         assert desk.begun(2.0) == ["u3", "u3"]
         waiting = [wait_reason(run.transfer, 2.0) for run in desk.uploads if run.upload_id != "u3"]
-        assert waiting == ["the store is left alone, 29 s are left"] * 2
+        assert waiting == ["the object store is paused, 29 s are left"] * 2
         assert desk.uploads.next_wake() == 31.0
         assert desk.begun(31.0) == ["u1", "u2"]
 

@@ -98,7 +98,7 @@ class TestUrls:
             if refusals == 1:
                 device.grant([1])
         assert (device.is_in(State.WAITING), device.transfer.grants) == (True, {})
-        assert "forbidden; the store is left alone, 90 s" in (wait_reason(device.transfer, device.now) or "")
+        assert "forbidden; the object store is paused, 90 s" in (wait_reason(device.transfer, device.now) or "")
         asked = len(device.said)
         device.now += 89
         device.on(Tick(now=device.now))

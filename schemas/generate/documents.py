@@ -1,7 +1,6 @@
-"""The contract as documents for agents in other languages: JSON Schema of every message, and the error table.
+"""JSON Schema of every message, and the error table.
 
-Rule: pure, and derived from the Structs and tables alone; descriptions are their docstrings. `python -m schemas` writes
-the files below `schemas/json/`.
+Rule: pure, and derived from the Structs and tables alone; descriptions are their docstrings.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct, structs
 
 from schemas import messages
-from schemas.asyncapi import asyncapi
+from schemas.generate.asyncapi import asyncapi
 from schemas.messages import (
     COMMAND_PAYLOADS,
     PROTOCOL,
@@ -30,17 +29,17 @@ Json = dict[str, Any]
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 REF: Final = "#/$defs/{name}"
 
-_OPEN_WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+_EXTENSIBLE: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("Response", "action"): tuple(Action),
-    ("Response", "status"): tuple(word for word in ResponseStatus if word is not ResponseStatus.UNKNOWN),
+    ("Response", "status"): tuple(status for status in ResponseStatus if status is not ResponseStatus.UNKNOWN),
     ("Response", "error"): tuple(code for code in ErrorCode if code is not ErrorCode.UNKNOWN),
     ("CloseUpload", "outcome"): tuple(Outcome),
     ("Status", "status"): ("uploading", "waiting", "idle"),
     ("Presence", "status"): ("online", "offline"),
 }
-"""Fields that hold a word of a list that later versions may add to: a reader takes any text."""
+"""Fields with a list of values that later versions may extend: a reader accepts any text."""
 
-_LATER: Final = "A word not listed comes from a later version: a reader takes it as unknown, and keeps the text."
+_LATER: Final = "A value not listed comes from a later version: a reader takes it as unknown, and keeps the text."
 
 
 def documents() -> dict[str, bytes]:
@@ -64,20 +63,20 @@ def plain(kind: type[Struct]) -> Json:
 
 
 def dispatched(kind: type[Struct], payloads: Mapping[str, type[Any]], action: Json) -> Json:
-    """The schema of a message whose `action` says which payload it carries; `action` restricts that word further."""
+    """The schema of a message whose `action` selects its payload; `action` restricts that field further."""
     envelope = _envelope(kind)
     _, definitions = _components([envelope, *dict.fromkeys(payloads.values())])
     body = definitions.pop(kind.__name__)
     body["properties"]["action"] |= action
     body["required"].remove("payload")
-    body["allOf"] = [_case(word, payload) for word, payload in payloads.items()]
+    body["allOf"] = [_case(name, payload) for name, payload in payloads.items()]
     return _root(kind, body, definitions)
 
 
 def error_codes() -> Json:
     """What every error code means, how it travels and what the owner of the upload does about it."""
     rows = [
-        {"code": str(code), "travels_as": str(rule.travels_as), "follow": str(rule.follow), "says": rule.says}
+        {"code": str(code), "travels_as": str(rule.travels_as), "follow": str(rule.follow), "says": rule.meaning}
         for code, rule in ERRORS.items()
     ]
     known = [row for row in rows if row["code"] != ErrorCode.UNKNOWN]
@@ -107,37 +106,41 @@ def _components(kinds: list[type[Any]]) -> tuple[tuple[Json, ...], Json]:
     references, definitions = msgspec.json.schema_components(kinds, ref_template=REF)
     for name, definition in definitions.items():
         _show_defaults(getattr(messages, name, None), definition)
-    for (name, field), words in _OPEN_WORDS.items():
+    for (name, field), values in _EXTENSIBLE.items():
         if name in definitions:
-            _open(definitions[name]["properties"], field, words)
+            _extend(definitions[name]["properties"], field, values)
     return references, definitions
 
 
 def _show_defaults(kind: object, definition: Json) -> None:
-    """Name the defaults that are always sent, too: a reader needs them for an older or a foreign writer."""
+    """Add the defaults that are always sent: a reader needs them for an older or a foreign writer."""
     if isinstance(kind, type) and issubclass(kind, Struct):
         for item in structs.fields(kind):
             if item.default_factory is not NODEFAULT:
                 definition["properties"][item.name].setdefault("default", msgspec.to_builtins(item.default_factory()))
 
 
-def _open(properties: Json, field: str, words: tuple[str, ...]) -> None:
+def _extend(properties: Json, field: str, values: tuple[str, ...]) -> None:
     shape = properties[field]
     default = {"default": shape.pop("default")} if "default" in shape else {}
-    known = {"enum": [str(word) for word in words], "description": "The words of this version."}
+    known = {"enum": [str(value) for value in values], "description": "The values of this version."}
     shapes = shape.get("anyOf", [shape])
     properties[field] = {"anyOf": [known, *shapes], "description": _LATER} | default
 
 
 def _root(kind: type[Struct], body: Json, definitions: Json) -> Json:
     head = {"$schema": DIALECT, "$id": f"urn:backhaul:v{PROTOCOL}:{kind.__name__.lower()}"}
-    text = {"title": kind.__name__, "description": getdoc(kind), "$comment": "Generated by `python -m schemas`."}
+    text = {
+        "title": kind.__name__,
+        "description": getdoc(kind),
+        "$comment": "Generated by `python -m schemas.generate`.",
+    }
     schema: Json = _for_every_language(head | text | body | ({"$defs": definitions} if definitions else {}))
     return schema
 
 
 def _for_every_language(node: Any) -> Any:  # noqa: ANN401  (a JSON tree)
-    r"""Spell `\Z` as `$`, and a pair as two like items: draft 7, which AsyncAPI speaks, has no `prefixItems`."""
+    r"""Write `\Z` as `$`, and a pair as two equal items: draft 7, which AsyncAPI uses, has no `prefixItems`."""
     if isinstance(node, dict):
         if "prefixItems" in node:
             node["items"], *_ = node.pop("prefixItems")

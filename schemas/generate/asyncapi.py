@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document: every topic, who sends and who receives there, and how.
 
-Rule: pure, and derived from `TOPICS`; a message's shape is a reference to its JSON Schema beside this document.
+Rule: pure, and derived from `TOPICS`; the shape of a message is a reference to its JSON Schema beside this document.
 """
 
 from inspect import getdoc
@@ -24,14 +24,14 @@ Backhaul commands a fleet of devices behind NAT to upload chosen files to object
 MQTT v5; JSON in UTF-8, at most 128 KiB a message, nested at most 16 deep. Unknown fields are ignored.
 Sizes are bytes, durations seconds, instants UTC RFC 3339. The topic root, fleet/v1 unless configured otherwise, is the
 major version. An agent's MQTT client id, its username and its client_id are one and the same. On every CONNACK an
-agent subscribes again, then publishes its presence, then says hello."""
+agent subscribes again, then publishes its presence, then a hello."""
 
-_SAYS: Final = {
-    Channel.COMMAND: "The owner of an upload, or an operator, speaks to one agent.",
-    Channel.RESPONSE: "One agent asks for more, or says how something ended.",
-    Channel.STATUS: "One agent tells its progress, only while it uploads or waits, at most once a second.",
-    Channel.PRESENCE: "One agent, or its will, says whether it is there.",
-    Channel.BIRTH: "A control plane asks every agent to say hello again, after 0 to 30 s of jitter.",
+_DESCRIPTIONS: Final = {
+    Channel.COMMAND: "The owner of an upload, or an operator, commands one agent.",
+    Channel.RESPONSE: "One agent requests parts, reports an end, or answers a command.",
+    Channel.STATUS: "One agent reports its progress, only while it uploads or waits, at most once a second.",
+    Channel.PRESENCE: "One agent, or its will, reports whether it is connected.",
+    Channel.BIRTH: "A control plane requests a hello of every agent, after 0 to 30 s of jitter.",
 }
 
 
@@ -46,14 +46,14 @@ def asyncapi(root: str | None = None) -> Json:
         "channels": {str(topic.channel): _channel(topic, topics) for topic in TOPICS},
         "operations": dict(operation for topic in TOPICS for operation in _operations(topic)),
         "components": {
-            "messages": {topic.says: _message(topic.says) for topic in TOPICS},
+            "messages": {topic.message: _message(topic.message) for topic in TOPICS},
             "parameters": {"client_id": {"description": _client_id()}},
         },
     }
 
 
 def address(topic: Topic, topics: Topics) -> str:
-    """The channel's address, with `{client_id}` where the client stands."""
+    """The address of the channel, with `{client_id}` in place of the client."""
     return topics.every(topic.channel).replace("+", "{client_id}")
 
 
@@ -93,8 +93,8 @@ def _channel(topic: Topic, topics: Topics) -> Json:
     channel: Json = {
         "address": address(topic, topics),
         "title": str(topic.channel),
-        "description": _SAYS[topic.channel],
-        "messages": {topic.says: {"$ref": f"#/components/messages/{topic.says}"}},
+        "description": _DESCRIPTIONS[topic.channel],
+        "messages": {topic.message: {"$ref": f"#/components/messages/{topic.message}"}},
     }
     if topic.per_client:
         channel["parameters"] = {"client_id": {"$ref": "#/components/parameters/client_id"}}
@@ -103,8 +103,8 @@ def _channel(topic: Topic, topics: Topics) -> Json:
 
 def _operations(topic: Topic) -> tuple[tuple[str, Json], tuple[str, Json]]:
     """Both ends of one topic."""
-    sends = f"{ROLES[topic.writer]}Sends{topic.says}"
-    receives = f"{ROLES[topic.reader]}Receives{topic.says}"
+    sends = f"{ROLES[topic.writer]}Sends{topic.message}"
+    receives = f"{ROLES[topic.reader]}Receives{topic.message}"
     return (sends, _operation(topic, "send", topic.writer)), (receives, _operation(topic, "receive", topic.reader))
 
 
@@ -112,7 +112,7 @@ def _operation(topic: Topic, action: str, party: Party) -> Json:
     operation: Json = {
         "action": action,
         "channel": {"$ref": f"#/channels/{topic.channel}"},
-        "messages": [_in_channel(topic.channel, topic.says)],
+        "messages": [_in_channel(topic.channel, topic.message)],
         "tags": [{"name": ROLES[party]}],
         "bindings": {"mqtt": {"qos": topic.qos, "retain": topic.retained, "bindingVersion": BINDING_VERSION}},
     }
@@ -122,18 +122,18 @@ def _operation(topic: Topic, action: str, party: Party) -> Json:
     return operation
 
 
-def _in_channel(channel: Channel, says: str) -> Json:
-    return {"$ref": f"#/channels/{channel}/messages/{says}"}
+def _in_channel(channel: Channel, name: str) -> Json:
+    return {"$ref": f"#/channels/{channel}/messages/{name}"}
 
 
-def _message(says: str) -> Json:
-    kind = MESSAGES[says]
+def _message(name: str) -> Json:
+    kind = MESSAGES[name]
     message: Json = {
-        "name": says,
-        "title": says,
+        "name": name,
+        "title": name,
         "summary": getdoc(kind),
         "contentType": "application/json",
-        "payload": {"$ref": f"./{says.lower()}.json"},
+        "payload": {"$ref": f"./{name.lower()}.json"},
     }
     if "message_id" in kind.__struct_fields__:
         description = "A response names the command it answers."

@@ -1,19 +1,19 @@
-"""Write the generated documents: `python -m schemas [FOLDER]`.
+"""Write the generated documents: `python -m schemas.generate [FOLDER]`.
 
-Rule: the one module of this package that touches a disk, and only when a person runs it.
+Rule: the only module of `schemas` that does IO.
 """
 
 import sys
 from pathlib import Path
 from typing import Final
 
-from schemas.documents import documents
+from schemas.generate.documents import documents
 
-FOLDER: Final = Path(__file__).parent / "json"
+FOLDER: Final = Path(__file__).parents[1] / "json"
 
 
 def write(folder: Path = FOLDER) -> None:
-    """Write every document, and remove what is none any more."""
+    """Write every document, and remove every other file."""
     contents = documents()
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
