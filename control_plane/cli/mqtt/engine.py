@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from broker.atomic_file import replace_file
 from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.cli.errors import Failed, Misused, Unreachable
 from control_plane.cli.mqtt.filter import OwnOnly
-from control_plane.cli.mqtt.state_file import read_state, write_state
+from control_plane.cli.mqtt.state_file import read_state
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.engine import Engine, build_engine
 from control_plane.services.errors import BadInput, DatabaseUnavailable
@@ -69,7 +70,7 @@ class FileDatabase(MemoryDatabase):
         data = self.dump()
         if self.path is not None and data != self._kept:
             try:
-                write_state(self.path, data)
+                replace_file(self.path, data)
             except OSError as error:
                 message = f"{self.path}: {error.strerror}"
                 raise DatabaseUnavailable(message) from error

@@ -8,12 +8,13 @@ from typing import cast
 
 import pytest
 
+from broker.atomic_file import replace_file
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt import direct_commands
 from control_plane.cli.mqtt.engine import Direct, FileDatabase, background, connected, messenger_of, policy_of
 from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.run import Wanted, begin, new_upload
-from control_plane.cli.mqtt.state_file import held, read_state, state_path, write_state
+from control_plane.cli.mqtt.state_file import held, read_state, state_path
 from control_plane.cli.mqtt.view import document
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.uploads.model import Proof, State, Upload
@@ -105,7 +106,7 @@ def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
 
 def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    write_state(path, b"{}")
+    replace_file(path, b"{}")
     assert path.stat().st_mode & 0o077 == 0
     assert read_state(path) == b"{}"
 
