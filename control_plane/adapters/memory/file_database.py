@@ -3,12 +3,11 @@
 Rule: a commit counts once the file holds it. The file is replaced as a whole, so it never holds half a commit.
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from broker.atomic_file import replace_file
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records
@@ -40,22 +39,3 @@ class FileDatabase(MemoryDatabase):
                 raise DatabaseUnavailable(message) from error
             self._written = data
         return result
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace the file, or leave it as it was; on return it survives a power cut. `OSError` when it cannot."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from control_plane.adapters.memory.file_database import FileDatabase, replace_file
+from broker.atomic_file import replace_file
+from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.bootstrap import direct_messenger, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt import direct_commands
