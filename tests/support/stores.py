@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
 from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry
@@ -157,7 +158,7 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             strikes=st.integers(0, 3),
             bytes_sent=counts,
             client_busy=st.booleans(),
-            reason=maybe_texts,
+            reason=st.none() | st.builds(Reason, st.just(WaitCode.CLIENT_REPORTED), texts),
             error=maybe_texts,
             message=maybe_texts,
             proof=st.none() | st.sampled_from(Proof),

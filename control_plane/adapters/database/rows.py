@@ -13,6 +13,7 @@ import msgspec
 from control_plane.adapters.database.sql import Values
 from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import TERMINAL, Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
 from control_plane.services.errors import BadInput
@@ -72,7 +73,7 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "strays": to_json,
     "file_path": _maybe(clean),
     "s3_upload_id": _maybe(clean),
-    "reason": _maybe(clean),
+    "reason": _maybe(lambda reason: clean(reason.text)),
     "error": _maybe(clean),
     "message": _maybe(clean),
 }
@@ -81,6 +82,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "digest": DigestName,
     "state": State,
     "proof": _maybe(Proof),
+    "reason": _maybe(lambda text: Reason(WaitCode.CLIENT_REPORTED, text)),
     "options": _from_json(UploadOptions),
     "metadata": _from_json(dict[str, Any]),
     "fingerprint": _maybe(_from_json(Fingerprint)),
@@ -179,7 +181,7 @@ def task_values(task: OutboxEntry) -> Values:
         "client_id": task.key.client_id,
         "upload_id": task.key.upload_id,
         "kind": str(task.duty.kind),
-        "subject": task.duty.subject,
+        "subject": task.duty.target,
         "attempt": task.duty.attempt,
         "not_before": task.duty.due_at,
         "due_at": task.due_at,

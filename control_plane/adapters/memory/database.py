@@ -16,7 +16,7 @@ from control_plane.services.ports.database import IdempotencyRecord, OutboxEntry
 
 T = TypeVar("T")
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class _Header(msgspec.Struct):

@@ -145,7 +145,7 @@ class MemoryRecords:
     def put_task(self, task: OutboxEntry) -> None:
         """Insert or replace."""
         rows = self._tables.tasks.get(task.key, {})
-        self._put(self._tables.tasks, task.key, {**rows, (task.duty.kind, task.duty.subject): task})
+        self._put(self._tables.tasks, task.key, {**rows, (task.duty.kind, task.duty.target): task})
 
     def drop_task(self, key: UploadKey, kind: Kind, subject: str) -> None:
         """Fine when it is not there."""

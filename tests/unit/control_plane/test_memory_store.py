@@ -65,8 +65,8 @@ def test_nothing_is_a_state_too() -> None:
 
 
 def test_a_state_of_a_later_version_is_refused() -> None:
-    with pytest.raises(BadInput, match="format 2"):
-        MemoryDatabase.load(b'{"format":2,"uploads":"in another shape"}')
+    with pytest.raises(BadInput, match="format 3"):
+        MemoryDatabase.load(b'{"format":3,"uploads":"in another shape"}')
 
 
 def test_a_state_that_contradicts_itself_is_refused() -> None:

@@ -71,7 +71,7 @@ async def document_of_rest(operations: FakeOperations) -> dict[str, Any]:
 )
 async def test_the_direct_cli_and_rest_show_the_same_document(upload: Upload, progress: float) -> None:
     operations = FakeOperations()
-    operations.views["upload-1"] = UploadView(upload, upload.reason, None)
+    operations.views["upload-1"] = UploadView(upload, None, None)
     direct, rest = await asyncio.gather(document_of_the_direct_cli(operations), document_of_rest(operations))
     assert direct == rest
     assert direct["progress"] == progress
