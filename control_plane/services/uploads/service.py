@@ -96,7 +96,7 @@ class Neighbours:
 class Operations:
     """The operator's side of the control plane."""
 
-    def __init__(  # noqa: PLR0913 - every service that an operator's call can reach
+    def __init__(
         self,
         neighbours: Neighbours,
         *,
