@@ -141,7 +141,7 @@ def requirements_of(extra: str) -> Iterator[Requirement]:
         ("dev", ["dev"]),
     ],
 )
-def test_a_lock_satisfies_the_requirements_of_pyproject(lock: str, extras: list[str]) -> None:
+def test_a_lock_satisfies_pyproject(lock: str, extras: list[str]) -> None:
     """`make lock` was run after the last change of a dependency."""
     requirements = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
     requirements += [requirement for extra in extras for requirement in requirements_of(extra)]
