@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from control_plane.api import examples
+from control_plane.services.policy import MAX_DEADLINE
 from schemas.codec import require_metadata
 
-MAX_DEADLINE: Final = 30 * 86_400
 MAX_METADATA_DEPTH: Final = 8
 _MAX_NUMBER: Final = 2**53 - 1
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
