@@ -44,12 +44,3 @@ def held(path: Path) -> Iterator[None]:
         finally:
             if not path.exists():
                 lock_path.unlink(missing_ok=True)
-
-
-def read_state(path: Path) -> bytes:
-    """What was kept; `Misused` when there is nothing."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        text = f"no state of such an upload: {path}: {error.strerror} (name its file with --state)"
-        raise Misused(text) from error
