@@ -33,9 +33,10 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.uploads.completion import TOKEN_NAME, Completion
+from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.effects import Effects
 from control_plane.services.uploads.writer import LEASE, Uploads
+from schemas.names import TOKEN_METADATA
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -287,7 +288,7 @@ class Outbox:
         """Delete a stray object, if the one that is there bears the abandoned attempt's token."""
         tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
         info = await self._tools.objects.head(s3_key)
-        if info is not None and info.metadata.get(TOKEN_NAME) in tokens:
+        if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
             await self._tools.objects.delete(s3_key)
         await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=s3_key))
 
