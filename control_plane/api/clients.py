@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from control_plane.api import models, views
+from control_plane.api import models
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, ClientsQuery, FilesQuery, Services
 from schemas.messages import ListFiles
@@ -19,7 +19,7 @@ router = APIRouter(tags=["clients"])
 async def client_status(client_id: ClientId, services: Services) -> models.ClientStatus:
     """Whether the client is connected, and its unfinished upload with the latest activity."""
     client, current = await services.client_status(client_id)
-    return views.client_status(client, current, services.now())
+    return models.ClientStatus.of(client, current, services.now())
 
 
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
@@ -27,7 +27,7 @@ async def list_clients(services: Services, query: ClientsQuery) -> models.Client
     """Every client that ever connected, by id."""
     found, cursor, total = await services.clients(query.labels, query.page)
     now = services.now()
-    return models.ClientPage(clients=[views.client_row(client, now) for client in found], total=total, cursor=cursor)
+    return models.ClientPage(clients=[models.ClientRow.of(client, now) for client in found], total=total, cursor=cursor)
 
 
 @router.get(
@@ -38,7 +38,7 @@ async def list_clients(services: Services, query: ClientsQuery) -> models.Client
 )
 async def get_client(client_id: ClientId, services: Services) -> models.Client:
     """Everything a client said of itself, and why nothing is sent to it."""
-    return views.client(await services.client(client_id), services.now())
+    return models.Client.of(await services.client(client_id), services.now())
 
 
 @router.delete(
@@ -64,10 +64,4 @@ async def list_files(client_id: ClientId, services: Services, query: FilesQuery)
     """Ask a client that is connected which of its files match a pattern."""
     wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
     found = await services.files(client_id, wanted)
-    return models.FilePage(
-        files=[
-            models.File(path=file.path, size=file.size, mtime_ns=file.mtime_ns, digest=file.digest)
-            for file in found.files
-        ],
-        cursor=found.cursor,
-    )
+    return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from control_plane.api import models, views
+from control_plane.api import models
 from control_plane.api.parameters import Services
 from control_plane.observability import CONTENT_TYPE, Metrics
+from control_plane.presentation import known_instant
 
 router = APIRouter(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
@@ -13,7 +14,7 @@ _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
 @router.get("/health", operation_id="getHealth", summary="See that the process answers")
 async def health(services: Services) -> models.Health:
     """Needs no token and looks at nothing else: a broker that is away must not get this process restarted."""
-    return models.Health(timestamp=views.known_instant(services.now()))
+    return models.Health(timestamp=known_instant(services.now()))
 
 
 @router.get(
@@ -31,7 +32,7 @@ async def ready(services: Services, response: Response) -> models.Readiness:
     return models.Readiness(
         status="ready" if found.ready else "not ready",
         checks=dict(found.checks),
-        probe=None if found.probe is None else views.probe(found.probe),
+        probe=None if found.probe is None else models.Probe.of(found.probe),
     )
 
 

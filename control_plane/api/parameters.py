@@ -9,8 +9,8 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from control_plane.api.bodies import FilePath, Input, matching
-from control_plane.api.models import Status
 from control_plane.domain.uploads.model import State
+from control_plane.presentation import Status
 from control_plane.services.ports.database import Page
 from control_plane.services.uploads.service import Operations
 from schemas.topics import RESERVED_PREFIXES, require_client_id

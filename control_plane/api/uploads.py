@@ -7,11 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body
 
-from control_plane.api import models, views
+from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, IdempotencyKey, Services, UploadId, UploadQuery, UploadsQuery
+from control_plane.presentation import STATUS, states_of
 from control_plane.services.ports.database import UploadFilter
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
@@ -50,16 +51,16 @@ async def trigger(
         message=f"Download triggered for client {client_id}",
         upload_id=upload.upload_id,
         s3_key=upload.s3_key,
-        status=views.STATUS[upload.state],
+        status=STATUS[upload.state],
     )
 
 
 @router.get("/uploads", operation_id="listUploads", summary="List uploads, newest first", responses=problems(422))
 async def list_uploads(services: Services, query: UploadsQuery) -> models.UploadPage:
     """List uploads, newest first."""
-    where = UploadFilter(query.client_id, views.states_of(query.status, query.state), query.error)
+    where = UploadFilter(query.client_id, states_of(query.status, query.state), query.error)
     found, cursor = await services.uploads(where, query.page)
-    return models.UploadPage(uploads=[views.shown(view) for view in found], cursor=cursor)
+    return models.UploadPage(uploads=[models.Upload.of(view) for view in found], cursor=cursor)
 
 
 @router.get(
@@ -70,7 +71,7 @@ async def list_uploads(services: Services, query: UploadsQuery) -> models.Upload
 )
 async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
     """How one upload stands, and what it waits for."""
-    return views.shown(await services.upload(upload_id, which.client_id))
+    return models.Upload.of(await services.upload(upload_id, which.client_id))
 
 
 @router.post(
@@ -81,7 +82,7 @@ async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery
 )
 async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
     """End an upload at once; 409 when its object is being completed already, it is over, or another's."""
-    return views.shown(await services.cancel(upload_id, which.client_id))
+    return models.Upload.of(await services.cancel(upload_id, which.client_id))
 
 
 @router.post(
@@ -92,7 +93,7 @@ async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) ->
 )
 async def retry(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
     """The new upload; 422 while the old one is not over."""
-    return views.shown(await services.retry(upload_id, which.client_id))
+    return models.Upload.of(await services.retry(upload_id, which.client_id))
 
 
 @router.get(

@@ -27,10 +27,10 @@ from control_plane.cli.mqtt.engine import (
 )
 from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, release_again, to_the_end, wake
 from control_plane.cli.mqtt.state_file import held, state_path
-from control_plane.cli.mqtt.view import document
 from control_plane.cli.output import Output
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.uploads.model import OPEN, UploadKey
+from control_plane.presentation import upload_document
 from control_plane.services.clients.queries import PATIENCE
 from control_plane.services.errors import ServiceError, Transient
 from control_plane.services.ports.messenger import Delivered
@@ -110,7 +110,7 @@ async def _stay(output: Output, direct: Direct, key: UploadKey, display: Display
             direct.store.path.unlink(missing_ok=True)
     else:
         output.say(f"not all is said and cleaned up: run `backhaul mqtt resume {key.upload_id}` later")
-    return document(view)
+    return upload_document(view)
 
 
 async def ask(wanted: Wanted) -> Document:

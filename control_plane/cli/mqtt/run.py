@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.engine import Direct
-from control_plane.cli.mqtt.view import document
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.duties import close, duties
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, Origin, Upload, UploadKey
+from control_plane.presentation import upload_document
 from control_plane.services.errors import ServiceError, UnknownClient
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, UploadFilter
@@ -147,7 +147,7 @@ async def _until_over(direct: Direct, key: UploadKey, display: Display, stop: as
     while True:
         direct.check()
         view = await direct.engine.operations.upload(key.upload_id, key.client_id)
-        display.show(document(view))
+        display.show(upload_document(view))
         if view.upload.state in TERMINAL:
             return view
         if stop.is_set() and not cancelled:

@@ -14,6 +14,7 @@ from control_plane.cli.mqtt.direct_commands import told_apart
 from control_plane.cli.mqtt.engine import background, connected, load_settings, messenger_of
 from control_plane.cli.output import Output
 from control_plane.cli.text import size, visible
+from control_plane.presentation import known_instant
 from control_plane.services.ports.messenger import Delivered
 from control_plane.settings import Settings
 from schemas.codec import Message, decode, decode_command, decode_response
@@ -61,8 +62,12 @@ def _print(output: Output, topics: Topics, delivered: Delivered) -> None:
     except SchemaError as error:
         says, content = f"not a message of this protocol: {error}", delivered.payload.decode(errors="replace")
     if output.as_json:
-        instant = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        facts = {"at": instant, "topic": delivered.topic, "retained": delivered.retained, "message": content}
+        facts = {
+            "at": known_instant(at.timestamp()),
+            "topic": delivered.topic,
+            "retained": delivered.retained,
+            "message": content,
+        }
         output.document(facts)
         return
     kept = " (retained)" if delivered.retained else ""

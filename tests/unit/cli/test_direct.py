@@ -14,9 +14,9 @@ from control_plane.cli.mqtt.engine import Direct, FileDatabase, background, conn
 from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.run import Wanted, begin, new_upload
 from control_plane.cli.mqtt.state_file import held, read_state, state_path, write_state
-from control_plane.cli.mqtt.view import document
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.uploads.model import Proof, State, Upload
+from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
@@ -133,11 +133,11 @@ def test_every_key_of_a_direct_upload_bears_its_id() -> None:
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
-    shown = document(UploadView(an_upload(), "the client is offline", None))
+    shown = upload_document(UploadView(an_upload(), "the client is offline", None))
     assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
     size = 11 * 1024 * 1024
     ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
-    whole = document(UploadView(ended, None, None))
+    whole = upload_document(UploadView(ended, None, None))
     assert (whole["status"], whole["progress"], whole["completed_parts"]) == ("completed", 100.0, 3)
 
 
