@@ -18,9 +18,8 @@ from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.api.app import create_api
 from control_plane.observability import Metrics
 from control_plane.services.doctor import Doctor, Finding
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.policy import DAY, Policy
-from control_plane.services.uploads.service import Neighbours
 from control_plane.settings import Settings
 from schemas.topics import Topics
 
@@ -68,7 +67,15 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics()
     parts = _build(settings, metrics)
-    app = create_api(parts.engine.operations, settings, metrics)
+    engine = parts.engine
+    app = create_api(
+        settings,
+        metrics,
+        uploads=engine.upload_service,
+        clients=engine.client_service,
+        readiness=engine.readiness,
+        clock=engine.clock,
+    )
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
 
@@ -89,8 +96,7 @@ def _build(settings: Settings, metrics: Metrics) -> _Parts:
     objects = S3ObjectStore(s3_settings_of(settings))
     mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_shown(settings.mqtt_password))
     messenger = MqttMessenger(mqtt, Topics(settings.topic_root), metrics)
-    near = Neighbours(store, objects, messenger, SystemClock())
-    engine = build_engine(near, metrics, policy_of(settings))
+    engine = build_engine(Ports(store, objects, messenger, SystemClock()), metrics, policy_of(settings))
     messenger.delivers_to(engine.inbox.hear)
     return _Parts(store, objects, messenger, engine)
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from control_plane.api.app import create_api
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
-from tests.support.fake_operations import FakeOperations
+from tests.support.fake_services import FakeServices, api_over
 
 README: Final = Path(__file__).parents[2] / "README.md"
 _SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -71,7 +70,7 @@ _AGENT_DEFAULTS: Final = {
 def rest() -> str:
     """Every call, from the OpenAPI document."""
     settings = Settings.load({})
-    document = create_api(FakeOperations(), settings, Metrics()).openapi()
+    document = api_over(FakeServices(), settings, Metrics()).openapi()
     rows = [
         (f"`{method.upper()} {path}`", _sentence(call))
         for path, calls in document["paths"].items()

@@ -19,12 +19,12 @@ from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.cli.errors import Failed, Misused, Unreachable
 from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.state_file import read_state, write_state
+from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import BadInput, DatabaseUnavailable
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Records
-from control_plane.services.uploads.service import Neighbours
 from control_plane.settings import Settings, SettingsError
 from schemas.codec import decode_command
 from schemas.topics import Channel, Topics
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds within which the broker, and the object store, have to answer."""
+
+PRINCIPAL: Final = Principal("cli")
+"""The caller of the use cases."""
 
 Note = Callable[[str], None]
 
@@ -166,7 +169,7 @@ async def running(
     messenger = messenger_of(settings, log, only_client=about.client_id)
     overheard = _Overheard(messenger)
     objects = S3ObjectStore(_s3(settings))
-    engine = build_engine(Neighbours(store, objects, overheard, SystemClock()), log, policy)
+    engine = build_engine(Ports(store, objects, overheard, SystemClock()), log, policy)
     own = OwnOnly(Topics(settings.topic_root), about.upload_id)
     messenger.delivers_to(lambda message: own.pass_on(message, engine.inbox.hear))
     async with background(engine.run(), messenger.run()) as loops:
@@ -228,7 +231,7 @@ async def connected(
 async def _probed(direct: Direct, last: Mapping[str, str]) -> None:
     """Wait until it is known what the bucket enforces."""
     deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
-    while direct.engine.probing.seen is None:
+    while direct.engine.probe.seen is None:
         direct.check()
         if asyncio.get_running_loop().time() > deadline:
             text = f"the object store cannot be used: {last.get('store.failed', 'no answer')}"

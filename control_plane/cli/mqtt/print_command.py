@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.direct_commands import told_apart
-from control_plane.cli.mqtt.engine import Direct, FileDatabase, load_settings, new_owner, policy_of, running
+from control_plane.cli.mqtt.engine import (
+    PRINCIPAL,
+    Direct,
+    FileDatabase,
+    load_settings,
+    new_owner,
+    policy_of,
+    running,
+)
 from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import Output
@@ -68,7 +76,7 @@ async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
     """The file's size, as its client tells it: every URL is signed for the length of its part; `Failed`."""
     escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
     try:
-        listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+        listed = await direct.engine.client_service.files(PRINCIPAL, client_id, ListFiles(pattern=escaped, limit=1))
     except ClientRefused as error:
         text = f"{client_id} does not list {file_path!r} ({error}): say its size with --size"
         raise Failed(text) from error
@@ -86,7 +94,7 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
     what a crash leaves between the two is found by the row's key.
     """
     planned = replace(
-        new_upload(wanted, direct.policy, file_path, direct.engine.operations.now()),
+        new_upload(wanted, direct.policy, file_path, direct.engine.clock.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,

@@ -15,13 +15,14 @@ from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.run import Wanted, begin, new_upload
 from control_plane.cli.mqtt.state_file import held, read_state, state_path, write_state
 from control_plane.cli.rest.progress import Display
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -133,7 +134,7 @@ def test_every_key_of_a_direct_upload_bears_its_id() -> None:
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
-    shown = upload_document(UploadView(an_upload(), "the client is offline", None))
+    shown = upload_document(UploadView(an_upload(), Reason(WaitCode.CLIENT_OFFLINE, "the client is offline"), None))
     assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
     size = 11 * 1024 * 1024
     ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
@@ -187,7 +188,7 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
     policy = policy_of(Settings.load({"S3_DIGEST": wanted}), "cli-7")
     async with Rig(policy) as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         await rig.birth()
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
         key = await begin(direct, WANTED, cast("Display", None))
