@@ -32,6 +32,7 @@ from control_plane.services.ports.database import (
     OutboxEntry,
     Page,
     Records,
+    Subject,
     UploadFilter,
 )
 from control_plane.services.ports.messenger import Messenger
@@ -128,7 +129,7 @@ class Operations:
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
-            client = records.client(request.client_id)
+            client = records.clients.get(request.client_id)
             if client is None:
                 raise UnknownClient(request.client_id)
             return self._planned(request, key, client, now, mark)
@@ -178,7 +179,7 @@ class Operations:
 
     async def uploads(self, where: UploadFilter, page: Page) -> tuple[list[UploadView], str | None]:
         """Uploads, newest first, and the cursor of the next page."""
-        found, cursor = await self._near.store.read(lambda records: records.list_uploads(where, page))
+        found, cursor = await self._near.store.read(lambda records: records.uploads.list(where, page))
         return await self._views(found), cursor
 
     async def cancel(self, upload_id: str, client_id: str | None = None) -> UploadView:
@@ -203,7 +204,7 @@ class Operations:
     async def client(self, client_id: str) -> Client:
         """One client; `UnknownClient`, or `BadInput` for what cannot be a client's id."""
         _require_client_id(client_id)
-        client = await self._near.store.read(lambda records: records.client(client_id))
+        client = await self._near.store.read(lambda records: records.clients.get(client_id))
         if client is None:
             raise UnknownClient(client_id)
         return client
@@ -211,7 +212,7 @@ class Operations:
     async def client_status(self, client_id: str) -> tuple[Client, UploadView | None]:
         """A client and its unfinished upload with the latest activity."""
         client = await self.client(client_id)
-        uploads = await self._near.store.read(lambda records: records.open_uploads_of(client_id))
+        uploads = await self._near.store.read(lambda records: records.uploads.open_of(client_id))
         unfinished = [upload for upload in uploads if upload.state in OPEN]
         if not unfinished:
             return client, None
@@ -219,13 +220,13 @@ class Operations:
 
     async def clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
         """Clients by id, the cursor of the next page, and how many there are in all."""
-        return await self._near.store.read(lambda records: records.list_clients(labels, page))
+        return await self._near.store.read(lambda records: records.clients.list(labels, page))
 
     async def forget_client(self, client_id: str) -> None:
         """Forget a client and clear its retained presence; its history stays."""
         await self.client(client_id)
         await self._near.messenger.publish(Channel.PRESENCE, client_id, b"")
-        await self._near.store.write(lambda records: records.delete_client(client_id))
+        await self._near.store.write(lambda records: records.clients.delete(client_id))
 
     async def files(self, client_id: str, request: ListFiles) -> FileList:
         """What the client has; `ClientSilent`, `ClientRefused`."""
@@ -264,7 +265,7 @@ class Operations:
             raise NotOurs(text)
 
     async def _find(self, upload_id: str, client_id: str | None) -> Upload:
-        found = await self._near.store.read(lambda records: records.uploads_by_id(upload_id))
+        found = await self._near.store.read(lambda records: records.uploads.by_id(upload_id))
         found = [upload for upload in found if client_id in {None, upload.client_id}]
         if not found:
             raise UnknownUpload(upload_id)
@@ -281,8 +282,8 @@ class Operations:
             return [UploadView(upload, upload.reason, None) for upload in uploads]
 
         def work(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
-            clients = records.clients({upload.client_id for upload in waiting})
-            return clients, {upload.key: records.tasks_of(upload.key) for upload in waiting}
+            clients = records.clients.among({upload.client_id for upload in waiting})
+            return clients, {upload.key: records.outbox.of(Subject.of_upload(upload.key)) for upload in waiting}
 
         clients, tasks = await self._near.store.read(work)
         return [self._explained(upload, clients.get(upload.client_id), tasks.get(upload.key)) for upload in uploads]
