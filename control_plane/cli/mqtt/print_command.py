@@ -103,10 +103,10 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
         client_busy=True,
     )
     direct.store.path = path
-    await direct.store.write(lambda records: records.add_upload(planned))
+    await direct.store.write(lambda records: records.uploads.add(planned))
     s3_upload_id = await direct.objects.create_multipart(planned.s3_key, planned.object_token, planned.digest)
     made = replace(planned, s3_upload_id=s3_upload_id)
-    return await direct.store.write(lambda records: records.save_upload(planned, made))
+    return await direct.store.write(lambda records: records.uploads.save(planned, made))
 
 
 def _command(direct: Direct, upload: Upload) -> Command:

@@ -23,7 +23,7 @@ from control_plane.domain.uploads.model import TERMINAL, Origin, Upload, UploadK
 from control_plane.presentation import upload_document
 from control_plane.services.errors import ServiceError, UnknownClient
 from control_plane.services.policy import Policy, object_key
-from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, UploadFilter
+from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, Subject, UploadFilter
 from control_plane.services.uploads.effects import Effects
 from control_plane.services.uploads.views import UploadView
 from schemas.values import UploadOptions
@@ -108,7 +108,7 @@ async def known_client(direct: Direct, client_id: str, display: Display) -> Clie
 
 async def only_upload(store: Database) -> Upload:
     """The upload of a state file; `Failed` when it has none."""
-    found, _ = await store.read(lambda records: records.list_uploads(UploadFilter(), Page(limit=1)))
+    found, _ = await store.read(lambda records: records.uploads.list(UploadFilter(), Page(limit=1)))
     if not found:
         text = "the state file holds no upload: it was never begun"
         raise Failed(text)
@@ -120,9 +120,9 @@ async def wake(direct: Direct, key: UploadKey) -> None:
     now = direct.engine.clock.now()
 
     def work(records: Records) -> None:
-        upload = records.upload(key)
+        upload = records.uploads.get(key)
         for duty in duties(upload) if upload is not None else ():
-            records.put_task(OutboxEntry(key, duty, now))
+            records.outbox.put(OutboxEntry(Subject.of_upload(key), duty, now))
 
     await direct.store.write(work)
     direct.engine.outbox.poke()
@@ -193,7 +193,9 @@ async def _finished(direct: Direct, key: UploadKey) -> None:
     """Wait until the upload is over and obliges to nothing more."""
     while True:
         direct.check()
-        upload, tasks = await direct.store.read(lambda records: (records.upload(key), records.tasks_of(key)))
+        upload, tasks = await direct.store.read(
+            lambda records: (records.uploads.get(key), records.outbox.of(Subject.of_upload(key)))
+        )
         if not tasks and (upload is None or (upload.state in TERMINAL and not upload.client_busy)):
             return
         await asyncio.sleep(_POLL / 4)
@@ -201,7 +203,7 @@ async def _finished(direct: Direct, key: UploadKey) -> None:
 
 async def _told(direct: Direct, key: UploadKey) -> bool:
     """Whether the client ever answered: one that did not has nothing to be released from."""
-    upload = await direct.store.read(lambda records: records.upload(key))
+    upload = await direct.store.read(lambda records: records.uploads.get(key))
     return upload is not None and upload.sequence > 0
 
 

@@ -30,7 +30,7 @@ class ClientService:
     async def client(self, _principal: Principal, client_id: str) -> Client:
         """One client; `UnknownClient`, or `BadInput` when `client_id` is no valid id."""
         check_client_id(client_id)
-        client = await self._database.read(lambda records: records.client(client_id))
+        client = await self._database.read(lambda records: records.clients.get(client_id))
         if client is None:
             raise UnknownClient(client_id)
         return client
@@ -39,12 +39,12 @@ class ClientService:
         self, _principal: Principal, labels: Mapping[str, str], page: Page
     ) -> tuple[list[Client], str | None, int]:
         """The clients with all these labels, by id; the cursor of the next page; the total count."""
-        return await self._database.read(lambda records: records.list_clients(labels, page))
+        return await self._database.read(lambda records: records.clients.list(labels, page))
 
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
         """A client, and its open upload with the latest change; `UnknownClient`, `BadInput`."""
         client = await self.client(principal, client_id)
-        uploads = await self._database.read(lambda records: records.open_uploads_of(client_id))
+        uploads = await self._database.read(lambda records: records.uploads.open_of(client_id))
         unfinished = [upload for upload in uploads if upload.state in OPEN]
         if not unfinished:
             return client, None
@@ -54,7 +54,7 @@ class ClientService:
         """Delete a client and clear its retained presence; its uploads stay. `UnknownClient`, `MessengerDown`."""
         await self.client(principal, client_id)
         await self._messenger.publish(Channel.PRESENCE, client_id, b"")
-        await self._database.write(lambda records: records.delete_client(client_id))
+        await self._database.write(lambda records: records.clients.delete(client_id))
 
     async def files(self, principal: Principal, client_id: str, request: ListFiles) -> FileList:
         """The client's files that match; `UnknownClient`, `ClientSilent`, `ClientRefused`, `MessengerDown`."""

@@ -33,7 +33,7 @@ from control_plane.services.errors import (
     UnknownUpload,
 )
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records
+from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.uploads.completion import TOKEN_NAME, Completion
@@ -141,7 +141,7 @@ class Outbox:
     async def _look(self) -> None:
         store, clock = self._tools.store, self._tools.clock
         try:
-            due = await store.read(lambda records: records.next_due())
+            due = await store.read(lambda records: records.outbox.next_due())
             if due is None or due > clock.now():
                 return
             claimed, silent = await store.write(self._claim)
@@ -160,27 +160,27 @@ class Outbox:
         now = self._tools.clock.now()
         claimed: list[tuple[Upload, Duty]] = []
         silent: list[UploadKey] = []
-        for task in records.due_tasks(now, MAX_CLAIMED):
-            upload = records.upload(task.key)
+        for task in records.outbox.due(now, MAX_CLAIMED):
+            upload = records.uploads.get(task.subject.upload_key)
             if upload is None:
-                records.drop_task(task.key, task.duty.kind, task.duty.target)
+                records.outbox.drop(task.subject, task.duty.kind, task.duty.target)
                 continue
             again_at = self._next_try(records, upload, task, now)
             if again_at is None:
-                silent.append(task.key)
+                silent.append(task.subject.upload_key)
                 again_at = now + LEASE
             elif again_at <= now:
                 claimed.append((upload, task.duty))
                 again_at = now + (self._step_timeout if task.duty.kind in COMMANDS else LEASE)
             # A client that comes back is told afresh: what it was told before may be lost with its session.
-            records.put_task(replace(task, due_at=again_at, tries=0 if again_at == PARKED else task.tries + 1))
+            records.outbox.put(replace(task, due_at=again_at, tries=0 if again_at == PARKED else task.tries + 1))
         return claimed, silent
 
     def _next_try(self, records: Records, upload: Upload, task: OutboxEntry, now: float) -> float | None:
         """When to perform a due row: now, later, or None when its client was told and stayed silent."""
         if task.duty.kind not in COMMANDS:
             return now
-        client = records.client(upload.client_id)
+        client = records.clients.get(upload.client_id)
         if client is None or not client.dispatchable(now):
             return PARKED
         # Of a queued upload nobody knows that its client was told: whoever meant to may have died before he did.
@@ -318,13 +318,13 @@ class Outbox:
         now = self._tools.clock.now()
 
         def work(records: Records) -> int:
-            for task in records.tasks_of(key):
+            for task in records.outbox.of(Subject.of_upload(key)):
                 if task.duty.kind is duty.kind and task.duty.target == duty.target:
                     # A word that never got out was not said: the client's silence does not count yet.
                     tries = 0 if duty.kind in COMMANDS else task.tries
                     # Never sooner than the state wants it: an object may still be written under its URL.
                     due_at = max(task.duty.due_at, now + wait(task.tries))
-                    records.put_task(replace(task, due_at=due_at, tries=tries))
+                    records.outbox.put(replace(task, due_at=due_at, tries=tries))
                     return task.tries
             return 0
 

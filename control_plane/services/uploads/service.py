@@ -84,7 +84,7 @@ class UploadService:
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
-            client = records.client(request.client_id)
+            client = records.clients.get(request.client_id)
             if client is None:
                 raise UnknownClient(request.client_id)
             return self._planned(request, key, client, now, mark)
@@ -136,7 +136,7 @@ class UploadService:
         self, _principal: Principal, where: UploadFilter, page: Page
     ) -> tuple[list[UploadView], str | None]:
         """The uploads that match, newest first, and the cursor of the next page."""
-        found, cursor = await self._database.read(lambda records: records.list_uploads(where, page))
+        found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
         return await self._views.of_all(found), cursor
 
     async def cancel(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
@@ -174,7 +174,7 @@ class UploadService:
             raise NotOurs(text)
 
     async def _find(self, upload_id: str, client_id: str | None) -> Upload:
-        found = await self._database.read(lambda records: records.uploads_by_id(upload_id))
+        found = await self._database.read(lambda records: records.uploads.by_id(upload_id))
         found = [upload for upload in found if client_id in {None, upload.client_id}]
         if not found:
             raise UnknownUpload(upload_id)

@@ -11,7 +11,7 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records
+from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
 from control_plane.services.uploads.outbox import Outbox
 
 _ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
@@ -54,8 +54,8 @@ class UploadViews:
             return [UploadView(upload, upload.reason, None) for upload in uploads]
 
         def read(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
-            clients = records.clients({upload.client_id for upload in waiting})
-            return clients, {upload.key: records.tasks_of(upload.key) for upload in waiting}
+            clients = records.clients.among({upload.client_id for upload in waiting})
+            return clients, {upload.key: records.outbox.of(Subject.of_upload(upload.key)) for upload in waiting}
 
         clients, entries = await self._database.read(read)
         return [

@@ -90,9 +90,9 @@ def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: P
     store = FileDatabase()
     store.path = tmp_path / "state.json"
     upload = an_upload()
-    asyncio.run(store.write(lambda records: records.add_upload(upload)))
+    asyncio.run(store.write(lambda records: records.uploads.add(upload)))
     again = FileDatabase.load(store.path.read_bytes())
-    assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == upload
+    assert asyncio.run(again.read(lambda records: records.uploads.get(upload.key))) == upload
     assert list(tmp_path.iterdir()) == [store.path]
 
 
@@ -100,8 +100,8 @@ def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
     store, upload = FileDatabase(), an_upload()
     store.path = tmp_path / "gone" / "state.json"
     with pytest.raises(DatabaseUnavailable, match="No such file"):
-        asyncio.run(store.write(lambda records: records.add_upload(upload)))
-    assert asyncio.run(store.read(lambda records: records.upload(upload.key))) is None
+        asyncio.run(store.write(lambda records: records.uploads.add(upload)))
+    assert asyncio.run(store.read(lambda records: records.uploads.get(upload.key))) is None
 
 
 def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:

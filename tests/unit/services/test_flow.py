@@ -9,7 +9,7 @@ from control_plane.services.errors import (
     ObjectStoreRefused,
 )
 from control_plane.services.policy import Policy
-from control_plane.services.ports.database import PARKED
+from control_plane.services.ports.database import PARKED, Subject
 from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.codec import encode
 from schemas.messages import UploadReport
@@ -23,7 +23,7 @@ async def test_the_whole_way_through_the_engine() -> None:
         upload = await rig.finished()
         assert (upload.state, upload.proof) == (State.COMPLETED, Proof.ACCEPTED)
         assert rig.messenger.actions() == ["download_file", "grant_parts", "close_upload"]
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_a_grant_names_every_wanted_part_with_its_md5() -> None:
@@ -46,7 +46,7 @@ async def test_an_offline_client_is_queued_and_told_when_it_appears() -> None:
         assert (view.reason, view.upload.state) == (offline, State.QUEUED)
         assert view.next_wake_at == view.upload.deadline
         assert rig.messenger.actions() == []
-        (task,) = await rig.store.read(lambda records: records.tasks_of(view.upload.key))
+        (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(view.upload.key)))
         assert task.due_at == PARKED
         await rig.birth(epoch=2)
         assert rig.messenger.actions() == ["download_file"]

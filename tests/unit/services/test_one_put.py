@@ -10,7 +10,7 @@ from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
-from control_plane.services.ports.database import OutboxEntry, Records
+from control_plane.services.ports.database import OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads import outbox
 from control_plane.services.uploads.completion import TOKEN_NAME
@@ -69,9 +69,9 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         save = MemoryDatabase.write
 
         async def noted(store: MemoryDatabase, work: Callable[[Records], T]) -> T:
-            before = await store.read(lambda records: records.upload(upload.key))
+            before = await store.read(lambda records: records.uploads.get(upload.key))
             result = await save(store, work)
-            after = await store.read(lambda records: records.upload(upload.key))
+            after = await store.read(lambda records: records.uploads.get(upload.key))
             if before != after and before and after:
                 saved.append((before.state, after.state))
             return result
@@ -81,7 +81,7 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         assert (done.state, done.parts[1].etag, done.error) == (State.COMPLETED, '"e1"', None)
         assert saved == [(State.IN_PROGRESS, State.COMPLETED)]
         assert rig.messenger.actions()[-1] == "close_upload"
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> None:
@@ -232,4 +232,4 @@ async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.Monke
 
 async def tasks(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """What its rows oblige to."""
-    return list(await rig.store.read(lambda records: records.tasks_of(upload.key)))
+    return list(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))

@@ -3,7 +3,7 @@
 from control_plane.domain.clients import CONFLICT_FOR
 from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.model import State
-from control_plane.services.ports.database import PARKED, Records
+from control_plane.services.ports.database import PARKED, Records, Subject
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
@@ -15,8 +15,8 @@ async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
         rig.messenger.actions()
 
         def park(records: Records) -> None:
-            (task,) = records.tasks_of(view.upload.key)
-            records.put_task(type(task)(task.key, task.duty, PARKED))
+            (task,) = records.outbox.of(Subject.of_upload(view.upload.key))
+            records.outbox.put(type(task)(task.subject, task.duty, PARKED))
 
         await rig.store.write(park)
         rig.clock.time += 30

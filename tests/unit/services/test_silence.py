@@ -2,6 +2,7 @@
 
 from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Subject
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
 from schemas.topics import Channel
@@ -69,7 +70,7 @@ async def test_a_client_that_is_there_and_silent_is_told_to_cancel_three_times_a
         beat = await connected_for(rig, 10 * STEP, 1)
         assert rig.messenger.actions().count("cancel_upload") == 3
         assert (await rig.upload(upload.upload_id)).client_busy is False
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
         await connected_for(rig, STEP, beat)
         await rig.respond(rig.offer(upload.upload_id), sequence=2)
         assert rig.messenger.actions() == ["close_upload"]

@@ -8,6 +8,7 @@ import pytest
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.ports.database import Subject
 from control_plane.services.uploads.completion import Completion, Settled
 from control_plane.services.uploads.views import UploadView
 from schemas.codec import encode
@@ -131,7 +132,7 @@ async def test_a_fault_of_ours_is_told_and_tried_again_ever_later(monkeypatch: p
             assert "what nobody thought of" not in reason.text
             for _ in range(8):
                 await rig.settle(331)
-            (task,) = await rig.store.read(lambda records: records.tasks_of(upload.key))
+            (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
             assert task.tries >= 8
         await rig.settle(331)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
