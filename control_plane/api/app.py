@@ -40,7 +40,7 @@ class _Api(FastAPI):
         return self.openapi_schema
 
 
-def create_api(  # noqa: PLR0913 - one keyword for each service
+def create_api(
     settings: Settings,
     metrics: Metrics,
     *,

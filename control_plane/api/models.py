@@ -128,7 +128,7 @@ class Client(ClientRow):
     @classmethod
     def of(cls, client: KnownClient, now: float) -> Self:
         """The client at `now` (s)."""
-        waiting_for = client.waiting_for(now)
+        reason = client.waiting_for(now)
         return cls(
             **ClientRow.of(client, now).model_dump(),
             connected_at=instant(client.connected_at),
@@ -137,7 +137,7 @@ class Client(ClientRow):
             supported=client.supported,
             capabilities=list(client.capabilities),
             default_file=client.default_file,
-            reason=None if waiting_for is None else waiting_for.text,
+            reason=None if reason is None else reason.text,
         )
 
 

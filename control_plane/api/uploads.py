@@ -27,7 +27,7 @@ TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, 
     summary="Command a client to upload a file",
     responses=problems(400, 404, 409, 415, 422),
 )
-async def trigger(  # noqa: PLR0913 - FastAPI injects one parameter each
+async def trigger(
     client_id: ClientId,
     *,
     uploads: Uploads,

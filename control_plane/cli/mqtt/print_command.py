@@ -9,17 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.direct_commands import told_apart
-from control_plane.cli.mqtt.engine import (
-    PRINCIPAL,
-    Direct,
-    FileDatabase,
-    load_settings,
-    new_owner,
-    policy_of,
-    running,
-)
+from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, load_settings, new_owner, running
 from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import Output
@@ -48,7 +41,7 @@ async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_s
     if path.exists():
         text = f"{path} holds an upload already: name another file"
         raise Misused(text)
-    store, policy, display = FileDatabase(), policy_of(settings, new_owner()), Lines(output)
+    store, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
     with held(path), told_apart():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)

@@ -53,7 +53,7 @@ class TriggerRequest:
 class UploadService:
     """What a caller may do with uploads."""
 
-    def __init__(  # noqa: PLR0913 - one keyword for each collaborator
+    def __init__(
         self,
         *,
         database: Database,

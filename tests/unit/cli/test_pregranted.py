@@ -8,8 +8,9 @@ from typing import cast
 
 import pytest
 
+from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.cli.errors import Failed
-from control_plane.cli.mqtt.engine import Direct, FileDatabase, load_store
+from control_plane.cli.mqtt.engine import Direct, load_store
 from control_plane.cli.mqtt.print_command import opened, size_of
 from control_plane.cli.mqtt.run import Wanted, only_upload
 from control_plane.domain.access import Principal
