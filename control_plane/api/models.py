@@ -12,7 +12,7 @@ from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.presentation import STATUS, Status, instant, progress, upload_document
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from schemas.messages import FileEntry
 from schemas.values import DigestName
 

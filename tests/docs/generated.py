@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from control_plane.api.app import create_api
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
 from tests.docs.wire import errors, fields, shapes, table
-from tests.support.fake_operations import FakeOperations
+from tests.support.fake_services import FakeServices, api_over
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
@@ -78,7 +77,7 @@ _AGENT_DEFAULTS: Final = {
 def rest() -> str:
     """Every call, from the OpenAPI document."""
     settings = Settings.load({})
-    document = create_api(FakeOperations(), settings, Metrics()).openapi()
+    document = api_over(FakeServices(), settings, Metrics()).openapi()
     rows = [
         (f"`{method.upper()} {path}`", _sentence(call))
         for path, calls in document["paths"].items()

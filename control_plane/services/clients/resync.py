@@ -120,11 +120,11 @@ class Resync:
 def _look_up(records: Records, batch: list[_Hello]) -> list[_Known]:
     found: list[_Known] = []
     for hello in batch:
-        uploads = {upload.key: upload for upload in records.open_uploads_of(hello.client_id)}
+        uploads = {upload.key: upload for upload in records.uploads.open_of(hello.client_id)}
         for entry in hello.listed:
             key = UploadKey(hello.client_id, entry.upload_id)
-            upload = uploads.get(key) or records.upload(key)
+            upload = uploads.get(key) or records.uploads.get(key)
             if upload is not None:
                 uploads[key] = upload
-        found.append(_Known(records.client(hello.client_id), uploads))
+        found.append(_Known(records.clients.get(hello.client_id), uploads))
     return found
