@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct
 
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.parts import MAX_PARTS
 
-# `\Z`, since `$` also matches before a last newline: msgspec searches, it does not match the whole text.
-UploadId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
-MessageId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+UploadId = Annotated[str, Meta(pattern=UPLOAD_ID_PATTERN)]
+MessageId = Annotated[str, Meta(pattern=UPLOAD_ID_PATTERN)]
 Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]

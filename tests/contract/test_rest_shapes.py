@@ -14,13 +14,15 @@ from openapi_spec_validator import validate
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
 from control_plane.domain.uploads.model import PartRecord, Proof, State
-from control_plane.services.uploads.service import Readiness, UploadView
+from control_plane.services.readiness import Readiness
+from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB
-from tests.support.fake_operations import SECRET, FakeOperations, a_client, an_upload, http_to, make_api
+from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_upload, http_to, make_api
 
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
-    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "reason", "next_wake_at", "error", "message"),
+    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof"),
+    *("reason", "reason_code", "next_wake_at", "error", "message"),
     *("metadata", "origin", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
@@ -33,19 +35,19 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
+def services() -> FakeServices:
+    return FakeServices()
 
 
 @pytest.fixture
-async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_to(make_api(operations)) as client:
+async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(services)) as client:
         yield client
 
 
 async def document(**settings: str) -> dict[str, Any]:
     """The OpenAPI document of an application with these settings."""
-    return make_api(FakeOperations(), **settings).openapi()
+    return make_api(FakeServices(), **settings).openapi()
 
 
 def routes() -> Iterator[APIRoute]:
@@ -82,10 +84,10 @@ async def test_status_of_a_client(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_client_that_does_nothing_has_no_current_upload(
-    http: httpx.AsyncClient, operations: FakeOperations
+    http: httpx.AsyncClient, services: FakeServices
 ) -> None:
-    operations.views.clear()
-    operations.known["restaurant-1"] = a_client(online=False)
+    services.views.clear()
+    services.known["restaurant-1"] = a_client(online=False)
     answer = (await http.get("/status/restaurant-1")).json()
     assert (answer["connected"], answer["current_upload"]) == (False, None)
 
@@ -100,10 +102,20 @@ async def test_clients(http: httpx.AsyncClient) -> None:
     assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
-    assert (whole["supported"], whole["reason"], whole["agent"]["version"]) == (True, None, "1.0.0")
+    assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")
+    assert (whole["reason"], whole["reason_code"]) == (None, None)
 
 
-async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_a_client_without_commands_has_a_reason_and_its_code(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    services.known["restaurant-1"] = a_client(conflict_at=NOW - 5)
+    whole = (await http.get("/clients/restaurant-1")).json()
+    assert whole["reason"].startswith("two devices share this client id")
+    assert whole["reason_code"] == "client_conflict"
+
+
+async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
     upload = an_upload(
         state=State.COMPLETED,
         file_size=10 * MIB,
@@ -113,7 +125,7 @@ async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) ->
         metadata={"key": "value"},
         completed_at=1_761_991_205.5,
     )
-    operations.views["upload-1"] = UploadView(upload, None, None)
+    services.views["upload-1"] = UploadView(upload, None, None)
     shown = (await http.get("/uploads/upload-1")).json()
     assert set(shown) == UPLOAD
     oldest = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
@@ -127,7 +139,8 @@ async def test_a_waiting_upload_has_a_reason_and_a_next_wake_up(http: httpx.Asyn
     for path in ("/uploads/upload-1", "/uploads"):
         answer = (await http.get(path)).json()
         shown = answer.get("uploads", [answer])[0]
-        assert (shown["reason"], shown["next_wake_at"]) == ("the client is offline", "2025-11-01T10:00:30.000Z")
+        assert (shown["reason"], shown["reason_code"]) == ("the client is offline", "client_offline")
+        assert shown["next_wake_at"] == "2025-11-01T10:00:30.000Z"
 
 
 async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:
@@ -153,19 +166,21 @@ async def test_deleting_a_client_has_an_empty_answer(http: httpx.AsyncClient) ->
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_health(http: httpx.AsyncClient, operations: FakeOperations) -> None:
-    operations.fault = RuntimeError("everything else is broken")
+async def test_health(http: httpx.AsyncClient, services: FakeServices) -> None:
+    services.fault = RuntimeError("everything else is broken")
     assert (await http.get("/health")).json() == {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 
 
-async def test_readiness_names_what_is_unavailable(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_readiness_names_what_is_unavailable(http: httpx.AsyncClient, services: FakeServices) -> None:
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["probe"]["part_digests"] == ["md5"]
-    operations.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
+    assert ready.json()["checks"] == {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"}
+    checks = {"broker": "not connected", "database": "ok", "object_store": "no route"}
+    services.state = Readiness(ready=False, checks=checks, probe=None)
     answer = await http.get("/health/ready")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert answer.json() == {"status": "not ready", "checks": {"broker": "not connected"}, "probe": None}
+    assert answer.json() == {"status": "not ready", "checks": {**checks, "store": "no route"}, "probe": None}
 
 
 async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from control_plane.api.app import create_api
+from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
 from tests.docs.wire import errors, fields, shapes, table
-from tests.support.fake_operations import FakeOperations
+from tests.support.fake_services import FakeServices, api_over
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
@@ -67,6 +67,22 @@ AGENT_SETTINGS: Final = {
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
+REASONS: Final = {
+    WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
+    WaitCode.CLIENT_OFFLINE: "the client is not connected",
+    WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
+    WaitCode.DISPATCHING: "the command is about to be published",
+    WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
+    WaitCode.UPLOADING: "the client is uploading",
+    WaitCode.COMPLETING: "the object is being completed and proven",
+    WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
+    WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
+    WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
+}
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
@@ -78,13 +94,19 @@ _AGENT_DEFAULTS: Final = {
 def rest() -> str:
     """Every call, from the OpenAPI document."""
     settings = Settings.load({})
-    document = create_api(FakeOperations(), settings, Metrics()).openapi()
+    document = api_over(FakeServices(), settings, Metrics()).openapi()
     rows = [
         (f"`{method.upper()} {path}`", _sentence(call))
         for path, calls in document["paths"].items()
         for method, call in calls.items()
     ]
     return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+
+
+def reason_codes() -> str:
+    """Every code that the control plane gives to a reason."""
+    rows = [(f"`{code}`", REASONS[code]) for code in WaitCode]
+    return table(("`reason_code`", "meaning"), rows)
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -123,15 +145,15 @@ def _yes(true: bool) -> str:  # noqa: FBT001 - a text for a truth value
 
 
 def states() -> str:
-    """The state diagram, from the table of moves."""
-    moves = [
-        f"    {state} --> {to}: {move.value}"
+    """The state diagram, from the table of transitions."""
+    edges = [
+        f"    {state} --> {to}: {by.value}"
         for state, row in TRANSITIONS.items()
-        for move, to in row.items()
+        for by, to in row.items()
         if to is not state
     ]
     ends = [f"    {state} --> [*]" for state, row in TRANSITIONS.items() if not row]
-    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *moves, *ends, "```"])
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *edges, *ends, "```"])
 
 
 def settings() -> str:
@@ -159,6 +181,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "states": states,
     "settings": settings,
     "errors": errors,
+    "reason codes": reason_codes,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 

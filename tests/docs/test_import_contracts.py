@@ -28,6 +28,8 @@ VIOLATIONS: Final = (
     ("control-plane-layers", "control_plane.domain.planted_upwards", "control_plane.services"),
     ("control-plane-layers", "control_plane.services.planted_upwards", "control_plane.api"),
     ("control-plane-layers", "control_plane.api.planted_sideways", "control_plane.cli"),
+    ("control-plane-layers", "control_plane.presentation", "control_plane.api.models"),
+    ("control-plane-layers", "control_plane.services.planted_presentation", "control_plane.presentation"),
     ("adapters-know-services", "control_plane.adapters.planted_upwards", "control_plane.api"),
     ("composition-roots", "control_plane.services.planted_adapter", "control_plane.adapters"),
     ("composition-roots", "control_plane.cli.planted_adapter", "control_plane.adapters"),

@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from control_plane.domain.uploads.events import (
-    Asked,
     CancelledByClient,
-    Errored,
+    ErrorReported,
+    PartsRequested,
     Progressed,
     Rejected,
     RemoteEvent,
@@ -20,13 +20,14 @@ from control_plane.domain.uploads.model import Origin, State, Upload, UploadKey
 from control_plane.services.policy import Policy, object_key
 from schemas.errors import SchemaError
 from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
 RETRY_AFTER: Final = 5.0
 LONGEST_RETRY: Final = 60.0
 LONGEST_TEXT: Final = 1_000
 LONGEST_PATH: Final = 4_096
-_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UPLOAD_ID: Final = re.compile(UPLOAD_ID_PATTERN)
 
 
 def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
@@ -46,7 +47,7 @@ def event_of(
     code, text = ErrorCode.read(response.error or ""), clipped(_said(response))
     match ResponseStatus.read(response.status):
         case ResponseStatus.IN_PROGRESS:
-            return Asked(
+            return PartsRequested(
                 **common,  # type: ignore[arg-type]
                 file_size=report.file_size,
                 fingerprint=report.fingerprint,
@@ -57,7 +58,7 @@ def event_of(
         case ResponseStatus.SUCCESS:
             return Succeeded(**common)  # type: ignore[arg-type]
         case ResponseStatus.ERROR:
-            return Errored(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
+            return ErrorReported(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
         case ResponseStatus.REJECTED:
             return Rejected(**common, code=code, text=text)  # type: ignore[arg-type]
         case ResponseStatus.CANCELLED:
