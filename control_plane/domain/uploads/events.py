@@ -1,7 +1,7 @@
 """What can happen to an upload.
 
 Rule: an event carries its time, `now`, in seconds since the epoch. Remote events come from the device: they may be
-repeated, late or false, and never raise. Local events come from the control plane: an illegal one is a fault of ours.
+repeated, late or false, and never raise. Local events come from the control plane: an illegal one raises.
 """
 
 from dataclasses import dataclass, field

@@ -349,7 +349,7 @@ def _missing_from_hello(upload: Upload, event: MissingFromHello) -> Applied:
 def _step_timed_out(upload: Upload, event: StepTimedOut) -> Applied:
     """Repeats the last command. After MAX_STRIKES an open upload fails, and of an ended one the cancel stops.
 
-    A client whose cancel stopped is released by a close if it reports the upload again.
+    If the client reports the upload after that, a close releases it.
     """
     strikes = upload.strikes + 1
     if upload.state in TERMINAL and upload.client_busy:

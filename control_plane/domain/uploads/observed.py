@@ -31,6 +31,6 @@ def observed(upload: Upload, event: Observed) -> Upload:
 
 
 def expired_unclosed(upload: Upload, now: float) -> Upload:
-    """The upload whose client sent every part, and whose owner published no close before the deadline."""
+    """The upload after its deadline: the client sent every part, and no close of its owner was observed."""
     text = "the client sent every part; its owner never published the outcome"
     return replace(upload, state=State.EXPIRED, error=ErrorCode.OWNER_SILENT, message=text, completed_at=now)
