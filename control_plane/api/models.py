@@ -23,7 +23,7 @@ class Output(BaseModel):
 
 
 class Status(StrEnum):
-    """An upload's state in the seed's words."""
+    """An upload's state in one of five values, which stay as they are."""
 
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"
@@ -111,7 +111,7 @@ class ClientPage(Output):
 
 
 class Upload(Output):
-    """One upload. `status` is the seed's word, `state` the exact one; `reason` and `next_wake_at` say why it waits."""
+    """One upload. `status` is one of five values, `state` is exact; `reason` and `next_wake_at` explain a wait."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD]})
 

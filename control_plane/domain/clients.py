@@ -38,8 +38,8 @@ class Client:
     """A device as its presence describes it.
 
     Instants are seconds since the epoch, by the control plane's clock: `seen_at` of the last presence applied,
-    `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last birth of a retired install.
-    `retired` are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
+    `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last conflict. `retired`
+    are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
     """
 
     client_id: str

@@ -30,7 +30,7 @@ FORBIDDEN_CLASS: Final = re.compile(r"^Base(?:[A-Z]|$)|(?:Manager|Impl)$")
 
 
 def python_files() -> list[Path]:
-    """Every Python file of ours."""
+    """Every Python file of the project."""
     return sorted(path for folder in SOURCE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -133,7 +133,7 @@ def locked_versions(lock: str) -> dict[str, str]:
 
 
 def wanted(extra: str) -> Iterator[Requirement]:
-    """What pyproject.toml asks for with an extra, our own extras followed."""
+    """The requirements of an extra in pyproject.toml; extras of this project are followed."""
     project = PYPROJECT["project"]
     for line in project["optional-dependencies"][extra]:
         requirement = Requirement(line)
@@ -153,14 +153,14 @@ def wanted(extra: str) -> Iterator[Requirement]:
         ("dev", ["dev"]),
     ],
 )
-def test_a_lock_satisfies_what_pyproject_asks(lock: str, extras: list[str]) -> None:
+def test_a_lock_satisfies_pyproject(lock: str, extras: list[str]) -> None:
     """`make lock` was run after the last change of a dependency."""
     versions = locked_versions(lock)
-    asked = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
-    asked += [requirement for extra in extras for requirement in wanted(extra)]
+    required = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+    required += [requirement for extra in extras for requirement in wanted(extra)]
     unmet = [
         str(requirement)
-        for requirement in asked
+        for requirement in required
         if not requirement.specifier.contains(versions.get(canonicalize_name(requirement.name), "0"))
     ]
     assert unmet == []

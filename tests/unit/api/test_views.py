@@ -1,4 +1,4 @@
-"""What REST says of an upload: exact states in the seed's words, progress by bytes, instants in UTC."""
+"""How REST shows an upload: exact states and five status values, progress by bytes, instants in UTC."""
 
 from dataclasses import replace
 
