@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
+from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE
 
@@ -41,6 +42,14 @@ def test_a_birth_registers_and_a_beat_keeps_it_connected() -> None:
     later, verdict = apply_presence(client, presence(sequence=1), 150.0)
     assert later is not None
     assert (verdict, later.connected(239.0), later.connected_at) == (Verdict.BEAT, True, 100.0)
+
+
+def test_a_client_waits_for_a_connection_and_for_nothing_else() -> None:
+    """An online client takes commands; 90 s after its last presence it counts as offline."""
+    client = after(presence())
+    assert client is not None
+    assert client.waiting_for(1.0) is None
+    assert client.waiting_for(90.0) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
 
 
 @pytest.mark.parametrize("order", list(permutations([presence(epoch=1), will(1), presence(epoch=2)])))
@@ -79,7 +88,10 @@ def test_two_installs_that_alternate_stop_dispatch() -> None:
     assert client is not None
     assert client.in_conflict(2.5)
     assert not client.dispatchable(2.5)
-    assert "share this client id" in str(client.waiting_for(2.5))
+    waits = client.waiting_for(2.5)
+    assert waits is not None
+    assert waits.code == WaitCode.CLIENT_CONFLICT
+    assert "share this client id" in waits.text
     assert not client.in_conflict(700.0)
 
 
@@ -89,7 +101,10 @@ def test_an_agent_of_another_protocol_is_not_dispatched_to() -> None:
     assert client is not None
     assert client.connected(1.0)
     assert not client.dispatchable(1.0)
-    assert "protocol [2, 3]" in str(client.waiting_for(1.0))
+    waits = client.waiting_for(1.0)
+    assert waits is not None
+    assert waits.code == WaitCode.CLIENT_UNSUPPORTED
+    assert "protocol [2, 3]" in waits.text
 
 
 messages = st.builds(

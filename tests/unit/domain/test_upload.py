@@ -302,8 +302,8 @@ def test_success_without_every_etag_starts_a_new_attempt() -> None:
     assert "parts 2, 3" in str(upload.reason)
 
 
-def test_success_without_a_sequence_is_left_to_the_store() -> None:
-    """Only a tombstone speaks so: somebody knew once that the upload was completed."""
+def test_success_of_a_tombstone_completes_without_etags() -> None:
+    """It has no sequence: the upload was completed once, and the database is older than that."""
     upload = after(opened(), Succeeded(now=4.0, sequence=None))
     assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
     unplanned = after(dispatched(), Succeeded(now=4.0, sequence=None))
@@ -311,7 +311,7 @@ def test_success_without_a_sequence_is_left_to_the_store() -> None:
 
 
 def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None:
-    """Nothing but time fences a PutObject URL, so the next attempt has another key."""
+    """Only its expiry fences a PutObject URL, so the next attempt has another key."""
     upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))
     assert kinds(effects) == [Kind.SEND_GRANT]
     upload = after(upload, ErrorReported(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))

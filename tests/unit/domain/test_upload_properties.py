@@ -44,7 +44,7 @@ sequences = st.one_of(st.none(), st.integers(0, 6))
 etags = st.dictionaries(st.sampled_from((*PARTS, 4)), st.sampled_from(('"a"', '"b"', "")), max_size=3)
 codes = st.sampled_from(ErrorCode)
 remote: dict[str, Any] = {"now": nows, "attempt": attempts, "sequence": sequences, "etags": etags}
-asked = st.builds(
+requests = st.builds(
     PartsRequested,
     **remote,
     file_size=st.sampled_from((None, 0, MIB, SIZE)),
@@ -52,7 +52,7 @@ asked = st.builds(
     one_put=st.sampled_from((frozenset(), frozenset({DigestName.MD5}))),
 )
 events: st.SearchStrategy[Event] = st.one_of(
-    asked,
+    requests,
     st.builds(Succeeded, **remote),
     st.builds(ErrorReported, **remote, code=codes, text=st.just("x"), delay=st.sampled_from((0.0, 9.0))),
     st.builds(Rejected, **remote, code=codes),
