@@ -61,7 +61,7 @@ def later_attempts_not_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 def poison_taken_for_a_bug(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Commands, "receive", lambda self, data, now: self._obey(decode_command(data), now))
+    patch.setattr(Commands, "receive", lambda self, data, now: self._dispatch(decode_command(data), now))
 
 
 def no_fsync(patch: pytest.MonkeyPatch) -> None:
@@ -78,19 +78,19 @@ def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
         except OSError as error:
             raise JournalError from error
         self._close_file()
-        self._find()
+        self._find_end()
 
     patch.setattr(Journal, "compact", compact)
 
 
 def ack_before_persist(patch: pytest.MonkeyPatch) -> None:
-    obey = Agent._obey
+    receive = Agent._receive
 
     def hasty(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
-        obey(self, data, token)
+        receive(self, data, token)
         self._connection.ack(token)
 
-    patch.setattr(Agent, "_obey", hasty)
+    patch.setattr(Agent, "_receive", hasty)
 
 
 def source_trusted(patch: pytest.MonkeyPatch) -> None:
