@@ -130,7 +130,7 @@ class Sweep:
         assert len(made) == 1, label
 
     def _trigger(self, path: Path, victim: SiteProcess) -> str:
-        """Trigger one upload; a request whose answer the crash lost is repeated with the same idempotency key."""
+        """Trigger one upload; if the crash loses the answer, repeat the request with the same idempotency key."""
         found: list[str] = []
         latest: list[str] = []
 
