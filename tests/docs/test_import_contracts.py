@@ -1,4 +1,4 @@
-"""The import contracts hold because each of them is seen to break: a rule that cannot fail guards nothing.
+"""Every import contract can fail: a planted violation breaks it.
 
 Rule: every contract of pyproject.toml has a violation here, planted in a copy of the tree and linted once.
 """
