@@ -130,7 +130,7 @@ def client_row(client: Client, now: float) -> models.ClientRow:
 
 def client(known: Client, now: float) -> models.Client:
     """One client in full."""
-    agent = known.agent
+    agent, waits = known.agent, known.waiting_for(now)
     return models.Client(
         **client_row(known, now).model_dump(),
         connected_at=instant(known.connected_at),
@@ -145,7 +145,7 @@ def client(known: Client, now: float) -> models.Client:
         supported=known.supported,
         capabilities=list(known.capabilities),
         default_file=known.default_file,
-        reason=known.waiting_for(now),
+        reason=None if waits is None else waits.text,
     )
 
 

@@ -58,7 +58,7 @@ async def outbox(store: Database, *due: OutboxEntry) -> None:
 
 
 def rows(*of: OutboxEntry) -> set[tuple[UploadKey, Kind, str, float]]:
-    return {(task.subject.upload_key, task.duty.kind, task.duty.subject, task.due_at) for task in of}
+    return {(task.subject.upload_key, task.duty.kind, task.duty.target, task.due_at) for task in of}
 
 
 @shared
@@ -78,7 +78,7 @@ async def test_a_task_replaces_the_one_of_its_kind_and_subject(store: Database) 
     again = OutboxEntry(Subject.of_upload(key), Duty(Kind.ABORT_MULTIPART, 2, 5.0, "a"), 7.0, tries=3)
     await outbox(store, first, other, again)
     found = await store.read(lambda records: records.outbox.of(Subject.of_upload(key)))
-    assert sorted(found, key=lambda task: task.duty.subject) == [again, other]
+    assert sorted(found, key=lambda task: task.duty.target) == [again, other]
 
 
 async def test_dropping_takes_one_row_and_only_that(store: Database) -> None:

@@ -116,15 +116,15 @@ def _yes(true: bool) -> str:  # noqa: FBT001 - a word for a truth value
 
 
 def states() -> str:
-    """The state diagram, from the table of moves."""
-    moves = [
-        f"    {state} --> {to}: {move.value}"
+    """The state diagram, from the table of transitions."""
+    edges = [
+        f"    {state} --> {to}: {by.value}"
         for state, row in TRANSITIONS.items()
-        for move, to in row.items()
+        for by, to in row.items()
         if to is not state
     ]
     ends = [f"    {state} --> [*]" for state, row in TRANSITIONS.items() if not row]
-    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *moves, *ends, "```"])
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *edges, *ends, "```"])
 
 
 def settings() -> str:

@@ -107,6 +107,7 @@ jsons = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+reasons = st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, "a_code_of_a_later_version"]), texts)
 parts = st.dictionaries(
     st.integers(min_value=1, max_value=10_000), st.builds(PartRecord, maybe_texts, maybe_texts), max_size=8
 )
@@ -158,7 +159,7 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             strikes=st.integers(0, 3),
             bytes_sent=counts,
             client_busy=st.booleans(),
-            reason=maybe_texts,
+            reason=st.none() | reasons,
             error=maybe_texts,
             message=maybe_texts,
             proof=st.none() | st.sampled_from(Proof),
@@ -188,9 +189,7 @@ clients = st.builds(
 )
 
 
-failures = st.none() | st.builds(
-    Failure, st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, ErrorCode.STORAGE_REFUSED]), texts), instants
-)
+failures = st.none() | st.builds(Failure, reasons, instants)
 
 
 def tasks(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:

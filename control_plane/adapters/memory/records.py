@@ -185,7 +185,7 @@ class MemoryOutbox:
     def put(self, entry: OutboxEntry) -> None:
         """Insert or replace."""
         rows = self._rows.get(entry.subject, {})
-        self._transaction.put(self._rows, entry.subject, {**rows, (entry.duty.kind, entry.duty.subject): entry})
+        self._transaction.put(self._rows, entry.subject, {**rows, (entry.duty.kind, entry.duty.target): entry})
 
     def drop(self, subject: Subject, kind: Kind, target: str) -> None:
         """Does nothing when the row does not exist."""

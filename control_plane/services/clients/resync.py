@@ -11,7 +11,7 @@ from typing import Final
 
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Duty, answer, close
-from control_plane.domain.uploads.events import Forgotten
+from control_plane.domain.uploads.events import MissingFromHello
 from control_plane.domain.uploads.model import TERMINAL, Upload, UploadKey
 from control_plane.services.errors import ServiceError
 from control_plane.services.policy import Policy
@@ -104,7 +104,7 @@ class Resync:
                 self._outbox.perform(Effects(key, None, (), entry.attempt))
         for key, upload in known.uploads.items():
             if key not in seen and upload.owner == self._owner:
-                self._uploads.hear(key, Forgotten(now=hello.heard_at))
+                self._uploads.hear(key, MissingFromHello(now=hello.heard_at))
 
     def _answer(self, upload: Upload, entry: ActiveUpload, now: float) -> tuple[Duty, ...]:
         if upload.owner != self._owner:

@@ -12,13 +12,13 @@ from typing import Any, Final, assert_never
 
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind
 from control_plane.domain.uploads.events import (
+    CleanupDone,
     CompletionFailed,
     Dispatched,
     MultipartCreated,
     ObjectStoreRejected,
     StepTimedOut,
     Succeeded,
-    Swept,
 )
 from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.commands import CommandPublisher
@@ -160,7 +160,7 @@ class Outbox:
         for task in records.outbox.due(now, MAX_CLAIMED):
             upload = records.uploads.get(task.subject.upload_key)
             if upload is None:
-                records.outbox.drop(task.subject, task.duty.kind, task.duty.subject)
+                records.outbox.drop(task.subject, task.duty.kind, task.duty.target)
                 continue
             again_at = self._next_try(records, upload, task, now)
             if again_at is None:
@@ -189,7 +189,7 @@ class Outbox:
 
     def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None], *, ahead: bool = False) -> None:
         # What is done ahead and fails leads to the duty itself, which must not be taken for what is under way.
-        name = (key, "ahead" if ahead else duty.kind, duty.attempt, duty.subject)
+        name = (key, "ahead" if ahead else duty.kind, duty.attempt, duty.target)
         if len(self._tasks) >= MAX_RUNNING:
             # Nothing is lost: its row comes due again, and whoever asked asks again.
             self._tools.log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
@@ -255,10 +255,10 @@ class Outbox:
             case Kind.COMPLETE:
                 await self._uploads.submit(upload.key, await self._tools.completion.settle(upload))
             case Kind.ABORT_MULTIPART:
-                await objects.abort(upload.s3_key, duty.subject)
-                await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=duty.subject))
+                await objects.abort(upload.s3_key, duty.target)
+                await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=duty.target))
             case Kind.DELETE_OBJECT:
-                await self._delete(upload, duty.subject)
+                await self._delete(upload, duty.target)
             case never:
                 assert_never(never)
 
@@ -289,7 +289,7 @@ class Outbox:
         info = await self._tools.objects.head(s3_key)
         if info is not None and info.metadata.get(TOKEN_NAME) in tokens:
             await self._tools.objects.delete(s3_key)
-        await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=s3_key))
+        await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=s3_key))
 
     async def _again(self, key: UploadKey, duty: Duty, text: str, at_least: float) -> None:
         tries = await self._reschedule(key, duty, text, lambda tries: _backoff(tries, at_least))
@@ -316,7 +316,7 @@ class Outbox:
 
         def work(records: Records) -> int:
             for task in records.outbox.of(Subject.of_upload(key)):
-                if task.duty.kind is duty.kind and task.duty.subject == duty.subject:
+                if task.duty.kind is duty.kind and task.duty.target == duty.target:
                     # A word that never got out was not said: the client's silence does not count yet.
                     tries = 0 if duty.kind in COMMANDS else task.tries
                     # Never sooner than the state wants it: an object may still be written under its URL.

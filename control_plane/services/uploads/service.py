@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
@@ -279,7 +280,7 @@ class Operations:
     async def _views(self, uploads: list[Upload]) -> list[UploadView]:
         waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._policy.owner]
         if not waiting:
-            return [UploadView(upload, upload.reason, None) for upload in uploads]
+            return [UploadView(upload, _text(upload.reason), None) for upload in uploads]
 
         def work(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
             clients = records.clients.among({upload.client_id for upload in waiting})
@@ -291,13 +292,13 @@ class Operations:
     def _explained(self, upload: Upload, client: Client | None, tasks: list[OutboxEntry] | None) -> UploadView:
         """Why an upload waits, the nearest cause first, and when it is looked at next."""
         if tasks is None:
-            return UploadView(upload, upload.reason, None)
+            return UploadView(upload, _text(upload.reason), None)
         complaint = self._outbox.complaint(upload.key)
         away = _away(upload, client, self.now())
         told = complaint.text if complaint else None
         # A client that asked waits for us, and says so: what keeps us from answering is nearer to the cause.
         ours = told if complaint and complaint.kind in ANSWERS and upload.wanted else None
-        reason = away or ours or upload.reason or told or _doing(upload)
+        reason = away or ours or _text(upload.reason) or told or _doing(upload)
         due = [task.due_at for task in tasks if task.due_at < PARKED]
         ends = [upload.deadline] if upload.state in EXPIRABLE else []
         return UploadView(upload, reason, min([*due, *ends], default=None))
@@ -307,7 +308,11 @@ def _away(upload: Upload, client: Client | None, now: float) -> str | None:
     """Why the client is told nothing now, if there is something to tell it: what is completing waits for the store."""
     if upload.state is State.COMPLETING:
         return None
-    return "the client is not known" if client is None else client.waiting_for(now)
+    return "the client is not known" if client is None else _text(client.waiting_for(now))
+
+
+def _text(reason: Reason | None) -> str | None:
+    return None if reason is None else reason.text
 
 
 def _doing(upload: Upload) -> str:

@@ -256,7 +256,7 @@ class Uploads:
             # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
             draft.after, effects = (draft.after, effects) if settled is draft.after else (settled, more)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
-        draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
+        draft.urgent.update({(duty.kind, duty.target): duty for duty in effects})
         outcome.events.extend(_told(before, draft.after, entry.event))
         return draft.after
 
@@ -281,7 +281,7 @@ class Uploads:
         records.uploads.add(upload)
         if remember is not None:
             records.idempotency.add(remember)
-        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.subject): one for one in duties(upload)})
+        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.target): one for one in duties(upload)})
         outcome.events.append(("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id}))
         return upload
 
@@ -303,11 +303,11 @@ class Uploads:
 
     def _keep_tasks(self, records: Records, upload: Upload, draft: _Draft, *, heard: bool) -> None:
         now = self._clock.now()
-        rows = {(task.duty.kind, task.duty.subject): task for task in records.outbox.of(Subject.of_upload(upload.key))}
-        kept = {(duty.kind, duty.subject): duty for duty in duties(upload)}
+        rows = {(task.duty.kind, task.duty.target): task for task in records.outbox.of(Subject.of_upload(upload.key))}
+        kept = {(duty.kind, duty.target): duty for duty in duties(upload)}
         for name, task in rows.items():
             if name not in kept:
-                records.outbox.drop(Subject.of_upload(upload.key), task.duty.kind, task.duty.subject)
+                records.outbox.drop(Subject.of_upload(upload.key), task.duty.kind, task.duty.target)
         for name, duty in kept.items():
             row = rows.get(name)
             if row is not None and row.duty.attempt == duty.attempt and name not in draft.urgent:

@@ -184,7 +184,7 @@ async def test_an_object_of_another_size_is_a_new_attempt() -> None:
         rig.objects.object_size = 7
         upload = await rig.finished()
         assert upload.attempt == 2
-        assert "7 bytes" in (upload.reason or "")
+        assert "7 bytes" in str(upload.reason)
 
 
 async def test_an_object_that_is_not_the_file_is_removed_and_its_key_not_used_again() -> None:

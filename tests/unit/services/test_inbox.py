@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State
 from control_plane.services.errors import (
     ClientSilent,
@@ -59,7 +60,7 @@ async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
         await rig.birth(epoch=2)
         await rig.settle(1)
         upload = await rig.upload(upload.upload_id)
-        assert (upload.strikes, upload.reason) == (0, "the store asked for a pause")
+        assert (upload.strikes, upload.reason) == (0, Reason(WaitCode.CLIENT_REPORTED, "the store asked for a pause"))
         assert upload.version < 15
 
 

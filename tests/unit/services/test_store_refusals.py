@@ -5,6 +5,7 @@ Rule: what may pass is waited out until the deadline; what cannot pass ends the 
 
 import pytest
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.ports.database import Subject
@@ -80,7 +81,7 @@ async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
         upload = await rig.granted()
         waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
         await rig.hear(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
-        assert (await rig.upload(upload.upload_id)).reason == waits.reason
+        assert (await rig.upload(upload.upload_id)).reason == Reason(WaitCode.CLIENT_REPORTED, waits.reason or "")
         assert (await seen(rig, upload)).reason == str(denied)
         await rig.settle(40)
         await rig.settle(40)
@@ -103,7 +104,7 @@ async def test_what_waits_for_the_store_is_not_said_to_wait_for_its_client_or_fo
         upload = await sent(rig)
         await rig.settle(100)
         client = await rig.engine.operations.client(upload.client_id)
-        assert client.waiting_for(rig.clock.time) == "the client is offline"
+        assert client.waiting_for(rig.clock.time) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
         assert (await seen(rig, upload)).reason == "503 SlowDown"
         rig.clock.time = upload.deadline - 1
         await rig.settle()
