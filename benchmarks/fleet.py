@@ -18,7 +18,7 @@ from typing import Any, Final
 from benchmarks.figures import Figure, Report
 from benchmarks.processes import cpu_seconds, peak_bytes, resident_bytes
 from benchmarks.site import ROOT, Site, running_site
-from control_plane.cli.children import environment
+from broker.child_process import clean_environment
 
 SMALL: Final = 100
 PATIENCE: Final = 600
@@ -88,7 +88,12 @@ def measure(devices: int, rounds: int = 1) -> Run:
         }
         words = [word for pair in options.items() for word in pair]
         simulator = subprocess.Popen(
-            [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment({}), cwd=ROOT
+            [*command, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment({}),
+            cwd=ROOT,
         )
         window = _Window(site, simulator.pid)
         told, said = _finish(simulator, window)

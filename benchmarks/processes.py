@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.child_process import leashed
-from control_plane.cli.children import environment
+from broker.child_process import bound_to_parent, clean_environment
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _KIB: Final = 1024
@@ -44,7 +43,7 @@ def run(command: Sequence[str], settings: Mapping[str, str] | None = None, *, cw
     peak = 0
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            command, env=environment(settings or {}), stdout=subprocess.DEVNULL, stderr=said, cwd=cwd
+            command, env=clean_environment(settings or {}), stdout=subprocess.DEVNULL, stderr=said, cwd=cwd
         )
         while True:
             with suppress(OSError, RuntimeError):
@@ -72,8 +71,8 @@ class Watched:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                leashed(command),
-                env=environment(settings),
+                bound_to_parent(command),
+                env=clean_environment(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -10,16 +10,15 @@ they are mode 0600 and belong to whom the directory belongs to. The broker reads
 import base64
 import fcntl
 import hashlib
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.atomic_file import replace_file
 from broker.errors import AccessError, AlreadyEnrolled
 from schemas.topics import (
     CLIENT_ID_PATTERN,
@@ -189,17 +188,4 @@ def _write_access_list(directory: Path, usernames: Iterable[str], topics: Topics
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """Replace a file at once, or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(handle)
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                os.fchown(handle, owner.st_uid, owner.st_gid)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_file(path, "".join(f"{line}\n" for line in lines).encode(), owner_of_folder=True)

@@ -1,61 +1,99 @@
-"""A child process that cannot outlive the process that started it, with its output in a log file.
+"""Child processes that end with this process, with their output in a log file.
 
-Rule: this module knows nothing of MQTT; it starts one program, tells whether it lives, and ends it.
+Rule: the only wrapper of a long-running child. It knows no program: brokers, object stores, control planes and agents
+all run in a `ChildProcess`, and each of their modules adds its command line and its own error.
 
 On Linux the kernel sends SIGTERM to the child when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG).
-So every child is started by a thread of its own, which then waits for it: the two end together, whichever thread
-of the caller asked. The signal is armed by a tiny program that replaces itself with the real one; `preexec_fn`
-would run Python between fork and exec, which can deadlock in a process with threads.
+Each child is therefore started by a thread of its own, which then waits for it, so that any thread of the caller may
+start one. A small program arms the signal and replaces itself with the real one; `preexec_fn` would run Python
+between fork and exec, which can deadlock in a process with threads.
 """
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-STOP_TIMEOUT: Final = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
+from broker.errors import NotListening
+
+STOP_TIMEOUT: Final = 8.0
+"""Seconds between SIGTERM and SIGKILL: an agent publishes its last presence, a server completes its requests."""
 
 _ARM: Final = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent ended before its broker began")
+    sys.exit("the parent process ended before this program started")
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+_INHERITED: Final = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
+_INHERITED_PREFIXES: Final = ("LC_", "PYTHON", "SSL_CERT_")
+_TAIL_LINES: Final = 12
+_POLL: Final = 0.005
+_PORT_TAKEN: Final = re.compile("address already in use", re.IGNORECASE)
 
-def leashed(command: Sequence[str]) -> tuple[str, ...]:
-    """The command line that runs `command` on a leash; `command` itself where the kernel offers none."""
+
+def bound_to_parent(command: Sequence[str]) -> tuple[str, ...]:
+    """The command line that runs `command` and ends it with this process; `command` itself outside Linux."""
     if sys.platform != "linux":
         return tuple(command)
     return (sys.executable, "-I", "-S", "-c", _ARM, str(os.getpid()), *command)
 
 
-class Child:
-    """One running program. Its standard output and error are appended to `log_path`."""
+def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one of our own programs: `settings`, and no setting of the calling process."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    # No proxy and no AWS profile applies to servers on this machine.
+    local = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "NO_PROXY": "*"}
+    return {**inherited, **local, **settings}
 
-    def __init__(self, command: Sequence[str], log_path: Path) -> None:
-        self._command = leashed(command)
-        self._log_path = log_path
+
+class ChildProcess:
+    """One running program. Its standard output and error are appended to `log_path`.
+
+    With `settings` it runs in a clean environment that holds them, and in the folder of its log, so that it reads no
+    `.env` of the caller; without, it inherits environment and folder. It has a session of its own: a Ctrl-C reaches
+    only this process, which then stops its children in order. As a context manager it is stopped at the end.
+    """
+
+    def __init__(self, command: Sequence[str], log_path: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_path = log_path
+        self._command = bound_to_parent(command)
+        self._environment = None if settings is None else clean_environment(settings)
+        self._folder = None if settings is None else log_path.parent
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
         started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
-        self._waiter = threading.Thread(target=self._run, args=(started,), name="broker-leash", daemon=True)
+        self._waiter = threading.Thread(target=self._run, args=(started,), name="child-process", daemon=True)
         self._waiter.start()
         outcome = started.get()
         if isinstance(outcome, OSError):
             raise outcome
         self._process = outcome
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
     @property
     def pid(self) -> int:
-        """Process id; it stays the same when the leash gives way to the program."""
+        """Process id; the arming program and the real one have the same."""
         return self._process.pid
 
     @property
@@ -68,18 +106,46 @@ class Child:
         """None while it runs; negative for the signal that ended it."""
         return self._process.poll()
 
+    @property
+    def port_taken(self) -> bool:
+        """Whether it reported that another process listens on its port."""
+        return _PORT_TAKEN.search(self.output()) is not None
+
     def output(self) -> str:
-        """What this child, not an earlier one with the same log, has written so far."""
-        with self._log_path.open("rb") as log:
+        """The output of this child so far, without that of earlier ones in the same log."""
+        with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
+
+    def log_tail(self) -> str:
+        """The last lines of its output, indented."""
+        return "\n".join(f"  {line}" for line in self.output().splitlines()[-_TAIL_LINES:]) or "  (nothing)"
+
+    def wait_until_listening(
+        self, announcement: re.Pattern[str], addresses: Iterable[tuple[str, int]], timeout: float
+    ) -> None:
+        """Wait until the output matches `announcement` and each (host, port) accepts a connection.
+
+        Both, because a port alone may belong to another process. `NotListening` when the program ends first, or when
+        that takes more than `timeout` seconds; the program is then gone.
+        """
+        listeners = tuple(addresses)
+        deadline = time.monotonic() + timeout
+        while not self._listens(announcement, listeners):
+            if not self.alive or time.monotonic() > deadline:
+                code = self.exit_code
+                self.kill()
+                what = f"did not listen within {timeout:g} s" if code is None else f"ended with code {code}"
+                message = f"{what}; {self.log_path} ends:\n{self.log_tail()}"
+                raise NotListening(message, port_taken=self.port_taken)
+            time.sleep(_POLL)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal if the program still runs."""
         self._process.send_signal(number)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for a program that does not listen."""
+        """SIGTERM, and SIGKILL when the program does not end within `STOP_TIMEOUT`."""
         self.send(signal.SIGTERM)
         self._waiter.join(STOP_TIMEOUT)
         self.kill()
@@ -91,12 +157,38 @@ class Child:
 
     def _run(self, started: "SimpleQueue[subprocess.Popen[bytes] | OSError]") -> None:
         try:
-            with self._log_path.open("ab") as log:
+            with self.log_path.open("ab") as log:
                 process = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                    self._command,
+                    cwd=self._folder,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
         except OSError as error:
             started.put(error)
             return
         started.put(process)
         process.wait()
+
+    def _listens(self, announcement: re.Pattern[str], addresses: Sequence[tuple[str, int]]) -> bool:
+        announced = announcement.search(self.output()) is not None
+        return announced and all(accepts(host, port) for host, port in addresses) and self.alive
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether something accepts TCP connections at this address now."""
+    with suppress(OSError):
+        socket.create_connection((host, port), timeout=1.0).close()
+        return True
+    return False
+
+
+def stop_all(children: Sequence[ChildProcess]) -> None:
+    """Stop them at the same time."""
+    for child in children:
+        child.send(signal.SIGTERM)
+    for child in children:
+        child.stop()

@@ -1,13 +1,22 @@
-"""What can go wrong between Backhaul and the program that is its broker.
+"""Errors of starting child processes and brokers, and of broker accounts.
 
 Exception
+├── NotListening           a child process did not come up; the module that started it adds what it is
 └── BrokerError            base: catch this one to turn any of them into one clear line
     ├── BrokerMissing      neither mosquitto nor the embedded broker is installed: install one of them
-    ├── BrokerNotStarted   the program ended or stayed silent; carries the last lines of its log
-    │   └── PortTaken      somebody else listens on the port: take another one
+    ├── BrokerNotStarted   the program ended or did not listen; carries the last lines of its log
+    │   └── PortTaken      another process listens on the port: take another one
     └── AccessError        an account that cannot be made, found or removed
-        └── AlreadyEnrolled   the name has credentials; replacing them locks out whoever uses them now
+        └── AlreadyEnrolled   the name has credentials; replacing them locks out their present user
 """
+
+
+class NotListening(Exception):
+    """A child process ended, or did not listen in time; the text ends with the last lines of its log."""
+
+    def __init__(self, text: str, *, port_taken: bool) -> None:
+        super().__init__(text)
+        self.port_taken = port_taken
 
 
 class BrokerError(Exception):
@@ -31,4 +40,4 @@ class AccessError(BrokerError):
 
 
 class AlreadyEnrolled(AccessError):
-    """The name has credentials already; replacing them has to be said out loud."""
+    """The name has credentials already; replacing them must be requested explicitly."""

@@ -1,30 +1,25 @@
 """One running broker: a child process that is started, watched, stopped, killed and started again.
 
-Rule: a broker counts as started only when *this* child said so and its port accepts: a port alone may belong to
-somebody else's broker.
+Rule: a broker counts as started only when *this* child announced it and its ports accept connections: a port alone may
+belong to another broker.
 """
 
 import re
 import signal
-import socket
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from broker.child_process import Child
-from broker.errors import BrokerNotStarted, PortTaken
+from broker.child_process import ChildProcess
+from broker.errors import BrokerNotStarted, NotListening, PortTaken
 
 Kind = Literal["mosquitto", "embedded"]
 
 READY_TIMEOUT: Final = 10.0
 """Seconds within which a broker has to listen."""
 
-_LOG_LINES: Final = 12
-_POLL: Final = 0.005
 _RUNNING: Final = re.compile(r"(mosquitto version \S+|embedded broker) running")
-_PORT_TAKEN: Final = re.compile(r"address already in use", re.IGNORECASE)
 _BAD_DATABASE: Final = re.compile(r"couldn't open database|unable to restore persistent database", re.IGNORECASE)
 
 
@@ -57,7 +52,7 @@ class Broker:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -78,7 +73,7 @@ class Broker:
 
     @property
     def addresses(self) -> tuple[BrokerAddress, ...]:
-        """All its listeners, in the order in which they were named."""
+        """All its listeners, in the order of the configuration."""
         return self._launch.addresses
 
     @property
@@ -99,8 +94,8 @@ class Broker:
     def start(self) -> None:
         """Start it and wait until it listens; does nothing when it runs.
 
-        A database which mosquitto cannot open is moved aside, and it starts without: it keeps nothing that we need
-        (a full disk leaves such a file behind on 2.0.11, and mosquitto then never starts again).
+        A database that mosquitto cannot open is moved aside, and mosquitto starts without it: Backhaul needs nothing in
+        it. A full disk leaves such a file behind on 2.0.11, and mosquitto then never starts again.
         """
         if self.alive:
             return
@@ -132,32 +127,21 @@ class Broker:
         """Let mosquitto read its password file and access list again (SIGHUP); connected clients stay."""
         self._running().send(signal.SIGHUP)
 
-    def _running(self) -> Child:
+    def _running(self) -> ChildProcess:
         if self._child is None or not self._child.alive:
             message = f"the {self.kind} broker at {self.address.url} is not running"
             raise BrokerNotStarted(message)
         return self._child
 
     def _start_once(self) -> None:
-        self._child = Child(self._launch.command, self.log_path)
-        deadline = time.monotonic() + READY_TIMEOUT
-        while not self._ready(self._child):
-            if not self._child.alive or time.monotonic() > deadline:
-                raise self._not_started(self._child)
-            time.sleep(_POLL)
-
-    def _ready(self, child: Child) -> bool:
-        said_so = _RUNNING.search(child.output()) is not None
-        return said_so and all(_accepts(address) for address in self.addresses) and child.alive
-
-    def _not_started(self, child: Child) -> BrokerNotStarted:
-        ended = child.exit_code
-        child.kill()
-        output = child.output()
-        what = f"did not listen within {READY_TIMEOUT:g} s" if ended is None else f"ended with code {ended}"
-        ports = ", ".join(address.url for address in self.addresses)
-        message = f"the {self.kind} broker for {ports} {what}; {self.log_path} ends:\n{_last_lines(output)}"
-        return PortTaken(message) if _PORT_TAKEN.search(output) else BrokerNotStarted(message)
+        self._child = ChildProcess(self._launch.command, self.log_path)
+        try:
+            listeners = [(address.host, address.port) for address in self.addresses]
+            self._child.wait_until_listening(_RUNNING, listeners, READY_TIMEOUT)
+        except NotListening as error:
+            urls = ", ".join(address.url for address in self.addresses)
+            message = f"the {self.kind} broker for {urls} {error}"
+            raise (PortTaken if error.port_taken else BrokerNotStarted)(message) from error
 
     def _move_bad_database_aside(self) -> bool:
         child, path = self._child, self._launch.database
@@ -168,15 +152,3 @@ class Broker:
         if crashed or blamed:
             path.rename(path.with_name(f"{path.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"))
         return crashed or blamed
-
-
-def _accepts(address: BrokerAddress) -> bool:
-    try:
-        socket.create_connection((address.host, address.port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _last_lines(output: str) -> str:
-    return "\n".join(f"  {line}" for line in output.splitlines()[-_LOG_LINES:]) or "  (nothing)"

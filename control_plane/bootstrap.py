@@ -1,40 +1,46 @@
-"""The composition root: settings in, a FastAPI application out. The only module that names the adapters.
+"""The composition root of every program: the server, the doctor and the direct command line.
 
-Rule: the lifespan owns one TaskGroup; when one of the loops ends by a fault of ours, the program ends, loudly.
+Rule: the only module that names adapters. The server's lifespan owns one TaskGroup: when one of its loops ends with an
+error, the program ends with that error.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from pydantic import SecretStr
 
 from control_plane.adapters.clocks import SystemClock
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.api.app import create_api
-from control_plane.observability import Metrics
 from control_plane.services.doctor import Doctor, Finding
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.policy import DAY, Policy
-from control_plane.services.uploads.service import Neighbours
+from control_plane.services.ports.database import Database
+from control_plane.services.ports.log import EventLog
+from control_plane.services.ports.messenger import Messenger
 from control_plane.settings import Settings
-from schemas.topics import Topics
+from schemas.topics import CONTROL_PLANE, Topics
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
-def policy_of(settings: Settings) -> Policy:
-    """How the settings want the services to behave."""
+def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: bool = True) -> Policy:
+    """How the settings want the services to behave; `require_proof` False overrides REQUIRE_PROOF."""
     return Policy(
+        owner=owner,
         topic_root=settings.topic_root,
         base_path=settings.base_s3_path,
         chunk_size=settings.s3_chunk_size,
         digest=settings.s3_digest,
         url_expiry=float(settings.presigned_url_expiry),
         step_timeout=float(settings.client_timeout),
-        require_proof=settings.require_proof,
+        require_proof=settings.require_proof and require_proof,
         history=settings.history_days * DAY,
     )
 
@@ -45,60 +51,123 @@ def s3_settings_of(settings: Settings) -> S3Settings:
         bucket=settings.s3_bucket_name,
         region=settings.aws_region,
         access_key=settings.aws_access_key_id,
-        secret_key=_shown(settings.aws_secret_access_key),
-        session_token=_shown(settings.aws_session_token),
+        secret_key=_plain(settings.aws_secret_access_key),
+        session_token=_plain(settings.aws_session_token),
         endpoint=settings.aws_endpoint,
         public_endpoint=settings.s3_public_endpoint,
         base_path=settings.base_s3_path,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    store: SqlDatabase
-    objects: S3ObjectStore
-    messenger: MqttMessenger
-    engine: Engine
-
-
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> "FastAPI":
     """The whole control plane as one ASGI application; the database is opened, and migrated, at once.
 
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
+    # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.api.app import create_api
+    from control_plane.observability import Metrics
+
     metrics = Metrics()
     parts = _build(settings, metrics)
-    app = create_api(parts.engine.operations, settings, metrics)
+    engine = parts.engine
+    app = create_api(
+        settings,
+        metrics,
+        uploads=engine.upload_service,
+        clients=engine.client_service,
+        readiness=engine.readiness,
+        clock=engine.clock,
+    )
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
 
 
 async def examine(settings: Settings, *, fix: bool) -> list[Finding]:
     """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule."""
-    store = SqlDatabase.open(settings.database_url.get_secret_value())
-    objects = S3ObjectStore(s3_settings_of(settings))
+    database = _open_database(settings)
+    object_store = S3ObjectStore(s3_settings_of(settings))
     try:
-        return await Doctor(store, objects, SystemClock(), policy_of(settings)).examine(fix=fix)
+        return await Doctor(database, object_store, SystemClock(), policy_of(settings)).examine(fix=fix)
     finally:
-        await objects.close()
-        await store.close()
+        await object_store.close()
+        await database.close()
 
 
-def _build(settings: Settings, metrics: Metrics) -> _Parts:
-    store = SqlDatabase.open(settings.database_url.get_secret_value())
-    objects = S3ObjectStore(s3_settings_of(settings))
-    mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_shown(settings.mqtt_password))
-    messenger = MqttMessenger(mqtt, Topics(settings.topic_root), metrics)
-    near = Neighbours(store, objects, messenger, SystemClock())
-    engine = build_engine(near, metrics, policy_of(settings))
+def direct_messenger(
+    settings: Settings, log: EventLog, *, identifier: str, only_client: str | None = None
+) -> MqttMessenger:
+    """A connection of the command line to the broker, as `identifier`; it publishes no birth to the fleet."""
+    mqtt = MqttSettings(
+        url=settings.mqtt_url,
+        username=settings.mqtt_username,
+        password=_plain(settings.mqtt_password),
+        identifier=identifier,
+        only_client=only_client,
+        announces=False,
+    )
+    return MqttMessenger(mqtt, Topics(settings.topic_root), log)
+
+
+def file_database(path: Path | None = None) -> FileDatabase:
+    """The database of one direct upload: what `path` holds and each later commit is written to; empty without one.
+
+    `OSError` when the file cannot be read, `BadInput` when it is damaged.
+    """
+    if path is None:
+        return FileDatabase()
+    database = FileDatabase.load(path.read_bytes())
+    database.path = path
+    return database
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEngine:
+    """The control plane's engine in the command line; its maker runs it, and closes the object store."""
+
+    engine: Engine
+    object_store: S3ObjectStore
+
+
+def direct_engine(
+    settings: Settings, database: Database, messenger: Messenger, log: EventLog, policy: Policy
+) -> DirectEngine:
+    """An engine over these neighbours and the bucket of the settings."""
+    object_store = S3ObjectStore(s3_settings_of(settings))
+    ports = Ports(database, object_store, messenger, SystemClock())
+    return DirectEngine(build_engine(ports, log, policy), object_store)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    database: Database
+    object_store: S3ObjectStore
+    messenger: MqttMessenger
+    engine: Engine
+
+
+def _open_database(settings: Settings) -> Database:
+    # Deferred: SQL needs the extra `server`.
+    from control_plane.adapters.database import SqlDatabase
+
+    return SqlDatabase.open(settings.database_url.get_secret_value())
+
+
+def _build(settings: Settings, log: EventLog) -> _Parts:
+    database = _open_database(settings)
+    object_store = S3ObjectStore(s3_settings_of(settings))
+    mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
+    messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
+    ports = Ports(database, object_store, messenger, SystemClock())
+    engine = build_engine(ports, log, policy_of(settings))
     messenger.delivers_to(engine.inbox.hear)
-    return _Parts(store, objects, messenger, engine)
+    return _Parts(database, object_store, messenger, engine)
 
 
 @asynccontextmanager
-async def _running(settings: Settings, parts: _Parts, metrics: Metrics) -> AsyncIterator[None]:
+async def _running(settings: Settings, parts: _Parts, log: EventLog) -> AsyncIterator[None]:
     if settings.open_to_all:
-        metrics("auth.off", {"warning": "no JWT_SECRET: whoever reaches this server may command every client"})
+        log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(parts.engine.run()), group.create_task(parts.messenger.run())]
@@ -106,9 +175,9 @@ async def _running(settings: Settings, parts: _Parts, metrics: Metrics) -> Async
             for loop in loops:
                 loop.cancel()
     finally:
-        await parts.objects.close()
-        await parts.store.close()
+        await parts.object_store.close()
+        await parts.database.close()
 
 
-def _shown(secret: SecretStr | None) -> str | None:
+def _plain(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()

@@ -21,17 +21,15 @@ import json
 import os
 import re
 import secrets
-import socket
 import sys
-import time
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.child_process import Child
+from broker.child_process import ChildProcess
+from broker.errors import NotListening
 from broker.server import free_port
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 
@@ -40,11 +38,8 @@ REGION: Final = "us-east-1"
 READY_TIMEOUT: Final = 15.0
 """Seconds within which the store has to listen; a cold start on a Raspberry Pi takes several."""
 
-_POLL: Final = 0.02
 _PORT_TRIES: Final = 5
-_LOG_LINES: Final = 8
-_RUNNING: Final = "Uvicorn running on"
-_PORT_TAKEN: Final = re.compile("address already in use", re.IGNORECASE)
+_RUNNING: Final = re.compile("Uvicorn running on")
 _HALF_WRITTEN: Final = re.compile(r"\.tmp\.[0-9a-f]{32}|assembled\.[0-9a-f]{32}\.tmp")
 
 
@@ -70,7 +65,7 @@ class FolderObjectStore:
         self.address = address
         self.credentials = credentials
         self.region = REGION
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -116,12 +111,12 @@ class FolderObjectStore:
         self.objects.mkdir(parents=True, exist_ok=True)
         _sweep(self.objects)
         write_credentials(self._options, self.credentials)
-        self._child = Child(self._command(), self.log_path)
-        deadline = time.monotonic() + READY_TIMEOUT
-        while not self._listens(self._child):
-            if not self._child.alive or time.monotonic() > deadline:
-                raise self._not_started(self._child)
-            time.sleep(_POLL)
+        self._child = ChildProcess(self._command(), self.log_path)
+        try:
+            self._child.wait_until_listening(_RUNNING, [(self.address, self.port)], READY_TIMEOUT)
+        except NotListening as error:
+            message = f"the folder store at {self.endpoint} {error}"
+            raise ObjectStoreDown(message) from error
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL if that takes too long."""
@@ -135,8 +130,8 @@ class FolderObjectStore:
 
     @property
     def port_taken(self) -> bool:
-        """Whether the last start failed because somebody else listens on the port."""
-        return self._child is not None and _PORT_TAKEN.search(self._child.output()) is not None
+        """Whether the last start failed because another process listens on the port."""
+        return self._child is not None and self._child.port_taken
 
     @property
     def _options(self) -> Path:
@@ -146,16 +141,6 @@ class FolderObjectStore:
         options = {"--host": self.address, "--port": self.port, "--region": REGION, "--options": self._options}
         words = [str(word) for pair in {**options, "--data-dir": self.objects}.items() for word in pair]
         return (sys.executable, "-m", "nanio", "serve", *words, "--workers", "1", "--no-access-log")
-
-    def _listens(self, child: Child) -> bool:
-        return _RUNNING in child.output() and _accepts(self.address, self.port) and child.alive
-
-    def _not_started(self, child: Child) -> ObjectStoreDown:
-        ended = child.exit_code
-        child.kill()
-        what = f"did not listen within {READY_TIMEOUT:g} s" if ended is None else f"ended with code {ended}"
-        last = "\n".join(f"  {line}" for line in child.output().splitlines()[-_LOG_LINES:])
-        return ObjectStoreDown(f"the folder store at {self.endpoint} {what}; {self.log_path} ends:\n{last}")
 
 
 def start_folder_store(
@@ -215,10 +200,3 @@ def _sweep(objects: Path) -> None:
         metadata = ".nanio-meta" in path.parts and path.name.endswith(".json.tmp")
         if metadata or _HALF_WRITTEN.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _accepts(address: str, port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection((address, port), timeout=1.0).close()
-        return True
-    return False

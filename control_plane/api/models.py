@@ -3,33 +3,27 @@
 Rule: what goes out always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
 """
 
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
+from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.uploads.model import Origin, Proof, State
+from control_plane.presentation import STATUS, Status, instant, progress, upload_document
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.uploads.views import UploadView
+from schemas.messages import FileEntry
 from schemas.values import DigestName
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""Made by `views.instant`."""
+"""Made by `presentation.instant`."""
 
 
 class Output(BaseModel):
     """What a caller is answered."""
 
     model_config = ConfigDict(frozen=True)
-
-
-class Status(StrEnum):
-    """An upload's state in the seed's words."""
-
-    QUEUED = "queued"
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class Triggered(Output):
@@ -52,6 +46,17 @@ class CurrentUpload(Output):
     status: Status
     progress: Annotated[float, Field(ge=0, le=100)]
 
+    @classmethod
+    def of(cls, view: UploadView) -> Self:
+        """The upload of `view`, in short."""
+        upload = view.upload
+        return cls(
+            upload_id=upload.upload_id,
+            file_path=upload.file_path,
+            status=STATUS[upload.state],
+            progress=progress(upload),
+        )
+
 
 class ClientStatus(Output):
     """One client and its unfinished upload with the latest activity."""
@@ -64,6 +69,17 @@ class ClientStatus(Output):
     last_heartbeat: Instant | None
     current_upload: CurrentUpload | None
 
+    @classmethod
+    def of(cls, client: KnownClient, current: UploadView | None, now: float) -> Self:
+        """The client at `now` (s), with its unfinished upload if it has one."""
+        return cls(
+            client_id=client.client_id,
+            connected=client.connected(now),
+            connected_at=instant(client.connected_at),
+            last_heartbeat=instant(client.seen_at),
+            current_upload=None if current is None else CurrentUpload.of(current),
+        )
+
 
 class ClientRow(Output):
     """One client in a list."""
@@ -74,6 +90,16 @@ class ClientRow(Output):
     connected: bool
     last_activity: Instant | None
     labels: dict[str, str]
+
+    @classmethod
+    def of(cls, client: KnownClient, now: float) -> Self:
+        """The client at `now` (s)."""
+        return cls(
+            client_id=client.client_id,
+            connected=client.connected(now),
+            last_activity=instant(client.seen_at),
+            labels=dict(client.labels),
+        )
 
 
 class Agent(Output):
@@ -99,6 +125,21 @@ class Client(ClientRow):
     default_file: str | None
     reason: str | None
 
+    @classmethod
+    def of(cls, client: KnownClient, now: float) -> Self:
+        """The client at `now` (s)."""
+        reason = client.waiting_for(now)
+        return cls(
+            **ClientRow.of(client, now).model_dump(),
+            connected_at=instant(client.connected_at),
+            install_id=client.install_id,
+            agent=Agent.model_validate(client.agent, from_attributes=True),
+            supported=client.supported,
+            capabilities=list(client.capabilities),
+            default_file=client.default_file,
+            reason=None if reason is None else reason.text,
+        )
+
 
 class ClientPage(Output):
     """Clients by id; `total` counts all that match, `cursor` asks for the next page."""
@@ -111,7 +152,7 @@ class ClientPage(Output):
 
 
 class Upload(Output):
-    """One upload. `status` is the seed's word, `state` the exact one; `reason` and `next_wake_at` say why it waits."""
+    """One upload. `status` is one of five values, `state` is exact; `reason` and `next_wake_at` explain a wait."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD]})
 
@@ -137,6 +178,11 @@ class Upload(Output):
     created_at: Instant
     updated_at: Instant
     completed_at: Instant | None
+
+    @classmethod
+    def of(cls, view: UploadView) -> Self:
+        """The upload of `view`."""
+        return cls(**upload_document(view))
 
 
 class UploadPage(Output):
@@ -165,6 +211,11 @@ class File(Output):
     size: int
     mtime_ns: int
     digest: str | None
+
+    @classmethod
+    def of(cls, entry: FileEntry) -> Self:
+        """The file as the client lists it."""
+        return cls.model_validate(entry, from_attributes=True)
 
 
 class FilePage(Output):
@@ -195,6 +246,19 @@ class Probe(Output):
     encrypts: bool
     clock_skew: float | None
     notes: list[str]
+
+    @classmethod
+    def of(cls, seen: ObjectStoreCapabilities) -> Self:
+        """The result of a probe."""
+        return cls(
+            part_digests=sorted(seen.part_digests),
+            object_digests=sorted(seen.object_digests),
+            etag_is_md5=seen.etag_is_md5,
+            if_none_match=seen.if_none_match,
+            encrypts=seen.encrypts,
+            clock_skew=seen.clock_skew,
+            notes=list(seen.notes),
+        )
 
 
 class Readiness(Output):

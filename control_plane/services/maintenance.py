@@ -37,7 +37,7 @@ class LitterReport:
 class Maintenance:
     """Wakes up every few seconds and does what time alone makes due."""
 
-    def __init__(  # noqa: PLR0913 - the four neighbours, the writer and the numbers
+    def __init__(
         self, store: Database, objects: ObjectStore, clock: Clock, log: EventLog, *, uploads: Uploads, policy: Policy
     ) -> None:
         self._store = store

@@ -8,6 +8,7 @@ import asyncio
 from typing import Final
 
 from control_plane.services.errors import ObjectStoreDown, ServiceError
+from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
 from schemas.values import DigestName
@@ -15,8 +16,6 @@ from schemas.values import DigestName
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
-MAX_SKEW: Final = 60.0
-"""Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
 
 
 class ObjectStoreProbe:

@@ -112,7 +112,7 @@ class Run:
                 self.site.until(lambda one=plan: self._ask(one), "the last trigger", CALM)  # type: ignore[misc]
         end = time.monotonic() + CALM
         while left := self._open():
-            assert time.monotonic() < end, "\n".join(("still open:", *left, self.site.last_words()))
+            assert time.monotonic() < end, "\n".join(("still open:", *left, self.site.log_tail()))
             time.sleep(0.2)
         for name in self.site.agents:
             self.site.until(lambda one=name: self.site.connected(one), f"{name} to be seen", CALM)  # type: ignore[misc]

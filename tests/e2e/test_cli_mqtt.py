@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from broker.child_process import ChildProcess, clean_environment
 from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.cli.children import Program, environment
 from tests.support.screen import BACKHAUL, backhaul, started
 from tests.support.sites import AGENT, MIB, sha256_of
 
@@ -49,7 +49,7 @@ class Field:
             "S3_BUCKET_NAME": BUCKET,
             "XDG_STATE_HOME": str(self.state),
         }
-        return environment({**given, **changes})
+        return clean_environment({**given, **changes})
 
     def run(self, *words: str, code: int = 0, **changes: str) -> dict[str, Any]:
         """The document of a `backhaul mqtt` command with `--json`."""
@@ -114,7 +114,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             "MQTT_URL": broker.address.url,
             "UPLOAD_HOSTS": store.upload_host,
         }
-        stack.enter_context(Program(AGENT, settings=told, log_path=home / "agent.log"))
+        stack.enter_context(ChildProcess(AGENT, settings=told, log_path=home / "agent.log"))
         yield Field(broker, store, file, home / "state")
 
 
@@ -197,6 +197,7 @@ def test_anybodys_upload_is_cancelled_at_its_client(field: Field, slow: Slow) ->
     assert (process.returncode, json.loads(out)["state"]) == (1, "cancelled")
 
 
+@pytest.mark.slow
 def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_path: Path) -> None:
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("mosquitto_pub is not installed: run `apt-get install mosquitto-clients`")
@@ -214,6 +215,7 @@ def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_
     assert field.stored_sha256(config["key"]) == sha256_of(field.file)
 
 
+@pytest.mark.slow
 def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> None:
     printed = backhaul("mqtt", "trigger", CLIENT, "/nowhere", "--print", "--size", "1", env=field.settings())
     upload_id = json.loads(printed.stdout)["payload"]["upload_config"]["upload_id"]
@@ -222,6 +224,7 @@ def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> 
     assert field.kept() == []
 
 
+@pytest.mark.slow
 def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Field, tmp_path: Path) -> None:
     """`FILE_PATH` and no `ALLOWED_ROOTS`: its size can be asked for all the same."""
     told = {
@@ -231,7 +234,7 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
         "MQTT_URL": field.broker.address.url,
         "UPLOAD_HOSTS": field.store.upload_host,
     }
-    with Program(AGENT, settings=told, log_path=tmp_path / "agent.log"):
+    with ChildProcess(AGENT, settings=told, log_path=tmp_path / "agent.log"):
         command = field.run("trigger", "restaurant-2", "--print")
         refused = field.run("trigger", "restaurant-2", "/etc/passwd", "--print", code=1)
         config = command["payload"]["upload_config"]
@@ -243,6 +246,7 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
     assert field.kept() == []
 
 
+@pytest.mark.slow
 def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
     asked = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
     command = asked["command"]

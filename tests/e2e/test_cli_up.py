@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from broker.child_process import ChildProcess, clean_environment
 from broker.server import find_mosquitto, free_port
-from control_plane.cli.children import Program, environment
 from tests.support.screen import BACKHAUL, backhaul, started
 from tests.support.sites import AGENT, MIB
 
@@ -30,7 +30,7 @@ def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any
     """A running site, and what it said of itself."""
     given = [word for pair in ports.items() for word in pair]
     command = (*BACKHAUL, "up", "--data", str(data), "--json", *given, *words)
-    with started(command, environment({})) as process:
+    with started(command, clean_environment({})) as process:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
@@ -44,13 +44,13 @@ def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any
     assert process.returncode == 0, err
 
 
-def agent(home: Path, site: dict[str, Any], **settings: str) -> Program:
+def agent(home: Path, site: dict[str, Any], **settings: str) -> ChildProcess:
     """An agent that is told what the site says."""
     file = home / "file.bin"
     if not file.exists():
         file.write_bytes(os.urandom(6 * MIB))
     told = {"CLIENT_ID": "restaurant-1", "FILE_PATH": str(file), "STATE_DIR": str(home / "agent"), **site["agent"]}
-    return Program(AGENT, settings={**told, **settings}, log_path=home / "agent.log")
+    return ChildProcess(AGENT, settings={**told, **settings}, log_path=home / "agent.log")
 
 
 def uploaded(site: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_it_listens_with_passwords_only(tmp_path: Path, ports: dict[str, str]) -
         with agent(tmp_path, site, MQTT_USERNAME="restaurant-1", MQTT_PASSWORD="wrong") as stranger:
             refused = backhaul("status", "restaurant-1", "--server", site["server"])
             assert refused.returncode == 1
-            assert stranger.alive or "not authori" in stranger.last_words().lower()
+            assert stranger.alive or "not authori" in stranger.log_tail().lower()
         with agent(tmp_path, site, **json.loads(enrolled.stdout)):
             uploaded(site)
             direct = f"set -a; . {data}/operator.env; {' '.join(BACKHAUL)} mqtt trigger restaurant-1 --json"

@@ -98,7 +98,7 @@ class Sweep:
         victim.kill()
         tracer.release()
         assert tracer.struck or not self.died, (
-            f"{told}: it ended, and not by that call\n{tracer.log}\n{site.last_words()}"
+            f"{told}: it ended, and not by that call\n{tracer.log}\n{site.log_tail()}"
         )
         self._go_on(victim)
         self._completed_once(upload_id, path, told)

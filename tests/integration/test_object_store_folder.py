@@ -84,7 +84,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the leash is a Linux system call")
+@pytest.mark.skipif(sys.platform != "linux", reason="a Linux system call binds the child")
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
-from control_plane.services.uploads.completion import TOKEN_NAME
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
 from tests.simulation.bucket import Bucket, Signed
 from tests.simulation.contents import size_of
@@ -107,7 +107,9 @@ class Objects:
 
     def _info(self, s3_key: str) -> ObjectInfo | None:
         stored = self._bucket.objects.get(s3_key)
-        return None if stored is None else ObjectInfo(size_of(stored.content), stored.etag, {TOKEN_NAME: stored.token})
+        return (
+            None if stored is None else ObjectInfo(size_of(stored.content), stored.etag, {TOKEN_METADATA: stored.token})
+        )
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
         """Etags without quotes."""

@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 import httpx
 import pytest
 
+from broker.child_process import ChildProcess
 from broker.server import Broker, free_port, start_broker
-from control_plane.cli.children import Program
 from control_plane.cli.site.stack import BUCKET
 from tests.support.patience import came_true
 from tests.support.proxy import Proxy
@@ -43,7 +43,7 @@ class Victim:
         self.command = command
         self.settings = dict(settings)
         self.log_path = log_path
-        self._program: Program | None = None
+        self._program: ChildProcess | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -72,7 +72,7 @@ class Victim:
         """Start it if it does not run. `before` is put before the command line: a tracer, say."""
         if not self.alive:
             given = {**self.settings, **settings}
-            self._program = Program((*before, *self.command), settings=given, log_path=self.log_path)
+            self._program = ChildProcess((*before, *self.command), settings=given, log_path=self.log_path)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
@@ -243,9 +243,9 @@ class FaultSite:
         """Wait for a condition; fail with what was waited for, told by `what` if that changes meanwhile."""
         if not came_true(condition, patience, 0.03):
             awaited = what if isinstance(what, str) else what()
-            pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.last_words()}")
+            pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.log_tail()}")
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """The last lines of every log, for whoever reads about a failure."""
         logs = {"control plane": self.plane.log_path, **{name: one.log_path for name, one in self.agents.items()}}
         texts = {name: path.read_text(errors="replace") for name, path in logs.items() if path.exists()}

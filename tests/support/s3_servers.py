@@ -19,7 +19,7 @@ from typing import Final, Self
 import httpx
 import pytest
 
-from broker.child_process import Child
+from broker.child_process import ChildProcess
 from broker.server import free_port
 from control_plane.adapters.folder_store import FolderCredentials, FolderObjectStore, start_folder_store
 from schemas.values import PresignedPart
@@ -121,11 +121,11 @@ class _Moto:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self._log = directory / "moto.log"
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     def start(self) -> None:
         command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port))
-        self._child = Child(command, self._log)
+        self._child = ChildProcess(command, self._log)
         deadline = time.monotonic() + READY_TIMEOUT
         while not self._listens(self._child):
             if not self._child.alive or time.monotonic() > deadline:
@@ -142,7 +142,7 @@ class _Moto:
         if self._child is not None:
             self._child.kill()
 
-    def _listens(self, child: Child) -> bool:
+    def _listens(self, child: ChildProcess) -> bool:
         if "Running on" not in child.output():
             return False
         with suppress(OSError):

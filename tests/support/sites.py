@@ -14,9 +14,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from broker.child_process import ChildProcess
 from broker.server import free_port, start_broker
 from control_plane.adapters.folder_store import start_folder_store
-from control_plane.cli.children import Program
 from control_plane.cli.site.stack import Site, plane_settings
 from tests.support.patience import came_true
 
@@ -35,7 +35,7 @@ class Fleet:
     directory: Path
     stack: ExitStack
     plane_settings: Mapping[str, str]
-    agents: dict[str, Program] = field(default_factory=dict)
+    agents: dict[str, ChildProcess] = field(default_factory=dict)
 
     def get(self, path: str) -> dict[str, Any]:
         """GET from the control plane; the answer must be 200."""
@@ -54,15 +54,15 @@ class Fleet:
         except httpx.TransportError:
             return False
 
-    def attach(self, client_id: str, default_file: Path | None = None, **settings: str) -> Program:
+    def attach(self, client_id: str, default_file: Path | None = None, **settings: str) -> ChildProcess:
         """Start an agent and wait until it is connected."""
         home = self.directory / client_id
         given = {**self.site.agent_settings(), "CLIENT_ID": client_id, "STATE_DIR": str(home / "state"), **settings}
         if default_file is not None:
             given["FILE_PATH"] = str(default_file)
-        agent = self.stack.enter_context(Program(AGENT, settings=given, log_path=home / "agent.log"))
+        agent = self.stack.enter_context(ChildProcess(AGENT, settings=given, log_path=home / "agent.log"))
         self.agents[client_id] = agent
-        self.until(lambda: self.connected(client_id), f"{client_id} to connect: {agent.last_words()}")
+        self.until(lambda: self.connected(client_id), f"{client_id} to connect: {agent.log_tail()}")
         return agent
 
     def connected(self, client_id: str) -> bool:
@@ -122,10 +122,10 @@ def running_fleet(directory: Path, settings: Mapping[str, str] | None = None) ->
         joined = {**plane_settings(home, broker, store, port), **(settings or {})}
         plane = stack.enter_context(serve(home, joined))
         fleet = Fleet(Site(home, broker, store, plane, f"http://127.0.0.1:{port}"), directory, stack, joined)
-        fleet.until(fleet.ready, f"the control plane: {plane.last_words()}")
+        fleet.until(fleet.ready, f"the control plane: {plane.log_tail()}")
         yield fleet
 
 
-def serve(home: Path, settings: Mapping[str, str]) -> Program:
+def serve(home: Path, settings: Mapping[str, str]) -> ChildProcess:
     """Start a control plane."""
-    return Program(SERVE, settings=settings, log_path=home / "control-plane" / "control-plane.log")
+    return ChildProcess(SERVE, settings=settings, log_path=home / "control-plane" / "control-plane.log")

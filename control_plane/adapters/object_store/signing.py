@@ -14,12 +14,12 @@ from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.object_store import Grantable
 from schemas.digests import raw_digest
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of the header, not a secret
 MAX_LIFETIME: Final = 7 * 86_400.0
 """SigV4's limit. A longer `X-Amz-Expires` is signed without complaint and refused by S3 (reliability.md section 5)."""
 
@@ -48,7 +48,7 @@ class Signer:
         url = self._url("PUT", s3_key, part.expires_in, query=query, headers=signed)
         return PresignedPart(part.part_number, url, headers)
 
-    def object(  # noqa: PLR0913 - the port's own signature, and whether the store wants to be asked to encrypt
+    def object(
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool, encrypt: bool
     ) -> PresignedPart:
         """PutObject of the whole object with our token in its metadata."""

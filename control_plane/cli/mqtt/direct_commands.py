@@ -12,25 +12,23 @@ from typing import Any, Final
 
 import msgspec
 
+from control_plane.bootstrap import direct_messenger, file_database, policy_of
 from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
 from control_plane.cli.mqtt.engine import (
     Direct,
-    FileDatabase,
     background,
     connected,
     load_settings,
     load_store,
-    messenger_of,
     new_owner,
-    policy_of,
     running,
 )
 from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, release_again, to_the_end, wake
 from control_plane.cli.mqtt.state_file import held, state_path
-from control_plane.cli.mqtt.view import document
 from control_plane.cli.output import Output
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.uploads.model import OPEN, UploadKey
+from control_plane.presentation import upload_document
 from control_plane.services.clients.queries import PATIENCE
 from control_plane.services.errors import ServiceError, Transient
 from control_plane.services.ports.messenger import Delivered
@@ -72,7 +70,7 @@ async def trigger(output: Output, display: Display, wanted: Wanted, state: Path 
     if path.exists():
         text = f"{path} holds an upload already: go on with `backhaul mqtt resume`, or name another file"
         raise Misused(text)
-    store, policy = FileDatabase(), policy_of(settings, new_owner())
+    store, policy = file_database(), policy_of(settings, owner=new_owner())
     with held(path), told_apart():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             store.path = path
@@ -94,7 +92,7 @@ async def resume(
             text = f"{path} holds upload {upload.upload_id}"
             raise Misused(text)
         # Nothing but its size can be compared of an upload whose parts were granted before they were digested.
-        policy = policy_of(settings, upload.owner, require_proof=upload.digest is not DigestName.NONE)
+        policy = policy_of(settings, owner=upload.owner, require_proof=upload.digest is not DigestName.NONE)
         async with running(settings, store, policy, about=upload.key, note=display.note) as direct:
             if upload.state in OPEN:
                 await wake(direct, upload.key)
@@ -110,7 +108,7 @@ async def _stay(output: Output, direct: Direct, key: UploadKey, display: Display
             direct.store.path.unlink(missing_ok=True)
     else:
         output.say(f"not all is said and cleaned up: run `backhaul mqtt resume {key.upload_id}` later")
-    return document(view)
+    return upload_document(view)
 
 
 async def ask(wanted: Wanted) -> Document:
@@ -152,11 +150,13 @@ async def _publish(
     """Publish one command; with `answer_about` wait for what the client says about that upload."""
     last: dict[str, str] = {}
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    messenger = messenger_of(settings, lambda event, facts: _remember(last, event, facts), only_client=client_id)
+    messenger = direct_messenger(
+        settings, lambda event, facts: _remember(last, event, facts), identifier=new_owner(), only_client=client_id
+    )
     messenger.delivers_to(lambda message: _hear(message, command, answer_about, answer))
     with told_apart():
         async with background(messenger.run()) as loops:
-            await connected(messenger, settings, last, loops)
+            await connected(messenger.up(), settings, last, loops)
             await messenger.publish(Channel.COMMAND, client_id, encode(command))
             if answer_about is None:
                 return None

@@ -1,41 +1,45 @@
-"""The control plane's own services over an in-memory store: uploads straight over MQTT.
+"""The control plane's own engine in the command line: uploads straight over MQTT.
 
-Rule: composition only. The one module of the command line that names the broker's, the bucket's and the memory's
-adapters; there is no second engine.
+Rule: there is no second engine, and `control_plane.bootstrap` names the adapters.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol
 
-from control_plane.adapters.clocks import SystemClock
-from control_plane.adapters.memory.database import MemoryDatabase
-from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
-from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.bootstrap import direct_engine, direct_messenger, file_database
 from control_plane.cli.errors import Failed, Misused, Unreachable
 from control_plane.cli.mqtt.filter import OwnOnly
-from control_plane.cli.mqtt.state_file import read_state, write_state
+from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
-from control_plane.services.engine import Engine, build_engine
-from control_plane.services.errors import BadInput, DatabaseUnavailable
-from control_plane.services.policy import DAY, Policy
-from control_plane.services.ports.database import Records
-from control_plane.services.uploads.service import Neighbours
+from control_plane.services.engine import Engine
+from control_plane.services.errors import BadInput
+from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Database
+from control_plane.services.ports.messenger import Messenger
+from control_plane.services.ports.object_store import ObjectStore
 from control_plane.settings import Settings, SettingsError
 from schemas.codec import decode_command
 from schemas.topics import Channel, Topics
 from schemas.values import Action
 
-T = TypeVar("T")
-
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds within which the broker, and the object store, have to answer."""
 
+PRINCIPAL: Final = Principal("cli")
+"""The caller of the use cases."""
+
 Note = Callable[[str], None]
+
+
+class StateDatabase(Database, Protocol):
+    """The database of one upload; each commit is written to `path` once that is set."""
+
+    path: Path | None
 
 
 def load_settings() -> Settings:
@@ -51,36 +55,10 @@ def new_owner() -> str:
     return f"cli-{secrets.token_hex(6)}"
 
 
-class FileDatabase(MemoryDatabase):
-    """A store in memory whose every commit is in its file before it counts.
-
-    It waits for the disk on the event loop: a run with one upload has nothing else to do until it is committed.
-    """
-
-    path: Path | None = None
-    _kept: bytes = b""
-
-    async def write(self, work: Callable[[Records], T]) -> T:
-        """Run `work`; it is undone when it raises, or when the file cannot be written."""
-        return await super().write(lambda records: self._keeping(records, work))
-
-    def _keeping(self, records: Records, work: Callable[[Records], T]) -> T:
-        result = work(records)
-        data = self.dump()
-        if self.path is not None and data != self._kept:
-            try:
-                write_state(self.path, data)
-            except OSError as error:
-                message = f"{self.path}: {error.strerror}"
-                raise DatabaseUnavailable(message) from error
-            self._kept = data
-        return result
-
-
 class _Overheard:
     """A messenger that notes when the client was released from the upload."""
 
-    def __init__(self, messenger: MqttMessenger) -> None:
+    def __init__(self, messenger: Messenger) -> None:
         self._messenger = messenger
         self.released = asyncio.Event()
 
@@ -101,8 +79,8 @@ class Direct:
     """A running engine for one client; `released` is set once the client was told that the upload is over."""
 
     engine: Engine
-    store: FileDatabase
-    objects: S3ObjectStore
+    store: StateDatabase
+    objects: ObjectStore
     policy: Policy
     released: asyncio.Event
     _loops: tuple[asyncio.Task[None], ...]
@@ -128,71 +106,41 @@ class _Complaints:
             self._note(f"{event}: {facts['error']}")
 
 
-def load_store(path: Path) -> FileDatabase:
-    """What a run left in `path`, to be kept there again; `Misused` without one, `Failed` when it is damaged."""
+def load_store(path: Path) -> StateDatabase:
+    """The state that a run left in `path`; later commits go there too. `Misused` without one, `Failed` if damaged."""
     try:
-        store = FileDatabase.load(read_state(path))
+        return file_database(path)
+    except OSError as error:
+        text = f"no state of such an upload: {path}: {error.strerror} (name its file with --state)"
+        raise Misused(text) from error
     except BadInput as error:
         text = f"{path}: {error}"
         raise Failed(text) from error
-    store.path = path
-    return store
-
-
-def policy_of(settings: Settings, owner: str, *, require_proof: bool = True) -> Policy:
-    """How this run behaves."""
-    return Policy(
-        owner=owner,
-        topic_root=settings.topic_root,
-        base_path=settings.base_s3_path,
-        chunk_size=settings.s3_chunk_size,
-        digest=settings.s3_digest,
-        url_expiry=float(settings.presigned_url_expiry),
-        step_timeout=float(settings.client_timeout),
-        require_proof=settings.require_proof and require_proof,
-        history=settings.history_days * DAY,
-    )
 
 
 @asynccontextmanager
 async def running(
-    settings: Settings, store: FileDatabase, policy: Policy, *, about: UploadKey, note: Note
+    settings: Settings, store: StateDatabase, policy: Policy, *, about: UploadKey, note: Note
 ) -> AsyncIterator[Direct]:
     """The engine of one upload, connected to the broker and with the bucket probed.
 
     `Unreachable` when one of them does not answer, `Failed` when the bucket refuses.
     """
     log = _Complaints(note)
-    messenger = messenger_of(settings, log, only_client=about.client_id)
+    messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=about.client_id)
     overheard = _Overheard(messenger)
-    objects = S3ObjectStore(_s3(settings))
-    engine = build_engine(Neighbours(store, objects, overheard, SystemClock()), log, policy)
+    parts = direct_engine(settings, store, overheard, log, policy)
+    engine, objects = parts.engine, parts.object_store
     own = OwnOnly(Topics(settings.topic_root), about.upload_id)
     messenger.delivers_to(lambda message: own.pass_on(message, engine.inbox.hear))
     async with background(engine.run(), messenger.run()) as loops:
         try:
             direct = Direct(engine, store, objects, policy, overheard.released, loops)
-            await connected(messenger, settings, log.last, loops)
+            await connected(messenger.up(), settings, log.last, loops)
             await _probed(direct, log.last)
             yield direct
         finally:
             await objects.close()
-
-
-def messenger_of(
-    settings: Settings, log: Callable[[str, Mapping[str, Any]], None], *, only_client: str | None = None
-) -> MqttMessenger:
-    """A connection to the operator's broker under a name of its own; it announces nothing to the fleet."""
-    password = settings.mqtt_password
-    mqtt = MqttSettings(
-        url=settings.mqtt_url,
-        username=settings.mqtt_username,
-        password=password.get_secret_value() if password else None,
-        identifier=new_owner(),
-        only_client=only_client,
-        announces=False,
-    )
-    return MqttMessenger(mqtt, Topics(settings.topic_root), log)
 
 
 @asynccontextmanager
@@ -208,10 +156,10 @@ async def background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[tuple[a
 
 
 async def connected(
-    messenger: MqttMessenger, settings: Settings, last: Mapping[str, str], loops: Sequence[asyncio.Task[None]]
+    connection: Awaitable[None], settings: Settings, last: Mapping[str, str], loops: Sequence[asyncio.Task[None]]
 ) -> None:
     """Wait for the broker; `Unreachable`, or what ended one of the `loops` that were to reach it."""
-    up = asyncio.create_task(messenger.up())
+    up = asyncio.ensure_future(connection)
     try:
         await asyncio.wait({up, *loops}, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         for loop in loops:
@@ -228,23 +176,9 @@ async def connected(
 async def _probed(direct: Direct, last: Mapping[str, str]) -> None:
     """Wait until it is known what the bucket enforces."""
     deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
-    while direct.engine.probing.seen is None:
+    while direct.engine.probe.seen is None:
         direct.check()
         if asyncio.get_running_loop().time() > deadline:
             text = f"the object store cannot be used: {last.get('store.failed', 'no answer')}"
             raise Unreachable(text)
         await asyncio.sleep(0.05)
-
-
-def _s3(settings: Settings) -> S3Settings:
-    secret, session = settings.aws_secret_access_key, settings.aws_session_token
-    return S3Settings(
-        bucket=settings.s3_bucket_name,
-        region=settings.aws_region,
-        access_key=settings.aws_access_key_id,
-        secret_key=secret.get_secret_value() if secret else None,
-        session_token=session.get_secret_value() if session else None,
-        endpoint=settings.aws_endpoint,
-        public_endpoint=settings.s3_public_endpoint,
-        base_path=settings.base_s3_path,
-    )

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.direct_commands import told_apart
-from control_plane.cli.mqtt.engine import Direct, FileDatabase, load_settings, new_owner, policy_of, running
+from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, load_settings, new_owner, running
 from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import Output
@@ -40,7 +41,7 @@ async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_s
     if path.exists():
         text = f"{path} holds an upload already: name another file"
         raise Misused(text)
-    store, policy, display = FileDatabase(), policy_of(settings, new_owner()), Lines(output)
+    store, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
     with held(path), told_apart():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)
@@ -68,7 +69,7 @@ async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
     """The file's size, as its client tells it: every URL is signed for the length of its part; `Failed`."""
     escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
     try:
-        listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+        listed = await direct.engine.client_service.files(PRINCIPAL, client_id, ListFiles(pattern=escaped, limit=1))
     except ClientRefused as error:
         text = f"{client_id} does not list {file_path!r} ({error}): say its size with --size"
         raise Failed(text) from error
@@ -86,7 +87,7 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
     what a crash leaves between the two is found by the row's key.
     """
     planned = replace(
-        new_upload(wanted, direct.policy, file_path, direct.engine.operations.now()),
+        new_upload(wanted, direct.policy, file_path, direct.engine.clock.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,

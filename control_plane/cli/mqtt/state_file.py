@@ -5,7 +5,6 @@ Rule: one file for one upload, replaced as a whole and forced to disk at every c
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,31 +44,3 @@ def held(path: Path) -> Iterator[None]:
         finally:
             if not path.exists():
                 lock_path.unlink(missing_ok=True)
-
-
-def read_state(path: Path) -> bytes:
-    """What was kept; `Misused` when there is nothing."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        text = f"no state of such an upload: {path}: {error.strerror} (name its file with --state)"
-        raise Misused(text) from error
-
-
-def write_state(path: Path, data: bytes) -> None:
-    """Replace the file, or leave it as it was; on return it survives a power cut. `OSError` when it cannot."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

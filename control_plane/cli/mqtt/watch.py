@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from control_plane.bootstrap import direct_messenger
 from control_plane.cli.mqtt.direct_commands import told_apart
-from control_plane.cli.mqtt.engine import background, connected, load_settings, messenger_of
+from control_plane.cli.mqtt.engine import background, connected, load_settings, new_owner
 from control_plane.cli.output import Output
 from control_plane.cli.text import size, visible
+from control_plane.presentation import known_instant
 from control_plane.services.ports.messenger import Delivered
 from control_plane.settings import Settings
 from schemas.codec import Message, decode, decode_command, decode_response
@@ -38,11 +40,11 @@ async def watch(output: Output, client: str | None) -> None:
             last[event] = str(facts["error"])
             output.say(f"{event}: {facts['error']}", "dim")
 
-    messenger = messenger_of(settings, log, only_client=client)
+    messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
     messenger.delivers_to(lambda message: None if heard.full() else heard.put_nowait(message))
     with told_apart():
         async with background(messenger.run()) as loops:
-            await connected(messenger, settings, last, loops)
+            await connected(messenger.up(), settings, last, loops)
             output.say(f"listening at {_where(settings, topics, client)}", "dim")
             while True:
                 _print(output, topics, await heard.get())
@@ -61,8 +63,12 @@ def _print(output: Output, topics: Topics, delivered: Delivered) -> None:
     except SchemaError as error:
         says, content = f"not a message of this protocol: {error}", delivered.payload.decode(errors="replace")
     if output.as_json:
-        instant = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        facts = {"at": instant, "topic": delivered.topic, "retained": delivered.retained, "message": content}
+        facts = {
+            "at": known_instant(at.timestamp()),
+            "topic": delivered.topic,
+            "retained": delivered.retained,
+            "message": content,
+        }
         output.document(facts)
         return
     kept = " (retained)" if delivered.retained else ""

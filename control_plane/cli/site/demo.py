@@ -17,7 +17,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from control_plane.cli.children import Program, stop_all
+from broker.child_process import ChildProcess, stop_all
 from control_plane.cli.errors import CliError, Failed, Misused, Refused
 from control_plane.cli.output import Output
 from control_plane.cli.rest.client import ControlPlane, read_object
@@ -92,8 +92,8 @@ def _home(directory: Path | None, *, keep: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _agents(site: Site, devices: Sequence[Device]) -> Iterator[dict[str, Program]]:
-    agents: dict[str, Program] = {}
+def _agents(site: Site, devices: Sequence[Device]) -> Iterator[dict[str, ChildProcess]]:
+    agents: dict[str, ChildProcess] = {}
     try:
         for device in devices:
             agents[device.client_id] = device.start(site.agent_settings(), site.directory / "agents")
@@ -102,7 +102,7 @@ def _agents(site: Site, devices: Sequence[Device]) -> Iterator[dict[str, Program
         stop_all(list(agents.values()))
 
 
-def _wait_for_agents(plane: ControlPlane, devices: Sequence[Device], agents: dict[str, Program]) -> None:
+def _wait_for_agents(plane: ControlPlane, devices: Sequence[Device], agents: dict[str, ChildProcess]) -> None:
     deadline = time.monotonic() + CONNECT_TIMEOUT
     waiting = {device.client_id for device in devices}
     while waiting:
@@ -110,7 +110,7 @@ def _wait_for_agents(plane: ControlPlane, devices: Sequence[Device], agents: dic
         ended = [client_id for client_id in waiting if not agents[client_id].alive]
         late = sorted(waiting) if time.monotonic() > deadline else ended
         if late:
-            text = f"the agent {late[0]} did not connect; its log ends:\n{agents[late[0]].last_words()}"
+            text = f"the agent {late[0]} did not connect; its log ends:\n{agents[late[0]].log_tail()}"
             raise Failed(text)
         time.sleep(_POLL)
 
@@ -160,7 +160,7 @@ def _object_digest(url: str) -> str:
     return digest.hexdigest()
 
 
-def _report(results: Sequence[Result], site: Site, agents: dict[str, Program], *, once: bool) -> Group:
+def _report(results: Sequence[Result], site: Site, agents: dict[str, ChildProcess], *, once: bool) -> Group:
     same = all(result.good for result in results)
     verdict = "Every object is byte for byte the device's file." if same else "Not every upload is good."
     head = ("", results_table(results), "", Text(verdict, style="bold green" if same else "bold red"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from control_plane.cli.children import Program
+from broker.child_process import ChildProcess
 from control_plane.cli.text import MIB
 
 FLEET: Final = (
@@ -49,9 +49,9 @@ class Device:
             **site,
         }
 
-    def start(self, site: Mapping[str, str], logs: Path) -> Program:
+    def start(self, site: Mapping[str, str], logs: Path) -> ChildProcess:
         """Run its agent."""
-        return Program(_AGENT, settings=self.settings(site), log_path=logs / f"{self.client_id}.log")
+        return ChildProcess(_AGENT, settings=self.settings(site), log_path=logs / f"{self.client_id}.log")
 
 
 def make_devices(directory: Path) -> list[Device]:

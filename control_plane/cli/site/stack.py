@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from broker.child_process import ChildProcess
 from broker.errors import BrokerError
 from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
-from control_plane.cli.children import Program
 from control_plane.cli.errors import Failed, Refused, Unreachable
 from control_plane.cli.rest.client import ControlPlane
 from control_plane.cli.site.broker import GuardedBroker
@@ -49,7 +49,7 @@ class Site:
     directory: Path
     broker: Broker
     store: FolderObjectStore
-    plane: Program
+    plane: ChildProcess
     server: str
 
     def agent_settings(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ def running_site(
         port = ports.server or free_port()
         settings = {**plane_settings(directory, broker, store, port), **(guard.plane if guard else {})}
         log = directory / "control-plane" / "control-plane.log"
-        plane = stack.enter_context(Program(_SERVE, settings=settings, log_path=log))
+        plane = stack.enter_context(ChildProcess(_SERVE, settings=settings, log_path=log))
         site = Site(directory, broker, store, plane, f"http://{LOOPBACK}:{port}")
         _wait_until_ready(site)
         yield site
@@ -126,7 +126,7 @@ def _wait_until_ready(site: Site) -> None:
         while lacks := _lacks(plane):
             if not site.plane.alive or time.monotonic() > deadline:
                 what = f"is not ready ({lacks})" if site.plane.alive else "has ended"
-                text = f"the control plane {what}; {site.plane.log_path} ends:\n{site.plane.last_words()}"
+                text = f"the control plane {what}; {site.plane.log_path} ends:\n{site.plane.log_tail()}"
                 raise Failed(text)
             time.sleep(_POLL)
 

@@ -50,7 +50,7 @@ class _Known:
 class Resync:
     """Gathers the pages of each hello, then settles it."""
 
-    def __init__(  # noqa: PLR0913 - the three neighbours, the writer, the outbox and the numbers
+    def __init__(
         self, store: Database, clock: Clock, log: EventLog, *, uploads: Uploads, outbox: Outbox, policy: Policy
     ) -> None:
         self._store = store

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind
 from control_plane.domain.uploads.events import (
     CleanupDone,
@@ -23,6 +24,8 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
+    DatabaseUnavailable,
+    MessengerDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
     ServiceError,
@@ -33,9 +36,10 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.uploads.completion import TOKEN_NAME, Completion
+from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.effects import Effects
 from control_plane.services.uploads.writer import LEASE, Uploads
+from schemas.names import TOKEN_METADATA
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -62,7 +66,7 @@ _Name = tuple[UploadKey, str, int, str]
 class Complaint:
     """Why a duty of an upload could not be done the last time, for whoever asks why nothing happens."""
 
-    text: str
+    reason: Reason
     at: float
     kind: Kind
 
@@ -223,7 +227,7 @@ class Outbox:
         try:
             await work
         except Transient as error:
-            await self._again(key, duty, str(error), error.retry_after)
+            await self._again(key, duty, reason_of(error), error.retry_after)
         except ObjectStoreRefused as error:
             await self._refused(key, duty, error)
         except UnknownUpload:
@@ -232,7 +236,7 @@ class Outbox:
             self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
             # Its text may hold anything: whoever asks why nothing happens is told where to look.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
-            await self._again(key, duty, text, FAULT_WAIT)
+            await self._again(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
         else:
             # What followed from this work may have gone wrong already.
             if self._complaints.get(key) is known:
@@ -287,13 +291,13 @@ class Outbox:
         """Delete a stray object, if the one that is there bears the abandoned attempt's token."""
         tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
         info = await self._tools.objects.head(s3_key)
-        if info is not None and info.metadata.get(TOKEN_NAME) in tokens:
+        if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
             await self._tools.objects.delete(s3_key)
         await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=s3_key))
 
-    async def _again(self, key: UploadKey, duty: Duty, text: str, at_least: float) -> None:
-        tries = await self._reschedule(key, duty, text, lambda tries: _backoff(tries, at_least))
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": text}
+    async def _again(self, key: UploadKey, duty: Duty, reason: Reason, at_least: float) -> None:
+        tries = await self._reschedule(key, duty, reason, lambda tries: _backoff(tries, at_least))
+        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": reason.text}
         self._tools.log("duty.again", facts)
 
     async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
@@ -304,13 +308,13 @@ class Outbox:
             self._uploads.hear(key, failed)
         elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT} and isinstance(error, ObjectStoreForbids):
             # A key that was revoked may be given anew; if it is not, there is the deadline.
-            await self._again(key, duty, str(error), Transient.retry_after)
+            await self._again(key, duty, reason_of(error), Transient.retry_after)
         elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT}:
             self._uploads.hear(key, ObjectStoreRejected(now=now, attempt=duty.attempt, text=str(error)))
         else:
-            await self._reschedule(key, duty, str(error), lambda _: REFUSED_WAIT)
+            await self._reschedule(key, duty, reason_of(error), lambda _: REFUSED_WAIT)
 
-    async def _reschedule(self, key: UploadKey, duty: Duty, text: str, wait: Callable[[int], float]) -> int:
+    async def _reschedule(self, key: UploadKey, duty: Duty, reason: Reason, wait: Callable[[int], float]) -> int:
         """Set the row's next try `wait(tries)` seconds from now, if the state still asks for it; returns the tries."""
         now = self._tools.clock.now()
 
@@ -325,7 +329,7 @@ class Outbox:
                     return task.tries
             return 0
 
-        self._complaints[key] = Complaint(text, now, duty.kind)
+        self._complaints[key] = Complaint(reason, now, duty.kind)
         while len(self._complaints) > MAX_COMPLAINTS:
             self._complaints.pop(next(iter(self._complaints)))
         try:
@@ -339,3 +343,17 @@ class Outbox:
 def _backoff(tries: int, at_least: float) -> float:
     """Seconds to wait, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
     return at_least + random.uniform(0.0, min(LONGEST_WAIT, 2.0 ** min(tries, 10)))  # noqa: S311 - not a secret
+
+
+def reason_of(error: ServiceError) -> Reason:
+    """Why a duty has to wait, from what it failed with."""
+    match error:
+        case MessengerDown():
+            code = WaitCode.BROKER_UNAVAILABLE
+        case DatabaseUnavailable():
+            code = WaitCode.DATABASE_UNAVAILABLE
+        case ObjectStoreRefused():
+            code = WaitCode.OBJECT_STORE_REFUSED
+        case _:
+            code = WaitCode.OBJECT_STORE_UNAVAILABLE
+    return Reason(code, str(error))

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from broker.child_process import Child
+from broker.child_process import ChildProcess
 from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.strict_s3.answers import Options
 from tests.support.strict_s3.application import ADMIN, StrictS3
@@ -103,7 +103,7 @@ def start_strict_process(directory: Path) -> tuple[S3Server, "StrictControl"]:
     """A running store as a process of its own, that ends with this one; and the handle on its faults and events."""
     directory.mkdir(parents=True, exist_ok=True)
     command = (sys.executable, "-m", "tests.support.strict_s3", "--directory", str(directory))
-    child = Child(command, directory / "strict.log")
+    child = ChildProcess(command, directory / "strict.log")
     deadline = time.monotonic() + READY_TIMEOUT
     while (told := _LISTENS.search(child.output())) is None:
         if not child.alive or time.monotonic() > deadline:

@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyte
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("broker.access.os.fsync", full)
+    monkeypatch.setattr("broker.atomic_file.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         access.enroll(tmp_path, "two")
     assert access.accounts(tmp_path) == ("one",)

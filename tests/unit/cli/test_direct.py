@@ -8,20 +8,24 @@ from typing import cast
 
 import pytest
 
+from broker.atomic_file import replace_file
+from control_plane.adapters.memory.file_database import FileDatabase
+from control_plane.bootstrap import direct_messenger, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt import direct_commands
-from control_plane.cli.mqtt.engine import Direct, FileDatabase, background, connected, messenger_of, policy_of
+from control_plane.cli.mqtt.engine import Direct, background, connected, load_store
 from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.run import Wanted, begin, new_upload
-from control_plane.cli.mqtt.state_file import held, read_state, state_path, write_state
-from control_plane.cli.mqtt.view import document
+from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.rest.progress import Display
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Proof, State, Upload
+from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -105,9 +109,9 @@ def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
 
 def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    write_state(path, b"{}")
+    replace_file(path, b"{}")
     assert path.stat().st_mode & 0o077 == 0
-    assert read_state(path) == b"{}"
+    assert path.read_bytes() == b"{}"
 
 
 def test_two_commands_never_hold_one_upload(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_two_commands_never_hold_one_upload(tmp_path: Path) -> None:
 
 def test_a_state_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misused, match=r"gone\.json"):
-        read_state(tmp_path / "gone.json")
+        load_store(tmp_path / "gone.json")
 
 
 def test_a_state_lies_where_programs_keep_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,11 +137,11 @@ def test_every_key_of_a_direct_upload_bears_its_id() -> None:
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
-    shown = document(UploadView(an_upload(), "the client is offline", None))
+    shown = upload_document(UploadView(an_upload(), Reason(WaitCode.CLIENT_OFFLINE, "the client is offline"), None))
     assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
     size = 11 * 1024 * 1024
     ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
-    whole = document(UploadView(ended, None, None))
+    whole = upload_document(UploadView(ended, None, None))
     assert (whole["status"], whole["progress"], whole["completed_parts"]) == ("completed", 100.0, 3)
 
 
@@ -166,10 +170,10 @@ async def test_a_fault_behind_the_connection_is_not_taken_for_a_broker_that_is_a
         raise RuntimeError(message)
 
     settings = Settings.load({})
-    messenger = messenger_of(settings, lambda *_: None)
+    messenger = direct_messenger(settings, lambda *_: None, identifier="cli-7")
     with pytest.raises(RuntimeError, match="a fault of ours"):
         async with background(faulty()) as loops:
-            await connected(messenger, settings, {}, loops)
+            await connected(messenger.up(), settings, {}, loops)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +188,10 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
     wanted: str, enforced: set[DigestName], used: DigestName
 ) -> None:
     """As with a control plane."""
-    policy = policy_of(Settings.load({"S3_DIGEST": wanted}), "cli-7")
+    policy = policy_of(Settings.load({"S3_DIGEST": wanted}), owner="cli-7")
     async with Rig(policy) as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         await rig.birth()
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
         key = await begin(direct, WANTED, cast("Display", None))

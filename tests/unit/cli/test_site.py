@@ -1,11 +1,8 @@
-"""What a site on one machine is told: the broker's configuration, the environment of its programs."""
+"""A site on one machine: the broker's configuration, and the report of what its object store enforces."""
 
 from pathlib import Path
 
-import pytest
-
 from broker.process import BrokerAddress
-from control_plane.cli.children import environment
 from control_plane.cli.site.broker import guarded_configuration
 from control_plane.cli.site.up_report import enforced
 
@@ -31,16 +28,6 @@ def test_a_listening_site_runs_the_shipped_configuration() -> None:
     begin = shipped.index("listener 1883")
     assert options(text)[-len(shipped[begin:]) :] == shipped[begin:]
     assert set(options(text)) == set(shipped)
-
-
-def test_no_setting_of_the_caller_reaches_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MQTT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN", "JWT_SECRET", "HTTP_PROXY", "CLIENT_ID"):
-        monkeypatch.setenv(name, "the caller's")
-    monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    given = environment({"MQTT_URL": "ours"})
-    assert given["MQTT_URL"] == "ours"
-    assert given["LC_ALL"] == "C.UTF-8"
-    assert "the caller's" not in given.values()
 
 
 def test_what_the_store_enforces_is_said_in_words() -> None:

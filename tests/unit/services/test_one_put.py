@@ -13,9 +13,9 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.ports.database import OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads import outbox
-from control_plane.services.uploads.completion import TOKEN_NAME
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, WantedPart
-from tests.support.fakes import FakeObjects, Rig
+from tests.support.fakes import OPERATOR, FakeObjects, Rig
 from tests.support.uploads import md5_of
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ SIZE = 1024 * 1024
 async def offered(rig: Rig) -> Upload:
     """An upload of one part that was granted a PUT of the whole object."""
     rig.objects.capabilities = ObjectStoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
-    await rig.engine.probing.probe()
+    await rig.engine.probe.probe()
     await rig.birth()
     view = await rig.trigger()
     wanted = (WantedPart(1, SIZE, md5_of(1)),)
@@ -35,7 +35,7 @@ async def offered(rig: Rig) -> Upload:
 
 def put(rig: Rig, upload: Upload) -> None:
     """The client's PUT arrives."""
-    rig.objects.objects[upload.s3_key] = ObjectInfo(SIZE, "etag", {TOKEN_NAME: upload.object_token})
+    rig.objects.objects[upload.s3_key] = ObjectInfo(SIZE, "etag", {TOKEN_METADATA: upload.object_token})
 
 
 async def succeed(rig: Rig, upload: Upload) -> Upload:
@@ -92,7 +92,7 @@ async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> N
         rig.objects.fails = {"head": [ObjectStoreDown("503"), ObjectStoreDown("503 still")]}
         waiting = await succeed(rig, upload)
         assert (waiting.state, waiting.parts[1].etag) == (State.COMPLETING, '"e1"')
-        assert (await rig.engine.operations.upload(upload.upload_id)).reason == "503 still"
+        assert (await rig.reason(upload.upload_id)).text == "503 still"
         await rig.settle(60)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
@@ -133,7 +133,7 @@ async def test_an_operator_who_cancels_during_the_look_wins() -> None:
             assert (await succeed(rig, upload)).state is State.IN_PROGRESS
             assert looking.is_set()
             await succeed(rig, upload)
-            await rig.engine.operations.cancel(upload.upload_id)
+            await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
             seen.set()
             await rig.settle()
         assert rig.messenger.actions()[-1] == "close_upload", "it says that it is done, so it is released"

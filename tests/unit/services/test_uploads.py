@@ -12,7 +12,7 @@ from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Records
 from control_plane.services.uploads import quota
-from tests.support.fakes import Rig
+from tests.support.fakes import OPERATOR, Rig
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(MemoryUploads, "save", conflicting)
         rig.events.clear()
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         assert rig.counted("upload.state") == 1
 
 

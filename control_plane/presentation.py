@@ -1,0 +1,117 @@
+"""How uploads are shown: status words, progress, instants, and the one document of an upload.
+
+Rule: pure functions over the domain and the services' views. REST and the command line show an upload with
+`upload_document` and nothing else, so both always agree. A fact that is not known yet is None, never a guess.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.uploads.views import UploadView
+
+
+class Status(StrEnum):
+    """The coarse state of an upload: one word for several of the domain's states."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+STATUS: Final[Mapping[State, Status]] = {
+    State.QUEUED: Status.QUEUED,
+    State.DISPATCHED: Status.IN_PROGRESS,
+    State.IN_PROGRESS: Status.IN_PROGRESS,
+    State.COMPLETING: Status.IN_PROGRESS,
+    State.COMPLETED: Status.COMPLETED,
+    State.FAILED: Status.FAILED,
+    State.REJECTED: Status.FAILED,
+    State.CANCELLED: Status.CANCELLED,
+    State.EXPIRED: Status.FAILED,
+}
+_YEAR_10000: Final = 253_402_300_800.0
+"""The first instant that no calendar can show."""
+
+
+def states_of(status: Status | None, state: State | None) -> frozenset[State] | None:
+    """The states that match both filters; None when neither is given."""
+    if status is None and state is None:
+        return None
+    return frozenset(one for one in State if status in (None, STATUS[one]) and state in (None, one))
+
+
+def instant(at: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond; None for an instant that never comes.
+
+    >>> instant(1761991200.25)
+    '2025-11-01T10:00:00.250Z'
+    """
+    return None if at is None or at >= _YEAR_10000 else known_instant(at)
+
+
+def known_instant(at: float) -> str:
+    """`instant` of an event in the past, which always has one."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def bytes_uploaded(upload: Upload) -> int:
+    """The size of the stored parts, or the bytes that the client reports as sent, whichever is more."""
+    plan = upload.plan
+    if plan is None or upload.file_size is None:
+        return 0
+    if upload.state is State.COMPLETED:
+        return upload.file_size
+    # A row of a list may hold thousands of parts. All but the last have one size, so counting them is enough.
+    stored = [number for number, part in upload.parts.items() if part.stored and 1 <= number <= plan.total]
+    missing_from_last = plan.part_size * plan.total - upload.file_size if plan.total in stored else 0
+    return max(len(stored) * plan.part_size - missing_from_last, min(upload.bytes_sent, upload.file_size))
+
+
+def progress(upload: Upload) -> float:
+    """0 to 100 by bytes, rounded down to a tenth, so that 100 means that every byte is uploaded."""
+    if upload.state is State.COMPLETED:
+        return 100.0
+    return math.floor(1000 * bytes_uploaded(upload) / upload.file_size) / 10 if upload.file_size else 0.0
+
+
+def completed_parts(upload: Upload) -> int:
+    """How many parts the client reported as stored; all of them once the object is complete."""
+    plan = upload.plan
+    if plan is not None and upload.state is State.COMPLETED:
+        return plan.total
+    return sum(part.stored for part in upload.parts.values())
+
+
+def upload_document(view: UploadView) -> dict[str, Any]:
+    """One upload with REST's member names, ready for JSON."""
+    upload = view.upload
+    return {
+        "upload_id": upload.upload_id,
+        "client_id": upload.client_id,
+        "file_path": upload.file_path,
+        "s3_key": upload.s3_key,
+        "status": STATUS[upload.state],
+        "state": upload.state,
+        "progress": progress(upload),
+        "completed_parts": completed_parts(upload),
+        "total_parts": None if upload.plan is None else upload.plan.total,
+        "bytes_uploaded": bytes_uploaded(upload),
+        "file_size": upload.file_size,
+        "attempt": upload.attempt,
+        "proof": upload.proof,
+        "reason": None if view.reason is None else view.reason.text,
+        "next_wake_at": instant(view.next_wake_at),
+        "error": upload.error,
+        "message": upload.message,
+        "metadata": dict(upload.metadata),
+        "origin": upload.origin,
+        "created_at": known_instant(upload.created_at),
+        "updated_at": known_instant(upload.updated_at),
+        "completed_at": instant(upload.completed_at),
+    }
