@@ -158,7 +158,7 @@ async def _register(url: str, count: int) -> None:
     now = time.time()
     for start in range(0, count, _BATCH):
         some = [_client(number, now) for number in range(start, min(start + _BATCH, count))]
-        await store.write(lambda records, some=some: records.save_clients(some))  # type: ignore[misc]
+        await store.write(lambda records, some=some: records.clients.save(some))  # type: ignore[misc]
     await store.close()
 
 

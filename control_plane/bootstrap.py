@@ -18,12 +18,11 @@ from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.doctor import Doctor, Finding
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
-from control_plane.services.uploads.service import Neighbours
 from control_plane.settings import Settings
 from schemas.topics import CONTROL_PLANE, Topics
 
@@ -71,7 +70,15 @@ def create_app(settings: Settings) -> "FastAPI":
 
     metrics = Metrics()
     parts = _build(settings, metrics)
-    app = create_api(parts.engine.operations, settings, metrics)
+    engine = parts.engine
+    app = create_api(
+        settings,
+        metrics,
+        uploads=engine.upload_service,
+        clients=engine.client_service,
+        readiness=engine.readiness,
+        clock=engine.clock,
+    )
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
 
@@ -127,8 +134,8 @@ def direct_engine(
 ) -> DirectEngine:
     """An engine over these neighbours and the bucket of the settings."""
     object_store = S3ObjectStore(s3_settings_of(settings))
-    near = Neighbours(database, object_store, messenger, SystemClock())
-    return DirectEngine(build_engine(near, log, policy), object_store)
+    ports = Ports(database, object_store, messenger, SystemClock())
+    return DirectEngine(build_engine(ports, log, policy), object_store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +158,8 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     object_store = S3ObjectStore(s3_settings_of(settings))
     mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
     messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
-    near = Neighbours(database, object_store, messenger, SystemClock())
-    engine = build_engine(near, log, policy_of(settings))
+    ports = Ports(database, object_store, messenger, SystemClock())
+    engine = build_engine(ports, log, policy_of(settings))
     messenger.delivers_to(engine.inbox.hear)
     return _Parts(database, object_store, messenger, engine)
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from control_plane.domain.uploads.model import State, Upload
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 
 
 class Status(StrEnum):
@@ -105,7 +105,7 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "file_size": upload.file_size,
         "attempt": upload.attempt,
         "proof": upload.proof,
-        "reason": view.reason,
+        "reason": None if view.reason is None else view.reason.text,
         "next_wake_at": instant(view.next_wake_at),
         "error": upload.error,
         "message": upload.message,

@@ -50,7 +50,7 @@ _REFUSALS: Final = {
 class Commands:
     """Carries out commands; `say` takes an answer, `inquire` a question about the device."""
 
-    def __init__(  # noqa: PLR0913 (the loop hands over its parts by name, once)
+    def __init__(
         self,
         uploads: Uploads,
         journal: Journal,

@@ -69,7 +69,7 @@ class Uploader:
         except HostNotAllowed as refused:
             raise PutFailed(PutFailure.HOST_NOT_ALLOWED, str(refused)) from refused
 
-    def put(  # noqa: PLR0913 (the caller's view of one PUT; nothing here can be left out)
+    def put(
         self,
         part: PresignedPart,
         source: Source,

@@ -1,4 +1,4 @@
-"""REST: thin routers over `services.operations`. Parse, call, return a model.
+"""REST: thin routers over the services' use cases. Parse, call, return a model.
 
-Rule: a router calls `Operations` and nothing else; every failure becomes a problem document in one handler.
+Rule: a router calls one use case and nothing else; every failure becomes a problem document in one handler.
 """

@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from control_plane.api import clients, health, uploads
+from control_plane.api import clients as client_routes
+from control_plane.api import health as health_routes
+from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.limits import RECEIPT_DEADLINE, OwnPages, SecurityHeaders, WholeBody
@@ -17,8 +19,11 @@ from control_plane.api.observe import Observe
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
+from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
-from control_plane.services.uploads.service import Operations
+from control_plane.services.ports.clock import Clock
+from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
 
@@ -36,17 +41,27 @@ class _Api(FastAPI):
 
 
 def create_api(
-    operations: Operations, settings: Settings, metrics: Metrics, *, receipt_deadline: float = RECEIPT_DEADLINE
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    uploads: UploadService,
+    clients: ClientService,
+    readiness: ReadinessCheck,
+    clock: Clock,
+    receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
-    """The REST interface over `operations`; `metrics` counts and logs, and is served at /metrics.
+    """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
 
     There is no page of documentation: it would need scripts from elsewhere. The document itself is at /openapi.json.
     """
     api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.needs_token = settings.jwt_secret is not None
-    api.state.operations = operations
+    api.state.uploads = uploads
+    api.state.clients = clients
+    api.state.readiness = readiness
+    api.state.clock = clock
     api.state.metrics = metrics
-    for router in (uploads.router, clients.router, health.router):
+    for router in (upload_routes.router, client_routes.router, health_routes.router):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

@@ -13,11 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api.problems import Problem, respond
+from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
-ANONYMOUS: Final = "anonymous"
-"""The caller where no secret is set."""
-
 OPEN: Final = frozenset({("GET", "/health")})
 """What anyone may call (protocol.md section 7)."""
 
@@ -78,7 +76,7 @@ def _require_subject(subject: str) -> str:
 
 
 class BearerGate:
-    """Lets a request pass whose token is good, and writes the caller's name into its state."""
+    """Lets a request pass whose token is good, and writes the caller into its state."""
 
     def __init__(self, app: ASGIApp, secret: str | None) -> None:
         self._app = app
@@ -99,10 +97,10 @@ class BearerGate:
             return
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope) -> str:
+    def _caller(self, scope: Scope) -> Principal:
         if self._secret is None or (scope["method"], scope["path"]) in OPEN:
             return ANONYMOUS
-        return subject_of(self._secret, _token(Headers(scope=scope)))
+        return Principal(subject_of(self._secret, _token(Headers(scope=scope))))
 
 
 def _token(headers: Headers) -> str:
@@ -117,9 +115,10 @@ def _token(headers: Headers) -> str:
     return token.strip()
 
 
-async def caller_of(request: Request) -> str:
-    """The caller's name, as the gate found it."""
-    return str(request.state.caller)
+async def caller_of(request: Request) -> Principal:
+    """The caller, as the gate found it."""
+    caller: Principal = request.state.caller
+    return caller
 
 
-Caller = Annotated[str, Depends(caller_of)]
+Caller = Annotated[Principal, Depends(caller_of)]

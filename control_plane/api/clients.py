@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Response
 
 from control_plane.api import models
+from control_plane.api.auth import Caller
 from control_plane.api.documents import problems
-from control_plane.api.parameters import ClientId, ClientsQuery, FilesQuery, Services
+from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
 from schemas.messages import ListFiles
 
 router = APIRouter(tags=["clients"])
@@ -16,17 +17,16 @@ router = APIRouter(tags=["clients"])
     summary="Look at what a client is doing",
     responses=problems(404, 422),
 )
-async def client_status(client_id: ClientId, services: Services) -> models.ClientStatus:
+async def client_status(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.ClientStatus:
     """Whether the client is connected, and its unfinished upload with the latest activity."""
-    client, current = await services.client_status(client_id)
-    return models.ClientStatus.of(client, current, services.now())
+    client, current = await clients.client_status(caller, client_id)
+    return models.ClientStatus.of(client, current, now)
 
 
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
-async def list_clients(services: Services, query: ClientsQuery) -> models.ClientPage:
+async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
     """Every client that ever connected, by id."""
-    found, cursor, total = await services.clients(query.labels, query.page)
-    now = services.now()
+    found, cursor, total = await clients.clients(caller, query.labels, query.page)
     return models.ClientPage(clients=[models.ClientRow.of(client, now) for client in found], total=total, cursor=cursor)
 
 
@@ -36,9 +36,9 @@ async def list_clients(services: Services, query: ClientsQuery) -> models.Client
     summary="Look at one client",
     responses=problems(404, 422),
 )
-async def get_client(client_id: ClientId, services: Services) -> models.Client:
+async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.Client:
     """Everything a client said of itself, and why nothing is sent to it."""
-    return models.Client.of(await services.client(client_id), services.now())
+    return models.Client.of(await clients.client(caller, client_id), now)
 
 
 @router.delete(
@@ -49,9 +49,9 @@ async def get_client(client_id: ClientId, services: Services) -> models.Client:
     response_class=Response,
     responses=problems(404, 422),
 )
-async def forget_client(client_id: ClientId, services: Services) -> None:
+async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -> None:
     """Forget a client and its retained presence; its uploads stay. One that lives comes back at its next presence."""
-    await services.forget_client(client_id)
+    await clients.forget(caller, client_id)
 
 
 @router.get(
@@ -60,8 +60,8 @@ async def forget_client(client_id: ClientId, services: Services) -> None:
     summary="List files on a client",
     responses=problems(404, 422, 504),
 )
-async def list_files(client_id: ClientId, services: Services, query: FilesQuery) -> models.FilePage:
+async def list_files(client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery) -> models.FilePage:
     """Ask a client that is connected which of its files match a pattern."""
     wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
-    found = await services.files(client_id, wanted)
+    found = await clients.files(caller, client_id, wanted)
     return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

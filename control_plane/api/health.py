@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
-from control_plane.api.parameters import Services
+from control_plane.api.auth import Caller
+from control_plane.api.parameters import Now, Readiness
 from control_plane.observability import CONTENT_TYPE, Metrics
 from control_plane.presentation import known_instant
 
@@ -12,9 +13,9 @@ _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
 
 
 @router.get("/health", operation_id="getHealth", summary="See that the process answers")
-async def health(services: Services) -> models.Health:
+async def health(now: Now) -> models.Health:
     """Needs no token and looks at nothing else: a broker that is away must not get this process restarted."""
-    return models.Health(timestamp=known_instant(services.now()))
+    return models.Health(timestamp=known_instant(now))
 
 
 @router.get(
@@ -23,9 +24,9 @@ async def health(services: Services) -> models.Health:
     summary="See whether broker, database and store can be used",
     responses={503: {"model": models.Readiness, "description": "Something that is needed is away"}},
 )
-async def ready(services: Services, response: Response) -> models.Readiness:
+async def ready(readiness: Readiness, caller: Caller, response: Response) -> models.Readiness:
     """What can be used now, and what the store was seen to enforce."""
-    found = await services.readiness()
+    found = await readiness.readiness(caller)
     if not found.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "5"

@@ -12,7 +12,7 @@ from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.presentation import STATUS, Status, instant, progress, upload_document
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from schemas.messages import FileEntry
 from schemas.values import DigestName
 
@@ -128,6 +128,7 @@ class Client(ClientRow):
     @classmethod
     def of(cls, client: KnownClient, now: float) -> Self:
         """The client at `now` (s)."""
+        reason = client.waiting_for(now)
         return cls(
             **ClientRow.of(client, now).model_dump(),
             connected_at=instant(client.connected_at),
@@ -136,7 +137,7 @@ class Client(ClientRow):
             supported=client.supported,
             capabilities=list(client.capabilities),
             default_file=client.default_file,
-            reason=client.waiting_for(now),
+            reason=None if reason is None else reason.text,
         )
 
 

@@ -51,7 +51,8 @@ class Observe:
         self._metrics.request(scope["method"], route, status, seconds)
         state = scope.get("state", {})
         if scope["method"] not in SAFE_METHODS:
-            asked = {"caller": state.get("caller"), "method": scope["method"], "path": scope["path"], "status": status}
+            caller = getattr(state.get("caller"), "subject", None)
+            asked = {"caller": caller, "method": scope["method"], "path": scope["path"], "status": status}
             self._metrics("rest.command", asked)
         fault: Exception | None = state.get("fault")
         if fault is not None:

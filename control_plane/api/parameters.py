@@ -11,8 +11,11 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from control_plane.api.bodies import FilePath, Input, matching
 from control_plane.domain.uploads.model import State
 from control_plane.presentation import Status
+from control_plane.services.clients.service import ClientService
+from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Page
-from control_plane.services.uploads.service import Operations
+from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.uploads.service import UploadService
 from schemas.names import UPLOAD_ID_PATTERN
 from schemas.topics import RESERVED_PREFIXES, require_client_id
 from schemas.values import DigestName
@@ -90,13 +93,34 @@ class WhichFiles(Paged):
     digest: DigestName | None = None
 
 
-async def operations_of(request: Request) -> Operations:
-    """The services that this application was made over."""
-    operations: Operations = request.app.state.operations
-    return operations
+async def uploads_of(request: Request) -> UploadService:
+    """The use cases of uploads."""
+    uploads: UploadService = request.app.state.uploads
+    return uploads
 
 
-Services = Annotated[Operations, Depends(operations_of)]
+async def clients_of(request: Request) -> ClientService:
+    """The use cases of clients."""
+    clients: ClientService = request.app.state.clients
+    return clients
+
+
+async def readiness_of(request: Request) -> ReadinessCheck:
+    """The check of every neighbour."""
+    readiness: ReadinessCheck = request.app.state.readiness
+    return readiness
+
+
+async def now_of(request: Request) -> float:
+    """The instant of this request, seconds since the epoch (UTC)."""
+    clock: Clock = request.app.state.clock
+    return clock.now()
+
+
+Uploads = Annotated[UploadService, Depends(uploads_of)]
+Clients = Annotated[ClientService, Depends(clients_of)]
+Readiness = Annotated[ReadinessCheck, Depends(readiness_of)]
+Now = Annotated[float, Depends(now_of)]
 UploadQuery = Annotated[OneUpload, Query()]
 UploadsQuery = Annotated[WhichUploads, Query()]
 ClientsQuery = Annotated[WhichClients, Query()]

@@ -11,7 +11,7 @@ from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
-from control_plane.api.parameters import ClientId, IdempotencyKey, Services, UploadId, UploadQuery, UploadsQuery
+from control_plane.api.parameters import ClientId, IdempotencyKey, Now, UploadId, UploadQuery, Uploads, UploadsQuery
 from control_plane.presentation import STATUS, states_of
 from control_plane.services.ports.database import UploadFilter
 from control_plane.services.uploads.service import TriggerRequest
@@ -29,8 +29,10 @@ TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, 
 )
 async def trigger(
     client_id: ClientId,
-    services: Services,
+    *,
+    uploads: Uploads,
     caller: Caller,
+    now: Now,
     body: TriggerInput = None,
     idempotency_key: IdempotencyKey = None,
 ) -> models.Triggered:
@@ -38,15 +40,14 @@ async def trigger(
     wanted = body or TriggerBody()
     request = TriggerRequest(
         client_id=client_id,
-        caller=caller,
         file_path=wanted.file_path,
         metadata=wanted.metadata,
         options=UploadOptions(**wanted.options.model_dump()),
-        deadline=_deadline(wanted.deadline, services.now()),
+        deadline=_deadline(wanted.deadline, now),
         idempotency_key=idempotency_key,
         body_digest=_digest(wanted),
     )
-    upload = (await services.trigger(request)).upload
+    upload = (await uploads.trigger(caller, request)).upload
     return models.Triggered(
         message=f"Download triggered for client {client_id}",
         upload_id=upload.upload_id,
@@ -56,10 +57,10 @@ async def trigger(
 
 
 @router.get("/uploads", operation_id="listUploads", summary="List uploads, newest first", responses=problems(422))
-async def list_uploads(services: Services, query: UploadsQuery) -> models.UploadPage:
+async def list_uploads(uploads: Uploads, caller: Caller, query: UploadsQuery) -> models.UploadPage:
     """List uploads, newest first."""
     where = UploadFilter(query.client_id, states_of(query.status, query.state), query.error)
-    found, cursor = await services.uploads(where, query.page)
+    found, cursor = await uploads.uploads(caller, where, query.page)
     return models.UploadPage(uploads=[models.Upload.of(view) for view in found], cursor=cursor)
 
 
@@ -69,9 +70,9 @@ async def list_uploads(services: Services, query: UploadsQuery) -> models.Upload
     summary="Look at one upload",
     responses=problems(404, 409, 422),
 )
-async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+async def get_upload(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
     """How one upload stands, and what it waits for."""
-    return models.Upload.of(await services.upload(upload_id, which.client_id))
+    return models.Upload.of(await uploads.upload(caller, upload_id, which.client_id))
 
 
 @router.post(
@@ -80,9 +81,9 @@ async def get_upload(upload_id: UploadId, services: Services, which: UploadQuery
     summary="Cancel an upload",
     responses=problems(404, 409, 422),
 )
-async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+async def cancel(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
     """End an upload at once; 409 when its object is being completed already, it is over, or another's."""
-    return models.Upload.of(await services.cancel(upload_id, which.client_id))
+    return models.Upload.of(await uploads.cancel(caller, upload_id, which.client_id))
 
 
 @router.post(
@@ -91,9 +92,9 @@ async def cancel(upload_id: UploadId, services: Services, which: UploadQuery) ->
     summary="Begin an upload once more, under a new id",
     responses=problems(404, 409, 422),
 )
-async def retry(upload_id: UploadId, services: Services, which: UploadQuery) -> models.Upload:
+async def retry(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
     """The new upload; 422 while the old one is not over."""
-    return models.Upload.of(await services.retry(upload_id, which.client_id))
+    return models.Upload.of(await uploads.retry(caller, upload_id, which.client_id))
 
 
 @router.get(
@@ -102,9 +103,9 @@ async def retry(upload_id: UploadId, services: Services, which: UploadQuery) -> 
     summary="Get a URL that reads the object",
     responses=problems(404, 409, 422, 502),
 )
-async def object_url(upload_id: UploadId, services: Services, which: UploadQuery) -> models.ObjectUrl:
+async def object_url(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.ObjectUrl:
     """A presigned GET; 422 until the upload is completed, 409 for an upload of another owner."""
-    url, expires_in = await services.object_url(upload_id, which.client_id)
+    url, expires_in = await uploads.object_url(caller, upload_id, which.client_id)
     return models.ObjectUrl(upload_id=upload_id, url=url, expires_in=expires_in)
 
 

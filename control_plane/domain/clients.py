@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import PROTOCOL, AgentInfo, Presence
 
 CONNECTED_FOR: Final = 90.0
@@ -71,14 +72,16 @@ class Client:
         """Whether a command may be published to it now."""
         return self.connected(now) and self.answerable(now)
 
-    def waiting_for(self, now: float) -> str | None:
-        """Why nothing is published to it, as a sentence; None when something may be."""
+    def waiting_for(self, now: float) -> Reason | None:
+        """Why no command is published to the client at `now` (s); None when one may be."""
         if not self.connected(now):
-            return "the client is offline"
+            return Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
         if not self.supported:
-            return f"the agent speaks protocol {list(self.agent.protocol)}, this control plane {PROTOCOL}"
+            text = f"the agent speaks protocol {list(self.agent.protocol)}, this control plane {PROTOCOL}"
+            return Reason(WaitCode.CLIENT_UNSUPPORTED, text)
         if self.in_conflict(now):
-            return "two devices share this client id: give one of them another, then delete the client"
+            text = "two devices share this client id: give one of them another, then delete the client"
+            return Reason(WaitCode.CLIENT_CONFLICT, text)
         return None
 
 

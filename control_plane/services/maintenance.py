@@ -37,7 +37,7 @@ class LitterReport:
 class Maintenance:
     """Wakes up every few seconds and does what time alone makes due."""
 
-    def __init__(  # noqa: PLR0913 - the four neighbours, the writer and the numbers
+    def __init__(
         self, store: Database, objects: ObjectStore, clock: Clock, log: EventLog, *, uploads: Uploads, policy: Policy
     ) -> None:
         self._store = store
@@ -64,7 +64,7 @@ class Maintenance:
     async def reap(self) -> int:
         """End the uploads whose deadline has passed; returns how many were looked at."""
         now = self._clock.now()
-        overdue = await self._store.read(lambda records: records.overdue(now, BATCH))
+        overdue = await self._store.read(lambda records: records.uploads.overdue(now, BATCH))
         for key in overdue:
             await self._uploads.submit(key, DeadlinePassed(now=now))
         return len(overdue)
@@ -72,10 +72,10 @@ class Maintenance:
     async def prune(self) -> int:
         """Forget history beyond its days, in small batches, and old idempotency keys; returns uploads forgotten."""
         now = self._clock.now()
-        await self._store.write(lambda records: records.prune_idempotency(now - IDEMPOTENT_FOR))
+        await self._store.write(lambda records: records.idempotency.prune(now - IDEMPOTENT_FOR))
         total = 0
         while True:
-            gone = await self._store.write(lambda records: records.prune_uploads(now - self._policy.history, BATCH))
+            gone = await self._store.write(lambda records: records.uploads.prune(now - self._policy.history, BATCH))
             total += gone
             if gone < BATCH:
                 return total
@@ -108,7 +108,7 @@ def rows_of(records: Records, found: list[MultipartInfo], owner: str) -> dict[st
     """For each key that belongs to a row of `owner`: the row, and the S3 upload id that it still needs."""
     rows: dict[str, tuple[UploadKey, str | None]] = {}
     for one in found:
-        upload = records.upload_by_s3_key(one.s3_key)
+        upload = records.uploads.by_s3_key(one.s3_key)
         if upload is not None and upload.owner == owner:
             rows[one.s3_key] = (upload.key, upload.s3_upload_id if upload.state in OPEN else None)
     return rows

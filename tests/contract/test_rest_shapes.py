@@ -14,9 +14,10 @@ from openapi_spec_validator import validate
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
 from control_plane.domain.uploads.model import PartRecord, Proof, State
-from control_plane.services.uploads.service import Readiness, UploadView
+from control_plane.services.readiness import Readiness
+from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB
-from tests.support.fake_operations import SECRET, FakeOperations, a_client, an_upload, http_to, make_api
+from tests.support.fake_services import SECRET, FakeServices, a_client, an_upload, http_to, make_api
 
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
@@ -33,19 +34,19 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
+def services() -> FakeServices:
+    return FakeServices()
 
 
 @pytest.fixture
-async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_to(make_api(operations)) as client:
+async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(services)) as client:
         yield client
 
 
 async def document(**settings: str) -> dict[str, Any]:
     """The OpenAPI document of an application with these settings."""
-    return make_api(FakeOperations(), **settings).openapi()
+    return make_api(FakeServices(), **settings).openapi()
 
 
 def routes() -> Iterator[APIRoute]:
@@ -82,10 +83,10 @@ async def test_status_of_a_client(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_client_that_does_nothing_has_no_current_upload(
-    http: httpx.AsyncClient, operations: FakeOperations
+    http: httpx.AsyncClient, services: FakeServices
 ) -> None:
-    operations.views.clear()
-    operations.known["restaurant-1"] = a_client(online=False)
+    services.views.clear()
+    services.known["restaurant-1"] = a_client(online=False)
     answer = (await http.get("/status/restaurant-1")).json()
     assert (answer["connected"], answer["current_upload"]) == (False, None)
 
@@ -103,7 +104,7 @@ async def test_clients(http: httpx.AsyncClient) -> None:
     assert (whole["supported"], whole["reason"], whole["agent"]["version"]) == (True, None, "1.0.0")
 
 
-async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
     upload = an_upload(
         state=State.COMPLETED,
         file_size=10 * MIB,
@@ -113,7 +114,7 @@ async def test_an_upload(http: httpx.AsyncClient, operations: FakeOperations) ->
         metadata={"key": "value"},
         completed_at=1_761_991_205.5,
     )
-    operations.views["upload-1"] = UploadView(upload, None, None)
+    services.views["upload-1"] = UploadView(upload, None, None)
     shown = (await http.get("/uploads/upload-1")).json()
     assert set(shown) == UPLOAD
     seed = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
@@ -153,16 +154,16 @@ async def test_a_forgotten_client_leaves_nothing_to_say(http: httpx.AsyncClient)
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_health(http: httpx.AsyncClient, operations: FakeOperations) -> None:
-    operations.fault = RuntimeError("everything else is broken")
+async def test_health(http: httpx.AsyncClient, services: FakeServices) -> None:
+    services.fault = RuntimeError("everything else is broken")
     assert (await http.get("/health")).json() == {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 
 
-async def test_readiness_names_what_is_away(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_readiness_names_what_is_away(http: httpx.AsyncClient, services: FakeServices) -> None:
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["probe"]["part_digests"] == ["md5"]
-    operations.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
+    services.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
     answer = await http.get("/health/ready")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.json() == {"status": "not ready", "checks": {"broker": "not connected"}, "probe": None}

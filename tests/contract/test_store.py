@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict
-from control_plane.services.ports.database import Database, Page, Records, UploadFilter
+from control_plane.services.ports.database import Database, Page, Records, Subject, UploadFilter
 from tests.support.postgres import postgres
 from tests.support.stores import a_task, an_upload, migrated, store, uploads
 
@@ -23,19 +23,19 @@ shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 
 
 async def load(store: Database, key: UploadKey) -> Upload | None:
-    return await store.read(lambda records: records.upload(key))
+    return await store.read(lambda records: records.uploads.get(key))
 
 
 async def add(store: Database, *new: Upload) -> None:
     def work(records: Records) -> None:
         for upload in new:
-            records.add_upload(upload)
+            records.uploads.add(upload)
 
     await store.write(work)
 
 
 async def save(store: Database, before: Upload, after: Upload) -> Upload:
-    return await store.write(lambda records: records.save_upload(before, after))
+    return await store.write(lambda records: records.uploads.save(before, after))
 
 
 # --- there and back ---------------------------------------------------------------------------------------------------
@@ -91,15 +91,15 @@ async def test_uploads_are_found_by_their_id_alone(store: Database) -> None:
     one = an_upload("restaurant-1", upload_id="same")
     other = an_upload("restaurant-2", upload_id="same")
     await add(store, other, one, an_upload())
-    found = await store.read(lambda records: records.uploads_by_id("same"))
+    found = await store.read(lambda records: records.uploads.by_id("same"))
     assert sorted(found, key=lambda upload: upload.client_id) == [one, other]
 
 
 async def test_an_upload_is_found_by_its_object(store: Database) -> None:
     upload = an_upload()
     await add(store, upload)
-    assert await store.read(lambda records: records.upload_by_s3_key(upload.s3_key)) == upload
-    assert await store.read(lambda records: records.upload_by_s3_key("another")) is None
+    assert await store.read(lambda records: records.uploads.by_s3_key(upload.s3_key)) == upload
+    assert await store.read(lambda records: records.uploads.by_s3_key("another")) is None
 
 
 # --- compare and set, unique keys, rollback ---------------------------------------------------------------------------
@@ -136,8 +136,8 @@ async def test_a_key_in_use_is_refused_and_the_work_goes_on(store: Database, sam
 
     def work(records: Records) -> None:
         with pytest.raises(KeyTaken):
-            records.add_upload(second)
-        records.add_upload(other)
+            records.uploads.add(second)
+        records.uploads.add(other)
 
     await store.write(work)
     assert await load(store, first.key) == first
@@ -150,8 +150,8 @@ async def test_an_object_cannot_be_taken_over(store: Database) -> None:
 
     def work(records: Records) -> Upload:
         with pytest.raises(KeyTaken):
-            records.save_upload(second, replace(second, s3_key=first.s3_key, parts={}))
-        return records.save_upload(second, replace(second, strikes=1))
+            records.uploads.save(second, replace(second, s3_key=first.s3_key, parts={}))
+        return records.uploads.save(second, replace(second, strikes=1))
 
     saved = await store.write(work)
     assert await load(store, second.key) == saved
@@ -172,16 +172,16 @@ async def test_an_exception_takes_everything_back(store: Database) -> None:
     new = an_upload()
 
     def work(records: Records) -> None:
-        records.save_upload(kept, replace(kept, state=State.FAILED, s3_key="moved", parts={}))
-        records.add_upload(new)
-        records.put_task(a_task(new.key))
+        records.uploads.save(kept, replace(kept, state=State.FAILED, s3_key="moved", parts={}))
+        records.uploads.add(new)
+        records.outbox.put(a_task(new.key))
         raise LookupError
 
     with pytest.raises(LookupError):
         await store.write(work)
     assert await load(store, kept.key) == kept
     assert await load(store, new.key) is None
-    assert await store.read(lambda records: records.tasks_of(new.key)) == []
+    assert await store.read(lambda records: records.outbox.of(Subject.of_upload(new.key))) == []
     # The same changes, this time for good: nothing of the first time is in the way.
     again = await save(store, kept, replace(kept, state=State.FAILED, s3_key="moved", parts={2: PartRecord("b")}))
     assert await load(store, kept.key) == again
@@ -191,9 +191,9 @@ async def test_a_transaction_sees_what_it_wrote(store: Database) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
 
     def work(records: Records) -> tuple[Upload | None, Upload]:
-        records.add_upload(upload)
-        saved = records.save_upload(upload, replace(upload, parts={1: PartRecord("a", "b")}))
-        return records.upload(upload.key), saved
+        records.uploads.add(upload)
+        saved = records.uploads.save(upload, replace(upload, parts={1: PartRecord("a", "b")}))
+        return records.uploads.get(upload.key), saved
 
     seen, saved = await store.write(work)
     assert seen == saved
@@ -203,7 +203,7 @@ async def test_a_pruned_upload_leaves_no_parts_to_one_of_the_same_id(store: Data
     old = an_upload(state=State.COMPLETED, completed_at=1.0, parts={1: PartRecord("a", "b")})
     await add(store, old)
     assert await load(store, old.key) == old
-    assert await store.write(lambda records: records.prune_uploads(2.0, 10)) == 1
+    assert await store.write(lambda records: records.uploads.prune(2.0, 10)) == 1
     new = replace(old, state=State.QUEUED, completed_at=None, parts={})
     await add(store, new)
     assert await load(store, new.key) == new
@@ -223,7 +223,7 @@ async def listed(store: Database, where: UploadFilter, limit: int = 100) -> list
     cursor: str | None = None
     while True:
         page = Page(limit, cursor)
-        some, cursor = await store.read(lambda records, page=page: records.list_uploads(where, page))  # type: ignore[misc]
+        some, cursor = await store.read(lambda records, page=page: records.uploads.list(where, page))  # type: ignore[misc]
         found += map(as_listed, some)
         if cursor is None:
             return found
@@ -282,10 +282,10 @@ async def test_a_filter_keeps_what_fits(store: Database, where: UploadFilter) ->
 
 async def test_what_comes_and_goes_moves_no_page(store: Database) -> None:
     history = await a_history(store)
-    first, cursor = await store.read(lambda records: records.list_uploads(UploadFilter(), Page(10)))
+    first, cursor = await store.read(lambda records: records.uploads.list(UploadFilter(), Page(10)))
     await add(store, an_upload(created_at=9_999.0), an_upload(created_at=1.0))
     page = Page(100, cursor)
-    rest, end = await store.read(lambda records: records.list_uploads(UploadFilter(), page))
+    rest, end = await store.read(lambda records: records.uploads.list(UploadFilter(), page))
     assert end is None
     assert [one.key for one in first] == [one.key for one in history[:10]]
     assert [one.key for one in rest[:-1]] == [one.key for one in history[10:]]
@@ -294,19 +294,19 @@ async def test_what_comes_and_goes_moves_no_page(store: Database) -> None:
 @pytest.mark.parametrize("cursor", ["", "x", "!!", "bm90IGpzb24", "WzEsMiwzXQ", "WyJhIl0", "W10", "\N{SNOWMAN}"])
 async def test_a_cursor_that_nobody_gave_is_bad_input(store: Database, cursor: str) -> None:
     with pytest.raises(BadInput):
-        await store.read(lambda records: records.list_uploads(UploadFilter(), Page(10, cursor)))
+        await store.read(lambda records: records.uploads.list(UploadFilter(), Page(10, cursor)))
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_a_page_without_room_is_bad_input(store: Database, limit: int) -> None:
     with pytest.raises(BadInput):
-        await store.read(lambda records: records.list_uploads(UploadFilter(), Page(limit)))
+        await store.read(lambda records: records.uploads.list(UploadFilter(), Page(limit)))
 
 
 async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(store: Database) -> None:
     every = [an_upload(state=state, client_busy=busy) for state in State for busy in (False, True)]
     await add(store, *every, an_upload("restaurant-2"))
-    found = await store.read(lambda records: records.open_uploads_of("restaurant-1"))
+    found = await store.read(lambda records: records.uploads.open_of("restaurant-1"))
     assert {one.key for one in found} == {one.key for one in every if one.state in OPEN or one.client_busy}
 
 
@@ -325,15 +325,15 @@ async def test_overdue_uploads_come_longest_overdue_first(store: Database) -> No
         *(an_upload(deadline=1.0, state=one) for one in TERMINAL),
     )
     expected = [overheard.key, *(one.key for one in reversed(late))]
-    assert await store.read(lambda records: records.overdue(100.0, 10)) == expected
-    assert await store.read(lambda records: records.overdue(100.0, 2)) == expected[:2]
+    assert await store.read(lambda records: records.uploads.overdue(100.0, 10)) == expected
+    assert await store.read(lambda records: records.uploads.overdue(100.0, 2)) == expected[:2]
 
 
 async def test_an_upload_that_ended_is_no_longer_overdue(store: Database) -> None:
     upload = an_upload(deadline=1.0)
     await add(store, upload)
     await save(store, upload, replace(upload, state=State.EXPIRED, completed_at=2.0))
-    assert await store.read(lambda records: records.overdue(100.0, 10)) == []
+    assert await store.read(lambda records: records.uploads.overdue(100.0, 10)) == []
 
 
 async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Database) -> None:
@@ -341,11 +341,11 @@ async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Databa
     owing = an_upload(state=State.FAILED, completed_at=1.0)
     running = an_upload()
     await add(store, *reversed(ended), owing, running)
-    await store.write(lambda records: records.put_task(a_task(owing.key)))
-    assert await store.write(lambda records: records.prune_uploads(12.0, 1)) == 1
+    await store.write(lambda records: records.outbox.put(a_task(owing.key)))
+    assert await store.write(lambda records: records.uploads.prune(12.0, 1)) == 1
     assert await load(store, ended[0].key) is None
-    assert await store.write(lambda records: records.prune_uploads(12.0, 10)) == 1
-    assert await store.write(lambda records: records.prune_uploads(12.0, 10)) == 0
+    assert await store.write(lambda records: records.uploads.prune(12.0, 10)) == 1
+    assert await store.write(lambda records: records.uploads.prune(12.0, 10)) == 0
     left = {one.key for one in await listed(store, UploadFilter())}
     assert left == {one.key for one in (*ended[2:], owing, running)}
 
@@ -353,8 +353,8 @@ async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(store: Databa
 async def test_an_end_without_its_time_counts_from_the_last_change(store: Database) -> None:
     upload = an_upload(state=State.FAILED, updated_at=5.0)
     await add(store, upload)
-    assert await store.write(lambda records: records.prune_uploads(5.0, 10)) == 0
-    assert await store.write(lambda records: records.prune_uploads(5.1, 10)) == 1
+    assert await store.write(lambda records: records.uploads.prune(5.0, 10)) == 0
+    assert await store.write(lambda records: records.uploads.prune(5.1, 10)) == 1
 
 
 # --- the store itself -------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from control_plane.services.ports.database import (
     OutboxEntry,
     Page,
     Records,
+    Subject,
     UploadFilter,
 )
 from tests.support.stores import a_client, an_upload
@@ -81,19 +82,19 @@ changes = st.fixed_dictionaries(
 
 def add(records: Records, key: UploadKey, s3_key: str, created_at: float, parts: dict[int, PartRecord]) -> None:
     upload = an_upload(key.client_id, upload_id=key.upload_id, token="t", s3_key=s3_key, created_at=created_at)
-    records.add_upload(replace(upload, parts=parts, deadline=created_at + 2))
+    records.uploads.add(replace(upload, parts=parts, deadline=created_at + 2))
 
 
 def save(records: Records, key: UploadKey, behind: int, changed: dict[str, object]) -> Upload | None:
-    before = records.upload(key)
+    before = records.uploads.get(key)
     if before is None:
         return None
     after = replace(before, **changed)  # type: ignore[arg-type]
-    return records.save_upload(replace(before, version=before.version - behind), after)
+    return records.uploads.save(replace(before, version=before.version - behind), after)
 
 
 def put_task(records: Records, key: UploadKey, kind: Kind, subject: str, due_at: float) -> None:
-    records.put_task(OutboxEntry(key, Duty(kind, 1, 0.0, subject), due_at))
+    records.outbox.put(OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, subject), due_at))
 
 
 def as_listed(uploads: Sequence[Upload]) -> list[tuple[UploadKey, State, list[int]]]:
@@ -102,20 +103,24 @@ def as_listed(uploads: Sequence[Upload]) -> list[tuple[UploadKey, State, list[in
 
 def list_uploads(records: Records, client_id: str | None, states: frozenset[State] | None, limit: int) -> object:
     where = UploadFilter(client_id, states)
-    first, cursor = records.list_uploads(where, Page(limit))
-    second = [] if cursor is None else records.list_uploads(where, Page(limit, cursor))[0]
+    first, cursor = records.uploads.list(where, Page(limit))
+    second = [] if cursor is None else records.uploads.list(where, Page(limit, cursor))[0]
     return as_listed(first), cursor, as_listed(second)
 
 
 def list_clients(records: Records, wanted: dict[str, str], limit: int) -> object:
-    first, cursor, total = records.list_clients(wanted, Page(limit))
-    return first, total, None if cursor is None else records.list_clients(wanted, Page(limit, cursor))
+    first, cursor, total = records.clients.list(wanted, Page(limit))
+    return first, total, None if cursor is None else records.clients.list(wanted, Page(limit, cursor))
 
 
 def due(tasks: list[OutboxEntry], limit: int) -> object:
     """Of tasks that are due at one instant any may come first, so only instants can be compared where some are cut."""
     instants = [task.due_at for task in tasks]
-    return instants if len(tasks) == limit else sorted(tasks, key=lambda task: (task.due_at, task.key, task.duty.kind))
+    return (
+        instants
+        if len(tasks) == limit
+        else sorted(tasks, key=lambda task: (task.due_at, task.subject.upload_key, task.duty.kind))
+    )
 
 
 def raise_error(_: Records) -> None:
@@ -126,27 +131,27 @@ steps = st.one_of(
     step("add", add, keys, s3_keys, times, part_maps),
     step("save", save, keys, st.sampled_from([0, 0, 0, 1]), changes),
     step("list", list_uploads, st.none() | client_ids, st.none() | st.frozensets(st.sampled_from(State)), limits),
-    step("open", lambda r, c: sorted(r.open_uploads_of(c), key=lambda one: one.key), client_ids),
-    step("by id", lambda r, i: sorted(r.uploads_by_id(i), key=lambda one: one.key), st.sampled_from(["u1", "u9"])),
-    step("by object", lambda r, k: r.upload_by_s3_key(k), s3_keys),
-    step("overdue", lambda r, now: sorted(r.overdue(now, 100)), times),
-    step("prune", lambda r, before: r.prune_uploads(before, 100), times),
+    step("open", lambda r, c: sorted(r.uploads.open_of(c), key=lambda one: one.key), client_ids),
+    step("by id", lambda r, i: sorted(r.uploads.by_id(i), key=lambda one: one.key), st.sampled_from(["u1", "u9"])),
+    step("by object", lambda r, k: r.uploads.by_s3_key(k), s3_keys),
+    step("overdue", lambda r, now: sorted(r.uploads.overdue(now, 100)), times),
+    step("prune", lambda r, before: r.uploads.prune(before, 100), times),
     step("put task", put_task, keys, kinds, subjects, times | st.just(PARKED)),
-    step("drop task", lambda r, *names: r.drop_task(*names), keys, kinds, subjects),
-    step("due", lambda r, now, limit: due(r.due_tasks(now, limit), limit), times, limits),
-    step("wake", lambda r, c, now: r.wake_tasks(c, now), client_ids, times),
-    step("next due", lambda r: r.next_due()),
-    step("save client", lambda r, c, some: r.save_clients([a_client(c, labels=some)]), client_ids, labels),
+    step("drop task", lambda r, key, *names: r.outbox.drop(Subject.of_upload(key), *names), keys, kinds, subjects),
+    step("due", lambda r, now, limit: due(r.outbox.due(now, limit), limit), times, limits),
+    step("wake", lambda r, c, now: r.outbox.wake(c, now), client_ids, times),
+    step("next due", lambda r: r.outbox.next_due()),
+    step("save client", lambda r, c, some: r.clients.save([a_client(c, labels=some)]), client_ids, labels),
     step("list clients", list_clients, labels, limits),
-    step("delete client", lambda r, c: r.delete_client(c), client_ids),
+    step("delete client", lambda r, c: r.clients.delete(c), client_ids),
     step(
         "add key",
-        lambda r, k, at: r.add_idempotency(IdempotencyRecord("me", "a", k, "body", "u1", at)),
+        lambda r, k, at: r.idempotency.add(IdempotencyRecord("me", "a", k, "body", "u1", at)),
         st.sampled_from(["1", "2"]),
         times,
     ),
-    step("find key", lambda r, k: r.idempotency("me", "a", k), st.sampled_from(["1", "2"])),
-    step("prune keys", lambda r, before: r.prune_idempotency(before), times),
+    step("find key", lambda r, k: r.idempotency.get("me", "a", k), st.sampled_from(["1", "2"])),
+    step("prune keys", lambda r, before: r.idempotency.prune(before), times),
     st.just(Named("raise", raise_error)),
 )
 scripts = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=8)
@@ -162,10 +167,10 @@ def answered(records: Records, one: Named) -> object:
 
 def everything(records: Records) -> object:
     """All rows, in an order that does not hang on the store's."""
-    listed, _ = records.list_uploads(UploadFilter(), Page(100))
-    uploads = [records.upload(one.key) for one in listed]
-    tasks = sorted(records.due_tasks(2 * PARKED, 100), key=repr)
-    return uploads, tasks, records.list_clients({}, Page(100))
+    listed, _ = records.uploads.list(UploadFilter(), Page(100))
+    uploads = [records.uploads.get(one.key) for one in listed]
+    tasks = sorted(records.outbox.due(2 * PARKED, 100), key=repr)
+    return uploads, tasks, records.clients.list({}, Page(100))
 
 
 async def played(store: Database, script: list[list[Named]]) -> list[object]:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from control_plane.api.app import create_api
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
-from tests.support.fake_operations import FakeOperations
+from tests.support.fake_services import FakeServices, api_over
 
 README: Final = Path(__file__).parents[2] / "README.md"
 _SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -71,7 +70,7 @@ _AGENT_DEFAULTS: Final = {
 def rest() -> str:
     """Every call, from the OpenAPI document."""
     settings = Settings.load({})
-    document = create_api(FakeOperations(), settings, Metrics()).openapi()
+    document = api_over(FakeServices(), settings, Metrics()).openapi()
     rows = [
         (f"`{method.upper()} {path}`", _sentence(call))
         for path, calls in document["paths"].items()
@@ -116,15 +115,15 @@ def _yes(true: bool) -> str:  # noqa: FBT001 - a word for a truth value
 
 
 def states() -> str:
-    """The state diagram, from the table of moves."""
-    moves = [
-        f"    {state} --> {to}: {move.value}"
+    """The state diagram, from the table of transitions."""
+    edges = [
+        f"    {state} --> {to}: {by.value}"
         for state, row in TRANSITIONS.items()
-        for move, to in row.items()
+        for by, to in row.items()
         if to is not state
     ]
     ends = [f"    {state} --> [*]" for state, row in TRANSITIONS.items() if not row]
-    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *moves, *ends, "```"])
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> queued", *edges, *ends, "```"])
 
 
 def settings() -> str:

@@ -12,7 +12,13 @@ import pytest
 from control_plane.domain import clients as presence
 from control_plane.domain.uploads import machine as moves
 from control_plane.domain.uploads.duties import Kind
-from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, Forgotten, StepTimedOut, Swept
+from control_plane.domain.uploads.events import (
+    CleanupDone,
+    CompletionFailed,
+    CompletionProven,
+    MissingFromHello,
+    StepTimedOut,
+)
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import Proof, Upload
 from control_plane.services.commands import CommandPublisher
@@ -152,13 +158,13 @@ def litter_never_swept(patch: pytest.MonkeyPatch) -> None:
 
 def strays_forgotten(patch: pytest.MonkeyPatch) -> None:
     async def forget(self: Outbox, upload: Upload, s3_key: str) -> None:
-        await self._uploads.submit(upload.key, Swept(now=0.0, subject=s3_key))
+        await self._uploads.submit(upload.key, CleanupDone(now=0.0, target=s3_key))
 
     patch.setattr(Outbox, "_delete", forget)
 
 
 def nobody_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    deaf = (Forgotten, StepTimedOut)
+    deaf = (MissingFromHello, StepTimedOut)
     patch.setattr(uploads, "apply", lambda one, event: (one, ()) if isinstance(event, deaf) else apply(one, event))
 
 

@@ -26,9 +26,9 @@ KEY = UploadKey("restaurant-1", "counter")
 
 def add_one(records: Records) -> int:
     """What two replicas do at once: read, think, write."""
-    before = records.upload(KEY)
+    before = records.uploads.get(KEY)
     assert before is not None
-    return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
+    return records.uploads.save(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
 
 
 async def opened(url: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
@@ -46,7 +46,7 @@ async def replicas(postgres: Postgres, migrated: str) -> AsyncIterator[tuple[Sql
 
 
 async def test_replicas_that_change_one_upload_at_once_lose_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
-    await replicas[0].write(lambda records: records.add_upload(an_upload(upload_id=KEY.upload_id)))
+    await replicas[0].write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
     numbers = await asyncio.gather(*(replicas[n % 2].write(add_one) for n in range(60)))
     assert sorted(numbers) == list(range(1, 61))
 
@@ -56,26 +56,26 @@ async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(
 ) -> None:
     """Presence has no version: without this, an older beat could overwrite a newer one."""
     client = a_client("a", sequence=1)
-    await replicas[0].write(lambda records: records.save_clients([client]))
+    await replicas[0].write(lambda records: records.clients.save([client]))
     read, go_on = threading.Event(), threading.Event()
     seen: list[int] = []
 
     def slow(records: Records) -> None:
-        before = records.client("a")
+        before = records.clients.get("a")
         assert before is not None
         seen.append(before.sequence)
         read.set()
         go_on.wait(10)
         if before.sequence < 6:
-            records.save_clients([replace(before, sequence=6)])
+            records.clients.save([replace(before, sequence=6)])
 
     losing = asyncio.create_task(replicas[0].write(slow))
     await asyncio.to_thread(read.wait, 10)
-    await replicas[1].write(lambda records: records.save_clients([replace(client, sequence=7)]))
+    await replicas[1].write(lambda records: records.clients.save([replace(client, sequence=7)]))
     go_on.set()
     await losing
     assert seen == [1, 7]
-    assert await replicas[0].read(lambda records: records.client("a")) == replace(client, sequence=7)
+    assert await replicas[0].read(lambda records: records.clients.get("a")) == replace(client, sequence=7)
 
 
 async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
@@ -83,7 +83,7 @@ async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[Sq
 
     async def add(n: int, upload: Upload) -> bool:
         try:
-            await replicas[n % 2].write(lambda records: records.add_upload(upload))
+            await replicas[n % 2].write(lambda records: records.uploads.add(upload))
         except KeyTaken:
             return False
         return True
@@ -97,19 +97,19 @@ async def test_two_who_move_to_one_object_at_once_cannot_both_win(replicas: tupl
     async def move(n: int, upload: Upload) -> bool:
         moved = replace(upload, s3_key="the one")
         try:
-            await replicas[n % 2].write(lambda records: records.save_upload(upload, moved))
+            await replicas[n % 2].write(lambda records: records.uploads.save(upload, moved))
         except KeyTaken:
             return False
         return True
 
     for upload in rivals:
-        await replicas[0].write(lambda records, upload=upload: records.add_upload(upload))  # type: ignore[misc]
+        await replicas[0].write(lambda records, upload=upload: records.uploads.add(upload))  # type: ignore[misc]
     assert sum(await asyncio.gather(*(move(n, upload) for n, upload in enumerate(rivals)))) == 1
 
 
 async def test_a_read_that_writes_is_refused(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     with pytest.raises(DatabaseUnavailable, match="read-only"):
-        await replicas[0].read(lambda records: records.add_upload(an_upload()))
+        await replicas[0].read(lambda records: records.uploads.add(an_upload()))
 
 
 async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
@@ -117,11 +117,11 @@ async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlDatabase, Sql
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin", "long": "x" * 10_000})
 
     def work(records: Records) -> None:
-        records.add_upload(upload)
-        records.save_clients([client])
+        records.uploads.add(upload)
+        records.clients.save([client])
 
     await replicas[0].write(work)
-    found = await replicas[1].read(lambda records: records.upload(upload.key))
+    found = await replicas[1].read(lambda records: records.uploads.get(upload.key))
     assert found is not None
     assert (found.message, found.metadata) == ("a\ufffdb", upload.metadata)
     assert found.parts == {1: PartRecord("x", "e\ufffd")}
@@ -129,7 +129,7 @@ async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlDatabase, Sql
 
 async def test_a_value_that_no_column_holds_is_bad_input(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     with pytest.raises(BadInput, match="cannot hold"):
-        await replicas[0].write(lambda records: records.add_upload(an_upload(token="a\0")))
+        await replicas[0].write(lambda records: records.uploads.add(an_upload(token="a\0")))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Postgres) -> None:
     async for store, _ in opened(own_postgres.url(own_postgres.create_database())):
-        await store.write(lambda records: records.add_upload(an_upload(upload_id=KEY.upload_id)))
+        await store.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
         await store.write(add_one)
         own_postgres.kill()
         with pytest.raises(DatabaseUnavailable) as caught:
@@ -155,11 +155,11 @@ async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Post
 
 async def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_postgres: Postgres) -> None:
     async for store, _ in opened(own_postgres.url(own_postgres.create_database())):
-        await store.write(lambda records: records.add_upload(an_upload(upload_id=KEY.upload_id)))
+        await store.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
         own_postgres.kill()
         own_postgres.start()
         assert await store.write(add_one) == 1
-        assert await store.read(lambda records: records.upload(KEY)) is not None
+        assert await store.read(lambda records: records.uploads.get(KEY)) is not None
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret() -> None:

@@ -24,7 +24,7 @@ from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import BadInput
-from control_plane.services.ports.database import Page, Records, UploadFilter
+from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
 from tests.support.postgres import Postgres, postgres
 from tests.support.stores import a_client, a_task, an_upload
 
@@ -106,35 +106,35 @@ async def test_processes_that_start_together_migrate_once(url: str, engine: Engi
 # --- every query has its index ----------------------------------------------------------------------------------------
 
 QUERIES: Final[dict[str, Callable[[Records], object]]] = {
-    "upload": lambda records: records.upload(an_upload().key),
-    "uploads_by_id": lambda records: records.uploads_by_id("u"),
-    "upload_by_s3_key": lambda records: records.upload_by_s3_key("k"),
-    "add_upload": lambda records: records.add_upload(an_upload()),
-    "open_uploads_of": lambda records: records.open_uploads_of("a"),
-    "overdue": lambda records: records.overdue(1.0, 10),
-    "prune_uploads": lambda records: records.prune_uploads(1.0, 10),
-    "list": lambda records: records.list_uploads(UploadFilter(), Page()),
-    "list behind": lambda records: records.list_uploads(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
-    "list of client": lambda records: records.list_uploads(UploadFilter(client_id="a"), Page()),
-    "list of error": lambda records: records.list_uploads(UploadFilter(error="busy"), Page()),
-    "list of time": lambda records: records.list_uploads(UploadFilter(created_after=1.0, created_before=2.0), Page()),
-    "list of states": lambda records: records.list_uploads(
+    "upload": lambda records: records.uploads.get(an_upload().key),
+    "uploads_by_id": lambda records: records.uploads.by_id("u"),
+    "upload_by_s3_key": lambda records: records.uploads.by_s3_key("k"),
+    "add_upload": lambda records: records.uploads.add(an_upload()),
+    "open_uploads_of": lambda records: records.uploads.open_of("a"),
+    "overdue": lambda records: records.uploads.overdue(1.0, 10),
+    "prune_uploads": lambda records: records.uploads.prune(1.0, 10),
+    "list": lambda records: records.uploads.list(UploadFilter(), Page()),
+    "list behind": lambda records: records.uploads.list(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
+    "list of client": lambda records: records.uploads.list(UploadFilter(client_id="a"), Page()),
+    "list of error": lambda records: records.uploads.list(UploadFilter(error="busy"), Page()),
+    "list of time": lambda records: records.uploads.list(UploadFilter(created_after=1.0, created_before=2.0), Page()),
+    "list of states": lambda records: records.uploads.list(
         UploadFilter(states=frozenset({State.FAILED, State.EXPIRED})), Page(10, "WzEuMCwiYSIsImIiXQ")
     ),
-    "tasks_of": lambda records: records.tasks_of(an_upload().key),
-    "put_task": lambda records: records.put_task(a_task(an_upload().key)),
-    "drop_task": lambda records: records.drop_task(an_upload().key, Kind.COMPLETE, ""),
-    "due_tasks": lambda records: records.due_tasks(1.0, 10),
-    "wake_tasks": lambda records: records.wake_tasks("a", 1.0),
-    "next_due": lambda records: records.next_due(),
-    "client": lambda records: records.client("a"),
-    "clients": lambda records: records.clients(["a", "b"]),
-    "save_clients": lambda records: records.save_clients([a_client("a", labels={"x": "y"})]),
-    "list_clients": lambda records: records.list_clients({}, Page(10, "WyJhIl0")),
-    "list_clients by labels": lambda records: records.list_clients({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
-    "delete_client": lambda records: records.delete_client("a"),
-    "idempotency": lambda records: records.idempotency("a", "b", "c"),
-    "prune_idempotency": lambda records: records.prune_idempotency(1.0),
+    "tasks_of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
+    "put_task": lambda records: records.outbox.put(a_task(an_upload().key)),
+    "drop_task": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
+    "due_tasks": lambda records: records.outbox.due(1.0, 10),
+    "wake_tasks": lambda records: records.outbox.wake("a", 1.0),
+    "next_due": lambda records: records.outbox.next_due(),
+    "client": lambda records: records.clients.get("a"),
+    "clients": lambda records: records.clients.among(["a", "b"]),
+    "save_clients": lambda records: records.clients.save([a_client("a", labels={"x": "y"})]),
+    "list_clients": lambda records: records.clients.list({}, Page(10, "WyJhIl0")),
+    "list_clients by labels": lambda records: records.clients.list({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
+    "delete_client": lambda records: records.clients.delete("a"),
+    "idempotency": lambda records: records.idempotency.get("a", "b", "c"),
+    "prune_idempotency": lambda records: records.idempotency.prune(1.0),
 }
 LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
 """These walk an index from one end until the page is full; `total` counts the keys of all clients."""
@@ -181,7 +181,7 @@ async def test_every_query_finds_its_rows_by_an_index_in_their_order(
         ("list of client", "ix_uploads_newest_of_client"),
         ("list of error", "ix_uploads_newest_with_error"),
         ("list of states", "ix_uploads_newest_in_state"),
-        ("due_tasks", "ix_tasks_due_at"),
+        ("due_tasks", "ix_outbox_due_at"),
         ("list_clients by labels", "ix_client_labels_bearers"),
     ],
 )

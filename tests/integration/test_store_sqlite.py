@@ -37,8 +37,8 @@ from control_plane.domain.uploads.model import UploadKey
 KEY = UploadKey("restaurant-1", "counter")
 
 def add_one(records):
-    before = records.upload(KEY)
-    return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
+    before = records.uploads.get(KEY)
+    return records.uploads.save(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
 
 async def main():
     store = SqlDatabase.open(sys.argv[1])
@@ -58,8 +58,8 @@ from control_plane.domain.uploads.model import UploadKey
 KEY = UploadKey("restaurant-1", "counter")
 
 def add_one(records):
-    before = records.upload(KEY)
-    return records.save_upload(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
+    before = records.uploads.get(KEY)
+    return records.uploads.save(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
 
 def die(records):
     add_one(records)
@@ -94,11 +94,11 @@ async def store(path: Path) -> AsyncIterator[SqlDatabase]:
 
 
 async def add(store: SqlDatabase, upload: Upload) -> None:
-    await store.write(lambda records: records.add_upload(upload))
+    await store.write(lambda records: records.uploads.add(upload))
 
 
 async def load(store: SqlDatabase, key: UploadKey) -> Upload:
-    found = await store.read(lambda records: records.upload(key))
+    found = await store.read(lambda records: records.uploads.get(key))
     assert found is not None
     return found
 
@@ -124,7 +124,7 @@ async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(s
     assert (await load(store, upload.key)).parts == upload.parts
     other = SqlDatabase.open(f"sqlite:///{path}")
     changed = replace(upload, parts={1: PartRecord("a", "etag")})
-    await other.write(lambda records: records.save_upload(upload, changed))
+    await other.write(lambda records: records.uploads.save(upload, changed))
     await other.close()
     assert (await load(store, upload.key)).parts == changed.parts
 
@@ -134,14 +134,14 @@ async def test_parts_that_were_rolled_back_are_not_remembered(store: SqlDatabase
     await add(store, upload)
 
     def work(records: Records) -> None:
-        records.save_upload(upload, replace(upload, parts={1: PartRecord("wrong")}))
-        records.upload(upload.key)
+        records.uploads.save(upload, replace(upload, parts={1: PartRecord("wrong")}))
+        records.uploads.get(upload.key)
         raise LookupError
 
     with pytest.raises(LookupError):
         await store.write(work)
     assert await load(store, upload.key) == upload
-    saved = await store.write(lambda records: records.save_upload(upload, replace(upload, parts={2: PartRecord("b")})))
+    saved = await store.write(lambda records: records.uploads.save(upload, replace(upload, parts={2: PartRecord("b")})))
     assert await load(store, upload.key) == saved
 
 
@@ -151,7 +151,7 @@ async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(store:
     written, finish = threading.Event(), threading.Event()
 
     def slow(records: Records) -> None:
-        records.save_upload(upload, replace(upload, strikes=1))
+        records.uploads.save(upload, replace(upload, strikes=1))
         written.set()
         finish.wait(10)
 
@@ -170,14 +170,14 @@ async def test_a_read_sees_one_moment(store: SqlDatabase) -> None:
     looked, look_again = threading.Event(), threading.Event()
 
     def twice(records: Records) -> list[Upload | None]:
-        first = records.upload(upload.key)
+        first = records.uploads.get(upload.key)
         looked.set()
         look_again.wait(10)
-        return [first, records.upload(upload.key)]
+        return [first, records.uploads.get(upload.key)]
 
     reading = asyncio.create_task(store.read(twice))
     await asyncio.to_thread(looked.wait, 10)
-    await store.write(lambda records: records.save_upload(upload, replace(upload, strikes=1)))
+    await store.write(lambda records: records.uploads.save(upload, replace(upload, strikes=1)))
     look_again.set()
     assert await reading == [upload, upload]
 
@@ -185,7 +185,7 @@ async def test_a_read_sees_one_moment(store: SqlDatabase) -> None:
 async def test_a_read_that_writes_is_refused(store: SqlDatabase) -> None:
     upload = an_upload()
     with pytest.raises(DatabaseUnavailable, match="readonly"):
-        await store.read(lambda records: records.add_upload(upload))
+        await store.read(lambda records: records.uploads.add(upload))
     await add(store, upload)
 
 
@@ -198,7 +198,9 @@ async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(store: Sql
     await asyncio.to_thread(killed.communicate)
     assert killed.returncode == -signal.SIGKILL
     assert (await load(store, COUNTER.key)).bytes_sent == 20
-    again = await store.write(lambda records: records.save_upload(replace(COUNTER, version=20, bytes_sent=20), COUNTER))
+    again = await store.write(
+        lambda records: records.uploads.save(replace(COUNTER, version=20, bytes_sent=20), COUNTER)
+    )
     assert again.version == 21
 
 
@@ -209,7 +211,7 @@ async def test_a_lock_that_stays_is_told_and_passes(store: SqlDatabase, path: Pa
     holder.execute("BEGIN IMMEDIATE")
     changed = replace(upload, strikes=1)
     with pytest.raises(DatabaseUnavailable, match="locked") as caught:
-        await store.write(lambda records: records.save_upload(upload, changed))
+        await store.write(lambda records: records.uploads.save(upload, changed))
     assert caught.value.retry_after > 0
     with pytest.raises(DatabaseUnavailable):
         await store.check()
@@ -217,7 +219,7 @@ async def test_a_lock_that_stays_is_told_and_passes(store: SqlDatabase, path: Pa
     holder.execute("ROLLBACK")
     holder.close()
     await store.check()
-    assert (await store.write(lambda records: records.save_upload(upload, changed))).version == 1
+    assert (await store.write(lambda records: records.uploads.save(upload, changed))).version == 1
 
 
 async def test_a_lock_that_passes_is_waited_for(path: Path) -> None:
@@ -256,8 +258,8 @@ async def fill(store: SqlDatabase, taken: list[Upload]) -> None:
         upload = an_upload(metadata={"text": "x" * 4_000})
 
         def work(records: Records, upload: Upload = upload) -> None:
-            records.add_upload(upload)
-            records.put_task(a_task(upload.key))
+            records.uploads.add(upload)
+            records.outbox.put(a_task(upload.key))
 
         await store.write(work)
         taken.append(upload)
@@ -278,7 +280,7 @@ async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) ->
     with pytest.raises(DatabaseUnavailable):
         await check_until_refused(store)
     assert [await load(store, upload.key) for upload in taken] == taken
-    assert len(await store.read(lambda records: records.due_tasks(0.0, 1_000))) == len(taken) > 0
+    assert len(await store.read(lambda records: records.outbox.due(0.0, 1_000))) == len(taken) > 0
     resize(small_disk, "8m")
     await store.check()
     await add(store, COUNTER)
@@ -342,14 +344,14 @@ async def test_a_zero_character_poisons_nothing(store: SqlDatabase) -> None:
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin"})
 
     def work(records: Records) -> None:
-        records.add_upload(upload)
-        records.save_clients([client])
+        records.uploads.add(upload)
+        records.clients.save([client])
 
     await store.write(work)
     found = await load(store, upload.key)
     assert (found.message, found.file_path, found.metadata) == ("a\ufffdb", "\ufffd", upload.metadata)
     assert found.parts == {1: PartRecord("x", "e\ufffd")}
-    page, _, total = await store.read(lambda records: records.list_clients(client.labels, Page()))
+    page, _, total = await store.read(lambda records: records.clients.list(client.labels, Page()))
     assert total == 1
     assert page[0].labels == client.labels
 
@@ -363,10 +365,10 @@ async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
 
     def work(records: Records) -> None:
         with pytest.raises(BadInput):
-            records.add_upload(bad)
-        records.add_upload(good)
+            records.uploads.add(bad)
+        records.uploads.add(good)
         with pytest.raises(BadInput):
-            records.save_upload(good, replace(good, **field))  # type: ignore[arg-type]
+            records.uploads.save(good, replace(good, **field))  # type: ignore[arg-type]
 
     await store.write(work)
     assert await load(store, good.key) == good
@@ -374,7 +376,7 @@ async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
 
 async def test_a_label_too_long_to_index_is_kept_but_not_found(store: SqlDatabase) -> None:
     client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
-    await store.write(lambda records: records.save_clients([client]))
-    assert await store.read(lambda records: records.client("a")) == client
-    assert await store.read(lambda records: records.list_clients({"floor": "1"}, Page())) == ([client], None, 1)
-    assert await store.read(lambda records: records.list_clients(client.labels, Page())) == ([], None, 0)
+    await store.write(lambda records: records.clients.save([client]))
+    assert await store.read(lambda records: records.clients.get("a")) == client
+    assert await store.read(lambda records: records.clients.list({"floor": "1"}, Page())) == ([client], None, 1)
+    assert await store.read(lambda records: records.clients.list(client.labels, Page())) == ([], None, 0)

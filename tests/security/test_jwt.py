@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from control_plane.api.auth import AUDIENCE, LEEWAY, create_token
-from control_plane.services.uploads.service import TriggerRequest
-from tests.support.fake_operations import SECRET, FakeOperations, http_to, make_api
+from control_plane.domain.access import Principal
+from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
 
 OTHER: Final = "another secret of thirty-two bytes, at least"
 DAY: Final = 86_400
@@ -131,13 +131,13 @@ BAD: Final = dict(bad_tokens())
 
 
 @pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
+def services() -> FakeServices:
+    return FakeServices()
 
 
 @pytest.fixture
-async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_to(make_api(operations, JWT_SECRET=SECRET)) as client:
+async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(services, JWT_SECRET=SECRET)) as client:
         yield client
 
 
@@ -153,20 +153,18 @@ def check_refused(answer: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("why", BAD)
-async def test_a_bad_token_is_refused(http: httpx.AsyncClient, operations: FakeOperations, why: str) -> None:
+async def test_a_bad_token_is_refused(http: httpx.AsyncClient, services: FakeServices, why: str) -> None:
     answer = await http.get("/clients", headers=bearer(BAD[why]))
     check_refused(answer)
-    assert operations.calls == []
+    assert services.calls == []
     assert SECRET not in answer.text
     assert BAD[why] not in answer.text or len(BAD[why]) < 3
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-async def test_every_path_is_closed(
-    http: httpx.AsyncClient, operations: FakeOperations, method: str, path: str
-) -> None:
+async def test_every_path_is_closed(http: httpx.AsyncClient, services: FakeServices, method: str, path: str) -> None:
     check_refused(await http.request(method, path))
-    assert operations.calls == []
+    assert services.calls == []
 
 
 async def test_health_alone_is_open(http: httpx.AsyncClient) -> None:
@@ -180,12 +178,10 @@ async def test_a_good_token_opens_what_exists(http: httpx.AsyncClient, method: s
     assert answer.status_code == (404 if path == "/nowhere" else 204 if method == "DELETE" else 200)
 
 
-async def test_the_subject_is_the_caller(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_the_subject_is_the_caller(http: httpx.AsyncClient, services: FakeServices) -> None:
     token = create_token(SECRET, "till@berlin", 60)
     await http.post("/trigger-download/restaurant-1", headers=bearer(token))
-    (request,) = [arguments for name, arguments in operations.calls if name == "trigger"]
-    assert isinstance(request, TriggerRequest)
-    assert request.caller == "till@berlin"
+    assert services.principals == [Principal("till@berlin")]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

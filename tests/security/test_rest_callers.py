@@ -6,20 +6,20 @@ import httpx
 import pytest
 
 from control_plane.api.limits import MAX_BODY, SECURITY_HEADERS
-from tests.support.fake_operations import HOST, SECRET, FakeOperations, http_to, make_api
+from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, make_api
 
 TRIGGER = "/trigger-download/restaurant-1"
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
+def services() -> FakeServices:
+    return FakeServices()
 
 
 @pytest.fixture
-async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_to(make_api(operations)) as client:
+async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(services)) as client:
         yield client
 
 
@@ -34,19 +34,19 @@ async def test_a_body_of_the_full_size_is_taken(http: httpx.AsyncClient) -> None
     assert (await http.post(TRIGGER, content=body, headers=JSON)).status_code == 200
 
 
-async def test_a_body_beyond_it_is_refused(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_a_body_beyond_it_is_refused(http: httpx.AsyncClient, services: FakeServices) -> None:
     answer = await http.post(TRIGGER, content=b"{}".ljust(MAX_BODY + 1), headers=JSON)
     assert (answer.status_code, answer.headers["connection"]) == (413, "close")
     assert answer.headers["content-type"] == "application/problem+json"
-    assert operations.calls == []
+    assert services.calls == []
 
 
-async def test_bytes_are_counted_whatever_is_declared(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_bytes_are_counted_whatever_is_declared(http: httpx.AsyncClient, services: FakeServices) -> None:
     undeclared = await http.post(TRIGGER, content=in_pieces(MAX_BODY * 2), headers=JSON)
     understated = await http.post(TRIGGER, content=in_pieces(MAX_BODY * 2), headers={**JSON, "Content-Length": "2"})
     overstated = await http.post(TRIGGER, content=b"{}", headers={**JSON, "Content-Length": "9" * 30})
     assert [answer.status_code for answer in (undeclared, understated, overstated)] == [413, 413, 413]
-    assert operations.calls == []
+    assert services.calls == []
 
 
 async def test_every_path_has_the_cap(http: httpx.AsyncClient) -> None:
@@ -62,7 +62,7 @@ async def test_every_answer_is_careful_with_browsers(http: httpx.AsyncClient, pa
 
 
 async def test_refusals_are_careful_too() -> None:
-    async with http_to(make_api(FakeOperations(), JWT_SECRET=SECRET)) as http:
+    async with http_to(make_api(FakeServices(), JWT_SECRET=SECRET)) as http:
         answer = await http.get("/clients")
     assert answer.status_code == 401
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -79,13 +79,13 @@ async def test_refusals_are_careful_too() -> None:
     ],
 )
 async def test_a_page_of_another_site_gives_no_commands(
-    http: httpx.AsyncClient, operations: FakeOperations, headers: dict[str, str]
+    http: httpx.AsyncClient, services: FakeServices, headers: dict[str, str]
 ) -> None:
     """A POST without a body is sent by any page without asking first: an open tab must not empty a fleet."""
     for method, path in (("POST", TRIGGER), ("POST", "/uploads/upload-1/cancel"), ("DELETE", "/clients/restaurant-1")):
         answer = await http.request(method, path, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (403, "urn:backhaul:problem:foreign-page")
-    assert operations.calls == []
+    assert services.calls == []
 
 
 async def test_our_own_page_gives_commands(http: httpx.AsyncClient) -> None:
@@ -94,13 +94,11 @@ async def test_our_own_page_gives_commands(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil:80"])
-async def test_a_name_that_points_here_is_not_ours(
-    http: httpx.AsyncClient, operations: FakeOperations, host: str
-) -> None:
+async def test_a_name_that_points_here_is_not_ours(http: httpx.AsyncClient, services: FakeServices, host: str) -> None:
     """DNS rebinding: without a token the name in the address bar is all that tells pages apart."""
     answer = await http.get("/clients", headers={"Host": host})
     assert answer.status_code == 421
-    assert operations.calls == []
+    assert services.calls == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:9", "localhost", "localhost:8080", "[::1]:8080", "[::1]"])
@@ -110,5 +108,5 @@ async def test_this_machines_names_are_ours(http: httpx.AsyncClient, host: str) 
 
 async def test_with_a_token_or_openly_any_name_is_served() -> None:
     for settings, status in (({"JWT_SECRET": SECRET}, 401), ({"AUTH": "off"}, 200)):
-        async with http_to(make_api(FakeOperations(), **settings)) as http:
+        async with http_to(make_api(FakeServices(), **settings)) as http:
             assert (await http.get("/clients", headers={"Host": "backhaul.example"})).status_code == status

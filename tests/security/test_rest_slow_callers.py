@@ -12,11 +12,10 @@ import httpx
 import pytest
 import uvicorn
 
-from control_plane.api.app import create_api
 from control_plane.api.server import MAX_HEAD, PromptProtocol, server_config
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
-from tests.support.fake_operations import FakeOperations
+from tests.support.fake_services import FakeServices, api_over
 
 DEADLINE: Final = 0.4
 LONG: Final = 3.0
@@ -47,7 +46,7 @@ async def lenient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
 async def serving(monkeypatch: pytest.MonkeyPatch, deadline: float) -> AsyncIterator[int]:
     """A running server's port."""
     monkeypatch.setattr(PromptProtocol, "head_deadline", deadline)
-    api = create_api(FakeOperations(), Settings.load({}), Metrics(), receipt_deadline=deadline)
+    api = api_over(FakeServices(), Settings.load({}), Metrics(), receipt_deadline=deadline)
     server = uvicorn.Server(server_config(api, "127.0.0.1", 0))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve([listening]))

@@ -6,12 +6,15 @@ Rule: what was accepted must come to an end; that is P1 and P6.
 import asyncio
 from typing import TYPE_CHECKING
 
+from control_plane.domain.access import Principal
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.errors import ServiceError
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
 from tests.simulation.promises import require
+
+OPERATOR = Principal("operator")
 
 if TYPE_CHECKING:
     from tests.simulation.history import History
@@ -43,12 +46,12 @@ class Operator:
         while True:
             engine = chance.choice(self._history.planes).engine
             if engine is not None:
-                deadline = None if lasts is None else engine.operations.now() + lasts
+                deadline = None if lasts is None else engine.clock.now() + lasts
                 request = TriggerRequest(
-                    client_id, "operator", path, options=options, deadline=deadline, idempotency_key=f"key-{number}"
+                    client_id, path, options=options, deadline=deadline, idempotency_key=f"key-{number}"
                 )
                 try:
-                    view = await asyncio.wait_for(engine.operations.trigger(request), 30.0)
+                    view = await asyncio.wait_for(engine.upload_service.trigger(OPERATOR, request), 30.0)
                 except (ServiceError, TimeoutError) as error:
                     world.note("operator", f"trigger {number}: {error!r}")
                 else:
@@ -63,7 +66,9 @@ class Operator:
         engine = self._world.chance.choice(self._history.planes).engine
         if engine is not None and self.accepted:
             key = self._world.chance.choice(self.accepted)
-            task = asyncio.get_running_loop().create_task(self._cancel(engine.operations.cancel(key.upload_id)))
+            task = asyncio.get_running_loop().create_task(
+                self._cancel(engine.upload_service.cancel(OPERATOR, key.upload_id))
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

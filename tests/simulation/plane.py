@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from control_plane.adapters.memory.database import MemoryDatabase
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import DatabaseUnavailable, MessengerDown
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import Neighbours
 from schemas.codec import encode
 from schemas.messages import Birth
 from schemas.topics import CONTROL_PLANE, Channel
@@ -159,7 +158,7 @@ class Plane:
         self.world.note(self.name, "starts")
         messenger = Messenger(self.world, self._broker, self._database.promises, self.name)
         objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
-        near = Neighbours(self._database, objects, messenger, self.clock)
+        near = Ports(self._database, objects, messenger, self.clock)
         engine = build_engine(near, self._log, self._policy)
         messenger.hear = engine.inbox.hear
         self._messenger, self.engine = messenger, engine

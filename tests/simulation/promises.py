@@ -188,7 +188,9 @@ def unfinished(tables: Tables, bucket: Bucket, devices: "dict[str, Device]", now
     """P6, P15 and presence: what is still to come to its end; empty once calm has done its work."""
     left = [f"{key.upload_id} is {one.state}" for key, one in tables.uploads.items() if one.state in OPEN]
     left += [
-        f"outbox: {task.duty.kind} of {key.upload_id}" for key, rows in tables.tasks.items() for task in rows.values()
+        f"outbox: {entry.duty.kind} of {subject.id}"
+        for subject, rows in tables.outbox.items()
+        for entry in rows.values()
     ]
     left += [f"litter {name} of {one.s3_key}" for name, one in bucket.multiparts.items()]
     for device in devices.values():

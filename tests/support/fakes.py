@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.access import Principal
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Upload
-from control_plane.services.engine import Engine, build_engine
+from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
-from control_plane.services.uploads.service import Neighbours, TriggerRequest, UploadView
+from control_plane.services.uploads.service import TriggerRequest
+from control_plane.services.uploads.views import UploadView
 from schemas.codec import decode_command, encode
 from schemas.messages import (
     ActiveUpload,
@@ -36,6 +39,7 @@ from schemas.values import DigestName, PresignedPart
 from tests.support.uploads import FINGERPRINT, wanted
 
 CLIENT = "restaurant-1"
+OPERATOR = Principal("operator")
 SETTLE = 200
 """Turns of the event loop after which nothing is left to do."""
 
@@ -218,9 +222,9 @@ class Rig:
         self.store = MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
-        self.near = Neighbours(self.store, self.objects, self.messenger, self.clock)
+        self.ports = Ports(self.store, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
-        self.engine: Engine = build_engine(self.near, self._log, self.policy)
+        self.engine: Engine = build_engine(self.ports, self._log, self.policy)
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self._beats = itertools.count(1)
@@ -230,8 +234,8 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         engine = self.engine
-        await engine.probing.probe()
-        loops = (engine.uploads, engine.outbox, engine.presences, engine.hellos)
+        await engine.probe.probe()
+        loops = (engine.uploads, engine.outbox, engine.registry, engine.resync)
         self._loops = [asyncio.create_task(loop.run()) for loop in loops]
         return self
 
@@ -284,13 +288,18 @@ class Rig:
 
     async def trigger(self, **more: Any) -> UploadView:  # noqa: ANN401
         """An operator wants a file."""
-        view = await self.engine.operations.trigger(TriggerRequest(CLIENT, "someone", **more))
+        view = await self.engine.upload_service.trigger(OPERATOR, TriggerRequest(CLIENT, **more))
         await self.settle()
         return view
 
     async def upload(self, upload_id: str) -> Upload:
         """The upload as stored."""
-        return (await self.engine.operations.upload(upload_id)).upload
+        return (await self.engine.upload_service.upload(OPERATOR, upload_id)).upload
+
+    async def reason(self, upload_id: str) -> Reason:
+        """Why the upload waits; a `Reason` without a code and a text when it does not."""
+        view = await self.engine.upload_service.upload(OPERATOR, upload_id)
+        return view.reason or Reason("", "")
 
     async def granted(self) -> Upload:
         """An upload of three parts whose first question was answered."""

@@ -13,13 +13,13 @@ from typing import Final
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CancelRequested,
+    CleanupDone,
     CompletionFailed,
     CompletionProven,
     Dispatched,
     Event,
     MultipartCreated,
     StepTimedOut,
-    Swept,
 )
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload
@@ -187,11 +187,11 @@ class Pair:
             case Kind.COMPLETE:
                 self._complete(duty)
             case Kind.ABORT_MULTIPART:
-                self.store.uploads.pop(duty.subject, None)
-                self._happens(Swept(now=self.now, subject=duty.subject))
+                self.store.uploads.pop(duty.target, None)
+                self._happens(CleanupDone(now=self.now, target=duty.target))
             case Kind.DELETE_OBJECT:
-                self.store.delete(duty.subject, {stray.token for stray in self.upload.strays})
-                self._happens(Swept(now=self.now, subject=duty.subject))
+                self.store.delete(duty.target, {stray.token for stray in self.upload.strays})
+                self._happens(CleanupDone(now=self.now, target=duty.target))
 
     def _command(self, kind: Kind) -> Command:
         upload = self.upload

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
-from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry
+from control_plane.services.ports.database import PARKED, Database, Failure, IdempotencyRecord, OutboxEntry, Subject
 from schemas.messages import AgentInfo
-from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
+from schemas.values import DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
 from tests.support.postgres import Postgres
 
 _fresh: Final = itertools.count(1)
@@ -85,7 +86,7 @@ def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
 
 def a_task(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, subject: str = "") -> OutboxEntry:
     """An outbox row."""
-    return OutboxEntry(key, Duty(kind, 1, 0.0, subject), due_at)
+    return OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, subject), due_at)
 
 
 def a_client(client_id: str, **changes: object) -> Client:
@@ -157,7 +158,7 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             strikes=st.integers(0, 3),
             bytes_sent=counts,
             client_busy=st.booleans(),
-            reason=maybe_texts,
+            reason=st.none() | st.builds(Reason, st.just(WaitCode.CLIENT_REPORTED), texts),
             error=maybe_texts,
             message=maybe_texts,
             proof=st.none() | st.sampled_from(Proof),
@@ -187,10 +188,17 @@ clients = st.builds(
 )
 
 
+failures = st.none() | st.builds(
+    Failure, st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, ErrorCode.STORAGE_REFUSED]), texts), instants
+)
+
+
 def tasks(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
     """Outbox rows of one upload."""
     duty = st.builds(Duty, st.sampled_from(Kind), st.integers(1, 3), instants, texts)
-    return st.builds(OutboxEntry, st.just(key), duty, instants | st.just(PARKED), st.integers(0, 100))
+    return st.builds(
+        OutboxEntry, st.just(Subject.of_upload(key)), duty, instants | st.just(PARKED), st.integers(0, 100), failures
+    )
 
 
 idempotency_records = st.builds(

@@ -7,7 +7,7 @@ import base64
 import hashlib
 from typing import Any
 
-from control_plane.domain.uploads.events import Asked, Dispatched, Event, MultipartCreated, Succeeded
+from control_plane.domain.uploads.events import Dispatched, Event, MultipartCreated, PartsRequested, Succeeded
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import Origin, Upload
 from schemas.parts import MIB, plan_parts
@@ -46,7 +46,7 @@ def wanted(file_size: int, *numbers: int, salt: str = "") -> tuple[WantedPart, .
     return tuple(WantedPart(n, plan.part(n).size, md5_of(n, salt)) for n in numbers or plan.numbers)
 
 
-def an_offer(file_size: int = 12 * MIB, **changes: object) -> Asked:
+def an_offer(file_size: int = 12 * MIB, **changes: object) -> PartsRequested:
     """The first offer of a file of three parts."""
     fields: dict[str, Any] = {
         "now": 2.0,
@@ -56,7 +56,7 @@ def an_offer(file_size: int = 12 * MIB, **changes: object) -> Asked:
         "fingerprint": FINGERPRINT,
         **({} if "wanted" in changes else {"wanted": wanted(file_size)}),
     }
-    return Asked(**{**fields, **changes})
+    return PartsRequested(**{**fields, **changes})
 
 
 def after(upload: Upload, *events: Event) -> Upload:

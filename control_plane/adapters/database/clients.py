@@ -13,7 +13,7 @@ from control_plane.adapters.database.rows import clean, client_values, to_client
 from control_plane.adapters.database.sql import Session, Statement, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
-from control_plane.services.ports.database import Page
+from control_plane.services.ports.database import ClientPage, Page
 
 _C: Final = CLIENTS.c
 _L: Final = LABELS.c
@@ -38,18 +38,18 @@ _BATCH: Final = 500
 """Clients named in one statement: SQLite takes 32,766 values, older ones 999."""
 
 
-class ClientRecords:
+class SqlClients:
     """Clients, inside one transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def client(self, client_id: str) -> Client | None:
+    def get(self, client_id: str) -> Client | None:
         """By the primary key."""
         row = self._session.run(_ONE, {"client_id": client_id}).fetchone()
         return None if row is None else to_client(row)
 
-    def clients(self, client_ids: Iterable[str]) -> dict[str, Client]:
+    def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
         """Unknown ids are left out."""
         found: dict[str, Client] = {}
         for some in _batches(list(client_ids)):
@@ -57,7 +57,7 @@ class ClientRecords:
             found.update((client.client_id, client) for client in map(to_client, rows))
         return found
 
-    def save_clients(self, clients: Sequence[Client]) -> None:
+    def save(self, clients: Sequence[Client]) -> None:
         """The last of several with one id wins."""
         rows = {client.client_id: client_values(client) for client in clients}
         if not rows:
@@ -84,18 +84,9 @@ class ClientRecords:
         ]
         self._session.run_each(_BEAR, rows)
 
-    def list_clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
-        """Walks the index of one label and looks the others up, so the cost is that of the rows it returns."""
-        check_limit(page)
-        after = client_position(page)
-        bearers, client_id = _bearers(self._rarest_first(_cleaned(labels)))
-        total = self._session.connection.execute(
-            bearers.with_only_columns(func.count(), maintain_column_froms=True)
-        ).scalar_one()
-        query = _with_client(bearers, client_id).order_by(client_id).limit(page.limit + 1)
-        found = self._session.connection.execute(query if after is None else query.where(client_id > after)).all()
-        cursor = encode_cursor((found[page.limit - 1].client_id,)) if len(found) > page.limit else None
-        return [to_client(row) for row in found[: page.limit]], cursor, total
+    def delete(self, client_id: str) -> bool:
+        """Its labels go with it, by the foreign key."""
+        return self._session.run(_DROP, {"of_client": client_id}).rowcount > 0
 
     def _rarest_first(self, labels: Mapping[str, str]) -> list[tuple[str, str]]:
         """A label that few bear makes all the others cheap."""
@@ -107,9 +98,18 @@ class ClientRecords:
         ((count,),) = self._session.run(_COUNT, {"name": name, "value": value}).fetchall()
         return int(count)
 
-    def delete_client(self, client_id: str) -> bool:
-        """Its labels go with it, by the foreign key."""
-        return self._session.run(_DROP, {"of_client": client_id}).rowcount > 0
+    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
+        """Walks the index of one label and looks the others up, so the cost is that of the rows it returns."""
+        check_limit(page)
+        after = client_position(page)
+        bearers, client_id = _bearers(self._rarest_first(_cleaned(labels)))
+        total = self._session.connection.execute(
+            bearers.with_only_columns(func.count(), maintain_column_froms=True)
+        ).scalar_one()
+        query = _with_client(bearers, client_id).order_by(client_id).limit(page.limit + 1)
+        found = self._session.connection.execute(query if after is None else query.where(client_id > after)).all()
+        cursor = encode_cursor((found[page.limit - 1].client_id,)) if len(found) > page.limit else None
+        return [to_client(row) for row in found[: page.limit]], cursor, total
 
 
 def _bearers(labels: Sequence[tuple[str, str]]) -> tuple[Select[str], ColumnElement[str]]:

@@ -25,24 +25,24 @@ _ONE: Final = Statement(
 _PRUNE: Final = Statement(delete(IDEMPOTENCY).where(_I.created_at < bindparam("before")))
 
 
-class IdempotencyRecords:
+class SqlIdempotency:
     """Idempotency keys, inside one transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def idempotency(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+    def get(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         """None when the key is new."""
         names = {"caller": caller, "client_id": client_id, "idempotency_key": idempotency_key}
         row = self._session.run(_ONE, names).fetchone()
         return None if row is None else to_idempotency(row)
 
-    def add_idempotency(self, record: IdempotencyRecord) -> None:
+    def add(self, record: IdempotencyRecord) -> None:
         """`KeyTaken` leaves the transaction usable."""
         if self._session.run(_ADD, idempotency_values(record)).rowcount == 0:
             message = f"the Idempotency-Key {record.idempotency_key!r} is in use"
             raise KeyTaken(message)
 
-    def prune_idempotency(self, created_before: float) -> int:
+    def prune(self, created_before: float) -> int:
         """However many there are: a day's keys at most."""
         return self._session.run(_PRUNE, {"before": created_before}).rowcount

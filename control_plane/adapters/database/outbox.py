@@ -1,64 +1,69 @@
 """The outbox in SQL.
 
-Rule: a row is named by its upload, kind and subject; whoever drains the outbox asks by `due_at`.
+Rule: the subject, kind and target identify a row; the outbox worker selects rows by `due_at`.
 """
 
 from typing import Final
 
 from sqlalchemy import bindparam, delete, select, update
 
-from control_plane.adapters.database.rows import task_values, to_task
-from control_plane.adapters.database.sql import Session, Statement, upsert
-from control_plane.adapters.database.tables import TASKS
+from control_plane.adapters.database.rows import entry_values, to_entry
+from control_plane.adapters.database.sql import Session, Statement, Values, upsert
+from control_plane.adapters.database.tables import OUTBOX
 from control_plane.domain.uploads.duties import Kind
-from control_plane.domain.uploads.model import UploadKey
-from control_plane.services.ports.database import PARKED, OutboxEntry
+from control_plane.services.ports.database import PARKED, OutboxEntry, Subject
 
-_T: Final = TASKS.c
-_KEY: Final = (_T.client_id == bindparam("of_client")) & (_T.upload_id == bindparam("of_upload"))
-_OF: Final = Statement(select(TASKS).where(_KEY))
-_PUT: Final = upsert(TASKS)
+_O: Final = OUTBOX.c
+_SUBJECT: Final = (
+    (_O.client_id == bindparam("of_client"))
+    & (_O.subject_type == bindparam("of_type"))
+    & (_O.subject_id == bindparam("of_id"))
+)
+_OF: Final = Statement(select(OUTBOX).where(_SUBJECT))
+_PUT: Final = upsert(OUTBOX)
 _DROP: Final = Statement(
-    delete(TASKS).where(_KEY, _T.kind == bindparam("of_kind"), _T.subject == bindparam("of_subject"))
+    delete(OUTBOX).where(_SUBJECT, _O.kind == bindparam("of_kind"), _O.target == bindparam("of_target"))
 )
 _DUE: Final = Statement(
-    select(TASKS).where(_T.due_at <= bindparam("now")).order_by(_T.due_at).limit(bindparam("limit"))
+    select(OUTBOX).where(_O.due_at <= bindparam("now")).order_by(_O.due_at).limit(bindparam("limit"))
 )
 _WAKE: Final = Statement(
-    update(TASKS).where(_T.client_id == bindparam("of_client"), _T.due_at >= PARKED).values(due_at=bindparam("now"))
+    update(OUTBOX).where(_O.client_id == bindparam("of_client"), _O.due_at >= PARKED).values(due_at=bindparam("now"))
 )
-_NEXT: Final = Statement(select(_T.due_at).where(_T.due_at < PARKED).order_by(_T.due_at).limit(1))
+_NEXT: Final = Statement(select(_O.due_at).where(_O.due_at < PARKED).order_by(_O.due_at).limit(1))
 
 
-class OutboxRecords:
+class SqlOutbox:
     """The outbox, inside one transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def tasks_of(self, key: UploadKey) -> list[OutboxEntry]:
-        """By kind and subject."""
-        found = self._session.run(_OF, {"of_client": key.client_id, "of_upload": key.upload_id})
-        return [to_task(row) for row in found.fetchall()]
+    def of(self, subject: Subject) -> list[OutboxEntry]:
+        """By kind and target."""
+        return [to_entry(row) for row in self._session.run(_OF, _named(subject)).fetchall()]
 
-    def put_task(self, task: OutboxEntry) -> None:
+    def put(self, entry: OutboxEntry) -> None:
         """Insert or replace."""
-        self._session.run(_PUT, task_values(task))
+        self._session.run(_PUT, entry_values(entry))
 
-    def drop_task(self, key: UploadKey, kind: Kind, subject: str) -> None:
-        """Fine when it is not there."""
-        names = {"of_client": key.client_id, "of_upload": key.upload_id}
-        self._session.run(_DROP, {**names, "of_kind": str(kind), "of_subject": subject})
+    def drop(self, subject: Subject, kind: Kind, target: str) -> None:
+        """Does nothing when the row does not exist."""
+        self._session.run(_DROP, {**_named(subject), "of_kind": str(kind), "of_target": target})
 
-    def due_tasks(self, now: float, limit: int) -> list[OutboxEntry]:
+    def due(self, now: float, limit: int) -> list[OutboxEntry]:
         """Earliest first."""
-        return [to_task(row) for row in self._session.run(_DUE, {"now": now, "limit": limit}).fetchall()]
+        return [to_entry(row) for row in self._session.run(_DUE, {"now": now, "limit": limit}).fetchall()]
 
-    def wake_tasks(self, client_id: str, now: float) -> int:
-        """Only what is parked."""
+    def wake(self, client_id: str, now: float) -> int:
+        """Only parked rows."""
         return self._session.run(_WAKE, {"of_client": client_id, "now": now}).rowcount
 
     def next_due(self) -> float | None:
-        """None when everything is parked, or nothing is there."""
+        """None when all rows are parked, or there are none."""
         row = self._session.run(_NEXT, {}).fetchone()
         return None if row is None else row[0]
+
+
+def _named(subject: Subject) -> Values:
+    return {"of_client": subject.client_id, "of_type": str(subject.type), "of_id": subject.id}

@@ -12,14 +12,16 @@ import msgspec
 
 from control_plane.adapters.database.sql import Values
 from control_plane.adapters.database.tables import CLIENTS
+from control_plane.domain.changes import Change, NumberedChange, UploadCreated, UploadStateChanged
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import TERMINAL, Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
 from control_plane.services.errors import BadInput
-from control_plane.services.ports.database import IdempotencyRecord, OutboxEntry
+from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
 from schemas.messages import AgentInfo
 from schemas.parts import from_ranges, to_ranges
-from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
+from schemas.values import DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
 
 Parts = Mapping[int, PartRecord]
 DriverRow = Sequence[Any]
@@ -27,6 +29,7 @@ DriverRow = Sequence[Any]
 
 Convert = Callable[[Any], Any]
 
+_WAIT_CODES: Final = frozenset(WaitCode)
 _json: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -52,6 +55,11 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
+def reason_code(text: str) -> WaitCode | ErrorCode:
+    """The code of a reason as it was stored."""
+    return WaitCode(text) if text in _WAIT_CODES else ErrorCode(text)
+
+
 # --- uploads ---------------------------------------------------------------------------------------------------------
 
 _FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "version"})
@@ -72,7 +80,7 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "strays": to_json,
     "file_path": _maybe(clean),
     "s3_upload_id": _maybe(clean),
-    "reason": _maybe(clean),
+    "reason": _maybe(lambda reason: clean(reason.text)),
     "error": _maybe(clean),
     "message": _maybe(clean),
 }
@@ -81,6 +89,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "digest": DigestName,
     "state": State,
     "proof": _maybe(Proof),
+    "reason": _maybe(lambda text: Reason(WaitCode.CLIENT_REPORTED, text)),
     "options": _from_json(UploadOptions),
     "metadata": _from_json(dict[str, Any]),
     "fingerprint": _maybe(_from_json(Fingerprint)),
@@ -136,7 +145,7 @@ def to_upload(row: DriverRow, parts: Parts) -> Upload:
 def upload_values(upload: Upload, stamp: int) -> Values:
     """Every column of a new upload's row."""
     values = _columns(upload, _FIELDS, _FIELD_TO_COLUMN)
-    return {**values, "version": 0, **_derived(upload), **parts_values(upload.parts, stamp)}
+    return {**values, "reason_code": None, "version": 0, **_derived(upload), **parts_values(upload.parts, stamp)}
 
 
 def changed_values(before: Upload, after: Upload) -> Values:
@@ -170,27 +179,66 @@ def part_values(key: UploadKey, parts: Parts) -> list[Values]:
     ]
 
 
-# --- tasks -----------------------------------------------------------------------------------------------------------
+# --- outbox ----------------------------------------------------------------------------------------------------------
 
 
-def task_values(task: OutboxEntry) -> Values:
-    """The row of a task."""
+def entry_values(entry: OutboxEntry) -> Values:
+    """The row of an outbox entry."""
+    error = entry.last_error
     return {
-        "client_id": task.key.client_id,
-        "upload_id": task.key.upload_id,
-        "kind": str(task.duty.kind),
-        "subject": task.duty.subject,
-        "attempt": task.duty.attempt,
-        "not_before": task.duty.due_at,
-        "due_at": task.due_at,
-        "tries": task.tries,
+        "client_id": entry.subject.client_id,
+        "subject_type": str(entry.subject.type),
+        "subject_id": entry.subject.id,
+        "kind": str(entry.duty.kind),
+        "target": entry.duty.target,
+        "attempt": entry.duty.attempt,
+        "not_before": entry.duty.due_at,
+        "due_at": entry.due_at,
+        "tries": entry.tries,
+        "last_error_code": None if error is None else str(error.reason.code),
+        "last_error_text": None if error is None else clean(error.reason.text),
+        "last_error_at": None if error is None else error.at,
     }
 
 
-def to_task(row: DriverRow) -> OutboxEntry:
-    """The task of a row with all columns, in the table's order."""
-    client_id, upload_id, kind, subject, attempt, not_before, due_at, tries = row
-    return OutboxEntry(UploadKey(client_id, upload_id), Duty(Kind(kind), attempt, not_before, subject), due_at, tries)
+def to_entry(row: DriverRow) -> OutboxEntry:
+    """The outbox entry of a row with all columns, in the table's order."""
+    client_id, subject_type, subject_id, kind, target, attempt, not_before, due_at, tries, code, text, at = row
+    subject = Subject(SubjectType(subject_type), client_id, subject_id)
+    error = None if code is None else Failure(Reason(reason_code(code), text), at)
+    return OutboxEntry(subject, Duty(Kind(kind), attempt, not_before, target), due_at, tries, error)
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+CHANGE_TYPES: Final[dict[str, type[Change]]] = {
+    "upload.created": UploadCreated,
+    "upload.state_changed": UploadStateChanged,
+}
+"""The stored name of each class; a name that was released keeps its meaning."""
+
+_CHANGE_NAMES: Final = {kind: name for name, kind in CHANGE_TYPES.items()}
+_IN_COLUMNS: Final = frozenset({"at", "client_id", "upload_id"})
+_changed: Final = _from_json(dict[str, Any])
+
+
+def change_values(change: Change) -> Values:
+    """The row of a change, without its number."""
+    body = {one.name: getattr(change, one.name) for one in fields(change) if one.name not in _IN_COLUMNS}
+    return {
+        "at": change.at,
+        "type": _CHANGE_NAMES[type(change)],
+        "client_id": change.client_id,
+        "subject_id": change.upload_id,
+        "body": to_json(body),
+    }
+
+
+def to_change(row: DriverRow) -> NumberedChange:
+    """The change of a row with all columns, in the table's order."""
+    number, at, name, client_id, subject_id, body = row
+    facts = {**_changed(body), "at": at, "client_id": client_id, "upload_id": subject_id}
+    return NumberedChange(number, msgspec.convert(facts, CHANGE_TYPES[name]))
 
 
 # --- clients ---------------------------------------------------------------------------------------------------------

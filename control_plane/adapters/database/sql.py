@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import ClauseElement, Connection, Dialect, Table
+from sqlalchemy import ClauseElement, Column, Connection, Dialect, Table
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from control_plane.services.errors import BadInput
@@ -44,6 +44,11 @@ class Session:
         self.connection = connection
         self._dialect = connection.dialect
         self._driver = connection.connection
+
+    @property
+    def dialect(self) -> str:
+        """The kind of database, as `engines` names it."""
+        return self._dialect.name
 
     def run(self, statement: Statement, values: Values) -> DBAPICursor:
         """Run it once; the rows, if there are any, are the cursor's."""
@@ -83,7 +88,7 @@ def insert_new(table: Table) -> Statement:
 
     A failed INSERT would end the transaction on PostgreSQL; this one lets the work go on with another key.
     """
-    return Statement(sqlalchemy.text(f"{_insert(table)} ON CONFLICT DO NOTHING"))
+    return Statement(sqlalchemy.text(f"{_insert(list(table.columns))} ON CONFLICT DO NOTHING"))
 
 
 def upsert(table: Table) -> Statement:
@@ -91,10 +96,17 @@ def upsert(table: Table) -> Statement:
     key = [column.name for column in table.primary_key]
     rest = [column.name for column in table.columns if not column.primary_key]
     changes = ", ".join(f"{name} = excluded.{name}" for name in rest)
-    return Statement(sqlalchemy.text(f"{_insert(table)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"))
+    return Statement(
+        sqlalchemy.text(f"{_insert(list(table.columns))} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}")
+    )
 
 
-def _insert(table: Table) -> str:
-    names = [column.name for column in table.columns]
+def insert_numbered(table: Table) -> Statement:
+    """Insert a row whose primary key the database draws."""
+    return Statement(sqlalchemy.text(_insert([column for column in table.columns if not column.primary_key])))
+
+
+def _insert(columns: Sequence[Column[Any]]) -> str:
+    names = [column.name for column in columns]
     values = ", ".join(f":{name}" for name in names)
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values})"  # noqa: S608 - the names are ours
+    return f"INSERT INTO {columns[0].table.name} ({', '.join(names)}) VALUES ({values})"  # noqa: S608 - the names are ours

@@ -7,7 +7,7 @@ PostgreSQL's own JSON type refuses U+0000, which a device may send.
 
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, MetaData, String, Table, TypeDecorator
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
@@ -96,6 +96,7 @@ class UploadRow(_Row, table=True):
     live: bool
     stored_parts: str
     parts_stamp: int = Field(sa_type=BigInteger)
+    reason_code: str | None
 
 
 class PartRow(_Row, table=True):
@@ -115,19 +116,44 @@ class PartRow(_Row, table=True):
     etag: str | None
 
 
-class TaskRow(_Row, table=True):
-    """One outbox row. `due_at` is the task's, `not_before` the duty's."""
+class OutboxRow(_Row, table=True):
+    """One outbox entry. `due_at` is the entry's, `not_before` the duty's.
 
-    __tablename__ = "tasks"
-    __table_args__ = (Index("ix_tasks_due_at", "due_at"), _CLUSTERED)
+    The key begins with the client: one index finds the entries of a client and those of a subject.
+    """
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_due_at", "due_at"), _CLUSTERED)
     client_id: str = Field(primary_key=True, sa_type=Code)
-    upload_id: str = Field(primary_key=True, sa_type=Code)
+    subject_type: str = Field(primary_key=True, sa_type=Code)
+    subject_id: str = Field(primary_key=True, sa_type=Code)
     kind: str = Field(primary_key=True, sa_type=Code)
-    subject: str = Field(primary_key=True, sa_type=Code)
+    target: str = Field(primary_key=True, sa_type=Code)
     attempt: int
     not_before: float
     due_at: float
     tries: int
+    last_error_code: str | None
+    last_error_text: str | None
+    last_error_at: float | None
+
+
+class ChangeRow(_Row, table=True):
+    """One change. `body` holds the facts of its type that are not columns.
+
+    AUTOINCREMENT: without it SQLite would use the numbers of pruned rows again.
+    """
+
+    __tablename__ = "changes"
+    __table_args__ = (Index("ix_changes_at", "at", "number"), {"sqlite_autoincrement": True})
+    number: int = Field(
+        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
+    )
+    at: float
+    type: str
+    client_id: str = Field(sa_type=Code)
+    subject_id: str = Field(sa_type=Code)
+    body: str
 
 
 class ClientRow(_Row, table=True):
@@ -187,7 +213,8 @@ class CheckRow(_Row, table=True):
 
 UPLOADS: Final[Table] = METADATA.tables["uploads"]
 PARTS: Final[Table] = METADATA.tables["parts"]
-TASKS: Final[Table] = METADATA.tables["tasks"]
+OUTBOX: Final[Table] = METADATA.tables["outbox"]
+CHANGES: Final[Table] = METADATA.tables["changes"]
 CLIENTS: Final[Table] = METADATA.tables["clients"]
 LABELS: Final[Table] = METADATA.tables["client_labels"]
 IDEMPOTENCY: Final[Table] = METADATA.tables["idempotency"]

@@ -22,10 +22,10 @@ from control_plane.adapters.database.rows import (
     upload_values,
 )
 from control_plane.adapters.database.sql import Session, Statement, Values, insert_new
-from control_plane.adapters.database.tables import IS_OPEN, TASKS, UPLOADS
+from control_plane.adapters.database.tables import IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
-from control_plane.services.ports.database import Page, UploadFilter
+from control_plane.services.ports.database import Page, SubjectType, UploadFilter, UploadPage
 
 _U: Final = UPLOADS.c
 _KEY: Final = (_U.client_id == bindparam("of_client")) & (_U.upload_id == bindparam("of_upload"))
@@ -44,10 +44,14 @@ _OVERDUE: Final = Statement(
 _ADD: Final = insert_new(UPLOADS)
 _SAVE: Final = Statement(update(UPLOADS).where(_KEY, _U.version == bindparam("read_version")))
 
-_HAS_TASKS: Final = exists().where(TASKS.c.client_id == _U.client_id, TASKS.c.upload_id == _U.upload_id)
+_HAS_DUTIES: Final = exists().where(
+    OUTBOX.c.client_id == _U.client_id,
+    OUTBOX.c.subject_type == SubjectType.UPLOAD.value,
+    OUTBOX.c.subject_id == _U.upload_id,
+)
 _PRUNABLE: Final = (
     select(_U.client_id, _U.upload_id)
-    .where(~IS_OPEN, _U.ended_at < bindparam("ended_before"), ~_HAS_TASKS)
+    .where(~IS_OPEN, _U.ended_at < bindparam("ended_before"), ~_HAS_DUTIES)
     .order_by(_U.ended_at)
     .limit(bindparam("limit"))
     .correlate(None)
@@ -55,26 +59,26 @@ _PRUNABLE: Final = (
 _PRUNE: Final = Statement(delete(UPLOADS).where(tuple_(_U.client_id, _U.upload_id).in_(_PRUNABLE)))
 
 
-class UploadRecords:
+class SqlUploads:
     """Uploads, inside one transaction."""
 
     def __init__(self, session: Session, cache: PartsCache) -> None:
         self._session = session
         self._parts = PartTable(session, cache)
 
-    def upload(self, key: UploadKey) -> Upload | None:
+    def get(self, key: UploadKey) -> Upload | None:
         """By the primary key; the parts only if they changed since somebody here last saw them."""
         return self._one(_ONE, _named(key))
 
-    def uploads_by_id(self, upload_id: str) -> list[Upload]:
+    def by_id(self, upload_id: str) -> list[Upload]:
         """By client id."""
         return self._wholes(self._session.run(_BY_ID, {"upload_id": upload_id}).fetchall())
 
-    def upload_by_s3_key(self, s3_key: str) -> Upload | None:
+    def by_s3_key(self, s3_key: str) -> Upload | None:
         """By the unique key of its object."""
         return self._one(_BY_OBJECT, {"s3_key": s3_key})
 
-    def open_uploads_of(self, client_id: str) -> list[Upload]:
+    def open_of(self, client_id: str) -> list[Upload]:
         """Oldest first."""
         return self._wholes(self._session.run(_LIVE, {"client_id": client_id}).fetchall())
 
@@ -88,7 +92,7 @@ class UploadRecords:
     def _whole(self, row: DriverRow) -> Upload:
         return to_upload(row, self._parts.read(upload_key(row), parts_stamp(row)))
 
-    def add_upload(self, upload: Upload) -> None:
+    def add(self, upload: Upload) -> None:
         """One INSERT that does nothing where a key is taken, so that the work may go on with another."""
         stamp = new_stamp(upload.parts)
         if self._session.run(_ADD, upload_values(upload, stamp)).rowcount == 0:
@@ -96,7 +100,7 @@ class UploadRecords:
             raise KeyTaken(message)
         self._parts.write(upload.key, {}, upload.parts, stamp)
 
-    def save_upload(self, before: Upload, after: Upload) -> Upload:
+    def save(self, before: Upload, after: Upload) -> Upload:
         """One UPDATE of the columns that differ, and the parts that differ."""
         if after.s3_key != before.s3_key:
             self._require_free(after.s3_key)
@@ -117,18 +121,18 @@ class UploadRecords:
             message = f"the object {s3_key!r} belongs to another upload"
             raise KeyTaken(message)
 
-    def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
-        """No row of a part is read: which are stored stands in the upload's own row."""
-        rows, cursor = page_of_uploads(self._session.connection, where, page)
-        return [to_upload(row, stored_parts(row)) for row in rows], cursor
-
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """From the index of the open uploads' deadlines."""
         return [UploadKey(*row) for row in self._session.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
 
-    def prune_uploads(self, ended_before: float, limit: int) -> int:
+    def prune(self, ended_before: float, limit: int) -> int:
         """The parts go with their uploads, by the foreign key."""
         return self._session.run(_PRUNE, {"ended_before": ended_before, "limit": limit}).rowcount
+
+    def list(self, where: UploadFilter, page: Page) -> UploadPage:
+        """No row of a part is read: which are stored stands in the upload's own row."""
+        rows, cursor = page_of_uploads(self._session.connection, where, page)
+        return [to_upload(row, stored_parts(row)) for row in rows], cursor
 
 
 def _named(key: UploadKey) -> Values:

@@ -1,72 +1,55 @@
-"""The store in memory: for the direct MQTT CLI, which keeps it in one file, and for tests of services.
+"""The database in memory: for the direct MQTT CLI, which saves it in one file, and for tests of services.
 
-Rule: it does what `SqlDatabase` does, and one suite of tests runs on both.
+Rule: it behaves like `SqlDatabase`; one suite of tests runs on both.
 """
 
 from collections.abc import Callable
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
+from control_plane.adapters.memory import saved_state
 from control_plane.adapters.memory.records import MemoryRecords, Tables
-from control_plane.domain.clients import Client
-from control_plane.domain.uploads.model import Upload
 from control_plane.services.errors import BadInput, KeyTaken
-from control_plane.services.ports.database import IdempotencyRecord, OutboxEntry, Records
+from control_plane.services.ports.database import Records
 
 T = TypeVar("T")
 
-_FORMAT: Final = 1
-
-
-class _Header(msgspec.Struct):
-    format: int
-
-
-class _Dump(_Header):
-    uploads: list[Upload] = []
-    tasks: list[OutboxEntry] = []
-    clients: list[Client] = []
-    idempotency: list[IdempotencyRecord] = []
-
 
 class MemoryDatabase:
-    """A `Database` that forgets everything with its process, unless somebody keeps what `dump` gives."""
+    """A `Database` that ends with the process, unless the caller saves what `dump` returns."""
 
     def __init__(self) -> None:
         self._tables = Tables()
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """The store that `dump` described; `BadInput` when it is damaged or of a later version."""
-        store = cls()
+        """The database that `dump` described; `BadInput` when it is damaged or of a later version."""
+        database = cls()
         try:
-            store._fill(_read(data))
+            database._fill(saved_state.decode(data))
         except (ValueError, msgspec.MsgspecError, KeyTaken) as error:
             message = f"the saved state cannot be read: {error}"
             raise BadInput(message) from error
-        return store
+        return database
 
     def dump(self) -> bytes:
-        """Everything, as JSON; whoever writes it to a file does so atomically."""
-        tables = self._tables
-        tasks = [task for rows in tables.tasks.values() for task in rows.values()]
-        clients, idempotency = list(tables.clients.values()), list(tables.idempotency.values())
-        return msgspec.json.encode(_Dump(_FORMAT, list(tables.uploads.values()), tasks, clients, idempotency))
+        """Everything but the change log, as JSON. The caller writes it to a file atomically."""
+        return saved_state.encode(self._tables)
 
-    def _fill(self, dump: _Dump) -> None:
+    def _fill(self, state: saved_state.SavedState) -> None:
         records = MemoryRecords(self._tables)
-        for upload in dump.uploads:
-            records.add_upload(upload)
+        for upload in state.uploads:
+            records.uploads.add(upload)
             self._tables.uploads[upload.key] = upload
-        for task in dump.tasks:
-            records.put_task(task)
-        records.save_clients(dump.clients)
-        for record in dump.idempotency:
-            records.add_idempotency(record)
+        for entry in state.outbox:
+            records.outbox.put(entry)
+        records.clients.save(state.clients)
+        for record in state.idempotency:
+            records.idempotency.add(record)
 
     async def write(self, work: Callable[[Records], T]) -> T:
-        """Run `work`; what it did is undone when it raises."""
+        """Run `work`; roll back when it raises."""
         records = MemoryRecords(self._tables)
         try:
             return work(records)
@@ -75,7 +58,7 @@ class MemoryDatabase:
             raise
 
     async def read(self, work: Callable[[Records], T]) -> T:
-        """Run `work`; what it did is undone."""
+        """Run `work`; roll back what it wrote."""
         records = MemoryRecords(self._tables)
         try:
             return work(records)
@@ -86,12 +69,4 @@ class MemoryDatabase:
         """Memory can always be used."""
 
     async def close(self) -> None:
-        """Nothing is held."""
-
-
-def _read(data: bytes) -> _Dump:
-    version = msgspec.json.decode(data, type=_Header).format
-    if version != _FORMAT:
-        message = f"the saved state has format {version}, this program reads {_FORMAT}: use the version that wrote it"
-        raise BadInput(message)
-    return msgspec.json.decode(data, type=_Dump)
+        """There is nothing to close."""

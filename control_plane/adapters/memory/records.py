@@ -1,48 +1,64 @@
-"""The rows of the store in memory, inside one transaction.
+"""The rows of the database in memory, inside one transaction.
 
-Rule: a transaction notes how to undo each thing it does, so that what it did can be taken back.
+Rule: a transaction records an undo step for each write, so that all of them can be rolled back.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest, nsmallest
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
+from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
-from control_plane.services.ports.database import PARKED, IdempotencyRecord, OutboxEntry, Page, UploadFilter
+from control_plane.services.ports.database import (
+    PARKED,
+    ClientPage,
+    IdempotencyRecord,
+    OutboxEntry,
+    Page,
+    Subject,
+    UploadFilter,
+    UploadPage,
+)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+MAX_CHANGES: Final = 10_000
+"""Changes that are kept; the oldest are dropped."""
+
 
 @dataclass(slots=True)
 class Tables:
-    """`objects` finds an upload by its object's key: the unique constraint."""
+    """`objects` finds an upload by its object's key: the unique constraint. `changes` ascend by number."""
 
     uploads: dict[UploadKey, Upload] = field(default_factory=dict)
     objects: dict[str, UploadKey] = field(default_factory=dict)
-    tasks: dict[UploadKey, dict[tuple[Kind, str], OutboxEntry]] = field(default_factory=dict)
+    outbox: dict[Subject, dict[tuple[Kind, str], OutboxEntry]] = field(default_factory=dict)
     clients: dict[str, Client] = field(default_factory=dict)
     idempotency: dict[tuple[str, str, str], IdempotencyRecord] = field(default_factory=dict)
+    changes: list[NumberedChange] = field(default_factory=list)
+    last_change: int = 0
 
 
-class MemoryRecords:
-    """One transaction: `services.ports.Records`."""
+class Transaction:
+    """Writes to the tables, each with the step that undoes it."""
 
     def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+        self.tables = tables
         self._undo: list[Callable[[], object]] = []
 
     def undo(self) -> None:
-        """Take everything back, the last thing first."""
+        """Undo every write, the last one first."""
         while self._undo:
             self._undo.pop()()
 
-    def _put(self, table: dict[K, V], key: K, value: V) -> None:
+    def put(self, table: dict[K, V], key: K, value: V) -> None:
+        """Insert or replace one row."""
         if key in table:
             old = table[key]
             self._undo.append(lambda: table.__setitem__(key, old))
@@ -50,35 +66,53 @@ class MemoryRecords:
             self._undo.append(lambda: table.pop(key))
         table[key] = value
 
-    def _drop(self, table: dict[K, Any], key: K) -> None:
+    def drop(self, table: dict[K, Any], key: K) -> None:
+        """Delete one row."""
         old = table.pop(key)
         self._undo.append(lambda: table.__setitem__(key, old))
 
-    # uploads
+    def number(self) -> int:
+        """Draw the next number of a change."""
+        self.tables.last_change += 1
+        self._undo.append(lambda: setattr(self.tables, "last_change", self.tables.last_change - 1))
+        return self.tables.last_change
 
-    def upload(self, key: UploadKey) -> Upload | None:
+    def replace_changes(self, rows: list[NumberedChange]) -> None:
+        """Replace the whole list of changes."""
+        old, self.tables.changes = self.tables.changes, rows
+        self._undo.append(lambda: setattr(self.tables, "changes", old))
+
+
+class MemoryUploads:
+    """Uploads, inside one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._tables = transaction.tables
+
+    def get(self, key: UploadKey) -> Upload | None:
         """One upload, as it was saved."""
         return self._tables.uploads.get(key)
 
-    def uploads_by_id(self, upload_id: str) -> list[Upload]:
-        """Looks at every upload."""
+    def by_id(self, upload_id: str) -> list[Upload]:
+        """Scans every upload."""
         return [one for one in self._tables.uploads.values() if one.upload_id == upload_id]
 
-    def upload_by_s3_key(self, s3_key: str) -> Upload | None:
+    def by_s3_key(self, s3_key: str) -> Upload | None:
         """By the unique key of its object."""
         key = self._tables.objects.get(s3_key)
         return None if key is None else self._tables.uploads[key]
 
-    def add_upload(self, upload: Upload) -> None:
+    def add(self, upload: Upload) -> None:
         """`KeyTaken` leaves nothing behind."""
         if upload.key in self._tables.uploads:
             message = f"client {upload.client_id!r} has an upload {upload.upload_id!r} already"
             raise KeyTaken(message)
         self._require_free(upload.s3_key)
-        self._put(self._tables.objects, upload.s3_key, upload.key)
-        self._put(self._tables.uploads, upload.key, replace(upload, version=0))
+        self._transaction.put(self._tables.objects, upload.s3_key, upload.key)
+        self._transaction.put(self._tables.uploads, upload.key, replace(upload, version=0))
 
-    def save_upload(self, before: Upload, after: Upload) -> Upload:
+    def save(self, before: Upload, after: Upload) -> Upload:
         """`VersionConflict` and `KeyTaken` leave nothing behind."""
         if after.s3_key != before.s3_key:
             self._require_free(after.s3_key)
@@ -87,10 +121,10 @@ class MemoryRecords:
             message = f"upload {before.upload_id!r} is no longer at version {before.version}"
             raise VersionConflict(message)
         if after.s3_key != stored.s3_key:
-            self._drop(self._tables.objects, stored.s3_key)
-            self._put(self._tables.objects, after.s3_key, after.key)
+            self._transaction.drop(self._tables.objects, stored.s3_key)
+            self._transaction.put(self._tables.objects, after.s3_key, after.key)
         saved = replace(after, version=before.version + 1)
-        self._put(self._tables.uploads, saved.key, saved)
+        self._transaction.put(self._tables.uploads, saved.key, saved)
         return saved
 
     def _require_free(self, s3_key: str) -> None:
@@ -98,21 +132,8 @@ class MemoryRecords:
             message = f"the object {s3_key!r} belongs to another upload"
             raise KeyTaken(message)
 
-    def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
-        """Newest first; the same order and cursors as in SQL."""
-        check_limit(page)
-        after = upload_position(page)
-        fitting = (
-            one
-            for one in self._tables.uploads.values()
-            if _fits(where, one) and (after is None or _position(one) < after)
-        )
-        found = nlargest(page.limit + 1, fitting, key=_position)
-        rest = len(found) > page.limit
-        return found[: page.limit], encode_cursor(_position(found[page.limit - 1])) if rest else None
-
-    def open_uploads_of(self, client_id: str) -> list[Upload]:
-        """Looks at every upload."""
+    def open_of(self, client_id: str) -> list[Upload]:
+        """Scans every upload."""
         return [
             one
             for one in self._tables.uploads.values()
@@ -126,109 +147,181 @@ class MemoryRecords:
         late = (one for one in ends if one.deadline <= now)
         return [one.key for one in nsmallest(limit, late, key=lambda one: one.deadline)]
 
-    def prune_uploads(self, ended_before: float, limit: int) -> int:
+    def prune(self, ended_before: float, limit: int) -> int:
         """Oldest end first."""
         old = (one for one in self._tables.uploads.values() if _ended_at(one) < ended_before)
-        idle = (one for one in old if one.key not in self._tables.tasks)
+        idle = (one for one in old if Subject.of_upload(one.key) not in self._tables.outbox)
         gone = nsmallest(limit, idle, key=_ended_at)
         for upload in gone:
-            self._drop(self._tables.objects, upload.s3_key)
-            self._drop(self._tables.uploads, upload.key)
+            self._transaction.drop(self._tables.objects, upload.s3_key)
+            self._transaction.drop(self._tables.uploads, upload.key)
         return len(gone)
 
-    # outbox
+    def list(self, where: UploadFilter, page: Page) -> UploadPage:
+        """Newest first; the same order and cursors as in SQL."""
+        check_limit(page)
+        after = upload_position(page)
+        fitting = (
+            one
+            for one in self._tables.uploads.values()
+            if _fits(where, one) and (after is None or _position(one) < after)
+        )
+        found = nlargest(page.limit + 1, fitting, key=_position)
+        rest = len(found) > page.limit
+        return found[: page.limit], encode_cursor(_position(found[page.limit - 1])) if rest else None
 
-    def tasks_of(self, key: UploadKey) -> list[OutboxEntry]:
+
+class MemoryOutbox:
+    """The outbox, inside one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._rows = transaction.tables.outbox
+
+    def of(self, subject: Subject) -> list[OutboxEntry]:
         """In the order in which they were first put."""
-        return list(self._tables.tasks.get(key, {}).values())
+        return list(self._rows.get(subject, {}).values())
 
-    def put_task(self, task: OutboxEntry) -> None:
+    def put(self, entry: OutboxEntry) -> None:
         """Insert or replace."""
-        rows = self._tables.tasks.get(task.key, {})
-        self._put(self._tables.tasks, task.key, {**rows, (task.duty.kind, task.duty.subject): task})
+        rows = self._rows.get(entry.subject, {})
+        self._transaction.put(self._rows, entry.subject, {**rows, (entry.duty.kind, entry.duty.target): entry})
 
-    def drop_task(self, key: UploadKey, kind: Kind, subject: str) -> None:
-        """Fine when it is not there."""
-        rows = self._tables.tasks.get(key, {})
-        rest = {name: task for name, task in rows.items() if name != (kind, subject)}
+    def drop(self, subject: Subject, kind: Kind, target: str) -> None:
+        """Does nothing when the row does not exist."""
+        rows = self._rows.get(subject, {})
+        rest = {name: entry for name, entry in rows.items() if name != (kind, target)}
         if rest:
-            self._put(self._tables.tasks, key, rest)
+            self._transaction.put(self._rows, subject, rest)
         elif rows:
-            self._drop(self._tables.tasks, key)
+            self._transaction.drop(self._rows, subject)
 
-    def due_tasks(self, now: float, limit: int) -> list[OutboxEntry]:
+    def due(self, now: float, limit: int) -> list[OutboxEntry]:
         """Earliest first."""
-        return nsmallest(limit, (one for one in self._all_tasks() if one.due_at <= now), key=lambda one: one.due_at)
+        return nsmallest(limit, (one for one in self._all() if one.due_at <= now), key=lambda one: one.due_at)
 
-    def wake_tasks(self, client_id: str, now: float) -> int:
-        """Only what is parked."""
-        parked = [one for one in self._all_tasks() if one.key.client_id == client_id and one.due_at >= PARKED]
-        for task in parked:
-            self.put_task(replace(task, due_at=now))
+    def wake(self, client_id: str, now: float) -> int:
+        """Only parked rows."""
+        parked = [one for one in self._all() if one.subject.client_id == client_id and one.due_at >= PARKED]
+        for entry in parked:
+            self.put(replace(entry, due_at=now))
         return len(parked)
 
     def next_due(self) -> float | None:
-        """None when everything is parked, or nothing is there."""
-        return min((one.due_at for one in self._all_tasks() if one.due_at < PARKED), default=None)
+        """None when all rows are parked, or there are none."""
+        return min((one.due_at for one in self._all() if one.due_at < PARKED), default=None)
 
-    def _all_tasks(self) -> Iterable[OutboxEntry]:
-        return (task for rows in self._tables.tasks.values() for task in rows.values())
+    def _all(self) -> Iterable[OutboxEntry]:
+        return (entry for rows in self._rows.values() for entry in rows.values())
 
-    # clients
 
-    def client(self, client_id: str) -> Client | None:
+class MemoryClients:
+    """Clients, inside one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._rows = transaction.tables.clients
+
+    def get(self, client_id: str) -> Client | None:
         """One client, as it was saved."""
-        return self._tables.clients.get(client_id)
+        return self._rows.get(client_id)
 
-    def clients(self, client_ids: Iterable[str]) -> dict[str, Client]:
+    def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
         """Unknown ids are left out."""
-        known = self._tables.clients
-        return {client_id: known[client_id] for client_id in client_ids if client_id in known}
+        return {client_id: self._rows[client_id] for client_id in client_ids if client_id in self._rows}
 
-    def save_clients(self, clients: Sequence[Client]) -> None:
+    def save(self, clients: Sequence[Client]) -> None:
         """The last of several with one id wins."""
         for client in clients:
-            self._put(self._tables.clients, client.client_id, client)
+            self._transaction.put(self._rows, client.client_id, client)
 
-    def list_clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
+    def delete(self, client_id: str) -> bool:
+        """False when it does not exist."""
+        if client_id not in self._rows:
+            return False
+        self._transaction.drop(self._rows, client_id)
+        return True
+
+    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
         """By client id, in the order of code points."""
         check_limit(page)
         after = client_position(page)
-        bearers = [one for one in self._tables.clients.values() if labels.items() <= one.labels.items()]
+        bearers = [one for one in self._rows.values() if labels.items() <= one.labels.items()]
         fitting = (one for one in bearers if after is None or one.client_id > after)
         found = nsmallest(page.limit + 1, fitting, key=lambda one: one.client_id)
         rest = len(found) > page.limit
         cursor = encode_cursor((found[page.limit - 1].client_id,)) if rest else None
         return found[: page.limit], cursor, len(bearers)
 
-    def delete_client(self, client_id: str) -> bool:
-        """False when it was not known."""
-        if client_id not in self._tables.clients:
-            return False
-        self._drop(self._tables.clients, client_id)
-        return True
 
-    # idempotency
+class MemoryIdempotency:
+    """Idempotency keys, inside one transaction."""
 
-    def idempotency(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._rows = transaction.tables.idempotency
+
+    def get(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         """None when the key is new."""
-        return self._tables.idempotency.get((caller, client_id, idempotency_key))
+        return self._rows.get((caller, client_id, idempotency_key))
 
-    def add_idempotency(self, record: IdempotencyRecord) -> None:
+    def add(self, record: IdempotencyRecord) -> None:
         """`KeyTaken` leaves nothing behind."""
         key = (record.caller, record.client_id, record.idempotency_key)
-        if key in self._tables.idempotency:
+        if key in self._rows:
             message = f"the Idempotency-Key {record.idempotency_key!r} is in use"
             raise KeyTaken(message)
-        self._put(self._tables.idempotency, key, record)
+        self._transaction.put(self._rows, key, record)
 
-    def prune_idempotency(self, created_before: float) -> int:
-        """However many there are."""
-        table = self._tables.idempotency
-        old = [key for key, record in table.items() if record.created_at < created_before]
+    def prune(self, created_before: float) -> int:
+        """All that are old, without a limit."""
+        old = [key for key, record in self._rows.items() if record.created_at < created_before]
         for key in old:
-            self._drop(table, key)
+            self._transaction.drop(self._rows, key)
         return len(old)
+
+
+class MemoryChanges:
+    """The change log, inside one transaction. It keeps the last `MAX_CHANGES`, and ends with the process."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """Drops the oldest changes beyond `MAX_CHANGES`."""
+        new = [NumberedChange(self._transaction.number(), change) for change in changes]
+        if new:
+            self._transaction.replace_changes([*self._rows, *new][-MAX_CHANGES:])
+
+    def after(self, number: int, limit: int) -> list[NumberedChange]:
+        """Lowest number first."""
+        return [row for row in self._rows if row.number > number][:limit]
+
+    def prune(self, before: float, limit: int) -> int:
+        """Oldest first."""
+        old = nsmallest(limit, (row for row in self._rows if row.change.at < before), key=lambda row: row.change.at)
+        gone = {row.number for row in old}
+        if gone:
+            self._transaction.replace_changes([row for row in self._rows if row.number not in gone])
+        return len(gone)
+
+    @property
+    def _rows(self) -> list[NumberedChange]:
+        return self._transaction.tables.changes
+
+
+class MemoryRecords:
+    """One transaction: `services.ports.database.Records`."""
+
+    def __init__(self, tables: Tables) -> None:
+        transaction = Transaction(tables)
+        self.uploads = MemoryUploads(transaction)
+        self.outbox = MemoryOutbox(transaction)
+        self.clients = MemoryClients(transaction)
+        self.idempotency = MemoryIdempotency(transaction)
+        self.changes = MemoryChanges(transaction)
+        self.undo: Final = transaction.undo
+        """Undo every write."""
 
 
 def _position(upload: Upload) -> tuple[float, str, str]:
@@ -236,7 +329,7 @@ def _position(upload: Upload) -> tuple[float, str, str]:
 
 
 def _ended_at(upload: Upload) -> float:
-    """When it ended; infinity while it did not."""
+    """When it ended; infinity while it is open."""
     if upload.state not in TERMINAL:
         return float("inf")
     return upload.updated_at if upload.completed_at is None else upload.completed_at

@@ -48,7 +48,7 @@ class Signer:
         url = self._url("PUT", s3_key, part.expires_in, query=query, headers=signed)
         return PresignedPart(part.part_number, url, headers)
 
-    def object(  # noqa: PLR0913 - the port's own signature, and whether the store wants to be asked to encrypt
+    def object(
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool, encrypt: bool
     ) -> PresignedPart:
         """PutObject of the whole object with our token in its metadata."""

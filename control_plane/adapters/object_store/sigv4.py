@@ -61,7 +61,7 @@ class QuerySigner:
         self._place = place
         self._credentials = credentials
 
-    def url(  # noqa: PLR0913 - a request has that many sides
+    def url(
         self,
         method: str,
         s3_key: str,

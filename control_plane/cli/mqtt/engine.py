@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from control_plane.bootstrap import direct_engine, direct_messenger, file_database
 from control_plane.cli.errors import Failed, Misused, Unreachable
 from control_plane.cli.mqtt.filter import OwnOnly
+from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.engine import Engine
 from control_plane.services.errors import BadInput
@@ -28,6 +29,9 @@ from schemas.values import Action
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds within which the broker, and the object store, have to answer."""
+
+PRINCIPAL: Final = Principal("cli")
+"""The caller of the use cases."""
 
 Note = Callable[[str], None]
 
@@ -172,7 +176,7 @@ async def connected(
 async def _probed(direct: Direct, last: Mapping[str, str]) -> None:
     """Wait until it is known what the bucket enforces."""
     deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
-    while direct.engine.probing.seen is None:
+    while direct.engine.probe.seen is None:
         direct.check()
         if asyncio.get_running_loop().time() > deadline:
             text = f"the object store cannot be used: {last.get('store.failed', 'no answer')}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.direct_commands import told_apart
-from control_plane.cli.mqtt.engine import Direct, load_settings, new_owner, running
+from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, load_settings, new_owner, running
 from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import Output
@@ -69,7 +69,7 @@ async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
     """The file's size, as its client tells it: every URL is signed for the length of its part; `Failed`."""
     escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
     try:
-        listed = await direct.engine.operations.files(client_id, ListFiles(pattern=escaped, limit=1))
+        listed = await direct.engine.client_service.files(PRINCIPAL, client_id, ListFiles(pattern=escaped, limit=1))
     except ClientRefused as error:
         text = f"{client_id} does not list {file_path!r} ({error}): say its size with --size"
         raise Failed(text) from error
@@ -87,7 +87,7 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
     what a crash leaves between the two is found by the row's key.
     """
     planned = replace(
-        new_upload(wanted, direct.policy, file_path, direct.engine.operations.now()),
+        new_upload(wanted, direct.policy, file_path, direct.engine.clock.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,
@@ -96,10 +96,10 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
         client_busy=True,
     )
     direct.store.path = path
-    await direct.store.write(lambda records: records.add_upload(planned))
+    await direct.store.write(lambda records: records.uploads.add(planned))
     s3_upload_id = await direct.objects.create_multipart(planned.s3_key, planned.object_token, planned.digest)
     made = replace(planned, s3_upload_id=s3_upload_id)
-    return await direct.store.write(lambda records: records.save_upload(planned, made))
+    return await direct.store.write(lambda records: records.uploads.save(planned, made))
 
 
 def _command(direct: Direct, upload: Upload) -> Command:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.mqtt.engine import Direct
+from control_plane.cli.mqtt.engine import PRINCIPAL, Direct
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
@@ -23,9 +23,9 @@ from control_plane.domain.uploads.model import TERMINAL, Origin, Upload, UploadK
 from control_plane.presentation import upload_document
 from control_plane.services.errors import ServiceError, UnknownClient
 from control_plane.services.policy import Policy, object_key
-from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, UploadFilter
+from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, Subject, UploadFilter
 from control_plane.services.uploads.effects import Effects
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from schemas.values import UploadOptions
 
 PRESENCE_WAIT: Final = 35.0
@@ -83,8 +83,8 @@ async def begin(direct: Direct, wanted: Wanted, display: Display) -> UploadKey:
         text = f"client {client.client_id!r} has no default file: name a path"
         raise Misused(text)
     upload = replace(
-        new_upload(wanted, direct.policy, path, direct.engine.operations.now()),
-        digest=direct.engine.probing.digest_for(direct.policy.digest),
+        new_upload(wanted, direct.policy, path, direct.engine.clock.now()),
+        digest=direct.engine.probe.digest_for(direct.policy.digest),
     )
     return (await direct.engine.uploads.create(upload.key, lambda _records: upload)).key
 
@@ -96,7 +96,7 @@ async def known_client(direct: Direct, client_id: str, display: Display) -> Clie
     while True:
         direct.check()
         try:
-            return await direct.engine.operations.client(client_id)
+            return await direct.engine.client_service.client(PRINCIPAL, client_id)
         except UnknownClient as error:
             if loop.time() - begun > PRESENCE_WAIT:
                 text = f"no sign of life of {client_id} within {PRESENCE_WAIT:.0f} s: it is offline, or never connected"
@@ -108,7 +108,7 @@ async def known_client(direct: Direct, client_id: str, display: Display) -> Clie
 
 async def only_upload(store: Database) -> Upload:
     """The upload of a state file; `Failed` when it has none."""
-    found, _ = await store.read(lambda records: records.list_uploads(UploadFilter(), Page(limit=1)))
+    found, _ = await store.read(lambda records: records.uploads.list(UploadFilter(), Page(limit=1)))
     if not found:
         text = "the state file holds no upload: it was never begun"
         raise Failed(text)
@@ -117,12 +117,12 @@ async def only_upload(store: Database) -> Upload:
 
 async def wake(direct: Direct, key: UploadKey) -> None:
     """Make everything due that the state obliges to: the former run is gone, and may have done none of it."""
-    now = direct.engine.operations.now()
+    now = direct.engine.clock.now()
 
     def work(records: Records) -> None:
-        upload = records.upload(key)
+        upload = records.uploads.get(key)
         for duty in duties(upload) if upload is not None else ():
-            records.put_task(OutboxEntry(key, duty, now))
+            records.outbox.put(OutboxEntry(Subject.of_upload(key), duty, now))
 
     await direct.store.write(work)
     direct.engine.outbox.poke()
@@ -130,7 +130,7 @@ async def wake(direct: Direct, key: UploadKey) -> None:
 
 async def release_again(direct: Direct, upload: Upload) -> None:
     """Tell the client once more that an upload is over: the former run may have ended before it did."""
-    again = close(upload, direct.engine.operations.now())
+    again = close(upload, direct.engine.clock.now())
     direct.engine.outbox.perform(Effects(upload.key, upload, again, upload.attempt))
 
 
@@ -146,7 +146,7 @@ async def _until_over(direct: Direct, key: UploadKey, display: Display, stop: as
     cancelled = False
     while True:
         direct.check()
-        view = await direct.engine.operations.upload(key.upload_id, key.client_id)
+        view = await direct.engine.upload_service.upload(PRINCIPAL, key.upload_id, key.client_id)
         display.show(upload_document(view))
         if view.upload.state in TERMINAL:
             return view
@@ -159,7 +159,7 @@ async def _until_over(direct: Direct, key: UploadKey, display: Display, stop: as
 async def _cancel(direct: Direct, key: UploadKey, display: Display) -> None:
     display.note("cancelling")
     try:
-        await direct.engine.uploads.submit(key, CancelRequested(now=direct.engine.operations.now()))
+        await direct.engine.uploads.submit(key, CancelRequested(now=direct.engine.clock.now()))
     except IllegalTransition:
         display.note("too late to cancel: the object is being completed")
     except ServiceError as error:
@@ -193,7 +193,9 @@ async def _finished(direct: Direct, key: UploadKey) -> None:
     """Wait until the upload is over and obliges to nothing more."""
     while True:
         direct.check()
-        upload, tasks = await direct.store.read(lambda records: (records.upload(key), records.tasks_of(key)))
+        upload, tasks = await direct.store.read(
+            lambda records: (records.uploads.get(key), records.outbox.of(Subject.of_upload(key)))
+        )
         if not tasks and (upload is None or (upload.state in TERMINAL and not upload.client_busy)):
             return
         await asyncio.sleep(_POLL / 4)
@@ -201,7 +203,7 @@ async def _finished(direct: Direct, key: UploadKey) -> None:
 
 async def _told(direct: Direct, key: UploadKey) -> bool:
     """Whether the client ever answered: one that did not has nothing to be released from."""
-    upload = await direct.store.read(lambda records: records.upload(key))
+    upload = await direct.store.read(lambda records: records.uploads.get(key))
     return upload is not None and upload.sequence > 0
 
 

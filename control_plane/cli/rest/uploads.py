@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         app.command(name)(rest_command(function))
 
 
-def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
+def trigger(
     session: Session,
     client: Client,
     path: Path = None,

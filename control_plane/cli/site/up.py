@@ -55,7 +55,7 @@ class Plan:
         return GuardedBroker(self.listen, self.mqtt_port, self.mqtt_port + 1) if self.listen else None
 
 
-def up(  # noqa: PLR0913 - each parameter is an option that a person types
+def up(
     session: Session,
     *,
     data: Data = None,

@@ -30,13 +30,13 @@ COMMANDS: Final = frozenset({Kind.SEND_DOWNLOAD, Kind.SEND_GRANT, Kind.SEND_CANC
 class Duty:
     """One thing that the state obliges the owner to do, from `due_at` on, until the state says otherwise.
 
-    `subject` tells duties of one kind apart: the S3 upload id to abort, the key of the object to delete.
+    `target` tells duties of one kind apart: the S3 upload id to abort, the key of the object to delete.
     """
 
     kind: Kind
     attempt: int
     due_at: float
-    subject: str = ""
+    target: str = ""
 
 
 def duties(upload: Upload) -> tuple[Duty, ...]:

@@ -25,7 +25,7 @@ class _Remote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked(_Remote):
+class PartsRequested(_Remote):
     """The client offered its file, or asks for more URLs; a question may leave out what the offer said.
 
     `one_put` are the digests under which a file of one part may be granted as one PutObject on this store.
@@ -44,7 +44,7 @@ class Succeeded(_Remote):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errored(_Remote):
+class ErrorReported(_Remote):
     """The client could not go on. `delay` (s) is how long to wait before the same attempt is tried again."""
 
     code: ErrorCode
@@ -85,7 +85,7 @@ class Dispatched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forgotten:
+class MissingFromHello:
     """The client said hello, at `now`, without this upload: what it was told before is lost."""
 
     now: float
@@ -169,17 +169,17 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
+class CleanupDone:
     """What a duty had to remove (a multipart upload, a stray object) is gone."""
 
     now: float
-    subject: str
+    target: str
 
 
-RemoteEvent = Asked | Succeeded | Errored | Rejected | CancelledByClient | Progressed
+RemoteEvent = PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient | Progressed
 LocalEvent = (
     Dispatched
-    | Forgotten
+    | MissingFromHello
     | StepTimedOut
     | CancelRequested
     | DeadlinePassed
@@ -188,10 +188,10 @@ LocalEvent = (
     | CompletionFailed
     | ObjectStoreRejected
     | Observed
-    | Swept
+    | CleanupDone
 )
 Event = RemoteEvent | LocalEvent
-REMOTE_EVENTS: Final = (Asked, Succeeded, Errored, Rejected, CancelledByClient, Progressed)
+REMOTE_EVENTS: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient, Progressed)
 
 
 # --- what is to be done ----------------------------------------------------------------------------------------------

@@ -11,29 +11,30 @@ from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
-    Asked,
     CancelledByClient,
     CancelRequested,
+    CleanupDone,
     CompletionFailed,
     CompletionProven,
     DeadlinePassed,
     Dispatched,
-    Errored,
+    ErrorReported,
     Event,
-    Forgotten,
     LocalEvent,
+    MissingFromHello,
     MultipartCreated,
     ObjectStoreRejected,
     Observed,
+    PartsRequested,
     Progressed,
     Rejected,
     RemoteEvent,
     StepTimedOut,
     Succeeded,
-    Swept,
 )
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
@@ -53,7 +54,7 @@ from schemas.parts import MAX_FILE_SIZE, PartPlan, plan_parts
 from schemas.values import ERRORS, DigestName, ErrorCode, Fingerprint, Follow
 
 
-def other_file(upload: Upload, offer: Asked) -> bool:
+def other_file(upload: Upload, offer: PartsRequested) -> bool:
     """Whether the offered file is another than the one that this attempt began with."""
     same_size = offer.file_size in {None, upload.file_size}
     if upload.options.on_change == "prefix" and same_size:
@@ -61,7 +62,7 @@ def other_file(upload: Upload, offer: Asked) -> bool:
     return not same_size or not _same(offer.fingerprint, upload.fingerprint)
 
 
-def contradiction(plan: PartPlan, digest: DigestName, offer: Asked) -> str | None:
+def contradiction(plan: PartPlan, digest: DigestName, offer: PartsRequested) -> str | None:
     """What of the offer does not fit the plan, as a sentence; None when all does."""
     for part in offer.wanted:
         if part.part_number not in plan.numbers or part.size != plan.part(part.part_number).size:
@@ -86,7 +87,7 @@ PUT_URL_LIFE: Final = 300.0
 _CLOCK_MARGIN: Final = 60.0
 
 
-class Move(StrEnum):
+class Transition(StrEnum):
     """What an event comes to."""
 
     DISPATCH = "the command is published"
@@ -102,24 +103,28 @@ class Move(StrEnum):
 
 
 ENDS: Final = {
-    Move.FAIL: State.FAILED,
-    Move.REJECT: State.REJECTED,
-    Move.CANCEL: State.CANCELLED,
-    Move.EXPIRE: State.EXPIRED,
+    Transition.FAIL: State.FAILED,
+    Transition.REJECT: State.REJECTED,
+    Transition.CANCEL: State.CANCELLED,
+    Transition.EXPIRE: State.EXPIRED,
 }
 _WORKING: Final = {
-    Move.OFFER: State.IN_PROGRESS,
-    Move.RESUME: State.QUEUED,
-    Move.RESTART: State.QUEUED,
-    Move.FINISH: State.COMPLETING,
+    Transition.OFFER: State.IN_PROGRESS,
+    Transition.RESUME: State.QUEUED,
+    Transition.RESTART: State.QUEUED,
+    Transition.FINISH: State.COMPLETING,
     **ENDS,
 }
 
-TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
-    State.QUEUED: {Move.DISPATCH: State.DISPATCHED, **_WORKING},
+TRANSITIONS: Final[Mapping[State, Mapping[Transition, State]]] = {
+    State.QUEUED: {Transition.DISPATCH: State.DISPATCHED, **_WORKING},
     State.DISPATCHED: _WORKING,
     State.IN_PROGRESS: _WORKING,
-    State.COMPLETING: {Move.PROVE: State.COMPLETED, Move.RESTART: State.QUEUED, Move.FAIL: State.FAILED},
+    State.COMPLETING: {
+        Transition.PROVE: State.COMPLETED,
+        Transition.RESTART: State.QUEUED,
+        Transition.FAIL: State.FAILED,
+    },
     State.COMPLETED: {},
     State.FAILED: {},
     State.REJECTED: {},
@@ -130,7 +135,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
 Applied = tuple[Upload, tuple[Duty, ...]]
 
 
-def move(upload: Upload, by: Move, **changes: Any) -> Upload:  # noqa: ANN401 - any field, checked by the dataclass
+def transition(upload: Upload, by: Transition, **changes: Any) -> Upload:  # noqa: ANN401 - any field, checked by the dataclass
     """The upload after one row of the table, with `changes` to its other fields."""
     return replace(upload, state=TRANSITIONS[upload.state][by], **changes)
 
@@ -138,10 +143,10 @@ def move(upload: Upload, by: Move, **changes: Any) -> Upload:  # noqa: ANN401 - 
 def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: float = 0.0) -> Applied:
     """A new S3 upload id fences the old attempt; an object that was PUT whole gets another key."""
     if upload.attempt >= MAX_ATTEMPTS:
-        return ended(upload, Move.FAIL, now, error, f"{text} (attempt {upload.attempt} of {MAX_ATTEMPTS})")
-    after = move(
+        return ended(upload, Transition.FAIL, now, error, f"{text} (attempt {upload.attempt} of {MAX_ATTEMPTS})")
+    after = transition(
         _left_behind(upload, now),
-        Move.RESTART,
+        Transition.RESTART,
         attempt=upload.attempt + 1,
         sequence=0,
         s3_key=_next_key(upload) if _key_is_used(upload) else upload.s3_key,
@@ -152,7 +157,7 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
         parts={},
         wanted=(),
         resume_at=now + delay,
-        reason=sentence(error, text),
+        reason=_reason(error, text),
         bytes_sent=0,
         strikes=0,
     )
@@ -169,10 +174,10 @@ def _next_key(upload: Upload) -> str:
     return f"{folder}/{upload.token[:8]}-{upload.attempt + 1}-{name}"
 
 
-def ended(upload: Upload, by: Move, now: float, error: str | None, text: str) -> Applied:
+def ended(upload: Upload, by: Transition, now: float, error: str | None, text: str) -> Applied:
     """The upload is over. A client that may still be working on it has to be told so."""
     changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now, "strikes": 0}
-    after = move(_left_behind(upload, now), by, **changes)
+    after = transition(_left_behind(upload, now), by, **changes)
     return after, duties(after)
 
 
@@ -186,9 +191,9 @@ def _left_behind(upload: Upload, now: float) -> Upload:
     return replace(upload, s3_upload_id=None, litter=litter, strays=strays)
 
 
-def sentence(code: str, text: str) -> str:
-    """An error code and what its sender said about it."""
-    return f"{code}: {text}" if text else str(code)
+def _reason(code: str, text: str) -> Reason:
+    """An error code with the text that its sender gave."""
+    return Reason(code, f"{code}: {text}" if text else str(code))
 
 
 def apply(upload: Upload, event: Event) -> Applied:
@@ -231,7 +236,7 @@ def _repeated(upload: Upload, event: RemoteEvent) -> bool:
     if event.sequence is None or event.sequence > upload.sequence:
         return False
     told_again = upload.state in {State.QUEUED, State.DISPATCHED}
-    return not (told_again and isinstance(event, Asked) and event.sequence == upload.sequence)
+    return not (told_again and isinstance(event, PartsRequested) and event.sequence == upload.sequence)
 
 
 def _knows_nothing(event: RemoteEvent) -> bool:
@@ -245,18 +250,20 @@ def _to_the_past(upload: Upload, event: RemoteEvent) -> tuple[Duty, ...]:
     return close(upload, event.now) if over else ()
 
 
-def _new_response(heard: Upload, event: Asked | Succeeded | Errored | Rejected | CancelledByClient) -> Applied:
+def _new_response(
+    heard: Upload, event: PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient
+) -> Applied:
     match event:
-        case Asked():
+        case PartsRequested():
             return _asked(heard, event)
         case Succeeded():
             return _succeeded(heard, event)
-        case Errored():
+        case ErrorReported():
             return _errored(heard, event)
         case Rejected():
-            return ended(heard, Move.REJECT, event.now, event.code, event.text)
+            return ended(heard, Transition.REJECT, event.now, event.code, event.text)
         case CancelledByClient():
-            return ended(heard, Move.CANCEL, event.now, None, "cancelled on the client")
+            return ended(heard, Transition.CANCEL, event.now, None, "cancelled on the client")
         case _:
             assert_never(event)
 
@@ -264,7 +271,7 @@ def _new_response(heard: Upload, event: Asked | Succeeded | Errored | Rejected |
 def _after_the_end(upload: Upload, event: RemoteEvent) -> Applied:
     if isinstance(event, Progressed):
         return upload, ()
-    if isinstance(event, Asked) and upload.client_busy:
+    if isinstance(event, PartsRequested) and upload.client_busy:
         return upload, answer(upload, event.now)
     return (replace(upload, client_busy=False) if upload.client_busy else upload), close(upload, event.now)
 
@@ -285,34 +292,34 @@ def _heard(upload: Upload, event: RemoteEvent) -> Upload:
         strikes=0,
         resume_at=0.0,
         reason=None,
-        client_busy=isinstance(event, Asked),
+        client_busy=isinstance(event, PartsRequested),
     )
 
 
-def _asked(upload: Upload, event: Asked) -> Applied:
+def _asked(upload: Upload, event: PartsRequested) -> Applied:
     if upload.plan is None:
         try:
             upload = _with_plan(upload, event)
         except SchemaError as error:
             too_large = (event.file_size or 0) > MAX_FILE_SIZE
             code = ErrorCode.FILE_TOO_LARGE if too_large else ErrorCode.BAD_REQUEST
-            return ended(upload, Move.FAIL, event.now, code, str(error))
+            return ended(upload, Transition.FAIL, event.now, code, str(error))
     elif other_file(upload, event):
         return new_attempt(upload, event.now, ErrorCode.SOURCE_CHANGED, "the file changed since its upload began")
     plan = upload.plan
     assert plan is not None  # noqa: S101 - for the type checker: the branches above saw to it
     if complaint := contradiction(plan, upload.digest, event):
-        return ended(upload, Move.FAIL, event.now, ErrorCode.BAD_REQUEST, complaint)
+        return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, complaint)
     parts = dict(upload.parts)
     for part in event.wanted:
         record = parts.get(part.part_number)
         if record is None or record.digest != part.digest or part.digest is None:
             parts[part.part_number] = PartRecord(digest=part.digest)
-    after = move(upload, Move.OFFER, parts=parts, wanted=event.wanted)
+    after = transition(upload, Transition.OFFER, parts=parts, wanted=event.wanted)
     return after, duties(after)
 
 
-def _with_plan(upload: Upload, event: Asked) -> Upload:
+def _with_plan(upload: Upload, event: PartsRequested) -> Upload:
     """An offer without a size is taken for an empty file: the parts that it wants will then contradict the plan."""
     plan = plan_parts(event.file_size or 0, upload.chunk_size)
     parts = {n: PartRecord(etag=etag) for n, etag in event.etags.items() if n in plan.numbers}
@@ -338,20 +345,22 @@ def _succeeded(upload: Upload, event: Succeeded) -> Applied:
         missing = ", ".join(map(str, upload.missing_parts[:5])) or "all"
         text = f"the client reported success, but nobody knows the etags of parts {missing}"
         return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
-    after = move(upload, Move.FINISH, wanted=())
+    after = transition(upload, Transition.FINISH, wanted=())
     return after, duties(after)
 
 
-def _errored(upload: Upload, event: Errored) -> Applied:
+def _errored(upload: Upload, event: ErrorReported) -> Applied:
     match ERRORS[event.code].follow:
         case Follow.SAME_ATTEMPT:
             at = event.now + event.delay
-            after = move(upload, Move.RESUME, resume_at=at, reason=sentence(event.code, event.text), wanted=())
+            after = transition(
+                upload, Transition.RESUME, resume_at=at, reason=_reason(event.code, event.text), wanted=()
+            )
             return after, duties(after)
         case Follow.NEW_ATTEMPT:
             return new_attempt(upload, event.now, event.code, event.text, delay=event.delay)
         case Follow.FINAL:
-            return ended(upload, Move.FAIL, event.now, event.code, event.text)
+            return ended(upload, Transition.FAIL, event.now, event.code, event.text)
         case never:
             assert_never(never)
 
@@ -360,8 +369,9 @@ def _progressed(upload: Upload, event: Progressed) -> Upload:
     moved = event.bytes_sent != upload.bytes_sent
     if upload.state is State.COMPLETING or not (moved or event.reason):
         return upload
+    reason = None if event.reason is None else Reason(WaitCode.CLIENT_REPORTED, event.reason)
     return replace(
-        upload, bytes_sent=event.bytes_sent, reason=event.reason, touched_at=event.now, strikes=0, client_busy=True
+        upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True
     )
 
 
@@ -372,9 +382,9 @@ def _local(upload: Upload, event: LocalEvent) -> Applied:
     match event:
         case CancelRequested() | DeadlinePassed():
             return _stopped(upload, event)
-        case Dispatched() | Swept() | Observed():
+        case Dispatched() | CleanupDone() | Observed():
             return _noted(upload, event), ()
-        case Forgotten() | StepTimedOut():
+        case MissingFromHello() | StepTimedOut():
             return _unheard(upload, event)
         case MultipartCreated():
             return _created(upload, event)
@@ -389,53 +399,53 @@ def _local(upload: Upload, event: LocalEvent) -> Applied:
 def _stopped(upload: Upload, event: CancelRequested | DeadlinePassed) -> Applied:
     possible = TRANSITIONS[upload.state]
     if isinstance(event, DeadlinePassed):
-        if Move.EXPIRE not in possible:
+        if Transition.EXPIRE not in possible:
             overheard = upload.state is State.COMPLETING and not upload.opened
             return (unclosed(upload, event.now) if overheard else upload), ()
         text = "the deadline passed before the upload was complete"
-        return ended(upload, Move.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
-    if Move.CANCEL in possible:
-        return ended(upload, Move.CANCEL, event.now, None, "cancelled by an operator")
+        return ended(upload, Transition.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
+    if Transition.CANCEL in possible:
+        return ended(upload, Transition.CANCEL, event.now, None, "cancelled by an operator")
     request = "cancelled"
     raise IllegalTransition(request, upload.state)
 
 
-def _noted(upload: Upload, event: Dispatched | Swept | Observed) -> Upload:
+def _noted(upload: Upload, event: Dispatched | CleanupDone | Observed) -> Upload:
     if isinstance(event, Observed):
         return observed(upload, event)
-    if isinstance(event, Swept):
-        litter = tuple(one for one in upload.litter if one != event.subject)
-        return replace(upload, litter=litter, strays=tuple(one for one in upload.strays if one.s3_key != event.subject))
+    if isinstance(event, CleanupDone):
+        litter = tuple(one for one in upload.litter if one != event.target)
+        return replace(upload, litter=litter, strays=tuple(one for one in upload.strays if one.s3_key != event.target))
     # The client's answer may overtake this event: then there is nothing left to note.
     if upload.state is not State.QUEUED or event.attempt != upload.attempt:
         return upload
-    return move(upload, Move.DISPATCH, touched_at=event.now, client_busy=True)
+    return transition(upload, Transition.DISPATCH, touched_at=event.now, client_busy=True)
 
 
-def _unheard(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
+def _unheard(upload: Upload, event: MissingFromHello | StepTimedOut) -> Applied:
     """What the client was told did not reach it, or moved nothing."""
-    if isinstance(event, Forgotten) and upload.touched_at > event.now:
+    if isinstance(event, MissingFromHello) and upload.touched_at > event.now:
         # It was told, or spoke, after that hello, which could not know.
         return upload, ()
     if upload.state in TERMINAL and upload.client_busy:
         return _uncancelled(upload, event)
     if upload.state not in {State.DISPATCHED, State.IN_PROGRESS}:
         return upload, ()
-    if isinstance(event, Forgotten):
-        after = move(upload, Move.RESUME, resume_at=event.now, wanted=())
+    if isinstance(event, MissingFromHello):
+        after = transition(upload, Transition.RESUME, resume_at=event.now, wanted=())
         return after, duties(after)
     strikes = upload.strikes + 1
     if strikes >= MAX_STRIKES:
         text = f"the client was connected and silent through {strikes} step timers"
-        return ended(upload, Move.FAIL, event.now, Refusal.NO_PROGRESS, text)
+        return ended(upload, Transition.FAIL, event.now, Refusal.NO_PROGRESS, text)
     after = replace(upload, strikes=strikes, touched_at=event.now)
     return after, duties(after)
 
 
-def _uncancelled(upload: Upload, event: Forgotten | StepTimedOut) -> Applied:
+def _uncancelled(upload: Upload, event: MissingFromHello | StepTimedOut) -> Applied:
     """The client does not say that it stopped. Told so often enough it is let be: if it ever speaks, it is released."""
     strikes = upload.strikes + 1
-    if isinstance(event, Forgotten) or strikes >= MAX_STRIKES:
+    if isinstance(event, MissingFromHello) or strikes >= MAX_STRIKES:
         return replace(upload, client_busy=False), ()
     after = replace(upload, strikes=strikes, touched_at=event.now)
     return after, answer(after, event.now)
@@ -457,7 +467,9 @@ def _settled(upload: Upload, event: CompletionProven | CompletionFailed) -> Appl
     if upload.state is not State.COMPLETING or event.attempt != upload.attempt:
         return upload, ()
     if isinstance(event, CompletionProven):
-        after = move(upload, Move.PROVE, proof=event.proof, completed_at=event.now, s3_upload_id=None, reason=None)
+        after = transition(
+            upload, Transition.PROVE, proof=event.proof, completed_at=event.now, s3_upload_id=None, reason=None
+        )
         return after, close(after, event.now)
     if event.left and not upload.one_put:
         stray = Stray(upload.s3_key, upload.object_token, event.now)
@@ -465,11 +477,11 @@ def _settled(upload: Upload, event: CompletionProven | CompletionFailed) -> Appl
     if event.again:
         after, effects = new_attempt(upload, event.now, event.error, event.text)
     else:
-        after, effects = ended(upload, Move.FAIL, event.now, event.error, event.text)
+        after, effects = ended(upload, Transition.FAIL, event.now, event.error, event.text)
     return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
 
 
 def _refused(upload: Upload, event: ObjectStoreRejected) -> Applied:
     if upload.state in TERMINAL or event.attempt != upload.attempt:
         return upload, ()
-    return ended(upload, Move.FAIL, event.now, Refusal.STORE_REFUSED, event.text)
+    return ended(upload, Transition.FAIL, event.now, Refusal.STORE_REFUSED, event.text)

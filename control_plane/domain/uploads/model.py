@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from control_plane.domain.reasons import Reason
 from schemas.messages import CHUNK_SIZE
 from schemas.parts import PartPlan
 from schemas.values import DigestName, Fingerprint, Outcome, UploadOptions, WantedPart
@@ -137,7 +138,7 @@ class Upload:
     strikes: int = 0
     bytes_sent: int = 0
     client_busy: bool = False
-    reason: str | None = None
+    reason: Reason | None = None
     error: str | None = None
     message: str | None = None
     proof: Proof | None = None

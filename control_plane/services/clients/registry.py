@@ -68,7 +68,7 @@ class ClientRegistry:
 
     @staticmethod
     def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[Presence, Verdict]], int]:
-        before = records.clients({presence.client_id for presence, _ in batch})
+        before = records.clients.among({presence.client_id for presence, _ in batch})
         after: dict[str, Client] = dict(before)
         verdicts: list[tuple[Presence, Verdict]] = []
         woken = 0
@@ -79,12 +79,12 @@ class ClientRegistry:
                 after[presence.client_id] = client
             verdicts.append((presence, verdict))
         changed = [client for client_id, client in after.items() if before.get(client_id) is not client]
-        records.save_clients(changed)
+        records.clients.save(changed)
         for client in changed:
             # Every beat, not only the first after a silence: what is parked may be parked since a moment ago, by
             # somebody who did not see this one yet, or since two devices shared an id, which mere time ends.
             if client.dispatchable(client.seen_at):
-                woken += records.wake_tasks(client.client_id, client.seen_at)
+                woken += records.outbox.wake(client.client_id, client.seen_at)
         return verdicts, woken
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Duty, answer, close
-from control_plane.domain.uploads.events import Forgotten
+from control_plane.domain.uploads.events import MissingFromHello
 from control_plane.domain.uploads.model import TERMINAL, Upload, UploadKey
 from control_plane.services.errors import ServiceError
 from control_plane.services.policy import Policy
@@ -50,7 +50,7 @@ class _Known:
 class Resync:
     """Gathers the pages of each hello, then settles it."""
 
-    def __init__(  # noqa: PLR0913 - the three neighbours, the writer, the outbox and the numbers
+    def __init__(
         self, store: Database, clock: Clock, log: EventLog, *, uploads: Uploads, outbox: Outbox, policy: Policy
     ) -> None:
         self._store = store
@@ -104,7 +104,7 @@ class Resync:
                 self._outbox.perform(Effects(key, None, (), entry.attempt))
         for key, upload in known.uploads.items():
             if key not in seen and upload.owner == self._owner:
-                self._uploads.hear(key, Forgotten(now=hello.heard_at))
+                self._uploads.hear(key, MissingFromHello(now=hello.heard_at))
 
     def _answer(self, upload: Upload, entry: ActiveUpload, now: float) -> tuple[Duty, ...]:
         if upload.owner != self._owner:
@@ -120,11 +120,11 @@ class Resync:
 def _look_up(records: Records, batch: list[_Hello]) -> list[_Known]:
     found: list[_Known] = []
     for hello in batch:
-        uploads = {upload.key: upload for upload in records.open_uploads_of(hello.client_id)}
+        uploads = {upload.key: upload for upload in records.uploads.open_of(hello.client_id)}
         for entry in hello.listed:
             key = UploadKey(hello.client_id, entry.upload_id)
-            upload = uploads.get(key) or records.upload(key)
+            upload = uploads.get(key) or records.uploads.get(key)
             if upload is not None:
                 uploads[key] = upload
-        found.append(_Known(records.client(hello.client_id), uploads))
+        found.append(_Known(records.clients.get(hello.client_id), uploads))
     return found

@@ -1,37 +1,71 @@
-"""What the services need of the world, as Protocols; `adapters` hold the real ones and the in-memory ones.
+"""The database, as the services use it: one protocol for each aggregate, bundled as `Records`.
 
 Rule: an adapter translates every foreign exception to `services.errors`. Instants are seconds since the epoch (UTC).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from enum import StrEnum
+from typing import Protocol, Self, TypeVar
 
+from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 
 T = TypeVar("T")
 
 
-# --- the database ----------------------------------------------------------------------------------------------------
+class SubjectType(StrEnum):
+    """The aggregates that have outbox entries."""
+
+    UPLOAD = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an outbox entry is about. `client_id` is "" where no client is involved."""
+
+    type: SubjectType
+    client_id: str
+    id: str
+
+    @classmethod
+    def of_upload(cls, key: UploadKey) -> Self:
+        """The subject of an upload's entries."""
+        return cls(SubjectType.UPLOAD, key.client_id, key.upload_id)
+
+    @property
+    def upload_key(self) -> UploadKey:
+        """The key of the upload; only for subjects of type `UPLOAD`."""
+        return UploadKey(self.client_id, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a duty failed, and when."""
+
+    reason: Reason
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """One outbox row: a duty of one upload, how often it was tried and when it is tried next.
+    """A stored duty: how often it was tried, when it is tried next, and why the last try failed.
 
-    `due_at` is `PARKED` while the client it speaks to is away.
+    `due_at` is `PARKED` while the client that the duty addresses is offline. `last_error` is None until a try fails.
     """
 
-    key: UploadKey
+    subject: Subject
     duty: Duty
     due_at: float
     tries: int = 0
+    last_error: Failure | None = None
 
 
 PARKED = 1e15
-"""A `due_at` that never comes: the task waits for its client, whose next hello wakes it."""
+"""A `due_at` that never comes: the entry waits until its client connects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +81,7 @@ class UploadFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """At most `limit` rows after `cursor`, which is what the page before gave."""
+    """At most `limit` rows after `cursor`, which comes from the previous page."""
 
     limit: int = 100
     cursor: str | None = None
@@ -65,99 +99,154 @@ class IdempotencyRecord:
     created_at: float
 
 
-class Records(Protocol):
-    """The rows, inside one transaction; every method is synchronous and sees what the transaction wrote before.
+UploadPage = tuple[list[Upload], str | None]
+"""Uploads, and the cursor of the next page."""
 
-    An exception that leaves the work of a transaction rolls all of it back.
-    """
+ClientPage = tuple[list[Client], str | None, int]
+"""Clients, the cursor of the next page, and how many clients match on all pages."""
 
-    # uploads
-    def upload(self, key: UploadKey) -> Upload | None:
-        """One upload with its parts."""
 
-    def uploads_by_id(self, upload_id: str) -> list[Upload]:
+class UploadRecords(Protocol):
+    """Uploads with their parts."""
+
+    def get(self, key: UploadKey) -> Upload | None:
+        """One upload."""
+
+    def by_id(self, upload_id: str) -> list[Upload]:
         """Every client's upload of this id: usually one."""
 
-    def upload_by_s3_key(self, s3_key: str) -> Upload | None:
-        """The upload whose object key this is."""
+    def by_s3_key(self, s3_key: str) -> Upload | None:
+        """The upload whose object has this key."""
 
-    def add_upload(self, upload: Upload) -> None:
+    def add(self, upload: Upload) -> None:
         """Insert at `version` 0; `KeyTaken` when the key or the object key is in use."""
 
-    def save_upload(self, before: Upload, after: Upload) -> Upload:
+    def save(self, before: Upload, after: Upload) -> Upload:
         """Write `after` over `before` and return it with `version` one higher.
 
         `VersionConflict` when the stored version is not `before.version`. Only the parts that differ are written.
         """
 
-    def list_uploads(self, where: UploadFilter, page: Page) -> tuple[list[Upload], str | None]:
-        """Newest first, with the cursor of the next page. Of their parts only which are stored is promised."""
-
-    def open_uploads_of(self, client_id: str) -> list[Upload]:
-        """Every upload of the client that is not terminal or whose end the client must still be told."""
+    def open_of(self, client_id: str) -> list[Upload]:
+        """Every upload of the client that is not terminal, or whose end the client has not acknowledged."""
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Uploads that a deadline can end and whose deadline has passed, longest overdue first.
 
-        That is no upload whose object is being completed here; one that is overheard is not.
+        Uploads whose object this owner is completing are left out; observed ones are not.
         """
 
-    def prune_uploads(self, ended_before: float, limit: int) -> int:
-        """Delete that many terminal uploads without tasks, oldest first; returns how many went."""
+    def prune(self, ended_before: float, limit: int) -> int:
+        """Delete up to `limit` terminal uploads without outbox entries, oldest first; returns the number deleted."""
 
-    # outbox
-    def tasks_of(self, key: UploadKey) -> list[OutboxEntry]:
-        """The outbox rows of one upload."""
+    def list(self, where: UploadFilter, page: Page) -> UploadPage:
+        """Newest first. Of the parts, only which ones are stored is guaranteed to be right."""
 
-    def put_task(self, task: OutboxEntry) -> None:
-        """Insert or replace the row of (upload, kind, subject)."""
 
-    def drop_task(self, key: UploadKey, kind: Kind, subject: str) -> None:
-        """Delete one row, if it is there."""
+class OutboxRecords(Protocol):
+    """Stored duties."""
 
-    def due_tasks(self, now: float, limit: int) -> list[OutboxEntry]:
-        """Rows whose `due_at` has come, earliest first."""
+    def of(self, subject: Subject) -> list[OutboxEntry]:
+        """The entries of one subject."""
 
-    def wake_tasks(self, client_id: str, now: float) -> int:
-        """Make the parked rows of one client due; returns how many."""
+    def put(self, entry: OutboxEntry) -> None:
+        """Insert the entry, or replace the one with the same subject, kind and target."""
+
+    def drop(self, subject: Subject, kind: Kind, target: str) -> None:
+        """Delete one entry, if it exists."""
+
+    def due(self, now: float, limit: int) -> list[OutboxEntry]:
+        """Entries whose `due_at` has come, earliest first."""
+
+    def wake(self, client_id: str, now: float) -> int:
+        """Make the parked entries of one client due; returns the number of entries."""
 
     def next_due(self) -> float | None:
-        """The earliest `due_at` of any row that is not parked."""
+        """The earliest `due_at` of all entries that are not parked."""
 
-    # clients
-    def client(self, client_id: str) -> Client | None:
+
+class ClientRecords(Protocol):
+    """Clients with their labels."""
+
+    def get(self, client_id: str) -> Client | None:
         """One client."""
 
-    def clients(self, client_ids: Iterable[str]) -> dict[str, Client]:
-        """Those of these clients that are known."""
+    def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
+        """Those of these clients that exist, by id."""
 
-    def save_clients(self, clients: Sequence[Client]) -> None:
-        """Insert or replace, all at once."""
+    def save(self, clients: Sequence[Client]) -> None:
+        """Insert or replace, all at once; the last of several with one id wins."""
 
-    def list_clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
-        """By client id, those that bear all these labels; with the next cursor and the total count."""
+    def delete(self, client_id: str) -> bool:
+        """Delete a client, not its uploads; False when it does not exist."""
 
-    def delete_client(self, client_id: str) -> bool:
-        """Forget a client, not its uploads; False when it was not known."""
+    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
+        """The clients that have all these labels, by client id in the order of code points."""
 
-    # idempotency
-    def idempotency(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+
+class IdempotencyRecords(Protocol):
+    """Idempotency keys."""
+
+    def get(self, caller: str, client_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         """What this key was used for."""
 
-    def add_idempotency(self, record: IdempotencyRecord) -> None:
-        """Remember a key; `KeyTaken` when it is there already."""
+    def add(self, record: IdempotencyRecord) -> None:
+        """Insert a key; `KeyTaken` when it exists."""
 
-    def prune_idempotency(self, created_before: float) -> int:
-        """Forget old keys; returns how many."""
+    def prune(self, created_before: float) -> int:
+        """Delete old keys; returns the number deleted."""
+
+
+class ChangeRecords(Protocol):
+    """The change log. Numbers rise in the order of the commits, on all replicas together; there may be gaps."""
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """Append changes in this order.
+
+        Call it last in a transaction: on PostgreSQL it holds a lock until the commit, which orders the numbers.
+        """
+
+    def after(self, number: int, limit: int) -> list[NumberedChange]:
+        """Changes with a higher number, lowest first; 0 starts at the oldest one kept."""
+
+    def prune(self, before: float, limit: int) -> int:
+        """Delete up to `limit` changes whose `at` is before this instant, oldest first; returns the number deleted."""
+
+
+class Records(Protocol):
+    """The rows inside one transaction. Every method is synchronous and sees what the transaction wrote before.
+
+    An exception that leaves the work of a transaction rolls all of it back.
+    """
+
+    @property
+    def uploads(self) -> UploadRecords:
+        """Uploads with their parts."""
+
+    @property
+    def outbox(self) -> OutboxRecords:
+        """Stored duties."""
+
+    @property
+    def clients(self) -> ClientRecords:
+        """Clients with their labels."""
+
+    @property
+    def idempotency(self) -> IdempotencyRecords:
+        """Idempotency keys."""
+
+    @property
+    def changes(self) -> ChangeRecords:
+        """The change log."""
 
 
 class Database(Protocol):
-    """The database. `DatabaseUnavailable` when it is locked, full or away."""
+    """The database. `DatabaseUnavailable` when it is locked, full or unreachable."""
 
     async def write(self, work: Callable[[Records], T]) -> T:
         """Run `work` in one transaction that may write; it is committed durably before this returns.
 
-        `work` runs again when it lost a race to another process: what it does besides is done again too.
+        `work` runs again after it lost a race to another process: its side effects are repeated too.
         """
 
     async def read(self, work: Callable[[Records], T]) -> T:
@@ -167,10 +256,4 @@ class Database(Protocol):
         """Raise when the database cannot be used."""
 
     async def close(self) -> None:
-        """Let go of everything."""
-
-
-# --- the object store ------------------------------------------------------------------------------------------------
-
-
-# --- the broker ------------------------------------------------------------------------------------------------------
+        """Close all connections."""

@@ -7,10 +7,10 @@ import secrets
 from typing import Final
 
 from control_plane.domain.uploads.events import (
-    Asked,
     CancelledByClient,
-    Errored,
+    ErrorReported,
     Observed,
+    PartsRequested,
     Progressed,
     Rejected,
     RemoteEvent,
@@ -29,11 +29,11 @@ LONGEST_KEY: Final = 1_024
 """Characters of an object's key ("Naming Amazon S3 objects", S3 user guide); an index could not hold much more."""
 
 _STATES: Final[dict[type[RemoteEvent], State]] = {
-    Asked: State.IN_PROGRESS,
+    PartsRequested: State.IN_PROGRESS,
     Progressed: State.IN_PROGRESS,
     Succeeded: State.COMPLETING,
     # Its owner may tell it again, so an error is not known to be the end; only a close is.
-    Errored: State.IN_PROGRESS,
+    ErrorReported: State.IN_PROGRESS,
     Rejected: State.REJECTED,
     CancelledByClient: State.CANCELLED,
 }
@@ -73,7 +73,7 @@ class History:
 
     def hear_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
         """Note what a client says about such an upload."""
-        code = event.code if isinstance(event, Errored | Rejected) else None
+        code = event.code if isinstance(event, ErrorReported | Rejected) else None
         overheard = Observed(
             now=event.now,
             state=_STATES[type(event)],
@@ -81,7 +81,7 @@ class History:
             file_size=report.file_size,
             etags=event.etags,
             error=code,
-            text=event.text if isinstance(event, Errored | Rejected) else None,
+            text=event.text if isinstance(event, ErrorReported | Rejected) else None,
         )
         self._note(key, report, overheard, s3_key=None)
 

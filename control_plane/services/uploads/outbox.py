@@ -10,19 +10,22 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind
 from control_plane.domain.uploads.events import (
+    CleanupDone,
     CompletionFailed,
     Dispatched,
     MultipartCreated,
     ObjectStoreRejected,
     StepTimedOut,
     Succeeded,
-    Swept,
 )
 from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
+    DatabaseUnavailable,
+    MessengerDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
     ServiceError,
@@ -30,7 +33,7 @@ from control_plane.services.errors import (
     UnknownUpload,
 )
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records
+from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.uploads.completion import Completion
@@ -63,7 +66,7 @@ _Name = tuple[UploadKey, str, int, str]
 class Complaint:
     """Why a duty of an upload could not be done the last time, for whoever asks why nothing happens."""
 
-    text: str
+    reason: Reason
     at: float
     kind: Kind
 
@@ -139,7 +142,7 @@ class Outbox:
     async def _look(self) -> None:
         store, clock = self._tools.store, self._tools.clock
         try:
-            due = await store.read(lambda records: records.next_due())
+            due = await store.read(lambda records: records.outbox.next_due())
             if due is None or due > clock.now():
                 return
             claimed, silent = await store.write(self._claim)
@@ -158,27 +161,27 @@ class Outbox:
         now = self._tools.clock.now()
         claimed: list[tuple[Upload, Duty]] = []
         silent: list[UploadKey] = []
-        for task in records.due_tasks(now, MAX_CLAIMED):
-            upload = records.upload(task.key)
+        for task in records.outbox.due(now, MAX_CLAIMED):
+            upload = records.uploads.get(task.subject.upload_key)
             if upload is None:
-                records.drop_task(task.key, task.duty.kind, task.duty.subject)
+                records.outbox.drop(task.subject, task.duty.kind, task.duty.target)
                 continue
             again_at = self._next_try(records, upload, task, now)
             if again_at is None:
-                silent.append(task.key)
+                silent.append(task.subject.upload_key)
                 again_at = now + LEASE
             elif again_at <= now:
                 claimed.append((upload, task.duty))
                 again_at = now + (self._step_timeout if task.duty.kind in COMMANDS else LEASE)
             # A client that comes back is told afresh: what it was told before may be lost with its session.
-            records.put_task(replace(task, due_at=again_at, tries=0 if again_at == PARKED else task.tries + 1))
+            records.outbox.put(replace(task, due_at=again_at, tries=0 if again_at == PARKED else task.tries + 1))
         return claimed, silent
 
     def _next_try(self, records: Records, upload: Upload, task: OutboxEntry, now: float) -> float | None:
         """When to perform a due row: now, later, or None when its client was told and stayed silent."""
         if task.duty.kind not in COMMANDS:
             return now
-        client = records.client(upload.client_id)
+        client = records.clients.get(upload.client_id)
         if client is None or not client.dispatchable(now):
             return PARKED
         # Of a queued upload nobody knows that its client was told: whoever meant to may have died before he did.
@@ -190,7 +193,7 @@ class Outbox:
 
     def _begin(self, key: UploadKey, duty: Duty, work: Coroutine[Any, Any, None], *, ahead: bool = False) -> None:
         # What is done ahead and fails leads to the duty itself, which must not be taken for what is under way.
-        name = (key, "ahead" if ahead else duty.kind, duty.attempt, duty.subject)
+        name = (key, "ahead" if ahead else duty.kind, duty.attempt, duty.target)
         if len(self._tasks) >= MAX_RUNNING:
             # Nothing is lost: its row comes due again, and whoever asked asks again.
             self._tools.log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
@@ -224,7 +227,7 @@ class Outbox:
         try:
             await work
         except Transient as error:
-            await self._again(key, duty, str(error), error.retry_after)
+            await self._again(key, duty, reason_of(error), error.retry_after)
         except ObjectStoreRefused as error:
             await self._refused(key, duty, error)
         except UnknownUpload:
@@ -233,7 +236,7 @@ class Outbox:
             self._tools.log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
             # Its text may hold anything: whoever asks why nothing happens is told where to look.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
-            await self._again(key, duty, text, FAULT_WAIT)
+            await self._again(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
         else:
             # What followed from this work may have gone wrong already.
             if self._complaints.get(key) is known:
@@ -256,10 +259,10 @@ class Outbox:
             case Kind.COMPLETE:
                 await self._uploads.submit(upload.key, await self._tools.completion.settle(upload))
             case Kind.ABORT_MULTIPART:
-                await objects.abort(upload.s3_key, duty.subject)
-                await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=duty.subject))
+                await objects.abort(upload.s3_key, duty.target)
+                await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=duty.target))
             case Kind.DELETE_OBJECT:
-                await self._delete(upload, duty.subject)
+                await self._delete(upload, duty.target)
             case never:
                 assert_never(never)
 
@@ -290,11 +293,11 @@ class Outbox:
         info = await self._tools.objects.head(s3_key)
         if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
             await self._tools.objects.delete(s3_key)
-        await self._uploads.submit(upload.key, Swept(now=self._tools.clock.now(), subject=s3_key))
+        await self._uploads.submit(upload.key, CleanupDone(now=self._tools.clock.now(), target=s3_key))
 
-    async def _again(self, key: UploadKey, duty: Duty, text: str, at_least: float) -> None:
-        tries = await self._reschedule(key, duty, text, lambda tries: _backoff(tries, at_least))
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": text}
+    async def _again(self, key: UploadKey, duty: Duty, reason: Reason, at_least: float) -> None:
+        tries = await self._reschedule(key, duty, reason, lambda tries: _backoff(tries, at_least))
+        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": reason.text}
         self._tools.log("duty.again", facts)
 
     async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
@@ -305,28 +308,28 @@ class Outbox:
             self._uploads.hear(key, failed)
         elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT} and isinstance(error, ObjectStoreForbids):
             # A key that was revoked may be given anew; if it is not, there is the deadline.
-            await self._again(key, duty, str(error), Transient.retry_after)
+            await self._again(key, duty, reason_of(error), Transient.retry_after)
         elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT}:
             self._uploads.hear(key, ObjectStoreRejected(now=now, attempt=duty.attempt, text=str(error)))
         else:
-            await self._reschedule(key, duty, str(error), lambda _: REFUSED_WAIT)
+            await self._reschedule(key, duty, reason_of(error), lambda _: REFUSED_WAIT)
 
-    async def _reschedule(self, key: UploadKey, duty: Duty, text: str, wait: Callable[[int], float]) -> int:
+    async def _reschedule(self, key: UploadKey, duty: Duty, reason: Reason, wait: Callable[[int], float]) -> int:
         """Set the row's next try `wait(tries)` seconds from now, if the state still asks for it; returns the tries."""
         now = self._tools.clock.now()
 
         def work(records: Records) -> int:
-            for task in records.tasks_of(key):
-                if task.duty.kind is duty.kind and task.duty.subject == duty.subject:
+            for task in records.outbox.of(Subject.of_upload(key)):
+                if task.duty.kind is duty.kind and task.duty.target == duty.target:
                     # A word that never got out was not said: the client's silence does not count yet.
                     tries = 0 if duty.kind in COMMANDS else task.tries
                     # Never sooner than the state wants it: an object may still be written under its URL.
                     due_at = max(task.duty.due_at, now + wait(task.tries))
-                    records.put_task(replace(task, due_at=due_at, tries=tries))
+                    records.outbox.put(replace(task, due_at=due_at, tries=tries))
                     return task.tries
             return 0
 
-        self._complaints[key] = Complaint(text, now, duty.kind)
+        self._complaints[key] = Complaint(reason, now, duty.kind)
         while len(self._complaints) > MAX_COMPLAINTS:
             self._complaints.pop(next(iter(self._complaints)))
         try:
@@ -340,3 +343,17 @@ class Outbox:
 def _backoff(tries: int, at_least: float) -> float:
     """Seconds to wait, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
     return at_least + random.uniform(0.0, min(LONGEST_WAIT, 2.0 ** min(tries, 10)))  # noqa: S311 - not a secret
+
+
+def reason_of(error: ServiceError) -> Reason:
+    """Why a duty has to wait, from what it failed with."""
+    match error:
+        case MessengerDown():
+            code = WaitCode.BROKER_UNAVAILABLE
+        case DatabaseUnavailable():
+            code = WaitCode.DATABASE_UNAVAILABLE
+        case ObjectStoreRefused():
+            code = WaitCode.OBJECT_STORE_REFUSED
+        case _:
+            code = WaitCode.OBJECT_STORE_UNAVAILABLE
+    return Reason(code, str(error))

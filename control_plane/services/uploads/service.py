@@ -1,6 +1,7 @@
-"""What an operator may do, over REST or from a command line: one method each.
+"""The use cases of uploads: trigger, look, cancel, retry, read the object.
 
-Rule: input is checked here once, whoever calls; the answer is what was committed.
+Rule: every method takes the calling `Principal` first; input is checked here once, for every entry point; the answer is
+what was committed.
 """
 
 import functools
@@ -9,53 +10,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
-from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
-from control_plane.services.clients.queries import ClientQueries
-from control_plane.services.errors import (
-    AmbiguousUpload,
-    BadInput,
-    KeyTaken,
-    NotOurs,
-    UnknownClient,
-    UnknownUpload,
-)
+from control_plane.domain.uploads.model import TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.services.clients.service import check_client_id
+from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, NotOurs, UnknownClient, UnknownUpload
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import DAY, MAX_DEADLINE, Policy, object_key
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import (
-    PARKED,
-    Database,
-    IdempotencyRecord,
-    OutboxEntry,
-    Page,
-    Records,
-    UploadFilter,
-)
-from control_plane.services.ports.messenger import Messenger
-from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
-from control_plane.services.uploads.outbox import Outbox
+from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
+from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.uploads.views import UploadView, UploadViews
 from control_plane.services.uploads.writer import Uploads
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
-from schemas.messages import FileList, ListFiles
-from schemas.topics import Channel, require_client_id
 from schemas.values import UploadOptions
 
 IDEMPOTENT_FOR: Final = DAY
+"""Seconds for which an idempotency key is kept."""
+
 READ_URL_LIFE: Final = 3600.0
-ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
-"""What is done for a client that asks for URLs."""
+"""Seconds for which a URL that reads an object is valid, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
-    """One upload to begin. `deadline` is an instant; `body_digest` tells two requests under one key apart."""
+    """A new upload. `deadline` is an instant (s since the epoch).
+
+    `body_digest` is the digest of the request's body; two requests with one `idempotency_key` must have one digest.
+    """
 
     client_id: str
-    caller: str
     file_path: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     options: UploadOptions = field(default_factory=UploadOptions)
@@ -64,85 +50,55 @@ class TriggerRequest:
     body_digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class UploadView:
-    """An upload, and when it waits: for what, and when somebody looks at it again."""
+class UploadService:
+    """What a caller may do with uploads."""
 
-    upload: Upload
-    reason: str | None
-    next_wake_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether work can be done: `checks` says `ok` or what is wrong, per neighbour."""
-
-    ready: bool
-    checks: Mapping[str, str]
-    probe: ObjectStoreCapabilities | None
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """Everything that operations stand on."""
-
-    store: Database
-    objects: ObjectStore
-    messenger: Messenger
-    clock: Clock
-
-
-class Operations:
-    """The operator's side of the control plane."""
-
-    def __init__(  # noqa: PLR0913 - every service that an operator's call can reach
+    def __init__(
         self,
-        neighbours: Neighbours,
         *,
-        uploads: Uploads,
-        outbox: Outbox,
-        inquiries: ClientQueries,
+        database: Database,
+        object_store: ObjectStore,
+        clock: Clock,
         policy: Policy,
-        probing: ObjectStoreProbe,
+        writer: Uploads,
+        probe: ObjectStoreProbe,
+        views: UploadViews,
     ) -> None:
-        self._near = neighbours
-        self._uploads = uploads
-        self._outbox = outbox
-        self._inquiries = inquiries
+        self._database = database
+        self._object_store = object_store
+        self._clock = clock
         self._policy = policy
-        self._probing = probing
+        self._writer = writer
+        self._probe = probe
+        self._views = views
 
-    def now(self) -> float:
-        """The control plane's clock."""
-        return self._near.clock.now()
+    async def trigger(self, principal: Principal, request: TriggerRequest) -> UploadView:
+        """Commit a new upload; its command is published at once when the client is connected.
 
-    async def trigger(self, request: TriggerRequest) -> UploadView:
-        """Queue an upload; it is told to the client at once when that is connected. Its next wake-up is the deadline.
-
-        `UnknownClient`, `BadInput` (no path, a deadline that has passed, too much metadata), `KeyReused`.
+        `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`.
         """
-        _require_client_id(request.client_id)
-        key, now = UploadKey(request.client_id, secrets.token_hex(16)), self.now()
-        remember = _remembered(request, key, now)
+        check_client_id(request.client_id)
+        key, now = UploadKey(request.client_id, secrets.token_hex(16)), self._clock.now()
+        record = _idempotency_record(principal, request, key, now)
         client: Client | None = None
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
-            client = records.client(request.client_id)
+            client = records.clients.get(request.client_id)
             if client is None:
                 raise UnknownClient(request.client_id)
             return self._planned(request, key, client, now, mark)
 
         try:
-            created = await self._uploads.create(key, plan, remember)
+            created = await self._writer.create(key, plan, record)
         except KeyTaken:
             # Another trigger for the same file name in the same second has the plain key.
             marked = functools.partial(plan, mark=key.upload_id[:8])
-            created = await self._uploads.create(key, marked, remember)
+            created = await self._writer.create(key, marked, record)
         if created.key != key:
-            return await self._view(created)
-        # Not looked up again: the client is in hand, and its duties are on their way.
-        return self._explained(created, client, [])
+            return await self._views.of(created)
+        # No second read: the transaction read the client, and the new upload's duties are being performed.
+        return self._views.explain(created, client, [])
 
     def _planned(self, request: TriggerRequest, key: UploadKey, client: Client, now: float, mark: str) -> Upload:
         path = request.file_path or client.default_file
@@ -165,98 +121,52 @@ class Operations:
             updated_at=now,
             deadline=deadline,
             file_path=path,
-            digest=self._probing.digest_for(self._policy.digest),
+            digest=self._probe.digest_for(self._policy.digest),
             chunk_size=self._policy.chunk_size,
             options=request.options,
             metadata=request.metadata,
             touched_at=now,
         )
 
-    async def upload(self, upload_id: str, client_id: str | None = None) -> UploadView:
-        """One upload; `UnknownUpload`, or `AmbiguousUpload` when several clients have this id."""
-        return await self._view(await self._find(upload_id, client_id))
+    async def upload(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+        """One upload; `UnknownUpload`, or `AmbiguousUpload` when several clients have one of this id."""
+        return await self._views.of(await self._find(upload_id, client_id))
 
-    async def uploads(self, where: UploadFilter, page: Page) -> tuple[list[UploadView], str | None]:
-        """Uploads, newest first, and the cursor of the next page."""
-        found, cursor = await self._near.store.read(lambda records: records.list_uploads(where, page))
-        return await self._views(found), cursor
+    async def uploads(
+        self, _principal: Principal, where: UploadFilter, page: Page
+    ) -> tuple[list[UploadView], str | None]:
+        """The uploads that match, newest first, and the cursor of the next page."""
+        found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
+        return await self._views.of_all(found), cursor
 
-    async def cancel(self, upload_id: str, client_id: str | None = None) -> UploadView:
+    async def cancel(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
         upload = await self._find(upload_id, client_id)
         self._require_ours(upload, "cancel it there")
-        return await self._view(await self._uploads.submit(upload.key, CancelRequested(now=self.now())))
+        return await self._views.of(await self._writer.submit(upload.key, CancelRequested(now=self._clock.now())))
 
-    async def retry(self, upload_id: str, client_id: str | None = None) -> UploadView:
-        """Trigger the same again as a new upload; `BadInput` while the old one is still under way."""
+    async def retry(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+        """Trigger the same file again as a new upload; `BadInput` while the old one is not over."""
         old = await self._find(upload_id, client_id)
         _require(old.state in TERMINAL, f"upload {upload_id!r} is {old.state}: it is not over, so there is no retry")
         request = TriggerRequest(
-            client_id=old.client_id,
-            caller="",
-            file_path=old.file_path,
-            metadata=old.metadata,
-            options=old.options,
+            client_id=old.client_id, file_path=old.file_path, metadata=old.metadata, options=old.options
         )
-        return await self._view((await self.trigger(request)).upload)
+        return await self._views.of((await self.trigger(principal, request)).upload)
 
-    async def client(self, client_id: str) -> Client:
-        """One client; `UnknownClient`, or `BadInput` for what cannot be a client's id."""
-        _require_client_id(client_id)
-        client = await self._near.store.read(lambda records: records.client(client_id))
-        if client is None:
-            raise UnknownClient(client_id)
-        return client
+    async def object_url(
+        self, _principal: Principal, upload_id: str, client_id: str | None = None
+    ) -> tuple[str, float]:
+        """A URL that reads the object, and for how many seconds; `BadInput` before it is completed.
 
-    async def client_status(self, client_id: str) -> tuple[Client, UploadView | None]:
-        """A client and its unfinished upload with the latest activity."""
-        client = await self.client(client_id)
-        uploads = await self._near.store.read(lambda records: records.open_uploads_of(client_id))
-        unfinished = [upload for upload in uploads if upload.state in OPEN]
-        if not unfinished:
-            return client, None
-        return client, await self._view(max(unfinished, key=lambda upload: upload.updated_at))
-
-    async def clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
-        """Clients by id, the cursor of the next page, and how many there are in all."""
-        return await self._near.store.read(lambda records: records.list_clients(labels, page))
-
-    async def forget_client(self, client_id: str) -> None:
-        """Forget a client and clear its retained presence; its history stays."""
-        await self.client(client_id)
-        await self._near.messenger.publish(Channel.PRESENCE, client_id, b"")
-        await self._near.store.write(lambda records: records.delete_client(client_id))
-
-    async def files(self, client_id: str, request: ListFiles) -> FileList:
-        """What the client has; `ClientSilent`, `ClientRefused`."""
-        await self.client(client_id)
-        return await self._inquiries.files(client_id, request)
-
-    async def object_url(self, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
-        """A URL to read the object with, and for how many seconds; `BadInput` before it is completed.
-
-        `NotOurs` for another owner's upload: its key is whatever an overheard command said, in whatever bucket, and
-        to sign it would let anyone who may publish a command read every object that our credentials reach.
+        `NotOurs` for another owner's upload: its key comes from an observed command, and may name any bucket's object.
+        A signed URL for it would let everyone who may publish a command read every object that the credentials reach.
         """
         upload = await self._find(upload_id, client_id)
         self._require_ours(upload, "read its object with that owner's credentials")
         _require(upload.state is State.COMPLETED, f"upload {upload_id!r} is {upload.state}: it has no object yet")
-        lifetime = self._near.objects.url_lifetime(READ_URL_LIFE)
-        return self._near.objects.presign_get(upload.s3_key, lifetime), lifetime
-
-    async def readiness(self) -> Readiness:
-        """Look at every neighbour."""
-        checks = {"broker": "ok" if self._near.messenger.connected else "not connected"}
-        nowhere = f"{self._policy.base_path}/.backhaul-ready"
-        for name, check in (("database", self._near.store.check()), ("store", self._near.objects.head(nowhere))):
-            try:
-                await check
-                checks[name] = "ok"
-            except Exception as error:  # noqa: BLE001 - whatever is wrong, this call is there to say it
-                checks[name] = str(error) or type(error).__name__
-        if checks["store"] == "ok" and self._probing.complaint:
-            checks["store"] = self._probing.complaint
-        return Readiness(all(state == "ok" for state in checks.values()), checks, self._probing.seen)
+        lifetime = self._object_store.url_lifetime(READ_URL_LIFE)
+        return self._object_store.presign_get(upload.s3_key, lifetime), lifetime
 
     def _require_ours(self, upload: Upload, remedy: str) -> None:
         if upload.owner != self._policy.owner:
@@ -264,7 +174,7 @@ class Operations:
             raise NotOurs(text)
 
     async def _find(self, upload_id: str, client_id: str | None) -> Upload:
-        found = await self._near.store.read(lambda records: records.uploads_by_id(upload_id))
+        found = await self._database.read(lambda records: records.uploads.by_id(upload_id))
         found = [upload for upload in found if client_id in {None, upload.client_id}]
         if not found:
             raise UnknownUpload(upload_id)
@@ -272,67 +182,14 @@ class Operations:
             raise AmbiguousUpload(upload_id, sorted(upload.client_id for upload in found))
         return found[0]
 
-    async def _view(self, upload: Upload) -> UploadView:
-        return (await self._views([upload]))[0]
 
-    async def _views(self, uploads: list[Upload]) -> list[UploadView]:
-        waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._policy.owner]
-        if not waiting:
-            return [UploadView(upload, upload.reason, None) for upload in uploads]
-
-        def work(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
-            clients = records.clients({upload.client_id for upload in waiting})
-            return clients, {upload.key: records.tasks_of(upload.key) for upload in waiting}
-
-        clients, tasks = await self._near.store.read(work)
-        return [self._explained(upload, clients.get(upload.client_id), tasks.get(upload.key)) for upload in uploads]
-
-    def _explained(self, upload: Upload, client: Client | None, tasks: list[OutboxEntry] | None) -> UploadView:
-        """Why an upload waits, the nearest cause first, and when it is looked at next."""
-        if tasks is None:
-            return UploadView(upload, upload.reason, None)
-        complaint = self._outbox.complaint(upload.key)
-        away = _away(upload, client, self.now())
-        told = complaint.text if complaint else None
-        # A client that asked waits for us, and says so: what keeps us from answering is nearer to the cause.
-        ours = told if complaint and complaint.kind in ANSWERS and upload.wanted else None
-        reason = away or ours or upload.reason or told or _doing(upload)
-        due = [task.due_at for task in tasks if task.due_at < PARKED]
-        ends = [upload.deadline] if upload.state in EXPIRABLE else []
-        return UploadView(upload, reason, min([*due, *ends], default=None))
-
-
-def _away(upload: Upload, client: Client | None, now: float) -> str | None:
-    """Why the client is told nothing now, if there is something to tell it: what is completing waits for the store."""
-    if upload.state is State.COMPLETING:
-        return None
-    return "the client is not known" if client is None else client.waiting_for(now)
-
-
-def _doing(upload: Upload) -> str:
-    match upload.state:
-        case State.QUEUED:
-            return "about to be told to the client"
-        case State.DISPATCHED:
-            return "the client was told, and has not answered yet"
-        case State.COMPLETING:
-            return "the object is being completed and proven"
-        case _:
-            return "the client is uploading"
-
-
-def _require_client_id(client_id: str) -> None:
-    try:
-        require_client_id(client_id)
-    except SchemaError as error:
-        raise BadInput(str(error)) from error
-
-
-def _remembered(request: TriggerRequest, key: UploadKey, now: float) -> IdempotencyRecord | None:
+def _idempotency_record(
+    principal: Principal, request: TriggerRequest, key: UploadKey, now: float
+) -> IdempotencyRecord | None:
     if request.idempotency_key is None:
         return None
     return IdempotencyRecord(
-        caller=request.caller,
+        caller=principal.subject,
         client_id=request.client_id,
         idempotency_key=request.idempotency_key,
         body=request.body_digest,
@@ -341,6 +198,6 @@ def _remembered(request: TriggerRequest, key: UploadKey, now: float) -> Idempote
     )
 
 
-def _require(fine: bool, text: str) -> None:  # noqa: FBT001 - a condition and what to say when it does not hold
-    if not fine:
+def _require(condition: bool, text: str) -> None:  # noqa: FBT001 - a condition and the error's text when it fails
+    if not condition:
         raise BadInput(text)

@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from control_plane.domain.uploads.events import (
-    Asked,
     CancelledByClient,
-    Errored,
+    ErrorReported,
+    PartsRequested,
     Progressed,
     Rejected,
     RemoteEvent,
@@ -47,7 +47,7 @@ def event_of(
     code, text = ErrorCode.read(response.error or ""), clipped(_said(response))
     match ResponseStatus.read(response.status):
         case ResponseStatus.IN_PROGRESS:
-            return Asked(
+            return PartsRequested(
                 **common,  # type: ignore[arg-type]
                 file_size=report.file_size,
                 fingerprint=report.fingerprint,
@@ -58,7 +58,7 @@ def event_of(
         case ResponseStatus.SUCCESS:
             return Succeeded(**common)  # type: ignore[arg-type]
         case ResponseStatus.ERROR:
-            return Errored(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
+            return ErrorReported(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
         case ResponseStatus.REJECTED:
             return Rejected(**common, code=code, text=text)  # type: ignore[arg-type]
         case ResponseStatus.CANCELLED:

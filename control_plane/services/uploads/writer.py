@@ -25,7 +25,7 @@ from control_plane.services.errors import (
     VersionConflict,
 )
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records
+from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.uploads.effects import Effects, OpenUploads, Perform, ahead_of, same_object
 from control_plane.services.uploads.quota import Quota
@@ -238,7 +238,7 @@ class Uploads:
             if not self._quota.take(entry.key.client_id):
                 outcome.events.append(("upload.refused", {"client_id": entry.key.client_id}))
                 return entry.new
-            records.add_upload(entry.new)
+            records.uploads.add(entry.new)
             draft = _Draft(entry.new, entry.new)
         drafts[entry.key] = draft
         before = draft.after
@@ -256,7 +256,7 @@ class Uploads:
             # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
             draft.after, effects = (draft.after, effects) if settled is draft.after else (settled, more)
         draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
-        draft.urgent.update({(duty.kind, duty.subject): duty for duty in effects})
+        draft.urgent.update({(duty.kind, duty.target): duty for duty in effects})
         outcome.events.extend(_told(before, draft.after, entry.event))
         return draft.after
 
@@ -274,14 +274,14 @@ class Uploads:
         plan, remember = entry.plan, entry.remember
         assert plan is not None  # noqa: S101 - for the type checker: an entry has an event or a plan
         if remember is not None:
-            known = records.idempotency(remember.caller, remember.client_id, remember.idempotency_key)
+            known = records.idempotency.get(remember.caller, remember.client_id, remember.idempotency_key)
             if known is not None:
                 return _same_request(records, known, remember)
         upload = plan(records)
-        records.add_upload(upload)
+        records.uploads.add(upload)
         if remember is not None:
-            records.add_idempotency(remember)
-        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.subject): one for one in duties(upload)})
+            records.idempotency.add(remember)
+        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.target): one for one in duties(upload)})
         outcome.events.append(("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id}))
         return upload
 
@@ -289,7 +289,7 @@ class Uploads:
         """Write one upload and make its outbox rows what its state obliges to."""
         upload = draft.after
         if draft.before is not None and draft.before is not upload:
-            upload = records.save_upload(draft.before, upload)
+            upload = records.uploads.save(draft.before, upload)
         if upload.owner != self._owner:
             return []
         now = self._clock.now()
@@ -303,33 +303,33 @@ class Uploads:
 
     def _keep_tasks(self, records: Records, upload: Upload, draft: _Draft, *, heard: bool) -> None:
         now = self._clock.now()
-        rows = {(task.duty.kind, task.duty.subject): task for task in records.tasks_of(upload.key)}
-        kept = {(duty.kind, duty.subject): duty for duty in duties(upload)}
+        rows = {(task.duty.kind, task.duty.target): task for task in records.outbox.of(Subject.of_upload(upload.key))}
+        kept = {(duty.kind, duty.target): duty for duty in duties(upload)}
         for name, task in rows.items():
             if name not in kept:
-                records.drop_task(upload.key, task.duty.kind, task.duty.subject)
+                records.outbox.drop(Subject.of_upload(upload.key), task.duty.kind, task.duty.target)
         for name, duty in kept.items():
             row = rows.get(name)
             if row is not None and row.duty.attempt == duty.attempt and name not in draft.urgent:
                 continue
-            records.put_task(self._task(upload, duty, now, heard=heard))
+            records.outbox.put(self._task(upload, duty, now, heard=heard))
 
     def _task(self, upload: Upload, duty: Duty, now: float, *, heard: bool) -> OutboxEntry:
         """The row of a duty: under our lease when we are about to do it, parked when its client is away."""
         if duty.due_at > now:
-            return OutboxEntry(upload.key, duty, duty.due_at)
+            return OutboxEntry(Subject.of_upload(upload.key), duty, duty.due_at)
         if duty.kind not in COMMANDS:
-            return OutboxEntry(upload.key, duty, now + LEASE, tries=1)
+            return OutboxEntry(Subject.of_upload(upload.key), duty, now + LEASE, tries=1)
         return (
-            OutboxEntry(upload.key, duty, now + self._step_timeout, tries=1)
+            OutboxEntry(Subject.of_upload(upload.key), duty, now + self._step_timeout, tries=1)
             if heard
-            else OutboxEntry(upload.key, duty, PARKED)
+            else OutboxEntry(Subject.of_upload(upload.key), duty, PARKED)
         )
 
     @staticmethod
     def _hears(records: Records, draft: _Draft, now: float) -> bool:
         """Whether a command reaches the client. One that just spoke is there, even if its presence is still to come."""
-        client = records.client(draft.after.client_id)
+        client = records.clients.get(draft.after.client_id)
         if client is None:
             return draft.spoke
         return client.dispatchable(now) or (draft.spoke and client.answerable(now))
@@ -344,7 +344,7 @@ def _released(entry: _Entry) -> list[Effects]:
 
 
 def _loaded(records: Records, key: UploadKey) -> _Draft | None:
-    upload = records.upload(key)
+    upload = records.uploads.get(key)
     return None if upload is None else _Draft(upload, upload)
 
 
@@ -352,7 +352,7 @@ def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRe
     if known.body != now.body:
         message = f"Idempotency-Key {now.idempotency_key!r} was used for another request: use a new one"
         raise KeyReused(message)
-    upload = records.upload(UploadKey(known.client_id, known.upload_id))
+    upload = records.uploads.get(UploadKey(known.client_id, known.upload_id))
     if upload is None:
         raise UnknownUpload(known.upload_id)
     return upload

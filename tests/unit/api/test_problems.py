@@ -19,7 +19,7 @@ from control_plane.services.errors import (
     UnknownUpload,
 )
 from schemas.errors import BadCommand
-from tests.support.fake_operations import FakeOperations, http_to, make_api
+from tests.support.fake_services import FakeServices, http_to, make_api
 
 MODULES = ("control_plane.services.errors", "control_plane.domain.errors", "schemas.errors")
 EXPECTED = {
@@ -76,9 +76,9 @@ def test_every_class_has_its_own_row() -> None:
 
 @pytest.mark.parametrize("kind", [*every_error()], ids=lambda kind: kind.__name__)
 async def test_every_class_reaches_its_http_answer(kind: type[Exception]) -> None:
-    operations = FakeOperations()
-    operations.fault = one_of(kind)
-    async with http_to(make_api(operations)) as http:
+    services = FakeServices()
+    services.fault = one_of(kind)
+    async with http_to(make_api(services)) as http:
         answer = await http.get("/status/restaurant-1")
     document = answer.json()
     row: Row = PROBLEMS[kind]
@@ -95,9 +95,9 @@ def test_one_name_means_one_status_and_title() -> None:
 
 
 async def test_a_fault_of_ours_tells_nothing() -> None:
-    operations = FakeOperations()
-    operations.fault = RuntimeError("hunter2 at /etc/secret")
-    async with http_to(make_api(operations)) as http:
+    services = FakeServices()
+    services.fault = RuntimeError("hunter2 at /etc/secret")
+    async with http_to(make_api(services)) as http:
         answer = await http.get("/clients")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -107,9 +107,9 @@ async def test_a_fault_of_ours_tells_nothing() -> None:
 
 
 async def test_a_store_that_is_away_says_when_to_ask_again_and_keeps_its_name() -> None:
-    operations = FakeOperations()
-    operations.fault = ObjectStoreDown("https://me:hunter2@10.0.0.7 timed out", retry_after=17)
-    async with http_to(make_api(operations)) as http:
+    services = FakeServices()
+    services.fault = ObjectStoreDown("https://me:hunter2@10.0.0.7 timed out", retry_after=17)
+    async with http_to(make_api(services)) as http:
         answer = await http.get("/uploads")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "17")
     assert "10.0.0.7" not in answer.text
@@ -122,7 +122,7 @@ def test_what_programs_need_stands_in_members_of_its_own() -> None:
 
 
 async def test_what_is_not_there_is_a_problem_document_too() -> None:
-    async with http_to(make_api(FakeOperations())) as http:
+    async with http_to(make_api(FakeServices())) as http:
         nowhere = await http.get("/nowhere")
         unknown_method = await http.put("/clients/restaurant-1")
     assert (nowhere.status_code, nowhere.json()["title"]) == (404, "Not Found")

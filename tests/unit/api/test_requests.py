@@ -7,11 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from control_plane.domain.access import ANONYMOUS
 from control_plane.domain.uploads.model import State
 from control_plane.services.ports.database import Page
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import DigestName
-from tests.support.fake_operations import NOW, FakeOperations, http_to, make_api
+from tests.support.fake_services import NOW, FakeServices, http_to, make_api
 
 WRONG_DEADLINES: tuple[object, ...] = (
     *(0, -1, 2_592_001, True, [], {}, "tomorrow", "3600"),
@@ -21,19 +22,19 @@ TRIGGER = "/trigger-download/restaurant-1"
 
 
 @pytest.fixture
-def operations() -> FakeOperations:
-    return FakeOperations()
+def services() -> FakeServices:
+    return FakeServices()
 
 
 @pytest.fixture
-async def http(operations: FakeOperations) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_to(make_api(operations)) as client:
+async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_to(make_api(services)) as client:
         yield client
 
 
-def asked(operations: FakeOperations) -> TriggerRequest:
+def asked(services: FakeServices) -> TriggerRequest:
     """The last trigger that reached the services."""
-    requests = [arguments for name, arguments in operations.calls if name == "trigger"]
+    requests = [arguments for name, arguments in services.calls if name == "trigger"]
     assert isinstance(requests[-1], TriggerRequest)
     return requests[-1]
 
@@ -49,15 +50,16 @@ def asked(operations: FakeOperations) -> TriggerRequest:
         {"json": {"file_path": None, "metadata": {}, "options": {}, "deadline": None}},
     ],
 )
-async def test_the_body_is_optional(http: httpx.AsyncClient, operations: FakeOperations, body: dict[str, Any]) -> None:
+async def test_the_body_is_optional(http: httpx.AsyncClient, services: FakeServices, body: dict[str, Any]) -> None:
     answer = await http.post(TRIGGER, **body)
     assert answer.status_code == 200
-    request = asked(operations)
-    assert (request.client_id, request.caller, request.file_path) == ("restaurant-1", "anonymous", None)
+    request = asked(services)
+    assert (request.client_id, request.file_path) == ("restaurant-1", None)
+    assert services.principals == [ANONYMOUS]
     assert (request.deadline, request.idempotency_key, dict(request.metadata)) == (None, None, {})
 
 
-async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, services: FakeServices) -> None:
     body = {
         "file_path": "/data/Bücher & more.bin",
         "metadata": {"key": ["value", 1, None]},
@@ -66,7 +68,7 @@ async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, o
     }
     answer = await http.post(TRIGGER, json=body, headers={"Idempotency-Key": "once"})
     assert answer.status_code == 200
-    request = asked(operations)
+    request = asked(services)
     assert (request.file_path, request.metadata) == (body["file_path"], body["metadata"])
     assert (request.options.priority, request.options.on_change, request.options.compression) == (3, "prefix", "gzip")
     assert (request.options.max_bytes_per_second, request.options.give_up_after) == (1000, 86_400)
@@ -83,20 +85,20 @@ async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, o
     ],
 )
 async def test_a_deadline_is_an_instant_or_seconds_from_now(
-    http: httpx.AsyncClient, operations: FakeOperations, deadline: object, at: float
+    http: httpx.AsyncClient, services: FakeServices, deadline: object, at: float
 ) -> None:
     assert (await http.post(TRIGGER, json={"deadline": deadline})).status_code == 200
-    assert asked(operations).deadline == at
+    assert asked(services).deadline == at
 
 
 async def test_one_request_has_one_digest_however_it_is_written(
-    http: httpx.AsyncClient, operations: FakeOperations
+    http: httpx.AsyncClient, services: FakeServices
 ) -> None:
     bodies = [b'{"file_path":"/a","metadata":{"a":1,"b":2}}', b'{ "metadata": {"b": 2, "a": 1}, "file_path": "/a" }']
     for body in bodies:
         await http.post(TRIGGER, content=body, headers={"Content-Type": "application/json"})
     await http.post(TRIGGER, json={"file_path": "/a", "metadata": {"a": 1, "b": 3}})
-    one, same, other = [arguments.body_digest for name, arguments in operations.calls if name == "trigger"]
+    one, same, other = [arguments.body_digest for name, arguments in services.calls if name == "trigger"]
     assert one == same != other
     assert len(one) == 64
 
@@ -123,12 +125,12 @@ async def test_one_request_has_one_digest_however_it_is_written(
     ],
 )
 async def test_a_wrong_body_is_one_clear_sentence(
-    http: httpx.AsyncClient, operations: FakeOperations, body: object, detail: str
+    http: httpx.AsyncClient, services: FakeServices, body: object, detail: str
 ) -> None:
     answer = await http.post(TRIGGER, json=body)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(detail)
-    assert operations.calls == []
+    assert services.calls == []
 
 
 @pytest.mark.parametrize(
@@ -183,18 +185,18 @@ async def test_an_unknown_client_is_named(http: httpx.AsyncClient) -> None:
     assert "'restaurant-9'" in answer.json()["detail"]
 
 
-async def test_uploads_are_filtered(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_uploads_are_filtered(http: httpx.AsyncClient, services: FakeServices) -> None:
     query = "client_id=restaurant-1&status=failed&error=file_not_found&limit=7&cursor=abc"
     assert (await http.get(f"/uploads?{query}")).status_code == 200
-    where, page = operations.calls[-1][1]
+    where, page = services.calls[-1][1]
     assert (where.client_id, where.error) == ("restaurant-1", "file_not_found")
     assert where.states == {State.FAILED, State.REJECTED, State.EXPIRED}
     assert page == Page(7, "abc")
 
 
-async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, services: FakeServices) -> None:
     assert (await http.get("/clients?label=site=berlin&label=model=pi=4&limit=1")).status_code == 200
-    assert operations.calls[-1][1] == ({"site": "berlin", "model": "pi=4"}, Page(1, None))
+    assert services.calls[-1][1] == ({"site": "berlin", "model": "pi=4"}, Page(1, None))
 
 
 @pytest.mark.parametrize(
@@ -220,15 +222,15 @@ async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, operation
         "/uploads/upload-1?clientid=x",
     ],
 )
-async def test_a_wrong_query_is_refused(http: httpx.AsyncClient, operations: FakeOperations, path: str) -> None:
+async def test_a_wrong_query_is_refused(http: httpx.AsyncClient, services: FakeServices, path: str) -> None:
     answer = await http.get(path)
-    assert (answer.status_code, operations.calls) == (422, [])
+    assert (answer.status_code, services.calls) == (422, [])
     assert answer.json()["detail"]
 
 
-async def test_files_are_asked_of_the_client(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_files_are_asked_of_the_client(http: httpx.AsyncClient, services: FakeServices) -> None:
     answer = await http.get("/clients/restaurant-1/files?pattern=/data/*.bin&limit=9&cursor=c&digest=md5")
-    client_id, wanted = operations.calls[-1][1]
+    client_id, wanted = services.calls[-1][1]
     assert (client_id, wanted.pattern, wanted.limit, wanted.cursor) == ("restaurant-1", "/data/*.bin", 9, "c")
     assert wanted.digest is DigestName.MD5
     assert answer.json() == {
@@ -237,10 +239,10 @@ async def test_files_are_asked_of_the_client(http: httpx.AsyncClient, operations
     }
 
 
-async def test_an_upload_may_be_told_apart_by_its_client(http: httpx.AsyncClient, operations: FakeOperations) -> None:
+async def test_an_upload_may_be_told_apart_by_its_client(http: httpx.AsyncClient, services: FakeServices) -> None:
     for method, path in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/url")):
         assert (await http.request(method, f"/uploads/upload-1{path}?client_id=restaurant-1")).status_code == 200
-        assert operations.calls[-1] == ("upload", ("upload-1", "restaurant-1"))
+        assert services.calls[-1] == ("upload", ("upload-1", "restaurant-1"))
 
 
 def test_the_fakes_now_is_the_seeds() -> None:

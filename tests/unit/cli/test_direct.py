@@ -18,13 +18,14 @@ from control_plane.cli.mqtt.filter import OwnOnly
 from control_plane.cli.mqtt.run import Wanted, begin, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.rest.progress import Display
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -92,9 +93,9 @@ def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: P
     store = FileDatabase()
     store.path = tmp_path / "state.json"
     upload = an_upload()
-    asyncio.run(store.write(lambda records: records.add_upload(upload)))
+    asyncio.run(store.write(lambda records: records.uploads.add(upload)))
     again = FileDatabase.load(store.path.read_bytes())
-    assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == upload
+    assert asyncio.run(again.read(lambda records: records.uploads.get(upload.key))) == upload
     assert list(tmp_path.iterdir()) == [store.path]
 
 
@@ -102,8 +103,8 @@ def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
     store, upload = FileDatabase(), an_upload()
     store.path = tmp_path / "gone" / "state.json"
     with pytest.raises(DatabaseUnavailable, match="No such file"):
-        asyncio.run(store.write(lambda records: records.add_upload(upload)))
-    assert asyncio.run(store.read(lambda records: records.upload(upload.key))) is None
+        asyncio.run(store.write(lambda records: records.uploads.add(upload)))
+    assert asyncio.run(store.read(lambda records: records.uploads.get(upload.key))) is None
 
 
 def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_every_key_of_a_direct_upload_bears_its_id() -> None:
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
-    shown = upload_document(UploadView(an_upload(), "the client is offline", None))
+    shown = upload_document(UploadView(an_upload(), Reason(WaitCode.CLIENT_OFFLINE, "the client is offline"), None))
     assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
     size = 11 * 1024 * 1024
     ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
@@ -190,7 +191,7 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
     policy = policy_of(Settings.load({"S3_DIGEST": wanted}), owner="cli-7")
     async with Rig(policy) as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         await rig.birth()
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
         key = await begin(direct, WANTED, cast("Display", None))

@@ -13,21 +13,21 @@ from control_plane.cli.errors import Failed
 from control_plane.cli.mqtt.engine import Direct, load_store
 from control_plane.cli.mqtt.print_command import opened, size_of
 from control_plane.cli.mqtt.run import Wanted, only_upload
+from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.errors import ClientRefused, ObjectStoreDown
 from control_plane.services.policy import Policy
 from schemas.messages import FileEntry, FileList, ListFiles
 from schemas.parts import MIB, plan_parts
-from tests.support.fakes import FakeObjects
+from tests.support.fakes import FakeClock, FakeObjects
 
 WANTED = Wanted("restaurant-1", "0123456789abcdef0123456789abcdef", "/data/a.bin")
-Files = Callable[[str, ListFiles], Awaitable[FileList]]
+Files = Callable[[Principal, str, ListFiles], Awaitable[FileList]]
 
 
 def direct_of(objects: FakeObjects, files: Files | None = None) -> Direct:
     """As much of a run as these need."""
-    operations = SimpleNamespace(now=lambda: 1_000.0, files=files)
-    engine = SimpleNamespace(operations=operations)
+    engine = SimpleNamespace(clock=FakeClock(), client_service=SimpleNamespace(files=files))
     return cast(
         "Direct", SimpleNamespace(engine=engine, store=FileDatabase(), objects=objects, policy=Policy(owner="cli-7"))
     )
@@ -57,7 +57,7 @@ def test_what_was_made_at_the_store_is_on_disk_before_it_is_told(tmp_path: Path)
 
 
 def test_a_client_that_refuses_to_list_its_file_is_answered_by_the_option_that_helps() -> None:
-    async def refuses(_client_id: str, _request: ListFiles) -> FileList:
+    async def refuses(_caller: Principal, _client_id: str, _request: ListFiles) -> FileList:
         raise ClientRefused("path_not_allowed", "matches nothing")  # noqa: EM101 (a code and a sentence)
 
     with pytest.raises(Failed, match="--size"):
@@ -67,7 +67,7 @@ def test_a_client_that_refuses_to_list_its_file_is_answered_by_the_option_that_h
 def test_a_file_whose_name_looks_like_a_pattern_is_asked_for_by_its_name() -> None:
     asked = []
 
-    async def lists(_client_id: str, request: ListFiles) -> FileList:
+    async def lists(_caller: Principal, _client_id: str, request: ListFiles) -> FileList:
         asked.append(request.pattern)
         return FileList((FileEntry("/data/[a]*", 7, 3),))
 

@@ -14,7 +14,7 @@ from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import BadInput, KeyTaken
-from control_plane.services.ports.database import IdempotencyRecord, Records
+from control_plane.services.ports.database import IdempotencyRecord, Records, Subject
 from tests.support.stores import a_task, an_upload, clients, idempotency_records, tasks, uploads
 
 
@@ -24,11 +24,11 @@ def written(store: MemoryDatabase, *work: object) -> None:
     def keep(records: Records) -> None:
         for one in work:
             if isinstance(one, Upload):
-                records.add_upload(one)
+                records.uploads.add(one)
             elif isinstance(one, Client):
-                records.save_clients([one])
+                records.clients.save([one])
             elif isinstance(one, IdempotencyRecord):
-                records.add_idempotency(one)
+                records.idempotency.add(one)
 
     asyncio.run(store.write(keep))
 
@@ -40,14 +40,14 @@ def test_what_was_dumped_is_loaded(
     store = MemoryDatabase()
     task = data.draw(tasks(upload.key))
     written(store, upload, client, record)
-    asyncio.run(store.write(lambda records: records.put_task(task)))
-    saved = asyncio.run(store.write(lambda records: records.save_upload(upload, upload)))
+    asyncio.run(store.write(lambda records: records.outbox.put(task)))
+    saved = asyncio.run(store.write(lambda records: records.uploads.save(upload, upload)))
     again = MemoryDatabase.load(store.dump())
-    assert asyncio.run(again.read(lambda records: records.upload(upload.key))) == saved
-    assert asyncio.run(again.read(lambda records: records.tasks_of(upload.key))) == [task]
-    assert asyncio.run(again.read(lambda records: records.client(client.client_id))) == client
+    assert asyncio.run(again.read(lambda records: records.uploads.get(upload.key))) == saved
+    assert asyncio.run(again.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))) == [task]
+    assert asyncio.run(again.read(lambda records: records.clients.get(client.client_id))) == client
     names = (record.caller, record.client_id, record.idempotency_key)
-    assert asyncio.run(again.read(lambda records: records.idempotency(*names))) == record
+    assert asyncio.run(again.read(lambda records: records.idempotency.get(*names))) == record
     assert again.dump() == store.dump()
 
 
@@ -65,8 +65,8 @@ def test_nothing_is_a_state_too() -> None:
 
 
 def test_a_state_of_a_later_version_is_refused() -> None:
-    with pytest.raises(BadInput, match="format 2"):
-        MemoryDatabase.load(b'{"format":2,"uploads":"in another shape"}')
+    with pytest.raises(BadInput, match="format 3"):
+        MemoryDatabase.load(b'{"format":3,"uploads":"in another shape"}')
 
 
 def test_a_state_that_contradicts_itself_is_refused() -> None:
@@ -98,8 +98,8 @@ async def test_an_exception_of_any_kind_is_taken_back() -> None:
     upload = an_upload()
 
     def work(records: Records) -> None:
-        records.add_upload(upload)
-        records.put_task(a_task(upload.key))
+        records.uploads.add(upload)
+        records.outbox.put(a_task(upload.key))
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
@@ -109,5 +109,5 @@ async def test_an_exception_of_any_kind_is_taken_back() -> None:
 
 async def test_what_a_read_writes_is_taken_back() -> None:
     store = MemoryDatabase()
-    await store.read(lambda records: records.add_upload(an_upload()))
+    await store.read(lambda records: records.uploads.add(an_upload()))
     assert store.dump() == MemoryDatabase().dump()

@@ -67,7 +67,9 @@ def test_a_callers_words_are_no_labels() -> None:
 
 def test_a_fact_may_bear_any_name() -> None:
     metrics = Metrics()
-    metrics("event.shed", {"event": "Asked", "level": "x", "timestamp": 1, "exc_info": "y", "self": 1, "logger": 2})
+    metrics(
+        "event.shed", {"event": "PartsRequested", "level": "x", "timestamp": 1, "exc_info": "y", "self": 1, "logger": 2}
+    )
     assert value(metrics, "backhaul_events_total", event="event.shed") == 1
 
 

@@ -16,9 +16,9 @@ from control_plane.cli.mqtt.run import to_the_end
 from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
 from control_plane.presentation import Status, upload_document
 from control_plane.services.ports.database import PARKED
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB, plan_parts
-from tests.support.fake_operations import NOW, FakeOperations, an_upload, http_to, make_api
+from tests.support.fake_services import NOW, FakeServices, an_upload, http_to, make_api
 
 PART = 5 * MIB
 
@@ -43,18 +43,18 @@ class Recorder:
         raise AssertionError(text)
 
 
-async def document_of_the_direct_cli(operations: FakeOperations) -> dict[str, Any]:
+async def document_of_the_direct_cli(services: FakeServices) -> dict[str, Any]:
     """The last document that `backhaul mqtt` gives to its display, as it prints it with --json."""
-    display, view = Recorder(), operations.views["upload-1"]
-    engine = SimpleNamespace(operations=operations)
+    display, view = Recorder(), services.views["upload-1"]
+    engine = SimpleNamespace(upload_service=services)
     direct = cast("Direct", SimpleNamespace(engine=engine, check=lambda: None))
     await to_the_end(direct, view.upload.key, display)
     printed: dict[str, Any] = json.loads(json.dumps(display.shown[-1], default=str))
     return printed
 
 
-async def document_of_rest(operations: FakeOperations) -> dict[str, Any]:
-    async with http_to(make_api(operations)) as http:
+async def document_of_rest(services: FakeServices) -> dict[str, Any]:
+    async with http_to(make_api(services)) as http:
         document: dict[str, Any] = (await http.get("/uploads/upload-1")).json()
     return document
 
@@ -70,15 +70,15 @@ async def document_of_rest(operations: FakeOperations) -> dict[str, Any]:
     ids=lambda value: value.state.value if isinstance(value, Upload) else "",
 )
 async def test_the_direct_cli_and_rest_show_the_same_document(upload: Upload, progress: float) -> None:
-    operations = FakeOperations()
-    operations.views["upload-1"] = UploadView(upload, upload.reason, None)
-    direct, rest = await asyncio.gather(document_of_the_direct_cli(operations), document_of_rest(operations))
+    services = FakeServices()
+    services.views["upload-1"] = UploadView(upload, upload.reason, None)
+    direct, rest = await asyncio.gather(document_of_the_direct_cli(services), document_of_rest(services))
     assert direct == rest
     assert direct["progress"] == progress
 
 
 def test_rest_has_the_members_of_the_document_and_no_others() -> None:
-    rest = asyncio.run(document_of_rest(FakeOperations()))
+    rest = asyncio.run(document_of_rest(FakeServices()))
     assert list(upload_document(UploadView(an_upload(), None, None))) == list(rest)
 
 

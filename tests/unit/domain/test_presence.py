@@ -81,7 +81,7 @@ def test_two_installs_that_alternate_stop_dispatch() -> None:
     assert client is not None
     assert client.in_conflict(2.5)
     assert not client.dispatchable(2.5)
-    assert "share this client id" in (client.waiting_for(2.5) or "")
+    assert "share this client id" in str(client.waiting_for(2.5))
     assert not client.in_conflict(700.0)
 
 
@@ -91,7 +91,7 @@ def test_an_agent_of_another_protocol_is_not_dispatched_to() -> None:
     assert client is not None
     assert client.connected(1.0)
     assert not client.dispatchable(1.0)
-    assert "protocol [2, 3]" in (client.waiting_for(1.0) or "")
+    assert "protocol [2, 3]" in str(client.waiting_for(1.0))
 
 
 messages = st.builds(

@@ -5,25 +5,26 @@ from dataclasses import replace
 import pytest
 
 from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
-    Asked,
     CancelledByClient,
     CancelRequested,
+    CleanupDone,
     CompletionFailed,
     CompletionProven,
     DeadlinePassed,
     Dispatched,
-    Errored,
-    Forgotten,
+    ErrorReported,
+    MissingFromHello,
     MultipartCreated,
     ObjectStoreRejected,
     Observed,
+    PartsRequested,
     Progressed,
     Rejected,
     StepTimedOut,
     Succeeded,
-    Swept,
 )
 from control_plane.domain.uploads.machine import TRANSITIONS, apply
 from control_plane.domain.uploads.model import OPEN, TERMINAL, Proof, State
@@ -71,7 +72,10 @@ def test_a_question_carries_etags_and_wants_more() -> None:
     """What was reported is kept, what is asked next is granted."""
     upload = opened()
     upload, effects = apply(
-        upload, Asked(now=5.0, attempt=1, sequence=2, etags={1: '"e1"'}, file_size=12 * MIB, wanted=wanted(12 * MIB, 3))
+        upload,
+        PartsRequested(
+            now=5.0, attempt=1, sequence=2, etags={1: '"e1"'}, file_size=12 * MIB, wanted=wanted(12 * MIB, 3)
+        ),
     )
     assert upload.stored_parts == [1]
     assert [part.part_number for part in upload.to_grant] == [3]
@@ -88,7 +92,7 @@ def test_a_repeated_question_is_answered_and_changes_nothing() -> None:
 
 def test_a_message_of_an_older_attempt_is_dropped() -> None:
     """Whatever it says."""
-    upload = after(opened(), Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.SOURCE_CHANGED))
+    upload = after(opened(), ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.SOURCE_CHANGED))
     assert (upload.attempt, upload.state) == (2, State.QUEUED)
     again, effects = apply(upload, Succeeded(now=5.0, attempt=1, sequence=3, etags=ETAGS))
     assert again is upload
@@ -97,16 +101,16 @@ def test_a_message_of_an_older_attempt_is_dropped() -> None:
 
 def test_a_client_left_behind_in_an_older_attempt_is_released_after_the_end() -> None:
     """It never hears of the attempt in which the upload ended, and would repeat its last word for ever."""
-    upload = after(opened(), Errored(now=5.0, sequence=2, code=ErrorCode.UPLOAD_GONE), CancelRequested(now=6.0))
+    upload = after(opened(), ErrorReported(now=5.0, sequence=2, code=ErrorCode.UPLOAD_GONE), CancelRequested(now=6.0))
     assert (upload.attempt, upload.client_busy) == (2, False)
-    same, effects = apply(upload, Errored(now=7.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
+    same, effects = apply(upload, ErrorReported(now=7.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
     assert (same, kinds(effects)) == (upload, [Kind.SEND_CLOSE])
     assert apply(upload, Progressed(now=7.0, attempt=1, bytes_sent=1)) == (upload, ())
 
 
 def test_a_new_attempt_abandons_the_old_multipart_upload() -> None:
     """The old S3 upload id is a fence, and litter."""
-    upload, effects = apply(opened(), Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
+    upload, effects = apply(opened(), ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
     assert (upload.attempt, upload.s3_upload_id, upload.litter) == (2, None, ("s3-1",))
     assert (upload.sequence, dict(upload.parts), upload.plan) == (0, {}, None)
     assert kinds(effects) == [Kind.SEND_DOWNLOAD, Kind.ABORT_MULTIPART]
@@ -117,7 +121,9 @@ def test_the_fourth_attempt_is_a_failure() -> None:
     """At most three."""
     upload = opened()
     for attempt in (1, 2, 3):
-        upload = after(upload, Errored(now=4.0, attempt=attempt, sequence=9, code=ErrorCode.SOURCE_CHANGED, text="x"))
+        upload = after(
+            upload, ErrorReported(now=4.0, attempt=attempt, sequence=9, code=ErrorCode.SOURCE_CHANGED, text="x")
+        )
     assert (upload.state, upload.error) == (State.FAILED, ErrorCode.SOURCE_CHANGED)
     assert upload.message == "x (attempt 3 of 3)"
 
@@ -125,24 +131,25 @@ def test_the_fourth_attempt_is_a_failure() -> None:
 def test_the_same_attempt_is_told_again_after_a_pause() -> None:
     """With its parts, its S3 upload id and an ack of the error."""
     upload, effects = apply(
-        opened(), Errored(now=4.0, attempt=1, sequence=2, etags={1: '"e1"'}, code=ErrorCode.BUSY, text="full", delay=30)
+        opened(),
+        ErrorReported(now=4.0, attempt=1, sequence=2, etags={1: '"e1"'}, code=ErrorCode.BUSY, text="full", delay=30),
     )
     assert (upload.state, upload.sequence, upload.s3_upload_id) == (State.QUEUED, 2, "s3-1")
     assert effects == (Duty(Kind.SEND_DOWNLOAD, 1, 34.0),)
-    assert (upload.reason, upload.stored_parts) == ("busy: full", [1])
+    assert (upload.reason, upload.stored_parts) == (Reason(ErrorCode.BUSY, "busy: full"), [1])
 
 
 @pytest.mark.parametrize(
     ("event", "state", "error"),
     [
-        (Errored(now=4.0, sequence=2, code=ErrorCode.FILE_NOT_FOUND), State.FAILED, "file_not_found"),
-        (Errored(now=4.0, sequence=2, code=ErrorCode.UNKNOWN), State.FAILED, "unknown"),
+        (ErrorReported(now=4.0, sequence=2, code=ErrorCode.FILE_NOT_FOUND), State.FAILED, "file_not_found"),
+        (ErrorReported(now=4.0, sequence=2, code=ErrorCode.UNKNOWN), State.FAILED, "unknown"),
         (Rejected(now=4.0, sequence=2, code=ErrorCode.PATH_NOT_ALLOWED), State.REJECTED, "path_not_allowed"),
         (CancelledByClient(now=4.0, sequence=2), State.CANCELLED, None),
     ],
 )
 def test_an_end_on_the_client_is_final_and_releases_it(
-    event: Errored | Rejected | CancelledByClient, state: State, error: str | None
+    event: ErrorReported | Rejected | CancelledByClient, state: State, error: str | None
 ) -> None:
     """State, code, an abort, and a close."""
     upload, effects = apply(opened(), event)
@@ -161,12 +168,14 @@ def test_cancel_stops_a_busy_client_until_it_answers() -> None:
     upload, effects = apply(upload, CancelledByClient(now=7.0, sequence=3))
     assert kinds(effects) == [Kind.SEND_CLOSE]
     assert kinds(duties(upload)) == [Kind.ABORT_MULTIPART]
-    assert duties(after(upload, Swept(now=8.0, subject="s3-1"))) == ()
+    assert duties(after(upload, CleanupDone(now=8.0, target="s3-1"))) == ()
 
 
 def test_a_client_that_never_knew_the_upload_ends_the_cancel() -> None:
     """Its answer has no sequence and cannot name the attempt."""
-    upload = after(opened(), Errored(now=4.0, sequence=2, code=ErrorCode.UPLOAD_GONE), Dispatched(now=5.0, attempt=2))
+    upload = after(
+        opened(), ErrorReported(now=4.0, sequence=2, code=ErrorCode.UPLOAD_GONE), Dispatched(now=5.0, attempt=2)
+    )
     upload = after(upload, CancelRequested(now=6.0), CancelledByClient(now=7.0))
     assert upload.client_busy is False
 
@@ -208,14 +217,15 @@ def test_progress_resets_the_strikes() -> None:
     upload = after(opened(), StepTimedOut(now=10.0), Progressed(now=11.0, bytes_sent=100))
     assert (upload.strikes, upload.bytes_sent, upload.touched_at) == (0, 100, 11.0)
     assert apply(upload, Progressed(now=12.0, bytes_sent=100))[0] is upload
-    assert after(upload, Progressed(now=13.0, bytes_sent=100, reason="rate limit")).reason == "rate limit"
+    waits = Reason(WaitCode.CLIENT_REPORTED, "rate limit")
+    assert after(upload, Progressed(now=13.0, bytes_sent=100, reason="rate limit")).reason == waits
 
 
 def test_a_client_that_forgot_is_told_again() -> None:
     """It said hello without the upload."""
-    upload, effects = apply(opened(), Forgotten(now=10.0))
+    upload, effects = apply(opened(), MissingFromHello(now=10.0))
     assert (upload.state, kinds(effects)) == (State.QUEUED, [Kind.SEND_DOWNLOAD])
-    assert apply(an_upload(), Forgotten(now=1.0))[1] == ()
+    assert apply(an_upload(), MissingFromHello(now=1.0))[1] == ()
 
 
 def test_success_before_anything_was_granted_is_not_believed() -> None:
@@ -226,19 +236,23 @@ def test_success_before_anything_was_granted_is_not_believed() -> None:
 
 def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
     """Told again, it repeats its open question; the command once more would only have it repeated for ever."""
-    upload = after(opened(), Forgotten(now=10.0), Dispatched(now=11.0))
+    upload = after(opened(), MissingFromHello(now=10.0), Dispatched(now=11.0))
     upload, effects = apply(upload, an_offer(now=12.0))
     assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SEND_GRANT])
 
 
 def test_a_hello_knows_nothing_of_what_came_after_it() -> None:
     """The client offered while its hello waited."""
-    assert apply(opened(), Forgotten(now=1.5)) == (opened(), ())
+    assert apply(opened(), MissingFromHello(now=1.5)) == (opened(), ())
 
 
 def test_an_amnesiac_client_is_not_granted_what_is_stored() -> None:
     """Parts whose offered digest equals the stored one need no URL; others do, and lose their etag."""
-    upload = after(opened(), Asked(now=5.0, sequence=2, etags=ETAGS, file_size=12 * MIB, wanted=()), Forgotten(now=6.0))
+    upload = after(
+        opened(),
+        PartsRequested(now=5.0, sequence=2, etags=ETAGS, file_size=12 * MIB, wanted=()),
+        MissingFromHello(now=6.0),
+    )
     offer = an_offer(sequence=3, wanted=(*wanted(12 * MIB, 1, 2), *wanted(12 * MIB, 3, salt="other")))
     upload = after(upload, offer)
     assert [part.part_number for part in upload.to_grant] == [3]
@@ -281,7 +295,7 @@ def test_success_without_every_etag_is_not_believed() -> None:
     """A new attempt, with the missing parts named."""
     upload = after(opened(), Succeeded(now=4.0, sequence=2, etags={1: '"e1"'}))
     assert (upload.state, upload.attempt) == (State.QUEUED, 2)
-    assert "parts 2, 3" in (upload.reason or "")
+    assert "parts 2, 3" in str(upload.reason)
 
 
 def test_success_without_a_sequence_is_left_to_the_store() -> None:
@@ -296,12 +310,12 @@ def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None
     """Nothing but time fences a PutObject URL, so the next attempt has another key."""
     upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))
     assert kinds(effects) == [Kind.SEND_GRANT]
-    upload = after(upload, Errored(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))
+    upload = after(upload, ErrorReported(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))
     (stray,) = upload.strays
     assert stray.s3_key != upload.s3_key
     assert stray.after > 10.0 + 300.0
     assert Duty(Kind.DELETE_OBJECT, 2, stray.after, stray.s3_key) in duties(upload)
-    assert after(upload, Swept(now=999.0, subject=stray.s3_key)).strays == ()
+    assert after(upload, CleanupDone(now=999.0, target=stray.s3_key)).strays == ()
 
 
 def test_a_completed_one_put_leaves_no_stray() -> None:
@@ -376,7 +390,7 @@ def test_history_follows_what_is_overheard() -> None:
 
 def test_a_repeated_error_does_not_cut_its_pause_short() -> None:
     """The command is due after the backoff, and not sooner for being asked for."""
-    error = Errored(now=4.0, attempt=1, sequence=2, code=ErrorCode.BUSY, delay=30)
+    error = ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.BUSY, delay=30)
     upload = after(opened(), error)
     assert apply(upload, replace(error, now=5.0)) == (upload, ())
 

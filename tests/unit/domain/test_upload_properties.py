@@ -11,23 +11,23 @@ from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.duties import COMMANDS, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
-    Asked,
     CancelledByClient,
     CancelRequested,
+    CleanupDone,
     CompletionFailed,
     CompletionProven,
     DeadlinePassed,
     Dispatched,
-    Errored,
+    ErrorReported,
     Event,
-    Forgotten,
+    MissingFromHello,
     MultipartCreated,
     ObjectStoreRejected,
+    PartsRequested,
     Progressed,
     Rejected,
     StepTimedOut,
     Succeeded,
-    Swept,
 )
 from control_plane.domain.uploads.machine import TRANSITIONS, apply
 from control_plane.domain.uploads.model import MAX_ATTEMPTS, TERMINAL, Proof, State
@@ -45,7 +45,7 @@ etags = st.dictionaries(st.sampled_from((*PARTS, 4)), st.sampled_from(('"a"', '"
 codes = st.sampled_from(ErrorCode)
 remote: dict[str, Any] = {"now": nows, "attempt": attempts, "sequence": sequences, "etags": etags}
 asked = st.builds(
-    Asked,
+    PartsRequested,
     **remote,
     file_size=st.sampled_from((None, 0, MIB, SIZE)),
     wanted=st.lists(st.sampled_from(wanted(SIZE)), max_size=3, unique=True).map(tuple),
@@ -54,12 +54,12 @@ asked = st.builds(
 events: st.SearchStrategy[Event] = st.one_of(
     asked,
     st.builds(Succeeded, **remote),
-    st.builds(Errored, **remote, code=codes, text=st.just("x"), delay=st.sampled_from((0.0, 9.0))),
+    st.builds(ErrorReported, **remote, code=codes, text=st.just("x"), delay=st.sampled_from((0.0, 9.0))),
     st.builds(Rejected, **remote, code=codes),
     st.builds(CancelledByClient, **remote),
     st.builds(Progressed, now=nows, attempt=attempts, bytes_sent=st.integers(0, SIZE)),
     st.builds(Dispatched, now=nows, attempt=attempts),
-    st.builds(Forgotten, now=nows),
+    st.builds(MissingFromHello, now=nows),
     st.builds(StepTimedOut, now=nows),
     st.builds(CancelRequested, now=nows),
     st.builds(DeadlinePassed, now=nows),
@@ -67,7 +67,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(CompletionProven, now=nows, attempt=attempts, proof=st.sampled_from(Proof)),
     st.builds(CompletionFailed, now=nows, attempt=attempts, error=st.just("e"), text=st.just("t"), again=st.booleans()),
     st.builds(ObjectStoreRejected, now=nows, attempt=attempts, text=st.just("t")),
-    st.builds(Swept, now=nows, subject=st.sampled_from(("m1", "m2", "m3"))),
+    st.builds(CleanupDone, now=nows, target=st.sampled_from(("m1", "m2", "m3"))),
 )
 histories = st.lists(events, max_size=40)
 
@@ -102,8 +102,8 @@ def check_step(history: Sequence[Event]) -> None:
             ended_as = upload.state
         assert upload.attempt <= MAX_ATTEMPTS + 1
         # Each effect is either a duty of the state, or a word that the client will ask for again.
-        obliged = {(duty.kind, duty.subject) for duty in duties(upload)}
-        assert all(effect.kind is Kind.SEND_CLOSE or (effect.kind, effect.subject) in obliged for effect in effects)
+        obliged = {(duty.kind, duty.target) for duty in duties(upload)}
+        assert all(effect.kind is Kind.SEND_CLOSE or (effect.kind, effect.target) in obliged for effect in effects)
 
 
 @settings(max_examples=1_500)
@@ -138,8 +138,8 @@ def test_every_opened_multipart_upload_is_used_or_aborted(history: list[Event]) 
     opened: set[str] = set()
     swept: set[str] = set()
     for event in history:
-        if isinstance(event, Swept):
-            swept.add(event.subject)
+        if isinstance(event, CleanupDone):
+            swept.add(event.target)
         if isinstance(event, MultipartCreated):
             opened.add(event.s3_upload_id)
             swept.discard(event.s3_upload_id)

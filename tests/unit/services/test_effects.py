@@ -20,9 +20,9 @@ async def commit_elsewhere(rig: Rig, upload: Upload, change: Callable[[Upload], 
     """What another replica does to the database, behind our back."""
 
     def work(records: Records) -> None:
-        now = records.upload(upload.key)
+        now = records.uploads.get(upload.key)
         assert now is not None
-        records.save_upload(now, change(now))
+        records.uploads.save(now, change(now))
 
     await rig.store.write(work)
 

@@ -2,13 +2,14 @@
 
 import pytest
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Proof, State
 from control_plane.services.errors import (
     ObjectStoreDown,
     ObjectStoreRefused,
 )
 from control_plane.services.policy import Policy
-from control_plane.services.ports.database import PARKED
+from control_plane.services.ports.database import PARKED, Subject
 from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.codec import encode
 from schemas.messages import UploadReport
@@ -22,7 +23,7 @@ async def test_the_whole_way_through_the_engine() -> None:
         upload = await rig.finished()
         assert (upload.state, upload.proof) == (State.COMPLETED, Proof.ACCEPTED)
         assert rig.messenger.actions() == ["download_file", "grant_parts", "close_upload"]
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_a_grant_names_every_wanted_part_with_its_md5() -> None:
@@ -41,10 +42,11 @@ async def test_an_offline_client_is_queued_and_told_when_it_appears() -> None:
         await rig.birth()
         rig.clock.time += 100
         view = await rig.trigger()
-        assert (view.reason, view.upload.state) == ("the client is offline", State.QUEUED)
+        offline = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+        assert (view.reason, view.upload.state) == (offline, State.QUEUED)
         assert view.next_wake_at == view.upload.deadline
         assert rig.messenger.actions() == []
-        (task,) = await rig.store.read(lambda records: records.tasks_of(view.upload.key))
+        (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(view.upload.key)))
         assert task.due_at == PARKED
         await rig.birth(epoch=2)
         assert rig.messenger.actions() == ["download_file"]
@@ -91,8 +93,8 @@ async def test_a_broker_that_is_away_is_tried_again() -> None:
         view = await rig.trigger()
         assert (await rig.upload(view.upload.upload_id)).state is State.QUEUED
         assert rig.counted("duty.again") == 1
-        seen = await rig.engine.operations.upload(view.upload.upload_id)
-        assert seen.reason == "the broker is away"
+        unsent = Reason(WaitCode.BROKER_UNAVAILABLE, "the broker is away")
+        assert await rig.reason(view.upload.upload_id) == unsent
         rig.messenger.down = False
         rig.clock.time += 40
         await rig.birth(epoch=2)
@@ -106,7 +108,7 @@ async def test_a_store_that_is_down_is_tried_again() -> None:
         rig.objects.fails = {"create_multipart": [ObjectStoreDown("503")], "complete": [ObjectStoreDown("slow")]}
         upload = await rig.granted()
         assert upload.s3_upload_id is None
-        assert (await rig.engine.operations.upload(upload.upload_id)).reason == "503"
+        assert (await rig.reason(upload.upload_id)).text == "503"
         await rig.settle(60)
         upload = await rig.upload(upload.upload_id)
         assert upload.s3_upload_id == "s3-1"
@@ -184,7 +186,7 @@ async def test_an_object_of_another_size_is_a_new_attempt() -> None:
         rig.objects.object_size = 7
         upload = await rig.finished()
         assert upload.attempt == 2
-        assert "7 bytes" in (upload.reason or "")
+        assert "7 bytes" in str(upload.reason)
 
 
 async def test_an_object_that_is_not_the_file_is_removed_and_its_key_not_used_again() -> None:
@@ -206,7 +208,7 @@ async def test_without_proof_it_fails_unless_size_is_enough() -> None:
     for require_proof, state in ((True, State.FAILED), (False, State.COMPLETED)):
         async with Rig(Policy(require_proof=require_proof)) as rig:
             rig.objects.capabilities = ObjectStoreCapabilities()
-            await rig.engine.probing.probe()
+            await rig.engine.probe.probe()
             assert (await rig.finished()).state is state
 
 
@@ -214,7 +216,7 @@ async def test_an_etag_that_contradicts_the_digests_is_not_the_file() -> None:
     """The store's ETag is an MD5, and another one."""
     async with Rig() as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(etag_is_md5=True)
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         assert (await rig.finished()).attempt == 2
 
 
@@ -236,12 +238,12 @@ async def test_nothing_is_signed_while_the_clocks_differ() -> None:
     async with Rig() as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(clock_skew=-600.0)
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
-            await rig.engine.probing.probe()
+            await rig.engine.probe.probe()
         upload = await rig.granted()
         assert "grant_parts" not in rig.messenger.actions()
-        reason = (await rig.engine.operations.upload(upload.upload_id)).reason or ""
+        reason = (await rig.reason(upload.upload_id)).text
         assert "not probed" in reason or "clock" in reason
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}))
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         await rig.settle(60)
         assert "grant_parts" in rig.messenger.actions()

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State
 from control_plane.services.errors import (
     ClientSilent,
@@ -28,7 +29,7 @@ from schemas.messages import (
 )
 from schemas.topics import Channel
 from schemas.values import Outcome
-from tests.support.fakes import CLIENT, Rig
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
 async def test_progress_keeps_the_step_timer_quiet() -> None:
@@ -59,7 +60,7 @@ async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
         await rig.birth(epoch=2)
         await rig.settle(1)
         upload = await rig.upload(upload.upload_id)
-        assert (upload.strikes, upload.reason) == (0, "the store asked for a pause")
+        assert (upload.strikes, upload.reason) == (0, Reason(WaitCode.CLIENT_REPORTED, "the store asked for a pause"))
         assert upload.version < 15
 
 
@@ -116,7 +117,7 @@ async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
         assert (upload.state, upload.s3_key, upload.owner) == (State.COMPLETED, "uploads/x", "cli-7")
         assert rig.messenger.actions() == []
         with pytest.raises(NotOurs, match="cli-7"):
-            await rig.engine.operations.cancel("cli1")
+            await rig.engine.upload_service.cancel(OPERATOR, "cli1")
 
 
 async def test_an_endless_key_of_others_is_not_kept() -> None:
@@ -170,7 +171,7 @@ async def test_a_hello_is_answered_entry_by_entry() -> None:
         assert rig.messenger.actions() == ["grant_parts"]
         await rig.hello()
         assert rig.messenger.actions() == ["download_file"]
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "cancelled", sequence=2)
         rig.messenger.actions()
         await rig.hello(
@@ -186,7 +187,7 @@ async def test_an_upload_told_since_the_hello_is_not_taken_for_forgotten() -> No
     async with Rig() as rig:
         await rig.birth()
         view = await rig.trigger()
-        hellos = rig.engine.hellos
+        hellos = rig.engine.resync
         hellos.hear(CLIENT, 1, Hello("install", ()))
         rig.clock.time += 0.1
         rig.engine.inbox.hear(
@@ -215,7 +216,7 @@ async def test_a_hello_without_end_is_refused() -> None:
     async with Rig() as rig:
         page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(1_000)), more=True)
         for _ in range(25):
-            rig.engine.hellos.hear(CLIENT, 1, page)
+            rig.engine.resync.hear(CLIENT, 1, page)
         assert rig.counted("hello.refused") == 1
 
 
@@ -223,15 +224,15 @@ async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
     """Matched by `message_id`."""
     async with Rig() as rig:
         await rig.birth()
-        asking = asyncio.create_task(rig.engine.operations.files(CLIENT, ListFiles("/data/*")))
+        asking = asyncio.create_task(rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*")))
         await rig.settle()
         (_, command), *_ = rig.messenger.sent
         files = FileList((FileEntry("/data/a", 1, 2),))
         await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
         assert await asking == files
-        rig.engine.operations._inquiries._patience = 0.01
+        rig.engine.client_service._queries._patience = 0.01
         with pytest.raises(ClientSilent):
-            await rig.engine.operations.files(CLIENT, ListFiles("/data/*"))
+            await rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*"))
 
 
 @pytest.mark.parametrize(
@@ -262,4 +263,4 @@ async def test_what_is_not_understood_is_counted_and_disturbs_nothing(topic: str
         rig.engine.inbox.hear(Delivered(topic, payload))
         assert rig.counted("message.refused") == 1
         await rig.birth()
-        assert (await rig.engine.operations.client(CLIENT)).client_id == CLIENT
+        assert (await rig.engine.client_service.client(OPERATOR, CLIENT)).client_id == CLIENT

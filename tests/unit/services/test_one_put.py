@@ -10,12 +10,12 @@ from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
-from control_plane.services.ports.database import OutboxEntry, Records
+from control_plane.services.ports.database import OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads import outbox
 from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, WantedPart
-from tests.support.fakes import FakeObjects, Rig
+from tests.support.fakes import OPERATOR, FakeObjects, Rig
 from tests.support.uploads import md5_of
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ SIZE = 1024 * 1024
 async def offered(rig: Rig) -> Upload:
     """An upload of one part that was granted a PUT of the whole object."""
     rig.objects.capabilities = ObjectStoreCapabilities(object_digests=frozenset({DigestName.MD5}), if_none_match=True)
-    await rig.engine.probing.probe()
+    await rig.engine.probe.probe()
     await rig.birth()
     view = await rig.trigger()
     wanted = (WantedPart(1, SIZE, md5_of(1)),)
@@ -69,9 +69,9 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         save = MemoryDatabase.write
 
         async def noted(store: MemoryDatabase, work: Callable[[Records], T]) -> T:
-            before = await store.read(lambda records: records.upload(upload.key))
+            before = await store.read(lambda records: records.uploads.get(upload.key))
             result = await save(store, work)
-            after = await store.read(lambda records: records.upload(upload.key))
+            after = await store.read(lambda records: records.uploads.get(upload.key))
             if before != after and before and after:
                 saved.append((before.state, after.state))
             return result
@@ -81,7 +81,7 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         assert (done.state, done.parts[1].etag, done.error) == (State.COMPLETED, '"e1"', None)
         assert saved == [(State.IN_PROGRESS, State.COMPLETED)]
         assert rig.messenger.actions()[-1] == "close_upload"
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> None:
@@ -92,7 +92,7 @@ async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> N
         rig.objects.fails = {"head": [ObjectStoreDown("503"), ObjectStoreDown("503 still")]}
         waiting = await succeed(rig, upload)
         assert (waiting.state, waiting.parts[1].etag) == (State.COMPLETING, '"e1"')
-        assert (await rig.engine.operations.upload(upload.upload_id)).reason == "503 still"
+        assert (await rig.reason(upload.upload_id)).text == "503 still"
         await rig.settle(60)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
@@ -133,7 +133,7 @@ async def test_an_operator_who_cancels_during_the_look_wins() -> None:
             assert (await succeed(rig, upload)).state is State.IN_PROGRESS
             assert looking.is_set()
             await succeed(rig, upload)
-            await rig.engine.operations.cancel(upload.upload_id)
+            await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
             seen.set()
             await rig.settle()
         assert rig.messenger.actions()[-1] == "close_upload", "it says that it is done, so it is released"
@@ -232,4 +232,4 @@ async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.Monke
 
 async def tasks(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """What its rows oblige to."""
-    return list(await rig.store.read(lambda records: records.tasks_of(upload.key)))
+    return list(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))

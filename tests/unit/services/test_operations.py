@@ -21,7 +21,7 @@ from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
 from schemas.topics import Channel
 from schemas.values import DigestName
-from tests.support.fakes import CLIENT, Rig
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
 async def test_cancel_aborts_tells_the_client_and_closes() -> None:
@@ -29,14 +29,14 @@ async def test_cancel_aborts_tells_the_client_and_closes() -> None:
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         await rig.settle()
         assert rig.messenger.actions() == ["cancel_upload"]
         assert rig.objects.multipart == {}
         await rig.respond(rig.offer(upload.upload_id, wanted_parts=()), "cancelled", sequence=2)
         assert rig.messenger.actions() == ["close_upload"]
         with pytest.raises(IllegalTransition):
-            await rig.engine.operations.cancel(upload.upload_id)
+            await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
 
 
 async def test_retry_is_a_new_upload_of_the_same() -> None:
@@ -44,9 +44,9 @@ async def test_retry_is_a_new_upload_of_the_same() -> None:
     async with Rig() as rig:
         upload = await rig.granted()
         with pytest.raises(BadInput, match="not over"):
-            await rig.engine.operations.retry(upload.upload_id)
-        await rig.engine.operations.cancel(upload.upload_id)
-        view = await rig.engine.operations.retry(upload.upload_id)
+            await rig.engine.upload_service.retry(OPERATOR, upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
+        view = await rig.engine.upload_service.retry(OPERATOR, upload.upload_id)
         assert view.upload.upload_id != upload.upload_id
         assert view.upload.file_path == upload.file_path
 
@@ -63,7 +63,7 @@ async def test_nothing_is_signed_for_a_key_that_was_only_overheard(key: str | No
         await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         assert (await rig.upload("cli1")).state is State.COMPLETED
         with pytest.raises(NotOurs, match="cli-7"):
-            await rig.engine.operations.object_url("cli1")
+            await rig.engine.upload_service.object_url(OPERATOR, "cli1")
 
 
 async def test_a_retry_of_an_overheard_upload_is_ours_under_a_key_of_our_own() -> None:
@@ -75,7 +75,7 @@ async def test_a_retry_of_an_overheard_upload_is_ours_under_a_key_of_our_own() -
         await rig.hear(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
         closed = CloseUpload(upload_id="cli1", outcome="cancelled")
         await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
-        again = (await rig.engine.operations.retry("cli1")).upload
+        again = (await rig.engine.upload_service.retry(OPERATOR, "cli1")).upload
         assert (again.owner, again.s3_key) == ("control-plane", "uploads/restaurant-1/19700101-001640-a")
 
 
@@ -114,7 +114,7 @@ async def test_an_idempotency_key_outlives_the_deadline_that_was_asked_for() -> 
             await rig.trigger(idempotency_key="k", body_digest="other", deadline=deadline)
         with pytest.raises(BadInput, match="passed"):
             await rig.trigger(idempotency_key="another", body_digest="b", deadline=deadline)
-        await rig.engine.operations.forget_client(first.upload.client_id)
+        await rig.engine.client_service.forget(OPERATOR, first.upload.client_id)
         assert (await rig.trigger(idempotency_key="k", body_digest="b")).upload == again.upload
 
 
@@ -133,9 +133,9 @@ async def test_bad_requests_say_what_to_change() -> None:
         with pytest.raises(BadInput, match="passed"):
             await rig.trigger(file_path="/a", deadline=1.0)
         with pytest.raises(BadInput, match="not allowed"):
-            await rig.engine.operations.trigger(TriggerRequest("a/b", "someone"))
+            await rig.engine.upload_service.trigger(OPERATOR, TriggerRequest("a/b"))
         with pytest.raises(UnknownUpload):
-            await rig.engine.operations.upload("nope")
+            await rig.engine.upload_service.upload(OPERATOR, "nope")
 
 
 async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
@@ -144,7 +144,7 @@ async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
         await rig.birth()
         view = await rig.trigger(deadline=rig.clock.time + 10)
         rig.clock.time += 11
-        assert await rig.engine.reaper.reap() == 1
+        assert await rig.engine.maintenance.reap() == 1
         upload = await rig.upload(view.upload.upload_id)
         assert (upload.state, upload.error) == (State.EXPIRED, "deadline_passed")
 
@@ -158,10 +158,10 @@ async def test_litter_of_ours_is_aborted_and_that_of_others_is_reported() -> Non
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/direct")
         await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
         rig.objects.multipart["direct"] = ("uploads/direct", "token")
-        report = await rig.engine.reaper.sweep_litter()
+        report = await rig.engine.maintenance.sweep_litter()
         assert (report.aborted, len(report.foreign)) == (0, 0)
         rig.clock.time += 4000
-        report = await rig.engine.reaper.sweep_litter()
+        report = await rig.engine.maintenance.sweep_litter()
         await rig.settle()
         assert (report.aborted, [one.s3_upload_id for one in report.foreign]) == (1, ["stranger", "direct"])
         assert set(rig.objects.multipart) == {upload.s3_upload_id, "stranger", "direct"}
@@ -173,8 +173,8 @@ async def test_history_is_pruned_but_never_an_open_row() -> None:
     async with Rig(Policy(history=100)) as rig:
         done, open_one = await rig.finished(), (await rig.trigger()).upload
         rig.clock.time += 200
-        assert await rig.engine.reaper.prune() == 1
-        found, _ = await rig.engine.operations.uploads(UploadFilter(), Page())
+        assert await rig.engine.maintenance.prune() == 1
+        found, _ = await rig.engine.upload_service.uploads(OPERATOR, UploadFilter(), Page())
         assert [view.upload.upload_id for view in found] == [open_one.upload_id]
         assert done.upload_id != open_one.upload_id
 
@@ -191,7 +191,7 @@ async def test_a_commit_that_fails_is_told_to_who_waits(monkeypatch: pytest.Monk
         with monkeypatch.context() as patch:
             patch.setattr(type(rig.store), "write", broken)
             with pytest.raises(DatabaseUnavailable):
-                await rig.engine.operations.trigger(TriggerRequest(CLIENT, "someone"))
+                await rig.engine.upload_service.trigger(OPERATOR, TriggerRequest(CLIENT))
         assert (await rig.trigger()).upload.state is State.QUEUED
 
 
@@ -199,20 +199,20 @@ async def test_forgetting_a_client_clears_its_retained_presence() -> None:
     """Its history stays."""
     async with Rig() as rig:
         upload = await rig.granted()
-        await rig.engine.operations.forget_client(CLIENT)
+        await rig.engine.client_service.forget(OPERATOR, CLIENT)
         assert rig.messenger.cleared == [CLIENT]
         with pytest.raises(UnknownClient):
-            await rig.engine.operations.client(CLIENT)
+            await rig.engine.client_service.client(OPERATOR, CLIENT)
         assert (await rig.upload(upload.upload_id)).key == UploadKey(CLIENT, upload.upload_id)
 
 
 async def test_readiness_names_what_is_wrong() -> None:
     """Broker, database, store."""
     async with Rig() as rig:
-        assert (await rig.engine.operations.readiness()).ready
+        assert (await rig.engine.readiness.readiness(OPERATOR)).ready
         rig.messenger.down = True
         rig.objects.fails = {"head": [ObjectStoreDown("no route")]}
-        readiness = await rig.engine.operations.readiness()
+        readiness = await rig.engine.readiness.readiness(OPERATOR)
         assert not readiness.ready
         assert dict(readiness.checks) == {"broker": "not connected", "database": "ok", "store": "no route"}
 
@@ -232,6 +232,6 @@ async def test_a_digest_is_used_only_where_the_store_enforces_it(
     """MD5 goes anywhere."""
     async with Rig(Policy(digest=wanted)) as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
-        await rig.engine.probing.probe()
+        await rig.engine.probe.probe()
         await rig.birth()
         assert (await rig.trigger()).upload.digest is used

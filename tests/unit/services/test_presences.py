@@ -1,9 +1,10 @@
 """Who is there, and whose parked duties are due again."""
 
 from control_plane.domain.clients import CONFLICT_FOR
+from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.model import State
-from control_plane.services.ports.database import PARKED, Records
-from tests.support.fakes import CLIENT, Rig
+from control_plane.services.ports.database import PARKED, Records, Subject
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
 async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
@@ -14,8 +15,8 @@ async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
         rig.messenger.actions()
 
         def park(records: Records) -> None:
-            (task,) = records.tasks_of(view.upload.key)
-            records.put_task(type(task)(task.key, task.duty, PARKED))
+            (task,) = records.outbox.of(Subject.of_upload(view.upload.key))
+            records.outbox.put(type(task)(task.subject, task.duty, PARKED))
 
         await rig.store.write(park)
         rig.clock.time += 30
@@ -30,11 +31,11 @@ async def test_the_end_of_a_conflict_wakes_what_waited_for_it() -> None:
         await rig.birth(install_id="other", epoch=2)
         await rig.birth(install_id="one", epoch=3)
         view = await rig.trigger()
-        assert "two devices" in (view.reason or "")
+        assert (await rig.reason(view.upload.upload_id)).code == WaitCode.CLIENT_CONFLICT
         for beat in range(1, int(CONFLICT_FOR / 60) + 2):
             rig.clock.time += 60
             await rig.birth(install_id="other", epoch=2, sequence=beat)
-        assert (await rig.engine.operations.client(CLIENT)).dispatchable(rig.clock.time)
+        assert (await rig.engine.client_service.client(OPERATOR, CLIENT)).dispatchable(rig.clock.time)
         assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
 
 

@@ -14,7 +14,7 @@ from tests.support.uploads import CHUNK, an_upload, wanted
 
 def sayings_of(rig: Rig) -> CommandPublisher:
     """The rig's own."""
-    return CommandPublisher(rig.messenger, rig.objects, rig.engine.probing, rig.clock, rig.policy)
+    return CommandPublisher(rig.messenger, rig.objects, rig.engine.probe, rig.clock, rig.policy)
 
 
 def fragmented() -> Upload:
@@ -50,5 +50,4 @@ async def test_nothing_is_granted_with_credentials_that_have_ended(monkeypatch: 
     async with Rig() as rig:
         upload = await rig.granted()
         assert rig.messenger.actions() == ["download_file"]
-        view = await rig.engine.operations.upload(upload.upload_id)
-        assert "credentials" in (view.reason or "")
+        assert "credentials" in (await rig.reason(upload.upload_id)).text

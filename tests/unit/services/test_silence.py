@@ -2,10 +2,11 @@
 
 from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Subject
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
 from schemas.topics import Channel
-from tests.support.fakes import CLIENT, Rig
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 STEP = 300.0
 """The step timer."""
@@ -27,15 +28,15 @@ async def test_an_upload_that_its_owner_never_closes_ends_with_its_deadline_and_
         await overheard(rig)
         deadline = (await rig.upload("cli1")).deadline
         rig.clock.time = deadline - 1
-        assert await rig.engine.reaper.reap() == 0
+        assert await rig.engine.maintenance.reap() == 0
         rig.clock.time = deadline
-        assert await rig.engine.reaper.reap() == 1
+        assert await rig.engine.maintenance.reap() == 1
         upload = await rig.upload("cli1")
         assert (upload.state, upload.error) == (State.EXPIRED, "owner_silent")
         assert "its owner never said" in (upload.message or "")
         assert rig.messenger.actions() == []
         rig.clock.time += 200
-        assert await rig.engine.reaper.prune() == 1
+        assert await rig.engine.maintenance.prune() == 1
 
 
 async def test_an_upload_of_another_owner_that_is_closed_in_time_is_left_alone() -> None:
@@ -45,7 +46,7 @@ async def test_an_upload_of_another_owner_that_is_closed_in_time_is_left_alone()
         closed = CloseUpload(upload_id="cli1", attempt=1, outcome="completed")
         await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         rig.clock.time = (await rig.upload("cli1")).deadline + 1
-        assert await rig.engine.reaper.reap() == 0
+        assert await rig.engine.maintenance.reap() == 0
         assert (await rig.upload("cli1")).state is State.COMPLETED
 
 
@@ -65,11 +66,11 @@ async def test_a_client_that_is_there_and_silent_is_told_to_cancel_three_times_a
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         beat = await connected_for(rig, 10 * STEP, 1)
         assert rig.messenger.actions().count("cancel_upload") == 3
         assert (await rig.upload(upload.upload_id)).client_busy is False
-        assert await rig.store.read(lambda records: records.tasks_of(upload.key)) == []
+        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
         await connected_for(rig, STEP, beat)
         await rig.respond(rig.offer(upload.upload_id), sequence=2)
         assert rig.messenger.actions() == ["close_upload"]
@@ -80,7 +81,7 @@ async def test_while_the_client_is_away_its_silence_does_not_count() -> None:
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         for epoch in range(2, 8):
             await rig.settle(10 * STEP)
             await rig.birth(epoch=epoch)

@@ -5,14 +5,16 @@ Rule: what may pass is waited out until the deadline; what cannot pass ends the 
 
 import pytest
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.ports.database import Subject
 from control_plane.services.uploads.completion import Completion, Settled
-from control_plane.services.uploads.service import UploadView
+from control_plane.services.uploads.views import UploadView
 from schemas.codec import encode
 from schemas.messages import CurrentUpload, Status
 from schemas.topics import Channel
-from tests.support.fakes import CLIENT, Rig
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "InvalidAccessKeyId")
 
@@ -26,7 +28,7 @@ async def sent(rig: Rig) -> Upload:
 
 
 async def seen(rig: Rig, upload: Upload) -> UploadView:
-    return await rig.engine.operations.upload(upload.upload_id)
+    return await rig.engine.upload_service.upload(OPERATOR, upload.upload_id)
 
 
 @pytest.mark.parametrize("method", ["complete", "head"])
@@ -37,7 +39,7 @@ async def test_a_key_that_is_revoked_for_a_while_costs_an_upload_that_is_stored_
         rig.objects.fails = {method: [REVOKED] * 4}
         upload = await sent(rig)
         assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
-        assert "InvalidAccessKeyId" in ((await seen(rig, upload)).reason or "")
+        assert "InvalidAccessKeyId" in (await rig.reason(upload.upload_id)).text
         for _ in range(6):
             await rig.settle(400)
         upload = await rig.upload(upload.upload_id)
@@ -64,11 +66,11 @@ async def test_an_upload_that_may_not_be_opened_waits_and_says_so() -> None:
         rig.objects.fails = {"create_multipart": [denied, denied]}
         upload = await rig.granted()
         assert (upload.state, upload.s3_upload_id) == (State.IN_PROGRESS, None)
-        assert (await seen(rig, upload)).reason == str(denied)
+        assert (await rig.reason(upload.upload_id)).text == str(denied)
         await rig.settle(60)
         await rig.settle(60)
         assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
-        assert (await seen(rig, upload)).reason != str(denied)
+        assert (await rig.reason(upload.upload_id)).text != str(denied)
 
 
 async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
@@ -79,12 +81,12 @@ async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
         upload = await rig.granted()
         waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
         await rig.hear(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
-        assert (await rig.upload(upload.upload_id)).reason == waits.reason
-        assert (await seen(rig, upload)).reason == str(denied)
+        assert (await rig.upload(upload.upload_id)).reason == Reason(WaitCode.CLIENT_REPORTED, waits.reason or "")
+        assert (await rig.reason(upload.upload_id)).text == str(denied)
         await rig.settle(40)
         await rig.settle(40)
         assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
-        assert (await seen(rig, upload)).reason == waits.reason
+        assert (await rig.reason(upload.upload_id)).text == waits.reason
 
 
 async def test_what_the_store_will_never_do_ends_the_upload_with_its_words() -> None:
@@ -101,9 +103,9 @@ async def test_what_waits_for_the_store_is_not_said_to_wait_for_its_client_or_fo
         rig.objects.fails = {"complete": [ObjectStoreDown("503 SlowDown")] * 99}
         upload = await sent(rig)
         await rig.settle(100)
-        client = await rig.engine.operations.client(upload.client_id)
-        assert client.waiting_for(rig.clock.time) == "the client is offline"
-        assert (await seen(rig, upload)).reason == "503 SlowDown"
+        client = await rig.engine.client_service.client(OPERATOR, upload.client_id)
+        assert client.waiting_for(rig.clock.time) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+        assert (await rig.reason(upload.upload_id)).text == "503 SlowDown"
         rig.clock.time = upload.deadline - 1
         await rig.settle()
         view = await seen(rig, upload)
@@ -125,11 +127,12 @@ async def test_a_fault_of_ours_is_told_and_tried_again_ever_later(monkeypatch: p
             upload = await sent(rig)
             view = await seen(rig, upload)
             assert (view.upload.state, rig.counted("duty.fault")) == (State.COMPLETING, 1)
-            assert "RuntimeError" in (view.reason or "")
-            assert "what nobody thought of" not in (view.reason or "")
+            reason = await rig.reason(upload.upload_id)
+            assert (reason.code, "RuntimeError" in reason.text) == (WaitCode.INTERNAL, True)
+            assert "what nobody thought of" not in reason.text
             for _ in range(8):
                 await rig.settle(331)
-            (task,) = await rig.store.read(lambda records: records.tasks_of(upload.key))
+            (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
             assert task.tries >= 8
         await rig.settle(331)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED

@@ -6,28 +6,28 @@ from typing import TypeVar
 
 import pytest
 
-from control_plane.adapters.memory.records import MemoryRecords
+from control_plane.adapters.memory.records import MemoryUploads
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Records
 from control_plane.services.uploads import quota
-from tests.support.fakes import Rig
+from tests.support.fakes import OPERATOR, Rig
 
 T = TypeVar("T")
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, upload_id: str) -> None:
     """From now on this upload cannot be written."""
-    save = MemoryRecords.save_upload
+    save = MemoryUploads.save
 
-    def refuse(records: MemoryRecords, before: Upload, after: Upload) -> Upload:
+    def refuse(records: MemoryUploads, before: Upload, after: Upload) -> Upload:
         if after.upload_id == upload_id:
             message = "nobody thought of this"
             raise ValueError(message)
         return save(records, before, after)
 
-    monkeypatch.setattr(MemoryRecords, "save_upload", refuse)
+    monkeypatch.setattr(MemoryUploads, "save", refuse)
 
 
 async def test_an_event_that_cannot_be_committed_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,16 +61,16 @@ async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.Monkey
     async with Rig() as rig:
         await rig.birth()
         upload = (await rig.trigger()).upload
-        save, conflicts = MemoryRecords.save_upload, [VersionConflict("another replica")]
+        save, conflicts = MemoryUploads.save, [VersionConflict("another replica")]
 
-        def conflicting(records: MemoryRecords, before: Upload, after: Upload) -> Upload:
+        def conflicting(records: MemoryUploads, before: Upload, after: Upload) -> Upload:
             if conflicts:
                 raise conflicts.pop()
             return save(records, before, after)
 
-        monkeypatch.setattr(MemoryRecords, "save_upload", conflicting)
+        monkeypatch.setattr(MemoryUploads, "save", conflicting)
         rig.events.clear()
-        await rig.engine.operations.cancel(upload.upload_id)
+        await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         assert rig.counted("upload.state") == 1
 
 

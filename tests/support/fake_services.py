@@ -1,6 +1,6 @@
-"""`Operations` over dictionaries: what a REST test needs of the services, and the calls they got.
+"""The use cases over dictionaries: what a REST test needs of the services, and a record of the calls.
 
-Rule: no rule of the services is repeated here; it finds, remembers and raises what a test says.
+Rule: no rule of the services is repeated here; it finds, records and raises what a test sets.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -14,13 +14,19 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
+from control_plane.api.limits import RECEIPT_DEADLINE
+from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
+from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.uploads.service import Operations, Readiness, TriggerRequest, UploadView
+from control_plane.services.readiness import Readiness, ReadinessCheck
+from control_plane.services.uploads.service import TriggerRequest, UploadService
+from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
 from schemas.messages import AgentInfo, FileEntry, FileList, ListFiles
 from schemas.values import DigestName
@@ -28,6 +34,7 @@ from schemas.values import DigestName
 NOW: Final = 1_761_991_200.0
 """2025-11-01T10:00:00Z."""
 
+OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
 SECRET: Final = "a secret of at least thirty-two bytes"
 _SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
     structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
@@ -70,12 +77,15 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)  # type: ignore[arg-type]
 
 
-class FakeOperations(Operations):
-    """Holds clients and uploads; `fault`, when set, is raised by every call; `calls` are (name, arguments)."""
+class FakeServices(UploadService, ClientService, ReadinessCheck):
+    """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
+
+    `principals` are the callers of `trigger`. It is its own clock, which stands still.
+    """
 
     def __init__(self) -> None:  # nothing of the real one is wanted
         self.known = {"restaurant-1": a_client()}
-        self.views = {"upload-1": UploadView(an_upload(), "the client is offline", NOW + 30)}
+        self.views = {"upload-1": UploadView(an_upload(), OFFLINE, NOW + 30)}
         self.found = FileList(files=(FileEntry(path="/data/a", size=1, mtime_ns=3),), cursor="next")
         self.state = Readiness(
             ready=True,
@@ -84,59 +94,68 @@ class FakeOperations(Operations):
         )
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
+        self.principals: list[Principal] = []
 
     def now(self) -> float:
         return NOW
 
-    async def trigger(self, request: TriggerRequest) -> UploadView:
+    def monotonic(self) -> float:
+        return NOW
+
+    async def trigger(self, principal: Principal, request: TriggerRequest) -> UploadView:
         self._note("trigger", request)
-        client = await self.client(request.client_id)
+        self.principals.append(principal)
+        client = await self.client(principal, request.client_id)
         return UploadView(an_upload(file_path=request.file_path or client.default_file), None, None)
 
-    async def upload(self, upload_id: str, client_id: str | None = None) -> UploadView:
+    async def upload(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         self._note("upload", (upload_id, client_id))
         if upload_id not in self.views:
             raise UnknownUpload(upload_id)
         return self.views[upload_id]
 
-    async def uploads(self, where: UploadFilter, page: Page) -> tuple[list[UploadView], str | None]:
+    async def uploads(
+        self, _principal: Principal, where: UploadFilter, page: Page
+    ) -> tuple[list[UploadView], str | None]:
         self._note("uploads", (where, page))
         return list(self.views.values()), "next"
 
-    async def cancel(self, upload_id: str, client_id: str | None = None) -> UploadView:
-        view = await self.upload(upload_id, client_id)
+    async def cancel(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+        view = await self.upload(principal, upload_id, client_id)
         return replace(view, upload=replace(view.upload, state=State.CANCELLED))
 
-    async def retry(self, upload_id: str, client_id: str | None = None) -> UploadView:
-        view = await self.upload(upload_id, client_id)
+    async def retry(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+        view = await self.upload(principal, upload_id, client_id)
         return replace(view, upload=replace(view.upload, upload_id="upload-2"))
 
-    async def client(self, client_id: str) -> Client:
+    async def client(self, _principal: Principal, client_id: str) -> Client:
         self._note("client", client_id)
         if client_id not in self.known:
             raise UnknownClient(client_id)
         return self.known[client_id]
 
-    async def client_status(self, client_id: str) -> tuple[Client, UploadView | None]:
-        return await self.client(client_id), next(iter(self.views.values()), None)
+    async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
+        return await self.client(principal, client_id), next(iter(self.views.values()), None)
 
-    async def clients(self, labels: Mapping[str, str], page: Page) -> tuple[list[Client], str | None, int]:
+    async def clients(
+        self, _principal: Principal, labels: Mapping[str, str], page: Page
+    ) -> tuple[list[Client], str | None, int]:
         self._note("clients", (labels, page))
         return list(self.known.values()), None, len(self.known)
 
-    async def forget_client(self, client_id: str) -> None:
-        await self.client(client_id)
+    async def forget(self, principal: Principal, client_id: str) -> None:
+        await self.client(principal, client_id)
         del self.known[client_id]
 
-    async def files(self, client_id: str, request: ListFiles) -> FileList:
+    async def files(self, _principal: Principal, client_id: str, request: ListFiles) -> FileList:
         self._note("files", (client_id, request))
         return self.found
 
-    async def object_url(self, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
-        await self.upload(upload_id, client_id)
+    async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
+        await self.upload(principal, upload_id, client_id)
         return "https://s3.example/uploads/key?X-Amz-Signature=abc", 900.0
 
-    async def readiness(self) -> Readiness:
+    async def readiness(self, _principal: Principal) -> Readiness:
         self._note("readiness", None)
         return self.state
 
@@ -146,9 +165,24 @@ class FakeOperations(Operations):
             raise self.fault
 
 
-def make_api(operations: Operations, **settings: str) -> FastAPI:
+def make_api(services: FakeServices, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
-    return create_api(operations, Settings.load(settings), Metrics(_SILENT))
+    return api_over(services, Settings.load(settings), Metrics(_SILENT))
+
+
+def api_over(
+    services: FakeServices, settings: Settings, metrics: Metrics, *, receipt_deadline: float = RECEIPT_DEADLINE
+) -> FastAPI:
+    """The REST application over these services."""
+    return create_api(
+        settings,
+        metrics,
+        uploads=services,
+        clients=services,
+        readiness=services,
+        clock=services,
+        receipt_deadline=receipt_deadline,
+    )
 
 
 @asynccontextmanager

@@ -1,0 +1,62 @@
+"""The change log in SQL.
+
+Rule: numbers rise in the order of the commits. SQLite has one writer at a time; on PostgreSQL a lock that is held until
+the commit puts the writers in order, so a reader that saw a number never misses a lower one.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import sqlalchemy
+from sqlalchemy import bindparam, delete, select
+
+from control_plane.adapters.database.engines import POSTGRES
+from control_plane.adapters.database.rows import CHANGE_TYPES, change_values, to_change
+from control_plane.adapters.database.sql import Session, Statement, insert_numbered
+from control_plane.adapters.database.tables import CHANGES
+from control_plane.domain.changes import Change, NumberedChange
+
+_C: Final = CHANGES.c
+_ADVISORY_LOCK: Final = 0x43484E47
+"""Any number that nothing else in this database locks."""
+
+_LOCK: Final = Statement(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+_ADD: Final = insert_numbered(CHANGES)
+# A type that only a later version of this program knows is left out, as if it were a gap.
+_AFTER: Final = Statement(
+    select(CHANGES)
+    .where(_C.number > bindparam("number"), _C.type.in_([sqlalchemy.literal_column(f"'{n}'") for n in CHANGE_TYPES]))
+    .order_by(_C.number)
+    .limit(bindparam("limit"))
+)
+_OLD: Final = (
+    select(_C.number)
+    .where(_C.at < bindparam("before"))
+    .order_by(_C.at, _C.number)
+    .limit(bindparam("limit"))
+    .correlate(None)
+)
+_PRUNE: Final = Statement(delete(CHANGES).where(_C.number.in_(_OLD)))
+
+
+class SqlChanges:
+    """The change log, inside one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """The lock is released by the commit, after the rows have become visible to readers."""
+        rows = [change_values(change) for change in changes]
+        if rows and self._session.dialect == POSTGRES:
+            self._session.run(_LOCK, {})
+        self._session.run_each(_ADD, rows)
+
+    def after(self, number: int, limit: int) -> list[NumberedChange]:
+        """By the primary key."""
+        found = self._session.run(_AFTER, {"number": number, "limit": limit})
+        return [to_change(row) for row in found.fetchall()]
+
+    def prune(self, before: float, limit: int) -> int:
+        """By the index on `at`."""
+        return self._session.run(_PRUNE, {"before": before, "limit": limit}).rowcount

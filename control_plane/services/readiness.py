@@ -1,0 +1,59 @@
+"""Whether work can be done now: the broker, the database and the object store, each checked.
+
+Rule: a neighbour that is away is part of the answer, never an error.
+"""
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+from control_plane.domain.access import Principal
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.ports.database import Database
+from control_plane.services.ports.messenger import Messenger
+from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether work can be done: `checks` has for each neighbour `ok` or what is wrong; `probe` the last good probe."""
+
+    ready: bool
+    checks: Mapping[str, str]
+    probe: ObjectStoreCapabilities | None
+
+
+class ReadinessCheck:
+    """Checks every neighbour. `base_path` is the prefix below which this control plane may read."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        object_store: ObjectStore,
+        messenger: Messenger,
+        probe: ObjectStoreProbe,
+        base_path: str,
+    ) -> None:
+        self._database = database
+        self._object_store = object_store
+        self._messenger = messenger
+        self._probe = probe
+        self._missing_key = f"{base_path}/.backhaul-ready"
+
+    async def readiness(self, _principal: Principal) -> Readiness:
+        """The state of every neighbour now; never raises for one that is away."""
+        broker = "ok" if self._messenger.connected else "not connected"
+        database = await _checked(self._database.check())
+        object_store = await _checked(self._object_store.head(self._missing_key))
+        if object_store == "ok" and self._probe.complaint:
+            object_store = self._probe.complaint
+        checks = {"broker": broker, "database": database, "store": object_store}
+        return Readiness(all(state == "ok" for state in checks.values()), checks, self._probe.seen)
+
+
+async def _checked(call: Awaitable[object]) -> str:
+    try:
+        await call
+    except Exception as error:  # noqa: BLE001 - the answer names every failure, a fault of the program among them
+        return str(error) or type(error).__name__
+    return "ok"

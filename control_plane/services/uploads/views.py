@@ -1,0 +1,85 @@
+"""Why an upload waits, and when its next step is due.
+
+Rule: everything here is read from the database, so every replica gives the same answer.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
+from control_plane.services.uploads.outbox import Outbox
+
+_ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
+"""The duties that answer a client's request for URLs."""
+
+_PROGRESS: Final = {
+    State.QUEUED: Reason(WaitCode.DISPATCHING, "about to be told to the client"),
+    State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the client was told, and has not answered yet"),
+    State.IN_PROGRESS: Reason(WaitCode.UPLOADING, "the client is uploading"),
+    State.COMPLETING: Reason(WaitCode.COMPLETING, "the object is being completed and proven"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UploadView:
+    """An upload; while it waits, the reason, and the instant (s since the epoch) at which its next step is due."""
+
+    upload: Upload
+    reason: Reason | None
+    next_wake_at: float | None
+
+
+class UploadViews:
+    """Reads what explains an upload: its client and its outbox entries. Only uploads of `owner` carry duties."""
+
+    def __init__(self, database: Database, clock: Clock, outbox: Outbox, owner: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._outbox = outbox
+        self._owner = owner
+
+    async def of(self, upload: Upload) -> UploadView:
+        """The view of one upload; `DatabaseUnavailable`."""
+        return (await self.of_all([upload]))[0]
+
+    async def of_all(self, uploads: list[Upload]) -> list[UploadView]:
+        """The views of these uploads, in their order, from one snapshot; `DatabaseUnavailable`."""
+        waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._owner]
+        if not waiting:
+            return [UploadView(upload, upload.reason, None) for upload in uploads]
+
+        def read(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
+            clients = records.clients.among({upload.client_id for upload in waiting})
+            return clients, {upload.key: records.outbox.of(Subject.of_upload(upload.key)) for upload in waiting}
+
+        clients, entries = await self._database.read(read)
+        return [
+            self.explain(upload, clients.get(upload.client_id), entries[upload.key])
+            if upload.key in entries
+            else UploadView(upload, upload.reason, None)
+            for upload in uploads
+        ]
+
+    def explain(self, upload: Upload, client: Client | None, entries: list[OutboxEntry]) -> UploadView:
+        """The view of an upload that is not over, from its client and its outbox entries; the nearest cause first."""
+        away = _away(upload, client, self._clock.now())
+        failure = self._outbox.complaint(upload.key)
+        failed = failure.reason if failure else None
+        # A client that requested URLs reports that it waits for them; the failure to grant them is nearer to the cause.
+        unanswered = failed if failure and failure.kind in _ANSWERS and upload.wanted else None
+        reason = away or unanswered or upload.reason or failed or _PROGRESS.get(upload.state)
+        due = [entry.due_at for entry in entries if entry.due_at < PARKED]
+        ends = [upload.deadline] if upload.state in EXPIRABLE else []
+        return UploadView(upload, reason, min([*due, *ends], default=None))
+
+
+def _away(upload: Upload, client: Client | None, now: float) -> Reason | None:
+    """Why no command reaches the client. An upload that is completing needs none."""
+    if upload.state is State.COMPLETING:
+        return None
+    return Reason(WaitCode.CLIENT_UNKNOWN, "the client is not known") if client is None else client.waiting_for(now)
