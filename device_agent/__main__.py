@@ -15,10 +15,10 @@ from typing import Final
 from device_agent import VERSION
 from device_agent.agent import Agent
 from device_agent.errors import JournalError, SettingsError
-from device_agent.identity import Identity
-from device_agent.journal import Journal
 from device_agent.logs import start_logging
 from device_agent.settings import Settings, load_settings
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
 
 log = logging.getLogger("device_agent")
 
@@ -52,7 +52,7 @@ def _work(settings: Settings) -> None:
     log.info("backhaul-agent %s is %s, with %d uploads at hand", VERSION, settings.client_id, len(transfers))
     if journal.dropped:
         log.warning("the last %d bytes of the journal were not whole and are ignored", journal.dropped)
-    agent = Agent(settings, journal, transfers, Identity.open(settings.state_dir))
+    agent = Agent(settings, journal, transfers, Installation.open(settings.state_dir))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: agent.stop())
     agent.run()

@@ -8,33 +8,32 @@ import logging
 from collections.abc import Iterable
 from typing import Final, assert_never
 
-from device_agent.commands import Commands, Inquiry
-from device_agent.connection import AckToken
-from device_agent.doors import Doors, doors_of
+from device_agent.bootstrap import Environment, doors_of
+from device_agent.commands import Commands, Query
+from device_agent.effects import PUT
 from device_agent.errors import JournalError
-from device_agent.identity import Identity
-from device_agent.inquiries import answer_inquiry
-from device_agent.jobs import PUT
-from device_agent.journal import Journal
-from device_agent.mailbox import (
-    Answered,
+from device_agent.inbox import (
     BirthArrived,
     CommandArrived,
     Connected,
     Disconnected,
-    JobDone,
-    Mail,
-    StopAsked,
+    EffectDone,
+    LoopEvent,
+    QueryAnswered,
+    StopRequested,
 )
-from device_agent.outgoing import Letter
-from device_agent.presence import Announcer
+from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.presence import PresenceBuilder
+from device_agent.mqtt.publisher import Outbound, Publisher
+from device_agent.mqtt.status import StatusReporter
+from device_agent.queries import answer_query
 from device_agent.settings import Settings
-from device_agent.telemetry import Telemetry
-from device_agent.transfer import derive
-from device_agent.transfer_events import DigestParts, Effect, OpenSource, PartStored, PutPart, Say
-from device_agent.transfer_state import State, Transfer
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import DigestParts, Effect, OpenSource, PartStored, PublishResponse, PutPart
+from device_agent.transfer.machine import derive
+from device_agent.transfer.model import State, Transfer
 from device_agent.uploads import Run, Uploads
-from device_agent.voice import Voice
 from schemas.messages import Command, Response
 
 FULL_DISK_PAUSE: Final = 5.0
@@ -56,31 +55,37 @@ class Agent:
         settings: Settings,
         journal: Journal,
         transfers: dict[str, Transfer],
-        identity: Identity,
-        doors: Doors | None = None,
+        installation: Installation,
+        environment: Environment | None = None,
     ) -> None:
-        self._doors = doors = doors or doors_of(settings)
+        self._environment = environment = environment or doors_of(settings)
         self._journal = journal
-        self._identity = identity
+        self._installation = installation
         self._roots = settings.roots
-        self._mailbox, self._jobs, self._clock = doors.mailbox, doors.jobs, doors.clock
-        self._jobs.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
+        self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
         self._uploads = Uploads(
-            journal, transfers.values(), workers=settings.max_parallel_parts, now=doors.clock(), wall=doors.wall
+            journal,
+            transfers.values(),
+            workers=settings.max_parallel_parts,
+            now=environment.clock(),
+            wall=environment.wall,
         )
-        self._announcer = Announcer(
-            settings.client_id, identity, labels=settings.labels, default_file=settings.file_path
+        self._presence = PresenceBuilder(
+            settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
         )
-        self._connection = doors.connect(self._announcer.will)
-        self._voice = Voice(self._announcer, Telemetry(settings.client_id, doors.system_info), self._publish)
+        self._connection = environment.connect(self._presence.will)
+        self._publisher = Publisher(
+            self._presence, StatusReporter(settings.client_id, environment.system_info), self._publish
+        )
         self._commands = Commands(
             self._uploads,
             journal,
-            install_id=identity.install_id,
+            install_id=installation.install_id,
             default_file=settings.file_path,
-            check_url=doors.check_url,
-            say=self._voice.say,
-            inquire=self._inquire,
+            check_url=environment.check_url,
+            publish=self._publisher.enqueue,
+            run_query=self._run_query,
         )
         self._acks: list[tuple[AckToken, frozenset[str]]] = []
         """Commands to be acknowledged, and the uploads whose records that relies on."""
@@ -97,39 +102,39 @@ class Agent:
 
     def stop(self) -> None:
         """End gracefully: uploads stay resumable."""
-        self._mailbox.put(StopAsked())
+        self._inbox.put(StopRequested())
 
     def run(self) -> None:
         """Work until `stop`."""
         self.start()
         patience = self.turn(())
         while not self._stopping:
-            patience = self.turn(self._mailbox.take(patience))
+            patience = self.turn(self._inbox.take(patience))
         log.info("stopping")
         self._leave()
 
     def _leave(self) -> None:
         """Stop what is under way, keep what is stored by now, and say good-bye."""
         for run in self._uploads:
-            run.life.end()
-        self._jobs.stop()
-        while arrived := self._mailbox.take(0.0):
+            run.session.end()
+        self._runner.stop()
+        while arrived := self._inbox.take(0.0):
             for mail in arrived:
                 # Whatever else happened happens again on the next start.
-                if isinstance(mail, JobDone) and isinstance(mail.event, PartStored):
-                    self._job_done(mail)
+                if isinstance(mail, EffectDone) and isinstance(mail.event, PartStored):
+                    self._effect_done(mail)
         try:
             self._journal.commit()
         except JournalError as error:
             log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug of ours)
-        self._connection.stop(self._announcer.farewell())
+        self._connection.stop(self._presence.offline())
 
     def start(self) -> None:
         """Begin to connect, and to work on what the journal held."""
-        self._jobs.start()
+        self._runner.start()
         self._connection.start()
 
-    def turn(self, arrived: Iterable[Mail]) -> float:
+    def turn(self, arrived: Iterable[LoopEvent]) -> float:
         """Read what arrived and do whatever is due; for how many seconds nothing else is."""
         for mail in arrived:
             self._read(mail)
@@ -141,40 +146,40 @@ class Agent:
     def _work(self) -> None:
         """Do whatever is due."""
         now = self._clock()
-        if self._voice.hello_due(now):
+        if self._publisher.hello_due(now):
             self._greet()
         if self._retry_at is None or self._flush(now):
-            self._uploads.tick(now, self._doors.chance())
+            self._uploads.tick(now, self._environment.chance())
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads if not run.ended and not run.fresh]
-        self._voice.speak(now, active, "the device's disk is full" if self._retry_at else None)
+        self._publisher.flush(now, active, "the device's disk is full" if self._retry_at else None)
 
     def _sleep(self) -> float:
         now = self._clock()
         wake = self._uploads.next_wake() if self._retry_at is None else self._retry_at
-        moments = [moment for moment in (wake, self._commit_at, self._voice.next_at(now)) if moment is not None]
+        moments = [moment for moment in (wake, self._commit_at, self._publisher.next_at(now)) if moment is not None]
         return min(max(0.0, min(moments, default=now + _LONGEST_SLEEP) - now), _LONGEST_SLEEP)
 
     # What arrives.
 
-    def _read(self, mail: Mail) -> None:
+    def _read(self, mail: LoopEvent) -> None:
         match mail:
             case CommandArrived(data=data, token=token):
                 self._obey(data, token)
-            case JobDone():
-                self._job_done(mail)
+            case EffectDone():
+                self._effect_done(mail)
             case Connected():
-                log.info("connected: epoch=%d", self._identity.epoch)
-                self._voice.connect(self._clock(), self._identity.install_id, self._transfers())
+                log.info("connected: epoch=%d", self._installation.epoch)
+                self._publisher.connect(self._clock(), self._installation.install_id, self._transfers())
                 self._say_all_again()
             case Disconnected():
-                self._voice.disconnect()
+                self._publisher.disconnect()
             case BirthArrived():
-                self._voice.plan_hello(self._clock())
-            case Answered(response=response):
-                self._voice.say(response)
-            case StopAsked():
+                self._publisher.plan_hello(self._clock())
+            case QueryAnswered(response=response):
+                self._publisher.enqueue(response)
+            case StopRequested():
                 self._stopping = True
             case _:
                 assert_never(mail)
@@ -191,30 +196,30 @@ class Agent:
             # Nothing of it has to be kept; unacknowledged ones would soon keep every other command out.
             self._connection.ack(token)
         else:
-            self._acks.append((token, self._journal.unkept(waiting)))
+            self._acks.append((token, self._journal.uncommitted(waiting)))
 
-    def _job_done(self, done: JobDone) -> None:
-        self._jobs.ended(done)
-        self._uploads.job_ended(done.life, sends=done.kind == PUT)
+    def _effect_done(self, done: EffectDone) -> None:
+        self._runner.ended(done)
+        self._uploads.effect_done(done.session, sends=done.kind == PUT)
         stored = isinstance(done.event, PartStored)
         if stored:
             self._sample(done)
         if done.kind == PUT:
-            self._uploads.stores.heard(done.url, done.event)
+            self._uploads.host_backoff.record_result(done.url, done.event)
         current = self._uploads.get(done.run.upload_id) is done.run
         # A resumed upload has the old life until it is admitted; of that one only a stored part still means something.
-        alive = done.run.life is done.life and not done.life.stopped.is_set()
+        alive = done.run.session is done.session and not done.session.stopped.is_set()
         if current and (stored or alive):
-            self._uploads.tell(done.run, done.event)
+            self._uploads.handle(done.run, done.event)
 
-    def _sample(self, done: JobDone) -> None:
+    def _sample(self, done: EffectDone) -> None:
         """Learn how fast one part travels, from parts large enough to tell."""
         if done.size >= _SMALLEST_SAMPLE and done.seconds > 0:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _greet(self) -> None:
-        self._voice.hello(self._identity.install_id, self._transfers())
+        self._publisher.hello(self._installation.install_id, self._transfers())
         self._say_all_again()
 
     def _say_all_again(self) -> None:
@@ -242,11 +247,11 @@ class Agent:
             self._disk_full(error, now)
             return False
         self._commit_at = self._retry_at = None
-        self._commands.no_space = False
+        self._commands.disk_full = False
         for run, effect in self._uploads.take_effects():
             self._perform(run, effect)
-        while self._uploads.over:
-            self._jobs.discard_copy(self._uploads.over.pop())
+        while self._uploads.finished_orders:
+            self._runner.discard_copy(self._uploads.finished_orders.pop())
         self._acknowledge(frozenset())
         self._journal.compact_if_due(self._transfers)
         return True
@@ -257,7 +262,7 @@ class Agent:
         A stored part is kept at once, or a crash would have it sent again.
         """
         uploads = self._uploads
-        relied_on = uploads.effects or uploads.over or uploads.parts_unkept or self._voice.has_words
+        relied_on = uploads.effects or uploads.finished_orders or uploads.parts_unsaved or self._publisher.has_unsent
         if relied_on or self._retry_at is not None or not self._journal.pending:
             return False
         self._commit_at = now + LINGER if self._commit_at is None else self._commit_at
@@ -267,47 +272,47 @@ class Agent:
         """What is new is refused, and so told; what is known waits until the disk takes it."""
         log.error("%s", error)
         self._commit_at = None
-        self._retry_at, self._commands.no_space = now + FULL_DISK_PAUSE, True
+        self._retry_at, self._commands.disk_full = now + FULL_DISK_PAUSE, True
         for run in self._uploads.fresh():
-            self._uploads.forget(run)
-            self._commands.refuse_unkept(run)
+            self._uploads.discard(run)
+            self._commands.refuse_unsaved(run)
         # Those that were refused rely on nothing any more, and would soon keep every other command out.
-        self._acknowledge(self._journal.unkept())
+        self._acknowledge(self._journal.uncommitted())
 
-    def _acknowledge(self, unkept: frozenset[str]) -> None:
+    def _acknowledge(self, uncommitted: frozenset[str]) -> None:
         """Acknowledge every command but those that rely on what is not kept."""
         for token, about in self._acks:
-            if not about & unkept:
+            if not about & uncommitted:
                 self._connection.ack(token)
-        self._acks = [(token, about) for token, about in self._acks if about & unkept]
+        self._acks = [(token, about) for token, about in self._acks if about & uncommitted]
 
     def _perform(self, run: Run, effect: Effect) -> None:
         match effect:
-            case Say(response=response):
-                self._voice.say(response, key=run.upload_id)
+            case PublishResponse(response=response):
+                self._publisher.enqueue(response, key=run.upload_id)
             case OpenSource():
                 # Derived for a new connection, it may be overtaken by the opening that was under way.
                 if run.transfer.state is State.OPENING:
-                    self._jobs.open(run, effect)
+                    self._runner.open(run, effect)
             case DigestParts():
-                self._jobs.digest(run, effect)
+                self._runner.digest(run, effect)
             case PutPart():
-                self._jobs.put(run, effect)
+                self._runner.put(run, effect)
             case _:
                 log.error("nobody performs %s", type(effect).__name__)
 
     # The world.
 
-    def _publish(self, letter: Letter) -> bool:
-        return self._connection.publish(letter.channel, letter.data, expiry=letter.expiry)
+    def _publish(self, message: Outbound) -> bool:
+        return self._connection.publish(message.channel, message.data, expiry=message.expiry)
 
-    def _inquire(self, command: Command, question: Inquiry) -> None:
+    def _run_query(self, command: Command, query: Query) -> None:
         active = sum(not run.ended for run in self._uploads)
 
-        def job() -> None:
-            response: Response = answer_inquiry(
-                command, question, roots=self._roots, active_uploads=active, system_info=self._doors.system_info
+        def call() -> None:
+            response: Response = answer_query(
+                command, query, roots=self._roots, active_uploads=active, system_info=self._environment.system_info
             )
-            self._mailbox.put(Answered(response))
+            self._inbox.put(QueryAnswered(response))
 
-        self._jobs.inquire(job)
+        self._runner.run_query(call)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, TypeVar
 
-from device_agent.broker_url import BrokerUrl
 from device_agent.errors import SettingsError
-from device_agent.files import Roots
-from device_agent.hosts import UploadHosts
+from device_agent.files.roots import Roots
+from device_agent.mqtt.broker_url import BrokerUrl
+from device_agent.storage.url_policy import UploadHosts
 from schemas.errors import SchemaError
 from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id

@@ -11,28 +11,28 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.journal import Journal
-from device_agent.records import Order, PartKept, Tombstone
-from device_agent.stores import Stores
-from device_agent.transfer import apply, begin, next_url, ready, restored, wake_at
-from device_agent.transfer_events import (
+from device_agent.state.journal import Journal
+from device_agent.storage.host_backoff import HostBackoff
+from device_agent.transfer.events import (
     Admitted,
     Count,
     DigestParts,
     Effect,
-    Entomb,
     Event,
     Faulted,
-    Held,
+    HostPaused,
     Keep,
     OpenSource,
     PutPart,
     StopParts,
     Tick,
     WorkerFree,
+    WriteTombstone,
 )
-from device_agent.transfer_state import State, Transfer
-from device_agent.work import Life
+from device_agent.transfer.machine import apply, begin, next_url, ready, restored, wake_at
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, PartKept, Tombstone
+from device_agent.workers.part_io import SourceSession
 from schemas.values import ErrorCode, Outcome, PresignedPart
 
 MAX_ADMITTED: Final = 4
@@ -41,7 +41,7 @@ MAX_ADMITTED: Final = 4
 MAX_ACTIVE: Final = 256
 MAX_ENDED: Final = 4_096
 
-_ASKING_PATIENCE: Final = 5.0
+_REQUEST_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer no longer keeps others waiting."""
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Run:
 
     number: int
     transfer: Transfer
-    life: Life = field(default_factory=Life)
+    session: SourceSession = field(default_factory=SourceSession)
     wake_at: float | None = None
     fresh: bool = True
     """Not durable yet."""
@@ -87,17 +87,17 @@ class Uploads:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.effects: list[tuple[Run, Effect]] = []
-        self.over: list[Order] = []
+        self.finished_orders: list[Order] = []
         """Attempts that are over or replaced, for whoever keeps files for them."""
         self.counters: Counter[str] = Counter()
         self.rate: float | None = None
         """Bytes per second that one part was lately seen to reach."""
-        self.stores = Stores()
+        self.host_backoff = HostBackoff()
         self._journal = journal
         self._wall = wall
         self._workers = workers
         self._sending = 0
-        self.parts_unkept = False
+        self.parts_unsaved = False
         """Whether a part is stored of which the journal does not know."""
         self._arrivals = 0
         self._runs: dict[str, Run] = {}
@@ -129,14 +129,14 @@ class Uploads:
         """Take a new attempt; an older one of the same upload is stopped and replaced."""
         old = self._runs.pop(order.upload_id, None)
         if old is not None:
-            old.life.end()
-            self.over.append(old.transfer.order)
+            old.session.end()
+            self.finished_orders.append(old.transfer.order)
         transfer, effects = begin(order, acknowledges=acknowledges, urls=urls, now=now, lifetime=lifetime)
         run = self._add(transfer)
         self._collect(run, effects)
         return run
 
-    def tell(self, run: Run, event: Event) -> None:
+    def handle(self, run: Run, event: Event) -> None:
         """Let something happen to one upload."""
         try:
             run.transfer, effects = apply(run.transfer, event)
@@ -150,7 +150,7 @@ class Uploads:
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:
             self._runs.pop(run.upload_id, None)
-            self.over.append(run.transfer.order)
+            self.finished_orders.append(run.transfer.order)
 
     def take_early(self) -> list[tuple[Run, Effect]]:
         """What relies on nothing that the journal has yet to hold: reading a source, and most parts to be sent.
@@ -164,14 +164,14 @@ class Uploads:
     def _is_early(self, run: Run, effect: Effect) -> bool:
         if isinstance(effect, PutPart):
             # Pre-granted parts are sent in the turn in which the source was opened, which has to be kept.
-            return not (self.parts_unkept or run.fresh or run.transfer.order.pregranted)
+            return not (self.parts_unsaved or run.fresh or run.transfer.order.pregranted)
         return _only_reads(effect)
 
     def take_effects(self) -> list[tuple[Run, Effect]]:
         """What is to be done, now that the journal holds everything: from here on nothing is fresh."""
         for run in self.fresh():
             run.fresh = False
-        self.parts_unkept = False
+        self.parts_unsaved = False
         effects, self.effects = self.effects, []
         return effects
 
@@ -179,21 +179,21 @@ class Uploads:
         """Uploads that the journal does not hold yet."""
         return [run for run in self._runs.values() if run.fresh]
 
-    def forget(self, run: Run) -> None:
+    def discard(self, run: Run) -> None:
         """Drop an upload that could not be made durable, as if its command had never come."""
-        self._journal.withdraw(run.upload_id)
+        self._journal.discard_pending(run.upload_id)
         self._runs.pop(run.upload_id, None)
         # Its parts are begun by nobody, so no job gives their senders back.
         self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
         self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
-        run.life.end()
+        run.session.end()
 
-    def job_ended(self, life: Life, *, sends: bool) -> None:
+    def effect_done(self, session: SourceSession, *, sends: bool) -> None:
         """A job of an upload has posted its event; `sends` if it kept a sender busy."""
-        life.jobs -= 1
+        session.running -= 1
         self._sending -= sends
 
-    def entomb(self, upload_id: str, outcome: str) -> None:
+    def write_tombstone(self, upload_id: str, outcome: str) -> None:
         """Keep nothing of an upload but how it ended."""
         self._journal.append(Tombstone(upload_id, outcome, int(self._wall())))
 
@@ -201,7 +201,7 @@ class Uploads:
         """Wake every upload whose time has come."""
         for run in self:
             if run.wake_at is not None and now >= run.wake_at:
-                self.tell(run, Tick(now=now, jitter=jitter))
+                self.handle(run, Tick(now=now, jitter=jitter))
 
     def next_wake(self) -> float | None:
         """When `tick` is next of use."""
@@ -209,38 +209,38 @@ class Uploads:
 
     def schedule(self, now: float) -> None:
         """Open what may be opened, and give every idle sender a part."""
-        self._shed_ended()
+        self._drop_oldest_ended()
         self._admit(now)
         while self._sending < self._workers:
             run = min((run for run in self._runs.values() if ready(run.transfer, now)), key=self._turn, default=None)
             if run is None:
                 return
-            until = self.stores.until(next_url(run.transfer, now) or "")
-            self.tell(run, Held(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
+            until = self.host_backoff.until(next_url(run.transfer, now) or "")
+            self.handle(run, HostPaused(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
 
     def _turn(self, run: Run) -> tuple[int, int, int]:
         priority, number = run.rank
-        return priority, len(run.transfer.flying), number
+        return priority, len(run.transfer.in_flight), number
 
     def _admit(self, now: float) -> None:
-        working = sum(self._keeps_others_waiting(run, now) for run in self._runs.values())
-        queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.life.jobs]
+        working = sum(self._holds_a_slot(run, now) for run in self._runs.values())
+        queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
         for run in sorted(queued, key=lambda run: run.rank)[: max(0, MAX_ADMITTED - working)]:
-            run.life = Life()
-            self.tell(run, Admitted(now=now))
+            run.session = SourceSession()
+            self.handle(run, Admitted(now=now))
 
-    def _keeps_others_waiting(self, run: Run, now: float) -> bool:
+    def _holds_a_slot(self, run: Run, now: float) -> bool:
         state = run.transfer.state
-        if state is State.ASKING and run.transfer.asking:
-            return now - run.transfer.said_at < _ASKING_PATIENCE
+        if state is State.REQUESTING and run.transfer.awaiting_grant:
+            return now - run.transfer.published_at < _REQUEST_PATIENCE
         return state not in {State.QUEUED, State.ENDED, State.CLOSED}
 
-    def _shed_ended(self) -> None:
+    def _drop_oldest_ended(self) -> None:
         """Of very many that nobody closes, the oldest become tombstones."""
         ended = [run for run in self._runs.values() if run.ended]
         for run in ended[: max(0, len(ended) - MAX_ENDED)]:
-            self.entomb(run.upload_id, Outcome.UNKNOWN)
-            self.over.append(run.transfer.order)
+            self.write_tombstone(run.upload_id, Outcome.UNKNOWN)
+            self.finished_orders.append(run.transfer.order)
             del self._runs[run.upload_id]
 
     def _add(self, transfer: Transfer) -> Run:
@@ -254,11 +254,11 @@ class Uploads:
             match effect:
                 case Keep(record=record):
                     self._journal.append(record)
-                    self.parts_unkept |= isinstance(record, PartKept)
-                case Entomb(outcome=outcome):
-                    self.entomb(run.upload_id, outcome)
+                    self.parts_unsaved |= isinstance(record, PartKept)
+                case WriteTombstone(outcome=outcome):
+                    self.write_tombstone(run.upload_id, outcome)
                 case StopParts():
-                    run.life.end()
+                    run.session.end()
                 case Count(what=what):
                     self.counters[what] += 1
                 case _:

@@ -30,7 +30,10 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Z
 
 
 def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
-    """Annotations of a text that must match all of `pattern`; `says` is what a caller is told, not the pattern."""
+    r"""Annotations of a text that must match all of `pattern`; `says` is the error text.
+
+    The OpenAPI document has the pattern as JSON Schema spells it: ECMAScript has no `\Z`.
+    """
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -38,7 +41,7 @@ def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
             raise ValueError(says)
         return text
 
-    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern})
+    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern.replace(r"\Z", "$")})
 
 
 def _metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -1,6 +1,6 @@
 """What answers look like, for the OpenAPI document; a test holds each against its model.
 
-Rule: the seed's own values, so that the document and the first page of the README tell one story.
+Rule: the values of the README's first page, so that both documents show the same example.
 """
 
 from typing import Any, Final

@@ -152,7 +152,7 @@ class ClientPage(Output):
 
 
 class Upload(Output):
-    """One upload. `status` is the seed's word, `state` the exact one; `reason` and `next_wake_at` say why it waits."""
+    """One upload. `status` is one of five values, `state` is exact; `reason` and `next_wake_at` explain a wait."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD]})
 

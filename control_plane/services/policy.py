@@ -1,6 +1,6 @@
 """The numbers and names by which the services work; `app` fills them in from the settings.
 
-Rule: durations in seconds, sizes in bytes, and every default is the seed's.
+Rule: durations in seconds, sizes in bytes, and every default is that of the Go demo this project started from.
 """
 
 from dataclasses import dataclass

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+import pytest
+
 from schemas.topics import Topics
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.mqtt_packets import Connect, Packet
 from tests.support.mqtt_wire import Closed, Wire, connected
 from tests.support.strict_s3 import Operation
+
+pytestmark = pytest.mark.slow
 
 TOPICS: Final = Topics()
 NO_LOCAL: Final = 4

@@ -30,7 +30,9 @@ def play_all(seeds: range) -> Counter[str]:
     return states
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(first, marks=pytest.mark.slow) for first in range(CHUNK, SEEDS, CHUNK))]
+)
 def test_every_promise_holds_in_every_history(first: int) -> None:
     states = play_all(range(first, first + CHUNK))
     assert states["completed"] > 0.8 * states.total(), states
@@ -44,6 +46,7 @@ def test_and_in_many_more(first: int) -> None:
     assert states["completed"] > 0.8 * states.total(), states
 
 
+@pytest.mark.slow
 def test_without_faults_every_upload_completes_soon() -> None:
     for seed in range(100):
         result = play(seed, QUIET)
@@ -51,6 +54,7 @@ def test_without_faults_every_upload_completes_soon() -> None:
         assert result.calm_for < 600.0
 
 
+@pytest.mark.slow
 def test_a_history_is_its_seed_in_any_process() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--trace", "--from", "40", "--count", "4"]
     traces = [

@@ -27,15 +27,16 @@ from control_plane.services.maintenance import LitterReport, Maintenance
 from control_plane.services.uploads import completion
 from control_plane.services.uploads import writer as uploads
 from control_plane.services.uploads.outbox import Outbox
-from device_agent import journal, transfer_parts, transfer_source, transfer_state
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
 from device_agent.commands import Commands
-from device_agent.disk import replace_file
 from device_agent.errors import JournalError
-from device_agent.journal import Journal
-from device_agent.records import Began, PartKept
-from device_agent.transfer_steps import advance
+from device_agent.state import journal
+from device_agent.state.durable import replace_file
+from device_agent.state.journal import Journal
+from device_agent.transfer import handlers, replay
+from device_agent.transfer.advance import advance
+from device_agent.transfer.records import Began, PartKept
 from schemas.codec import decode_command
 from tests.simulation.disk import DiskOs
 from tests.simulation.history import Failure, play
@@ -43,7 +44,7 @@ from tests.simulation.history import Failure, play
 SEEDS = 2_000
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,7 @@ def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
 
 def parts_forgotten(patch: pytest.MonkeyPatch) -> None:
     """What a crash leaves of the parts is read and not understood."""
-    patch.setattr(transfer_state, "_replay_part", lambda one, _record: one)
+    patch.setattr(replay, "_replay_part", lambda one, _record: one)
 
 
 def later_attempts_not_kept(patch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,7 @@ def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
             replace_file(self.path, frames)
         except OSError as error:
             raise JournalError from error
-        self._let_go()
+        self._close_file()
         self._find()
 
     patch.setattr(Journal, "compact", compact)
@@ -101,15 +102,14 @@ def ack_before_persist(patch: pytest.MonkeyPatch) -> None:
 
 
 def source_trusted(patch: pytest.MonkeyPatch) -> None:
-    for module in (transfer_parts, transfer_source):
-        patch.setattr(module, "source_fault", lambda _transfer, _seen: None)
-    patch.setattr(transfer_source, "_is_same_file", lambda _transfer, _found: True)
+    patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
+    patch.setattr(handlers, "_is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
 
 
 def growth_believed(patch: pytest.MonkeyPatch) -> None:
     """Under `prefix` whatever moved is taken to have grown."""
-    patch.setattr(transfer_parts, "advance", lambda one, now: advance(replace(one, moved=False), now))
+    patch.setattr(handlers, "advance", lambda one, now: advance(replace(one, moved=False), now))
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:

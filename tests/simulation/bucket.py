@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.services.errors import ObjectStoreRefused
-from device_agent.answers import Answer
+from device_agent.storage.put_results import PutResult
 from tests.simulation.contents import Content, join, md5, md5_base64, size_of
 from tests.simulation.world import World
 
@@ -81,7 +81,7 @@ class Bucket:
 
     # What a device sends.
 
-    def put(self, url: str, content: Content) -> Answer:
+    def put(self, url: str, content: Content) -> PutResult:
         """PUT: the answer, once the effect is there."""
         what = self.signed[url]
         if self.world.wall() > what.expires_at:
@@ -92,20 +92,20 @@ class Bucket:
             return _refusal(400, "BadDigest")
         return self._put_object(what, content) if what.s3_upload_id is None else self._put_part(what, content)
 
-    def _put_object(self, what: Signed, content: Content) -> Answer:
+    def _put_object(self, what: Signed, content: Content) -> PutResult:
         if what.once and what.s3_key in self.objects:
             return _refusal(412, "PreconditionFailed")
         etag = self._etag(content)
         self._appears(what.s3_key, Stored(what.token, content, etag, 0))
-        return Answer(200, f'"{etag}"')
+        return PutResult(200, f'"{etag}"')
 
-    def _put_part(self, what: Signed, content: Content) -> Answer:
+    def _put_part(self, what: Signed, content: Content) -> PutResult:
         upload = self.multiparts.get(what.s3_upload_id or "")
         if upload is None:
             return _refusal(404, "NoSuchUpload")
         etag = self._etag(content)
         upload.parts[what.part_number] = (etag, content)
-        return Answer(200, f'"{etag}"')
+        return PutResult(200, f'"{etag}"')
 
     def _etag(self, content: Content) -> str:
         return f"opaque{self.serial()}" if self.opaque_etags else md5(content).hex()
@@ -160,5 +160,5 @@ def multipart_etag(contents: list[Content]) -> str:
     return f"{joined.hexdigest()}-{len(contents)}"
 
 
-def _refusal(status: int, code: str) -> Answer:
-    return Answer(status, body=f"<Error><Code>{code}</Code></Error>".encode())
+def _refusal(status: int, code: str) -> PutResult:
+    return PutResult(status, body=f"<Error><Code>{code}</Code></Error>".encode())

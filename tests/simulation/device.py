@@ -7,36 +7,36 @@ from pathlib import Path
 from typing import Final, cast
 
 from device_agent.agent import Agent
-from device_agent.doors import Doors
+from device_agent.bootstrap import Environment
+from device_agent.effects import EffectRunner
 from device_agent.errors import JournalError
-from device_agent.identity import Identity
-from device_agent.jobs import Jobs
-from device_agent.journal import Journal
-from device_agent.mailbox import Mail, Mailbox
+from device_agent.inbox import EventQueue, LoopEvent
 from device_agent.settings import Settings
-from device_agent.work import Hands
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
+from device_agent.workers.part_io import PartIO
 from schemas.topics import Channel
 from schemas.values import SystemInfo
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
 from tests.simulation.disk import Disk, DiskOs, DiskPath, PowerCut
 from tests.simulation.files import Files
-from tests.simulation.hands import Hired, SimHands
 from tests.simulation.network import DeviceNetwork
+from tests.simulation.part_io import Hired, SimPartIO
 from tests.simulation.promises import DevicePromises
 from tests.simulation.world import World
 
 DEFAULT_FILE: Final = "/data/default.bin"
 
 
-class _Bell(Mailbox):
+class _Bell(EventQueue):
     """A mailbox that rings when something arrives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.process: Process | None = None
 
-    def put(self, mail: Mail) -> None:
+    def put(self, mail: LoopEvent) -> None:
         super().put(mail)
         if self.process is not None:
             self.process.wake()
@@ -110,13 +110,13 @@ class Process:
         folder = cast("Path", DiskPath(device.disk, "/state"))
         self.journal, transfers = Journal.open(folder)
         self.bell = _Bell()
-        self.hands = SimHands(device.world, device.files, device.bucket, device.clock)
-        self.hands.on_put = device.promises.put_begins
-        self.hands.on_stored = device.promises.stored
+        self.part_io = SimPartIO(device.world, device.files, device.bucket, device.clock)
+        self.part_io.on_put = device.promises.put_begins
+        self.part_io.on_stored = device.promises.stored
         self.networks: list[DeviceNetwork] = []
-        doors = Doors(
-            mailbox=self.bell,
-            jobs=Jobs(cast("Hands", self.hands), self.bell, senders=4, hire=Hired),
+        environment = Environment(
+            inbox=self.bell,
+            runner=EffectRunner(cast("PartIO", self.part_io), self.bell, senders=4, make_pool=Hired),
             connect=self._connect,
             check_url=lambda _url: None,
             system_info=SystemInfo,
@@ -125,7 +125,7 @@ class Process:
             chance=device.world.chance.random,
         )
         settings = Settings(client_id=device.client_id, state_dir=folder, file_path=DEFAULT_FILE)
-        self.agent = Agent(settings, self.journal, transfers, Identity.open(folder), doors)
+        self.agent = Agent(settings, self.journal, transfers, Installation.open(folder), environment)
         self.bell.process = self
         self.agent.start()
 
@@ -162,7 +162,7 @@ class Process:
 
     def die(self) -> None:
         """Nothing more is done or heard."""
-        self.dead = self.hands.dead = True
+        self.dead = self.part_io.dead = True
         for network in self.networks:
             network.dead = True
             self.device.broker.drop(network)

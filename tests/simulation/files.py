@@ -33,7 +33,7 @@ class Inode:
 
 @dataclass(eq=False)
 class OpenFile:
-    """What `device_agent.files.Source` is to the agent."""
+    """What `device_agent.files.source.Source` is to the agent."""
 
     files: "Files"
     path: str

@@ -223,13 +223,13 @@ def _ruled_by(history: History) -> Iterator[None]:
         "control_plane.services.maintenance.EVERY": 15.0,
         "control_plane.services.maintenance.LITTER_EVERY": 300.0,
         "control_plane.services.maintenance.LITTER_AGE": 600.0,
-        "device_agent.journal.COMPACT_ABOVE": 4096,
+        "device_agent.state.journal.COMPACT_ABOVE": 4096,
     }
     places: dict[str, Any] = {
-        "device_agent.journal.os": history.system,
-        "device_agent.journal.fcntl": NoLocks,
-        "device_agent.disk.os": history.system,
-        "device_agent.identity.os": history.system,
+        "device_agent.state.journal.os": history.system,
+        "device_agent.state.journal.fcntl": NoLocks,
+        "device_agent.state.durable.os": history.system,
+        "device_agent.state.installation.os": history.system,
     }
     was = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

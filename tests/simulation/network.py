@@ -1,4 +1,4 @@
-"""The device's side of the wire, in the place of `device_agent.connection`.
+"""The device's side of the wire, in the place of `device_agent.mqtt.connection`.
 
 Rule: it keeps that module's promises: a new epoch in each CONNECT, `Connected` after the subscription, nothing queued
 while it is away, an acknowledgement only for the connection that brought the command.
@@ -6,10 +6,10 @@ while it is away, an acknowledgement only for the connection that brought the co
 
 from collections.abc import Callable
 
-from device_agent.backoff import Backoff
-from device_agent.connection import AckToken
 from device_agent.errors import JournalError
-from device_agent.mailbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
+from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World
@@ -19,16 +19,16 @@ class DeviceNetwork:
     """One process's connections, one after another; `dead` once the process is."""
 
     def __init__(
-        self, world: World, broker: Broker, client_id: str, mailbox: Mailbox, will: Callable[[], bytes]
+        self, world: World, broker: Broker, client_id: str, inbox: EventQueue, will: Callable[[], bytes]
     ) -> None:
         self.client_id = client_id
         self.dead = False
         self.on_ack: Callable[[bytes], None] = lambda _data: None
         self._world = world
         self._broker = broker
-        self._mailbox = mailbox
+        self._inbox = inbox
         self._will = will
-        self._backoff = Backoff(chance=world.chance.random)
+        self._backoff = ReconnectBackoff(chance=world.chance.random)
         self._number = 0
         self._ready = False
         self._cut = False
@@ -65,12 +65,12 @@ class DeviceNetwork:
         """A command arrives."""
         if not self.dead and not self._cut and self._number:
             self._brought[packet] = data
-            self._mailbox.put(CommandArrived(data, AckToken(self._number, packet)))
+            self._inbox.put(CommandArrived(data, AckToken(self._number, packet)))
 
     def deliver_birth(self) -> None:
         """A control plane started."""
         if not self.dead and not self._cut:
-            self._mailbox.put(BirthArrived())
+            self._inbox.put(BirthArrived())
 
     def lost(self) -> None:
         """The connection is gone, and the device notices."""
@@ -82,7 +82,7 @@ class DeviceNetwork:
         self._number += 1
         self._brought.clear()
         if was:
-            self._mailbox.put(Disconnected("lost"))
+            self._inbox.put(Disconnected("lost"))
         self._world.later(self._backoff.next(stable=was), self._dial)
 
     def cut(self) -> None:
@@ -120,5 +120,5 @@ class DeviceNetwork:
         if self.dead or number != self._number:
             return
         self._ready = True
-        self._mailbox.put(Connected())
+        self._inbox.put(Connected())
         self._broker.subscribe(self)

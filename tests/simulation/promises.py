@@ -9,7 +9,7 @@ import msgspec
 
 from control_plane.adapters.memory.records import Tables
 from control_plane.domain.uploads.model import OPEN, TERMINAL, State, Upload, UploadKey
-from device_agent.journal import Journal
+from device_agent.state.journal import Journal
 from schemas.codec import decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import DownloadFile, GrantParts, UploadReport

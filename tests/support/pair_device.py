@@ -10,17 +10,13 @@ from random import Random
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import Upload
 from device_agent.errors import PutFailure
-from device_agent.records import Order, TransferRecord
-from device_agent.transfer import apply, begin, derive, ready, restored, wake_at
-from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import (
+from device_agent.transfer.events import (
     Admitted,
-    CancelAsked,
-    CloseAsked,
+    CancelRequested,
+    CloseReceived,
     Digested,
     DigestParts,
     Effect,
-    Entomb,
     Event,
     Granted,
     Keep,
@@ -28,16 +24,21 @@ from device_agent.transfer_events import (
     OpenSource,
     PartFailed,
     PartStored,
+    PublishResponse,
     PutPart,
     Rechecked,
     Repeated,
-    Say,
     Seen,
     StopParts,
     Tick,
     WorkerFree,
+    WriteTombstone,
 )
-from device_agent.transfer_state import State, Transfer, replay
+from device_agent.transfer.machine import apply, begin, derive, ready, restored, wake_at
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.replay import replay
+from device_agent.transfer.responses import outcome_response
 from schemas.messages import Response, UploadReport
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 from tests.support.pair_store import PairStore
@@ -103,13 +104,13 @@ class PairDevice:
         elif command.kind is Kind.SEND_DOWNLOAD:
             self._begin(command, now)
         elif known is not None and command.kind is Kind.SEND_CANCEL:
-            self._on(CancelAsked(now=now))
+            self._on(CancelRequested(now=now))
         else:
             self._send(_answer_to_unknown(command))
 
     def _close(self, command: Command, now: float) -> None:
         if self.transfer is not None:
-            self._on(CloseAsked(now=now, outcome=command.outcome))
+            self._on(CloseReceived(now=now, outcome=command.outcome))
         elif self.outcome is None:
             self.outcome = command.outcome
 
@@ -133,9 +134,9 @@ class PairDevice:
             case Kind.SEND_DOWNLOAD:
                 return Repeated(now=now, acknowledges=command.acknowledges)
             case Kind.SEND_CANCEL:
-                return CancelAsked(now=now)
+                return CancelRequested(now=now)
             case Kind.SEND_CLOSE:
-                return CloseAsked(now=now, outcome=command.outcome)
+                return CloseReceived(now=now, outcome=command.outcome)
             case _:
                 return Granted(
                     now=now,
@@ -155,7 +156,7 @@ class PairDevice:
         if transfer.state is State.QUEUED:
             self._on(Admitted(now=now))
             return True
-        begins = len(transfer.flying) < WORKERS and ready(transfer, now)
+        begins = len(transfer.in_flight) < WORKERS and ready(transfer, now)
         if begins and (not self.jobs or self._chance.random() < 0.5):
             self._on(WorkerFree(now=now))
             return True
@@ -215,11 +216,11 @@ class PairDevice:
         self._keep(effects)
         for effect in effects:
             match effect:
-                case Say(response=response):
+                case PublishResponse(response=response):
                     self._say(response)
                 case StopParts():
                     self.jobs.clear()
-                case Entomb(outcome=outcome):
+                case WriteTombstone(outcome=outcome):
                     self.outcome, self.transfer = outcome, None
                     self._journal.clear()
                 case PutPart(part=part):

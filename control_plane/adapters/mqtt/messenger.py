@@ -73,7 +73,6 @@ class MqttMessenger:
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands and its subscriptions were granted."""
         return self._client is not None
 
     def delivers_to(self, deliver: Callable[[Delivered], None]) -> None:

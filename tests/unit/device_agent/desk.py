@@ -12,8 +12,8 @@ import pytest
 
 from device_agent.commands import Commands
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.journal import Journal
-from device_agent.transfer_events import Digested, DigestParts, Opened, OpenSource, PutPart, Say
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
 from device_agent.uploads import Run, Uploads
 from schemas.messages import Command, Response
 from schemas.parts import MIB
@@ -40,8 +40,8 @@ class Desk:
             install_id="us",
             default_file=None,
             check_url=self.check,
-            say=self.said.append,
-            inquire=lambda command, _question: self.asked.append(command),
+            publish=self.said.append,
+            run_query=lambda command, _question: self.asked.append(command),
         )
 
     def check(self, _url: PresignedPart) -> None:
@@ -64,13 +64,13 @@ class Desk:
         while effects := self.uploads.take_effects():
             for run, effect in effects:
                 match effect:
-                    case Say(response=response):
+                    case PublishResponse(response=response):
                         said.append(response)
                     case OpenSource():
-                        self.uploads.tell(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
+                        self.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
                     case DigestParts(parts=parts):
                         digests = {part.number: "d" for part in parts}
-                        self.uploads.tell(run, Digested(now=1.0, digests=digests))
+                        self.uploads.handle(run, Digested(now=1.0, digests=digests))
                     case _:
                         pass
             self.journal.commit()
