@@ -153,9 +153,8 @@ async def _publish(
     messenger = direct_messenger(
         settings, lambda event, facts: _remember(last, event, facts), identifier=new_owner(), only_client=client_id
     )
-    messenger.delivers_to(lambda message: _hear(message, command, answer_about, answer))
     with told_apart():
-        async with background(messenger.run()) as loops:
+        async with background(messenger.run(lambda message: _hear(message, command, answer_about, answer))) as loops:
             await connected(messenger.up(), settings, last, loops)
             await messenger.publish(Channel.COMMAND, client_id, encode(command))
             if answer_about is None:

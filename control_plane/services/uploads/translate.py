@@ -51,7 +51,6 @@ def event_of(
                 **common,  # type: ignore[arg-type]
                 file_size=report.file_size,
                 fingerprint=report.fingerprint,
-                chunk_size=report.chunk_size,
                 wanted=report.wanted_parts,
                 one_put=one_put,
             )

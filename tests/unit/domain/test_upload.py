@@ -1,6 +1,7 @@
 """The owner's side of one upload, event by event."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -8,6 +9,7 @@ from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
+    REMOTE_EVENTS,
     CancelledByClient,
     CancelRequested,
     CleanupDone,
@@ -16,6 +18,8 @@ from control_plane.domain.uploads.events import (
     DeadlinePassed,
     Dispatched,
     ErrorReported,
+    Event,
+    LocalEvent,
     MissingFromHello,
     MultipartCreated,
     ObjectStoreRejected,
@@ -26,7 +30,7 @@ from control_plane.domain.uploads.events import (
     StepTimedOut,
     Succeeded,
 )
-from control_plane.domain.uploads.machine import TRANSITIONS, apply
+from control_plane.domain.uploads.machine import HANDLERS, TRANSITIONS, apply
 from control_plane.domain.uploads.model import OPEN, TERMINAL, Proof, State
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
@@ -399,3 +403,9 @@ def test_a_chunk_size_that_nobody_may_use_is_a_bad_request() -> None:
     """Typed by hand; the file is not to blame."""
     upload = after(dispatched(chunk_size=5), an_offer())
     assert (upload.state, upload.error) == (State.FAILED, "bad_request")
+
+
+def test_each_event_has_one_handler() -> None:
+    """`HANDLERS` covers the union of all events."""
+    assert set(HANDLERS) == set(get_args(Event))
+    assert set(REMOTE_EVENTS) | set(get_args(LocalEvent)) == set(HANDLERS)
