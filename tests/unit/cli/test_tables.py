@@ -29,9 +29,9 @@ NOW = datetime(2025, 11, 1, 10, 0, 30, tzinfo=UTC)
 
 
 def drawn(view: RenderableType, width: int = 80) -> str:
-    paper = io.StringIO()
-    Console(file=paper, width=width, color_system=None).print(view)
-    return paper.getvalue()
+    stdout = io.StringIO()
+    Console(file=stdout, width=width, color_system=None).print(view)
+    return stdout.getvalue()
 
 
 def test_an_upload_id_is_whole_at_80_columns() -> None:
