@@ -33,7 +33,7 @@ BrokerKind = Literal["auto", "mosquitto", "embedded"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class SitePorts:
     """The ports of the site, and the kind of broker; None takes a free port."""
 
     broker: int | None = None
@@ -70,7 +70,7 @@ class Site:
 
 @contextmanager
 def running_site(
-    directory: Path, ports: Ports, *, network_broker: AuthenticatedBroker | None = None, note: Note = lambda _: None
+    directory: Path, ports: SitePorts, *, network_broker: AuthenticatedBroker | None = None, note: Note = lambda _: None
 ) -> Iterator[Site]:
     """Start the three and stop them again. With `network_broker`, devices of the network may connect.
 
@@ -111,13 +111,13 @@ def plane_settings(directory: Path, broker: Broker, store: FolderObjectStore, po
     }
 
 
-def _broker(directory: Path, ports: Ports, network_broker: AuthenticatedBroker | None) -> Broker:
+def _broker(directory: Path, ports: SitePorts, network_broker: AuthenticatedBroker | None) -> Broker:
     if network_broker is not None:
         return network_broker.start(directory)
     return start_broker(directory, port=ports.broker, kind=ports.broker_kind, persistence=True)
 
 
-def _store(directory: Path, ports: Ports, network_broker: AuthenticatedBroker | None) -> FolderObjectStore:
+def _store(directory: Path, ports: SitePorts, network_broker: AuthenticatedBroker | None) -> FolderObjectStore:
     if network_broker is not None:
         return start_folder_store(directory, port=ports.store, address=network_broker.devices.host)
     return start_folder_store(directory, port=ports.store)

@@ -20,7 +20,7 @@ from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
 from control_plane.cli.site.operator_env import write_operator_file
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
-from control_plane.cli.site.stack import LOOPBACK, Ports, Site, running_site
+from control_plane.cli.site.stack import LOOPBACK, SitePorts, Site, running_site
 from control_plane.cli.site.up_report import document, report
 
 Data = Annotated[
@@ -46,9 +46,9 @@ class Plan:
     store_port: int
 
     @property
-    def ports(self) -> Ports:
+    def ports(self) -> SitePorts:
         """The ports in the form of `running_site`."""
-        return Ports(broker=self.mqtt_port, store=self.store_port, server=self.server_port)
+        return SitePorts(broker=self.mqtt_port, store=self.store_port, server=self.server_port)
 
     def network_broker(self) -> AuthenticatedBroker | None:
         """The broker with passwords, if devices of the network may connect; services use the next port."""
