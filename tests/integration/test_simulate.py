@@ -13,7 +13,7 @@ import pytest
 
 from control_plane.cli.rest.client import ControlPlane
 from control_plane.cli.simulate.publisher import WILL_DELAY
-from control_plane.cli.site.stack import SitePorts, Site, running_site
+from control_plane.cli.site.stack import Site, SitePorts, running_site
 from tests.support.patience import came_true
 
 pytestmark = pytest.mark.timeout(120)

@@ -18,6 +18,7 @@ from rich.text import Text
 from control_plane.cli.errors import Unavailable, Unreachable
 from control_plane.cli.output import CliOutput
 from control_plane.cli.text import instant, size, visible
+from control_plane.domain.reasons import WaitCode
 
 Document = dict[str, Any]
 Read = Callable[[str], Document]
@@ -34,15 +35,10 @@ _STEP: Final = 25.0
 _CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[state]}")
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
 
-# What the control plane says of uploads that wait for nothing in particular: a bar says it better.
-_COMMONPLACE: Final = frozenset(
-    {
-        "about to be told to the client",
-        "the client was told, and has not answered yet",
-        "the client is uploading",
-        "the object is being completed and proven",
-    }
+_UNREMARKABLE: Final = frozenset(
+    {WaitCode.DISPATCHING, WaitCode.AWAITING_RESPONSE, WaitCode.UPLOADING, WaitCode.COMPLETING}
 )
+"""Reasons of an upload that makes progress: the bar shows it, a sentence would repeat it."""
 
 
 class Display(Protocol):
@@ -167,8 +163,8 @@ def line(upload: Document) -> str:
 def waiting_reason(upload: Document) -> str | None:
     """Why the upload waits and when the next try is, or its error; None while it makes progress."""
     error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
-    why = error or upload.get("reason")
-    if not why or why in _COMMONPLACE:
+    why = error or (None if upload.get("reason_code") in _UNREMARKABLE else upload.get("reason"))
+    if not why:
         return None
     at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
     until = f", next try {at.astimezone(UTC):%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""

@@ -20,7 +20,7 @@ from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
 from control_plane.cli.site.operator_env import write_operator_file
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
-from control_plane.cli.site.stack import LOOPBACK, SitePorts, Site, running_site
+from control_plane.cli.site.stack import LOOPBACK, Site, SitePorts, running_site
 from control_plane.cli.site.up_report import document, report
 
 Data = Annotated[

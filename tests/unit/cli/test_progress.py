@@ -148,8 +148,13 @@ def test_the_bar_of_an_empty_file_is_full_when_it_is_done() -> None:
 
 
 def test_an_upload_that_merely_moves_waits_for_nothing() -> None:
-    assert waiting_reason(upload("in_progress", reason="the client is uploading")) is None
-    assert waiting_reason(upload("in_progress", reason="rate limit")) == "rate limit"
+    assert waiting_reason(upload("in_progress", reason="the client is uploading", reason_code="uploading")) is None
+    assert waiting_reason(upload("in_progress", reason="rate limit", reason_code="client_reported")) == "rate limit"
+
+
+def test_the_code_of_a_reason_decides_and_not_its_sentence() -> None:
+    assert waiting_reason(upload("queued", reason="reworded", reason_code="dispatching")) is None
+    assert waiting_reason(upload("queued", reason="from an older control plane")) == "from an older control plane"
 
 
 def test_a_failed_upload_says_why() -> None:

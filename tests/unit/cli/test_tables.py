@@ -56,7 +56,9 @@ def test_a_terminal_gets_the_files_name_without_its_folders() -> None:
 
 
 def test_an_upload_that_merely_moves_has_no_note() -> None:
-    assert "uploading" not in drawn(uploads_table([UPLOAD | {"reason": "the client is uploading"}]), 200)
+    assert "uploading" not in drawn(
+        uploads_table([UPLOAD | {"reason": "the client is uploading", "reason_code": "uploading"}]), 200
+    )
 
 
 def test_99_percent_is_not_rounded_up_to_100() -> None:

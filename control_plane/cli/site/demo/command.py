@@ -27,7 +27,7 @@ from control_plane.cli.site.demo.agents import DemoDevice, file_digest, make_dev
 from control_plane.cli.site.demo.report import Result, document, next_steps, places_table, results_table, seconds_of
 from control_plane.cli.site.operator_env import write_operator_file
 from control_plane.cli.site.signals import remove_after_exit, termination_as_interrupt, wait_for_termination
-from control_plane.cli.site.stack import BrokerKind, Note, SitePorts, Site, running_site
+from control_plane.cli.site.stack import BrokerKind, Note, Site, SitePorts, running_site
 
 CONNECT_TIMEOUT: Final = 60.0
 """Seconds within which every agent has to be seen online."""
