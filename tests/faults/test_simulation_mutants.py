@@ -68,7 +68,7 @@ def later_attempts_not_journalled(patch: pytest.MonkeyPatch) -> None:
 
 
 def poison_raises(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Commands, "receive", lambda self, data, now: self._obey(decode_command(data), now))
+    patch.setattr(Commands, "receive", lambda self, data, now: self._dispatch(decode_command(data), now))
 
 
 def no_fsync(patch: pytest.MonkeyPatch) -> None:
@@ -85,19 +85,19 @@ def compaction_keeps_its_descriptor(patch: pytest.MonkeyPatch) -> None:
         except OSError as error:
             raise JournalError from error
         self._close_file()
-        self._find()
+        self._find_end()
 
     patch.setattr(Journal, "compact", compact)
 
 
 def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
-    obey = Agent._obey
+    receive = Agent._receive
 
     def early_ack(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
-        obey(self, data, token)
+        receive(self, data, token)
         self._connection.ack(token)
 
-    patch.setattr(Agent, "_obey", early_ack)
+    patch.setattr(Agent, "_receive", early_ack)
 
 
 def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:

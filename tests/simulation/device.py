@@ -6,8 +6,7 @@ Rule: a process dies between two instructions and leaves only its disk; what it 
 from pathlib import Path
 from typing import Final, cast
 
-from device_agent.agent import Agent
-from device_agent.bootstrap import Environment
+from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.errors import JournalError
 from device_agent.inbox import EventQueue, LoopEvent
