@@ -160,7 +160,6 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
     ports = Ports(database, object_store, messenger, SystemClock())
     engine = build_engine(ports, log, policy_of(settings))
-    messenger.delivers_to(engine.inbox.hear)
     return _Parts(database, object_store, messenger, engine)
 
 
@@ -170,7 +169,10 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog) -> AsyncIte
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(parts.engine.run()), group.create_task(parts.messenger.run())]
+            loops = [
+                group.create_task(parts.engine.run()),
+                group.create_task(parts.messenger.run(parts.engine.inbox.receive)),
+            ]
             yield
             for loop in loops:
                 loop.cancel()

@@ -33,8 +33,7 @@ MANY: Final = 150
 async def running(broker: Broker, topics: Topics) -> AsyncIterator[tuple[MqttMessenger, list[Delivered]]]:
     heard: list[Delivered] = []
     messenger = MqttMessenger(MqttSettings(url=broker.address.url, announces=False), topics, lambda *_: None)
-    messenger.delivers_to(heard.append)
-    loop = asyncio.create_task(messenger.run())
+    loop = asyncio.create_task(messenger.run(heard.append))
     try:
         await messenger.up()
         yield messenger, heard
@@ -150,7 +149,7 @@ async def test_a_host_that_cannot_even_be_looked_up_is_a_broker_that_is_away(hos
         failures.put_nowait(f"{event}: {facts['error']}")
 
     messenger = MqttMessenger(MqttSettings(url=f"mqtt://{host}"), Topics(), log)
-    loop = asyncio.create_task(messenger.run())
+    loop = asyncio.create_task(messenger.run(lambda _message: None))
     told = asyncio.create_task(failures.get())
     await asyncio.wait({loop, told}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     still_runs = not loop.done()

@@ -9,7 +9,6 @@ broker's acknowledgement (reliability notes on aiomqtt 2.5: a negative PUBACK is
 """
 
 import asyncio
-import random
 import secrets
 import socket
 import ssl
@@ -23,6 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import MessengerDown
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
@@ -67,7 +67,6 @@ class MqttMessenger:
         self._topics = topics
         self._log = log
         self._client: _PromptClient | None = None
-        self._deliver: Callable[[Delivered], None] = lambda _: None
         self._queue = _HearingQueue()
         self._up = asyncio.Event()
         self._publishing = 0
@@ -77,17 +76,13 @@ class MqttMessenger:
         """Whether a connection stands and its subscriptions were granted."""
         return self._client is not None
 
-    def delivers_to(self, deliver: Callable[[Delivered], None]) -> None:
-        """Name who hears the fleet; called once, by the composition root."""
-        self._deliver = deliver
-
     async def up(self) -> None:
         """Wait until the connection stands."""
         await self._up.wait()
 
-    async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
-        wait = SHORTEST_WAIT
+    async def run(self, deliver: Callable[[Delivered], None]) -> None:
+        """Connect, and connect again, until cancelled; every message that arrives is given to `deliver`."""
+        failures = 0
         while True:
             try:
                 async with self._opened() as client:
@@ -95,18 +90,19 @@ class MqttMessenger:
                     self._client = client
                     self._up.set()
                     self._log("broker.connected", {"as": self._settings.identifier})
-                    wait = SHORTEST_WAIT
+                    failures = 0
                     if self._settings.announces:
                         await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
-                    await self._listen(client)
+                    await self._listen(client, deliver)
             # ValueError: a host name that cannot even be looked up (UnicodeError).
             except (aiomqtt.MqttError, MessengerDown, OSError, ValueError) as error:
                 self._log("broker.failed", {"error": str(error)})
             finally:
                 self._client = None
                 self._up.clear()
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-            wait = min(LONGEST_WAIT, wait * 2)
+            wait = full_jitter(failures, first=SHORTEST_WAIT, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT / 2)
+            await asyncio.sleep(wait)
+            failures += 1
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
         """Publish and wait for the broker's word; `MessengerDown` when there is none."""
@@ -166,15 +162,16 @@ class MqttMessenger:
         only = self._settings.only_client
         return self._topics.every(channel) if only is None else self._topics.of(only, channel)
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        """Hand on what came so far and what comes, until the connection is lost."""
-        while not self._queue.empty():
-            self._hand_on(self._queue.get_nowait())
-        self._queue.hears = self._hand_on
-        await anext(client.messages)
+    async def _listen(self, client: aiomqtt.Client, deliver: Callable[[Delivered], None]) -> None:
+        """Deliver the messages that wait in the queue and those that arrive, until the connection is lost."""
 
-    def _hand_on(self, message: aiomqtt.Message) -> None:
-        self._deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain)))
+        def hand_on(message: aiomqtt.Message) -> None:
+            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain)))
+
+        while not self._queue.empty():
+            hand_on(self._queue.get_nowait())
+        self._queue.hears = hand_on
+        await anext(client.messages)
 
     def _new_queue(self, maxsize: int) -> "_HearingQueue":
         self._queue = _HearingQueue(maxsize)
