@@ -27,7 +27,8 @@ from benchmarks.sink import COUNTS
 from benchmarks.site import ROOT, running_broker, running_sink
 from broker.process import Broker
 from control_plane.cli.simulate.requests import Requests
-from device_agent.files import Roots, open_source
+from device_agent.files.roots import Roots
+from device_agent.files.source import open_source
 from schemas.values import DigestName
 
 CLIENT: Final = "benchmark-agent"

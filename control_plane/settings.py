@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from schemas.broker_url import BrokerUrl
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics
@@ -27,7 +28,6 @@ MIN_SECRET_SIZE: Final = 32
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
-_MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
 _MAX_BASE_PATH: Final = 512
@@ -218,8 +218,8 @@ class Settings(BaseSettings):
     @property
     def mqtt_address(self) -> tuple[str, int, bool]:
         """The broker's host and port, and whether TLS is spoken."""
-        parts = urlsplit(self.mqtt_url)
-        return parts.hostname or "", parts.port or _MQTT_PORTS[parts.scheme], parts.scheme == "mqtts"
+        broker = BrokerUrl.parse(self.mqtt_url)
+        return broker.host, broker.port, broker.secure
 
 
 _KEY_PAIR: Final = (

@@ -1,36 +1,23 @@
 """How long to wait before the next try, so that a fleet does not come back as one.
 
-Rule: full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"); chance is injected, time is not read.
+Rule: pure. Exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"); the random
+number comes from the caller.
 """
 
-import random
-from collections.abc import Callable
 from typing import Final
 
-FIRST: Final = 1.0
-LONGEST: Final = 60.0
-_MOST_DOUBLINGS: Final = 16
+MAX_DOUBLINGS: Final = 16
 
 
-class Backoff:
-    """Seconds between tries: any value up to 1, then up to 2, 4, … 60."""
+def exponential(tries: int, first: float, longest: float) -> float:
+    """`first`, doubled once for each try, at most `longest`; in the unit of `first`.
 
-    def __init__(
-        self, *, first: float = FIRST, longest: float = LONGEST, chance: Callable[[], float] = random.random
-    ) -> None:
-        self._first = first
-        self._longest = longest
-        self._chance = chance
-        self._tries = 0
+    >>> [exponential(tries, 1.0, 60.0) for tries in (0, 1, 5, 6, 1000)]
+    [1.0, 2.0, 32.0, 60.0, 60.0]
+    """
+    return min(longest, first * 2.0 ** min(tries, MAX_DOUBLINGS))
 
-    def next(self, *, stable: bool = False, hopeless: bool = False) -> float:
-        """How long to wait now.
 
-        `stable`: the last try had worked for a while, so this one is the first again. `hopeless`: only somebody's hand
-        can mend it, so wait at least half of the longest time.
-        """
-        if stable:
-            self._tries = 0
-        span = min(self._longest, self._first * 2**self._tries)
-        self._tries = min(self._tries + 1, _MOST_DOUBLINGS)
-        return self._longest / 2 * (1 + self._chance()) if hopeless else span * self._chance()
+def full_jitter(tries: int, first: float, longest: float, chance: float) -> float:
+    """Any part of the exponential pause: `chance` is a random number from 0 to 1."""
+    return chance * exponential(tries, first, longest)

@@ -1,7 +1,8 @@
-"""What each command means for the uploads at hand: begin, go on, stop, or answer at once.
+"""Decodes commands and carries them out: begin, grant, cancel or close an upload, or start a query.
 
-Rule: used by the agent's loop only. A command about an upload becomes an event of that upload, or, for one that is not
-at hand, an answer outside its count of sequences. What cannot be obeyed is answered or counted, and told; never raised.
+Rule: used by the agent's loop only. A command about a known upload becomes an event of that upload; one about an
+unknown upload is answered outside the count of sequences. A command that cannot be carried out is answered, or counted
+and logged; it never raises.
 """
 
 from collections.abc import Callable
@@ -9,14 +10,14 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from device_agent.complaints import Complaints
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.inquiries import Checkup
-from device_agent.journal import Journal
-from device_agent.records import Order
-from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import CancelAsked, CloseAsked, Granted, GrantRefused, Repeated
-from device_agent.transfer_state import NOBODY
+from device_agent.logs import RateLimitedLog
+from device_agent.queries import HealthQuery, Query
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
+from device_agent.transfer.model import NO_OWNER
+from device_agent.transfer.records import Order
+from device_agent.transfer.responses import outcome_response
 from device_agent.uploads import Run, Uploads
 from schemas.codec import decode_command
 from schemas.errors import BadCommand, SchemaError
@@ -37,8 +38,6 @@ from schemas.messages import (
 from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
-Inquiry = ListFiles | Checkup
-
 _ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
 _FULL_DISK: Final = "the device's disk is full"
 _REFUSALS: Final = {
@@ -48,7 +47,7 @@ _REFUSALS: Final = {
 
 
 class Commands:
-    """Carries out commands; `say` takes an answer, `inquire` a question about the device."""
+    """Carries out commands; `publish` takes a response, `run_query` a query about the device."""
 
     def __init__(
         self,
@@ -58,37 +57,37 @@ class Commands:
         install_id: str,
         default_file: str | None,
         check_url: Callable[[PresignedPart], object],
-        say: Callable[[Response], None],
-        inquire: Callable[[Command, Inquiry], None],
+        disk_full: Callable[[], bool],
+        publish: Callable[[Response], None],
+        run_query: Callable[[Command, Query], None],
     ) -> None:
         self._uploads = uploads
-        self._complaints = Complaints(uploads.counters)
+        self._log_limited = RateLimitedLog(uploads.counters)
         self._journal = journal
         self._install_id = install_id
         self._default_file = default_file
         self._check_url = check_url
-        self._say = say
-        self._inquire = inquire
-        self.no_space = False
-        """Whether the journal cannot be written at the moment: nothing new is begun."""
+        self._publish = publish
+        self._run_query = run_query
+        self._disk_full = disk_full
 
     def receive(self, data: bytes, now: float) -> None:
         """Carry out one message."""
         try:
             command = decode_command(data)
         except BadCommand as bad:
-            self._complaints.note("bad_commands", bad, now)
+            self._log_limited.warn("bad_commands", bad, now)
             self._answer_bad(bad, data)
             return
         except SchemaError as unreadable:
-            self._complaints.note("unreadable_messages", unreadable, now)
+            self._log_limited.warn("unreadable_messages", unreadable, now)
             return
         if command.install_id not in {None, self._install_id}:
-            self._refuse(command, ErrorCode.STALE_EPOCH, "the command was meant for another installation")
+            self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
             return
-        self._obey(command, now)
+        self._dispatch(command, now)
 
-    def _obey(self, command: Command, now: float) -> None:
+    def _dispatch(self, command: Command, now: float) -> None:
         payload = command.payload
         match payload:
             case DownloadFile():
@@ -100,9 +99,9 @@ class Commands:
             case CloseUpload():
                 self._close(payload, now)
             case ListFiles():
-                self._inquire(command, payload)
+                self._run_query(command, payload)
             case HealthCheck():
-                self._inquire(command, Checkup(dict(self._uploads.counters)))
+                self._run_query(command, HealthQuery(dict(self._uploads.counters)))
             case _:
                 assert_never(payload)
 
@@ -112,7 +111,7 @@ class Commands:
         if run is not None and attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         elif run is not None and attempt == run.transfer.order.attempt:
-            self._uploads.tell(run, Repeated(now=now, acknowledges=payload.acknowledges))
+            self._uploads.handle(run, Repeated(now=now, acknowledges=payload.acknowledges))
         elif run is not None or not self._answered_by_tombstone(command, upload_id, attempt):
             self._begin(command, payload, now)
 
@@ -120,7 +119,7 @@ class Commands:
         path = payload.file_path or self._default_file
         if path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
-        elif self.no_space:
+        elif self._disk_full():
             self._refuse(command, ErrorCode.NO_SPACE, _FULL_DISK)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
@@ -131,7 +130,7 @@ class Commands:
             acknowledges, lifetime = payload.acknowledges, config.expires_in
             run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
             if refusal := self._refusal(urls, now):
-                self._uploads.tell(run, refusal)
+                self._uploads.handle(run, refusal)
 
     def _grant(self, command: Command, payload: GrantParts, now: float) -> None:
         upload_id, attempt = payload.about, payload.about_attempt
@@ -144,7 +143,7 @@ class Commands:
         elif attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         else:
-            self._uploads.tell(run, self._refusal(payload.urls, now) or _granted(payload, now))
+            self._uploads.handle(run, self._refusal(payload.urls, now) or _granted(payload, now))
 
     def _cancel(self, command: Command, payload: CancelUpload, now: float) -> None:
         upload_id = payload.about
@@ -152,26 +151,26 @@ class Commands:
         if upload_id is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "cancel_upload names no upload_id")
         elif run is not None:
-            self._uploads.tell(run, CancelAsked(now=now))
+            self._uploads.handle(run, CancelRequested(now=now))
         elif not self._answered_by_tombstone(command, upload_id, payload.about_attempt):
             report = UploadReport(upload_id=upload_id, attempt=payload.about_attempt)
-            self._say(Response(command.message_id, Action.DOWNLOAD_FILE, ResponseStatus.CANCELLED, report))
+            self._publish(Response(command.message_id, Action.DOWNLOAD_FILE, ResponseStatus.CANCELLED, report))
 
     def _close(self, payload: CloseUpload, now: float) -> None:
         upload_id = payload.about
         run = self._uploads.get(upload_id or "")
         if run is None:
             if upload_id is not None and upload_id not in self._journal.memory.tombstones:
-                self._uploads.entomb(upload_id, payload.outcome)
+                self._uploads.write_tombstone(upload_id, payload.outcome)
         elif payload.about_attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         else:
-            self._uploads.tell(run, CloseAsked(now=now, outcome=payload.outcome))
+            self._uploads.handle(run, CloseReceived(now=now, outcome=payload.outcome))
 
     def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:
         tombstone = self._journal.memory.tombstones.get(upload_id)
         if tombstone is not None:
-            self._say(outcome_response(command.message_id, upload_id, attempt, tombstone.outcome))
+            self._publish(outcome_response(command.message_id, upload_id, attempt, tombstone.outcome))
         return tombstone is not None
 
     def _refusal(self, urls: tuple[PresignedPart, ...], now: float) -> GrantRefused | None:
@@ -183,10 +182,10 @@ class Commands:
                 return GrantRefused(now=now, code=code, text=refused.text)
         return None
 
-    def refuse_unkept(self, run: Run) -> None:
-        """The journal could not take this upload: as far as anybody is told, it never began."""
+    def refuse_unsaved(self, run: Run) -> None:
+        """Answer the command of an upload that the journal could not take: it never began."""
         order = run.transfer.order
-        self._say(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
+        self._publish(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
 
     def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
         payload = command.payload
@@ -197,14 +196,14 @@ class Commands:
         response = _error(command.message_id, code, text, about, attempt)
         if isinstance(payload, _ABOUT_DEVICE):
             response = msgspec.structs.replace(response, action=command.action, payload=Nothing())
-        self._say(response)
+        self._publish(response)
 
     def _answer_bad(self, bad: BadCommand, data: bytes) -> None:
-        upload_id, attempt = _about(data)
+        upload_id, attempt = _upload_named(data)
         response = _error(bad.message_id, ErrorCode(bad.code), str(bad), upload_id, attempt)
         if upload_id is None:
             response = msgspec.structs.replace(response, action=bad.action, payload=Nothing())
-        self._say(response)
+        self._publish(response)
 
 
 def _order(command: Command, payload: DownloadFile, path: str) -> Order:
@@ -215,7 +214,7 @@ def _order(command: Command, payload: DownloadFile, path: str) -> Order:
         message_id=command.message_id,
         file_path=path,
         attempt=payload.about_attempt,
-        owner=config.owner or (NOBODY if pregranted else CONTROL_PLANE),
+        owner=config.owner or (NO_OWNER if pregranted else CONTROL_PLANE),
         digest=config.digest or DigestName.MD5,
         chunk_size=config.chunk_size or CHUNK_SIZE,
         options=payload.options,
@@ -237,7 +236,7 @@ def _granted(payload: GrantParts, now: float) -> Granted:
 
 
 def _error(message_id: str, code: ErrorCode, text: str, upload_id: str | None, attempt: int) -> Response:
-    """A failure outside the count of sequences."""
+    """A failure without a sequence."""
     return Response(
         message_id=message_id,
         action=Action.DOWNLOAD_FILE,
@@ -261,13 +260,14 @@ class _Naming(msgspec.Struct):
 _naming: Final = msgspec.json.Decoder(_Naming)
 
 
-def _about(data: bytes) -> tuple[str | None, int]:
-    """Which upload a command that cannot be decoded is about, as far as it can be told."""
+def _upload_named(data: bytes) -> tuple[str | None, int]:
+    """The upload and the attempt in a command that cannot be decoded; None and 1 where they cannot be read."""
     try:
         names = _naming.decode(data).payload
         inside = names.upload_config if isinstance(names.upload_config, dict) else {}
-        told = {"upload_id": names.upload_id, "attempt": names.attempt, **inside}
-        found = msgspec.convert({name: told[name] for name in ("upload_id", "attempt") if told.get(name)}, UploadConfig)
+        given = {"upload_id": names.upload_id, "attempt": names.attempt, **inside}
+        known = {name: given[name] for name in ("upload_id", "attempt") if given.get(name)}
+        found = msgspec.convert(known, UploadConfig)
     except (ValueError, RecursionError):
         return None, 1
     return found.upload_id, found.attempt or 1

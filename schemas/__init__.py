@@ -1,4 +1,4 @@
 """The contract between the two sides: topics, messages, values and the part plan.
 
-Rule: imports nothing of ours and does no IO.
+Rule: imports nothing else of this project. Only `schemas.generate` does IO.
 """

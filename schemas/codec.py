@@ -1,7 +1,7 @@
 """Messages to bytes and back.
 
-Rule: whatever comes in, the only exception that goes out is `SchemaError`; a command that cannot be obeyed but can be
-answered raises `BadCommand`, which says whom to answer.
+Rule: decoding raises `SchemaError` and no other exception. A command that cannot be executed but can be answered raises
+`BadCommand`, which has the `message_id` of the answer.
 """
 
 import re
@@ -36,15 +36,15 @@ GRANT_FILL_SIZE: Final = 96 * 1024
 MAX_METADATA_SIZE: Final = 4 * 1024
 MAX_DEPTH: Final = 16
 MAX_METADATA_DEPTH: Final = MAX_DEPTH - 2
-"""Metadata stands two levels down in its message: what is stored must fit into what is sent."""
+"""Metadata is two levels below its message: what is stored must fit into what is sent."""
 
 Message = Command | Response | Status | Presence | Birth
 Plain = TypeVar("Plain", Status, Presence, Birth)
 
-# Possessive, and content with a string that never ends: else thousands of quotes cost quadratic time.
+# Possessive, and matches a string without an end: else thousands of quotes cost quadratic time.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_UNKNOWN_WORD: Final = "Invalid enum value"
-"""How msgspec begins to say that a digest or an option is none it knows."""
+_UNKNOWN_VALUE: Final = "Invalid enum value"
+"""How msgspec's error for an unknown digest or option begins."""
 
 _OPENING: Final = b"[{"
 
@@ -84,7 +84,7 @@ _response_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind
 
 
 def encode(message: Message) -> bytes:
-    """The message as JSON; `SchemaError` above 128 KiB or 4 KiB of metadata, and for what JSON cannot say."""
+    """The message as JSON; `SchemaError` above 128 KiB or 4 KiB of metadata, and for what JSON cannot represent."""
     data = _to_json(message)
     _require_readable(data)
     if isinstance(message, Command | Response):
@@ -164,7 +164,7 @@ def _to_json(value: object) -> bytes:
     try:
         return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError, msgspec.EncodeError) as error:
-        text = f"this cannot be said in JSON: {error}"
+        text = f"JSON cannot represent this: {error}"
         raise SchemaError(text) from error
 
 
@@ -182,12 +182,12 @@ def _bad_command(data: bytes, error: Exception) -> SchemaError:
     except (ValueError, RecursionError):
         return SchemaError(str(error))
     action = known.action if isinstance(known.action, str) else ""
-    code = ErrorCode.UNSUPPORTED if str(error).startswith(_UNKNOWN_WORD) else ErrorCode.BAD_REQUEST
+    code = ErrorCode.UNSUPPORTED if str(error).startswith(_UNKNOWN_VALUE) else ErrorCode.BAD_REQUEST
     return BadCommand(str(error), known.message_id, action, code)
 
 
 def _require_readable(data: bytes) -> None:
-    """Refuse what is too large, and what nests so deep that a recursive parser would suffer."""
+    """Refuse what is too large, and what nests too deep for a recursive parser."""
     if len(data) > MAX_MESSAGE_SIZE:
         text = f"a message of {len(data)} bytes is too large: at most {MAX_MESSAGE_SIZE} are allowed"
         raise SchemaError(text)

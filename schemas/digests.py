@@ -1,6 +1,6 @@
 """Digests on the wire: base64 of the raw bytes, exactly as the request header carries them.
 
-Rule: one spelling per digest, so that equal digests are equal strings.
+Rule: one text per digest, so that equal digests are equal strings.
 """
 
 from base64 import b64decode, b64encode

@@ -1,19 +1,19 @@
-"""What can be wrong with bytes that claim to be a message.
+"""What can be wrong with bytes that should be a message.
 
 ValueError
 └── SchemaError        bytes, a name or a number that the protocol does not allow
-    └── BadCommand     a command that cannot be obeyed, but whose sender can be answered
+    └── BadCommand     a command that cannot be executed, but can be answered
 """
 
 
 class SchemaError(ValueError):
-    """Not a message, name or number of this protocol; the text says what is wrong and what is allowed."""
+    """Not a message, name or number of this protocol; the text names the fault and what is allowed."""
 
 
 class BadCommand(SchemaError):
     """A command with a readable `message_id`; `code` is the error code of the answer.
 
-    `code` is a member of `schemas.values.ErrorCode` (a str; named loosely since values imports this module).
+    `code` is a member of `schemas.values.ErrorCode` (typed as `str`, since values imports this module).
     """
 
     def __init__(self, text: str, message_id: str, action: str, code: str) -> None:

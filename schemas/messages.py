@@ -1,7 +1,7 @@
 """Every message as a frozen Struct: five kinds, the payload of each action, and the payloads of responses.
 
 Rule: shapes only; `schemas.codec` turns them into bytes and back. A field that an agent may leave out has a default, so
-the seed's own messages decode.
+messages of the Go demo that this project started from decode.
 """
 
 from typing import Annotated, Any, Final, TypeVar
@@ -28,7 +28,7 @@ from schemas.values import (
 )
 
 PROTOCOL: Final = 1
-"""The one version of the protocol that this code speaks."""
+"""The one version of the protocol that this code supports."""
 
 CHUNK_SIZE: Final = MIN_CHUNK_SIZE
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -40,7 +40,7 @@ Labels = Annotated[dict[Label, Label], Meta(max_length=64)]
 Ranges = tuple[tuple[int, int], ...]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
-# JSON has text keys; `extra_json_schema` tells other languages which texts are part numbers.
+# JSON has text keys; `extra_json_schema` names the texts that are part numbers.
 _PART_NUMBERS: Final = {"propertyNames": {"pattern": "^([1-9][0-9]{0,3}|10000)$"}}
 ETags = Annotated[dict[PartNumber, str], Meta(extra_json_schema=_PART_NUMBERS)]
 
@@ -67,7 +67,7 @@ class UploadConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class AboutUpload(Struct, frozen=True, omit_defaults=True):
-    """What every command about an upload has: its identity, in `upload_config` or beside it, and an ack."""
+    """What every command about an upload has: its identity, in `upload_config` or beside it, and an acknowledgement."""
 
     upload_config: UploadConfig | None = None
     upload_id: UploadId | None = None
@@ -81,7 +81,7 @@ class AboutUpload(Struct, frozen=True, omit_defaults=True):
 
     @property
     def about_attempt(self) -> int:
-        """The attempt meant, 1 when nobody says."""
+        """The attempt meant; 1 if neither place names one."""
         return (self.upload_config and self.upload_config.attempt) or self.attempt or 1
 
 
@@ -118,13 +118,13 @@ class CancelUpload(AboutUpload, frozen=True, omit_defaults=True):
 
 
 class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
-    """The upload is over for its owner: keep a tombstone, forget the rest."""
+    """The upload is over for its owner: keep a tombstone, drop the rest."""
 
     outcome: str = _always("unknown")
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
-    """Which files match `pattern`; `digest` asks for each file's digest as well."""
+    """Which files match `pattern`; `digest` requests the digest of each file."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=4096)]
     limit: Annotated[int, Meta(ge=1, le=500)] = _always(100)
@@ -133,7 +133,7 @@ class ListFiles(Struct, frozen=True, omit_defaults=True):
 
 
 class HealthCheck(Struct, frozen=True):
-    """Tell how you are."""
+    """Report version, counters and system information."""
 
 
 CommandPayload = DownloadFile | GrantParts | CancelUpload | CloseUpload | ListFiles | HealthCheck
@@ -148,7 +148,7 @@ COMMAND_PAYLOADS: Final[dict[str, type[CommandPayload]]] = {
 
 
 class Command(Struct, frozen=True, omit_defaults=True):
-    """What the owner of an upload, or an operator, tells one agent."""
+    """A command of the owner of an upload, or of an operator, to one agent."""
 
     message_id: MessageId
     action: str
@@ -159,7 +159,7 @@ class Command(Struct, frozen=True, omit_defaults=True):
 
 
 class UploadReport(Struct, frozen=True, omit_defaults=True):
-    """What an agent says about an upload: an offer, a question, or its end."""
+    """A report of an agent about an upload: an offer, a request for parts, or its end."""
 
     upload_id: UploadId | None = None
     attempt: Attempt = _always(1)
@@ -192,7 +192,7 @@ class FileList(Struct, frozen=True, omit_defaults=True):
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """The answer to `health_check`; `counters` says what went wrong since the agent started, by name."""
+    """The answer to `health_check`; `counters` counts faults since the agent started, by name."""
 
     version: str = _always("")
     active_uploads: Count = _always(0)
@@ -201,7 +201,7 @@ class Health(Struct, frozen=True, omit_defaults=True):
 
 
 class ActiveUpload(Struct, frozen=True, omit_defaults=True):
-    """One entry of a hello: an upload the agent has not been told the end of."""
+    """One entry of a hello: an upload that the owner has not closed."""
 
     upload_id: UploadId
     attempt: Attempt
@@ -211,7 +211,7 @@ class ActiveUpload(Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(Struct, frozen=True, omit_defaults=True):
-    """What the agent still has; `more` says that another page follows."""
+    """The uploads of the agent; `more` is true if another page follows."""
 
     install_id: str
     active: tuple[ActiveUpload, ...] = _always(())
@@ -219,7 +219,7 @@ class Hello(Struct, frozen=True, omit_defaults=True):
 
 
 class Nothing(Struct, frozen=True):
-    """The payload of an answer that has nothing to add."""
+    """The payload of an answer without content."""
 
 
 ResponsePayload = UploadReport | FileList | Health | Hello | Nothing
@@ -235,7 +235,7 @@ RESPONSE_PAYLOADS: Final[dict[str, type[ResponsePayload]]] = {
 
 
 class Response(Struct, frozen=True, omit_defaults=True):
-    """What an agent answers. `error` and `message` stand beside `status` when something failed."""
+    """An answer of an agent. `error` and `message` are set beside `status` on a failure."""
 
     message_id: str
     action: str
@@ -248,7 +248,7 @@ class Response(Struct, frozen=True, omit_defaults=True):
 
 
 class CurrentUpload(Struct, frozen=True, omit_defaults=True):
-    """Progress of one upload: `progress` is 0 to 100, `reason` says what a waiting one waits for."""
+    """Progress of one upload: `progress` is 0 to 100, `reason` is what a waiting upload waits for."""
 
     upload_id: UploadId
     attempt: Attempt = _always(1)
@@ -262,7 +262,7 @@ class CurrentUpload(Struct, frozen=True, omit_defaults=True):
 
 
 class Status(Struct, frozen=True, omit_defaults=True):
-    """How the agent's uploads go; at most one a second, and only while it has any."""
+    """Progress of the agent's uploads; at most one a second, and only while it has any."""
 
     status: str
     client_id: str | None = None
@@ -273,7 +273,7 @@ class Status(Struct, frozen=True, omit_defaults=True):
 
 
 class AgentInfo(Struct, frozen=True, omit_defaults=True):
-    """The agent program and where it runs; `protocol` lists the versions it speaks."""
+    """The agent program and where it runs; `protocol` lists the versions it supports."""
 
     version: str = ""
     protocol: tuple[int, ...] = _always((PROTOCOL,))
@@ -283,7 +283,7 @@ class AgentInfo(Struct, frozen=True, omit_defaults=True):
 
 
 class Presence(Struct, frozen=True, omit_defaults=True):
-    """Whether a client is there. Applied only if `(epoch, sequence)` exceeds the pair last applied."""
+    """Whether a client is connected. Applied only if `(epoch, sequence)` exceeds the pair last applied."""
 
     client_id: str
     status: str
@@ -298,7 +298,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
 
 
 class Birth(Struct, frozen=True, omit_defaults=True):
-    """A control plane started and knows of nothing: say hello again, after 0 to 30 s of jitter."""
+    """A control plane started: each agent publishes a hello, after 0 to 30 s of jitter."""
 
     instance: str
     issued_at: Instant | None = None

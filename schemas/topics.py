@@ -1,6 +1,6 @@
-"""Every MQTT topic of Backhaul: who writes it, who reads it, how it is built and parsed.
+"""Every MQTT topic of Backhaul: its writer, its reader, how it is built and parsed.
 
-Rule: no other module spells a topic. `TOPICS` is the one table; the broker's access list, the subscriptions of
+Rule: no other module builds a topic. `TOPICS` is the one table; the broker's access list, the subscriptions of
 both sides and the AsyncAPI document are rendered from it.
 
 >>> topics = Topics()
@@ -33,7 +33,7 @@ _ROOT: Final = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 
 
 class Channel(StrEnum):
-    """The last level of a topic: what kind of message travels there."""
+    """The last level of a topic: the kind of message published there."""
 
     COMMAND = "command"
     RESPONSE = "response"
@@ -43,7 +43,7 @@ class Channel(StrEnum):
 
 
 class Party(StrEnum):
-    """Who may stand at one end of a topic."""
+    """The two kinds of clients at the ends of a topic."""
 
     DEVICE = "device"
     SERVICE = "service"
@@ -59,15 +59,15 @@ class Topic:
     qos: int
     retained: bool
     per_client: bool
-    says: str
+    message: str
 
 
 TOPICS: Final[tuple[Topic, ...]] = (
-    Topic(Channel.COMMAND, Party.SERVICE, Party.DEVICE, 1, retained=False, per_client=True, says="Command"),
-    Topic(Channel.RESPONSE, Party.DEVICE, Party.SERVICE, 1, retained=False, per_client=True, says="Response"),
-    Topic(Channel.STATUS, Party.DEVICE, Party.SERVICE, 0, retained=False, per_client=True, says="Status"),
-    Topic(Channel.PRESENCE, Party.DEVICE, Party.SERVICE, 1, retained=True, per_client=True, says="Presence"),
-    Topic(Channel.BIRTH, Party.SERVICE, Party.DEVICE, 1, retained=False, per_client=False, says="Birth"),
+    Topic(Channel.COMMAND, Party.SERVICE, Party.DEVICE, 1, retained=False, per_client=True, message="Command"),
+    Topic(Channel.RESPONSE, Party.DEVICE, Party.SERVICE, 1, retained=False, per_client=True, message="Response"),
+    Topic(Channel.STATUS, Party.DEVICE, Party.SERVICE, 0, retained=False, per_client=True, message="Status"),
+    Topic(Channel.PRESENCE, Party.DEVICE, Party.SERVICE, 1, retained=True, per_client=True, message="Presence"),
+    Topic(Channel.BIRTH, Party.SERVICE, Party.DEVICE, 1, retained=False, per_client=False, message="Birth"),
 )
 
 _CHANNELS: Final = frozenset(Channel)
@@ -93,7 +93,7 @@ def valid_client_id(text: str) -> bool:
 
 
 def require_client_id(text: str) -> str:
-    """Return `text` when it is a client id for a device; raise `SchemaError` that says what one looks like."""
+    """Return `text` when it is a client id for a device; raise `SchemaError` with the allowed form."""
     if not valid_client_id(text):
         message = (
             f"client id {text!r} is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or "
@@ -118,23 +118,23 @@ class Topics:
             raise SchemaError(message)
 
     def command(self, client_id: str) -> str:
-        """Where the owner of an upload speaks to one agent."""
+        """Topic of the commands to one agent."""
         return self.of(client_id, Channel.COMMAND)
 
     def response(self, client_id: str) -> str:
-        """Where one agent answers."""
+        """Topic of the responses of one agent."""
         return self.of(client_id, Channel.RESPONSE)
 
     def status(self, client_id: str) -> str:
-        """Where one agent tells its progress while it has uploads."""
+        """Topic of the progress of one agent, while it has uploads."""
         return self.of(client_id, Channel.STATUS)
 
     def presence(self, client_id: str) -> str:
-        """Where one agent, or its will, says online or offline."""
+        """Topic of `online` and `offline` of one agent, and of its will."""
         return self.of(client_id, Channel.PRESENCE)
 
     def birth(self) -> str:
-        """Where the control plane asks every agent to say hello again."""
+        """Topic on which a control plane requests a hello of every agent."""
         return f"{self.root}/{CONTROL_PLANE}/{Channel.BIRTH}"
 
     def every(self, channel: Channel) -> str:
@@ -142,7 +142,7 @@ class Topics:
         return self.birth() if channel is Channel.BIRTH else f"{self.root}/+/{channel}"
 
     def parse(self, topic: str) -> ParsedTopic:
-        """Take a topic apart; `SchemaError` when it is none of ours."""
+        """Take a topic apart; `SchemaError` for a topic outside this table."""
         prefix, _, rest = topic.partition(self.root + "/")
         client_id, _, channel = rest.partition("/")
         if prefix or channel not in _CHANNELS:
@@ -156,7 +156,7 @@ class Topics:
         return ParsedTopic(Channel(channel), client_id)
 
     def of(self, client_id: str, channel: Channel) -> str:
-        """The topic of one client on one channel; `SchemaError` for a birth, which is the control plane's own."""
+        """The topic of one client on one channel; `SchemaError` for a birth, which no device publishes."""
         if channel is Channel.BIRTH:
             message = f"{channel} is not a channel of a device: only {CONTROL_PLANE} announces itself there"
             raise SchemaError(message)

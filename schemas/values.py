@@ -1,7 +1,7 @@
 """The values that messages carry, and what follows from each error code.
 
-Rule: frozen, and equal when their fields are equal. An unknown word from the wire decodes to `unknown`; the message
-that carried it keeps its text.
+Rule: frozen, and equal when their fields are equal. An unknown value of an extensible list reads as `unknown`; the
+message keeps its text.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct
 
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.parts import MAX_PARTS
 
-# `\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole.
-UploadId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
-MessageId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+UploadId = Annotated[str, Meta(pattern=UPLOAD_ID_PATTERN)]
+MessageId = Annotated[str, Meta(pattern=UPLOAD_ID_PATTERN)]
 Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -27,8 +27,8 @@ LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
 
-class _OpenWord(StrEnum):
-    """A word that later versions may add to."""
+class _Extensible(StrEnum):
+    """A list of values that later versions may extend."""
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -40,7 +40,7 @@ class _OpenWord(StrEnum):
 
 
 class Action(StrEnum):
-    """What a command asks for, or what a response answers; `hello` is only said by agents."""
+    """What a command requests, or what a response answers; `hello` is published by agents only."""
 
     DOWNLOAD_FILE = "download_file"
     GRANT_PARTS = "grant_parts"
@@ -51,8 +51,8 @@ class Action(StrEnum):
     HELLO = "hello"
 
 
-class ResponseStatus(_OpenWord):
-    """How a response ends, or asks."""
+class ResponseStatus(_Extensible):
+    """Whether a response requests parts or reports an end, and which."""
 
     IN_PROGRESS = "in_progress"
     SUCCESS = "success"
@@ -62,7 +62,7 @@ class ResponseStatus(_OpenWord):
     UNKNOWN = "unknown"
 
 
-class Outcome(_OpenWord):
+class Outcome(_Extensible):
     """How an upload ended, in `close_upload` and in tombstones (protocol.md section 5)."""
 
     COMPLETED = "completed"
@@ -90,7 +90,7 @@ class Follow(StrEnum):
     NEW_ATTEMPT = "a new attempt, at most 3"
 
 
-class ErrorCode(_OpenWord):
+class ErrorCode(_Extensible):
     """Why an upload or a command failed (protocol.md section 4)."""
 
     PATH_NOT_ALLOWED = "path_not_allowed"
@@ -124,23 +124,23 @@ class ErrorRule:
 
     travels_as: ResponseStatus
     follow: Follow
-    says: str
+    meaning: str
 
 
-def _final(says: str) -> ErrorRule:
-    return ErrorRule(ResponseStatus.ERROR, Follow.FINAL, says)
+def _final(meaning: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.FINAL, meaning)
 
 
-def _rejected(says: str) -> ErrorRule:
-    return ErrorRule(ResponseStatus.REJECTED, Follow.FINAL, says)
+def _rejected(meaning: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.REJECTED, Follow.FINAL, meaning)
 
 
-def _again(says: str) -> ErrorRule:
-    return ErrorRule(ResponseStatus.ERROR, Follow.SAME_ATTEMPT, says)
+def _again(meaning: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.SAME_ATTEMPT, meaning)
 
 
-def _anew(says: str) -> ErrorRule:
-    return ErrorRule(ResponseStatus.ERROR, Follow.NEW_ATTEMPT, says)
+def _anew(meaning: str) -> ErrorRule:
+    return ErrorRule(ResponseStatus.ERROR, Follow.NEW_ATTEMPT, meaning)
 
 
 ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
@@ -150,15 +150,15 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
     ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
     ErrorCode.UNSUPPORTED: _rejected("the agent does not know this action, digest or option"),
-    ErrorCode.URL_EXPIRED: _again("a granted URL ran out and no new one came"),
-    ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or asked to be left alone"),
+    ErrorCode.URL_EXPIRED: _again("a granted URL expired and no new one was granted"),
+    ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or requested a pause"),
     ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),
     ErrorCode.NO_SPACE: _again("the device's disk is full"),
-    ErrorCode.STALE_EPOCH: _again("the command was signed for another life of the agent"),
-    ErrorCode.INTERNAL: _again("the agent met a fault of its own"),
+    ErrorCode.STALE_EPOCH: _again("the command was meant for another installation or epoch of the agent"),
+    ErrorCode.INTERNAL: _again("the agent has an internal fault"),
     ErrorCode.SOURCE_CHANGED: _anew("the file changed while it was read"),
-    ErrorCode.UPLOAD_GONE: _anew("the multipart upload is no more"),
-    ErrorCode.DIGEST_MISMATCH: _anew("the store received other bytes than were digested"),
+    ErrorCode.UPLOAD_GONE: _anew("the multipart upload no longer exists"),
+    ErrorCode.DIGEST_MISMATCH: _anew("the object store received other bytes than were digested"),
     ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
     ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
     ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
@@ -166,7 +166,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
     ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),
     ErrorCode.NO_PROGRESS: _final("the client was connected and sent nothing"),
-    ErrorCode.UNKNOWN: _final("the device told a code that this version does not know"),
+    ErrorCode.UNKNOWN: _final("the device reported a code that this version does not know"),
 }
 
 
@@ -179,7 +179,7 @@ class PresignedPart(Struct, frozen=True, omit_defaults=True):
 
 
 class WantedPart(Struct, frozen=True, omit_defaults=True):
-    """One part that the agent asks a URL for; `digest` is base64 of the raw digest."""
+    """One part for which the agent requests a URL; `digest` is base64 of the raw digest."""
 
     part_number: PartNumber
     size: Size
@@ -187,7 +187,7 @@ class WantedPart(Struct, frozen=True, omit_defaults=True):
 
 
 class Fingerprint(Struct, frozen=True):
-    """What the file system says of the source file; detects a change while it is read."""
+    """What the file system reports of the source file; detects a change while it is read."""
 
     size: Size
     mtime_ns: int
@@ -197,7 +197,7 @@ class Fingerprint(Struct, frozen=True):
 
 
 class UploadOptions(Struct, frozen=True, omit_defaults=True):
-    """How one upload is to be done; every field has a default."""
+    """How to do one upload; every field has a default."""
 
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
     max_bytes_per_second: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
@@ -207,7 +207,7 @@ class UploadOptions(Struct, frozen=True, omit_defaults=True):
 
 
 class SystemInfo(Struct, frozen=True, omit_defaults=True):
-    """What the device says of itself; sizes in bytes, `uptime` in seconds, `load` over one minute."""
+    """What the device reports of itself; sizes in bytes, `uptime` in seconds, `load` over one minute."""
 
     hostname: str = ""
     os: str = ""

@@ -21,16 +21,19 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from control_plane.api import examples
+from control_plane.services.policy import MAX_DEADLINE
 from schemas.codec import require_metadata
 
-MAX_DEADLINE: Final = 30 * 86_400
 MAX_METADATA_DEPTH: Final = 8
 _MAX_NUMBER: Final = 2**53 - 1
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
-    """Annotations of a text that must match all of `pattern`; `says` is what a caller is told, not the pattern."""
+    """Annotations of a text that must match all of `pattern`; `says` is the error text.
+
+    The OpenAPI document shows `$` for an end of text: JSON Schema has the syntax of ECMAScript.
+    """
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -38,7 +41,7 @@ def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
             raise ValueError(says)
         return text
 
-    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern})
+    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern.replace(r"\Z", "$")})
 
 
 def _metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -16,6 +16,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Page
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.topics import RESERVED_PREFIXES, require_client_id
 from schemas.values import DigestName
 
@@ -31,7 +32,7 @@ CheckedClientId = Annotated[str, AfterValidator(require_client_id), WithJsonSche
 ClientId = Annotated[CheckedClientId, Path(description="The client's id on the wire.")]
 UploadId = Annotated[
     str,
-    *matching(r"^[A-Za-z0-9._-]{1,64}$", "must be 1 to 64 of A-Z a-z 0-9 . _ -"),
+    *matching(UPLOAD_ID_PATTERN, "must be 1 to 64 of A-Z a-z 0-9 . _ -"),
     Path(description="The upload's id, as the trigger answered it."),
 ]
 IdempotencyKey = Annotated[

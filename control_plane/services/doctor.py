@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from control_plane.services.errors import ObjectStoreRefused, ServiceError
 from control_plane.services.maintenance import LITTER_AGE, rows_of
-from control_plane.services.object_store_probe import MAX_SKEW
-from control_plane.services.policy import DAY, MAX_DEADLINE, Policy
+from control_plane.services.policy import DAY, MAX_DEADLINE, MAX_SKEW, Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.object_store import MultipartInfo, ObjectStore, ObjectStoreCapabilities

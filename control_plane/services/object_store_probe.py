@@ -9,6 +9,7 @@ from typing import Final
 
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import ObjectStoreDown, ServiceError
+from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
 from schemas.values import DigestName
@@ -16,9 +17,6 @@ from schemas.values import DigestName
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
-MAX_SKEW: Final = 60.0
-"""Seconds. S3 refuses requests signed 15 minutes off its clock, but the life of a URL is wrong long before."""
-
 _NOT_PROBED: Final = "the object store was not probed yet"
 
 

@@ -1,6 +1,6 @@
 """The numbers and names that the services work with; `control_plane.bootstrap` takes them from the settings.
 
-Rule: durations in seconds, sizes in bytes; every default is the settings' default.
+Rule: durations in seconds, sizes in bytes, and every default is that of the Go demo this project started from.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,12 @@ from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
 
 DAY: Final = 86_400.0
-MAX_DEADLINE: Final = 30 * DAY
+MAX_DEADLINE: Final = 30 * 86_400
+"""Seconds from now; a whole number, for the REST document shows it."""
+
+MAX_SKEW: Final = 60.0
+"""Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
+
 MAX_NAME_BYTES: Final = 200
 
 

@@ -1,4 +1,4 @@
-"""The generated documents: fresh, valid, and saying what the tables say.
+"""The generated documents: fresh, valid, and equal to the tables.
 
 Rule: AsyncAPI has no validator in Python, so its structure is checked here, rule by rule of the 3.0 specification.
 """
@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from schemas.__main__ import FOLDER, write
-from schemas.asyncapi import asyncapi
-from schemas.documents import documents
+from schemas.generate.__main__ import FOLDER, write
+from schemas.generate.asyncapi import asyncapi
+from schemas.generate.documents import documents
 from schemas.messages import COMMAND_PAYLOADS, RESPONSE_PAYLOADS
 from schemas.topics import TOPICS, Topics
 from schemas.values import ERRORS, ErrorCode
@@ -43,7 +43,7 @@ def resolve(reference: str, home: str) -> Any:  # noqa: ANN401  (a JSON tree)
 
 
 def test_the_files_are_fresh() -> None:
-    """`python -m schemas` was run after the last change of a message, a topic or an error code."""
+    """`python -m schemas.generate` was run after the last change of a message, a topic or an error code."""
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == documents()
 
 
@@ -52,7 +52,7 @@ def test_the_command_writes_every_file_and_removes_the_others(tmp_path: Path, mo
     write(folder)
     (folder / "retired.json").touch()
     monkeypatch.setattr("sys.argv", ["schemas", str(folder)])
-    runpy.run_path(str(FOLDER.parent / "__main__.py"), run_name="__main__")
+    runpy.run_path(str(FOLDER.parent / "generate" / "__main__.py"), run_name="__main__")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == documents()
 
 
@@ -110,7 +110,7 @@ def test_a_wrong_command_is_invalid(command: dict[str, Any]) -> None:
         Draft202012Validator(DOCUMENTS["command.json"]).validate(command)
 
 
-def test_a_word_of_a_later_version_is_valid_in_a_response() -> None:
+def test_a_value_of_a_later_version_is_valid_in_a_response() -> None:
     response = {"message_id": "m", "action": "later", "status": "later", "error": "later", "payload": {"later": 1}}
     assert Draft202012Validator(DOCUMENTS["response.json"]).is_valid(response)
 
@@ -121,7 +121,7 @@ def test_an_etag_belongs_to_a_part_number(key: str) -> None:
     assert not Draft202012Validator(DOCUMENTS["response.json"]).is_valid(response)
 
 
-def test_a_default_that_is_always_sent_is_told_to_readers() -> None:
+def test_a_default_that_is_always_sent_is_in_the_schema() -> None:
     assert DOCUMENTS["response.json"]["$defs"]["UploadReport"]["properties"]["attempt"]["default"] == 1
 
 
@@ -129,7 +129,7 @@ def test_the_error_codes_are_the_table() -> None:
     document = DOCUMENTS["error-codes.json"]
     rows = [*document["codes"], document["any_other_code"]]
     assert rows == [
-        {"code": code.value, "travels_as": rule.travels_as.value, "follow": rule.follow.value, "says": rule.says}
+        {"code": code.value, "travels_as": rule.travels_as.value, "follow": rule.follow.value, "says": rule.meaning}
         for code, rule in ERRORS.items()
     ]
     assert document["any_other_code"]["code"] == ErrorCode.UNKNOWN
@@ -160,7 +160,7 @@ def test_every_parameter_of_an_address_is_declared_and_no_other() -> None:
 
 def test_every_channel_carries_the_message_of_the_table() -> None:
     carried = {name: list(channel["messages"]) for name, channel in ASYNC["channels"].items()}
-    assert carried == {str(topic.channel): [topic.says] for topic in TOPICS}
+    assert carried == {str(topic.channel): [topic.message] for topic in TOPICS}
 
 
 def test_both_sides_have_their_operation_on_every_channel() -> None:
@@ -176,7 +176,7 @@ def test_both_sides_have_their_operation_on_every_channel() -> None:
     )
 
 
-def test_an_operation_names_messages_of_its_own_channel() -> None:
+def test_an_operation_names_only_messages_of_its_channel() -> None:
     """AsyncAPI 3.0, Operation Object: `messages` must be a subset of those of the referenced channel."""
     for operation in ASYNC["operations"].values():
         for end in (operation, operation.get("reply", operation)):
@@ -184,7 +184,7 @@ def test_an_operation_names_messages_of_its_own_channel() -> None:
             assert all(message["$ref"].startswith(prefix) for message in end["messages"])
 
 
-def test_an_operation_is_bound_as_the_table_says() -> None:
+def test_an_operation_is_bound_as_in_the_table() -> None:
     bound = {topic.channel: (topic.qos, topic.retained) for topic in TOPICS}
     for operation in ASYNC["operations"].values():
         binding = operation["bindings"]["mqtt"]
@@ -194,7 +194,7 @@ def test_an_operation_is_bound_as_the_table_says() -> None:
 
 def test_a_message_refers_to_its_schema() -> None:
     payloads = {name: message["payload"]["$ref"] for name, message in ASYNC["components"]["messages"].items()}
-    assert payloads == {topic.says: f"./{topic.says.lower()}.json" for topic in TOPICS}
+    assert payloads == {topic.message: f"./{topic.message.lower()}.json" for topic in TOPICS}
     assert all(resolve(reference, "asyncapi.json")["title"] == name for name, reference in payloads.items())
 
 

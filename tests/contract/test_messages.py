@@ -1,4 +1,4 @@
-"""Golden messages, the seed's own among them: what they decode to, and that the JSON Schema agrees.
+"""Golden messages, some from the Go demo this started from: what they decode to, and that the schema agrees.
 
 Rule: every file in `golden/` has an expected Struct here, and the other way round. What is expected is spelled out; no
 value is derived from the code under test.
@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from schemas.codec import Message, decode, decode_command, decode_response, encode
-from schemas.documents import documents
+from schemas.generate.documents import documents
 from schemas.messages import (
     ActiveUpload,
     AgentInfo,
@@ -62,7 +62,7 @@ SYSTEM: Final = SystemInfo(hostname="till-7", os="linux", arch="aarch64")
 HALF: Final = CurrentUpload("upload123", 1, PATH, 50.0, 5242880, 10485760, 1, 2)
 
 COMMANDS: Final[dict[str, Command]] = {
-    "command-seed": Command(
+    "command-go-demo": Command(
         "abc123",
         "download_file",
         DownloadFile(
@@ -140,7 +140,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "command-health-check": Command("health-1", "health_check", HealthCheck()),
 }
 RESPONSES: Final[dict[str, Response]] = {
-    "response-seed": Response(
+    "response-go-demo": Response(
         "abc123", "download_file", "success", UploadReport(etags={1: "etag-for-part-1", 2: "etag-for-part-2"})
     ),
     "response-offer": Response(
@@ -213,7 +213,7 @@ RESPONSES: Final[dict[str, Response]] = {
     "response-cancelled-unknown": Response("cancel-1", "download_file", "cancelled", UploadReport(UPLOAD, 1), epoch=42),
 }
 OTHERS: Final[dict[str, Status | Presence | Birth]] = {
-    "status-seed": Status("uploading", current_upload=CurrentUpload("upload123", file_path=PATH, progress=45.5)),
+    "status-go-demo": Status("uploading", current_upload=CurrentUpload("upload123", file_path=PATH, progress=45.5)),
     "status-uploading": Status(
         "uploading",
         "restaurant-1",
@@ -279,20 +279,20 @@ def test_a_golden_message_decodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_golden_message_is_valid_in_both_dialects(name: str) -> None:
-    """Draft 7 too, for that is what AsyncAPI tools speak."""
+    """Draft 7 too, since AsyncAPI tools use it."""
     golden = json.loads((GOLDEN / f"{name}.json").read_bytes())
     for dialect in (Draft202012Validator, Draft7Validator):
         assert list(dialect(schema_of(EXPECTED[name])).iter_errors(golden)) == []
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_is_encoded_decodes_to_the_same_value_and_is_valid(name: str) -> None:
+def test_an_encoded_message_decodes_to_the_same_value_and_is_valid(name: str) -> None:
     data = encode(EXPECTED[name])
     assert read(data, EXPECTED[name]) == EXPECTED[name]
     Draft202012Validator(schema_of(EXPECTED[name])).validate(json.loads(data))
 
 
-def test_unknown_words_are_kept_and_read_as_unknown() -> None:
+def test_unknown_values_are_kept_and_read_as_unknown() -> None:
     response = decode_response((GOLDEN / "response-later-version.json").read_bytes())
     assert (response.status, ResponseStatus.read(response.status)) == ("postponed", ResponseStatus.UNKNOWN)
     assert (response.error, ErrorCode.read(response.error or "")) == ("battery_low", ErrorCode.UNKNOWN)
@@ -337,11 +337,11 @@ def test_urls_are_granted_in_either_place() -> None:
         (Command("m", "health_check", HealthCheck()), {}),
     ],
 )
-def test_what_a_reader_must_see_is_sent_even_when_it_is_the_default(message: Message, always: dict[str, Any]) -> None:
+def test_required_fields_are_sent_even_with_their_default(message: Message, always: dict[str, Any]) -> None:
     assert json.loads(encode(message))["payload"] == always
 
 
-def test_a_status_and_a_presence_tell_their_zeros() -> None:
+def test_a_status_and_a_presence_send_their_zeros() -> None:
     status = json.loads(encode(Status("uploading", current_upload=CurrentUpload("u"))))
     assert status["current_upload"] == {
         "upload_id": "u",

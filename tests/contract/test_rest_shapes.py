@@ -1,4 +1,4 @@
-"""REST's shapes are the protocol's and the seed's, member by member, and the OpenAPI document tells them all."""
+"""The shapes of REST, member by member, and that the OpenAPI document has them all."""
 
 import json
 import re
@@ -17,11 +17,12 @@ from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB
-from tests.support.fake_services import SECRET, FakeServices, a_client, an_upload, http_to, make_api
+from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_upload, http_to, make_api
 
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
-    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "reason", "next_wake_at", "error", "message"),
+    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof"),
+    *("reason", "reason_code", "next_wake_at", "error", "message"),
     *("metadata", "origin", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
@@ -101,7 +102,17 @@ async def test_clients(http: httpx.AsyncClient) -> None:
     assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
-    assert (whole["supported"], whole["reason"], whole["agent"]["version"]) == (True, None, "1.0.0")
+    assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")
+    assert (whole["reason"], whole["reason_code"]) == (None, None)
+
+
+async def test_a_client_without_commands_has_a_reason_and_its_code(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    services.known["restaurant-1"] = a_client(conflict_at=NOW - 5)
+    whole = (await http.get("/clients/restaurant-1")).json()
+    assert whole["reason"].startswith("two devices share this client id")
+    assert whole["reason_code"] == "client_conflict"
 
 
 async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
@@ -117,18 +128,19 @@ async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> Non
     services.views["upload-1"] = UploadView(upload, None, None)
     shown = (await http.get("/uploads/upload-1")).json()
     assert set(shown) == UPLOAD
-    seed = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
-    assert [shown[name] for name in seed] == ["upload-1", "completed", 100.0, 2, 2, 10_485_760]
+    oldest = ("upload_id", "status", "progress", "completed_parts", "total_parts", "bytes_uploaded")
+    assert [shown[name] for name in oldest] == ["upload-1", "completed", 100.0, 2, 2, 10_485_760]
     assert (shown["proof"], shown["metadata"], shown["origin"]) == ("etag", {"key": "value"}, "rest")
     assert shown["completed_at"] == "2025-11-01T10:00:05.500Z"
     assert all(INSTANT.fullmatch(shown[name]) for name in ("created_at", "updated_at", "completed_at"))
 
 
-async def test_an_upload_that_waits_says_why_and_until_when(http: httpx.AsyncClient) -> None:
+async def test_a_waiting_upload_has_a_reason_and_a_next_wake_up(http: httpx.AsyncClient) -> None:
     for path in ("/uploads/upload-1", "/uploads"):
         answer = (await http.get(path)).json()
         shown = answer.get("uploads", [answer])[0]
-        assert (shown["reason"], shown["next_wake_at"]) == ("the client is offline", "2025-11-01T10:00:30.000Z")
+        assert (shown["reason"], shown["reason_code"]) == ("the client is offline", "client_offline")
+        assert shown["next_wake_at"] == "2025-11-01T10:00:30.000Z"
 
 
 async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:
@@ -137,7 +149,7 @@ async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:
     assert (set(answer["uploads"][0]), answer["cursor"]) == (UPLOAD, "next")
 
 
-async def test_what_can_be_done_with_an_upload(http: httpx.AsyncClient) -> None:
+async def test_actions_on_an_upload(http: httpx.AsyncClient) -> None:
     cancelled = await http.post("/uploads/upload-1/cancel")
     again = await http.post("/uploads/upload-1/retry")
     url = await http.get("/uploads/upload-1/url")
@@ -149,7 +161,7 @@ async def test_what_can_be_done_with_an_upload(http: httpx.AsyncClient) -> None:
     }
 
 
-async def test_a_forgotten_client_leaves_nothing_to_say(http: httpx.AsyncClient) -> None:
+async def test_deleting_a_client_has_an_empty_answer(http: httpx.AsyncClient) -> None:
     answer = await http.delete("/clients/restaurant-1")
     assert (answer.status_code, answer.content) == (204, b"")
 
@@ -159,14 +171,16 @@ async def test_health(http: httpx.AsyncClient, services: FakeServices) -> None:
     assert (await http.get("/health")).json() == {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 
 
-async def test_readiness_names_what_is_away(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_readiness_names_what_is_unavailable(http: httpx.AsyncClient, services: FakeServices) -> None:
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["probe"]["part_digests"] == ["md5"]
-    services.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
+    assert ready.json()["checks"] == {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"}
+    checks = {"broker": "not connected", "database": "ok", "object_store": "no route"}
+    services.state = Readiness(ready=False, checks=checks, probe=None)
     answer = await http.get("/health/ready")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert answer.json() == {"status": "not ready", "checks": {"broker": "not connected"}, "probe": None}
+    assert answer.json() == {"status": "not ready", "checks": {**checks, "store": "no route"}, "probe": None}
 
 
 async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:
@@ -179,18 +193,18 @@ async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"JWT_SECRET": SECRET}], ids=["open", "token"])
 async def test_the_openapi_document_is_valid(settings: dict[str, str]) -> None:
-    told = await document(**settings)
-    validate(told)
-    assert told["openapi"].startswith("3.1.")
+    described = await document(**settings)
+    validate(described)
+    assert described["openapi"].startswith("3.1.")
 
 
-async def test_every_operation_has_a_name_of_its_own() -> None:
+async def test_every_operation_has_a_unique_name() -> None:
     paths = (await document())["paths"]
     assert {operation["operationId"] for methods in paths.values() for operation in methods.values()} == OPERATIONS
     assert {route.operation_id for route in routes()} == OPERATIONS
 
 
-async def test_a_token_is_asked_for_everywhere_but_at_health() -> None:
+async def test_every_operation_but_health_needs_a_token() -> None:
     paths = (await document(JWT_SECRET=SECRET))["paths"]
     open_paths = [path for path, methods in paths.items() if any("security" not in one for one in methods.values())]
     assert open_paths == ["/health"]
@@ -206,11 +220,11 @@ async def test_every_failure_in_the_document_is_a_problem_document() -> None:
         for status, answer in operation["responses"].items()
         if int(status) >= 400 and list(answer["content"]) != ["application/problem+json"]
     ]
-    # Unready is an answer of its own: it names what is away.
+    # Not ready has a separate answer, which names what is unavailable.
     assert others == [("/health/ready", "503")]
 
 
-def test_examples_are_what_the_models_say() -> None:
+def test_examples_agree_with_the_models() -> None:
     pairs: list[tuple[type[models.Output], dict[str, Any]]] = [
         (models.Triggered, examples.TRIGGERED),
         (models.ClientStatus, examples.CLIENT_STATUS),

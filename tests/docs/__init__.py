@@ -1,1 +1,1 @@
-"""What the documents and the house rules say, checked."""
+"""Tests of the documents and of the house rules."""

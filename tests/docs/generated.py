@@ -1,22 +1,30 @@
-"""The parts of the README that are read off the code. `python -m tests.docs.generated` writes them in.
+"""The parts of the documents that are read off the code. `python -m tests.docs.generated` writes them.
 
-Rule: what code says already, no person writes down again.
+Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is never edited by hand.
 """
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
+from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_services import FakeServices, api_over
 
-README: Final = Path(__file__).parents[2] / "README.md"
-_SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+PROTOCOL: Final = ROOT / "docs" / "protocol.md"
+DOCUMENTS: Final = (README, PROTOCOL)
+"""The documents with generated parts."""
+
+_SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 CONTROL_PLANE_SETTINGS: Final = {
     "SERVER_HOST": "address that REST listens on",
@@ -26,21 +34,21 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MQTT_PASSWORD": "its password",
     "DATABASE_URL": "`sqlite:///file` or `postgresql://…`",
     "AWS_REGION": "region of the bucket",
-    "AWS_ACCESS_KEY_ID": "credentials; without them boto3's usual places are asked",
+    "AWS_ACCESS_KEY_ID": "credentials; without them boto3's usual sources are used",
     "AWS_SECRET_ACCESS_KEY": "",
-    "AWS_SESSION_TOKEN": "",
-    "AWS_ENDPOINT": "a store other than Amazon's",
-    "S3_PUBLIC_ENDPOINT": "the store's address as devices see it, if it is another",
+    "AWS_SESSION_TOKEN": "of temporary credentials",
+    "AWS_ENDPOINT": "an object store other than Amazon's",
+    "S3_PUBLIC_ENDPOINT": "the object store's address as devices see it, if it is another",
     "S3_BUCKET_NAME": "created, private, if missing",
     "S3_CHUNK_SIZE": "bytes in a part, at least 5 MiB; larger for files of more than 10,000 parts",
-    "S3_DIGEST": "what binds a URL to its bytes: `md5`, `sha256` or `crc32` where the store enforces it, or `none`",
-    "BASE_S3_PATH": "what object keys begin with",
-    "PRESIGNED_URL_EXPIRY": "seconds that a URL lives",
-    "CLIENT_TIMEOUT": "seconds a connected client may be silent before it is told again; the third time fails",
+    "S3_DIGEST": "binds a URL to its bytes: `md5`, `sha256` or `crc32` where the object store enforces it, or `none`",
+    "BASE_S3_PATH": "first levels of every object key",
+    "PRESIGNED_URL_EXPIRY": "life of a URL in seconds",
+    "CLIENT_TIMEOUT": "seconds a connected client may be silent before the command is sent again; the third time fails",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
-    "AUTH": "`off` serves others than this machine without tokens",
-    "REQUIRE_PROOF": "`false` accepts an object of which only size and token are known; needed for `S3_DIGEST=none`",
-    "HISTORY_DAYS": "days after which ended uploads are forgotten",
+    "AUTH": "`off` serves other machines without tokens",
+    "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
+    "HISTORY_DAYS": "days after which ended uploads are removed",
     "TOPIC_ROOT": "first levels of every topic",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
 }
@@ -49,15 +57,31 @@ AGENT_SETTINGS: Final = {
     "MQTT_URL": "the broker",
     "MQTT_USERNAME": "the same as `CLIENT_ID`",
     "MQTT_PASSWORD": "its password",
-    "FILE_PATH": "the default file; always allowed; a link is followed each time, within its folder or allowed roots",
+    "FILE_PATH": "the default file; always allowed; a link is followed at each open, within its folder or the roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
     "UPLOAD_HOSTS": "`host:port` where parts may be sent, comma-separated; none by default",
-    "STATE_DIR": "where unfinished uploads survive",
+    "STATE_DIR": "folder of the journal and the identity",
     "LABELS": "`site=berlin,model=pi4`",
-    "MAX_PARALLEL_PARTS": "parts sent at the same time",
+    "MAX_PARALLEL_PARTS": "parts sent in parallel",
     "MAX_BYTES_PER_SECOND": "of all uploads together",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
+}
+REASONS: Final = {
+    WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
+    WaitCode.CLIENT_OFFLINE: "the client is not connected",
+    WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
+    WaitCode.DISPATCHING: "the command is about to be published",
+    WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
+    WaitCode.UPLOADING: "the client is uploading",
+    WaitCode.COMPLETING: "the object is being completed and proven",
+    WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
+    WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
+    WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
@@ -76,7 +100,13 @@ def rest() -> str:
         for path, calls in document["paths"].items()
         for method, call in calls.items()
     ]
-    return _table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+    return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+
+
+def reason_codes() -> str:
+    """Every code that the control plane gives to a reason."""
+    rows = [(f"`{code}`", REASONS[code]) for code in WaitCode]
+    return table(("`reason_code`", "meaning"), rows)
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -91,15 +121,15 @@ def topics() -> str:
             f"{_who(one, one.writer)} → {_who(one, one.reader)}",
             str(one.qos),
             _yes(one.retained),
-            one.says,
+            one.message,
         )
         for one in TOPICS
     ]
-    return _table(("topic", "from → to", "QoS", "retained", "message"), rows)
+    return table(("topic", "from → to", "QoS", "retained", "message"), rows)
 
 
 def _who(topic: Topic, party: Party) -> str:
-    """Who stands at one end; what is said to all clients, only a control plane says (`broker.access`)."""
+    """The clients at one end; only a control plane publishes to all agents (`broker.access`)."""
     if party is Party.DEVICE:
         return "agent"
     return "control plane, operator" if topic.per_client else "control plane"
@@ -110,7 +140,7 @@ def _address(topic: Topic) -> str:
     return f"`{address.replace('CLIENT', '{client_id}')}`"
 
 
-def _yes(true: bool) -> str:  # noqa: FBT001 - a word for a truth value
+def _yes(true: bool) -> str:  # noqa: FBT001 - a text for a truth value
     return "yes" if true else "no"
 
 
@@ -134,7 +164,7 @@ def settings() -> str:
     ]
     agent = [(f"`{name}`", _shown(_AGENT_DEFAULTS.get(name)), AGENT_SETTINGS[name]) for name in AGENT_NAMES]
     head = ("default", "meaning")
-    return f"{_table(('control plane', *head), plane)}\n\n{_table(('agent', *head), agent)}"
+    return f"{table(('control plane', *head), plane)}\n\n{table(('agent', *head), agent)}"
 
 
 def _shown(default: object) -> str:
@@ -145,23 +175,21 @@ def _shown(default: object) -> str:
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
-    return "\n".join(line.replace("|  |", "| |") for line in lines)
-
-
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
     "states": states,
     "settings": settings,
-}
+    "errors": errors,
+    "reason codes": reason_codes,
+} | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 
 def rendered(text: str) -> str:
-    """The README with every generated part as it should be."""
+    """The document with every generated part as it should be."""
     return _SECTION.sub(lambda found: f"{found[1]}{SECTIONS[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(rendered(document.read_text()))

@@ -28,6 +28,7 @@ _DRAWERS: Final = frozenset({"utils", "util", "helpers", "misc"})
 _HIERARCHY_NAME: Final = re.compile(r"^Base(?:[A-Z]|$)|(?:Manager|Impl)$")
 # Written in halves, or this file would offend against itself.
 _UNFINISHED: Final = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME)\b")
+_ADAPTERS: Final = "/adapters/"
 _OPENAPI: Final = "control_plane/api/models.py"
 """REST's models are named as in the OpenAPI document, and used as `models.Upload`."""
 
@@ -83,14 +84,14 @@ def shared_class_names(files: Files) -> list[str]:
 
 
 def repeated_docstrings(files: Files) -> list[str]:
-    """A method that implements a Protocol of the product does not repeat the Protocol's docstring."""
+    """An adapter's method that implements a Protocol does not repeat the Protocol's docstring."""
     promised: dict[tuple[str, str], set[str]] = defaultdict(set)
     implementing: list[tuple[str, ast.ClassDef]] = []
     for path, node in _classes(dict(_product(files))):
         if any(_name(base) == "Protocol" for base in node.bases):
             for method, docstring in _documented_methods(node):
                 promised[path.partition("/")[0], method].add(docstring)
-        else:
+        elif _ADAPTERS in path:
             implementing.append((path, node))
     return [
         f"{path}: {node.name}.{method}"

@@ -58,10 +58,12 @@ PLANTED: Final[Mapping[HouseRule, tuple[Files, list[str]]]] = {
     house_rules.repeated_docstrings: (
         {
             "broker/a.py": PROTOCOL,
-            "broker/b.py": PROTOCOL.replace("Clock(Protocol)", "SystemClock"),
-            "broker/c.py": PROTOCOL.replace("Clock(Protocol)", "FakeClock").replace("Seconds", "Seconds set by a test"),
+            "broker/adapters/b.py": PROTOCOL.replace("Clock(Protocol)", "SystemClock"),
+            "broker/adapters/c.py": PROTOCOL.replace("Clock(Protocol)", "Fake").replace(
+                "Seconds", "The time of a test"
+            ),
         },
-        ["broker/b.py: SystemClock.now"],
+        ["broker/adapters/b.py: SystemClock.now"],
     ),
     house_rules.work_left_for_later: (
         {"Makefile": f"all:\n\t{LATER}", "README.md": "Done.\n"},
@@ -139,7 +141,7 @@ def requirements_of(extra: str) -> Iterator[Requirement]:
         ("dev", ["dev"]),
     ],
 )
-def test_a_lock_satisfies_the_requirements_of_pyproject(lock: str, extras: list[str]) -> None:
+def test_a_lock_satisfies_pyproject(lock: str, extras: list[str]) -> None:
     """`make lock` was run after the last change of a dependency."""
     requirements = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
     requirements += [requirement for extra in extras for requirement in requirements_of(extra)]

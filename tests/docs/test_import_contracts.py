@@ -35,7 +35,7 @@ VIOLATIONS: Final = (
     ("composition-roots", "control_plane.cli.planted_adapter", "control_plane.adapters"),
     ("sans-io", "schemas.planted_clock", "time"),
     ("sans-io", "control_plane.domain.planted_clock", "asyncio"),
-    ("sans-io", "device_agent.transfer", "logging"),
+    ("sans-io", "device_agent.transfer.planted_log", "logging"),
     ("one-door-s3", "control_plane.adapters.planted_s3", "boto3"),
     ("one-door-database", "control_plane.services.planted_sql", "sqlmodel"),
     ("one-door-mqtt-server", "control_plane.services.planted_mqtt", "aiomqtt"),
@@ -54,7 +54,7 @@ def plant(tree: Path, module: str, imported: str) -> None:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What import-linter says about each contract, by name, once every violation is planted."""
+    """The result of import-linter for each contract, by name, with every violation planted."""
     tree = tmp_path_factory.mktemp("tree")
     shutil.copy(ROOT / "pyproject.toml", tree)
     for package in PACKAGES:

@@ -135,13 +135,13 @@ def test_the_seeds_own_command_with_urls_in_it(fleet: Fleet) -> None:
         }
         for number in range(1, 6)
     ]
-    config = {"upload_id": "seed-1", "bucket": bucket, "key": key, "chunk_size": CHUNK, "presigned_urls": urls}
+    config = {"upload_id": "granted-1", "bucket": bucket, "key": key, "chunk_size": CHUNK, "presigned_urls": urls}
     path = fleet.directory / "data" / "test-file.bin"
     with terminal(fleet) as person:
         payload = {"file_path": str(path), "upload_config": config}
         person.publish({"message_id": "abc123", "action": "download_file", "payload": payload})
         answer = person.read("success")
-    assert (answer["message_id"], answer["payload"]["upload_id"]) == ("abc123", "seed-1")
+    assert (answer["message_id"], answer["payload"]["upload_id"]) == ("abc123", "granted-1")
     assert answer["payload"]["owner"] == "cli-unknown"
     etags = answer["payload"]["etags"]
     assert sorted(etags) == ["1", "2", "3"]
@@ -150,7 +150,7 @@ def test_the_seeds_own_command_with_urls_in_it(fleet: Fleet) -> None:
     copy = fleet.directory / "copy.bin"
     s3.download_file(bucket, key, str(copy))
     assert sha256_of(copy) == sha256_of(path)
-    fleet.until(lambda: fleet.get("/uploads/seed-1")["state"] == "completing", "the history of it")
+    fleet.until(lambda: fleet.get("/uploads/granted-1")["state"] == "completing", "the history of it")
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ def test_a_missing_extra_is_the_line_that_installs_it(module: str, words: tuple[
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
 
@@ -216,6 +217,7 @@ def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     assert unguarded.stderr.startswith("AUTH=off and no JWT_SECRET: whoever reaches this server")
 
 
+@pytest.mark.slow
 def test_serve_ends_when_a_loop_behind_it_has_ended(tmp_path: Path) -> None:
     """A control plane that answers but does nothing would be the worst of both."""
     program = """

@@ -197,6 +197,7 @@ def test_anybodys_upload_is_cancelled_at_its_client(field: Field, slow: Slow) ->
     assert (process.returncode, json.loads(out)["state"]) == (1, "cancelled")
 
 
+@pytest.mark.slow
 def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_path: Path) -> None:
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("mosquitto_pub is not installed: run `apt-get install mosquitto-clients`")
@@ -214,6 +215,7 @@ def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_
     assert field.stored_sha256(config["key"]) == sha256_of(field.file)
 
 
+@pytest.mark.slow
 def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> None:
     printed = backhaul("mqtt", "trigger", CLIENT, "/nowhere", "--print", "--size", "1", env=field.settings())
     upload_id = json.loads(printed.stdout)["payload"]["upload_config"]["upload_id"]
@@ -222,6 +224,7 @@ def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> 
     assert field.kept() == []
 
 
+@pytest.mark.slow
 def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Field, tmp_path: Path) -> None:
     """`FILE_PATH` and no `ALLOWED_ROOTS`: its size can be asked for all the same."""
     told = {
@@ -243,6 +246,7 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
     assert field.kept() == []
 
 
+@pytest.mark.slow
 def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
     asked = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
     command = asked["command"]

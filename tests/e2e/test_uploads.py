@@ -63,6 +63,7 @@ def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, na
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 
+@pytest.mark.slow
 def test_more_than_a_hundred_parts_arrive(fleet: Fleet, files: Path) -> None:
     """Several windows, the last part shorter than the others; each part filled, and with bytes that no other has."""
     path = files / "large.bin"
@@ -75,8 +76,8 @@ def test_more_than_a_hundred_parts_arrive(fleet: Fleet, files: Path) -> None:
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 
-def test_the_default_file_and_the_seeds_shapes(fleet: Fleet, files: Path) -> None:
-    """No body at all: the agent's own file; every field that the seed's README shows is there."""
+def test_the_default_file_and_the_fields_of_every_answer(fleet: Fleet, files: Path) -> None:
+    """No body at all: the agent's own file; every field that the first page of the README shows is there."""
     answer = fleet.post("/trigger-download/restaurant-1").json()
     assert answer["success"] is True
     assert answer["message"] == "Download triggered for client restaurant-1"
@@ -130,6 +131,7 @@ def test_metadata_comes_back_as_it_went(fleet: Fleet) -> None:
     assert upload["metadata"] == metadata
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_an_upload_can_be_cancelled_and_retried(fleet: Fleet, files: Path) -> None:
     """The client stops and nothing stays at the store; the retry is a new upload, of the same file to the last byte."""
@@ -182,6 +184,7 @@ def in_flight(fleet: Fleet) -> list[str]:
     return asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_an_offline_client_is_queued_and_served_when_it_appears(fleet: Fleet, files: Path) -> None:
     """The reason says so meanwhile."""
     path = files / "later.bin"
@@ -203,6 +206,7 @@ def test_files_of_a_client_are_listed(fleet: Fleet, files: Path) -> None:
     assert [(one["path"], one["size"]) for one in listed["files"]] == [(str(files / "listed.txt"), 5)]
 
 
+@pytest.mark.slow
 def test_an_agent_in_any_language_can_be_written_from_the_protocol(fleet: Fleet, files: Path) -> None:
     """Bare paho and urllib, and no line of ours."""
     path = files / "foreign.bin"

@@ -2,8 +2,12 @@
 
 from collections import Counter
 
+import pytest
+
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Operation
+
+pytestmark = pytest.mark.slow
 
 PARTS = 6
 

@@ -12,6 +12,8 @@ from broker.server import free_port, start_configured
 from tests.support.fault_sites import CHUNK, FaultSite, fill, running_site
 from tests.support.strict_s3 import Operation
 
+pytestmark = pytest.mark.slow
+
 
 def check_ended_once(site: FaultSite, upload_id: str, path: Path) -> None:
     site.s3.flow()

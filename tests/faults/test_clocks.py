@@ -17,6 +17,8 @@ from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
 from tests.support.strict_s3 import Operation
 
+pytestmark = pytest.mark.slow
+
 YEARS: Final = {"ten-years-ahead": "+3650d", "in-1970": "-20000d"}
 MINUTES: Final = {"ahead": "+10m", "behind": "-10m"}
 

@@ -13,7 +13,7 @@ from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
 # The first test of the module has its timeout for all the uploads.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
 

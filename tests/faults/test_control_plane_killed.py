@@ -11,6 +11,8 @@ import pytest
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
+pytestmark = pytest.mark.slow
+
 
 def test_killed_mid_upload_the_parts_that_are_stored_meanwhile_count(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=6)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.fault_sites import CHUNK, FaultSite, fill, running_site, small_tmpfs
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def locked(site: FaultSite) -> Iterator[None]:

@@ -11,6 +11,8 @@ from tests.support.fault_sites import FaultSite
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Wire, connected
 
+pytestmark = pytest.mark.slow
+
 TOPICS: Final = Topics()
 LAST: Final = 2**53 - 1
 WILL_DELAY: Final = 10

@@ -14,6 +14,8 @@ import pytest
 from tests.support.fault_sites import CHUNK, MIB, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
+pytestmark = pytest.mark.slow
+
 PARTS: Final = 3
 
 

@@ -10,6 +10,8 @@ from broker.server import free_port
 from tests.support.fault_sites import CHUNK, SERVE, FaultSite, Victim
 from tests.support.strict_s3 import Fault, Kind, Operation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def second(site: FaultSite) -> Iterator[Victim]:

@@ -8,6 +8,8 @@ import pytest
 from tests.support.fault_sites import CHUNK, MIB, FaultSite, running_site
 from tests.support.strict_s3 import Operation
 
+pytestmark = pytest.mark.slow
+
 LIFE = 8
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker.process import Broker
-from device_agent.connection import AckToken
+from device_agent.mqtt.connection import AckToken
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
 from tests.support.brokers import any_broker, mosquitto, started
@@ -90,7 +90,7 @@ def round_trip(made: Device) -> None:
     """The broker has worked off what was sent before."""
     session = made.connection._session
     assert session is not None
-    session.settle(TIMEOUT)
+    session.wait_acknowledged(TIMEOUT)
 
 
 def cut(made: Device) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from device_agent import tls
-from device_agent.backoff import Backoff
 from device_agent.errors import SettingsError
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
 from tests.support.connections import TOPICS, Device, device
@@ -24,16 +24,16 @@ from tests.support.mqtt_packets import Kind, Property
 from tests.support.self_signed import self_signed
 
 
-class Noted(Backoff):
+class Noted(ReconnectBackoff):
     """Notes which waits were taken for hopeless."""
 
     def __init__(self) -> None:
         super().__init__(first=0.01, longest=0.02)
-        self.hopeless: list[bool] = []
+        self.permanent: list[bool] = []
 
-    def next(self, *, stable: bool = False, hopeless: bool = False) -> float:
-        self.hopeless.append(hopeless)
-        return super().next(stable=stable, hopeless=hopeless)
+    def next(self, *, stable: bool = False, permanent: bool = False) -> float:
+        self.permanent.append(permanent)
+        return super().next(stable=stable, permanent=permanent)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_name_taken_by_another_is_not_fought_over(fake: FakeBroker, caplog: py
         made.hears("disconnected")
         with fake.visitor() as visitor:
             visitor.greeting()
-    assert backoff.hopeless == [True]
+    assert backoff.permanent == [True]
     assert "Session taken over" in caplog.records[0].message
 
 

@@ -79,13 +79,13 @@ def test_negotiates_an_upload_of_many_parts(agent: AgentProcess, owner: Owner, s
 
 def test_a_pre_granted_upload_in_the_seeds_shape(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     content = os.urandom(CHUNK + 1)
-    path = agent.file("seed.bin", content)
+    path = agent.file("granted.bin", content)
     owner.online()
     urls_ = [{"part_number": one.part_number, "url": one.url} for one in urls(sink, [1, 2])]
-    config = {"upload_id": "seed-1", "bucket": "b", "key": "k", "chunk_size": CHUNK, "presigned_urls": urls_}
+    config = {"upload_id": "granted-1", "bucket": "b", "key": "k", "chunk_size": CHUNK, "presigned_urls": urls_}
     payload = {"file_path": str(path), "upload_config": config}
     owner.publish(json.dumps({"message_id": "m", "action": "download_file", "payload": payload}).encode())
-    end = owner.answer("seed-1", 1)
+    end = owner.answer("granted-1", 1)
     assert (end.status, report(end).owner, sorted(report(end).etags)) == ("success", "cli-unknown", [1, 2])
     assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
 

@@ -14,7 +14,7 @@ import pytest
 
 from device_agent import VERSION
 from device_agent.errors import PutFailure
-from device_agent.files import Source
+from device_agent.files.source import Source
 from schemas.parts import Part
 from tests.support.put_sink import PutSink, Script, s3_error
 from tests.support.senders import AGAIN, CONTENT, MIB, SIZE, WHOLE, Sender, sender, sink, source

@@ -96,6 +96,7 @@ def test_a_retained_message_is_met_by_who_comes_later_with_its_properties(table:
     assert packet.properties[Property.MESSAGE_EXPIRY] in range(50, 61)
 
 
+@pytest.mark.slow
 def test_a_retained_message_disappears_when_it_expires(table: Table) -> None:
     writer = table.client("writer")
     # Mosquitto counts in whole seconds: a message may die almost one too early, and one too late.
@@ -131,6 +132,7 @@ def test_a_lost_connection_publishes_its_will_retained(table: Table) -> None:
     assert table.found("late") == [b"offline"]
 
 
+@pytest.mark.slow
 def test_a_connection_without_a_sign_of_life_publishes_its_will(table: Table) -> None:
     reader = table.client("reader")
     reader.subscribe(table.topic)
@@ -163,6 +165,7 @@ def test_a_delayed_will_waits(table: Table) -> None:
     assert time.monotonic() - lost_at > 0.9
 
 
+@pytest.mark.slow
 def test_a_delayed_will_is_withdrawn_when_the_session_comes_back(table: Table) -> None:
     reader = table.client("reader")
     reader.subscribe(table.topic)
@@ -200,6 +203,7 @@ def test_a_full_queue_drops_the_newest_and_tells_nobody(table: Table) -> None:
     assert arrived == list(range(kept))
 
 
+@pytest.mark.slow
 def test_a_message_that_expired_in_the_queue_is_not_delivered(table: Table) -> None:
     table.away("device")
     writer = table.client("writer")
@@ -226,6 +230,7 @@ def test_a_session_without_expiry_ends_with_its_connection(table: Table) -> None
     assert len(device.gathered(arrive)) == arrive
 
 
+@pytest.mark.slow
 def test_a_session_expires(table: Table) -> None:
     table.away("device", expiry=1)
     time.sleep(2.5)
@@ -249,6 +254,7 @@ def test_what_was_not_acknowledged_comes_again_after_a_reconnect(table: Table) -
     assert (again.packet_id == two.packet_id) is not table.embedded
 
 
+@pytest.mark.slow
 def test_what_was_not_acknowledged_does_not_come_again_on_the_same_connection(table: Table) -> None:
     device = table.durable("device")
     device.subscribe(table.topic)

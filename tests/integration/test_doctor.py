@@ -14,7 +14,7 @@ from tests.support.s3_servers import S3Server, moto, nanio
 
 __all__ = ["moto", "nanio"]
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 MINE: Any = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": "reports/"}, "Expiration": {"Days": 400}}
 

@@ -22,6 +22,8 @@ from schemas.values import DigestName, PresignedPart
 from tests.support.s3_servers import S3Server, put, start_moto, start_nanio
 from tests.support.strict_s3 import start_strict
 
+pytestmark = pytest.mark.slow
+
 Name = Literal["nanio", "moto", "strict"]
 
 BODY: Final = b"the bytes that were granted"

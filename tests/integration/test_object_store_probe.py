@@ -67,6 +67,7 @@ async def test_nanio_checks_the_md5_of_objects_and_nothing_else(tmp_path: Path, 
     assert "UploadPart with md5: a wrong digest is not noticed." in seen.notes
 
 
+@pytest.mark.slow
 async def test_moto_checks_no_digest_at_all(tmp_path: Path, open_store: Open) -> None:
     with start_moto(tmp_path) as server:
         seen = await probed(open_store(settings_of(server)))
@@ -116,6 +117,7 @@ async def test_a_clock_that_differs_is_noted(tmp_path: Path, open_store: Open, s
     assert any("The store's clock is" in note for note in seen.notes)
 
 
+@pytest.mark.slow
 async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_store: Open) -> None:
     with start_strict(tmp_path, Options(clock_skew=3600)) as server:
         store = open_store(settings_of(server.s3))
@@ -161,6 +163,7 @@ async def test_a_store_that_takes_no_multipart_with_sha256_is_no_failure(
     assert "UploadPart with sha256 could not be tried (NotImplemented)." in seen.notes
 
 
+@pytest.mark.slow
 async def test_a_store_that_was_busy_has_enforced_nothing(strict: StrictServer, open_store: Open) -> None:
     """The wrong digest was turned away for another reason than being wrong."""
     store = open_store(settings_of(strict.s3))

@@ -106,6 +106,7 @@ async def load(store: SqlDatabase, key: UploadKey) -> Upload:
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Path) -> None:
     store = SqlDatabase.open(f"sqlite:///{path}")
     await add(store, COUNTER)

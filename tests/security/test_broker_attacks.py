@@ -230,6 +230,7 @@ def test_a_device_does_not_hear_what_was_retained_before(parties: Parties) -> No
     assert payloads(mallory) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0, 1])
 @pytest.mark.parametrize("topic", [TOPIC.presence("victim"), TOPIC.birth(), TOPIC.command("victim"), "$SYS/x"])
 def test_a_forged_will_is_never_published(parties: Parties, topic: str, delay: int) -> None:
@@ -239,6 +240,7 @@ def test_a_forged_will_is_never_published(parties: Parties, topic: str, delay: i
     assert [packet.payload for packet in witness.received(SOON + 2 * delay)] == []
 
 
+@pytest.mark.slow
 def test_a_device_may_leave_a_will_of_its_own(parties: Parties) -> None:
     witness = parties.witness()
     will = Will(TOPIC.presence("victim"), b"offline", delay=1)

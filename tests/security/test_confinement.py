@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import safe_open
 from device_agent.errors import FileRefused
-from device_agent.files import Roots, open_source
-from device_agent.listing import list_files
+from device_agent.files import safe_open
+from device_agent.files.listing import list_files
+from device_agent.files.roots import Roots
+from device_agent.files.source import open_source
 from schemas.messages import ListFiles
 from schemas.values import ErrorCode
 

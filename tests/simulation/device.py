@@ -1,42 +1,41 @@
 """One device: the agent as it is shipped, on a disk, a file system, a broker and a store that are models.
 
-Rule: a process dies between two instructions and leaves nothing but its disk; what it had said or sent stays said.
+Rule: a process dies between two instructions and leaves only its disk; what it published or sent is not undone.
 """
 
 from pathlib import Path
 from typing import Final, cast
 
-from device_agent.agent import Agent
-from device_agent.doors import Doors
+from device_agent.agent import Agent, Environment
+from device_agent.effects import EffectRunner
 from device_agent.errors import JournalError
-from device_agent.identity import Identity
-from device_agent.jobs import Jobs
-from device_agent.journal import Journal
-from device_agent.mailbox import Mail, Mailbox
+from device_agent.inbox import EventQueue, LoopEvent
 from device_agent.settings import Settings
-from device_agent.work import Hands
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
+from device_agent.workers.part_io import PartIO
 from schemas.topics import Channel
 from schemas.values import SystemInfo
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
 from tests.simulation.disk import Disk, DiskOs, DiskPath, PowerCut
 from tests.simulation.files import Files
-from tests.simulation.hands import Hired, SimHands
 from tests.simulation.network import DeviceNetwork
+from tests.simulation.part_io import Hired, SimPartIO
 from tests.simulation.promises import DevicePromises
 from tests.simulation.world import World
 
 DEFAULT_FILE: Final = "/data/default.bin"
 
 
-class _Bell(Mailbox):
+class _Bell(EventQueue):
     """A mailbox that rings when something arrives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.process: Process | None = None
 
-    def put(self, mail: Mail) -> None:
+    def put(self, mail: LoopEvent) -> None:
         super().put(mail)
         if self.process is not None:
             self.process.wake()
@@ -81,7 +80,7 @@ class Device:
                 self.process.step()
 
     def crash(self, *, power: bool, wipe: bool = False) -> None:
-        """The agent is gone; with `power` so is what was not synced, with `wipe` everything. Starts again by itself."""
+        """End the agent. `power` loses what was not synced, `wipe` everything. It starts again after a while."""
         self.world.note(self.client_id, "loses power" if power else "is killed")
         if self.process is not None:
             self.process.die()
@@ -110,13 +109,13 @@ class Process:
         folder = cast("Path", DiskPath(device.disk, "/state"))
         self.journal, transfers = Journal.open(folder)
         self.bell = _Bell()
-        self.hands = SimHands(device.world, device.files, device.bucket, device.clock)
-        self.hands.on_put = device.promises.put_begins
-        self.hands.on_stored = device.promises.stored
+        self.part_io = SimPartIO(device.world, device.files, device.bucket, device.clock)
+        self.part_io.on_put = device.promises.put_begins
+        self.part_io.on_stored = device.promises.stored
         self.networks: list[DeviceNetwork] = []
-        doors = Doors(
-            mailbox=self.bell,
-            jobs=Jobs(cast("Hands", self.hands), self.bell, senders=4, hire=Hired),
+        environment = Environment(
+            inbox=self.bell,
+            runner=EffectRunner(cast("PartIO", self.part_io), self.bell, senders=4, make_pool=Hired),
             connect=self._connect,
             check_url=lambda _url: None,
             system_info=SystemInfo,
@@ -125,7 +124,7 @@ class Process:
             chance=device.world.chance.random,
         )
         settings = Settings(client_id=device.client_id, state_dir=folder, file_path=DEFAULT_FILE)
-        self.agent = Agent(settings, self.journal, transfers, Identity.open(folder), doors)
+        self.agent = Agent(settings, self.journal, transfers, Installation.open(folder), environment)
         self.bell.process = self
         self.agent.start()
 
@@ -137,7 +136,7 @@ class Process:
         return network
 
     def wake(self) -> None:
-        """Something arrived."""
+        """Schedule a turn: an event arrived."""
         if not self._rung and not self.dead:
             self._rung = True
             self.device.world.loop.call_soon(self.step)
@@ -152,7 +151,7 @@ class Process:
         try:
             patience = self.agent.turn(self.bell.take(0.0))
         except PowerCut:
-            # Or a kill at that instant: what was written is there, and nobody knows whether it is durable.
+            # Or a kill at that instant: the data is written, and may be durable or not.
             device.crash(power=device.world.chance.random() < 0.7)
             return
         device.promises.turned(self.journal)
@@ -161,25 +160,25 @@ class Process:
         self._timer = device.world.later(max(patience, 0.001), self.step)
 
     def die(self) -> None:
-        """Nothing more is done or heard."""
-        self.dead = self.hands.dead = True
+        """Stop all work and all messages."""
+        self.dead = self.part_io.dead = True
         for network in self.networks:
             network.dead = True
             self.device.broker.drop(network)
 
 
 class _Watched(DeviceNetwork):
-    """A network on which nothing passes that the disk does not hold."""
+    """A network that checks that the disk holds what is published and acknowledged."""
 
     device: Device
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         if channel is Channel.RESPONSE:
-            self.device.promises.said(data)
+            self.device.promises.response_published(data)
         return super().publish(channel, data, expiry=expiry)
 
     def start(self) -> None:
-        self.on_ack = self.device.promises.acknowledged
+        self.on_ack = self.device.promises.command_acknowledged
         super().start()
 
     def _dial(self) -> None:

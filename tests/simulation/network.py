@@ -1,4 +1,4 @@
-"""The device's side of the wire, in the place of `device_agent.connection`.
+"""The device's side of the wire, in the place of `device_agent.mqtt.connection`.
 
 Rule: it keeps that module's promises: a new epoch in each CONNECT, `Connected` after the subscription, nothing queued
 while it is away, an acknowledgement only for the connection that brought the command.
@@ -6,10 +6,10 @@ while it is away, an acknowledgement only for the connection that brought the co
 
 from collections.abc import Callable
 
-from device_agent.backoff import Backoff
-from device_agent.connection import AckToken
 from device_agent.errors import JournalError
-from device_agent.mailbox import BirthArrived, CommandArrived, Connected, Disconnected, Mailbox
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
+from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World
@@ -19,16 +19,16 @@ class DeviceNetwork:
     """One process's connections, one after another; `dead` once the process is."""
 
     def __init__(
-        self, world: World, broker: Broker, client_id: str, mailbox: Mailbox, will: Callable[[], bytes]
+        self, world: World, broker: Broker, client_id: str, inbox: EventQueue, will: Callable[[], bytes]
     ) -> None:
         self.client_id = client_id
         self.dead = False
         self.on_ack: Callable[[bytes], None] = lambda _data: None
         self._world = world
         self._broker = broker
-        self._mailbox = mailbox
+        self._inbox = inbox
         self._will = will
-        self._backoff = Backoff(chance=world.chance.random)
+        self._backoff = ReconnectBackoff(chance=world.chance.random)
         self._number = 0
         self._ready = False
         self._cut = False
@@ -39,14 +39,14 @@ class DeviceNetwork:
         self._world.later(0.001, self._dial)
 
     def stop(self, offline: bytes | None = None) -> None:
-        """Say goodbye."""
+        """Publish `offline` and disconnect."""
         if self._ready and offline is not None:
             self.publish(Channel.PRESENCE, offline)
         self._broker.drop(self, politely=True)
         self.dead = True
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
-        """Hand over; on a connection that is cut it is lost on its way."""
+        """Publish; on a cut connection the message is lost."""
         if not self._ready:
             return False
         if not self._cut:
@@ -65,15 +65,15 @@ class DeviceNetwork:
         """A command arrives."""
         if not self.dead and not self._cut and self._number:
             self._brought[packet] = data
-            self._mailbox.put(CommandArrived(data, AckToken(self._number, packet)))
+            self._inbox.put(CommandArrived(data, AckToken(self._number, packet)))
 
     def deliver_birth(self) -> None:
         """A control plane started."""
         if not self.dead and not self._cut:
-            self._mailbox.put(BirthArrived())
+            self._inbox.put(BirthArrived())
 
     def lost(self) -> None:
-        """The connection is gone, and the device notices."""
+        """The device notices that the connection is lost."""
         if self.dead:
             return
         if not self._cut:
@@ -82,11 +82,11 @@ class DeviceNetwork:
         self._number += 1
         self._brought.clear()
         if was:
-            self._mailbox.put(Disconnected("lost"))
+            self._inbox.put(Disconnected("lost"))
         self._world.later(self._backoff.next(stable=was), self._dial)
 
     def cut(self) -> None:
-        """Nothing passes any more; either side finds out by itself, up to one and a half keepalives later."""
+        """Cut the connection: each side notices by itself, up to one and a half keepalives later."""
         if not self._ready or self._cut:
             return
         self._cut = True
@@ -98,7 +98,7 @@ class DeviceNetwork:
 
     def _arrive(self, number: int, channel: Channel, data: bytes, expiry: int | None) -> None:
         if number == self._number and not self._cut:
-            self._broker.hear(self, channel, data, expiry)
+            self._broker.receive(self, channel, data, expiry)
 
     def _dial(self) -> None:
         if self.dead or self._ready:
@@ -120,5 +120,5 @@ class DeviceNetwork:
         if self.dead or number != self._number:
             return
         self._ready = True
-        self._mailbox.put(Connected())
+        self._inbox.put(Connected())
         self._broker.subscribe(self)

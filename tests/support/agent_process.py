@@ -19,8 +19,8 @@ from typing import Final, Self
 import pytest
 
 from broker.process import Broker
-from device_agent.journal import Journal, Memory
-from device_agent.transfer_state import Transfer
+from device_agent.state.journal import Journal, Memory
+from device_agent.transfer.model import Transfer
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import (
     CloseUpload,

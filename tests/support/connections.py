@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from broker.process import Broker
-from device_agent.backoff import Backoff
-from device_agent.connection import AckToken, Connection
+from device_agent.mqtt.connection import AckToken, Connection
+from device_agent.mqtt.reconnect import ReconnectBackoff
 from schemas.topics import Topics
 
 TIMEOUT: Final = 20.0
@@ -40,7 +40,7 @@ class Device:
             "on_command": lambda data, token: self.commands.put((data, token)),
             "on_birth": self.births.put,
             "on_refused": lambda channel, text: self.said.put(("refused", (channel, text))),
-            "backoff": Backoff(first=0.01, longest=0.02),
+            "backoff": ReconnectBackoff(first=0.01, longest=0.02),
         }
         self.connection = Connection(**(defaults | options))
         self.topic = TOPICS.command(self.id)

@@ -19,7 +19,6 @@ from control_plane.services.errors import MessengerDown, ObjectStoreRefused, Ser
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
-from control_plane.services.uploads.completion import TOKEN_NAME
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
 from schemas.codec import decode_command, encode
@@ -34,6 +33,7 @@ from schemas.messages import (
     ResponsePayload,
     UploadReport,
 )
+from schemas.names import TOKEN_METADATA
 from schemas.topics import CONTROL_PLANE, Channel, Topics
 from schemas.values import DigestName, PresignedPart
 from tests.support.uploads import FINGERPRINT, wanted
@@ -142,7 +142,7 @@ class FakeObjects:
     ) -> PresignedPart:
         """A URL for the whole object."""
         assert digest
-        headers = {f"x-amz-meta-{TOKEN_NAME}": token, **({"if-none-match": "*"} if once else {})}
+        headers = {f"x-amz-meta-{TOKEN_METADATA}": token, **({"if-none-match": "*"} if once else {})}
         return PresignedPart(part.part_number, f"http://s3/{s3_key}", headers)
 
     def presign_get(self, s3_key: str, expires_in: float) -> str:
@@ -162,7 +162,7 @@ class FakeObjects:
             message = "no such upload"
             raise ObjectStoreRefused(message, "NoSuchUpload")
         _, token = self.multipart.pop(s3_upload_id)
-        self.objects[s3_key] = ObjectInfo(self.object_size, "etag", {TOKEN_NAME: token})
+        self.objects[s3_key] = ObjectInfo(self.object_size, "etag", {TOKEN_METADATA: token})
         if self.complete_then_fail:
             self._meet("complete")
 

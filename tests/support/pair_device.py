@@ -1,6 +1,6 @@
-"""The device of the pair: the real machine, a journal that a crash cuts, and jobs that end in any order.
+"""The device of the pair: the shipped machine, a journal that a crash cuts, and jobs that end in any order.
 
-Rule: nothing is said or begun before the journal holds what it relies on; a crash may come before that, or between.
+Rule: nothing is published or started before the journal holds the records it depends on; a crash may come in between.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,13 @@ from random import Random
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import Upload
 from device_agent.errors import PutFailure
-from device_agent.records import Order, TransferRecord
-from device_agent.transfer import apply, begin, derive, ready, restored, wake_at
-from device_agent.transfer_answers import outcome_response
-from device_agent.transfer_events import (
+from device_agent.transfer.events import (
     Admitted,
-    CancelAsked,
-    CloseAsked,
+    CancelRequested,
+    CloseReceived,
     Digested,
     DigestParts,
     Effect,
-    Entomb,
     Event,
     Granted,
     Keep,
@@ -28,16 +24,21 @@ from device_agent.transfer_events import (
     OpenSource,
     PartFailed,
     PartStored,
+    PublishResponse,
     PutPart,
     Rechecked,
     Repeated,
-    Say,
     Seen,
     StopParts,
     Tick,
     WorkerFree,
+    WriteTombstone,
 )
-from device_agent.transfer_state import State, Transfer, replay
+from device_agent.transfer.machine import apply, begin, derive, ready, restored, wake_at
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.replay import replay
+from device_agent.transfer.responses import outcome_response
 from schemas.messages import Response, UploadReport
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 from tests.support.pair_store import PairStore
@@ -49,7 +50,7 @@ WORKERS = 3
 
 @dataclass(frozen=True)
 class Command:
-    """What the owner says: its upload at that moment, and what goes with this kind of word."""
+    """A command of the owner: its upload at that moment, and the fields of this kind of command."""
 
     kind: Kind
     upload: Upload
@@ -78,18 +79,18 @@ class PairDevice:
 
     @property
     def state(self) -> str:
-        """Where the transfer stands."""
+        """The state of the transfer."""
         return "nothing" if self.transfer is None else self.transfer.state
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is left but a tombstone."""
+        """Whether only a tombstone is left."""
         return self.transfer is None
 
-    # What it hears.
+    # Commands.
 
-    def hear(self, command: Command, now: float) -> None:
-        """Obey, like `device_agent.commands`."""
+    def receive(self, command: Command, now: float) -> None:
+        """Process a command like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
             return
@@ -103,13 +104,13 @@ class PairDevice:
         elif command.kind is Kind.SEND_DOWNLOAD:
             self._begin(command, now)
         elif known is not None and command.kind is Kind.SEND_CANCEL:
-            self._on(CancelAsked(now=now))
+            self._on(CancelRequested(now=now))
         else:
             self._send(_answer_to_unknown(command))
 
     def _close(self, command: Command, now: float) -> None:
         if self.transfer is not None:
-            self._on(CloseAsked(now=now, outcome=command.outcome))
+            self._on(CloseReceived(now=now, outcome=command.outcome))
         elif self.outcome is None:
             self.outcome = command.outcome
 
@@ -133,9 +134,9 @@ class PairDevice:
             case Kind.SEND_DOWNLOAD:
                 return Repeated(now=now, acknowledges=command.acknowledges)
             case Kind.SEND_CANCEL:
-                return CancelAsked(now=now)
+                return CancelRequested(now=now)
             case Kind.SEND_CLOSE:
-                return CloseAsked(now=now, outcome=command.outcome)
+                return CloseReceived(now=now, outcome=command.outcome)
             case _:
                 return Granted(
                     now=now,
@@ -145,17 +146,17 @@ class PairDevice:
                     lifetime=command.lifetime,
                 )
 
-    # What it does.
+    # Work.
 
     def work(self, now: float) -> bool:
-        """One thing that is to be done; False when there is none."""
+        """Do one piece of work; False when there is none."""
         transfer = self.transfer
         if transfer is None:
             return False
         if transfer.state is State.QUEUED:
             self._on(Admitted(now=now))
             return True
-        begins = len(transfer.flying) < WORKERS and ready(transfer, now)
+        begins = len(transfer.in_flight) < WORKERS and ready(transfer, now)
         if begins and (not self.jobs or self._chance.random() < 0.5):
             self._on(WorkerFree(now=now))
             return True
@@ -165,13 +166,13 @@ class PairDevice:
         return False
 
     def tick(self, now: float) -> None:
-        """Wake the machine if its time has come."""
+        """Send the machine a tick if one is due."""
         wake = None if self.transfer is None else wake_at(self.transfer)
         if wake is not None and now >= wake:
             self._on(Tick(now=now, jitter=self._chance.random()))
 
     def crash(self, now: float) -> None:
-        """Lose everything that is not in the journal, start again, and say again what nobody acknowledged."""
+        """Lose everything that is not in the journal, start again, and publish unacknowledged responses again."""
         self.jobs.clear()
         transfer: Transfer | None = None
         for record in self._journal:
@@ -191,7 +192,7 @@ class PairDevice:
             case PutPart(url=url, part=part):
                 self._put(url, part.number, now)
             case _:
-                message = f"nobody performs {job}"
+                message = f"no performer for {job}"
                 raise AssertionError(message)
 
     def _put(self, url: PresignedPart, number: int, now: float) -> None:
@@ -215,11 +216,11 @@ class PairDevice:
         self._keep(effects)
         for effect in effects:
             match effect:
-                case Say(response=response):
-                    self._say(response)
+                case PublishResponse(response=response):
+                    self._publish(response)
                 case StopParts():
                     self.jobs.clear()
-                case Entomb(outcome=outcome):
+                case WriteTombstone(outcome=outcome):
                     self.outcome, self.transfer = outcome, None
                     self._journal.clear()
                 case PutPart(part=part):
@@ -234,7 +235,7 @@ class PairDevice:
                     pass
 
     def _keep(self, effects: tuple[Effect, ...]) -> None:
-        """From here on a crash does not take it."""
+        """After this a crash does not lose the records."""
         self._journal += [effect.record for effect in effects if isinstance(effect, Keep)]
         if self.transfer is None:
             return
@@ -242,11 +243,11 @@ class PairDevice:
         self._stored.update({(attempt, number): one.etag for number, one in self.transfer.kept.items()})
         self._settled |= {(attempt, number) for number in self.transfer.settled}
 
-    def _say(self, response: Response) -> None:
+    def _publish(self, response: Response) -> None:
         report = response.payload
         assert isinstance(report, UploadReport)
         again = {(report.attempt, number) for number in report.etags} & self._settled
-        assert not again, f"acknowledged etags {again} are told again"
+        assert not again, f"acknowledged etags {again} are reported again"
         self._send(response)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.files import Roots, Source, open_source
-from device_agent.hosts import UploadHosts
-from device_agent.uploader import Uploader
+from device_agent.files.roots import Roots
+from device_agent.files.source import Source, open_source
+from device_agent.storage.uploader import Uploader
+from device_agent.storage.url_policy import UploadHosts
 from schemas.parts import Part
 from schemas.values import PresignedPart
 from tests.support.put_sink import PutSink

@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -26,6 +25,7 @@ from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import MessengerDown
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
+from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
 from schemas.topics import CONTROL_PLANE, QOS, RETAINED, Channel, Topics
@@ -44,7 +44,6 @@ broken connection would wait for ever for a lock that paho holds.
 PACKET_ROOM: Final = 64 * 1024
 _HEARD: Final = (Channel.RESPONSE, Channel.STATUS, Channel.PRESENCE, Channel.COMMAND)
 _FAILURE: Final = 0x80  # SUBACK reason codes (MQTT 5.0 section 3.9.3)
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,6 @@ class MqttMessenger:
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands and its subscriptions were granted."""
         return self._client is not None
 
     async def up(self) -> None:
@@ -123,13 +121,13 @@ class MqttMessenger:
             self._publishing -= 1
 
     def _opened(self) -> "_PromptClient":
-        parts = urlsplit(self._settings.url)
+        broker = BrokerUrl.parse(self._settings.url)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = WINDOW
         properties.MaximumPacketSize = MAX_MESSAGE_SIZE + PACKET_ROOM
         client = _PromptClient(
-            parts.hostname or "",
-            parts.port or _PORTS[parts.scheme],
+            broker.host,
+            broker.port,
             username=self._settings.username,
             password=self._settings.password,
             identifier=self._settings.identifier,
@@ -137,7 +135,7 @@ class MqttMessenger:
             clean_start=True,
             keepalive=KEEPALIVE,
             properties=properties,
-            tls_context=ssl.create_default_context() if parts.scheme == "mqtts" else None,
+            tls_context=ssl.create_default_context() if broker.secure else None,
             # Nagle's algorithm turns a round trip of 0.8 ms into one of 68 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             timeout=TIMEOUT,

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from control_plane.adapters.object_store.answers import GONE, code_of
 from control_plane.adapters.object_store.clients import Bucket
-from control_plane.adapters.object_store.signing import TOKEN_METADATA
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.ports.object_store import MultipartInfo
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName
 
 if TYPE_CHECKING:

@@ -22,16 +22,17 @@ from control_plane.adapters.object_store.answers import code_of
 from control_plane.adapters.object_store.clients import Clients
 from control_plane.adapters.object_store.presigned_put import Answer, put
 from control_plane.adapters.object_store.settings import S3Settings
-from control_plane.adapters.object_store.signing import TOKEN_METADATA, Signer
+from control_plane.adapters.object_store.signing import Signer
 from control_plane.services.errors import ServiceError
+from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.object_store import Grantable, ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads.checksums import multipart_etag, object_etag
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
 
 BODY: Final = b"Written by Backhaul to see what this store enforces; it may be deleted.\n"
 OTHER: Final = b"Not the bytes that are sent.\n"
 DIGESTS: Final = (DigestName.MD5, DigestName.SHA256, DigestName.CRC32)
-LARGEST_SKEW: Final = 60.0
 _LIFETIME: Final = 300.0
 
 
@@ -171,7 +172,7 @@ class Probe:
     def _capabilities(self) -> ObjectStoreCapabilities:
         found = self._found
         skew = found.clock_skew
-        if skew is not None and abs(skew) > LARGEST_SKEW:
+        if skew is not None and abs(skew) > MAX_SKEW:
             self._note(f"The store's clock is {skew:+.0f} s from ours: URLs may be refused or live too long.")
         # Under KMS or a customer's key an ETag is never an MD5 (Object, S3 API reference), whatever it looked like.
         readable = found.encryption in {None, "AES256"}

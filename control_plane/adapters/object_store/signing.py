@@ -14,12 +14,12 @@ from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.object_store import Grantable
 from schemas.digests import raw_digest
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of the header, not a secret
 MAX_LIFETIME: Final = 7 * 86_400.0
 """SigV4's limit. A longer `X-Amz-Expires` is signed without complaint and refused by S3 (reliability.md section 5)."""
 

@@ -39,19 +39,16 @@ class S3ObjectStore:
         self._notes: tuple[str, ...] = ()
 
     async def ensure_bucket(self) -> None:
-        """Create the bucket, private, when it is missing."""
         region, calls = self._settings.region, self._clients.calls
         self._notes = await self._call("CreateBucket", lambda: buckets.ensure(calls, region))
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """See what the store enforces, on objects of our own prefix that are removed again."""
         probe = Probe(self._settings, self._clients, notes=self._notes)
         capabilities = await self._call("the probe of the object store", probe.run)
         self._encrypt = probe.must_ask_to_encrypt
         return capabilities
 
     async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
-        """Open a multipart upload whose object will bear `token`; returns S3's upload id. Not idempotent."""
         once, encrypt = self._clients.once, self._encrypt
         return await self._call(
             "CreateMultipartUpload",
@@ -66,12 +63,10 @@ class S3ObjectStore:
     def presign_object(
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
     ) -> PresignedPart:
-        """A URL that creates the whole object; `once` signs `If-None-Match: *` in."""
         with translated("presigning PutObject", self._endpoint):
             return self._signer.object(s3_key, token, part, digest, once=once, encrypt=self._encrypt)
 
     def presign_get(self, s3_key: str, expires_in: float) -> str:
-        """A URL to read an object with."""
         with translated("presigning GetObject", self._endpoint):
             return self._signer.get(s3_key, expires_in)
 
@@ -99,26 +94,21 @@ class S3ObjectStore:
         return await self._call("HeadObject", lambda: buckets.head(calls, s3_key))
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Part numbers and etags (without quotes) of a multipart upload; None when it is gone."""
         calls = self._clients.calls
         return await self._call("ListParts", lambda: multipart.list_parts(calls, s3_key, s3_upload_id))
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
-        """Abort and see that no parts are left; fine when it is gone already."""
         calls = self._clients.calls
         await self._call("AbortMultipartUpload", lambda: multipart.abort(calls, s3_key, s3_upload_id))
 
     async def delete(self, s3_key: str) -> None:
-        """Delete an object; fine when it is gone already."""
         await self._call("DeleteObject", lambda: buckets.delete(self._clients.calls, s3_key))
 
     async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
-        """Every multipart upload in flight whose key begins with `prefix`."""
         calls = self._clients.calls
         return await self._call("ListMultipartUploads", lambda: multipart.list_uploads(calls, prefix))
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
-        """Bytes in the parts of a multipart upload; 0 when it is gone."""
         calls = self._clients.calls
         return await self._call("ListParts", lambda: multipart.size(calls, s3_key, s3_upload_id))
 
@@ -127,7 +117,6 @@ class S3ObjectStore:
         return await self._call("GetBucketLifecycleConfiguration", lambda: lifecycle.read(self._clients.calls))
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
-        """Replace the bucket's lifecycle configuration."""
         calls, given = self._clients.calls, dict(configuration)
         await self._call("PutBucketLifecycleConfiguration", lambda: lifecycle.write(calls, given))
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from control_plane.cli.simulate.device import Device
 from control_plane.cli.simulate.file import SyntheticFile
@@ -18,6 +17,7 @@ from control_plane.cli.simulate.ground import Ground, Tally
 from control_plane.cli.simulate.packets import REFUSED, Publish
 from control_plane.cli.simulate.requests import Requests
 from control_plane.cli.simulate.wire import Wire
+from schemas.broker_url import BrokerUrl
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 BEAT_EVERY: Final = 30.0
@@ -26,8 +26,6 @@ LONGEST_WAIT: Final = 60.0
 _TICK: Final = 0.1
 _AT_ONCE: Final = 200
 """Connections that may be in the making: a listener's backlog is not endless."""
-
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +56,13 @@ class Fleet:
     """All devices; `run` keeps them connected until it is cancelled."""
 
     def __init__(self, settings: FleetSettings) -> None:
-        parts = urlsplit(settings.mqtt_url)
+        broker = BrokerUrl.parse(settings.mqtt_url)
         context = ssl.create_default_context(cafile=settings.ca_file)
         self.tally = Tally()
         self.requests = Requests(settings.parallel, context)
         self._settings = settings
-        self._where = (parts.hostname or "localhost", parts.port or _PORTS[parts.scheme])
-        self._tls = context if parts.scheme == "mqtts" else None
+        self._where = (broker.host, broker.port)
+        self._tls = context if broker.secure else None
         ground = Ground(
             topics=Topics(settings.topic_root),
             file=SyntheticFile(settings.file_size),

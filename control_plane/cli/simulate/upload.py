@@ -17,6 +17,7 @@ from schemas.messages import (
     UploadConfig,
     UploadReport,
 )
+from schemas.names import UNKNOWN_OWNER
 from schemas.parts import MIB, PartPlan, from_ranges, plan_as_given, plan_parts
 from schemas.values import (
     ERRORS,
@@ -64,7 +65,7 @@ class SimulatedUpload:
             upload_id=wish.about or command.message_id,
             attempt=wish.about_attempt,
             message_id=command.message_id,
-            owner=owner or "cli-unknown",
+            owner=owner or UNKNOWN_OWNER,
             wish=wish,
             file=file,
             plan=(plan_as_given if pre_granted else plan_parts)(file.size, chunk_size),

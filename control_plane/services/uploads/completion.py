@@ -15,11 +15,9 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStore
 from control_plane.services.uploads.checksums import composite_checksum, full_object_crc32, multipart_etag, object_etag
+from schemas.names import TOKEN_METADATA
 from schemas.parts import PartPlan
 from schemas.values import DigestName, ErrorCode
-
-TOKEN_NAME: Final = "backhaul-token"  # noqa: S105 - the name of a metadata entry
-"""The metadata entry (after `x-amz-meta-`) that holds the token of the attempt that made the object."""
 
 _OPAQUE_ETAGS: Final = ("aws:kms", "aws:kms:dsse", "customer")
 _ATTEMPT_IS_LOST: Final = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
@@ -53,7 +51,7 @@ class Completion:
         self.probe.require()
         doubt = None if upload.one_put else await self._complete(upload)
         info = await self.object_store.head(upload.s3_key)
-        if info is not None and info.metadata.get(TOKEN_NAME) == upload.object_token:
+        if info is not None and info.metadata.get(TOKEN_METADATA) == upload.object_token:
             return self._proven(upload, info)
         if isinstance(doubt, ObjectStoreDown | ObjectStoreForbids):
             raise doubt

@@ -22,10 +22,8 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.uploads.translate import path_of
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadReport
+from schemas.names import UNKNOWN_OWNER
 from schemas.values import DigestName
-
-UNKNOWN_OWNER: Final = "cli-unknown"
-"""The owner of a command that has URLs but names no owner (protocol.md section 3)."""
 
 LONGEST_KEY: Final = 1_024
 """Characters of an object's key ("Naming Amazon S3 objects", S3 user guide); an index could not hold much more."""

@@ -36,10 +36,11 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.uploads.completion import TOKEN_NAME, Completion
+from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.decision import Commit, Decision
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, UploadWriter
+from schemas.names import TOKEN_METADATA
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -332,7 +333,7 @@ class Outbox:
         """Delete a stray object, if the object under the key has the token of an abandoned attempt."""
         tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
         info = await self._object_store.head(s3_key)
-        if info is not None and info.metadata.get(TOKEN_NAME) in tokens:
+        if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
             await self._object_store.delete(s3_key)
         await self._writer.submit(upload.key, CleanupDone(now=self._clock.now(), target=s3_key))
 

@@ -20,6 +20,7 @@ from control_plane.services.backoff import full_jitter
 from control_plane.services.policy import Policy, object_key
 from schemas.errors import SchemaError
 from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
 SHORTEST_RETRY: Final = 5.0
@@ -28,7 +29,7 @@ SHORTEST_RETRY: Final = 5.0
 LONGEST_RETRY: Final = 60.0
 LONGEST_TEXT: Final = 1_000
 LONGEST_PATH: Final = 4_096
-_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UPLOAD_ID: Final = re.compile(UPLOAD_ID_PATTERN)
 
 
 def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
@@ -55,7 +56,6 @@ def event_of(
                 **common,  # type: ignore[arg-type]
                 file_size=report.file_size,
                 fingerprint=report.fingerprint,
-                chunk_size=report.chunk_size,
                 wanted=report.wanted_parts,
                 one_put=one_put,
             )

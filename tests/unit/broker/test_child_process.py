@@ -14,7 +14,7 @@ from broker.errors import NotListening
 from broker.server import free_port
 
 SLEEP = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
-READY = re.compile("ready")
+READY = re.compile("^ready")
 
 
 def ended(child: ChildProcess) -> bool:

@@ -1,4 +1,4 @@
-"""Settings: the seed's names and defaults, and one clear line for each thing that is wrong."""
+"""Settings: names and defaults of the Go demo this started from, and one clear line for each thing that is wrong."""
 
 from pathlib import Path
 

@@ -6,15 +6,12 @@ Rule: the device performs effects only when told to, so that a test decides what
 from dataclasses import dataclass, field, replace
 
 from device_agent.errors import PutFailure
-from device_agent.records import Order, TransferRecord
-from device_agent.transfer import apply, begin, ready, restored
-from device_agent.transfer_events import (
+from device_agent.transfer.events import (
     Admitted,
     Count,
     Digested,
     DigestParts,
     Effect,
-    Entomb,
     Event,
     Granted,
     Keep,
@@ -22,14 +19,18 @@ from device_agent.transfer_events import (
     OpenSource,
     PartFailed,
     PartStored,
+    PublishResponse,
     PutPart,
     Rechecked,
-    Say,
     Seen,
     StopParts,
     WorkerFree,
+    WriteTombstone,
 )
-from device_agent.transfer_state import State, Transfer, replay
+from device_agent.transfer.machine import apply, begin, ready, restored
+from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.replay import replay
 from schemas.messages import Response, UploadReport
 from schemas.parts import MIB
 from schemas.values import Fingerprint, PresignedPart
@@ -128,7 +129,7 @@ class Device:
     def begin_parts(self, workers: int = 4) -> list[int]:
         """Let idle workers begin what is ready; the parts begun."""
         before = len(self.puts)
-        while len(self.transfer.flying) < workers and ready(self.transfer, self.now):
+        while len(self.transfer.in_flight) < workers and ready(self.transfer, self.now):
             self.on(WorkerFree(now=self.now))
         return self.puts[before:]
 
@@ -155,12 +156,12 @@ class Device:
         """Play the owner too, until the device has nothing more to send."""
         for _ in range(10_000):
             self.perform()
-            if self.transfer.asking:
+            if self.transfer.awaiting_grant:
                 self.grant(self.wanted)
             begun = self.begin_parts(workers)
             for number in begun:
                 self.store(number)
-            if not begun and not self.transfer.asking:
+            if not begun and not self.transfer.awaiting_grant:
                 return
 
     def restart(self) -> None:
@@ -177,11 +178,11 @@ class Device:
             match effect:
                 case Keep(record=record):
                     self.journal.append(record)
-                case Say(response=response):
+                case PublishResponse(response=response):
                     self.said.append(response)
                 case PutPart(part=part):
                     self.puts.append(part.number)
-                case Entomb(outcome=outcome):
+                case WriteTombstone(outcome=outcome):
                     self.tombstone = outcome
                 case StopParts():
                     self.stopped += 1

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import msgspec
 
-from device_agent.agent import Agent
-from device_agent.connection import AckToken
-from device_agent.doors import Doors
-from device_agent.identity import Identity
-from device_agent.jobs import Jobs
-from device_agent.journal import Journal
-from device_agent.mailbox import CommandArrived, JobDone, Mailbox
+from device_agent.agent import Agent, Environment
+from device_agent.effects import EffectRunner
+from device_agent.inbox import CommandArrived, EffectDone, EventQueue
+from device_agent.mqtt.connection import AckToken
 from device_agent.settings import Settings
-from device_agent.transfer_events import Digested, Opened
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import Digested, Opened
 from device_agent.uploads import Run
-from device_agent.work import Hands, Workers
+from device_agent.workers.part_io import PartIO
+from device_agent.workers.pool import ThreadPool
 from schemas.parts import MIB
 from schemas.topics import Channel
 from schemas.values import SystemInfo
@@ -26,10 +26,10 @@ from tests.unit.device_agent.device import fingerprint
 FILE = fingerprint(10 * MIB)
 
 
-class Nobody(Workers):
+class Nobody(ThreadPool):
     """Workers that never do anything."""
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, call: Callable[[], None]) -> None:
         """Forget the job."""
 
 
@@ -63,22 +63,22 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.happened: list[str] = []
         uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
-        spool = SimpleNamespace(sweep=lambda _orders: None)
-        hands = cast("Hands", SimpleNamespace(uploader=uploader, spool=spool, clock=lambda: 1.0))
-        self.mailbox = Mailbox()
+        copies = SimpleNamespace(sweep=lambda _orders: None)
+        part_io = cast("PartIO", SimpleNamespace(uploader=uploader, copies=copies, clock=lambda: 1.0))
+        self.inbox = EventQueue()
         self.network = Silence(self.happened)
         self.now = 1.0
         self.journal, transfers = Journal.open(folder)
-        doors = Doors(
-            mailbox=self.mailbox,
-            jobs=Jobs(hands, self.mailbox, senders=1, hire=Nobody),
+        environment = Environment(
+            inbox=self.inbox,
+            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=Nobody),
             connect=lambda _will: self.network,
             check_url=lambda _part: None,
             system_info=SystemInfo,
             clock=lambda: self.now,
         )
         settings = Settings(client_id="d1", state_dir=folder)
-        self.agent = Agent(settings, self.journal, transfers, Identity.open(folder), doors)
+        self.agent = Agent(settings, self.journal, transfers, Installation.open(folder), environment)
 
     def command(self, action: str, packet_id: int = 1, **payload: Any) -> CommandArrived:  # noqa: ANN401
         message = {"message_id": f"m-{action}", "action": action, "payload": {"upload_id": "u1", **payload}}
@@ -89,9 +89,9 @@ class Scene:
         self.agent.turn([self.command("download_file", file_path="/d/a")])
         run = self.agent.uploads.get("u1")
         assert run is not None
-        self.agent.turn([JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")])
-        self.agent.turn([JobDone(run, run.life, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+        self.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
+        self.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
         urls = [{"part_number": n, "url": f"https://s/{n}"} for n in (1, 2)]
         self.agent.turn([self.command("grant_parts", presigned_urls=urls, acknowledges=1)])
-        assert 1 in run.transfer.flying
+        assert 1 in run.transfer.in_flight
         return run

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import journal as journal_module
-from device_agent.jobs import PUT
-from device_agent.mailbox import Connected, JobDone
-from device_agent.transfer_events import PartStored, Seen
+from device_agent.effects import PUT
+from device_agent.inbox import Connected, EffectDone
+from device_agent.state import journal as journal_module
+from device_agent.transfer.events import PartStored, Seen
 from schemas.parts import MIB
 from tests.unit.device_agent.scene import FILE, Scene
 
@@ -27,7 +27,7 @@ def test_what_is_refused_meanwhile_takes_no_room_from_what_follows(
     scene.network.acknowledged.clear()
     monkeypatch.setattr(journal_module, "write_all", full)
     stored = PartStored(now=1.0, number=1, etag="e1", seen=Seen(FILE))
-    scene.agent.turn([JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
     refused = [scene.command("download_file", number, upload_id=f"n{number}") for number in range(2, 40)]
     scene.agent.turn(refused)
     # Sixteen that nobody acknowledges would stop the flow, and a cancel with it.

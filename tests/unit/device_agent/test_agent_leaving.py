@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.jobs import PUT
-from device_agent.journal import Journal
-from device_agent.mailbox import JobDone, StopAsked
-from device_agent.transfer_events import PartStored, Seen
+from device_agent.effects import PUT
+from device_agent.inbox import EffectDone, StopRequested
+from device_agent.state.journal import Journal
+from device_agent.transfer.events import PartStored, Seen
 from schemas.parts import MIB
 from tests.unit.device_agent.scene import FILE, Scene
 
@@ -19,9 +19,9 @@ def scene(tmp_path: Path) -> Scene:
 
 def test_a_part_stored_by_then_is_not_sent_again(scene: Scene, tmp_path: Path) -> None:
     run = scene.sending()
-    scene.mailbox.put(StopAsked())
+    scene.inbox.put(StopRequested())
     stored = PartStored(now=1.0, number=1, etag="e1", seen=Seen(FILE))
-    scene.mailbox.put(JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1"))
+    scene.inbox.put(EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1"))
     scene.agent.run()
     scene.journal.close()
     journal, transfers = Journal.open(tmp_path)
@@ -31,10 +31,10 @@ def test_a_part_stored_by_then_is_not_sent_again(scene: Scene, tmp_path: Path) -
 
 def test_a_part_stored_while_it_stops_is_not_sent_again_either(scene: Scene, tmp_path: Path) -> None:
     run = scene.sending()
-    scene.mailbox.put(StopAsked())
+    scene.inbox.put(StopRequested())
     stored = PartStored(now=1.0, number=1, etag="e1", seen=Seen(FILE))
-    report = JobDone(run, run.life, stored, PUT, 5 * MIB, 1.0, "https://s/1")
-    scene.agent._jobs._hands.uploader.close = lambda: scene.mailbox.put(report)  # type: ignore[method-assign]
+    report = EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")
+    scene.agent._runner._part_io.uploader.close = lambda: scene.inbox.put(report)  # type: ignore[method-assign]
     scene.agent.run()
     scene.journal.close()
     journal, transfers = Journal.open(tmp_path)
@@ -44,7 +44,7 @@ def test_a_part_stored_while_it_stops_is_not_sent_again_either(scene: Scene, tmp
 
 def test_what_reads_a_file_is_stopped_too(scene: Scene) -> None:
     run = scene.sending()
-    scene.mailbox.put(StopAsked())
+    scene.inbox.put(StopRequested())
     scene.agent.run()
-    assert run.life.stopped.is_set()
+    assert run.session.stopped.is_set()
     assert scene.happened == ["cut", "said offline"]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from device_agent.mailbox import Connected, JobDone
-from device_agent.transfer_events import Opened
-from device_agent.transfer_state import State
+from device_agent.inbox import Connected, EffectDone
+from device_agent.transfer.events import Opened
+from device_agent.transfer.model import State
 from tests.unit.device_agent.scene import FILE, Scene
 
 
@@ -15,8 +15,8 @@ def test_a_source_that_was_opened_meanwhile_is_not_opened_again(tmp_path: Path) 
     run = scene.agent.uploads.get("u1")
     assert run is not None
     assert run.transfer.opened is None
-    opened = JobDone(run, run.life, Opened(now=1.0, fingerprint=FILE), "open")
+    opened = EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")
     scene.agent.turn([Connected(), opened])
-    assert run.transfer.state == State.ASKING
-    assert (id(run.life), "open") not in scene.agent._jobs._under_way
+    assert run.transfer.state == State.REQUESTING
+    assert (id(run.session), "open") not in scene.agent._runner._running
     scene.journal.close()

@@ -5,21 +5,15 @@ import os
 
 import pytest
 
-from device_agent import journal as journal_module
 from device_agent.errors import JournalError, PutFailure
-from device_agent.hello import hello_pages
-from device_agent.journal import Journal
-from device_agent.outgoing import MAX_WAITING, Letter, Outgoing
-from device_agent.stores import ENOUGH, Stores
-from device_agent.telemetry import Telemetry
-from device_agent.transfer import State
-from device_agent.transfer_answers import wait_reason
-from device_agent.transfer_events import (
-    PartFailed,
-    PartStored,
-    PutPart,
-    Seen,
-)
+from device_agent.mqtt.publisher import MAX_WAITING, Outbound, SendQueue
+from device_agent.mqtt.status import StatusReporter
+from device_agent.state import journal as journal_module
+from device_agent.state.journal import Journal
+from device_agent.storage.host_backoff import ENOUGH, HostBackoff
+from device_agent.transfer.events import PartFailed, PartStored, PutPart, Seen
+from device_agent.transfer.model import State
+from device_agent.transfer.responses import hello_pages, wait_reason
 from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
@@ -91,24 +85,24 @@ class TestTurns:
         for name, host in hosts.items():
             urls = [{"part_number": n, "url": f"https://{host}/{n}?X-Amz-Signature=s"} for n in (1, 2)]
             desk.command("grant_parts", upload_id=name, attempt=1, presigned_urls=urls, acknowledges=1)
-        desk.uploads.stores.heard("https://busy/9?X-Amz-Signature=t", turned_away(retry_after=30.0))
+        desk.uploads.host_backoff.record_result("https://busy/9?X-Amz-Signature=t", turned_away(retry_after=30.0))
         assert desk.begun(2.0) == ["u3", "u3"]
         waiting = [wait_reason(run.transfer, 2.0) for run in desk.uploads if run.upload_id != "u3"]
-        assert waiting == ["the store is left alone, 29 s are left"] * 2
+        assert waiting == ["the object store is paused, 29 s are left"] * 2
         assert desk.uploads.next_wake() == 31.0
         assert desk.begun(31.0) == ["u1", "u2"]
 
     def test_a_store_that_only_fails_is_left_alone_for_longer_and_longer(self) -> None:
-        stores, url = Stores(), "https://s/1"
+        host_backoff, url = HostBackoff(), "https://s/1"
         ends = []
         for _ in range(ENOUGH + 20):
-            stores.heard(url, turned_away())
-            ends.append(stores.until(url))
+            host_backoff.record_result(url, turned_away())
+            ends.append(host_backoff.until(url))
         assert ends[: ENOUGH + 2] == [1.0] * (ENOUGH - 1) + [1.5, 2.0, 3.0]
         assert ends[-1] == 31.0
-        stores.heard(url, PartStored(now=1.0, number=1, etag="e", seen=Seen()))
-        stores.heard(url, turned_away(now=100.0))
-        assert stores.until(url) == 100.0
+        host_backoff.record_result(url, PartStored(now=1.0, number=1, etag="e", seen=Seen()))
+        host_backoff.record_result(url, turned_away(now=100.0))
+        assert host_backoff.until(url) == 100.0
 
     def test_too_many_are_refused_as_busy(self, desk: Desk) -> None:
         for number in range(MAX_ACTIVE + 1):
@@ -120,7 +114,7 @@ class TestTurns:
         desk.download("plain")
         desk.download("packed", options={"compression": "gzip"})
         desk.uploads.schedule(1.0)
-        assert [run.upload_id for run, _ in desk.uploads.take_early()] == ["plain"]
+        assert [run.upload_id for run, _ in desk.take_early()] == ["plain"]
         assert [run.upload_id for run, _ in desk.uploads.take_effects()] == ["packed"]
 
     def test_a_new_attempt_replaces_the_old_one(self, desk: Desk) -> None:
@@ -128,7 +122,7 @@ class TestTurns:
         new = desk.download("u1", attempt=2)
         assert old is not None
         assert new is not None
-        assert old.life.stopped.is_set()
+        assert old.session.stopped.is_set()
         assert new.transfer.order.attempt == 2
         desk.download("u1", attempt=1)
         assert desk.uploads.counters["older_attempts"] == 1
@@ -212,11 +206,10 @@ class TestFullDisk:
         assert fresh is not None
         with pytest.raises(JournalError):
             desk.journal.commit()
-        assert desk.uploads.fresh() == [fresh]
-        desk.uploads.forget(fresh)
-        desk.commands.refuse_unkept(fresh)
+        assert desk.uploads.discard_pending() == [fresh]
+        desk.commands.refuse_unsaved(fresh)
         assert (desk.said[-1].status, desk.said[-1].error) == ("error", "no_space")
-        desk.commands.no_space = True
+        desk.disk_full = True
         desk.download("u3")
         assert desk.said[-1].error == "no_space"
         monkeypatch.undo()
@@ -247,10 +240,10 @@ class TestHello:
 
 class TestTelemetry:
     @pytest.fixture
-    def telemetry(self) -> Telemetry:
-        return Telemetry("till-1", lambda: SystemInfo(hostname="till"))
+    def telemetry(self) -> StatusReporter:
+        return StatusReporter("till-1", lambda: SystemInfo(hostname="till"))
 
-    def test_at_most_one_a_second_and_one_idle_at_the_end(self, desk: Desk, telemetry: Telemetry) -> None:
+    def test_at_most_one_a_second_and_one_idle_at_the_end(self, desk: Desk, telemetry: StatusReporter) -> None:
         run = desk.download("u1")
         assert run is not None
         told = [telemetry.due([run], now=100 + tenth / 10, epoch=1) for tenth in range(15)]
@@ -258,17 +251,17 @@ class TestTelemetry:
         assert telemetry.due([], now=102.1, epoch=1) is not None
         assert telemetry.due([], now=110.0, epoch=1) is None
 
-    def test_what_is_over_within_a_second_needs_none(self, desk: Desk, telemetry: Telemetry) -> None:
+    def test_what_is_over_within_a_second_needs_none(self, desk: Desk, telemetry: StatusReporter) -> None:
         run = desk.download("u1")
         assert run is not None
         assert telemetry.due([run], now=100.0, epoch=1) is None
         assert telemetry.due([], now=101.5, epoch=1) is None
 
-    def test_says_why_nothing_happens(self, desk: Desk, telemetry: Telemetry) -> None:
+    def test_says_why_nothing_happens(self, desk: Desk, telemetry: StatusReporter) -> None:
         run = desk.download("u1")
         assert run is not None
         telemetry.due([run], now=100.0, epoch=1)
-        status = telemetry.due([run], now=101.0, epoch=7, complaint="the device's disk is full")
+        status = telemetry.due([run], now=101.0, epoch=7, overall_reason="the device's disk is full")
         assert status is not None
         assert status.current_upload is not None
         assert (status.status, status.epoch, status.current_upload.reason) == (
@@ -278,7 +271,7 @@ class TestTelemetry:
         )
         assert status.system_info == SystemInfo(hostname="till")
 
-    def test_long_paths_never_make_it_too_large_to_say(self, desk: Desk, telemetry: Telemetry) -> None:
+    def test_long_paths_never_make_it_too_large_to_say(self, desk: Desk, telemetry: StatusReporter) -> None:
         path = "/d/" + 4000 * "ü"
         runs = [
             desk.uploads.begin(order(upload_id=f"u{n}", file_path=path), acknowledges=0, now=1.0) for n in range(64)
@@ -290,7 +283,7 @@ class TestTelemetry:
         assert 1 < len(status.uploads) < len(runs)
         assert len(encode(status)) <= GRANT_FILL_SIZE + 4096
 
-    def test_repeats_itself_rarely_while_nothing_changes(self, desk: Desk, telemetry: Telemetry) -> None:
+    def test_repeats_itself_rarely_while_nothing_changes(self, desk: Desk, telemetry: StatusReporter) -> None:
         run = desk.download("u1")
         assert run is not None
         told = [telemetry.due([run], now=100.0 + second, epoch=1) for second in range(100)]
@@ -303,14 +296,14 @@ class TestOutgoing:
     def test_keeps_order_and_replaces_what_is_outdated(self) -> None:
         open_, sent = False, list[bytes]()
 
-        def publish(letter: Letter) -> bool:
+        def publish(letter: Outbound) -> bool:
             if open_:
                 sent.append(letter.data)
             return open_
 
-        outgoing = Outgoing(publish)
+        outgoing = SendQueue(publish)
         for key, data in (("a", b"1"), ("b", b"2"), ("a", b"3")):
-            outgoing.put(key, Letter(Channel.RESPONSE, data))
+            outgoing.put(key, Outbound(Channel.RESPONSE, data))
         outgoing.flush()
         assert sent == []
         open_ = True
@@ -318,7 +311,7 @@ class TestOutgoing:
         assert (sent, len(outgoing)) == ([b"3", b"2"], 0)
 
     def test_is_bounded(self) -> None:
-        outgoing = Outgoing(lambda _letter: False)
+        outgoing = SendQueue(lambda _letter: False)
         for number in range(MAX_WAITING + 5):
-            outgoing.put(str(number), Letter(Channel.RESPONSE, b""))
+            outgoing.put(str(number), Outbound(Channel.RESPONSE, b""))
         assert (len(outgoing), outgoing.dropped) == (MAX_WAITING, 5)

@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_agent.commands import Commands, Inquiry
-from device_agent.complaints import PAUSE
-from device_agent.files import Roots
-from device_agent.inquiries import answer_inquiry
-from device_agent.journal import Journal
+from device_agent.commands import Commands
+from device_agent.files.roots import Roots
+from device_agent.logs import PAUSE
+from device_agent.queries import Query, answer_query
+from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads
 from schemas.codec import MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Command, Health, Response
@@ -30,7 +30,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         journal, transfers = Journal.open(folder)
         self.said: list[Response] = []
-        self.asked: list[tuple[Command, Inquiry]] = []
+        self.asked: list[tuple[Command, Query]] = []
         self.uploads = Uploads(journal, transfers.values(), workers=1, now=0.0)
         self.commands = Commands(
             self.uploads,
@@ -38,15 +38,16 @@ class Desk:
             install_id="us",
             default_file=None,
             check_url=lambda _part: None,
-            say=self.said.append,
-            inquire=lambda command, question: self.asked.append((command, question)),
+            disk_full=lambda: False,
+            publish=self.said.append,
+            run_query=lambda command, question: self.asked.append((command, question)),
         )
 
     def health(self) -> Health:
         """What the agent says of itself."""
         self.commands.receive(msgspec.json.encode({"message_id": "h", "action": "health_check"}), 0.0)
         command, question = self.asked.pop()
-        answer = answer_inquiry(command, question, roots=Roots(), active_uploads=0, system_info=SystemInfo)
+        answer = answer_query(command, question, roots=Roots(), active_uploads=0, system_info=SystemInfo)
         payload = decode_response(encode(answer)).payload
         assert isinstance(payload, Health)
         return payload

@@ -1,6 +1,6 @@
-"""Reads the bytes of any kind of message with the function that is theirs.
+"""Reads the bytes of any kind of message with its decoder.
 
-Rule: nothing but the choice of the function; what it raises is the caller's to see.
+Rule: selects the decoder only; its exceptions pass through.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 
 from schemas.codec import Message, decode, decode_command, decode_response
-from schemas.documents import documents
+from schemas.generate.documents import documents
 from schemas.messages import Birth, Presence, Status
 
 READERS: Final[Mapping[str, Callable[[bytes], Message]]] = {

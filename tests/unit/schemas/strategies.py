@@ -1,6 +1,6 @@
 """Hypothesis strategies for every message, read off the Structs themselves: a new field is covered the day it appears.
 
-Rule: whatever comes from here is a value that the protocol allows.
+Rule: every value drawn here is allowed by the protocol.
 """
 
 import json

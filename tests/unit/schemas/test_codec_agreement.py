@@ -1,4 +1,4 @@
-"""The codec and the JSON Schema draw the same line: what one refuses, no other language may take for valid.
+"""The codec and the JSON Schema agree: a message that one refuses is not valid for the other.
 
 Rule: every field of every message, made wrong in every way of a list, one at a time.
 """
@@ -59,9 +59,9 @@ def full(kind: str) -> Iterator[dict[str, Any]]:
         case "response":
             page = {"files": [{"path": "p", "size": 1, "mtime_ns": 1}], "cursor": "c"}
             health = {"version": "1", "active_uploads": 1, "system_info": system}
-            said = report | page | health | {"install_id": "i", "active": [entry], "more": True}
+            payload = report | page | health | {"install_id": "i", "active": [entry], "more": True}
             for action in RESPONSE_PAYLOADS:
-                yield {"message_id": "m", "action": str(action), "status": "s", "sequence": 1, "payload": said}
+                yield {"message_id": "m", "action": str(action), "status": "s", "sequence": 1, "payload": payload}
         case "status":
             yield {
                 "status": "s",

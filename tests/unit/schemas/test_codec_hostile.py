@@ -1,6 +1,6 @@
-"""Hostile and broken input: whatever comes in, the only exception that goes out is `SchemaError`.
+"""Hostile and broken input: decoding raises `SchemaError` and no other exception.
 
-Rule: what can be answered is answered: a command whose `message_id` can be read raises `BadCommand` with its code.
+Rule: a command that can be answered is answered: one with a readable `message_id` raises `BadCommand` with its code.
 """
 
 import json
@@ -41,7 +41,7 @@ from tests.unit.schemas.reading import READERS
 from tests.unit.schemas.strategies import json_values, messages
 
 ENOUGH: Final = 1.0
-"""Seconds; the attacks below took from five seconds to minutes before they were warded off."""
+"""Seconds; the attacks below took five seconds to minutes before the decoder had its limits."""
 
 
 def command(action: object = "download_file", payload: object = None, **fields: object) -> bytes:
@@ -61,7 +61,7 @@ def nested(levels: int) -> bytes:
 
 @pytest.mark.parametrize("kind", READERS)
 @given(data=st.binary(max_size=200))
-def test_no_bytes_raise_anything_else(kind: str, data: bytes) -> None:
+def test_random_bytes_raise_no_other_exception(kind: str, data: bytes) -> None:
     try:
         READERS[kind](data)
     except SchemaError:
@@ -71,7 +71,7 @@ def test_no_bytes_raise_anything_else(kind: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", READERS)
 @given(value=json_values)
-def test_no_json_raises_anything_else(kind: str, value: object) -> None:
+def test_random_json_raises_no_other_exception(kind: str, value: object) -> None:
     try:
         READERS[kind](json.dumps(value).encode())
     except SchemaError:
@@ -81,7 +81,7 @@ def test_no_json_raises_anything_else(kind: str, value: object) -> None:
 
 @pytest.mark.parametrize("kind", READERS)
 @given(message=messages, place=st.integers(0), byte=st.binary(min_size=1, max_size=2), cut=st.booleans())
-def test_no_damaged_message_raises_anything_else(
+def test_a_damaged_message_raises_no_other_exception(
     kind: str,
     message: Message,
     place: int,
@@ -119,7 +119,7 @@ def test_no_damaged_message_raises_anything_else(
     ],
     ids=lambda data: f"{data[:20]!r}x{len(data)}",
 )
-def test_what_is_no_message_is_a_schema_error(kind: str, data: bytes) -> None:
+def test_bytes_that_are_no_message_raise_a_schema_error(kind: str, data: bytes) -> None:
     with pytest.raises(SchemaError) as caught:
         READERS[kind](data)
     assert not isinstance(caught.value, BadCommand)
@@ -148,14 +148,14 @@ def test_the_deepest_allowed_nesting_is_read_and_one_more_is_not() -> None:
         decode_command(nested(MAX_DEPTH + 1))
 
 
-def test_brackets_in_texts_are_no_nesting() -> None:
+def test_brackets_inside_strings_do_not_count_as_nesting() -> None:
     path = '/data/[[[[[[[[[[[[[[[[[[{{{{{"\\'
     read = decode_command(command(payload={"file_path": path})).payload
     assert isinstance(read, DownloadFile)
     assert read.file_path == path
 
 
-def test_many_brackets_side_by_side_are_no_nesting() -> None:
+def test_many_brackets_side_by_side_do_not_count_as_nesting() -> None:
     decoded = decode_command(command(payload={"metadata": {"list": [[]] * 30}}))
     assert decoded.message_id == "m-1"
 
@@ -167,7 +167,7 @@ def test_the_largest_message_is_read_and_one_byte_more_is_not() -> None:
         decode_command(data.ljust(MAX_MESSAGE_SIZE + 1))
 
 
-def test_of_a_repeated_key_the_last_counts() -> None:
+def test_the_last_of_repeated_keys_counts() -> None:
     assert decode_command(b'{"message_id":"a","action":"health_check","message_id":"b"}').message_id == "b"
 
 
@@ -215,7 +215,7 @@ def test_a_command_whose_id_cannot_be_read_cannot_be_answered(message_id: object
     assert not isinstance(caught.value, BadCommand)
 
 
-def test_text_that_is_half_a_character_is_refused() -> None:
+def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(SchemaError):
         decode_command(rb'{"message_id":"m-1","action":"download_file","payload":{"file_path":"\ud800"}}')
 
@@ -239,7 +239,7 @@ def test_metadata_is_bounded_in_bytes_both_ways() -> None:
             refuse()
 
 
-def test_metadata_that_is_taken_fits_into_a_message() -> None:
+def test_accepted_metadata_fits_into_a_message() -> None:
     deep: dict[str, Any] = {}
     for _ in range(MAX_METADATA_DEPTH - 1):
         deep = {"x": deep}
@@ -253,14 +253,14 @@ def test_metadata_that_is_taken_fits_into_a_message() -> None:
 
 
 @pytest.mark.parametrize("value", ["\ud800", object(), 10**5000, {(1, 2): 3}], ids=["half", "object", "huge", "key"])
-def test_what_json_cannot_say_is_a_schema_error(value: object) -> None:
-    with pytest.raises(SchemaError, match="cannot be said in JSON"):
+def test_a_value_that_json_cannot_represent_is_a_schema_error(value: object) -> None:
+    with pytest.raises(SchemaError, match="JSON cannot represent"):
         encode(Command("m", "download_file", DownloadFile(metadata={"x": value})))
-    with pytest.raises(SchemaError, match="cannot be said in JSON"):
+    with pytest.raises(SchemaError, match="JSON cannot represent"):
         require_metadata({"x": value})
 
 
-def test_a_map_that_holds_itself_is_a_schema_error() -> None:
+def test_a_map_that_contains_itself_is_a_schema_error() -> None:
     endless: dict[str, Any] = {}
     endless["x"] = endless
     with pytest.raises(SchemaError):
@@ -268,18 +268,18 @@ def test_a_map_that_holds_itself_is_a_schema_error() -> None:
 
 
 def test_a_file_name_that_is_not_text_cannot_be_sent() -> None:
-    """Linux names are bytes; Python spells those that are not UTF-8 with half characters."""
+    """Linux names are bytes; Python represents those that are not UTF-8 with lone surrogates."""
     name = b"/data/\xff.bin".decode(errors="surrogateescape")
     with pytest.raises(SchemaError):
         encode(Response("m", "list_files", "success", FileList((FileEntry(name, 1, 1),))))
 
 
-def test_a_message_that_nobody_would_read_is_not_sent() -> None:
+def test_a_message_that_no_reader_accepts_is_not_sent() -> None:
     with pytest.raises(SchemaError, match="at most 131072"):
         encode(Status("idle", client_id="x" * MAX_MESSAGE_SIZE))
 
 
-def test_an_instant_says_its_zone() -> None:
+def test_an_instant_needs_a_time_zone() -> None:
     ten = READERS["birth"](b'{"instance":"i","issued_at":"2025-11-01T12:00:00+02:00"}')
     assert isinstance(ten, Birth)
     assert ten.issued_at == datetime(2025, 11, 1, 10, tzinfo=UTC)
@@ -294,6 +294,6 @@ def test_an_instant_says_its_zone() -> None:
             READERS[kind](data)
 
 
-def test_an_answer_to_an_unknown_action_has_a_payload_that_is_not_looked_at() -> None:
+def test_the_payload_of_an_unknown_action_is_not_decoded() -> None:
     response = decode_response(b'{"message_id":"m","action":"later","status":"success","payload":[1]}')
     assert response.payload == Nothing()

@@ -1,4 +1,4 @@
-"""What we encode decodes to the same value, and is what the JSON Schema promises to other languages.
+"""An encoded message decodes to the same value, and is valid by the JSON Schema for other languages.
 
 Rule: the messages come from strategies over every Struct; no example is chosen by hand here.
 """
@@ -23,13 +23,13 @@ def test_a_message_survives_the_wire(message: Message) -> None:
 
 
 @given(message=messages)
-def test_what_is_sent_is_valid(message: Message) -> None:
+def test_an_encoded_message_is_valid(message: Message) -> None:
     assert list(VALIDATORS[kind_of(message)].iter_errors(json.loads(encode(message)))) == []
 
 
 @given(message=messages)
-def test_what_is_left_out_may_be_sent_as_well(message: Message) -> None:
-    """An agent in another language may spell every default, null and empty list."""
+def test_every_omitted_default_may_be_sent(message: Message) -> None:
+    """An agent in another language may send every default, null and empty list."""
     full = json.dumps(spelled_out(message)).encode()
     assert READERS[kind_of(message)](full) == message
     VALIDATORS[kind_of(message)].validate(json.loads(full))
@@ -48,7 +48,7 @@ def test_a_report_always_names_its_attempt(report: UploadReport) -> None:
 
 
 @given(free=metadata)
-def test_metadata_comes_back_as_it_went(free: dict[str, Any]) -> None:
+def test_metadata_is_unchanged(free: dict[str, Any]) -> None:
     require_metadata(free)
     assert msgspec.json.decode(msgspec.json.encode(free)) == free
 
@@ -65,7 +65,7 @@ def spelled_out(value: object) -> Any:  # noqa: ANN401  (a JSON tree)
 
 
 def with_extras(tree: Any, name: str = "") -> Any:  # noqa: ANN401  (a JSON tree)
-    """The same message from a version that knows more fields; maps whose keys are data stay as they are."""
+    """The same message from a version with more fields; maps with data as keys stay as they are."""
     if name in {"metadata", "labels", "headers", "etags"}:
         return tree
     if isinstance(tree, list):

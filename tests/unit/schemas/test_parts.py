@@ -49,7 +49,7 @@ def test_every_byte_is_in_exactly_one_part(file_size: int, chunk_size: int) -> N
 
 
 @given(file_size=sizes, chunk_size=chunks)
-def test_parts_are_of_sizes_that_s3_takes(file_size: int, chunk_size: int) -> None:
+def test_part_sizes_are_accepted_by_s3(file_size: int, chunk_size: int) -> None:
     plan = plan_parts(file_size, chunk_size)
     *full, last = plan
     assert 1 <= plan.total == len(full) + 1 <= MAX_PARTS
@@ -104,14 +104,14 @@ def test_one_byte_beyond_ten_thousand_chunks_makes_parts_a_mebibyte_larger() -> 
 
 
 @pytest.mark.parametrize("file_size", [-1, MAX_FILE_SIZE + 1, 10**30])
-def test_a_file_that_s3_does_not_take_has_no_plan(file_size: int) -> None:
+def test_a_file_that_s3_refuses_has_no_plan(file_size: int) -> None:
     for plan in (plan_parts, plan_as_given):
         with pytest.raises(SchemaError):
             plan(file_size, MAX_PART_SIZE)
 
 
 @pytest.mark.parametrize("chunk_size", [-1, 0, FIVE - 1, MAX_PART_SIZE + 1])
-def test_a_chunk_that_s3_does_not_take_has_no_plan(chunk_size: int) -> None:
+def test_a_chunk_size_that_s3_refuses_has_no_plan(chunk_size: int) -> None:
     for plan in (plan_parts, plan_as_given):
         with pytest.raises(SchemaError, match="chunk_size"):
             plan(1, chunk_size)
@@ -137,7 +137,7 @@ def test_sizes_add_up(file_size: int, chunk_size: int, wanted: st.DataObject) ->
 
 
 @pytest.mark.parametrize("number", [-1, 0, 3, MAX_PARTS + 1])
-def test_a_part_that_is_not_there_is_named(number: int) -> None:
+def test_a_missing_part_is_named_in_the_error(number: int) -> None:
     plan = plan_parts(FIVE + 1, FIVE)
     assert plan.part(2) == Part(2, FIVE, 1)
     with pytest.raises(SchemaError, match="parts 1 to 2"):
@@ -150,14 +150,14 @@ def test_ranges_round_trip(some: frozenset[int]) -> None:
 
 
 @given(some=st.lists(st.integers(1, 50)))
-def test_ranges_are_ascending_and_apart(some: list[int]) -> None:
+def test_ranges_are_ascending_and_disjoint(some: list[int]) -> None:
     ranges = to_ranges(some)
     assert all(first <= last for first, last in ranges)
     assert all(earlier[1] + 1 < later[0] for earlier, later in pairwise(ranges))
 
 
 @given(ranges=st.lists(st.tuples(st.integers(-60, 60), st.integers(-60, 60)), max_size=8))
-def test_ranges_may_overlap_and_stand_on_their_head(ranges: list[tuple[int, int]]) -> None:
+def test_ranges_may_overlap_and_be_reversed(ranges: list[tuple[int, int]]) -> None:
     assert from_ranges(ranges) == {n for first, last in ranges for n in range(first, last + 1) if n >= 1}
 
 

@@ -1,4 +1,4 @@
-"""Topics: what is built is parsed back, and nothing that a client names reaches another's topic.
+"""Topics: a built topic parses back, and no client id reaches another client's topic.
 
 Rule: protocol.md section 1 is repeated here as plain rows.
 """
@@ -36,7 +36,7 @@ segments = st.sampled_from(["fleet", "v1", "+", "#", "", "a", "control-plane", "
 
 
 def test_the_table_is_that_of_the_protocol() -> None:
-    rows = [(str(row.channel), row.writer, row.reader, row.qos, row.retained, row.says) for row in TOPICS]
+    rows = [(str(row.channel), row.writer, row.reader, row.qos, row.retained, row.message) for row in TOPICS]
     assert rows == [
         ("command", Party.SERVICE, Party.DEVICE, 1, False, "Command"),
         ("response", Party.DEVICE, Party.SERVICE, 1, False, "Response"),
@@ -46,10 +46,10 @@ def test_the_table_is_that_of_the_protocol() -> None:
     ]
     assert [row.per_client for row in TOPICS] == [True, True, True, True, False]
     assert set(QOS) == set(RETAINED) == set(Channel)
-    assert {row.says for row in TOPICS} == {kind.__name__ for kind in (Command, Response, Status, Presence, Birth)}
+    assert {row.message for row in TOPICS} == {kind.__name__ for kind in (Command, Response, Status, Presence, Birth)}
 
 
-def test_topics_are_spelled_as_in_the_protocol() -> None:
+def test_topics_are_those_of_the_protocol() -> None:
     topics = Topics()
     built = [topics.command("c"), topics.response("c"), topics.status("c"), topics.presence("c"), topics.birth()]
     assert built == [
@@ -62,14 +62,14 @@ def test_topics_are_spelled_as_in_the_protocol() -> None:
 
 
 @given(root=roots, client_id=client_ids, channel=st.sampled_from(DEVICE_CHANNELS))
-def test_what_is_built_is_parsed_back(root: str, client_id: str, channel: Channel) -> None:
+def test_a_built_topic_parses_back(root: str, client_id: str, channel: Channel) -> None:
     topics = Topics(root)
     assert topics.parse(topics.of(client_id, channel)) == ParsedTopic(channel, client_id)
     assert topics.parse(topics.birth()) == ParsedTopic(Channel.BIRTH, CONTROL_PLANE)
 
 
 @given(levels=st.lists(segments, max_size=6), tail=st.text(max_size=5))
-def test_what_is_parsed_is_built_back(levels: list[str], tail: str) -> None:
+def test_a_parsed_topic_builds_back(levels: list[str], tail: str) -> None:
     topics = Topics()
     topic = "/".join([*levels, tail] if tail else levels)
     try:
@@ -113,7 +113,7 @@ def test_a_bad_client_id_is_refused_everywhere(client_id: str) -> None:
 
 
 @pytest.mark.parametrize("client_id", ["a", "7", "a" * 64, "restaurant-1", "A.b_c-D", "operator", "cli"])
-def test_a_good_client_id_is_taken(client_id: str) -> None:
+def test_a_good_client_id_is_accepted(client_id: str) -> None:
     assert require_client_id(client_id) == client_id
 
 
@@ -146,11 +146,11 @@ def test_a_foreign_topic_is_refused(topic: str) -> None:
         Topics().parse(topic)
 
 
-def test_no_device_announces_a_control_plane() -> None:
+def test_a_device_has_no_birth_topic() -> None:
     with pytest.raises(SchemaError, match="birth"):
         Topics().of("restaurant-1", Channel.BIRTH)
 
 
-def test_the_whole_fleet_is_one_filter() -> None:
+def test_one_filter_covers_the_whole_fleet() -> None:
     assert Topics("a/b").every(Channel.STATUS) == "a/b/+/status"
     assert Topics("a/b").every(Channel.BIRTH) == "a/b/control-plane/birth"

@@ -1,4 +1,4 @@
-"""The error table as protocol.md section 4 lists it, open words, and digests.
+"""The error table as protocol.md section 4 lists it, extensible lists, and digests.
 
 Rule: the table is repeated here as the protocol prints it, so that neither can change alone.
 """
@@ -38,9 +38,9 @@ def test_the_error_table_is_that_of_the_protocol() -> None:
     assert known == listed
 
 
-def test_every_code_has_its_rule_and_its_sentence() -> None:
+def test_every_code_has_a_rule_and_a_meaning() -> None:
     assert set(ERRORS) == set(ErrorCode)
-    sentences = [rule.says for rule in ERRORS.values()]
+    sentences = [rule.meaning for rule in ERRORS.values()]
     assert len(set(sentences)) == len(sentences)
     assert all(sentences)
 
@@ -49,28 +49,28 @@ def test_an_unknown_code_is_final() -> None:
     assert ERRORS[ErrorCode.read("battery_low")].follow is Follow.FINAL
 
 
-@pytest.mark.parametrize("words", [ErrorCode, ResponseStatus, Outcome])
+@pytest.mark.parametrize("values", [ErrorCode, ResponseStatus, Outcome])
 @given(text=st.text(max_size=20))
-def test_any_word_can_be_read(words: type[ErrorCode | ResponseStatus | Outcome], text: str) -> None:
-    known = {str(word) for word in words}
-    assert words.read(text) == (text if text in known else "unknown")
-    assert all(words.read(word) == word for word in known)
+def test_any_text_can_be_read(values: type[ErrorCode | ResponseStatus | Outcome], text: str) -> None:
+    known = {str(value) for value in values}
+    assert values.read(text) == (text if text in known else "unknown")
+    assert all(values.read(value) == value for value in known)
 
 
 @pytest.mark.parametrize("name", DIGEST_BYTES)
 @given(data=st.data())
-def test_a_digest_has_one_spelling(name: DigestName, data: st.DataObject) -> None:
+def test_a_digest_has_one_text(name: DigestName, data: st.DataObject) -> None:
     raw = data.draw(st.binary(min_size=DIGEST_BYTES[name], max_size=DIGEST_BYTES[name]))
     assert raw_digest(name, b64encode(raw).decode()) == raw
 
 
 @pytest.mark.parametrize("name", DigestName)
 @given(text=st.text(max_size=60) | st.binary(max_size=40).map(lambda raw: b64encode(raw).decode()))
-def test_what_is_no_digest_of_its_kind_is_none(name: DigestName, text: str) -> None:
+def test_a_text_that_is_no_digest_of_its_kind_is_none(name: DigestName, text: str) -> None:
     raw = raw_digest(name, text)
     assert raw is None or (len(raw) == DIGEST_BYTES[name] and b64encode(raw).decode() == text)
 
 
 @pytest.mark.parametrize("text", ["AAAAAR==", "AAAAAQ", "AAAA AQ==", "AAAAAQ==\n", "AAAAAQ==AAAA", "ü", "-_-_-w=="])
-def test_another_spelling_of_a_digest_is_none(text: str) -> None:
+def test_another_text_of_a_digest_is_none(text: str) -> None:
     assert raw_digest(DigestName.CRC32, text) is None

@@ -13,7 +13,7 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.ports.database import OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads import outbox
-from control_plane.services.uploads.completion import TOKEN_NAME
+from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, WantedPart
 from tests.support.fakes import OPERATOR, FakeObjects, Rig
 from tests.support.uploads import md5_of
@@ -35,7 +35,7 @@ async def offered(rig: Rig) -> Upload:
 
 def put(rig: Rig, upload: Upload) -> None:
     """The client's PUT arrives."""
-    rig.objects.objects[upload.s3_key] = ObjectInfo(SIZE, "etag", {TOKEN_NAME: upload.object_token})
+    rig.objects.objects[upload.s3_key] = ObjectInfo(SIZE, "etag", {TOKEN_METADATA: upload.object_token})
 
 
 async def succeed(rig: Rig, upload: Upload) -> Upload:

@@ -33,7 +33,7 @@ async def test_an_upload_that_its_owner_never_closes_ends_with_its_deadline_and_
         assert await rig.engine.maintenance.expire() == 1
         upload = await rig.upload("cli1")
         assert (upload.state, upload.error) == (State.EXPIRED, "owner_silent")
-        assert "its owner never said" in (upload.message or "")
+        assert "its owner never published" in (upload.message or "")
         assert rig.messenger.actions() == []
         rig.clock.time += 200
         assert await rig.engine.maintenance.prune() == 1

@@ -1,0 +1,67 @@
+"""Builds the agent from its settings: the one place that connects the loop with sockets, files and threads.
+
+Rule: wiring only. Tests build an `Environment` of their own instead.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from device_agent import VERSION
+from device_agent.agent import Agent, Environment
+from device_agent.effects import EffectRunner
+from device_agent.files.compressed import CompressedCopies
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
+from device_agent.mqtt.connection import Connection
+from device_agent.settings import Settings
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
+from device_agent.storage.throttle import Throttle
+from device_agent.storage.uploader import Uploader
+from device_agent.system_info import system_info
+from device_agent.workers.part_io import PartIO
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_agent(settings: Settings) -> Iterator[Agent]:
+    """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used."""
+    journal, transfers = Journal.open(settings.state_dir)
+    try:
+        log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
+        if journal.dropped:
+            log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
+        installation = Installation.open(settings.state_dir)
+        yield Agent(settings, journal, transfers, installation, environment_of(settings))
+    finally:
+        journal.close()
+
+
+def environment_of(settings: Settings) -> Environment:
+    """Real clocks, files, threads and network."""
+    inbox, rate = EventQueue(), settings.max_bytes_per_second
+    uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
+    part_io = PartIO(settings.roots, uploader, CompressedCopies(settings.state_dir / "spool", settings.roots))
+    return Environment(
+        inbox=inbox,
+        runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
+        connect=lambda will: _connection(settings, inbox, will),
+        check_url=uploader.check,
+        system_info=lambda: system_info(str(settings.state_dir)),
+    )
+
+
+def _connection(settings: Settings, inbox: EventQueue, will: Callable[[], bytes]) -> Connection:
+    return Connection(
+        url=settings.mqtt_url,
+        client_id=settings.client_id,
+        username=settings.mqtt_username,
+        password=settings.mqtt_password,
+        topics=settings.topics,
+        will=will,
+        on_connected=lambda: inbox.put(Connected()),
+        on_disconnected=lambda text: inbox.put(Disconnected(text)),
+        on_command=lambda data, token: inbox.put(CommandArrived(data, token)),
+        on_birth=lambda _data: inbox.put(BirthArrived()),
+    )

@@ -1,0 +1,287 @@
+"""Which files match a pattern: the answer to `list_files`.
+
+Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
+looked at, bytes digested and memory, whatever the folders hold. What a page leaves out, its cursor leads to.
+
+Files come in the order of their path components. A cursor is the path that was looked at last, so a file that appears
+or goes between two pages moves no other.
+"""
+
+import errno
+import fnmatch
+import heapq
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from device_agent.errors import FileRefused
+from device_agent.files.roots import RootFolder, Roots, beneath, require_plain
+from device_agent.files.source import open_source
+from schemas.codec import GRANT_FILL_SIZE
+from schemas.messages import FileEntry, FileList, ListFiles
+from schemas.values import DigestName, ErrorCode
+
+MAX_LOOKED_AT: Final = 20_000
+MAX_DIGESTED: Final = 256 * 1024 * 1024
+"""Bytes digested for one page; a single file that is larger comes without its digest."""
+
+_MAX_DEPTH: Final = 64
+_MAX_PATH: Final = 4096
+_BATCH: Final = 1000
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ANY_DEPTH: Final = "**"
+
+
+def list_files(request: ListFiles, roots: Roots) -> FileList:
+    """One page of the files that match `request.pattern`, an absolute path with `*`, `?`, `[…]` and `**`.
+
+    As in a shell, a name that begins with a dot is matched only by a pattern that does. `FileRefused` with
+    `path_not_allowed` when no root can hold a match, `bad_request` for a cursor that is none.
+    """
+    glob = _Glob(request.pattern)
+    after = _components(request.cursor)
+    walk = _Walk(glob, after)
+    folders = [place for place in _outermost(roots) if glob.enter(place.written)]
+    named = roots.exact is not None and glob.matches(roots.exact)
+    if not folders and not named:
+        text = f"{request.pattern!r} matches nothing inside ALLOWED_ROOTS of this device"
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+    page = _Page(request, roots)
+    for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
+        if not page.add(entry):
+            return FileList(tuple(page.entries), page.entries[-1].path)
+    return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
+
+
+def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
+    """`FILE_PATH`, if it can be read and the cursor has not passed it."""
+    path = roots.exact
+    if path is None or _parts(path) <= after:
+        return None
+    try:
+        with open_source(path, roots) as source:
+            return FileEntry(path, source.size, source.fingerprint.mtime_ns)
+    except FileRefused:
+        return None
+
+
+def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> Iterator[FileEntry]:
+    """What the walk finds, with the exact file once, in its place: a root may hold it, a link to it, or neither."""
+    for place in folders:
+        for entry in walk.files(place):
+            if exact is not None and _parts(exact.path) <= _parts(entry.path):
+                if exact.path != entry.path:
+                    yield exact
+                exact = None
+            yield entry
+        if walk.exhausted:
+            break
+    # A walk that has looked at enough goes on behind its position; what lies there is for the next page.
+    if exact is not None and (not walk.exhausted or _parts(exact.path) <= _parts(walk.position or "/")):
+        yield exact
+
+
+class _Glob:
+    """The pattern as an automaton; a state is the set of its components that may come next."""
+
+    def __init__(self, pattern: str) -> None:
+        self._parts = require_plain(pattern)
+        self._tests = [re.compile(fnmatch.translate(part)) for part in self._parts]
+
+    @property
+    def start(self) -> frozenset[int]:
+        """The state before the first component."""
+        return self._closure({0})
+
+    def enter(self, root: str) -> frozenset[int]:
+        """The state beneath a root; empty when nothing there can match."""
+        states = self.start
+        for name in filter(None, root.split("/")):
+            states = self.step(states, name, hidden=False)
+        return states - {len(self._parts)}
+
+    def step(self, states: frozenset[int], name: str, *, hidden: bool = True) -> frozenset[int]:
+        """The state after one more component; with `hidden` off a dot is like any other character."""
+        dotted = hidden and name.startswith(".")
+        after = set[int]()
+        for index in states - {len(self._parts)}:
+            if dotted and not self._parts[index].startswith("."):
+                continue
+            if self._parts[index] == _ANY_DEPTH:
+                after.add(index)
+            elif self._tests[index].match(name):
+                after.add(index + 1)
+        return self._closure(after)
+
+    def matches(self, path: str) -> bool:
+        """Whether this very path matches."""
+        states = self.start
+        for name in _parts(path):
+            states = self.step(states, name)
+        return self.accepts(states)
+
+    def accepts(self, states: frozenset[int]) -> bool:
+        """Whether a path that led here matches."""
+        return len(self._parts) in states
+
+    def _closure(self, states: set[int]) -> frozenset[int]:
+        for index in sorted(states):
+            while index < len(self._parts) and self._parts[index] == _ANY_DEPTH:
+                index += 1  # noqa: PLW2901 (`**` also stands for no folder at all)
+                states.add(index)
+        return frozenset(states)
+
+
+class _Walk:
+    """Every matching file after a cursor, in order; one sorted batch of names per open folder is in memory."""
+
+    def __init__(self, glob: _Glob, after: tuple[str, ...]) -> None:
+        self.position: str | None = None
+        self.exhausted = False
+        self._glob = glob
+        self._after = after
+        self._looked_at = 0
+
+    def files(self, place: RootFolder) -> Iterator[FileEntry]:
+        """The files beneath one root. Ends early, and says so in `exhausted`, when it has looked at enough."""
+        above = tuple(filter(None, place.written.split("/")))
+        inside = self._after[: len(above)] == above
+        if not inside and above < self._after:
+            return
+        try:
+            folder = os.open(place.resolved, _FOLDER)
+        except OSError:
+            return
+        root = _Folder(folder, above, self._glob.enter(place.written))
+        yield from self._beneath(root, self._after[len(above) :] if inside else ())
+
+    def _beneath(self, folder: "_Folder", after: tuple[str, ...]) -> Iterator[FileEntry]:
+        try:
+            for name in folder.names(after[0] if after else ""):
+                rest = after[1:] if after and name == after[0] else None
+                states = self._glob.step(folder.states, name)
+                if not states:
+                    continue
+                if self._looked_at >= MAX_LOOKED_AT:
+                    self.exhausted = True
+                    return
+                self._looked_at += 1
+                # Before what is in it: a cursor that names a folder means that nothing in there was looked at.
+                self.position = folder.path(name)
+                yield from self._entry(folder, name, states, rest)
+                if self.exhausted:
+                    return
+        finally:
+            os.close(folder.descriptor)
+
+    def _entry(
+        self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
+    ) -> Iterator[FileEntry]:
+        """One entry: a file, or all in a folder. `rest` is what the cursor names beneath it, None if it is later."""
+        try:
+            found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
+                inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
+                yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
+            return
+        if stat.S_ISREG(found.st_mode) and rest is None and self._glob.accepts(states):
+            yield FileEntry(folder.path(name), found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """An open folder, the components of its path, and the pattern's state in it."""
+
+    descriptor: int
+    above: tuple[str, ...]
+    states: frozenset[int]
+
+    def path(self, name: str) -> str:
+        """The path of an entry."""
+        return "/" + "/".join((*self.above, name))
+
+    def names(self, first: str) -> Iterator[str]:
+        """The names from `first` on, sorted; read again for each batch, so that a million of them cost no memory."""
+        while True:
+            with os.scandir(self.descriptor) as entries:
+                readable = (entry.name for entry in entries if entry.name >= first and self._sayable(entry.name))
+                batch = heapq.nsmallest(_BATCH, readable)
+            yield from batch
+            if len(batch) < _BATCH:
+                return
+            first = batch[-1] + "\0"
+
+    def _sayable(self, name: str) -> bool:
+        """A name that is not UTF-8 cannot be told, nor asked for."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return False
+        return sum(map(len, self.above)) + len(self.above) + len(name) < _MAX_PATH
+
+
+class _Page:
+    """What fits into one answer."""
+
+    def __init__(self, request: ListFiles, roots: Roots) -> None:
+        self.entries: list[FileEntry] = []
+        self._request = request
+        self._roots = roots
+        self._room = GRANT_FILL_SIZE
+        self._digestible = MAX_DIGESTED
+
+    def add(self, entry: FileEntry) -> bool:
+        """Take one more; False when the page is full without it. The first one always fits."""
+        if len(self.entries) >= self._request.limit:
+            return False
+        name = self._request.digest
+        if name not in {None, DigestName.NONE} and entry.size <= MAX_DIGESTED:
+            if entry.size > self._digestible:
+                return False
+            entry = self._digested(entry, name or DigestName.NONE)
+        size = len(msgspec.json.encode(entry)) + 1
+        if size > self._room:
+            return False
+        self._room -= size
+        self.entries.append(entry)
+        return True
+
+    def _digested(self, entry: FileEntry, name: DigestName) -> FileEntry:
+        """With the digest of the file as it is opened now; without, if it cannot be read."""
+        try:
+            with open_source(entry.path, self._roots) as source:
+                self._digestible -= min(source.size, self._digestible)
+                digest = source.digest(0, min(source.size, MAX_DIGESTED), name) if source.size == entry.size else None
+        except FileRefused:
+            return entry
+        return msgspec.structs.replace(entry, digest=digest)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """A path's components, by which everything is ordered."""
+    return tuple(path.split("/")[1:])
+
+
+def _components(cursor: str | None) -> tuple[str, ...]:
+    if cursor is None:
+        return ()
+    try:
+        return tuple(require_plain(cursor))
+    except FileRefused as refused:
+        text = "the cursor is none that this agent gave"
+        raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
+
+
+def _outermost(roots: Roots) -> list[RootFolder]:
+    """The roots that lie in no other, in the order of their components."""
+    split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
+    inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}
+    return sorted(set(roots.folders) - inner, key=split.__getitem__)

@@ -1,0 +1,220 @@
+"""The files that the agent may read: allowed roots, a safe open, and an open file to read parts from.
+
+Rule: default-deny, and the only module that opens user files (`device_agent.listing` asks it to). What was opened is
+checked, not what was named: a regular file, beneath a root, reached through no link.
+"""
+
+import binascii
+import errno
+import hashlib
+import os
+import stat
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Self
+
+from device_agent.errors import FileRefused
+from device_agent.files.roots import Roots
+from device_agent.files.safe_open import FOLDER, O_PATH, READ, open_beneath
+from schemas.parts import MAX_FILE_SIZE
+from schemas.values import DigestName, ErrorCode, Fingerprint
+
+BLOCK_SIZE: Final = 256 * 1024
+"""Bytes to read at once: larger blocks are no faster, and every worker holds one."""
+
+_CODES: Final = {
+    errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
+    errno.EXDEV: ErrorCode.PATH_NOT_ALLOWED,
+    errno.ENOENT: ErrorCode.FILE_NOT_FOUND,
+    errno.ENOTDIR: ErrorCode.FILE_NOT_FOUND,
+    errno.ENAMETOOLONG: ErrorCode.FILE_NOT_FOUND,
+    errno.EACCES: ErrorCode.PERMISSION_DENIED,
+    errno.EPERM: ErrorCode.PERMISSION_DENIED,
+    errno.ENXIO: ErrorCode.NOT_A_FILE,
+    errno.ENODEV: ErrorCode.NOT_A_FILE,
+}
+
+
+class Source:
+    """One open regular file. Reads are positional, so any number of threads may share it."""
+
+    def __init__(self, path: str, resolved: str, descriptor: int) -> None:
+        self.path = path
+        self.fingerprint = _fingerprint(os.fstat(descriptor))
+        self._resolved = resolved
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self.fingerprint.size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it, when the last read under way has ended; may be repeated."""
+        with self._lock:
+            last = not self._closed and not self._users
+            self._closed = True
+        if last:
+            os.close(self._descriptor)
+
+    def now(self) -> Fingerprint:
+        """What the file system says of the open file at this moment; `FileRefused` as `read_into` has it."""
+        return _fingerprint(self._stat())
+
+    def linked(self) -> bool:
+        """Whether the path still leads to this very file; `FileRefused` as `read_into` has it."""
+        try:
+            there = os.lstat(self._resolved)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        here = self._stat()
+        return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`; how many bytes, fewer than it holds only at the end of the file.
+
+        `FileRefused` with `internal` when the system cannot read what is there, with `source_changed` after `close`.
+        """
+        done = 0
+        with self._using() as descriptor:
+            while done < len(buffer):
+                try:
+                    count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                except OSError as error:
+                    raise _unreadable(self.path, error) from error
+                if count == 0:
+                    break
+                done += count
+        return done
+
+    def send_to(self, descriptor: int, offset: int, size: int) -> int:
+        """Have the kernel send up to `size` bytes from `offset` to a socket; how many, 0 only at the end of the file.
+
+        `OSError` as sendfile(2) has it, `FileRefused` after `close`.
+        """
+        with self._using() as source:
+            return os.sendfile(descriptor, source, offset, size)
+
+    def digest(self, offset: int, size: int, name: DigestName) -> str | None:
+        """The digest of a range as base64 of the raw digest, exactly the header's value; None for `none`.
+
+        `FileRefused` with `source_changed` when the file ends before the range does, and as `read_into` has it.
+        """
+        if name is DigestName.NONE:
+            return None
+        running = _Crc32() if name is DigestName.CRC32 else hashlib.new(name, usedforsecurity=False)
+        view = memoryview(bytearray(min(BLOCK_SIZE, size)))
+        while size:
+            count = self.read_into(view[: min(len(view), size)], offset)
+            if count == 0:
+                raise _changed(self.path, "became shorter while it was read")
+            running.update(view[:count])
+            offset, size = offset + count, size - count
+        return binascii.b2a_base64(running.digest(), newline=False).decode()
+
+    def _stat(self) -> os.stat_result:
+        with self._using() as descriptor:
+            try:
+                return os.fstat(descriptor)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+
+    @contextmanager
+    def _using(self) -> Iterator[int]:
+        """The descriptor, kept open meanwhile: a number closed too early may by then be another file's."""
+        with self._lock:
+            if self._closed:
+                raise _changed(self.path, "is closed")
+            self._users += 1
+        try:
+            yield self._descriptor
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._closed and not self._users
+            if last:
+                os.close(self._descriptor)
+
+
+class _Crc32:
+    """CRC-32 with the shape of a hashlib digest: four bytes, the most significant first, as S3 wants it."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def open_source(path: str, roots: Roots) -> Source:
+    """Open one file for reading.
+
+    `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
+    `internal` when the system fails. Never waits, whatever the path leads to.
+    """
+    folder, relative = roots.locate(path)
+    try:
+        descriptor = _open_regular(path, folder, relative)
+    except OSError as error:
+        code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
+        why = "a symbolic link is in the way" if code is ErrorCode.PATH_NOT_ALLOWED else error.strerror
+        raise FileRefused(code, f"{path!r} cannot be opened: {why}") from error
+    if os.fstat(descriptor).st_size > MAX_FILE_SIZE:
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    return Source(path, f"{folder.rstrip('/')}/{relative}", descriptor)
+
+
+def _open_regular(path: str, folder: str, relative: str) -> int:
+    above = os.open(folder, FOLDER)
+    try:
+        # Looked at before it is opened: to open a device can be an act of its own (a watchdog, a tape).
+        _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)
+        return _require_regular(path, open_beneath(above, relative, READ), keep=True)
+    finally:
+        os.close(above)
+
+
+def _require_regular(path: str, descriptor: int, *, keep: bool) -> int:
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    if not (keep and regular):
+        os.close(descriptor)
+    if not regular:
+        raise FileRefused(ErrorCode.NOT_A_FILE, f"{path!r} is not a regular file")
+    return descriptor
+
+
+def _fingerprint(found: os.stat_result) -> Fingerprint:
+    return Fingerprint(
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+        device=found.st_dev,
+        inode=found.st_ino,
+    )
+
+
+def _changed(path: str, what: str) -> FileRefused:
+    return FileRefused(ErrorCode.SOURCE_CHANGED, f"{path!r} {what}")
+
+
+def _unreadable(path: str, error: OSError) -> FileRefused:
+    """A failing disk or a file server that is away is no change of the file: the attempt may go on one day."""
+    return FileRefused(ErrorCode.INTERNAL, f"{path!r} cannot be read: {error.strerror}")

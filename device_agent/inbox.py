@@ -1,0 +1,91 @@
+"""The events that other threads send to the agent's loop, and the bounded queue that carries them.
+
+Rule: other threads only put; the loop only takes. A full queue drops commands (the broker keeps them, because they are
+not acknowledged) and never the event of an effect; there are no more of these than running effects.
+"""
+
+import threading
+from collections import deque
+from typing import Final
+
+from msgspec import Struct
+
+from device_agent.mqtt.session import AckToken
+from device_agent.uploads import Run
+from device_agent.workers.part_io import IoEvent, SourceSession
+from schemas.messages import Response
+
+MAX_WAITING: Final = 1_024
+MAX_BATCH: Final = 256
+"""Events processed together, to be made durable by one fsync."""
+
+
+class Connected(Struct, frozen=True):
+    """The subscriptions are in place: commands arrive."""
+
+
+class Disconnected(Struct, frozen=True):
+    """The connection has ended."""
+
+    text: str
+
+
+class CommandArrived(Struct, frozen=True):
+    """A message on the command topic."""
+
+    data: bytes
+    token: AckToken
+
+
+class BirthArrived(Struct, frozen=True):
+    """A control plane started."""
+
+
+class EffectDone(Struct, frozen=True):
+    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT."""
+
+    run: Run
+    session: SourceSession
+    event: IoEvent
+    kind: str
+    size: int = 0
+    seconds: float = 0.0
+    url: str = ""
+
+
+class QueryAnswered(Struct, frozen=True):
+    """The response to a query about the device."""
+
+    response: Response
+
+
+class StopRequested(Struct, frozen=True):
+    """The agent must end."""
+
+
+LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | QueryAnswered | StopRequested
+
+
+class EventQueue:
+    """The queue in front of the loop."""
+
+    def __init__(self) -> None:
+        self._events: deque[LoopEvent] = deque()
+        self._arrived = threading.Condition()
+        self.refused = 0
+        """Commands and births that were dropped."""
+
+    def put(self, event: LoopEvent) -> None:
+        """Append an event; a command or a birth is dropped when too many events wait."""
+        with self._arrived:
+            if len(self._events) >= MAX_WAITING and isinstance(event, CommandArrived | BirthArrived):
+                self.refused += 1
+                return
+            self._events.append(event)
+            self._arrived.notify()
+
+    def take(self, timeout: float | None) -> list[LoopEvent]:
+        """The events that have arrived, oldest first; waits up to `timeout` seconds (None: no limit) for the first."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._events, timeout)
+            return [self._events.popleft() for _ in range(min(len(self._events), MAX_BATCH))]

@@ -1,0 +1,298 @@
+"""MQTT v5 to the broker: connect for ever, say who we are, take commands. The only module that imports paho.
+
+Rule: one paho client lives for one connection. paho would carry unacknowledged publishes, a poisonous one among them,
+into the next connection; what is worth repeating, the agent repeats from its journal. paho's own callbacks only note
+what happened (`device_agent.session` works that off), for an exception in one of them would end paho's loop.
+"""
+
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage, error_string
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from device_agent.mqtt.broker_url import BrokerUrl
+from device_agent.mqtt.reconnect import ReconnectBackoff
+from device_agent.mqtt.session import (
+    HEADROOM,
+    AckToken,
+    Callbacks,
+    ClientEvent,
+    ClientIdentity,
+    Connack,
+    ConnectionEnd,
+    MessageArrived,
+    Puback,
+    ServerDisconnect,
+    Session,
+    Suback,
+)
+from device_agent.tls import client_context
+from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.topics import QOS, RETAINED, Channel, Topics
+
+__all__ = ["AckToken", "Connection"]
+
+KEEPALIVE: Final = 30
+SESSION_EXPIRY: Final = 600
+WILL_DELAY: Final = 10
+RECEIVE_MAXIMUM: Final = 16
+_CONNECT_TIMEOUT: Final = 15.0
+_FAREWELL_TIMEOUT: Final = 2.0
+_STABLE_AFTER: Final = 3.0
+_BRIEF: Final = 60.0
+_SUSPICIOUS: Final = 3
+"""So many connections in a row that the broker took and that ended within a minute are no accident."""
+_MAX_INFLIGHT: Final = 10
+_MAX_QUEUED: Final = 256
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """The agent's connection, which comes back for ever.
+
+    `will` makes the payload of the will for the next CONNECT: a new epoch in each. After each CONNACK it subscribes
+    again, and calls `on_connected` when the broker has granted that; commands that waited in the session may come
+    before. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and must only
+    enqueue. A command stays unacknowledged until `ack`, or is acknowledged at once if its callback raised: nobody would
+    ever do so, and sixteen of them would stop the flow.
+    """
+
+    def __init__(  # noqa: PLR0913 (the agent says everything once, by name)
+        self,
+        *,
+        url: str,
+        client_id: str,
+        username: str | None,
+        password: str | None,
+        topics: Topics,
+        will: Callable[[], bytes],
+        on_connected: Callable[[], None],
+        on_disconnected: Callable[[str], None],
+        on_command: Callable[[bytes, AckToken], None],
+        on_birth: Callable[[bytes], None],
+        on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
+        backoff: ReconnectBackoff | None = None,
+    ) -> None:
+        self._identity = ClientIdentity(
+            broker=BrokerUrl.parse(url),
+            client_id=client_id,
+            username=username,
+            password=password,
+            topics=topics,
+            will=will,
+        )
+        self._callbacks = Callbacks(
+            on_connected=on_connected,
+            on_disconnected=on_disconnected,
+            on_command=on_command,
+            on_birth=on_birth,
+            on_refused=on_refused,
+        )
+        self._backoff = backoff or ReconnectBackoff()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._session: Session | None = None
+        self._sessions = 0
+        self._short_connections = 0
+        self.faults = 0
+        """How many callbacks raised, and how many messages arrived that nobody wants."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands are heard at this moment."""
+        session = self._session
+        return session is not None and session.ready
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def stop(self, offline: bytes | None = None) -> None:
+        """Publish `offline` as presence if connected, take leave so that no will follows, and end the thread."""
+        if (session := self._session) is not None and offline is not None:
+            session.publish(Channel.PRESENCE, offline)
+            session.wait_acknowledged(_FAREWELL_TIMEOUT)
+        self._stopping.set()
+        if (session := self._session) is not None:
+            session.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(_FAREWELL_TIMEOUT)
+
+    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+        """Hand a message of ours to the network; `expiry` in seconds. Never raises, and never queues for later.
+
+        False when not connected, when too much waits to be sent, or when the message is larger than the protocol or
+        the broker allows. True promises nothing: a QoS 1 message that the broker refuses is told to `on_refused`.
+        """
+        session = self._session
+        return session is not None and session.publish(channel, data, expiry=expiry)
+
+    def ack(self, token: AckToken) -> None:
+        """Acknowledge a command; nothing happens when its connection has ended, since the broker sends it again."""
+        session = self._session
+        if session is not None and session.number == token.connection:
+            session.ack(token.packet_id)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            end_reason = self._connect_once()
+            if not self._stopping.is_set():
+                delay = self._backoff.next(stable=end_reason.lasted >= _STABLE_AFTER, permanent=end_reason.permanent)
+                text = end_reason.text + self._takeover_hint(end_reason)
+                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
+                self._stopping.wait(delay)
+
+    def _takeover_hint(self, end_reason: ConnectionEnd) -> str:
+        """Not every broker tells a client that another has taken its name (Mosquitto 2.0.11 does not)."""
+        self._short_connections = (
+            self._short_connections + 1 if end_reason.connected and end_reason.lasted < _BRIEF else 0
+        )
+        if self._short_connections < _SUSPICIOUS:
+            return ""
+        client_id = self._identity.client_id
+        return f", as {self._short_connections} times in a row (does another device use CLIENT_ID {client_id}?)"
+
+    def _connect_once(self) -> ConnectionEnd:
+        self._sessions += 1
+        client = _PahoClient(self._identity)
+        session = self._session = Session(self._sessions, client, self._callbacks, self._call)
+        try:
+            session.run(self._stopping.is_set)
+        except Exception as error:  # noqa: BLE001 (whatever the network or the broker did, we come back)
+            session.end(f"{type(error).__name__}: {error}".rstrip(": "))
+        finally:
+            self._session = None
+            client.close()
+        if session.end_reason.connected:
+            self._call(self._callbacks.on_disconnected, session.end_reason.text)
+        return session.end_reason
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> bool:
+        try:
+            function(*arguments)
+        except Exception:
+            self.faults += 1
+            log.exception("MQTT: a callback failed; the connection goes on")
+            return False
+        return True
+
+
+class _PahoClient:
+    """One paho client. It knows nothing of who uses it, so that both are freed as soon as the connection ends."""
+
+    def __init__(self, identity: ClientIdentity) -> None:
+        self.identity = identity
+        self.events: deque[ClientEvent] = deque()
+        self._client = client = Client(
+            CallbackAPIVersion.VERSION2,
+            identity.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.username_pw_set(identity.username, identity.password)
+        client.connect_timeout = _CONNECT_TIMEOUT
+        client.max_inflight_messages_set(_MAX_INFLIGHT)
+        client.max_queued_messages_set(_MAX_QUEUED)
+        _note(client, self.events)
+
+    def connect(self) -> None:
+        """Open the socket and queue CONNECT, with a new will; `OSError` when the broker cannot be reached."""
+        identity = self.identity
+        if identity.broker.secure:
+            self._client.tls_set_context(client_context())
+        will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
+        presence = Channel.PRESENCE
+        self._client.will_set(identity.topic(presence), identity.will(), QOS[presence], RETAINED[presence], will)
+        mine = _properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=SESSION_EXPIRY,
+            ReceiveMaximum=RECEIVE_MAXIMUM,
+            MaximumPacketSize=MAX_MESSAGE_SIZE + HEADROOM,
+        )
+        self._client.connect(identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=mine)
+
+    def turn(self) -> str | None:
+        """Wait up to a second for something to do, and do it; why there is no connection any more, if so."""
+        code = self._client.loop()
+        return None if code == MQTTErrorCode.MQTT_ERR_SUCCESS else error_string(code).rstrip(".")
+
+    def subscribe(self, *channels: Channel) -> None:
+        """Ask for these channels."""
+        self._client.subscribe([(self.identity.topic(channel), QOS[channel]) for channel in channels])
+
+    def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
+        """Queue a message; its packet id, None when paho takes no more."""
+        more = None if expiry is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
+        info = self._client.publish(self.identity.topic(channel), data, QOS[channel], RETAINED[channel], more)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def ack(self, packet_id: int) -> None:
+        """Queue a PUBACK."""
+        self._client.ack(packet_id, 1)
+
+    def disconnect(self) -> None:
+        """Queue DISCONNECT."""
+        self._client.disconnect()
+
+    def close(self) -> None:
+        """Close the socket, if paho has not."""
+        if sock := self._client.socket():
+            sock.close()
+
+
+def _note(client: Client, events: deque[ClientEvent]) -> None:
+    """Let paho write down what happens."""
+
+    def on_socket_open(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 (a socket or a TLS socket)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def on_message(_client: Client, _data: object, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        events.append(MessageArrived(topic, bytes(message.payload), message.mid))
+
+    def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
+        # Of anything but a DISCONNECT packet the loop's code says more.
+        if flags.is_disconnect_packet_from_server:
+            events.append(ServerDisconnect(reason.value, str(reason)))
+
+    client.on_socket_open = on_socket_open
+    # With this set paho writes only in the thread that runs the loop; else every publisher would, all at once.
+    client.on_socket_register_write = lambda _client, _data, _sock: None
+    client.on_connect = lambda _client, _data, _flags, reason, more: events.append(_connack(reason, more))
+    client.on_subscribe = lambda _client, _data, _mid, reasons, _more: events.append(
+        Suback(tuple(str(reason) for reason in reasons if reason.is_failure))
+    )
+    client.on_publish = lambda _client, _data, mid, reason, _more: events.append(
+        Puback(mid, str(reason) if reason.is_failure else None)
+    )
+    client.on_message = on_message
+    client.on_disconnect = on_disconnect
+
+
+def _connack(reason: ReasonCode, more: Properties) -> Connack:
+    return Connack(
+        reason=reason.value,
+        text=str(reason),
+        largest_packet=getattr(more, "MaximumPacketSize", None),
+        receive_maximum=getattr(more, "ReceiveMaximum", None),
+    )
+
+
+def _properties(packet: int, **values: int) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties

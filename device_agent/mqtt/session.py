@@ -1,0 +1,264 @@
+"""One MQTT connection, from CONNECT to its end: what each event on it means for the agent.
+
+Rule: knows MQTT and not paho. Events are worked off between two turns of the network loop, where none of the client
+library's locks is held; so a callback may publish, and no callback can break the loop.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from device_agent.mqtt.broker_url import BrokerUrl
+from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.topics import QOS, Channel, Topics
+
+HEADROOM: Final = 8 * 1024
+"""Bytes for a packet's topic and properties, beside its payload."""
+
+_OUR_HEADROOM: Final = 1024
+_HANDSHAKE_TIMEOUT: Final = 30.0
+_FAILURE: Final = 0x80
+"""Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
+_NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
+"""Reasons that no retry heals: wrong version, bad credentials, banned, the name taken by another, and their like."""
+
+log = logging.getLogger(__name__)
+
+
+class AckToken(Struct, frozen=True):
+    """Which command to acknowledge; worthless once its connection has ended."""
+
+    connection: int
+    packet_id: int
+
+
+class Callbacks(Struct, frozen=True, kw_only=True):
+    """Who is told."""
+
+    on_connected: Callable[[], None]
+    on_disconnected: Callable[[str], None]
+    on_command: Callable[[bytes, AckToken], None]
+    on_birth: Callable[[bytes], None]
+    on_refused: Callable[[Channel, str], None]
+
+
+class ClientIdentity(Struct, frozen=True, kw_only=True):
+    """Who connects where."""
+
+    broker: BrokerUrl
+    client_id: str
+    username: str | None
+    password: str | None
+    topics: Topics
+    will: Callable[[], bytes]
+
+    def topic(self, channel: Channel) -> str:
+        """Where this client's messages of one channel travel."""
+        mine = {
+            Channel.COMMAND: self.topics.command,
+            Channel.RESPONSE: self.topics.response,
+            Channel.STATUS: self.topics.status,
+            Channel.PRESENCE: self.topics.presence,
+        }
+        return self.topics.birth() if channel is Channel.BIRTH else mine[channel](self.client_id)
+
+
+@dataclass(slots=True)
+class ConnectionEnd:
+    """How a connection went; `lasted` counts seconds from the moment commands were heard."""
+
+    text: str = ""
+    connected: bool = False
+    lasted: float = 0.0
+    permanent: bool = False
+
+
+class Connack(Struct, frozen=True, kw_only=True):
+    """The broker took us, or gives the reason why not."""
+
+    reason: int
+    text: str
+    largest_packet: int | None
+    receive_maximum: int | None
+
+
+class Suback(Struct, frozen=True):
+    """The broker granted what we asked to hear, but for what it `refused`."""
+
+    refused: tuple[str, ...]
+
+
+class Puback(Struct, frozen=True):
+    """The broker has a message of ours, or `refused` it."""
+
+    packet_id: int
+    refused: str | None
+
+
+class MessageArrived(Struct, frozen=True):
+    """A message for us."""
+
+    topic: str
+    payload: bytes
+    packet_id: int
+
+
+class ServerDisconnect(Struct, frozen=True):
+    """The broker ended the connection, and says why."""
+
+    reason: int
+    text: str
+
+
+ClientEvent = Connack | Suback | Puback | MessageArrived | ServerDisconnect
+
+
+class MqttClient(Protocol):
+    """What a session needs of an MQTT client; everything but `connect` and `turn` returns at once."""
+
+    identity: ClientIdentity
+    events: deque[ClientEvent]
+
+    def connect(self) -> None:
+        """Open the connection and say who we are."""
+
+    def turn(self) -> str | None:
+        """Let the network move; why there is no connection any more, if so."""
+
+    def subscribe(self, *channels: Channel) -> None:
+        """Ask to hear channels."""
+
+    def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
+        """Hand over a message; its packet id, None when it is not taken."""
+
+    def ack(self, packet_id: int) -> None:
+        """Acknowledge a message."""
+
+    def disconnect(self) -> None:
+        """Take leave."""
+
+
+class Session:
+    """One connection; `ready` while commands are heard."""
+
+    def __init__(self, number: int, client: MqttClient, callbacks: Callbacks, call: Callable[..., bool]) -> None:
+        self.number = number
+        self.ready = False
+        self.end_reason = ConnectionEnd()
+        self._wire = client
+        self._callbacks = callbacks
+        self._call = call
+        self._unacknowledged: dict[int, Channel] = {}
+        # Held around a publish, and never while the library runs us: locks are taken in one order only.
+        self._acknowledged = threading.Condition()
+        self._largest = MAX_MESSAGE_SIZE
+        self._allowance: int | None = None
+        self._ready_at = 0.0
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Connect and work until the connection ends; `ending` says how."""
+        self._wire.connect()
+        give_up_at = time.monotonic() + _HANDSHAKE_TIMEOUT
+        over = None
+        while over is None:
+            over = self._wire.turn()
+            while self._wire.events:
+                self._handle(self._wire.events.popleft())
+            if not self.ready and (stopping() or time.monotonic() > give_up_at):
+                over = "the broker does not answer"
+        self.end(over)
+
+    def end(self, text: str, *, permanent: bool = False) -> None:
+        """Note why it ended; the first reason counts."""
+        if not self.end_reason.text:
+            lasted = time.monotonic() - self._ready_at if self.ready else 0.0
+            self.end_reason = ConnectionEnd(text, self.end_reason.connected, lasted, permanent)
+        self.ready = False
+
+    def disconnect(self) -> None:
+        """Send DISCONNECT, which also takes the will back; `run` then returns."""
+        self._wire.disconnect()
+
+    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+        """Hand over a message; see `Connection.publish`."""
+        if len(data) > self._largest:
+            log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self._largest)
+            return False
+        with self._acknowledged:
+            if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
+                return False
+            try:
+                packet_id = self._wire.publish(channel, data, expiry)
+            except (ValueError, OSError):
+                log.exception("MQTT: a %s could not be handed over", channel)
+                return False
+            if packet_id is not None and QOS[channel]:
+                self._unacknowledged[packet_id] = channel
+        return packet_id is not None
+
+    def wait_acknowledged(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds until the broker has answered everything that was published."""
+        with self._acknowledged:
+            self._acknowledged.wait_for(lambda: not (self._unacknowledged and self.ready), timeout)
+
+    def ack(self, packet_id: int) -> None:
+        """Acknowledge a command."""
+        self._wire.ack(packet_id)
+
+    def _handle(self, event: ClientEvent) -> None:
+        match event:
+            case Connack():
+                self._on_connack(event)
+            case Suback():
+                self._on_suback(event)
+            case Puback():
+                self._on_puback(event)
+            case MessageArrived():
+                self._on_message(event)
+            case ServerDisconnect():
+                self.end(f"the broker hung up: {event.text}", permanent=event.reason in _NO_RETRY_HELPS)
+
+    def _on_connack(self, connack: Connack) -> None:
+        if connack.reason >= _FAILURE:
+            self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
+            return
+        if connack.largest_packet is not None:
+            self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _OUR_HEADROOM)
+        self._allowance = connack.receive_maximum
+        self._wire.subscribe(Channel.COMMAND, Channel.BIRTH)
+
+    def _on_suback(self, suback: Suback) -> None:
+        if suback.refused:
+            self.end(f"the broker refuses the subscriptions: {', '.join(suback.refused)}", permanent=True)
+            self.disconnect()
+            return
+        self.ready = self.end_reason.connected = True
+        self._ready_at = time.monotonic()
+        self._call(self._callbacks.on_connected)
+
+    def _on_puback(self, puback: Puback) -> None:
+        with self._acknowledged:
+            channel = self._unacknowledged.pop(puback.packet_id, None)
+            self._acknowledged.notify_all()
+        if channel is not None and puback.refused is not None:
+            log.warning("MQTT: the broker refuses a %s: %s", channel, puback.refused)
+            self._call(self._callbacks.on_refused, channel, puback.refused)
+
+    def _on_message(self, message: MessageArrived) -> None:
+        if not self._call(self._hand_over, message) or message.topic != self._wire.identity.topic(Channel.COMMAND):
+            self.ack(message.packet_id)
+
+    def _hand_over(self, message: MessageArrived) -> None:
+        """Raises for a topic that was not asked for."""
+        identity = self._wire.identity
+        channels = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
+        if channels[message.topic] is Channel.COMMAND:
+            self._callbacks.on_command(message.payload, AckToken(self.number, message.packet_id))
+        else:
+            self._callbacks.on_birth(message.payload)

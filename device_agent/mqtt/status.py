@@ -1,0 +1,113 @@
+"""Status messages: the progress of the uploads, published while there are any.
+
+Rule: at most one a second, and one every half minute while nothing changes; `idle` once at the end. The figures of the
+device itself are added once a minute.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from device_agent.transfer.model import State
+from device_agent.transfer.responses import progress_of
+from device_agent.uploads import Run
+from schemas.codec import GRANT_FILL_SIZE
+from schemas.messages import CurrentUpload, Status
+from schemas.values import SystemInfo
+
+EVERY: Final = 1.0
+UNCHANGED_EVERY: Final = 30.0
+SYSTEM_INFO_EVERY: Final = 60.0
+MAX_UPLOADS: Final = 64
+"""Entries in one Status: those that are sending come first."""
+
+_encoder: Final = msgspec.json.Encoder()
+_MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
+
+
+class StatusReporter:
+    """Decides when a Status is due, and builds it."""
+
+    def __init__(self, client_id: str, system_info: Callable[[], SystemInfo]) -> None:
+        self._client_id = client_id
+        self._system_info = system_info
+        self._sent: tuple[CurrentUpload, ...] = ()
+        self._sent_at: float | None = None
+        self._looked_at: float | None = None
+        self._system_at: float | None = None
+        self._idle = True
+
+    def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
+        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
+        if self._looked_at is None and runs:
+            # An upload that ends within a second needs no Status.
+            self._looked_at = now
+        if self._looked_at is None or now - self._looked_at < EVERY:
+            return None
+        self._looked_at = now if runs else None
+        if not runs:
+            return self._report_idle(epoch, now)
+        shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_UPLOADS]
+        uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
+        quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
+        if quiet and _changes(uploads) == _changes(self._sent):
+            return None
+        moving = any(run.transfer.state in _MOVING for run in shown)
+        self._sent, self._sent_at, self._idle = uploads, now, False
+        return Status(
+            status="uploading" if moving else "waiting",
+            client_id=self._client_id,
+            epoch=epoch,
+            current_upload=uploads[0],
+            uploads=uploads,
+            system_info=self._system(now),
+        )
+
+    @property
+    def next_at(self) -> float | None:
+        """When to call `due` again; None while there is no upload."""
+        return None if self._looked_at is None else self._looked_at + EVERY
+
+    def _report_idle(self, epoch: int, now: float) -> Status | None:
+        if self._idle:
+            return None
+        self._sent, self._sent_at, self._idle = (), None, True
+        return Status(status="idle", client_id=self._client_id, epoch=epoch, system_info=self._system(now))
+
+    def _system(self, now: float) -> SystemInfo | None:
+        if self._system_at is not None and now - self._system_at < SYSTEM_INFO_EVERY:
+            return None
+        self._system_at = now
+        return self._system_info()
+
+
+def _entry(run: Run, now: float, overall_reason: str | None) -> CurrentUpload:
+    entry = progress_of(run.transfer, now, sum(tuple(run.session.sent.values())))
+    if overall_reason is None:
+        return entry
+    return CurrentUpload(
+        entry.upload_id,
+        entry.attempt,
+        entry.file_path,
+        entry.progress,
+        entry.bytes_sent,
+        entry.file_size,
+        entry.completed_parts,
+        entry.total_parts,
+        overall_reason,
+    )
+
+
+def _fitting(entries: list[CurrentUpload]) -> tuple[CurrentUpload, ...]:
+    """As many entries as one message has room for, the first one twice: paths may be long."""
+    sizes = [len(_encoder.encode(entry)) + 1 for entry in entries]
+    room = GRANT_FILL_SIZE - sizes[0]
+    total = list(itertools.accumulate(sizes))
+    return tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
+
+
+def _changes(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:
+    """The fields whose change is published: bytes, and whether the upload waits (the text counts down seconds)."""
+    return [(entry.upload_id, entry.attempt, entry.bytes_sent, entry.reason is None) for entry in uploads]

@@ -1,0 +1,4 @@
+"""PUTs of parts to presigned URLs.
+
+Rule: only `uploader` imports http.
+"""

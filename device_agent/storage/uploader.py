@@ -1,0 +1,324 @@
+"""Putting one part to one presigned URL: the only module that speaks HTTP.
+
+Rule: exactly the bytes of the part or a failure that says what to do; never a redirect, a proxy, a host that is not
+allowed, or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped;
+an answer, which a store might send byte by byte for ever, has twice that time in all.
+"""
+
+import functools
+import io
+import re
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    UnknownProtocol,
+)
+from typing import Any, Final
+
+from device_agent import VERSION
+from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure
+from device_agent.files.source import BLOCK_SIZE, Source
+from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
+from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
+from device_agent.storage.throttle import Throttle
+from device_agent.storage.url_policy import ParsedUrl, UploadHosts
+from device_agent.tls import client_context
+from schemas.parts import Part
+from schemas.values import ErrorCode, PresignedPart
+
+IDLE_TIMEOUT: Final = 60.0
+MAX_HEADERS: Final = 16
+_HEADER_NAME: Final = re.compile(r"content-md5|if-none-match|x-amz-[a-z0-9-]{1,120}")
+_HEADER_VALUE: Final = re.compile(r"[!-~]{1,1024}")
+_CONNECT_TIMEOUT: Final = 15.0
+_CONTENT_TYPE: Final = "application/octet-stream"
+_REUSE_WITHIN: Final = 10.0
+"""Seconds for which an idle connection is trusted: stores and NAT routers forget it soon after."""
+_EARLY_ANSWER_TIMEOUT: Final = 2.0
+"""Seconds to wait for the answer of a store that stopped taking bytes."""
+
+
+class Uploader:
+    """Puts parts. Any number of threads may call `put`; each keeps one connection and one buffer of its own."""
+
+    def __init__(
+        self, hosts: UploadHosts, *, throttle: Throttle | None = None, idle_timeout: float = IDLE_TIMEOUT
+    ) -> None:
+        self._hosts = hosts
+        self._throttle = throttle
+        self._idle_timeout = idle_timeout
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+        self._rates: weakref.WeakKeyDictionary[Source, Throttle] = weakref.WeakKeyDictionary()
+        self._closed = False
+
+    def check(self, part: PresignedPart) -> ParsedUrl:
+        """The URL taken apart; `PutFailed` with `host_not_allowed` or `bad_header` when it must not be used."""
+        _require_headers(part.headers)
+        try:
+            return self._hosts.allowed(part.url)
+        except HostNotAllowed as refused:
+            raise PutFailed(PutFailure.HOST_NOT_ALLOWED, str(refused)) from refused
+
+    def put(
+        self,
+        part: PresignedPart,
+        source: Source,
+        piece: Part,
+        *,
+        stopped: Callable[[], bool],
+        on_bytes: Callable[[int], None],
+        max_bytes_per_second: int | None = None,
+    ) -> str:
+        """Send the bytes of `piece`; the ETag exactly as the store wrote it, "" when it answered 412.
+
+        `PutFailed` for anything else. `on_bytes` hears of bytes as they leave, and of a negative number when they have
+        to be taken back: over a `put` that fails it sums to 0. All puts of `source` share `max_bytes_per_second`.
+        """
+        url = self.check(part)
+        pace = Pace(
+            stopped=lambda: self._closed or stopped(),
+            on_bytes=on_bytes,
+            limits=self._limits(source, max_bytes_per_second),
+            idle_timeout=self._idle_timeout,
+        )
+        pace.require_running()
+        return self._worker().put(url, part.headers, PartBody(source, piece, pace))
+
+    def close(self) -> None:
+        """Cut every connection; a `put` under way fails with `stopped`, and so does every later one."""
+        self._closed = True
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
+            worker.cut()
+
+    def _worker(self) -> "_Worker":
+        worker: _Worker | None = getattr(self._local, "worker", None)
+        if worker is None:
+            worker = self._local.worker = _Worker()
+            with self._lock:
+                self._workers.add(worker)
+        return worker
+
+    def _limits(self, source: Source, rate: int | None) -> tuple[Throttle, ...]:
+        own = None
+        if rate is not None:
+            with self._lock:
+                own = self._rates.setdefault(source, Throttle(rate))
+        return tuple(throttle for throttle in (self._throttle, own) if throttle is not None)
+
+
+class _Worker:
+    """One thread's buffer and its kept connection."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(BLOCK_SIZE))
+        self._kept: _Link | None = None
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def cut(self) -> None:
+        """Break the connection from another thread; the one that uses it notices and closes it."""
+        if link := self._kept:
+            link.cut()
+
+    def put(self, url: ParsedUrl, headers: Mapping[str, str], body: PartBody) -> str:
+        """Send once; twice where a kept connection turns out to be dead, which says nothing about the store."""
+        while True:
+            link = self._link(url)
+            try:
+                return self._once(link, url.target, headers, body)
+            except (OSError, HTTPException) as error:
+                body.pace.require_running()
+                if link.fresh:
+                    raise PutFailed(PutFailure.TRY_AGAIN, f"{url.host}:{url.port}: {_text_of(error)}") from error
+            except FileRefused as refused:
+                body.pace.require_running()
+                changed = refused.code is ErrorCode.SOURCE_CHANGED
+                kind = PutFailure.SOURCE_CHANGED if changed else PutFailure.SOURCE_UNREADABLE
+                raise PutFailed(kind, refused.text) from refused
+
+    def _once(self, link: "_Link", target: str, headers: Mapping[str, str], body: PartBody) -> str:
+        keep = stored = False
+        try:
+            link.send(target, headers, body, self._buffer)
+            answer, keep = link.answer(body)
+            etag = stored_etag(answer)
+            stored = True
+        finally:
+            if not stored:
+                body.take_back()
+            if not keep:
+                self._drop()
+        return etag
+
+    def _link(self, url: ParsedUrl) -> "_Link":
+        if self._kept is not None and self._kept.serves(url):
+            self._kept.fresh = False
+            return self._kept
+        self._drop()
+        try:
+            self._kept = _Link(url)
+        except (OSError, HTTPException) as error:
+            text = f"cannot connect to {url.host}:{url.port}: {_text_of(error)}"
+            raise PutFailed(PutFailure.TRY_AGAIN, text) from error
+        return self._kept
+
+    def _drop(self) -> None:
+        link, self._kept = self._kept, None
+        if link is not None:
+            link.close()
+
+
+class _Link:
+    """One open connection to one store; `fresh` until it is used for a second request."""
+
+    def __init__(self, url: ParsedUrl) -> None:
+        self._where = (url.scheme, url.host, url.port)
+        self._secure = url.scheme == "https"
+        self._connection = _connection(url)
+        # http.client sets TCP_NODELAY itself.
+        self._connection.connect()
+        self._socket: socket.socket = self._connection.sock
+        self._used_at = time.monotonic()
+        self.fresh = True
+
+    def serves(self, url: ParsedUrl) -> bool:
+        """Whether it leads there, was used lately, and nothing, not even its end, waits to be read."""
+        lately = time.monotonic() - self._used_at < _REUSE_WITHIN
+        return self._where == (url.scheme, url.host, url.port) and lately and not readable(self._socket, 0.0)
+
+    def send(self, target: str, headers: Mapping[str, str], body: PartBody, buffer: memoryview) -> None:
+        """Send a request, and return when an answer can be read, be it early."""
+        try:
+            self._send_head(target, headers, body.size)
+            body.send(self._socket, buffer, self._answered, direct=not self._secure)
+        except OSError:
+            # A store that has heard enough answers and closes; its answer says more than our broken pipe.
+            if not readable(self._socket, _EARLY_ANSWER_TIMEOUT):
+                raise
+        else:
+            body.await_answer(self._socket)
+
+    def answer(self, body: PartBody) -> tuple[PutResult, bool]:
+        """Read the answer; whether another request may follow."""
+        self._socket.settimeout(SLICE)
+        self._connection.response_class = functools.partial(_Response, body.pace)  # type: ignore[assignment]
+        response = self._connection.getresponse()
+        text = response.read(MAX_BODY)
+        keep = body.whole and response.isclosed() and not response.will_close
+        self._used_at = time.monotonic()
+        header = response.headers.get
+        found = (response.status, header("ETag"), header("Retry-After"), header("Date"))
+        return PutResult(*found, body=text, whole=body.whole), keep
+
+    def cut(self) -> None:
+        """End both directions; the descriptor stays with the thread that uses it."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._connection.close()
+
+    def _answered(self) -> bool:
+        """Whether the store speaks already. Under TLS bytes may wait that are no answer: session tickets."""
+        return not self._secure and readable(self._socket, 0.0)
+
+    def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
+        self._socket.settimeout(_CONNECT_TIMEOUT)
+        self._connection.putrequest("PUT", target, skip_accept_encoding=True)
+        ours = {"User-Agent": f"backhaul-agent/{VERSION}", "Content-Type": _CONTENT_TYPE, "Content-Length": str(size)}
+        for name, value in {**ours, **headers}.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders()
+
+
+class _Response(HTTPResponse):
+    """An answer whose header section must end: http.client takes a connection cut within it for its end."""
+
+    def __init__(self, pace: Pace, sock: socket.socket, method: str | None = None) -> None:
+        super().__init__(sock, method=method)
+        self.fp = self._lines = _Lines(_Slices(self.fp.detach(), sock, pace))
+
+    def begin(self) -> None:
+        super().begin()
+        if self._lines.last not in {b"\r\n", b"\n"}:
+            text = "the answer was cut short"
+            raise HTTPException(text)
+
+
+class _Slices(io.RawIOBase):
+    """What comes in on a socket with a short timeout: between two of them somebody may want it to end."""
+
+    def __init__(self, stream: io.RawIOBase, sock: socket.socket, pace: Pace) -> None:
+        self._stream = stream
+        self._socket = sock
+        self._pace = pace
+        self._patience = 2 * pace.idle_timeout
+        self._until = time.monotonic() + self._patience
+
+    def readable(self) -> bool:
+        """It is: the buffer above asks."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (whatever can be written to)
+        while True:
+            self._pace.require_running()
+            if time.monotonic() >= self._until:
+                text = f"the store did not end its answer within {self._patience:g} s"
+                raise PutFailed(PutFailure.TRY_AGAIN, text)
+            try:
+                return self._socket.recv_into(buffer)
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last = super().readline(size)
+        return self.last
+
+
+def _connection(url: ParsedUrl) -> HTTPConnection:
+    if url.scheme == "https":
+        return HTTPSConnection(url.host, url.port, timeout=_CONNECT_TIMEOUT, context=client_context())
+    return HTTPConnection(url.host, url.port, timeout=_CONNECT_TIMEOUT)
+
+
+def _require_headers(headers: Mapping[str, str]) -> None:
+    names = {name.lower() for name in headers}
+    sendable = all(_sendable(name, value) for name, value in headers.items())
+    if not sendable or len(names) < len(headers) or len(headers) > MAX_HEADERS:
+        text = f"a grant may ask for {MAX_HEADERS} headers named content-md5, if-none-match or x-amz-*, and no others"
+        raise PutFailed(PutFailure.BAD_HEADER, text)
+
+
+def _sendable(name: str, value: str) -> bool:
+    return _HEADER_NAME.fullmatch(name.lower()) is not None and _HEADER_VALUE.fullmatch(value) is not None
+
+
+def _text_of(error: Exception) -> str:
+    """What happened; never what the store wrote, which may be our own request with the key in it."""
+    if isinstance(error, BadStatusLine | UnknownProtocol) and not isinstance(error, OSError):
+        return type(error).__name__
+    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,214 @@
+"""The events that can happen to one upload on the device, and the effects that it can request.
+
+Rule: shapes only. `now` is in seconds on a clock that never goes back and runs through suspend; `jitter` is a random
+number from 0 to 1, drawn by the caller.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from device_agent.errors import PutFailure
+from device_agent.transfer.records import Order, TransferRecord
+from schemas.messages import Response
+from schemas.parts import Part
+from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
+
+
+class Seen(Struct, frozen=True):
+    """The open source after it was read; `fingerprint` is None when it could not be examined.
+
+    `linked` is False once the path no longer leads to this file; `gone` is True when the path then leads nowhere.
+    """
+
+    fingerprint: Fingerprint | None = None
+    linked: bool = True
+    gone: bool = False
+
+
+# Events from the owner. A late or repeated one changes nothing.
+
+
+class Repeated(Struct, frozen=True, kw_only=True):
+    """`download_file` of this attempt was received again."""
+
+    now: float
+    acknowledges: int = 0
+
+
+class Granted(Struct, frozen=True, kw_only=True):
+    """URLs for some parts; `lifetime` in seconds from now, None when unknown."""
+
+    now: float
+    acknowledges: int = 0
+    completed: tuple[tuple[int, int], ...] = ()
+    parts: tuple[PresignedPart, ...] = ()
+    lifetime: float | None = None
+    chunk_size: int | None = None
+
+
+class GrantRefused(Struct, frozen=True, kw_only=True):
+    """A grant that this agent does not use: its host is not allowed, or it needs a header that is not sent."""
+
+    now: float
+    code: ErrorCode
+    text: str
+
+
+class CancelRequested(Struct, frozen=True, kw_only=True):
+    """`cancel_upload` was received."""
+
+    now: float
+
+
+class CloseReceived(Struct, frozen=True, kw_only=True):
+    """The owner has ended this upload; no response is expected."""
+
+    now: float
+    outcome: str
+
+
+# Events on the device.
+
+
+class Admitted(Struct, frozen=True, kw_only=True):
+    """The scheduler has given this upload a slot."""
+
+    now: float
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """The source is open. `digest` is set for a small file, which is digested by the thread that opens it."""
+
+    now: float
+    fingerprint: Fingerprint
+    digest: str | None = None
+
+
+class OpenRefused(Struct, frozen=True, kw_only=True):
+    """The source cannot be opened."""
+
+    now: float
+    code: ErrorCode
+    text: str
+
+
+class Digested(Struct, frozen=True, kw_only=True):
+    """Digests of parts to be requested; None for a part whose reading was stopped."""
+
+    now: float
+    digests: Mapping[int, str | None]
+
+
+class Rechecked(Struct, frozen=True, kw_only=True):
+    """New digests of parts that were stored before the source was reopened."""
+
+    now: float
+    digests: Mapping[int, str | None]
+
+
+class WorkerFree(Struct, frozen=True, kw_only=True):
+    """One part may be started; `rate` is the measured bytes per second of one part, None if unknown."""
+
+    now: float
+    rate: float | None = None
+
+
+class HostPaused(Struct, frozen=True, kw_only=True):
+    """The host of the next part gets no request before `until`, because of failures of any upload."""
+
+    now: float
+    until: float
+
+
+class PartStored(Struct, frozen=True, kw_only=True):
+    """The object store has a part; `etag` is empty when the object was there already (412)."""
+
+    now: float
+    number: int
+    etag: str
+    seen: Seen
+
+
+class PartFailed(Struct, frozen=True, kw_only=True):
+    """A PUT that stored nothing that can be relied on."""
+
+    now: float
+    number: int
+    kind: PutFailure
+    text: str
+    seen: Seen
+    retry_after: float | None = None
+    jitter: float = 0.5
+
+
+class Tick(Struct, frozen=True, kw_only=True):
+    """Time has passed; see `machine.wake_at`."""
+
+    now: float
+    jitter: float = 0.5
+
+
+class Faulted(Struct, frozen=True, kw_only=True):
+    """The agent itself failed on this upload."""
+
+    now: float
+    code: ErrorCode
+    text: str
+
+
+RemoteEvent = Repeated | Granted | GrantRefused | CancelRequested | CloseReceived
+WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | HostPaused | PartStored | PartFailed
+Event = RemoteEvent | WorkEvent | Tick | Faulted
+
+
+class Keep(Struct, frozen=True):
+    """Append this record to the journal, before the other effects of the same event."""
+
+    record: TransferRecord
+
+
+class PublishResponse(Struct, frozen=True):
+    """Publish this response; the caller adds its epoch."""
+
+    response: Response
+
+
+class OpenSource(Struct, frozen=True):
+    """Open the order's file and report `Opened` or `OpenRefused`."""
+
+    order: Order
+
+
+class DigestParts(Struct, frozen=True):
+    """Digest these parts and report `Digested`; with `recheck`, report `Rechecked`."""
+
+    parts: tuple[Part, ...]
+    digest: DigestName
+    recheck: bool = False
+
+
+class PutPart(Struct, frozen=True):
+    """Send this part to this URL and report `PartStored` or `PartFailed`."""
+
+    url: PresignedPart
+    part: Part
+
+
+class StopParts(Struct, frozen=True):
+    """Stop every PUT that is in flight, and close the source after the last read."""
+
+
+class WriteTombstone(Struct, frozen=True):
+    """Replace everything known about the upload by its outcome."""
+
+    outcome: str
+
+
+class Count(Struct, frozen=True):
+    """Increment the counter named `what`."""
+
+    what: str
+
+
+Effect = Keep | PublishResponse | OpenSource | DigestParts | PutPart | StopParts | WriteTombstone | Count

@@ -1,0 +1,557 @@
+"""One function for each event: the transfer after it, and the effects that it requests.
+
+Rule: pure. `machine.HANDLERS` maps events to these functions, and `machine.ALLOWED` decides in which states each runs.
+Failed PUTs are counted per part, and per upload since a part was last stored. Backoff is exponential with full jitter,
+and never shorter than the object store requested. After `storage_unavailable` the owner resumes the attempt until its
+deadline, so an outage of hours ends no upload.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, TypeVar, assert_never
+
+from device_agent.backoff import exponential, full_jitter
+from device_agent.errors import PutFailure
+from device_agent.transfer.advance import (
+    BEFORE_OPEN,
+    Step,
+    advance,
+    drop_stale,
+    end,
+    fail,
+    give_up_at,
+    latest_effects,
+    may_resume,
+    pick_part,
+    prepare_request,
+    rechecks_due,
+    republish,
+    schedule_republish,
+)
+from device_agent.transfer.events import (
+    Admitted,
+    CancelRequested,
+    CloseReceived,
+    Digested,
+    Effect,
+    Faulted,
+    Granted,
+    GrantRefused,
+    HostPaused,
+    Keep,
+    Opened,
+    OpenRefused,
+    OpenSource,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Rechecked,
+    Repeated,
+    Seen,
+    StopParts,
+    Tick,
+    WorkerFree,
+    WriteTombstone,
+)
+from device_agent.transfer.model import Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
+from device_agent.transfer.part_set import PartSet
+from device_agent.transfer.records import Ending, PartKept, Settled
+from device_agent.transfer.replay import progress_record
+from schemas.errors import SchemaError
+from schemas.parts import MAX_FILE_SIZE, PartPlan
+from schemas.values import DigestName, ErrorCode, Fingerprint, Outcome, ResponseStatus
+
+MAX_REFUSALS: Final = 3
+"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
+
+MAX_MISMATCHES: Final = 3
+MAX_PART_FAILURES: Final = 8
+MAX_UPLOAD_FAILURES: Final = 24
+"""Failed PUTs of one upload with no part stored in between."""
+
+FIRST_BACKOFF: Final = 1.0
+LONGEST_BACKOFF: Final = 60.0
+REFUSAL_PAUSE: Final = 90.0
+"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
+
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds: a longer Retry-After counts as this."""
+
+_ECHO_PAUSE: Final = 5.0
+"""A repeated grant is not answered within this time of the request that it belongs to: both sides would loop."""
+
+_EMPTY_PAUSE: Final = (5.0, 300.0)
+"""Seconds before the next request when an answer granted nothing: the first time, and at most."""
+
+T = TypeVar("T")
+_OPEN: Final = frozenset({State.REQUESTING, State.SENDING, State.WAITING, State.CHECKING})
+
+
+# From the owner.
+
+
+def repeated(transfer: Transfer, event: Repeated) -> Step:
+    """The command came again: publish the latest response again, and resume after an error that allows it."""
+    transfer, effects = _acknowledged(transfer, event)
+    ending = transfer.ending
+    if ending is not None and event.acknowledges >= transfer.sequence and may_resume(ending):
+        return _resume(transfer)
+    transfer, again = republish(transfer, event.now)
+    return transfer, effects + again
+
+
+def granted(transfer: Transfer, event: Granted) -> Step:
+    """Take the usable URLs, the acknowledgement, and the parts that the owner lists as completed."""
+    answers = _answers_request(transfer, event)
+    transfer, effects = _acknowledged(transfer, event)
+    contradiction = _contradiction(transfer, event)
+    if transfer.ending is not None:
+        transfer, more = republish(transfer, event.now)
+    elif contradiction is not None:
+        transfer, more = fail(transfer, event.now, ErrorCode.BAD_REQUEST, contradiction)
+    else:
+        transfer, more = _take_grant(transfer, event, answers=answers)
+    return transfer, effects + more
+
+
+def cancel_requested(transfer: Transfer, event: CancelRequested) -> Step:
+    """Stop; after another end that end is published again."""
+    return end(transfer, event.now, Ending(ResponseStatus.CANCELLED))
+
+
+def close_received(transfer: Transfer, event: CloseReceived) -> Step:
+    """The owner needs nothing more of this upload."""
+    return _close(transfer, Outcome.read(event.outcome))
+
+
+def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
+    """The grant cannot be used, or the agent failed: end with the event's error."""
+    return fail(transfer, event.now, event.code, event.text)
+
+
+def _close(transfer: Transfer, outcome: Outcome) -> Step:
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(outcome))
+
+
+def _acknowledged(transfer: Transfer, event: Granted | Repeated) -> Step:
+    """Take the acknowledgement; any message of the owner restarts the give-up timer."""
+    after = acknowledge(transfer, event.acknowledges)
+    keep = (Keep(progress_record(after)),) if after.acknowledged > transfer.acknowledged else ()
+    if after.unanswered_since is not None:
+        after = replace(after, unanswered_since=event.now)
+    return after, keep
+
+
+def _resume(transfer: Transfer) -> Step:
+    transfer = replace(
+        transfer,
+        state=State.QUEUED,
+        ending=None,
+        retries={},
+        failures=0,
+        renewals=0,
+        paused_until=0.0,
+        request_after=0.0,
+        empty_grants=0,
+        republish_at=None,
+        unanswered_since=None,
+    )
+    return transfer, (Keep(progress_record(transfer)),)
+
+
+def _take_grant(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
+    before = transfer.settled
+    transfer, effects = _settle_completed(transfer, event)
+    transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
+    if transfer.state in BEFORE_OPEN:
+        return transfer, effects
+    echo = transfer.awaiting_grant and event.now - transfer.published_at >= _ECHO_PAUSE
+    again = latest_effects(transfer) if echo else ()
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + again + more
+
+
+def _answers_request(transfer: Transfer, event: Granted) -> bool:
+    """Whether this grant answers the open request; without an acknowledgement, the granted parts decide."""
+    if transfer.request is None or not transfer.awaiting_grant:
+        return False
+    if event.acknowledges:
+        return event.acknowledges >= transfer.request.sequence
+    return any(url.part_number in transfer.request.numbers for url in event.parts)
+
+
+def _contradiction(transfer: Transfer, event: Granted) -> str | None:
+    """The sentence that tells where the grant does not fit this file; None when it fits."""
+    if transfer.source is None:
+        return None
+    plan = transfer.plan
+    if event.chunk_size not in {None, transfer.order.chunk_size, plan.part_size}:
+        return f"the grant has chunk_size {event.chunk_size}, the upload {plan.part_size}"
+    beyond = [url.part_number for url in event.parts if url.part_number > plan.total]
+    if beyond and not transfer.order.pregranted:
+        return f"the grant has part {min(beyond)}, the file {plan.total} parts"
+    if any(not 1 <= first <= last <= plan.total for first, last in event.completed):
+        return f"completed_parts names parts that the file does not have: it has {plan.total}"
+    return None
+
+
+def _settle_completed(transfer: Transfer, event: Granted) -> Step:
+    new = PartSet.of_ranges(event.completed) - transfer.settled
+    keep: tuple[Effect, ...] = ()
+    if transfer.prefix and transfer.order.digest is not DigestName.NONE:
+        # The other parts were stored by an earlier installation, whose journal is lost; under `prefix` no fingerprint
+        # shows whether they are of the same file. They are requested with their digests, which the owner compares.
+        new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
+        offered = {number: digest for number, digest in transfer.offered.items() if number in new}
+        keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
+        transfer = replace(transfer, digests={**transfer.digests, **offered})
+    if not new or transfer.source is None:
+        return transfer, ()
+    return settle(transfer, new), (*keep, Keep(Settled(transfer.order.upload_id, new.ranges())))
+
+
+def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool) -> Transfer:
+    if transfer.source is None and not transfer.order.pregranted:
+        return transfer
+    total = None if transfer.source is None else transfer.plan.total
+    useless = transfer.done | transfer.in_flight
+    if not answers:
+        useless |= PartSet.of(transfer.grants)
+    taken = {
+        url.part_number: grant_of(url, event.now, event.lifetime)
+        for url in event.parts
+        if url.part_number not in useless and (total is None or url.part_number <= total)
+    }
+    transfer = replace(transfer, grants={**transfer.grants, **taken})
+    if taken:
+        transfer = replace(transfer, last_granted=PartSet.of(taken), empty_grants=0)
+    if not answers or transfer.request is None:
+        return transfer
+    request = replace(transfer.request, answered=True)
+    transfer = replace(transfer, request=request, republish_at=None, unanswered_since=None)
+    return transfer if taken or news else _pause_requests(transfer, event.now)
+
+
+def _pause_requests(transfer: Transfer, now: float) -> Transfer:
+    pause = exponential(transfer.empty_grants, *_EMPTY_PAUSE)
+    return replace(transfer, empty_grants=transfer.empty_grants + 1, request_after=now + pause)
+
+
+# The source.
+
+
+def admitted(transfer: Transfer, _event: Admitted) -> Step:
+    """Open the source."""
+    return replace(transfer, state=State.OPENING), (OpenSource(transfer.order),)
+
+
+def opened(transfer: Transfer, event: Opened) -> Step:
+    """Cut the file into parts, or on a resume compare it with the file that was cut before."""
+    if transfer.ending is not None:
+        return transfer, ()
+    transfer, effects = (_cut if transfer.source is None else _compare)(transfer, event)
+    if transfer.ending is not None:
+        return transfer, effects
+    rechecks = rechecks_due(transfer)
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + rechecks + more
+
+
+def open_refused(transfer: Transfer, event: OpenRefused) -> Step:
+    """The source does not open; if it was open before, a missing file is `source_gone`."""
+    code = event.code
+    if transfer.source is not None and code is ErrorCode.FILE_NOT_FOUND:
+        code = ErrorCode.SOURCE_GONE
+    return fail(transfer, event.now, code, event.text)
+
+
+def digested(transfer: Transfer, event: Digested) -> Step:
+    """Publish the request that waits for these parts; without one, they are ready for the next request."""
+    if transfer.ending is not None or not transfer.digesting:
+        return transfer, ()
+    digests = {number: digest for number, digest in event.digests.items() if digest is not None}
+    if len(digests) < len(event.digests):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
+    transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
+    transfer, effects = prepare_request(transfer, event.now) if transfer.preparing_request else (transfer, ())
+    transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
+    return transfer, effects + more
+
+
+def rechecked(transfer: Transfer, event: Rechecked) -> Step:
+    """Compare the digests of stored parts with those of the reopened source."""
+    if transfer.ending is not None:
+        return transfer, ()
+    if any(transfer.digests.get(number) != digest for number, digest in event.digests.items()):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "parts already stored differ from the file")
+    transfer = replace(transfer, unchecked=transfer.unchecked - PartSet.of(event.digests))
+    rechecks = rechecks_due(transfer)
+    transfer, effects = advance(transfer, event.now)
+    return transfer, rechecks + effects
+
+
+def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
+    """How the source has changed: under `prefix` only lost bytes count, else any change.
+
+    Within one open file every change counts, so device and inode are compared too.
+    """
+    if seen.fingerprint is None:
+        return None
+    if transfer.prefix:
+        shorter = seen.fingerprint.size < transfer.plan.file_size
+        text = "the file became shorter than it was when the upload began"
+        return (ErrorCode.SOURCE_CHANGED, text) if shorter else None
+    if seen.gone:
+        return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
+    if not seen.linked:
+        return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
+    if seen.fingerprint != transfer.opened:
+        return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
+    return None
+
+
+def _cut(transfer: Transfer, event: Opened) -> Step:
+    size = event.fingerprint.size
+    try:
+        plan = plan_of(transfer.order, size)
+    except SchemaError as error:
+        code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
+        return fail(transfer, event.now, code, str(error))
+    transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
+    if event.digest is not None:
+        transfer = replace(transfer, ahead={1: event.digest})
+    # A request keeps the source in its own record; parts that need no request must find it in the journal.
+    return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
+
+
+def _compare(transfer: Transfer, event: Opened) -> Step:
+    if not _is_same_file(transfer, event.fingerprint):
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
+    unchecked = PartSet.of(transfer.digests)
+    transfer = replace(transfer, opened=event.fingerprint, moved=False, unchecked=unchecked)
+    return _with_urls_for(transfer.plan, transfer), ()
+
+
+def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
+    """Surplus parts of a pre-granted command are ignored."""
+    grants = {number: grant for number, grant in transfer.grants.items() if number <= plan.total}
+    return replace(transfer, grants=grants, last_granted=PartSet.of(grants))
+
+
+def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
+    """Compare for a resume: device and inode are left out, because a reboot changes them."""
+    source = transfer.source
+    if source is None:
+        return True
+    if transfer.prefix:
+        return found.size >= source.size
+    return (found.size, found.mtime_ns, found.ctime_ns) == (source.size, source.mtime_ns, source.ctime_ns)
+
+
+# Parts.
+
+
+def worker_free(transfer: Transfer, event: WorkerFree) -> Step:
+    """Start the next part whose URL lives long enough for it."""
+    transfer = drop_stale(transfer, event.now, event.rate)
+    number = pick_part(transfer, event.now)
+    effects: tuple[Effect, ...] = ()
+    if number is not None:
+        transfer = replace(transfer, in_flight=transfer.in_flight | PartSet.of([number]))
+        effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + more
+
+
+def host_paused(transfer: Transfer, event: HostPaused) -> Step:
+    """Start no part before the pause of its host is over."""
+    return advance(replace(transfer, paused_until=max(transfer.paused_until, event.until)), event.now)
+
+
+def part_stored(transfer: Transfer, event: PartStored) -> Step:
+    """A part is in the object store, unless the file changed while it was read."""
+    if transfer.state not in _OPEN:
+        return _stored_late(transfer, event)
+    transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
+    if event.seen.fingerprint is None:
+        return advance(transfer, event.now)
+    fault = source_fault(transfer, event.seen)
+    if fault is not None:
+        return fail(transfer, event.now, *fault)
+    if event.seen.fingerprint != transfer.opened:
+        transfer = replace(transfer, moved=True)
+    transfer, effects = _keep(transfer, event)
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + more
+
+
+def part_failed(transfer: Transfer, event: PartFailed) -> Step:
+    """A part is not in the object store: end when the source changed, else as the kind of failure demands."""
+    if transfer.state not in _OPEN:
+        return transfer, ()
+    transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
+    fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen)
+    if fault is not None:
+        return fail(transfer, event.now, *fault)
+    transfer, effects = _after_failure(transfer, event)
+    if transfer.ending is not None:
+        return transfer, effects
+    transfer, more = advance(transfer, event.now)
+    return transfer, effects + more
+
+
+def _keep(transfer: Transfer, event: PartStored) -> Step:
+    number, upload_id = event.number, transfer.order.upload_id
+    if number in transfer.done:
+        return transfer, ()
+    digest = transfer.offered.get(number)
+    digests = transfer.digests if digest is None else {**transfer.digests, number: digest}
+    transfer = replace(
+        transfer,
+        kept={**transfer.kept, number: Kept(event.etag)},
+        digests=digests,
+        offered=_without(transfer.offered, number),
+        grants=_without(transfer.grants, number),
+        retries=_without(transfer.retries, number),
+        failures=0,
+        renewals=0,
+    )
+    return transfer, (Keep(PartKept(upload_id, number, event.etag, digest)),)
+
+
+def _stored_late(transfer: Transfer, event: PartStored) -> Step:
+    """A part that was in flight when the upload was interrupted: kept if the upload may be resumed.
+
+    The file is not examined now, so only a part with a digest is kept: it is digested again after a resume.
+    """
+    ending = transfer.ending
+    final = ending is not None and not may_resume(ending)
+    return (transfer, ()) if final or event.number not in transfer.offered else _keep(transfer, event)
+
+
+_FINAL: Final[Mapping[PutFailure, ErrorCode]] = {
+    PutFailure.GONE: ErrorCode.UPLOAD_GONE,
+    PutFailure.SOURCE_CHANGED: ErrorCode.SOURCE_CHANGED,
+    PutFailure.SOURCE_UNREADABLE: ErrorCode.INTERNAL,
+    PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
+    PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
+}
+"""Failures that end the attempt at once."""
+
+
+def _after_failure(transfer: Transfer, event: PartFailed) -> Step:
+    match event.kind:
+        case PutFailure.STOPPED:
+            return transfer, ()
+        case PutFailure.TRY_AGAIN:
+            return _try_again(transfer, event)
+        case PutFailure.EXPIRED_OR_FORBIDDEN | PutFailure.REFUSED:
+            return _forbidden(transfer, event)
+        case PutFailure.BAD_DIGEST:
+            return _mismatched(transfer, event)
+        case (
+            PutFailure.GONE
+            | PutFailure.SOURCE_CHANGED
+            | PutFailure.SOURCE_UNREADABLE
+            | PutFailure.HOST_NOT_ALLOWED
+            | PutFailure.BAD_HEADER
+        ):
+            return fail(transfer, event.now, _FINAL[event.kind], event.text)
+        case _:
+            assert_never(event.kind)
+
+
+def _try_again(transfer: Transfer, event: PartFailed) -> Step:
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, failures=retry.failures + 1, text=event.text)
+    transfer = replace(transfer, failures=transfer.failures + 1)
+    if retry.failures >= MAX_PART_FAILURES or transfer.failures >= MAX_UPLOAD_FAILURES:
+        return fail(transfer, event.now, ErrorCode.STORAGE_UNAVAILABLE, event.text)
+    if event.retry_after is not None:
+        pause = min(event.retry_after, LONGEST_PAUSE)
+        transfer = replace(transfer, paused_until=max(transfer.paused_until, event.now + pause))
+    return _later(transfer, event, retry, retry.failures), ()
+
+
+def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
+    """After its life a URL is only renewed. A refusal before that counts, and the URL is renewed too: keys rotate."""
+    grant = transfer.grants.get(event.number)
+    without = replace(transfer, grants=_without(transfer.grants, event.number))
+    expired = grant is not None and grant.expires_at is not None and event.now >= grant.expires_at
+    if expired and event.kind is PutFailure.EXPIRED_OR_FORBIDDEN:
+        return replace(without, renewals=transfer.renewals + 1), ()
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, refusals=retry.refusals + 1, text=event.text)
+    if retry.refusals >= MAX_REFUSALS:
+        return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
+    if retry.refusals < MAX_REFUSALS - 1:
+        return _later(without, event, retry, retry.refusals), ()
+    return _pause_upload(without, event, retry), ()
+
+
+def _pause_upload(transfer: Transfer, event: PartFailed, retry: PartRetry) -> Transfer:
+    """A new URL was refused too. Before the last try an operator needs time to restore the key and to sign new URLs.
+
+    Pre-granted URLs are kept: no owner may be there to grant them again.
+    """
+    until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
+    return replace(
+        transfer,
+        grants=transfer.grants if transfer.order.pregranted else {},
+        retries={**transfer.retries, event.number: replace(retry, until=until)},
+        paused_until=max(transfer.paused_until, until),
+        request_after=max(transfer.request_after, until),
+    )
+
+
+def _mismatched(transfer: Transfer, event: PartFailed) -> Step:
+    retry = _retry_of(transfer, event)
+    retry = replace(retry, mismatches=retry.mismatches + 1, text=event.text)
+    if retry.mismatches >= MAX_MISMATCHES:
+        return fail(transfer, event.now, ErrorCode.DIGEST_MISMATCH, event.text)
+    return _later(transfer, event, retry, retry.mismatches), ()
+
+
+def _later(transfer: Transfer, event: PartFailed, retry: PartRetry, tries: int) -> Transfer:
+    pause = full_jitter(tries, FIRST_BACKOFF, LONGEST_BACKOFF, event.jitter)
+    retry = replace(retry, until=event.now + pause)
+    return replace(transfer, retries={**transfer.retries, event.number: retry})
+
+
+def _retry_of(transfer: Transfer, event: PartFailed) -> PartRetry:
+    return transfer.retries.get(event.number, PartRetry())
+
+
+def _without(parts: Mapping[int, T], number: int) -> dict[int, T]:
+    return {known: value for known, value in parts.items() if known != number}
+
+
+# Time.
+
+
+def ticked(transfer: Transfer, event: Tick) -> Step:
+    """Publish an unanswered response again, give up a silent owner, and continue where a pause is over."""
+    if transfer.state in BEFORE_OPEN:
+        return transfer, ()
+    gives_up = give_up_at(transfer)
+    if gives_up is not None and event.now >= gives_up:
+        if transfer.ending is not None:
+            return _close(transfer, _outcome_of(transfer.ending))
+        return fail(transfer, event.now, ErrorCode.OWNER_SILENT, "the owner of the upload has not answered")
+    again: tuple[Effect, ...] = ()
+    due = transfer.republish_at is not None and event.now >= transfer.republish_at
+    if due and (transfer.awaiting_grant or transfer.ending):
+        transfer = schedule_republish(replace(transfer, repeats=transfer.repeats + 1), event.now, event.jitter)
+        again = latest_effects(transfer)
+    if transfer.ending is not None:
+        return transfer, again
+    transfer, effects = advance(transfer, event.now)
+    return transfer, again + effects
+
+
+def _outcome_of(ending: Ending) -> Outcome:
+    return {
+        ResponseStatus.SUCCESS: Outcome.COMPLETED,
+        ResponseStatus.CANCELLED: Outcome.CANCELLED,
+        ResponseStatus.REJECTED: Outcome.REJECTED,
+    }.get(ending.status, Outcome.FAILED)

@@ -1,0 +1,101 @@
+"""The records of the journal: one small record for each change that must survive a crash.
+
+Rule: shapes only. A transfer is the result of its records, replayed in order (`transfer.replay`). Tags and stored field
+names never change: journals of older agents hold them.
+"""
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from schemas.parts import MIN_CHUNK_SIZE
+from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
+
+
+class Order(Struct, frozen=True, omit_defaults=True):
+    """The command of the owner; constant within an attempt."""
+
+    upload_id: str
+    message_id: str
+    file_path: str
+    attempt: int = 1
+    owner: str = "control-plane"
+    digest: DigestName = DigestName.MD5
+    chunk_size: int = MIN_CHUNK_SIZE
+    options: UploadOptions = UploadOptions()
+    metadata: dict[str, Any] = {}
+    pregranted: bool = False
+
+
+class Ending(Struct, frozen=True, omit_defaults=True):
+    """How the agent's side ended; `code` and `text` are absent on success."""
+
+    status: ResponseStatus
+    code: ErrorCode | None = None
+    text: str | None = None
+
+
+class Began(Struct, frozen=True, omit_defaults=True, tag="began"):
+    """An attempt was accepted. Replaces every record of the same upload.
+
+    `urls` are those of a pre-granted command, which no owner may be there to grant again. Negotiated URLs are not kept.
+    """
+
+    order: Order
+    sequence: int = 0
+    urls: tuple[PresignedPart, ...] = ()
+
+
+class Progressed(Struct, frozen=True, omit_defaults=True, tag="progressed"):
+    """Everything small that changes: the last sequence published, the last one acknowledged, the source, the end."""
+
+    upload_id: str
+    sequence: int
+    acknowledged: int = 0
+    source: Fingerprint | None = None
+    ending: Ending | None = None
+
+
+class PartKept(Struct, frozen=True, omit_defaults=True, tag="part"):
+    """A part is stored under `etag`; `reported_in` is the sequence of the first response with it, 0 for none yet.
+
+    `etag` is None when the owner has acknowledged it and only the digest is still needed.
+    """
+
+    upload_id: str
+    number: int
+    etag: str | None = None
+    digest: str | None = None
+    reported_in: int = field(default=0, name="said")
+
+
+class Settled(Struct, frozen=True, tag="settled"):
+    """Parts, as inclusive ranges, that need not be sent or reported again."""
+
+    upload_id: str
+    ranges: tuple[tuple[int, int], ...]
+
+
+class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
+    """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit."""
+
+    upload_id: str
+    outcome: str
+    at: int = 0
+
+
+class Remembered(Struct, frozen=True, tag="remembered"):
+    """The id of an accepted command, with the epoch that it was sent to."""
+
+    message_id: str
+    epoch: int
+
+
+class Floor(Struct, frozen=True, tag="floor"):
+    """Commands of epochs below this are stale: their ids are no longer kept."""
+
+    epoch: int
+
+
+TransferRecord = Began | Progressed | PartKept | Settled
+Record = TransferRecord | Tombstone | Remembered | Floor

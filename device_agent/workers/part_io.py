@@ -1,0 +1,186 @@
+"""The threads that do what may take long: opening, digesting and sending.
+
+Rule: a job reads the source and the network, and posts one event; it knows nothing of any state. Whatever goes wrong in
+it becomes an event too, so no upload waits for a job that died.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from device_agent.errors import FileRefused, PutFailed, PutFailure
+from device_agent.files.compressed import CompressedCopies
+from device_agent.files.roots import Roots
+from device_agent.files.source import BLOCK_SIZE, Source, open_source
+from device_agent.storage.uploader import Uploader
+from device_agent.system_info import boot_clock
+from device_agent.transfer.events import (
+    Digested,
+    DigestParts,
+    Faulted,
+    Opened,
+    OpenRefused,
+    PartFailed,
+    PartStored,
+    PutPart,
+    Rechecked,
+    Seen,
+)
+from device_agent.transfer.records import Order
+from schemas.parts import Part
+from schemas.values import DigestName, ErrorCode
+
+IoEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
+Post = Callable[[IoEvent], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SourceSession:
+    """One opening of one source; what works on it, works on this and nothing else."""
+
+    stopped: threading.Event = field(default_factory=threading.Event)
+    source: Source | None = None
+    sent: dict[int, int] = field(default_factory=dict)
+    """Bytes of each part under way that have left; each key is written by one thread only."""
+    running: int = 0
+    """Jobs under way; counted by the agent's loop."""
+
+    def end(self) -> None:
+        """Stop everything and close the source; reads under way finish first."""
+        self.stopped.set()
+        if self.source is not None:
+            self.source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class PartIO:
+    """What jobs need of the device."""
+
+    roots: Roots
+    uploader: Uploader
+    copies: CompressedCopies
+    clock: Callable[[], float] = boot_clock
+
+    def open(self, order: Order, session: SourceSession, post: Post) -> None:
+        """Open a source, or the compressed copy of it; the event is `Opened` or `OpenRefused`."""
+        try:
+            if order.options.compression == "gzip":
+                source = self.copies.open(order, session.stopped.is_set)
+            else:
+                source = open_source(order.file_path, self.roots)
+            digest = _digest_if_small(source, order)
+        except FileRefused as refused:
+            post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
+        except Exception as error:
+            log.exception("a file could not be opened")
+            post(OpenRefused(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
+        else:
+            session.source = source
+            if session.stopped.is_set():
+                source.close()
+            post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
+
+    def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
+        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
+        try:
+            digests = {part.number: self._digest_of(part, task.digest, session) for part in task.parts}
+        except FileRefused as refused:
+            post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
+        except Exception as error:
+            log.exception("parts could not be digested")
+            post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
+        else:
+            event = Rechecked if task.recheck else Digested
+            post(event(now=self.clock(), digests=digests))
+
+    def put(self, task: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
+        """Send a part; the event is `PartStored` or `PartFailed`."""
+        number = task.part.number
+        session.sent[number] = 0
+
+        def count(size: int) -> None:
+            session.sent[number] += size
+
+        try:
+            event = self._put(task, session, count, max_bytes_per_second)
+        except Exception as error:
+            log.exception("part %d could not be sent", number)
+            event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _text_of(error)), session)
+        session.sent.pop(number, None)
+        post(event)
+
+    def _put(
+        self, task: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
+    ) -> PartStored | PartFailed:
+        number, source = task.part.number, session.source
+        if source is None or session.stopped.is_set():
+            return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
+        try:
+            etag = self.uploader.put(
+                task.url,
+                source,
+                task.part,
+                stopped=session.stopped.is_set,
+                on_bytes=count,
+                max_bytes_per_second=rate,
+            )
+            seen = self._look(source)
+        except PutFailed as failed:
+            return self._failed(number, failed, session)
+        except FileRefused as refused:
+            return self._failed(number, PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text), session)
+        return PartStored(now=self.clock(), number=number, etag=etag, seen=seen)
+
+    def _failed(self, number: int, failed: PutFailed, session: SourceSession) -> PartFailed:
+        seen = Seen()
+        with contextlib.suppress(FileRefused):
+            seen = Seen() if session.source is None else self._look(session.source)
+        return PartFailed(
+            now=self.clock(),
+            number=number,
+            kind=failed.kind,
+            text=failed.text,
+            seen=seen,
+            retry_after=failed.retry_after,
+            jitter=random.random(),  # noqa: S311 (spreads load; guards nothing)
+        )
+
+    def _look(self, source: Source) -> Seen:
+        """What the source looks like now; `FileRefused` when the system cannot tell."""
+        try:
+            linked = source.linked()
+            return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
+        except FileRefused as refused:
+            if refused.code is not ErrorCode.SOURCE_CHANGED:
+                raise
+            # Closed meanwhile: whoever closed it has stopped this upload.
+            return Seen()
+
+    def _digest_of(self, part: Part, name: DigestName, session: SourceSession) -> str | None:
+        if session.source is None or session.stopped.is_set():
+            return None
+        try:
+            return session.source.digest(part.offset, part.size, name)
+        except FileRefused:
+            if session.stopped.is_set():
+                return None
+            raise
+
+
+def _digest_if_small(source: Source, order: Order) -> str | None:
+    """To wake another thread, which would wake the loop again, takes longer than to read a small file."""
+    size = source.fingerprint.size
+    # Where it cannot be read, whoever is asked to digest it says why.
+    with contextlib.suppress(Exception):
+        return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
+    return None
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,48 @@
+"""The setting `MQTT_URL`, as agents, control planes and tools read it.
+
+Rule: pure; what is no broker's URL is a `SchemaError` that does not repeat the value, for it may hold a password.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from schemas.errors import SchemaError
+
+PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+"""The default port of each scheme."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """Where the broker is, and whether the connection uses TLS."""
+
+    host: str
+    port: int
+    secure: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read `mqtt://host[:port]` or `mqtts://host[:port]`; `SchemaError` for anything else.
+
+        >>> BrokerUrl.parse("mqtts://broker.example.com")
+        BrokerUrl(host='broker.example.com', port=8883, secure=True)
+        """
+        try:
+            parts = urlsplit(url)
+            port = PORTS[parts.scheme] if parts.port is None else parts.port
+            more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+            if not parts.hostname or more or port == 0:
+                raise _wrong()
+            # The form in which the name is looked up; a name without it (`a..b`) would raise UnicodeError only then.
+            parts.hostname.encode("idna")
+        except (ValueError, KeyError) as error:
+            raise _wrong() from error
+        return cls(parts.hostname, port, parts.scheme == "mqtts")
+
+
+def _wrong() -> SchemaError:
+    return SchemaError("a broker's URL must be mqtt://host:1883 or mqtts://host:8883, without credentials")

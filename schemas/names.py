@@ -1,0 +1,15 @@
+"""Names and patterns that both sides of the wire, or several modules of one side, must spell alike.
+
+Rule: constants only; topics stand in `schemas.topics`, error codes in `schemas.values`.
+"""
+
+from typing import Final
+
+UPLOAD_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}\Z"
+"""Upload ids and message ids. `\\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole."""
+
+UNKNOWN_OWNER: Final = "cli-unknown"
+"""The owner of an upload whose URLs were granted in a command that names no owner."""
+
+TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of a metadata entry, not a secret
+"""The object's metadata entry that holds the token of the upload that made it."""

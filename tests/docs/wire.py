@@ -1,0 +1,322 @@
+"""The tables of docs/protocol.md: the fields of every message, and the error codes.
+
+Rule: types, bounds and defaults are read off the JSON Schemas, which are read off the Structs. Only the meanings are
+written here, and `test_generated.py` compares them with the fields.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from schemas.generate.documents import documents
+from schemas.values import ERRORS, ErrorCode
+
+Json = Mapping[str, Any]
+
+ANY_PAYLOAD: Final = "object: the payload of `action`"
+MOST_VALUES: Final = 8
+"""A longer list of values has its own table."""
+
+MEANINGS: Final[dict[str, dict[str, str]]] = {
+    "Command": {
+        "message_id": "Identifies the command. A command that is sent again keeps it.",
+        "action": "Names the payload.",
+        "payload": "Absent means `{}`.",
+        "issued_at": "When the command was built. For logs; an agent compares no instant with its own clock.",
+        "epoch": "Reserved for signed commands (section 11); an agent accepts any value.",
+        "install_id": "If present and not the agent's own, the agent answers `stale_epoch`.",
+    },
+    "UploadConfig": {
+        "upload_id": "The upload. Absent in a command typed by hand: the `message_id` is the upload id.",
+        "attempt": "The attempt. Absent means 1.",
+        "owner": "The owner. Absent means `control-plane`; with `presigned_urls` it means `cli-unknown`.",
+        "digest": "Digest that binds the URLs to the bytes. Absent means `md5`.",
+        "chunk_size": "Bytes in a part, before the part plan enlarges it. Absent means 5,242,880.",
+        "bucket": "For information only; the agent uses the URLs.",
+        "key": "Object key, for information and for the observer of a pre-granted upload.",
+        "presigned_urls": "The granted URLs. In `download_file` their presence makes the upload pre-granted.",
+        "expires_in": "Seconds from receipt for which these URLs are usable. Absent: until they are refused.",
+    },
+    "DownloadFile": {
+        "upload_config": "Identity and parameters of the upload. Absent in a command typed by hand.",
+        "upload_id": "Second accepted place of the upload id.",
+        "attempt": "Second accepted place of the attempt.",
+        "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
+        "file_path": "Absolute path on the device. Absent means the agent's default file.",
+        "options": "How to do the upload.",
+        "metadata": "Free map, stored and echoed unchanged: at most 4 KiB as JSON, nested at most 14 deep.",
+    },
+    "UploadOptions": {
+        "priority": "A higher number goes first on the device.",
+        "max_bytes_per_second": "Rate limit of this upload.",
+        "on_change": "`fail`: a change ends the attempt. `prefix`: the file may grow; its first bytes are sent.",
+        "compression": "`gzip`: the agent compresses the file first; the compressed copy is the file from then on.",
+        "give_up_after": "Seconds without an answer of the owner after which the agent gives up.",
+    },
+    "GrantParts": {
+        "upload_config": "`upload_id`, `attempt`, `presigned_urls` and `expires_in` stand here.",
+        "upload_id": "Second accepted place of the upload id.",
+        "attempt": "Second accepted place of the attempt.",
+        "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
+        "completed_parts": "Inclusive ranges `[first, last]` of parts that the agent counts as sent.",
+        "presigned_urls": "Second accepted place of the URLs.",
+        "expires_in": "Second accepted place of their life, in seconds from receipt.",
+    },
+    "PresignedPart": {
+        "part_number": "The part that the URL accepts. 1 for a PutObject URL.",
+        "url": "`http(s)://host[:port]/path?query`, at most 8,192 characters.",
+        "headers": "Signed headers, sent exactly as given: `content-md5`, `if-none-match`, `x-amz-*`; at most 16.",
+    },
+    "CancelUpload": {
+        "upload_config": "Accepted place of `upload_id` and `attempt`.",
+        "upload_id": "The upload to stop.",
+        "attempt": "The attempt; the agent stops the attempt it has.",
+        "acknowledges": "Accepted, not used.",
+    },
+    "CloseUpload": {
+        "upload_config": "Accepted place of `upload_id` and `attempt`.",
+        "upload_id": "The upload that is over.",
+        "attempt": "The attempt; an older one than the agent's is dropped.",
+        "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
+        "outcome": "How the upload ended for its owner. Kept in the tombstone.",
+    },
+    "ListFiles": {
+        "pattern": "Absolute path with `*`, `?`, `[…]` and `**`. A leading dot is matched only by a dot.",
+        "limit": "Files in one page at most.",
+        "cursor": "`cursor` of the page before. Opaque.",
+        "digest": "Digest to add to each file.",
+    },
+    "Response": {
+        "message_id": "The `message_id` of the command that began the upload, or of the command that is answered.",
+        "action": "`download_file` for everything about an upload, `hello`, or the action that is answered.",
+        "status": "`in_progress` requests parts; every other value ends the upload or answers the command.",
+        "payload": "Absent means `{}`.",
+        "epoch": "Epoch of the agent's connection.",
+        "sequence": "Counts the responses of one upload and attempt from 1. Absent in answers outside that count.",
+        "error": "Error code, when `status` is `error` or `rejected`.",
+        "message": "One sentence for a person.",
+    },
+    "UploadReport": {
+        "upload_id": "The upload.",
+        "attempt": "The attempt.",
+        "owner": "The owner, as the command named it.",
+        "file_path": "Absolute path of the file on the device.",
+        "file_size": "Bytes in the file. Required in an offer.",
+        "fingerprint": "File system identity of the source. Detects a change.",
+        "chunk_size": "`chunk_size` of the command, so that an owner without the row can adopt the upload.",
+        "digest": "`digest` of the command, for the same purpose.",
+        "options": "`options` of the command, for the same purpose.",
+        "metadata": "`metadata` of the command, for the same purpose.",
+        "etags": "ETag by part number (as text), exactly as the object store wrote it; empty text after 412.",
+        "wanted_parts": "Parts for which the agent requests URLs.",
+    },
+    "WantedPart": {
+        "part_number": "The part.",
+        "size": "Its bytes. Must agree with the part plan.",
+        "digest": "Base64 of the raw digest. Required unless `digest` of the upload is `none`.",
+    },
+    "Fingerprint": {
+        "size": "Bytes.",
+        "mtime_ns": "Time of the last change of the content, in ns since 1970.",
+        "ctime_ns": "Time of the last change of the inode, in ns since 1970.",
+        "device": "Device number. A reboot may change it.",
+        "inode": "Inode number. A reboot may change it.",
+    },
+    "FileList": {
+        "files": "The page.",
+        "cursor": "Where the next page begins. Absent on the last page.",
+    },
+    "FileEntry": {
+        "path": "Absolute path.",
+        "size": "Bytes.",
+        "mtime_ns": "Time of the last change of the content, in ns since 1970.",
+        "digest": "Base64 of the raw digest, if requested. Absent for a file of more than 256 MiB.",
+    },
+    "Health": {
+        "version": "Version of the agent.",
+        "active_uploads": "Uploads that are not closed.",
+        "system_info": "The device.",
+        "counters": "Faults and dropped messages since the agent started, by name.",
+    },
+    "SystemInfo": {
+        "hostname": "Host name.",
+        "os": "Operating system, lower case.",
+        "arch": "Machine type.",
+        "uptime": "Seconds since the device booted. A number.",
+        "load": "Load average over one minute. One number, not a list.",
+        "memory_total": "Bytes.",
+        "memory_available": "Bytes.",
+        "disk_total": "Bytes, of the file system with the agent's state.",
+        "disk_free": "Bytes, of the same file system.",
+    },
+    "Hello": {
+        "install_id": "Identifies this installation of the agent. A new state folder has a new one.",
+        "active": "Uploads that the owner has not closed.",
+        "more": "Another page follows.",
+    },
+    "ActiveUpload": {
+        "upload_id": "The upload.",
+        "attempt": "The attempt.",
+        "sequence": "`sequence` of the latest response of this attempt; 0 before the first.",
+        "status": "`in_progress`, or the `status` of the end that was reported.",
+        "owner": "The owner.",
+    },
+    "Status": {
+        "status": "What the agent does.",
+        "client_id": "The client.",
+        "epoch": "Epoch of the agent's connection.",
+        "current_upload": "The first of `uploads`.",
+        "uploads": "Uploads in progress, at most 64; those that are sending come first.",
+        "system_info": "The device. At most once a minute.",
+    },
+    "CurrentUpload": {
+        "upload_id": "The upload.",
+        "attempt": "The attempt.",
+        "file_path": "Absolute path of the file.",
+        "progress": "Percent of the bytes.",
+        "bytes_sent": "Bytes that were sent.",
+        "file_size": "Bytes in the file; 0 before it is opened.",
+        "completed_parts": "Parts that are stored.",
+        "total_parts": "Parts in the plan; 0 before the file is opened.",
+        "reason": "What a waiting upload waits for. It stops the owner's step timer.",
+    },
+    "Presence": {
+        "client_id": "The client. Must equal the `client_id` of the topic.",
+        "status": "Whether the agent is connected.",
+        "install_id": "Identifies this installation of the agent.",
+        "epoch": "Greater at every CONNECT of an installation than ever before.",
+        "sequence": "0, 1, 2 … within an epoch; 2^53 - 1 in the will and in a graceful `offline`.",
+        "since": "When the epoch began, by the device's clock. For information only.",
+        "agent": "The program.",
+        "labels": "Labels of the device, such as `site` → `berlin`.",
+        "capabilities": "Actions that the agent supports.",
+        "default_file": "Absolute path that is uploaded when a command names none.",
+    },
+    "AgentInfo": {
+        "version": "Version of the agent.",
+        "protocol": "Major versions of this protocol that the agent speaks.",
+        "hostname": "Host name.",
+        "os": "Operating system, lower case.",
+        "arch": "Machine type.",
+    },
+    "Birth": {
+        "instance": "Identifies the control plane process.",
+        "issued_at": "When it started.",
+    },
+}
+"""What each field means, by Struct."""
+
+
+@functools.cache
+def _definitions() -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for name, text in documents().items():
+        if name not in {"error-codes.json", "asyncapi.json"}:
+            schema = json.loads(text)
+            found |= {schema["title"]: schema} | schema.get("$defs", {})
+    return found
+
+
+def shapes() -> dict[str, Json]:
+    """The JSON Schema of every Struct that has fields, by name."""
+    return {name: schema for name, schema in _definitions().items() if schema.get("properties")}
+
+
+def fields(name: str) -> str:
+    """The table of one Struct's fields."""
+    schema = shapes()[name]
+    required = set(schema.get("required", ()))
+    inlined = {title: node for title, node in _definitions().items() if "enum" in node}
+    rows = [
+        (f"`{field}`", type_of(node, inlined), _absent(node, required=field in required), MEANINGS[name][field])
+        for field, node in schema["properties"].items()
+    ]
+    return table(("field", "JSON type and bounds", "when absent", "meaning"), rows)
+
+
+def errors() -> str:
+    """The table of error codes."""
+    rows = [
+        (f"`{code}`", f"`{rule.travels_as}`", str(rule.follow), rule.meaning)
+        for code, rule in ERRORS.items()
+        if code is not ErrorCode.UNKNOWN
+    ]
+    unknown = ERRORS[ErrorCode.UNKNOWN]
+    rows.append(("any other", f"`{unknown.travels_as}`", str(unknown.follow), unknown.meaning))
+    return table(("code", "`status`", "what the owner does", "meaning"), rows)
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table; a vertical bar inside a cell is escaped."""
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in (head, tuple("---" for _ in head), *rows)]
+    return "\n".join(("| " + " | ".join(line) + " |").replace("|  |", "| |") for line in lines)
+
+
+def type_of(node: Json, inlined: Mapping[str, Json]) -> str:
+    """One schema node as a phrase: JSON type, then bounds. Definitions in `inlined` are not linked."""
+    if "anyOf" in node:
+        kinds = [kind for kind in node["anyOf"] if kind.get("type") != "null"]
+        extensible = len(kinds) > 1 and "enum" in kinds[0]
+        phrases = [type_of(kind, inlined) for kind in kinds]
+        return f"{phrases[0]}, or a later value" if extensible else " or ".join(phrases)
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        return type_of(inlined[name], inlined) if name in inlined else f"object [`{name}`](#{name.lower()})"
+    if "enum" in node:
+        values = node["enum"]
+        listed = ", ".join(f"`{value}`" for value in values)
+        return f"string: {listed}" if len(values) <= MOST_VALUES else "string: a value of the table in this section"
+    kind = node.get("type")
+    if kind == "array":
+        return _array(node, inlined)
+    if kind == "object":
+        return _map(node, inlined)
+    return f"{kind}{_bounds(node)}" if kind else ANY_PAYLOAD
+
+
+def _array(node: Json, inlined: Mapping[str, Json]) -> str:
+    items = type_of(node["items"], inlined)
+    if node.get("minItems") == node.get("maxItems") is not None:
+        return f"array ({node['maxItems']} x {items})"
+    most = f", at most {node['maxItems']}" if "maxItems" in node else ""
+    return f"array of {items}{most}"
+
+
+def _map(node: Json, inlined: Mapping[str, Json]) -> str:
+    value = node.get("additionalProperties")
+    if not value:
+        return "object with any members"
+    names = "part number" if "pattern" in node.get("propertyNames", {}) else "string"
+    most = f"; at most {node['maxProperties']} members" if "maxProperties" in node else ""
+    return f"object ({names} → {type_of(value, inlined)}{most})"
+
+
+def _bounds(node: Json) -> str:
+    if node.get("format") == "date-time":
+        return ", RFC 3339 with a time zone"
+    if "pattern" in node:
+        return f", `{node['pattern']}`"
+    low, high = node.get("minimum", node.get("minLength")), node.get("maximum", node.get("maxLength"))
+    unit = " characters" if node["type"] == "string" else ""
+    if "exclusiveMinimum" in node:
+        return f", more than {node['exclusiveMinimum']}"
+    if low is not None and high is not None:
+        return f", {_number(low)} to {_number(high)}{unit}"
+    if low is not None:
+        return f", at least {_number(low)}{unit}"
+    return "" if high is None else f", at most {_number(high)}{unit}"
+
+
+def _number(value: float) -> str:
+    powers = {2**53 - 1: "2^53 - 1", 2**63 - 1: "2^63 - 1", 2**31 - 1: "2^31 - 1", -(2**31): "-2^31"}
+    return powers.get(int(value), f"{int(value):,}")
+
+
+def _absent(node: Json, *, required: bool) -> str:
+    if required:
+        return "**required**"
+    default = node.get("default")
+    if default is None:
+        return "absent" if "default" not in node else "`null`"
+    return f"`{json.dumps(default)}`"

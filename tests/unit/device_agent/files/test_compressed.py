@@ -1,0 +1,80 @@
+"""Compressed copies: whole or not there, and never at the cost of the journal."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import FileRefused
+from device_agent.files import compressed as spool_module
+from device_agent.files.compressed import CompressedCopies
+from device_agent.files.roots import Roots
+from schemas.values import ErrorCode
+from tests.unit.device_agent.device import order
+
+CONTENT = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data" / "a.bin"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def copies(tmp_path: Path, data: Path) -> CompressedCopies:
+    return CompressedCopies(tmp_path / "spool", Roots((str(data.parent),)))
+
+
+def going() -> bool:
+    return False
+
+
+def test_a_copy_is_made_once_and_found_again(copies: CompressedCopies, data: Path) -> None:
+    about = order(file_path=str(data))
+    with copies.open(about, going) as source:
+        first = source.fingerprint
+        assert gzip.decompress(Path(source.path).read_bytes()) == CONTENT
+    data.unlink()
+    with copies.open(about, going) as source:
+        assert source.fingerprint == first
+
+
+def test_equal_files_make_equal_copies(copies: CompressedCopies, data: Path) -> None:
+    contents = []
+    for attempt in (1, 2):
+        with copies.open(order(file_path=str(data), attempt=attempt), going) as source:
+            contents.append(Path(source.path).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_what_may_not_be_read_is_not_copied(copies: CompressedCopies) -> None:
+    with pytest.raises(FileRefused) as refused:
+        copies.open(order(file_path="/etc/passwd"), going)
+    assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("why", ["stopped", "no room"])
+def test_half_a_copy_is_never_left(
+    copies: CompressedCopies, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "no room":
+        monkeypatch.setattr(spool_module, "RESERVE", 2**62)
+    with pytest.raises(FileRefused) as refused:
+        copies.open(order(file_path=str(data)), lambda: why == "stopped")
+    assert refused.value.code is (ErrorCode.INTERNAL if why == "stopped" else ErrorCode.NO_SPACE)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_what_belongs_to_nobody_is_swept(copies: CompressedCopies, data: Path, tmp_path: Path) -> None:
+    mine, old = order(file_path=str(data)), order(file_path=str(data), upload_id="old")
+    for about in (mine, old):
+        copies.open(about, going).close()
+    (tmp_path / "spool" / "crash.1.partial").write_bytes(b"half")
+    copies.sweep([mine])
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["u1.1.gz"]
+    copies.discard(mine)
+    copies.discard(mine)
+    assert list((tmp_path / "spool").iterdir()) == []

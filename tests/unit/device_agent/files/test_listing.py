@@ -1,0 +1,242 @@
+"""Listing files: what matches, in which order, and that a page never grows beyond its bounds.
+
+Rule: pathlib's own glob and a plain sort say what is right.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent.errors import FileRefused
+from device_agent.files import listing
+from device_agent.files.listing import list_files
+from device_agent.files.roots import Roots
+from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.messages import FileList, ListFiles
+from schemas.values import DigestName, ErrorCode
+
+FILES = (
+    "a.log",
+    "b.bin",
+    ".hidden",
+    "sub/a.log",
+    "sub/deep/c.log",
+    "sub-way/a.log",
+    "sub/.git/d.log",
+    "ümlaut ☂.log",
+    "[x].log",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    for name in FILES:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (root / "link.log").symlink_to("/etc/passwd")
+    (root / "linked").symlink_to("/etc")
+    (root / "empty").mkdir()
+    os.mkfifo(root / "pipe.log")
+    (root / os.fsdecode(b"\xff.log")).write_text("not UTF-8")
+    return root
+
+
+def pages(pattern: str, roots: Roots, *, limit: int = 100, digest: DigestName | None = None) -> Iterator[FileList]:
+    cursor = None
+    while True:
+        page = list_files(ListFiles(pattern, limit, cursor, digest), roots)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def names(pattern: str, root: Path, *, limit: int = 100) -> list[str]:
+    roots = Roots((str(root),))
+    found = [entry.path for page in pages(f"{root}/{pattern}", roots, limit=limit) for entry in page.files]
+    return [path.removeprefix(f"{root}/") for path in found]
+
+
+def by_components(name: str) -> tuple[str, ...]:
+    return tuple(name.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.log", ["[x].log", "a.log", "ümlaut ☂.log"]),
+        ("a.log", ["a.log"]),
+        ("?.*", ["a.log", "b.bin"]),
+        ("[[]x].log", ["[x].log"]),
+        ("*/a.log", ["sub/a.log", "sub-way/a.log"]),
+        ("**/a.log", ["a.log", "sub/a.log", "sub-way/a.log"]),
+        ("**/*.log", ["[x].log", "a.log", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log"]),
+        ("**", ["[x].log", "a.log", "b.bin", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log"]),
+        ("**/**/c.log", ["sub/deep/c.log"]),
+        ("sub/**/*.log", ["sub/a.log", "sub/deep/c.log"]),
+        (".h*", [".hidden"]),
+        ("**/.git/*", ["sub/.git/d.log"]),
+        ("linked/passwd", []),
+        ("linked/*", []),
+        ("link*", []),
+        ("pipe*", []),
+        ("nothing", []),
+        ("sub", []),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_what_matches_in_which_order(root: Path, pattern: str, expected: list[str], limit: int) -> None:
+    assert names(pattern, root, limit=limit) == sorted(expected, key=by_components)
+
+
+def test_an_entry_tells_size_and_time(root: Path) -> None:
+    [entry] = list_files(ListFiles(f"{root}/a.log"), Roots((str(root),))).files
+    found = (root / "a.log").stat()
+    assert (entry.size, entry.mtime_ns, entry.digest) == (found.st_size, found.st_mtime_ns, None)
+
+
+def test_a_digest_is_told_when_asked_for(root: Path) -> None:
+    [entry] = list_files(ListFiles(f"{root}/a.log", digest=DigestName.SHA256), Roots((str(root),))).files
+    assert entry.digest == base64.b64encode(hashlib.sha256(b"a.log").digest()).decode()
+
+
+def test_a_page_digests_only_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_DIGESTED", 100)
+    for name, size in (("a", 60), ("b", 60), ("c", 101), ("d", 40)):
+        (tmp_path / name).write_bytes(bytes(size))
+    found = list(pages(f"{tmp_path}/*", Roots((str(tmp_path),)), digest=DigestName.MD5))
+    assert [[Path(entry.path).name for entry in page.files] for page in found] == [["a"], ["b", "c", "d"]]
+    assert [entry.digest is None for page in found for entry in page.files] == [False, False, True, False]
+
+
+def test_a_page_fits_into_a_message(tmp_path: Path) -> None:
+    for number in range(600):
+        (tmp_path / f"{number:03}-{'ü' * 100}\x01").touch()
+    found = list(pages(f"{tmp_path}/*", Roots((str(tmp_path),)), limit=500))
+    assert max(len(msgspec.json.encode(page)) for page in found) < MAX_MESSAGE_SIZE - 16 * 1024
+    paths = [entry.path for page in found for entry in page.files]
+    assert len(paths) == 600
+    assert paths == sorted(paths)
+
+
+def test_a_page_looks_at_only_so_many_entries_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 7)
+    monkeypatch.setattr(listing, "_BATCH", 3)
+    wanted = []
+    for folder in range(4):
+        for number in range(5):
+            path = tmp_path / f"d{folder}" / "inner" / f"{number}.{'log' if number == 3 else 'txt'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            wanted.append(str(path))
+    found = list(pages(f"{tmp_path}/**/*", Roots((str(tmp_path),))))
+    assert [entry.path for page in found for entry in page.files] == wanted
+    assert len(found) > 3
+    logs = [entry.path for page in pages(f"{tmp_path}/**/*.log", Roots((str(tmp_path),))) for entry in page.files]
+    assert logs == [path for path in wanted if path.endswith(".log")]
+
+
+def test_roots_are_listed_each_once_in_order(tmp_path: Path) -> None:
+    for name in ("b/x.log", "a/x.log", "a/in/x.log", "a-b/x.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    roots = Roots(tuple(str(tmp_path / name) for name in ("b", "a", "a/in", "a-b")))
+    for limit in (1, 2, 100):
+        found = [entry.path for page in pages(f"{tmp_path}/**/*.log", roots, limit=limit) for entry in page.files]
+        assert found == [str(tmp_path / name) for name in ("a/in/x.log", "a/x.log", "a-b/x.log", "b/x.log")]
+
+
+def test_a_root_that_is_a_link_is_listed_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").touch()
+    (tmp_path / "data").symlink_to("real")
+    [entry] = list_files(ListFiles(f"{tmp_path}/data/*"), Roots((f"{tmp_path}/data",))).files
+    assert entry.path == f"{tmp_path}/data/x"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code"),
+    [
+        ("/etc/*", ErrorCode.PATH_NOT_ALLOWED),
+        ("relative/*", ErrorCode.PATH_NOT_ALLOWED),
+        ("{root}/../*", ErrorCode.PATH_NOT_ALLOWED),
+        ("{root}", ErrorCode.PATH_NOT_ALLOWED),
+        ("{root}//x", ErrorCode.PATH_NOT_ALLOWED),
+    ],
+)
+def test_a_pattern_that_leads_outside_is_refused(root: Path, pattern: str, code: ErrorCode) -> None:
+    with pytest.raises(FileRefused) as refused:
+        list_files(ListFiles(pattern.format(root=root)), Roots((str(root),)))
+    assert refused.value.code is code
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "/a/../b", "/a\0"])
+def test_a_cursor_that_we_did_not_give_is_refused(root: Path, cursor: str) -> None:
+    with pytest.raises(FileRefused) as refused:
+        list_files(ListFiles(f"{root}/*", cursor=cursor), Roots((str(root),)))
+    assert refused.value.code is ErrorCode.BAD_REQUEST
+
+
+def test_the_exact_file_is_listed_though_nothing_else_is(root: Path) -> None:
+    """An agent with FILE_PATH alone: its owner asks for the size of what it may read."""
+    roots = Roots(exact=f"{root}/b.bin")
+    for pattern in (f"{root}/b.bin", f"{root}/*", "/**"):
+        [entry] = list_files(ListFiles(pattern, digest=DigestName.MD5), roots).files
+        assert (entry.path, entry.size) == (f"{root}/b.bin", len("b.bin"))
+        assert entry.digest is not None
+    with pytest.raises(FileRefused, match="ALLOWED_ROOTS"):
+        list_files(ListFiles(f"{root}/a.log"), roots)
+
+
+def test_an_exact_file_that_is_not_there_is_an_empty_list(root: Path) -> None:
+    assert list_files(ListFiles(f"{root}/gone"), Roots(exact=f"{root}/gone")) == FileList()
+
+
+@pytest.mark.parametrize("exact", ["a.log", "link", "sub/deep/c.log", "zzz"])
+@pytest.mark.parametrize("limit", [1, 2, 100])
+@pytest.mark.parametrize("looked_at", [5, 8, 100])
+def test_the_exact_file_stands_among_the_others_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exact: str, limit: int, looked_at: int
+) -> None:
+    """In its place, whether a root holds it too, only a link to it, or no root at all."""
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", looked_at)
+    site = tmp_path / "site"
+    for name in FILES:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).touch()
+    (site / "link").symlink_to("b.bin")
+    (tmp_path / "zzz").touch()
+    file = tmp_path / "zzz" if exact == "zzz" else site / exact
+    roots = Roots((str(site),), str(file))
+    found = [entry.path for page in pages(f"{tmp_path}/**", roots, limit=limit) for entry in page.files]
+    visible = {str(site / name) for name in FILES if "/." not in f"/{name}"}
+    assert found == sorted({*visible, str(file)}, key=by_components)
+
+
+def test_no_roots_means_no_files() -> None:
+    with pytest.raises(FileRefused):
+        list_files(ListFiles("/**"), Roots())
+
+
+@given(cursor=st.sampled_from((*FILES, "a", "sub", "sub/deep", "sub/zzz", "zzz")))
+def test_a_cursor_splits_the_list_in_two(root: Path, cursor: str) -> None:
+    after = list_files(ListFiles(f"{root}/**", cursor=f"{root}/{cursor}"), Roots((str(root),))).files
+    later = [name for name in names("**", root) if by_components(name) > by_components(cursor)]
+    assert [entry.path.removeprefix(f"{root}/") for entry in after] == later
+
+
+def test_no_descriptor_is_left_open(root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a count)
+    names("**/*.log", root, limit=1)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

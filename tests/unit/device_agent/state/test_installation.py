@@ -1,0 +1,137 @@
+"""Who the agent is: an epoch is never used twice, whatever happens to the file."""
+
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import JournalError
+from device_agent.mqtt.presence import PresenceBuilder
+from device_agent.state import durable as disk_module
+from device_agent.state import installation as identity_module
+from device_agent.state.installation import STEP, Installation
+from schemas.codec import decode
+from schemas.messages import Presence
+from schemas.values import LAST_SEQUENCE
+
+
+def test_epochs_rise_over_every_restart(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(5):
+        identity = Installation.open(tmp_path)
+        seen += [identity.next_epoch() for _ in range(3)]
+    assert seen == sorted(set(seen))
+
+
+def test_a_connect_costs_no_write(tmp_path: Path) -> None:
+    identity = Installation.open(tmp_path)
+    identity.next_epoch()
+    before = (tmp_path / "identity").stat().st_mtime_ns
+    assert [identity.next_epoch() for _ in range(STEP - 1)][-1] == STEP
+    assert (tmp_path / "identity").stat().st_mtime_ns == before
+    identity.next_epoch()
+    assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
+
+
+def test_an_installation_keeps_its_name(tmp_path: Path) -> None:
+    first = Installation.open(tmp_path)
+    first.next_epoch()
+    assert Installation.open(tmp_path).install_id == first.install_id
+
+
+def test_a_damaged_file_means_a_new_installation(tmp_path: Path) -> None:
+    first = Installation.open(tmp_path)
+    first.next_epoch()
+    (tmp_path / "identity").write_bytes(b"{")
+    assert Installation.open(tmp_path).install_id != first.install_id
+
+
+def test_a_file_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
+    (tmp_path / "identity").mkdir()
+    with pytest.raises(JournalError, match="identity cannot be read: Is a directory"):
+        Installation.open(tmp_path)
+
+
+def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Installation.open(tmp_path).next_epoch()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(identity_module, "replace_file", full)
+    identity = Installation.open(tmp_path)
+    assert identity.next_epoch() == STEP + 1
+    monkeypatch.undo()
+    assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
+
+
+def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may bring the old file back: nobody connects before the new one is there for good."""
+    Installation.open(tmp_path).next_epoch()
+    identity = Installation.open(tmp_path)
+    with monkeypatch.context() as patch:
+        refuse_folders(patch)
+        for _ in range(2):
+            with pytest.raises(JournalError, match="identity cannot be kept: Too many open files"):
+                identity.next_epoch()
+    synced: list[Path] = []
+    monkeypatch.setattr(disk_module, "sync_folder", synced.append)
+    assert identity.next_epoch() == STEP + 1
+    assert synced == [tmp_path]
+    identity.next_epoch()
+    assert synced == [tmp_path], "a connection costs no write"
+
+
+def test_an_installation_that_was_never_kept_connects_and_is_kept_as_soon_as_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = Installation.open(tmp_path)
+    with monkeypatch.context() as patch:
+        refuse_folders(patch)
+        assert identity.next_epoch() == 1
+    synced: list[Path] = []
+    monkeypatch.setattr(disk_module, "sync_folder", synced.append)
+    assert identity.next_epoch() == 2
+    assert synced == [tmp_path]
+
+
+def refuse_folders(patch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    for module in (disk_module, identity_module):
+        patch.setattr(module, "sync_folder", fail)
+
+
+class TestAnnouncer:
+    @pytest.fixture
+    def presence(self, tmp_path: Path) -> PresenceBuilder:
+        return PresenceBuilder(
+            "till-1", Installation.open(tmp_path), labels={"site": "berlin"}, default_file="/data/a.bin"
+        )
+
+    def test_births_and_beats_count_from_zero_in_each_epoch(self, presence: PresenceBuilder) -> None:
+        told = []
+        for _ in range(2):
+            presence.will()
+            told += [decode(Presence, presence.online()) for _ in range(3)]
+        assert [(one.epoch, one.sequence) for one in told] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+        assert {one.status for one in told} == {"online"}
+
+    def test_the_will_comes_last_in_its_epoch_and_before_the_next_birth(self, presence: PresenceBuilder) -> None:
+        will = decode(Presence, presence.will())
+        birth = decode(Presence, presence.online())
+        offline = decode(Presence, presence.offline())
+        presence.will()
+        later = decode(Presence, presence.online())
+        assert (will.status, will.epoch, will.sequence) == ("offline", 1, LAST_SEQUENCE)
+        assert (offline.epoch, offline.sequence) == (1, LAST_SEQUENCE)
+        assert (birth.epoch, birth.sequence) < (will.epoch, will.sequence) < (later.epoch, later.sequence)
+
+    def test_says_what_a_control_plane_wants_to_know(self, presence: PresenceBuilder) -> None:
+        presence.will()
+        birth = decode(Presence, presence.online())
+        assert (birth.labels, birth.default_file) == ({"site": "berlin"}, "/data/a.bin")
+        assert {"download_file", "grant_parts", "list_files", "health_check"} <= set(birth.capabilities)
+        assert "hello" not in birth.capabilities

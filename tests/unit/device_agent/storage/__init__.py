@@ -1,0 +1,1 @@
+"""PUTs to presigned URLs."""

@@ -1,0 +1,253 @@
+"""What the agent does before its journal is written: nothing that anyone could rely on."""
+
+import hashlib
+import os
+from base64 import b64encode
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pytest
+
+from device_agent.durability import LINGER, NEEDS, Need, need_of
+from device_agent.effects import PUT
+from device_agent.files.roots import Roots
+from device_agent.files.source import BLOCK_SIZE
+from device_agent.inbox import Connected, EffectDone
+from device_agent.state import journal as journal_module
+from device_agent.transfer.events import (
+    Digested,
+    DigestParts,
+    Effect,
+    Opened,
+    OpenSource,
+    PartStored,
+    PublishResponse,
+    PutPart,
+    Seen,
+)
+from device_agent.transfer.records import Order
+from device_agent.uploads import DeferredEffect, DiscardCopy, Run
+from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
+from schemas.parts import MIB, Part
+from schemas.values import DigestName, PresignedPart, UploadOptions
+from tests.unit.device_agent.desk import Desk, desk
+from tests.unit.device_agent.device import fingerprint
+from tests.unit.device_agent.scene import FILE, Scene
+from tests.unit.device_agent.test_agent_full_disk import full
+
+__all__ = ["desk"]
+
+SIZE = 10 * MIB
+ORDER = Order("u1", "m1", "/d/a")
+COMPRESSED = Order("u1", "m1", "/d/a", options=UploadOptions(compression="gzip"))
+PREGRANTED = Order("u1", "m1", "/d/a", pregranted=True)
+PUT_PART = PutPart(PresignedPart(1, "https://s/1"), Part(1, 0, 1))
+
+
+def test_every_effect_of_the_loop_has_a_need() -> None:
+    assert set(NEEDS) == set(get_args(DeferredEffect))
+
+
+@pytest.mark.parametrize(
+    ("effect", "order", "need"),
+    [
+        (OpenSource(ORDER), ORDER, Need.NOTHING),
+        (OpenSource(COMPRESSED), COMPRESSED, Need.EVERYTHING),
+        (DigestParts((), DigestName.MD5), ORDER, Need.NOTHING),
+        (PUT_PART, ORDER, Need.STORED_PARTS),
+        (PUT_PART, PREGRANTED, Need.EVERYTHING),
+        (DiscardCopy(ORDER), ORDER, Need.EVERYTHING),
+    ],
+)
+def test_an_effect_needs_what_it_relies_on(effect: DeferredEffect, order: Order, need: Need) -> None:
+    assert need_of(effect, order) is need
+
+
+def urls(*numbers: int) -> list[dict[str, Any]]:
+    return [{"part_number": number, "url": f"https://s/{number}"} for number in numbers]
+
+
+def early(desk: Desk) -> list[int]:
+    """The parts that leave before the next commit."""
+    desk.uploads.schedule(1.0)
+    return [effect.part.number for _, effect in desk.take_early() if isinstance(effect, PutPart)]
+
+
+def asked(desk: Desk) -> Run:
+    """An upload of two parts, whose question was said and kept."""
+    run = desk.download("u1")
+    assert run is not None
+    desk.uploads.schedule(1.0)
+    desk.flush()
+    return run
+
+
+def test_a_granted_part_leaves_before_the_grant_is_kept(desk: Desk) -> None:
+    asked(desk)
+    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1), acknowledges=1)
+    assert desk.journal.pending
+    assert early(desk) == [1]
+
+
+def test_no_part_leaves_before_a_stored_one_is_kept(desk: Desk) -> None:
+    """After a crash both would be sent again, and only one of them was in flight."""
+    run = asked(desk)
+    desk.uploads._workers = 1
+    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
+    assert early(desk) == [1]
+    desk.flush()
+    desk.uploads.effect_done(run.session, sends=True)
+    desk.uploads.handle(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
+    assert early(desk) == []
+    desk.journal.commit()
+    assert [effect.part.number for _, effect in desk.uploads.take_effects() if isinstance(effect, PutPart)] == [2]
+
+
+def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> None:
+    granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
+    desk.command("download_file", file_path="/d/a", upload_config=granted)
+    run = desk.uploads.get("u1")
+    assert run is not None
+    assert run not in desk.uploads.durable()
+    desk.uploads.schedule(1.0)
+    desk.journal.commit()
+    assert [type(effect) for _, effect in desk.uploads.take_effects()] == [OpenSource]
+    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
+    assert desk.journal.pending
+    assert early(desk) == []
+
+
+@pytest.fixture
+def fsyncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each."""
+    done: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", done.append)
+    return done
+
+
+def test_the_first_question_and_its_command_are_kept_together(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    fsyncs.clear()
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    run = scene.agent.uploads.get("u1")
+    assert run is not None
+    scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
+    assert (fsyncs, scene.network.acknowledged) == ([], [])
+    scene.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+    assert len(fsyncs) == 1
+    assert [token.packet_id for token in scene.network.acknowledged] == [1]
+
+
+def test_a_file_that_takes_long_to_read_keeps_no_command_from_being_kept(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    fsyncs.clear()
+    waits = scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    assert waits == pytest.approx(LINGER)
+    scene.now += waits
+    scene.agent.turn([])
+    assert (len(fsyncs), len(scene.network.acknowledged)) == (1, 1)
+    assert scene.agent.turn([]) > LINGER
+
+
+def test_a_stored_part_is_kept_at_once(tmp_path: Path, fsyncs: list[int]) -> None:
+    """A crash would have it sent again."""
+    scene = Scene(tmp_path)
+    run = scene.sending()
+    scene.now += LINGER
+    scene.agent.turn([])
+    fsyncs.clear()
+    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
+    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    assert len(fsyncs) == 1
+
+
+def test_a_full_disk_refuses_a_command_that_lingered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(tmp_path)
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    monkeypatch.setattr(journal_module, "write_all", full)
+    scene.now += LINGER
+    scene.agent.turn([Connected()])
+    assert scene.agent.uploads.get("u1") is None
+    assert any(b'"no_space"' in said for said in scene.network.said)
+
+
+def test_parts_of_a_command_that_was_refused_after_all_keep_no_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the command, which lingered, and the failing commit its file was opened."""
+    scene = Scene(tmp_path)
+    uploads = scene.agent.uploads
+    granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
+    scene.agent.turn([scene.command("download_file", file_path="/d/a", upload_config=granted)])
+    run = uploads.get("u1")
+    assert run is not None
+    with monkeypatch.context() as disk:
+        disk.setattr(journal_module, "write_all", full)
+        scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
+    assert uploads.get("u1") is None
+    assert uploads._sending == 0
+
+
+def test_commands_that_were_refused_after_all_are_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen that nobody acknowledges would keep every other command out for as long as the disk is full."""
+    scene = Scene(tmp_path)
+    run = scene.sending()
+    scene.agent.turn([Connected()])
+    scene.network.acknowledged.clear()
+    more = [scene.command("download_file", n, upload_id=f"n{n}", file_path="/d/a") for n in range(2, 10)]
+    scene.agent.turn(more)
+    assert scene.network.acknowledged == []
+    monkeypatch.setattr(journal_module, "write_all", full)
+    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
+    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    assert [token.packet_id for token in scene.network.acknowledged] == [*range(2, 10)]
+
+
+def test_a_hello_names_no_command_that_is_not_kept(tmp_path: Path, fsyncs: list[int]) -> None:
+    scene = Scene(tmp_path)
+    scene.agent.turn([Connected()])
+    fsyncs.clear()
+    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    assert fsyncs == []
+    scene.agent.turn([Connected()])
+    assert len(fsyncs) == 1
+
+
+@pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", PublishResponse), (None, DigestParts)])
+def test_a_small_file_is_asked_for_as_soon_as_it_is_open(desk: Desk, digest: str | None, effect: type[Effect]) -> None:
+    run = desk.download("u1")
+    assert run is not None
+    desk.uploads.schedule(1.0)
+    desk.uploads.effects.clear()
+    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
+    assert [type(one) for _, one in desk.uploads.effects] == [effect]
+
+
+def md5(data: bytes) -> str:
+    return b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "found"),
+    [
+        (0, {}, True),
+        (BLOCK_SIZE, {}, True),
+        (BLOCK_SIZE + 1, {}, False),
+        (4096, {"digest": DigestName.NONE}, False),
+        (4096, {"pregranted": True}, False),
+    ],
+)
+def test_a_small_file_is_digested_where_it_is_opened(
+    tmp_path: Path, size: int, more: dict[str, Any], *, found: bool
+) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(bytes(size))
+    nobody = cast("Any", None)
+    posted: list[IoEvent] = []
+    session = SourceSession()
+    order = Order("u1", "m1", str(path), **more)
+    PartIO(Roots((str(tmp_path),)), nobody, nobody, clock=lambda: 1.0).open(order, session, posted.append)
+    (opened,) = posted
+    assert isinstance(opened, Opened)
+    assert opened.digest == (md5(bytes(size)) if found else None)
+    session.end()

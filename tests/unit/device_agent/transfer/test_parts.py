@@ -1,0 +1,277 @@
+"""One part of one upload: the life of its URL, the answer to its PUT, the file under it."""
+
+import pytest
+
+from device_agent.errors import PutFailure
+from device_agent.transfer.events import PartStored, Repeated, Seen, Tick, WorkerFree
+from device_agent.transfer.machine import wake_at
+from device_agent.transfer.model import State
+from device_agent.transfer.responses import wait_reason
+from schemas.parts import MIB
+from schemas.values import UploadOptions
+from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, report, urls
+
+
+def begin_a_part(device: Device) -> None:
+    """Grant what is asked for, and let time pass until a part is begun."""
+    for _ in range(50):
+        device.perform()
+        if device.transfer.awaiting_grant:
+            device.grant(device.wanted)
+        if device.begin_parts(1):
+            return
+        device.now = max(device.now, wake_at(device.transfer) or 0)
+        device.on(Tick(now=device.now))
+    pytest.fail("no part was begun")
+
+
+class TestUrls:
+    def test_no_part_is_begun_on_a_url_with_too_little_life_left(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2], lifetime=60.0)
+        device.now += 50
+        device.on(WorkerFree(now=device.now))
+        device.perform()
+        assert (device.puts, device.wanted) == ([], [1, 2])
+
+    def test_how_much_life_follows_from_the_rate_that_was_seen(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2], lifetime=300.0)
+        device.now += 200
+        device.on(WorkerFree(now=device.now, rate=CHUNK / 100))
+        device.perform()
+        assert (device.puts, device.wanted) == ([], [1, 2])
+
+    def test_a_fresh_url_is_used_even_if_the_part_will_outlast_it(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2], lifetime=60.0)
+        device.on(WorkerFree(now=device.now, rate=1.0))
+        assert device.puts == [1]
+
+    def test_urls_that_run_out_wake_the_machine_once(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2], lifetime=900.0)
+        device.now = wake_at(device.transfer) or 0
+        device.on(Tick(now=device.now))
+        device.perform()
+        assert device.wanted == [1, 2]
+        assert (wake_at(device.transfer) or 0) > device.now
+
+    def test_a_refusal_past_its_life_asks_for_the_missing_parts_only(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2], lifetime=60.0)
+        device.begin_parts()
+        device.store(1)
+        device.now += 61
+        device.fail(2, PutFailure.EXPIRED_OR_FORBIDDEN)
+        device.perform()
+        assert (device.wanted, report(device.last).attempt, device.transfer.retries) == ([2], 1, {})
+
+    @pytest.mark.parametrize("jitter", [0.0, 1.0])
+    @pytest.mark.parametrize("kind", [PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.REFUSED])
+    def test_a_refusal_before_that_counts_to_three_over_more_than_a_minute(
+        self, kind: PutFailure, jitter: float
+    ) -> None:
+        device = Device(size=3)
+        device.start()
+        began = device.now
+        for refusals in range(1, 4):
+            begin_a_part(device)
+            device.fail(1, kind, jitter=jitter)
+            device.perform()
+            assert device.is_in(State.ENDED) == (refusals == 3)
+        assert device.last.error == "storage_refused"
+        assert 60 < device.now - began < 300
+
+    def test_after_the_second_refusal_nothing_is_sent_and_what_was_signed_before_is_given_up(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        for refusals in (1, 2):
+            assert device.begin_parts(1) == [1]
+            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN, jitter=0.0)
+            if refusals == 1:
+                device.grant([1])
+        assert (device.is_in(State.WAITING), device.transfer.grants) == (True, {})
+        assert "forbidden; the object store is paused, 90 s" in (wait_reason(device.transfer, device.now) or "")
+        asked = len(device.said)
+        device.now += 89
+        device.on(Tick(now=device.now))
+        assert (len(device.said), device.begin_parts()) == (asked, [])
+        device.now = wake_at(device.transfer) or 0
+        device.on(Tick(now=device.now))
+        device.perform()
+        assert device.wanted == [1, 2]
+
+    def test_what_was_granted_for_good_outlives_a_refusal(self) -> None:
+        device = Device(order=order(pregranted=True), pregranted=urls([1, 2]))
+        device.start()
+        device.begin_parts(1)
+        device.fail(1, PutFailure.REFUSED)
+        assert list(device.transfer.grants) == [2]
+
+    def test_urls_that_always_run_out_end_the_upload(self) -> None:
+        device = Device(size=3)
+        device.start()
+        while not device.is_in(State.ENDED):
+            device.grant([1], lifetime=60.0)
+            device.begin_parts()
+            device.now += 61
+            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN)
+            device.perform()
+        assert device.last.error == "url_expired"
+
+
+class TestPuts:
+    def test_backs_off_with_full_jitter(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        device.begin_parts()
+        device.fail(1, PutFailure.TRY_AGAIN, jitter=0.5)
+        assert device.is_in(State.WAITING)
+        assert wake_at(device.transfer) == device.now + 1
+        device.now += 1
+        device.on(Tick(now=device.now))
+        assert device.begin_parts() == [1]
+
+    def test_waits_as_long_as_the_store_asks(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts(1)
+        device.fail(1, PutFailure.TRY_AGAIN, retry_after=30.0, jitter=0.0)
+        assert device.begin_parts() == []
+        assert wake_at(device.transfer) == device.now + 30
+
+    def test_gives_up_a_part_after_eight_tries(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        for _ in range(8):
+            device.begin_parts()
+            device.fail(1, PutFailure.TRY_AGAIN, jitter=0.0)
+        assert (device.last.status, device.last.error) == ("error", "storage_unavailable")
+
+    def test_what_stands_in_the_way_for_hours_costs_neither_the_attempt_nor_a_part(self) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts(1)
+        device.store(1)
+        for _ in range(50):
+            while not device.is_in(State.ENDED):
+                begin_a_part(device)
+                device.fail(2, PutFailure.TRY_AGAIN)
+            assert device.last.error == "storage_unavailable"
+            device.now += 30
+            device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+            device.start()
+        begin_a_part(device)
+        device.store(2)
+        device.perform()
+        assert (device.last.status, device.puts.count(1)) == ("success", 1)
+        assert device.now > 2 * 3600
+
+    def test_gives_up_an_upload_that_stores_nothing(self) -> None:
+        device = Device(size=12 * CHUNK)
+        device.start()
+        device.grant(range(1, 13))
+        failures = 0
+        while not device.is_in(State.ENDED):
+            for number in device.begin_parts(12):
+                if not device.is_in(State.ENDED):
+                    device.fail(number, PutFailure.TRY_AGAIN, jitter=0.0)
+                    failures += 1
+        assert failures == 24
+
+    def test_a_412_counts_as_sent_with_an_empty_etag(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        device.begin_parts()
+        device.on(PartStored(now=1.0, number=1, etag="", seen=device.seen()))
+        assert report(device.last).etags == {1: ""}
+
+    def test_a_bad_digest_three_times_over_an_unchanged_file(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        for _ in range(3):
+            device.begin_parts()
+            device.fail(1, PutFailure.BAD_DIGEST, jitter=0.0)
+        assert device.last.error == "digest_mismatch"
+
+    def test_a_bad_digest_over_a_changed_file(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        device.begin_parts()
+        device.version = 2
+        device.fail(1, PutFailure.BAD_DIGEST)
+        assert device.last.error == "source_changed"
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "code"),
+        [
+            (PutFailure.GONE, "error", "upload_gone"),
+            (PutFailure.HOST_NOT_ALLOWED, "rejected", "host_not_allowed"),
+            (PutFailure.BAD_HEADER, "error", "bad_request"),
+            (PutFailure.SOURCE_CHANGED, "error", "source_changed"),
+        ],
+    )
+    def test_ends_at_once(self, kind: PutFailure, status: str, code: str) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts()
+        device.fail(1, kind)
+        assert (device.last.status, device.last.error, device.stopped) == (status, code, 1)
+
+    def test_a_part_that_we_stopped_is_begun_again(self) -> None:
+        device = Device(size=3)
+        device.start()
+        device.grant([1])
+        device.begin_parts()
+        device.fail(1, PutFailure.STOPPED)
+        assert device.begin_parts() == [1]
+
+
+class TestSource:
+    @pytest.mark.parametrize(
+        ("seen", "code"),
+        [
+            (Seen(fingerprint=fingerprint(10 * MIB, 2)), "source_changed"),
+            (Seen(fingerprint=fingerprint(11 * MIB)), "source_changed"),
+            (Seen(fingerprint=fingerprint(10 * MIB, 2), linked=False), "source_changed"),
+            (Seen(fingerprint=fingerprint(10 * MIB, 2), linked=False, gone=True), "source_gone"),
+        ],
+    )
+    def test_a_change_is_told_and_the_part_is_not(self, seen: Seen, code: str) -> None:
+        device = Device()
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts()
+        device.on(PartStored(now=1.0, number=1, etag='"e"', seen=seen))
+        assert (device.last.error, report(device.last).etags) == (code, {})
+
+    @pytest.mark.parametrize(
+        ("seen", "state"),
+        [
+            (Seen(fingerprint=fingerprint(99 * MIB, 2)), State.SENDING),
+            (Seen(fingerprint=fingerprint(10 * MIB, 2), linked=False, gone=True), State.SENDING),
+            (Seen(fingerprint=fingerprint(9 * MIB, 2)), State.ENDED),
+        ],
+    )
+    def test_under_prefix_only_lost_bytes_matter(self, seen: Seen, state: State) -> None:
+        device = Device(order=order(options=UploadOptions(on_change="prefix")))
+        device.start()
+        device.grant([1, 2])
+        device.begin_parts()
+        device.on(PartStored(now=1.0, number=1, etag='"e"', seen=seen))
+        assert device.is_in(state)

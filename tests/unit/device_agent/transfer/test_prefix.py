@@ -1,0 +1,119 @@
+"""Under `prefix` a file may grow. Whether it only grew, no fingerprint tells: what is stored is compared at the end."""
+
+import pytest
+
+from device_agent.transfer.events import DigestParts, Granted
+from device_agent.transfer.model import State
+from device_agent.transfer.responses import wait_reason
+from schemas.values import DigestName, UploadOptions
+from tests.unit.device_agent.device import CHUNK, Device, order, report, urls
+
+PREFIX = UploadOptions(on_change="prefix")
+PARTS = 20
+"""More than the 16 that are digested at once."""
+
+
+def begun(**changes: object) -> Device:
+    """An upload with its first part stored."""
+    device = Device(size=PARTS * CHUNK, order=order(options=PREFIX, **changes))
+    device.start()
+    device.grant(device.wanted)
+    device.begin_parts(1)
+    device.store(1)
+    return device
+
+
+def send_the_rest(device: Device) -> None:
+    """Until the last part is stored; the file work that follows is left to the test."""
+    while not device.transfer.complete:
+        device.perform()
+        if device.transfer.awaiting_grant:
+            device.grant(device.wanted)
+        for number in device.begin_parts():
+            device.store(number)
+
+
+def rechecks(device: Device) -> list[int]:
+    """Compare what is due; the parts in order."""
+    compared: list[int] = []
+    while device.work:
+        match device.work[0]:
+            case DigestParts(parts=parts, recheck=True):
+                compared += [part.number for part in parts]
+        device.perform_one()
+    return compared
+
+
+def test_a_file_that_moved_on_is_compared_once_with_all_that_is_stored() -> None:
+    device = begun()
+    device.version = 2
+    send_the_rest(device)
+    assert device.is_in(State.CHECKING)
+    assert wait_reason(device.transfer, device.now) == "comparing the stored parts with the file"
+    # It goes on growing, which a log does at any time: no reason to begin again.
+    device.version = 3
+    assert rechecks(device) == list(range(1, PARTS + 1))
+    assert (device.last.status, len(device.puts)) == ("success", PARTS)
+
+
+def test_a_file_that_was_rewritten_is_never_mixed() -> None:
+    device = begun()
+    device.version, device.salt = 2, "other"
+    send_the_rest(device)
+    device.perform()
+    assert (device.last.status, device.last.error) == ("error", "source_changed")
+    assert device.last.message == "parts already stored differ from the file"
+
+
+def test_a_file_that_nobody_touched_is_not_read_again() -> None:
+    device = begun()
+    send_the_rest(device)
+    assert (rechecks(device), device.last.status) == ([], "success")
+
+
+def test_without_digests_there_is_nothing_to_compare() -> None:
+    device = begun(digest=DigestName.NONE)
+    device.version = 2
+    send_the_rest(device)
+    assert (rechecks(device), device.last.status) == ([], "success")
+
+
+def test_a_crash_while_comparing_costs_the_comparison_only() -> None:
+    device = begun()
+    device.version = 2
+    send_the_rest(device)
+    device.perform_one()
+    assert device.is_in(State.CHECKING)
+    device.restart()
+    device.start()
+    assert (device.last.status, len(device.puts)) == ("success", PARTS)
+
+
+@pytest.mark.parametrize("salt", ["", "other"])
+def test_parts_of_an_earlier_life_are_offered_and_not_believed(salt: str) -> None:
+    """The journal is gone. The owner knows of more parts than were offered, and this file may be another."""
+    device = Device(size=PARTS * CHUNK, order=order(options=PREFIX), salt=salt)
+    device.start()
+    first = device.wanted
+    stored = ((1, 15),) if not salt else ((13, 15),)
+    granted = urls([] if not salt else first)
+    said = device.transfer.sequence
+    device.on(Granted(now=device.now, acknowledges=said, completed=stored, parts=granted, lifetime=900.0))
+    device.perform()
+    if not salt:
+        assert list(device.transfer.settled) == first
+        # Not after a pause: this answer did tell something.
+        assert device.wanted == list(range(len(first) + 1, PARTS + 1))
+        device.restart()
+        assert sorted(device.transfer.digests) == first
+    else:
+        assert list(device.transfer.settled) == []
+
+
+def test_under_fail_what_the_owner_knows_is_believed() -> None:
+    """It has compared the whole fingerprint."""
+    device = Device(size=PARTS * CHUNK)
+    device.start()
+    device.on(Granted(now=device.now, acknowledges=1, completed=((1, 15),), parts=urls([16])))
+    assert list(device.transfer.settled) == list(range(1, 16))
+    assert report(device.last).attempt == 1

@@ -1,0 +1,125 @@
+"""A disk that fails, or a file server that is away: no change of the file, so the attempt may go on one day."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from device_agent.errors import FileRefused, PutFailed, PutFailure
+from device_agent.files.compressed import CompressedCopies
+from device_agent.files.roots import Roots
+from device_agent.files.source import Source, open_source
+from device_agent.storage.uploader import Uploader
+from device_agent.transfer.events import DigestParts, Faulted, PartFailed, PutPart, Repeated
+from device_agent.transfer.model import State
+from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
+from schemas.parts import Part
+from schemas.values import DigestName, ErrorCode, PresignedPart
+from tests.unit.device_agent.device import Device, report
+
+PART = Part(1, 0, 10)
+FAILURES = [errno.EIO, errno.ESTALE]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"0123456789")
+    with open_source(str(path), Roots((str(tmp_path),))) as opened:
+        yield opened
+
+
+@pytest.fixture(params=FAILURES, ids=[errno.errorcode[code] for code in FAILURES])
+def broken(request: pytest.FixtureRequest, source: Source, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whatever asks the disk for this file's bytes or its state is refused; what the system says."""
+    for name in ("preadv", "fstat", "lstat"):
+        call = getattr(os, name)
+
+        def refuse(about: object, *more: Any, call: Any = call, **named: Any) -> object:  # noqa: ANN401
+            if about in {source._descriptor, source.path}:
+                raise OSError(request.param, os.strerror(request.param))
+            return call(about, *more, **named)
+
+        monkeypatch.setattr(os, name, refuse)
+    return os.strerror(request.param)
+
+
+class Sends:
+    """An uploader that stores everything, or reads as the real one does."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self.reads = reads
+
+    def put(self, _url: object, source: Source, piece: Part, **_: object) -> str:
+        if self.reads:
+            try:
+                source.digest(piece.offset, piece.size, DigestName.MD5)
+            except FileRefused as refused:
+                raise PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text) from refused
+        return '"e"'
+
+
+def part_io(uploader: Sends) -> PartIO:
+    return PartIO(Roots(), cast("Uploader", uploader), cast("CompressedCopies", None), clock=lambda: 1.0)
+
+
+def test_what_cannot_be_read_is_not_what_changed(source: Source, broken: str) -> None:
+    uses: list[Any] = [
+        lambda: source.read_into(memoryview(bytearray(5)), 0),
+        lambda: source.digest(0, 5, DigestName.MD5),
+        source.now,
+        source.linked,
+    ]
+    for use in uses:
+        with pytest.raises(FileRefused, match=f"a.bin' cannot be read: {broken}") as refused:
+            use()
+        assert refused.value.code is ErrorCode.INTERNAL
+
+
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_digest_that_cannot_be_taken_says_why(source: Source, broken: str, *, recheck: bool) -> None:
+    posted: list[IoEvent] = []
+    task = DigestParts((PART,), DigestName.MD5, recheck=recheck)
+    part_io(Sends(reads=True)).digest(task, SourceSession(source=source), posted.append)
+    [event] = posted
+    assert isinstance(event, Faulted)
+    assert (event.code, event.text) == (ErrorCode.INTERNAL, f"'{source.path}' cannot be read: {broken}")
+
+
+def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None:
+    posted: list[IoEvent] = []
+    os.truncate(source.path, 5)
+    part_io(Sends(reads=True)).digest(DigestParts((PART,), DigestName.MD5), SourceSession(source=source), posted.append)
+    [event] = posted
+    assert isinstance(event, Faulted)
+    assert (event.code, event.text) == (ErrorCode.SOURCE_CHANGED, f"'{source.path}' became shorter while it was read")
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["while-it-is-sent", "once-it-is-sent"])
+def test_a_part_whose_file_nobody_can_look_at_is_not_stored_and_its_sender_is_free(
+    source: Source, broken: str, *, reads: bool
+) -> None:
+    posted: list[IoEvent] = []
+    task = PutPart(PresignedPart(1, "https://store/1"), PART)
+    part_io(Sends(reads=reads)).put(task, SourceSession(source=source), posted.append, max_bytes_per_second=None)
+    [event] = posted
+    assert isinstance(event, PartFailed)
+    assert (event.kind, broken in event.text) == (PutFailure.SOURCE_UNREADABLE, True)
+
+
+def test_the_upload_ends_as_internal_and_goes_on_with_what_is_stored() -> None:
+    device = Device()
+    device.start()
+    device.grant([1, 2])
+    device.begin_parts()
+    device.store(1)
+    device.fail(2, PutFailure.SOURCE_UNREADABLE)
+    assert (device.last.status, device.last.error, device.last.message) == ("error", "internal", "source_unreadable")
+    device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+    assert device.is_in(State.QUEUED)
+    device.start()
+    device.send_all()
+    assert (device.last.status, report(device.last).attempt, device.puts) == ("success", 1, [1, 2, 2])
