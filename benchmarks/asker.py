@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.process import BrokerAddress
-from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulate.wire import Wire
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter, text
 from schemas.codec import decode_command, encode
 from schemas.messages import CloseUpload, Response, UploadReport
 from schemas.topics import CONTROL_PLANE, Topics
@@ -29,17 +29,17 @@ class Asker:
     def __init__(self) -> None:
         self._topics = Topics()
         self._ready = asyncio.Event()
-        self._wire: Wire | None = None
+        self._connection: MqttConnection | None = None
         self._closed: asyncio.Queue[str] = asyncio.Queue()
 
     # --- what the wire tells ---
 
-    def connected(self, wire: Wire) -> None:
+    def connected(self, connection: MqttConnection) -> None:
         """Listen to commands."""
-        self._wire = wire
-        wire.subscribe([Filter(self._topics.command(CLIENT))])
+        self._connection = connection
+        connection.subscribe([TopicFilter(self._topics.command(CLIENT))])
 
-    def heard(self, message: Publish) -> None:
+    def received(self, message: Publish) -> None:
         """An answer."""
         payload = decode_command(message.payload).payload
         if isinstance(payload, CloseUpload):
@@ -49,7 +49,7 @@ class Asker:
         """The subscription stands, or the broker has the response."""
         self._ready.set()
 
-    def disconnected(self, wire: Wire, why: str) -> None:
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
         """It is over."""
 
     # --- what benchmarks ask ---
@@ -60,11 +60,11 @@ class Asker:
 
     async def ask(self) -> float:
         """Seconds from a response to its answer."""
-        assert self._wire is not None  # noqa: S101 - it is connected
+        assert self._connection is not None  # noqa: S101 - it is connected
         upload_id, started = secrets.token_hex(16), time.perf_counter()
         report = UploadReport(upload_id=upload_id, attempt=1, owner=CONTROL_PLANE)
         success = Response(upload_id, Action.DOWNLOAD_FILE, ResponseStatus.SUCCESS, payload=report, sequence=1)
-        self._wire.publish(text(self._topics.response(CLIENT)), encode(success))
+        self._connection.publish(text(self._topics.response(CLIENT)), encode(success))
         async with asyncio.timeout(PATIENCE):
             while await self._closed.get() != upload_id:
                 pass
@@ -75,8 +75,8 @@ class Asker:
 async def asking(address: BrokerAddress) -> AsyncIterator[Asker]:
     """An asker as long as the block lasts."""
     asker = Asker()
-    wire = Wire(Connect(client_id=CLIENT, clean_start=True), asker)
-    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
+    connection = MqttConnection(Connect(client_id=CLIENT, clean_start=True), asker)
+    await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
     await asker.ready()
     yield asker
-    wire.close()
+    connection.close()

@@ -15,8 +15,8 @@ from benchmarks.figures import MIB, Figure, Report, median, percentile
 from benchmarks.processes import cpu_seconds, python_module, resident_bytes, run
 from benchmarks.site import ROOT, Site, get_json, running_site
 from control_plane.adapters.database import SqlDatabase
-from control_plane.cli.simulate.packets import Connect, Filter, Publish
-from control_plane.cli.simulate.wire import Wire
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter
 from control_plane.domain.clients import Client
 
 RATE: Final = 8_000
@@ -78,18 +78,18 @@ class _Counter:
     def __init__(self) -> None:
         self.told: asyncio.Queue[int] = asyncio.Queue()
 
-    def connected(self, wire: Wire) -> None:
+    def connected(self, connection: MqttConnection) -> None:
         """Listen to the broker itself."""
-        wire.subscribe([Filter("$SYS/broker/publish/messages/dropped")])
+        connection.subscribe([TopicFilter("$SYS/broker/publish/messages/dropped")])
 
-    def heard(self, message: Publish) -> None:
+    def received(self, message: Publish) -> None:
         """The retained value first, then a fresh one when it changed."""
         self.told.put_nowait(int(message.payload))
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """Nothing is waited for."""
 
-    def disconnected(self, wire: Wire, why: str) -> None:
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
         """It is over."""
 
 
@@ -97,11 +97,11 @@ async def _dropped(site: Site) -> int:
     """The broker's own count, after it had time to tell it."""
     await asyncio.sleep(_TOLD_EVERY)
     counter, address = _Counter(), site.broker.address
-    wire = Wire(Connect(client_id="benchmark-counter", clean_start=True), counter)
-    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
+    connection = MqttConnection(Connect(client_id="benchmark-counter", clean_start=True), counter)
+    await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
     async with asyncio.timeout(2 * _TOLD_EVERY):
         count = await counter.told.get()
-    wire.close()
+    connection.close()
     return count
 
 

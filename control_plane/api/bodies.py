@@ -30,9 +30,9 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Z
 
 
 def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
-    """Annotations of a text that must match all of `pattern`; `says` is the error text.
+    r"""Annotations of a text that must match all of `pattern`; `says` is the error text.
 
-    The OpenAPI document shows `$` for an end of text: JSON Schema has the syntax of ECMAScript.
+    The OpenAPI document has the pattern as JSON Schema spells it: ECMAScript has no `\Z`.
     """
     compiled = re.compile(pattern)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.simulate.voice import WILL_DELAY
+from control_plane.cli.simulate.publisher import WILL_DELAY
 from control_plane.cli.site.stack import Ports, Site, running_site
 from tests.support.patience import came_true
 

@@ -41,10 +41,9 @@ async def watch(output: Output, client: str | None) -> None:
             output.say(f"{event}: {facts['error']}", "dim")
 
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
+    receiving = messenger.run(lambda message: None if heard.full() else heard.put_nowait(message))
     with told_apart():
-        async with background(
-            messenger.run(lambda message: None if heard.full() else heard.put_nowait(message))
-        ) as loops:
+        async with background(receiving) as loops:
             await connected(messenger.up(), settings, last, loops)
             output.say(f"listening at {_where(settings, topics, client)}", "dim")
             while True:

@@ -35,7 +35,7 @@ def test_a_message_is_read_as_it_was_meant(topic: str, payload: bytes, packet_id
 def test_a_stream_is_cut_into_the_same_packets_wherever_it_is_torn(messages: list[tuple[str, bytes]], cut: int) -> None:
     data = b"".join(packets.publish(packets.text(topic), payload, packet_id=7) for topic, payload in messages)
     step = max(1, len(data) // cut)
-    frames = packets.Frames()
+    frames = packets.PacketReader()
     found = [one for start in range(0, len(data), step) for one in frames.feed(data[start : start + step])]
     read = [packets.read_publish(first, body) for first, body in found]
     assert [(message.topic, message.payload, message.packet_id) for message in read] == [(*one, 7) for one in messages]
@@ -43,7 +43,7 @@ def test_a_stream_is_cut_into_the_same_packets_wherever_it_is_torn(messages: lis
 
 def test_what_is_not_mqtt_is_refused() -> None:
     with pytest.raises(ValueError, match="not MQTT"):
-        packets.Frames().feed(b"\x30\xff\xff\xff\xff\xff")
+        packets.PacketReader().feed(b"\x30\xff\xff\xff\xff\xff")
 
 
 @pytest.mark.parametrize("password", [None, "secret"])

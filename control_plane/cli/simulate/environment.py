@@ -1,6 +1,6 @@
-"""What all simulated devices of one process share.
+"""The state that all simulated devices of one process share.
 
-Rule: counts are only ever added to; whoever wants a rate looks twice.
+Rule: counters only grow, apart from `connected`; a rate is the difference of two readings.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from control_plane.cli.simulate.file import SyntheticFile
-from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.http_pool import HttpPool
 from schemas.topics import Topics
 
 
 @dataclass(slots=True)
-class Tally:
-    """What all devices together did."""
+class Counters:
+    """Totals over all devices."""
 
     connects: int = 0
     connected: int = 0
@@ -31,11 +31,11 @@ class Tally:
         self.outcomes[outcome] += 1
         self.changed.set()
 
-    async def until(self, fine: Callable[[], bool], patience: float) -> bool:
-        """Wait until `fine` says so, asked whenever a device connects or an upload ends; False when it never did."""
+    async def until(self, met: Callable[[], bool], patience: float) -> bool:
+        """Wait until `met()`, checked when a device connects or an upload ends; False after `patience` seconds."""
         try:
             async with asyncio.timeout(patience):
-                while not fine():
+                while not met():
                     self.changed.clear()
                     await self.changed.wait()
         except TimeoutError:
@@ -44,12 +44,12 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What devices share."""
+class Environment:
+    """Topics, file, HTTP connections and counters of all devices."""
 
     topics: Topics
     file: SyntheticFile
-    requests: Requests
-    tally: Tally
+    http: HttpPool
+    counters: Counters
     first_epoch: int
     password: str | None = None
