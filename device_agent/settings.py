@@ -90,7 +90,7 @@ _MUST: Final[Mapping[str, str]] = {
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Read the settings; `SettingsError` names the first wrong one and tells what is allowed."""
+    """Read the settings; `SettingsError` names the first wrong one and what is allowed."""
     given = {**(_read_env_file(env_file) if env_file else {}), **environ}
     _refuse(misspelt(given))
     texts = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()}

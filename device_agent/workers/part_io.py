@@ -1,7 +1,7 @@
-"""The threads that do what may take long: opening, digesting and sending.
+"""The file and network work of one upload: open, digest, send.
 
-Rule: a job reads the source and the network, and posts one event; it knows nothing of any state. Whatever goes wrong in
-it becomes an event too, so no upload waits for a job that died.
+Rule: runs on worker threads. Each call reads the source and the network and posts exactly one event; it reads no state
+of the loop. Every failure becomes an event too, so no upload waits for an event that never arrives.
 """
 
 import contextlib
@@ -42,17 +42,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SourceSession:
-    """One opening of one source; what works on it, works on this and nothing else."""
+    """One opening of one source, shared by all work on it."""
 
     stopped: threading.Event = field(default_factory=threading.Event)
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)
-    """Bytes of each part under way that have left; each key is written by one thread only."""
+    """Bytes that have left, for each part in flight; each key is written by one thread only."""
     running: int = 0
-    """Jobs under way; counted by the agent's loop."""
+    """Running effects; counted by the agent's loop."""
 
     def end(self) -> None:
-        """Stop everything and close the source; reads under way finish first."""
+        """Stop all work and close the source; running reads finish first."""
         self.stopped.set()
         if self.source is not None:
             self.source.close()
@@ -60,7 +60,7 @@ class SourceSession:
 
 @dataclass(frozen=True, slots=True)
 class PartIO:
-    """What jobs need of the device."""
+    """The work, and what it needs of the device."""
 
     roots: Roots
     uploader: Uploader
@@ -87,7 +87,7 @@ class PartIO:
             post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
 
     def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
-        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
+        """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
         try:
             digests = {part.number: self._digest_of(part, task.digest, session) for part in task.parts}
         except FileRefused as refused:
@@ -152,14 +152,14 @@ class PartIO:
         )
 
     def _look(self, source: Source) -> Seen:
-        """What the source looks like now; `FileRefused` when the system cannot tell."""
+        """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
             return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
         except FileRefused as refused:
             if refused.code is not ErrorCode.SOURCE_CHANGED:
                 raise
-            # Closed meanwhile: whoever closed it has stopped this upload.
+            # It was closed meanwhile, because this upload was stopped.
             return Seen()
 
     def _digest_of(self, part: Part, name: DigestName, session: SourceSession) -> str | None:
@@ -174,9 +174,9 @@ class PartIO:
 
 
 def _digest_if_small(source: Source, order: Order) -> str | None:
-    """To wake another thread, which would wake the loop again, takes longer than to read a small file."""
+    """The digest of a small file: reading it takes less time than two more thread switches."""
     size = source.fingerprint.size
-    # Where it cannot be read, whoever is asked to digest it says why.
+    # Where it cannot be read, the later `digest` reports why.
     with contextlib.suppress(Exception):
         return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
     return None
