@@ -26,7 +26,7 @@ from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import FileEntry, FileList, ListFiles
 from schemas.values import DigestName, ErrorCode
 
-MAX_LOOKED_AT: Final = 20_000
+MAX_EXAMINED: Final = 20_000
 MAX_DIGESTED: Final = 256 * 1024 * 1024
 """Bytes digested for one page; a single file that is larger is listed without its digest."""
 
@@ -145,10 +145,10 @@ class _Walk:
         self.exhausted = False
         self._glob = glob
         self._after = after
-        self._looked_at = 0
+        self._examined = 0
 
     def files(self, place: RootFolder) -> Iterator[FileEntry]:
-        """The files beneath one root. Ends early, with `exhausted` set, after `MAX_LOOKED_AT` entries."""
+        """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
@@ -167,10 +167,10 @@ class _Walk:
                 states = self._glob.step(folder.states, name)
                 if not states:
                     continue
-                if self._looked_at >= MAX_LOOKED_AT:
+                if self._examined >= MAX_EXAMINED:
                     self.exhausted = True
                     return
-                self._looked_at += 1
+                self._examined += 1
                 # Set before the content of a folder: a cursor to a folder means that none of its entries was examined.
                 self.position = folder.path(name)
                 yield from self._entry(folder, name, states, rest)

@@ -213,13 +213,15 @@ class _PahoClient:
         will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
         presence = Channel.PRESENCE
         self._client.will_set(identity.topic(presence), identity.will(), QOS[presence], RETAINED[presence], will)
-        mine = _properties(
+        properties = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=SESSION_EXPIRY,
             ReceiveMaximum=RECEIVE_MAXIMUM,
             MaximumPacketSize=MAX_MESSAGE_SIZE + HEADROOM,
         )
-        self._client.connect(identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=mine)
+        self._client.connect(
+            identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=properties
+        )
 
     def turn(self) -> str | None:
         """Run paho's loop for up to a second; the reason when the connection has ended, else None."""

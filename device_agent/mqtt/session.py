@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
 
@@ -151,7 +151,7 @@ class Session:
         self.number = number
         self.ready = False
         self.end_reason = ConnectionEnd()
-        self._wire = client
+        self._client = client
         self._callbacks = callbacks
         self._call = call
         self._unacknowledged: dict[int, Channel] = {}
@@ -163,13 +163,13 @@ class Session:
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Connect and work until the connection ends; `end_reason` then has the cause."""
-        self._wire.connect()
+        self._client.connect()
         give_up_at = time.monotonic() + _HANDSHAKE_TIMEOUT
         over = None
         while over is None:
-            over = self._wire.turn()
-            while self._wire.events:
-                self._handle(self._wire.events.popleft())
+            over = self._client.turn()
+            while self._client.events:
+                self._handle(self._client.events.popleft())
             if not self.ready and (stopping() or time.monotonic() > give_up_at):
                 over = "the broker does not answer"
         self.end(over)
@@ -183,7 +183,7 @@ class Session:
 
     def disconnect(self) -> None:
         """Send DISCONNECT, which also deletes the will; `run` then returns."""
-        self._wire.disconnect()
+        self._client.disconnect()
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         """Publish a message; see `Connection.publish`."""
@@ -194,7 +194,7 @@ class Session:
             if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
                 return False
             try:
-                packet_id = self._wire.publish(channel, data, expiry)
+                packet_id = self._client.publish(channel, data, expiry)
             except (ValueError, OSError):
                 log.exception("MQTT: a %s could not be published", channel)
                 return False
@@ -209,7 +209,7 @@ class Session:
 
     def ack(self, packet_id: int) -> None:
         """Acknowledge a command."""
-        self._wire.ack(packet_id)
+        self._client.ack(packet_id)
 
     def _handle(self, event: ClientEvent) -> None:
         match event:
@@ -223,6 +223,8 @@ class Session:
                 self._on_message(event)
             case ServerDisconnect():
                 self.end(f"the broker closed the connection: {event.text}", permanent=event.reason in _NO_RETRY_HELPS)
+            case _:
+                assert_never(event)
 
     def _on_connack(self, connack: Connack) -> None:
         if connack.reason >= _FAILURE:
@@ -231,7 +233,7 @@ class Session:
         if connack.largest_packet is not None:
             self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _SEND_HEADROOM)
         self._allowance = connack.receive_maximum
-        self._wire.subscribe(Channel.COMMAND, Channel.BIRTH)
+        self._client.subscribe(Channel.COMMAND, Channel.BIRTH)
 
     def _on_suback(self, suback: Suback) -> None:
         if suback.refused:
@@ -251,12 +253,12 @@ class Session:
             self._call(self._callbacks.on_refused, channel, puback.refused)
 
     def _on_message(self, message: MessageArrived) -> None:
-        if not self._call(self._hand_over, message) or message.topic != self._wire.identity.topic(Channel.COMMAND):
+        if not self._call(self._dispatch, message) or message.topic != self._client.identity.topic(Channel.COMMAND):
             self.ack(message.packet_id)
 
-    def _hand_over(self, message: MessageArrived) -> None:
+    def _dispatch(self, message: MessageArrived) -> None:
         """Raises for a topic without a subscription."""
-        identity = self._wire.identity
+        identity = self._client.identity
         channels = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
         if channels[message.topic] is Channel.COMMAND:
             self._callbacks.on_command(message.payload, AckToken(self.number, message.packet_id))

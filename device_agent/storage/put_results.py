@@ -90,8 +90,8 @@ def _failure(result: PutResult) -> PutFailed:
     code = found[1].decode() if found else ""
     kind = _kind(result.status, code)
     certain = code or result.status not in _BLAMES_REQUEST
-    who = "the object store" if certain else "the object store, or a proxy before it,"
-    text = f"{who} answered {result.status} {code}".rstrip()
+    sender = "the object store" if certain else "the object store, or a proxy before it,"
+    text = f"{sender} answered {result.status} {code}".rstrip()
     return PutFailed(kind, text, retry_after(result) if kind is PutFailure.TRY_AGAIN else None)
 
 

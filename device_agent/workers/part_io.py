@@ -86,29 +86,29 @@ class PartIO:
                 source.close()
             post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
 
-    def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
+    def digest(self, effect: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
         try:
-            digests = {part.number: self._digest_of(part, task.digest, session) for part in task.parts}
+            digests = {part.number: self._digest_of(part, effect.digest, session) for part in effect.parts}
         except FileRefused as refused:
             post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("parts could not be digested")
             post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
-            event = Rechecked if task.recheck else Digested
+            event = Rechecked if effect.recheck else Digested
             post(event(now=self.clock(), digests=digests))
 
-    def put(self, task: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
+    def put(self, effect: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
         """Send a part; the event is `PartStored` or `PartFailed`."""
-        number = task.part.number
+        number = effect.part.number
         session.sent[number] = 0
 
         def count(size: int) -> None:
             session.sent[number] += size
 
         try:
-            event = self._put(task, session, count, max_bytes_per_second)
+            event = self._put(effect, session, count, max_bytes_per_second)
         except Exception as error:
             log.exception("part %d could not be sent", number)
             event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _text_of(error)), session)
@@ -116,16 +116,16 @@ class PartIO:
         post(event)
 
     def _put(
-        self, task: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
+        self, effect: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
     ) -> PartStored | PartFailed:
-        number, source = task.part.number, session.source
+        number, source = effect.part.number, session.source
         if source is None or session.stopped.is_set():
             return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
         try:
             etag = self.uploader.put(
-                task.url,
+                effect.url,
                 source,
-                task.part,
+                effect.part,
                 stopped=session.stopped.is_set,
                 on_bytes=count,
                 max_bytes_per_second=rate,
