@@ -157,7 +157,7 @@ class Run:
             store=tuple(self.site.strict.events()),
             plane=read_plane_log(self.site.plane.log),
             epochs={name: read_epochs(agent.log) for name, agent in agents.items()},
-            overheard=tuple(watcher.told),
+            overheard=tuple(watcher.received),
             agent_logs={name: agent.log for name, agent in agents.items()},
             # An answer is lost with the agent that waits for it, or with the connection that it is on.
             blows={name: self.nemesis.struck_at(f"{name} killed", *CUTS) for name in agents},
@@ -203,5 +203,5 @@ def test_every_promise_is_kept(ground: Ground, seed: int) -> None:
     # A file that changed three times may have cost three attempts; every other upload was completed.
     ended = {(one["state"], one["error"]) for one in history.uploads.values()}
     assert ended <= {("completed", None), ("failed", "source_changed")}, told
-    assert len(watcher.told) > UPLOADS
+    assert len(watcher.received) > UPLOADS
     assert nemesis.blows > STORM / 6

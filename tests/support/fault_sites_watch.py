@@ -1,6 +1,6 @@
-"""Somebody who overhears everything at the broker, through all its restarts, and writes down when.
+"""A client that receives everything at the broker, through all its restarts, and writes down when.
 
-Rule: it only listens. What is said while it reconnects is missed, so nothing may be concluded from silence.
+Rule: it publishes nothing. Messages during its reconnects are missed, so nothing may be concluded from silence.
 """
 
 import json
@@ -15,10 +15,10 @@ from tests.support.mqtt_wire import Closed, Wire
 
 
 class Watcher:
-    """Listens to every command and response; `told` is in the order of arrival."""
+    """Subscribes to every command and response; `received` is in the order of arrival."""
 
     def __init__(self, port: int, root: str = "fleet/v1") -> None:
-        self.told: list[Told] = []
+        self.received: list[Told] = []
         self._port = port
         self._filters = (f"{root}/+/command", f"{root}/+/response")
         self._stopping = threading.Event()
@@ -34,7 +34,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.05):
-            # The broker is killed, frozen and restarted: whatever happens, listen again.
+            # The broker is killed, frozen and restarted: subscribe again after each.
             with suppress(OSError, Closed, AssertionError), Wire(self._port) as wire:
                 wire.connect(Connect("cli-watcher"))
                 wire.subscribe(*self._filters)
@@ -49,4 +49,4 @@ class Watcher:
             wire.acknowledge(packet)
             message: Any = json.loads(packet.payload)
             if isinstance(message, dict):
-                self.told.append(Told(time.time(), message))
+                self.received.append(Told(time.time(), message))

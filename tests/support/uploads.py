@@ -67,7 +67,7 @@ def after(upload: Upload, *events: Event) -> Upload:
 
 
 def dispatched(**changes: object) -> Upload:
-    """Told to the client."""
+    """Sent to the client."""
     return after(an_upload(**changes), Dispatched(now=1.0))
 
 
