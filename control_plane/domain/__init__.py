@@ -1,4 +1,4 @@
-"""What an upload, a client and a job are, and how they change.
+"""Uploads, clients and their changes: data and pure state machines.
 
 Rule: no IO, no clock, no randomness; time and identifiers arrive in events.
 """

@@ -1,4 +1,4 @@
-"""Who calls: the first argument of every use case.
+"""The caller of a use case: its first argument.
 
 Rule: every entry point (REST, CLI, a page) builds a `Principal`; no use case reads a token or a header.
 """

@@ -1,7 +1,7 @@
-"""What happened, as typed facts: the durable change log is made of these.
+"""Committed changes as typed facts: the entries of the durable change log.
 
-Rule: a change is appended in the transaction that makes it true, and gets its number there. Readers (event streams,
-webhooks, audit, metrics) see changes in the order of their numbers, on every replica.
+Rule: a change is appended, and numbered, in the transaction that commits it. Readers (event streams, webhooks, audit,
+metrics) receive changes in the order of their numbers, on every replica.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from control_plane.domain.uploads.model import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadCreated:
-    """An upload of this owner was accepted. `at` is seconds since the epoch (UTC)."""
+    """An upload of this owner was created at `at` (s since the epoch)."""
 
     at: float
     client_id: str
@@ -20,7 +20,10 @@ class UploadCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadStateChanged:
-    """An upload went from one state to another; `error` is its error code once it failed."""
+    """An upload changed from the state `was` to `state` at `at` (s since the epoch).
+
+    `error` is the error code of an upload that failed, was rejected or expired; None in every other state.
+    """
 
     at: float
     client_id: str
@@ -36,7 +39,7 @@ Change = UploadCreated | UploadStateChanged
 
 @dataclass(frozen=True, slots=True)
 class NumberedChange:
-    """A committed change; numbers rise in the order of the commits, and may have gaps."""
+    """A committed change. Numbers rise in commit order, with gaps allowed."""
 
     number: int
     change: Change

@@ -1,6 +1,6 @@
-"""Whether a client is there, decided by compare-and-set on `(epoch, sequence)`.
+"""A client and its presence, by compare-and-set on `(epoch, sequence)`.
 
-Rule: a late will never beats a fresh birth, and no message of a retired install id counts (protocol.md section 2).
+Rule: a late will never overwrites a newer birth; presence of a retired install id is dropped (protocol.md section 2).
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,17 @@ from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import PROTOCOL, AgentInfo, Presence
 
 CONNECTED_FOR: Final = 90.0
-"""Seconds after its last presence for which an online client counts as connected, by the receiver's clock."""
+"""Seconds after its last presence, by the receiver's clock, for which an online client counts as connected."""
 
 CONFLICT_FOR: Final = 600.0
-"""Seconds without dispatch after two devices were seen under one identity."""
+"""Seconds without dispatch after two devices were seen under one client id."""
 
 MAX_RETIRED: Final = 16
+"""Retired install ids that are kept per client, the newest."""
 
 
 class Verdict(StrEnum):
-    """What became of a presence message."""
+    """The effect of a presence message."""
 
     BIRTH = "birth"
     BEAT = "beat"
@@ -34,7 +35,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A device as its presence tells it. `seen_at` is the last presence applied, by our clock."""
+    """A device as its presence describes it.
+
+    Instants are seconds since the epoch, by the control plane's clock: `seen_at` of the last presence applied,
+    `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last conflict. `retired`
+    are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
+    """
 
     client_id: str
     install_id: str
@@ -52,24 +58,24 @@ class Client:
     default_file: str | None = None
 
     def connected(self, now: float) -> bool:
-        """Whether commands are heard: it says online, and it said so lately."""
+        """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough."""
         return self.online and now - self.seen_at < CONNECTED_FOR
 
     @property
     def supported(self) -> bool:
-        """Whether the agent speaks a protocol version that we speak."""
+        """Whether agent and control plane have a protocol version in common."""
         return PROTOCOL in self.agent.protocol
 
     def in_conflict(self, now: float) -> bool:
-        """Whether two devices were lately seen under this identity."""
+        """Whether two devices were seen under this client id in the last CONFLICT_FOR seconds."""
         return self.conflict_at is not None and now - self.conflict_at < CONFLICT_FOR
 
     def answerable(self, now: float) -> bool:
-        """Whether it may be answered when it speaks: that it is there need not be asked then."""
+        """Whether a response may be answered at `now` (s): the response itself shows that the client is connected."""
         return self.supported and not self.in_conflict(now)
 
     def dispatchable(self, now: float) -> bool:
-        """Whether a command may be published to it now."""
+        """Whether a command may be published to the client at `now` (s)."""
         return self.connected(now) and self.answerable(now)
 
     def waiting_for(self, now: float) -> Reason | None:
@@ -86,16 +92,16 @@ class Client:
 
 
 def apply_presence(client: Client | None, presence: Presence, now: float) -> tuple[Client | None, Verdict]:
-    """The client after `presence` was received at `now` (s), and what it meant.
+    """The client after `presence` was received at `now` (s), and the verdict on the message.
 
-    The same object comes back when the message was dropped.
+    The same object comes back when the message is dropped.
     """
     if client is not None and presence.install_id == client.install_id:
         return _of_this_install(client, presence, now)
     online = presence.status == "online"
     if client is not None and presence.install_id in client.retired:
         return (replace(client, conflict_at=now), Verdict.CONFLICT) if online else (client, Verdict.RETIRED)
-    return (_born(client, presence, now), Verdict.BIRTH) if online else (client, Verdict.STRANGER)
+    return (_of_birth(client, presence, now), Verdict.BIRTH) if online else (client, Verdict.STRANGER)
 
 
 def _of_this_install(client: Client, presence: Presence, now: float) -> tuple[Client, Verdict]:
@@ -105,12 +111,12 @@ def _of_this_install(client: Client, presence: Presence, now: float) -> tuple[Cl
         gone = replace(client, epoch=presence.epoch, sequence=presence.sequence, online=False, seen_at=now)
         return gone, Verdict.OFFLINE
     if presence.epoch > client.epoch:
-        return _born(client, presence, now), Verdict.BIRTH
-    # A will may have spoken of this very connection: a beat after it would have a lower sequence and be stale.
-    return replace(_told(client, presence), sequence=presence.sequence, seen_at=now), Verdict.BEAT
+        return _of_birth(client, presence, now), Verdict.BIRTH
+    # After the will of this connection a beat is stale: the will carries the highest sequence.
+    return replace(_described(client, presence), sequence=presence.sequence, seen_at=now), Verdict.BEAT
 
 
-def _told(client: Client, presence: Presence) -> Client:
+def _described(client: Client, presence: Presence) -> Client:
     return replace(
         client,
         agent=presence.agent,
@@ -120,8 +126,8 @@ def _told(client: Client, presence: Presence) -> Client:
     )
 
 
-def _born(client: Client | None, presence: Presence, now: float) -> Client:
-    """A connection began. Another install id retires the one before it for good."""
+def _of_birth(client: Client | None, presence: Presence, now: float) -> Client:
+    """The client after the first presence of a connection. A new install id retires the previous one for good."""
     fresh = Client(
         client_id=presence.client_id,
         install_id=presence.install_id,
@@ -135,4 +141,4 @@ def _born(client: Client | None, presence: Presence, now: float) -> Client:
     if client is not None:
         left = () if client.install_id == presence.install_id else (client.install_id,)
         fresh = replace(fresh, retired=(*client.retired, *left)[-MAX_RETIRED:], conflict_at=client.conflict_at)
-    return _told(fresh, presence)
+    return _described(fresh, presence)

@@ -1,19 +1,21 @@
-"""What the domain refuses.
+"""Errors of the domain.
+
+Rule: a remote event never raises; only a local request that the state forbids does.
 
 Exception
 └── DomainError
-    └── IllegalTransition    a request of ours that the state does not allow
+    └── IllegalTransition    a local request that the state does not allow
 """
 
 from control_plane.domain.uploads.model import State
 
 
 class DomainError(Exception):
-    """Something that the domain does not allow."""
+    """The root of the domain's errors."""
 
 
 class IllegalTransition(DomainError):
-    """The upload's state does not allow this request; `state` is the one it stays in."""
+    """The upload's state does not allow this request. The upload stays in `state`."""
 
     def __init__(self, request: str, state: State) -> None:
         super().__init__(f"an upload that is {state} cannot be {request}")

@@ -12,10 +12,14 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import URL, Connection, Engine, update
 
 from control_plane.adapters.database import engines, migration, transactions
+from control_plane.adapters.database.changes import SqlChanges
+from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.idempotency import SqlIdempotency
+from control_plane.adapters.database.outbox import SqlOutbox
 from control_plane.adapters.database.parts import PartsCache
-from control_plane.adapters.database.records import SqlRecords
 from control_plane.adapters.database.sql import Session
 from control_plane.adapters.database.tables import CHECKS
+from control_plane.adapters.database.uploads import SqlUploads
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records
 
@@ -25,6 +29,17 @@ PATIENCE: Final = 10.0
 """Seconds to wait for a lock before the caller is told to come back."""
 
 _TOUCH: Final = update(CHECKS).values(count=CHECKS.c.count + 1)
+
+
+class SqlRecords:
+    """`services.ports.database.Records` in one session; it ends with the transaction."""
+
+    def __init__(self, session: Session, cache: PartsCache) -> None:
+        self.uploads = SqlUploads(session, cache)
+        self.outbox = SqlOutbox(session)
+        self.clients = SqlClients(session)
+        self.idempotency = SqlIdempotency(session)
+        self.changes = SqlChanges(session)
 
 
 class SqlDatabase:

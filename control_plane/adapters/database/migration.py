@@ -45,10 +45,16 @@ def upgrade(url: URL, patience: float, revision: str = "head") -> None:
 def _upgrade(connection: Connection, revision: str) -> None:
     if connection.dialect.name == POSTGRES:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config = configuration(connection)
     _refuse_unknown(connection, ScriptDirectory.from_config(config))
     command.upgrade(config, revision)
+
+
+def configuration(connection: Connection) -> Config:
+    """What Alembic's commands need to run on this connection, inside its transaction."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    return config
 
 
 def _refuse_unknown(connection: Connection, scripts: ScriptDirectory) -> None:

@@ -23,7 +23,7 @@ from control_plane.cli.mqtt.engine import (
     new_owner,
     running,
 )
-from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, release_again, to_the_end, wake
+from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, to_the_end
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Display, Document
@@ -95,9 +95,9 @@ async def resume(
         policy = policy_of(settings, owner=upload.owner, require_proof=upload.digest is not DigestName.NONE)
         async with running(settings, store, policy, about=upload.key, note=display.note) as direct:
             if upload.state in OPEN:
-                await wake(direct, upload.key)
+                await direct.engine.resume(upload.key)
             else:
-                await release_again(direct, upload)
+                await direct.engine.release(upload.key)
             return await _stay(output, direct, upload.key, display, cancel=cancel)
 
 
@@ -155,9 +155,8 @@ async def _publish(
     messenger = direct_messenger(
         settings, lambda event, facts: _remember(last, event, facts), identifier=new_owner(), only_client=client_id
     )
-    messenger.delivers_to(lambda message: _hear(message, command, answer_about, answer))
     with cli_errors():
-        async with background(messenger.run()) as loops:
+        async with background(messenger.run(lambda message: _hear(message, command, answer_about, answer))) as loops:
             await connected(messenger.up(), settings, last, loops)
             await messenger.publish(Channel.COMMAND, client_id, encode(command))
             if answer_about is None:

@@ -41,9 +41,9 @@ async def watch(output: CliOutput, client: str | None) -> None:
             output.note(f"{event}: {facts['error']}", "dim")
 
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
-    messenger.delivers_to(lambda message: None if heard.full() else heard.put_nowait(message))
+    receiving = messenger.run(lambda message: None if heard.full() else heard.put_nowait(message))
     with cli_errors():
-        async with background(messenger.run()) as loops:
+        async with background(receiving) as loops:
             await connected(messenger.up(), settings, last, loops)
             output.note(f"listening at {_where(settings, topics, client)}", "dim")
             while True:

@@ -1,4 +1,4 @@
-"""One upload as its owner sees it: model, events, state machine, duties, and uploads of other owners.
+"""One upload on its owner's side: model, events, state machine, duties; and observed uploads of other owners.
 
 Rule: sans-IO; time arrives in the event.
 """

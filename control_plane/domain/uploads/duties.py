@@ -1,6 +1,7 @@
-"""What an upload's state obliges its owner to do.
+"""Duties: what the owner must do while an upload is in its state.
 
-Rule: read off the state alone, so that whoever looks (after a crash, a restart, a lost message) finds the same duties.
+Rule: duties follow from the state alone. After a crash, a restart or a lost message the same state gives the same
+duties, on every replica.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from control_plane.domain.uploads.model import State, Upload
 
 
 class Kind(StrEnum):
-    """What a duty or a reply does."""
+    """What a duty does. The values are stored in the outbox."""
 
     SEND_DOWNLOAD = "say_download"
     SEND_GRANT = "say_grant"
@@ -24,13 +25,15 @@ class Kind(StrEnum):
 
 
 COMMANDS: Final = frozenset({Kind.SEND_DOWNLOAD, Kind.SEND_GRANT, Kind.SEND_CANCEL, Kind.SEND_CLOSE})
+"""Duties that publish a command; the others call the object store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """One thing that the state obliges the owner to do, from `due_at` on, until the state says otherwise.
+    """One thing that the owner must do from `due_at` (s since the epoch) on, until the state no longer requires it.
 
-    `target` tells duties of one kind apart: the S3 upload id to abort, the key of the object to delete.
+    `target` distinguishes duties of one kind: the S3 upload id to abort, or the key of the object to delete. Performing
+    a duty twice is safe.
     """
 
     kind: Kind
@@ -40,7 +43,7 @@ class Duty:
 
 
 def duties(upload: Upload) -> tuple[Duty, ...]:
-    """Everything to be done for this upload, each from its `due_at` on; empty when it is over and clean."""
+    """All that this upload requires, each from its `due_at` on; empty when it is over and nothing is left to remove."""
     main = _main(upload)
     kept = () if main is None else (Duty(main, upload.attempt, upload.resume_at),)
     aborts = tuple(Duty(Kind.ABORT_MULTIPART, upload.attempt, 0.0, one) for one in upload.litter)
@@ -49,16 +52,16 @@ def duties(upload: Upload) -> tuple[Duty, ...]:
 
 
 def answer(upload: Upload, now: float) -> tuple[Duty, ...]:
-    """What to say again to a client that repeats itself: it may not have heard the last time.
+    """The command to send again to a client that repeats itself at `now` (s): it may not have received the last one.
 
-    What is only due later, after a backoff, is not said sooner for being asked.
+    A command that a backoff delays is not sent sooner for that.
     """
     due = (duty for duty in duties(upload) if duty.kind in COMMANDS and duty.due_at <= now)
     return tuple(replace(duty, due_at=now) for duty in due)
 
 
 def close(upload: Upload, now: float) -> tuple[Duty, ...]:
-    """Release the client. Never kept: a client that was not released asks again."""
+    """The command that releases the client. It is never stored: a client that was not released repeats its response."""
     return (Duty(Kind.SEND_CLOSE, upload.attempt, now),)
 
 
@@ -67,8 +70,7 @@ def _main(upload: Upload) -> Kind | None:
         case State.QUEUED | State.DISPATCHED:
             return Kind.SEND_DOWNLOAD
         case State.IN_PROGRESS:
-            opened = upload.one_put or upload.s3_upload_id is not None
-            return Kind.SEND_GRANT if opened else Kind.CREATE_MULTIPART
+            return Kind.SEND_GRANT if upload.opened else Kind.CREATE_MULTIPART
         case State.COMPLETING:
             return Kind.COMPLETE
         case State.COMPLETED | State.FAILED | State.REJECTED | State.CANCELLED | State.EXPIRED:

@@ -1,8 +1,7 @@
-"""What can happen to an upload, and what is to be done about it.
+"""What can happen to an upload.
 
-Rule: an event carries its time. Events from the device may be repeated, late or false, and never raise; the others
-are ours, and an illegal one is our own bug. A duty follows from the state alone and is safe when done twice; a reply is
-said once, for whoever spoke will speak again.
+Rule: an event carries its time, `now`, in seconds since the epoch. Remote events come from the device: they may be
+repeated, late or false, and never raise. Local events come from the control plane: an illegal one raises.
 """
 
 from dataclasses import dataclass, field
@@ -11,12 +10,15 @@ from typing import Final
 from control_plane.domain.uploads.model import Proof, State
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
-# --- from the device -------------------------------------------------------------------------------------------------
+# --- remote: from the device -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remote:
-    """`sequence` None marks an answer outside the count, such as `cancelled` for an unknown upload."""
+    """`sequence` is None in a response outside the count, such as `cancelled` for an unknown upload.
+
+    `etags` are those of stored parts, by part number.
+    """
 
     now: float
     attempt: int = 1
@@ -26,26 +28,30 @@ class _Remote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsRequested(_Remote):
-    """The client offered its file, or asks for more URLs; a question may leave out what the offer said.
+    """The client offers its file, or requests more URLs; a request may leave out the fields of the offer.
 
-    `one_put` are the digests under which a file of one part may be granted as one PutObject on this store.
+    `file_size` is in bytes. `one_put` are the digests under which this object store lets a file of one part be granted
+    as one PutObject.
     """
 
     file_size: int | None = None
     fingerprint: Fingerprint | None = None
-    chunk_size: int | None = None
     wanted: tuple[WantedPart, ...] = ()
     one_put: frozenset[DigestName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded(_Remote):
-    """The client says that every part is stored."""
+    """The client reports that every part is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReported(_Remote):
-    """The client could not go on. `delay` (s) is how long to wait before the same attempt is tried again."""
+    """The client stopped with an error.
+
+    What follows (the same attempt again, a new one, the end) depends on `code`; `delay` (s) is the pause before the
+    upload is dispatched again.
+    """
 
     code: ErrorCode
     text: str = ""
@@ -54,7 +60,7 @@ class ErrorReported(_Remote):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(_Remote):
-    """The client will never do this."""
+    """The client rejects the upload for good."""
 
     code: ErrorCode
     text: str = ""
@@ -62,23 +68,23 @@ class Rejected(_Remote):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelledByClient(_Remote):
-    """The client stopped, since somebody told it so."""
+    """The client stopped because it received a cancel, from this owner or from another sender."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed(_Remote):
-    """The client sent bytes, or named what it waits for; unacknowledged and lossy."""
+    """A status message: `bytes_sent` in this attempt, and the reason while the client waits. It may be lost."""
 
     bytes_sent: int
     reason: str | None = None
 
 
-# --- ours ------------------------------------------------------------------------------------------------------------
+# --- local: from the control plane -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
-    """The command was published to a connected client."""
+    """The download command of this attempt was published to a connected client."""
 
     now: float
     attempt: int = 1
@@ -86,35 +92,35 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingFromHello:
-    """The client said hello, at `now`, without this upload: what it was told before is lost."""
+    """The client's hello, received at `now`, does not list this upload: the client lost its command."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimedOut:
-    """A connected client was told what to do, and nothing moved for a step timer."""
+    """A command was published to a connected client, and no response or progress came for a step timer."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """An operator wants no more of this upload."""
+    """An operator cancels this upload."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
-    """The upload took too long."""
+    """The upload's deadline passed."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultipartCreated:
-    """The store opened a multipart upload for this attempt."""
+    """The object store opened a multipart upload for this attempt."""
 
     now: float
     attempt: int
@@ -123,7 +129,7 @@ class MultipartCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionProven:
-    """The object is there, and is the file, on this ground."""
+    """The object exists and is the file, on the ground of `proof`."""
 
     now: float
     attempt: int
@@ -132,10 +138,10 @@ class CompletionProven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionFailed:
-    """The object is not there, or is not shown to be the file.
+    """The object does not exist, or is not proven to be the file.
 
-    `again` asks for a new attempt; without it the upload fails with `error`. `left` says that an object of this
-    attempt is there, and is not the file.
+    With `again` a new attempt follows; without it the upload fails with `error`. With `left` an object of this attempt
+    exists that is not the file.
     """
 
     now: float
@@ -148,7 +154,7 @@ class CompletionFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStoreRejected:
-    """The object store will not open an upload for this key; nobody on the device can help it."""
+    """The object store refuses to open an upload for this key; the device cannot change that."""
 
     now: float
     attempt: int
@@ -156,8 +162,16 @@ class ObjectStoreRejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CleanupDone:
+    """The target of a clean-up duty (a multipart upload, a stray object) is gone."""
+
+    now: float
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What was overheard of another owner's upload: history, nothing more."""
+    """A command or response of another owner's upload passed by. `file_size` is in bytes."""
 
     now: float
     state: State
@@ -168,15 +182,10 @@ class Observed:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CleanupDone:
-    """What a duty had to remove (a multipart upload, a stray object) is gone."""
+UploadResponse = PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient
+"""Events from the response channel: acknowledged, and counted by `sequence`."""
 
-    now: float
-    target: str
-
-
-RemoteEvent = PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient | Progressed
+RemoteEvent = UploadResponse | Progressed
 LocalEvent = (
     Dispatched
     | MissingFromHello
@@ -187,11 +196,9 @@ LocalEvent = (
     | CompletionProven
     | CompletionFailed
     | ObjectStoreRejected
-    | Observed
     | CleanupDone
+    | Observed
 )
 Event = RemoteEvent | LocalEvent
-REMOTE_EVENTS: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient, Progressed)
-
-
-# --- what is to be done ----------------------------------------------------------------------------------------------
+RESPONSES: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient)
+REMOTE_EVENTS: Final = (*RESPONSES, Progressed)

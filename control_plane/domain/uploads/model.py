@@ -1,6 +1,6 @@
-"""One upload as it is stored: plain data, and what can be read off it.
+"""One upload as it is stored: plain data and what follows from it.
 
-Rule: nothing here changes an upload; `domain.upload` does.
+Rule: nothing here changes an upload; `machine.apply` does.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from schemas.parts import PartPlan
 from schemas.values import DigestName, Fingerprint, Outcome, UploadOptions, WantedPart
 
 MAX_ATTEMPTS: Final = 3
-"""How often an upload may begin anew with a fresh S3 upload id (protocol.md section 4)."""
+"""Attempts of one upload, each with its own S3 upload id (protocol.md section 4)."""
 
 MAX_STRIKES: Final = 3
-"""How many step timers in a row may run out before a connected client is given up."""
+"""Step timers that run out in a row before the owner gives up on a connected client."""
 
 
 class State(StrEnum):
-    """Where an upload stands (protocol.md section 5)."""
+    """The states of an upload (protocol.md section 5)."""
 
     QUEUED = "queued"
     DISPATCHED = "dispatched"
@@ -37,20 +37,20 @@ class State(StrEnum):
 TERMINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
 OPEN: Final = frozenset(State) - TERMINAL
 EXPIRABLE: Final = OPEN - {State.COMPLETING}
-"""States that a deadline ends; one that is completing is settled first."""
+"""States that a deadline ends; a completing upload is proven or fails first."""
 
 OUTCOMES: Final[dict[State, Outcome]] = {state: Outcome(state.value) for state in TERMINAL}
 
 
 class Origin(StrEnum):
-    """Who asked for the upload: a caller of ours, or somebody who published the command himself."""
+    """Where the upload began: as a REST request, or as a command that another sender published over MQTT."""
 
     REST = "rest"
     MQTT = "mqtt"
 
 
 class Proof(StrEnum):
-    """The strongest ground on which an object is believed to be the file (protocol.md section 5)."""
+    """The strongest proof that the object is the file (protocol.md section 5)."""
 
     CHECKSUM = "checksum"
     ETAG = "etag"
@@ -59,7 +59,7 @@ class Proof(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why the control plane itself ended an upload; beside the device's error codes in REST's `error`."""
+    """Why the control plane ended an upload. REST shows it in `error`, as it does a device's `ErrorCode`."""
 
     NOT_PROVEN = "not_proven"
     STORE_REFUSED = "store_refused"
@@ -68,7 +68,7 @@ class Refusal(StrEnum):
 
 
 class UploadKey(NamedTuple):
-    """An upload's identity: ids are unique per client."""
+    """The identity of an upload: ids are unique per client."""
 
     client_id: str
     upload_id: str
@@ -76,9 +76,9 @@ class UploadKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartRecord:
-    """What is known of one part: the digest its client offered, and the etag once it is stored.
+    """One part: the digest that the client offered (base64), and the etag once the part is stored.
 
-    An empty etag means that the store said 412: an earlier request of ours may have won.
+    An empty etag means that the object store answered 412: an earlier request may have stored the part.
     """
 
     digest: str | None = None
@@ -86,13 +86,16 @@ class PartRecord:
 
     @property
     def stored(self) -> bool:
-        """Whether the client reported this part as stored."""
+        """Whether the client reported the part as stored."""
         return self.etag is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """An object of an abandoned PutObject attempt, to be deleted after its last URL has died."""
+    """An object of an abandoned attempt, to be deleted once `after` (s since the epoch), when its last URL has expired.
+
+    It is deleted only if its metadata carries `token`.
+    """
 
     s3_key: str
     token: str
@@ -101,76 +104,96 @@ class Stray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """One file of one client to one object.
+    """One file of one client, uploaded to one object.
 
-    `sequence` is the highest committed response of this `attempt`; `wanted` is the client's last question, kept until
-    its next response, since until then the answer may be lost; `client_busy` says that the client may be working on
-    it; `litter` are S3 upload ids to abort, `strays` objects to delete.
+    Sizes are bytes; instants are seconds since the epoch, by the control plane's clock.
     """
 
     client_id: str
     upload_id: str
     owner: str
+    """Who grants, completes and closes it, for life: a control plane or one run of the command line."""
     origin: Origin
     s3_key: str
     token: str
+    """Random; with the attempt's number it marks the object (`object_token`)."""
     created_at: float
     updated_at: float
     deadline: float
+    """Instant after which the upload expires, unless it is completing."""
     file_path: str | None = None
+    """On the device; None for a file that the client did not name."""
     digest: DigestName = DigestName.MD5
     chunk_size: int = CHUNK_SIZE
+    """Size of a part that the plan begins with; `part_size` is the plan's."""
     options: UploadOptions = field(default_factory=UploadOptions)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     state: State = State.QUEUED
     version: int = 0
+    """Number of commits since the row was inserted, for compare-and-set."""
     attempt: int = 1
     sequence: int = 0
+    """The highest committed response of this attempt; 0 before the first."""
     s3_upload_id: str | None = None
+    """The open multipart upload of this attempt."""
     one_put: bool = False
+    """Whether this attempt is granted as one PutObject instead of a multipart upload."""
     file_size: int | None = None
     part_size: int | None = None
     fingerprint: Fingerprint | None = None
     parts: Mapping[int, PartRecord] = field(default_factory=dict)
+    """By part number."""
     wanted: tuple[WantedPart, ...] = ()
+    """Parts of the client's last request, kept until its next response: until then the grant may be lost."""
     resume_at: float = 0.0
+    """Instant before which the state's main duty is not due; 0 for at once."""
     touched_at: float = 0.0
+    """Instant of the last command published, response committed or progress seen: the step timer counts from it."""
     strikes: int = 0
+    """Step timers that ran out in a row."""
     bytes_sent: int = 0
+    """As the client reported them last."""
     client_busy: bool = False
+    """Whether the client may be working on the upload, and must be sent a cancel when it ends."""
     reason: Reason | None = None
+    """What the upload waits for, by the last response or progress."""
     error: str | None = None
+    """An `ErrorCode` or a `Refusal`, once the upload ended without success."""
     message: str | None = None
+    """A sentence to `error`."""
     proof: Proof | None = None
     completed_at: float | None = None
+    """Instant at which it reached a terminal state, whichever one."""
     litter: tuple[str, ...] = ()
+    """S3 upload ids to abort."""
     strays: tuple[Stray, ...] = ()
+    """Objects to delete."""
 
     @property
     def key(self) -> UploadKey:
-        """The upload's identity."""
+        """The identity of the upload."""
         return UploadKey(self.client_id, self.upload_id)
 
     @property
     def message_id(self) -> str:
-        """The id of the command that begins this attempt: the same however often it is said."""
+        """The id of the command that begins this attempt; a repeat has the same."""
         return self.upload_id if self.attempt == 1 else f"{self.upload_id[:56]}.{self.attempt}"
 
     @property
     def object_token(self) -> str:
-        """What this attempt writes into the object's metadata, to know its own object again."""
+        """The value that this attempt writes into the object's metadata, to recognise its own object."""
         return f"{self.token}.{self.attempt}"
 
     @property
     def plan(self) -> PartPlan | None:
-        """How the file is cut; None before the first offer."""
+        """The parts of the file; None before the first offer."""
         if self.file_size is None or self.part_size is None:
             return None
         return PartPlan(self.file_size, self.part_size)
 
     @property
     def opened(self) -> bool:
-        """Whether its object is ours to make: of another owner's upload nothing is, as long as it may look."""
+        """Whether a multipart upload is open, or a PutObject may be granted. Never true of an observed upload."""
         return self.one_put or self.s3_upload_id is not None
 
     @property
@@ -180,13 +203,13 @@ class Upload:
 
     @property
     def missing_parts(self) -> list[int]:
-        """Numbers of the parts that nobody reported yet; empty before the first offer too."""
+        """Numbers of the parts that are not reported as stored; empty before the first offer too."""
         plan = self.plan
         return [] if plan is None else [n for n in plan.numbers if n not in self.parts or not self.parts[n].stored]
 
     @property
     def to_grant(self) -> tuple[WantedPart, ...]:
-        """What of the open question still needs a URL: parts not stored with the bytes that are offered now."""
+        """The wanted parts that need a URL: those not yet stored with the digest that the client offers now."""
         return tuple(part for part in self.wanted if not self._has(part))
 
     def _has(self, part: WantedPart) -> bool:

@@ -1,6 +1,6 @@
-"""Uploads of other owners, as far as they are overheard.
+"""Uploads of other owners, as far as their commands and responses pass by.
 
-Rule: nobody here decides anything about them, so the table of moves does not apply; an end that was heard is final.
+Rule: an observed upload has no duties, and the table of transitions does not apply to it. A terminal state is final.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from schemas.values import ErrorCode
 
 
 def observed(upload: Upload, event: Observed) -> Upload:
-    """The upload after something was overheard."""
+    """The upload after an observed command or response. An older attempt changes nothing."""
     if upload.state in TERMINAL or event.attempt < upload.attempt:
         return upload
     etags = {number: PartRecord(etag=etag) for number, etag in event.etags.items()}
@@ -30,7 +30,7 @@ def observed(upload: Upload, event: Observed) -> Upload:
     )
 
 
-def unclosed(upload: Upload, now: float) -> Upload:
-    """The upload whose client sent everything, and whose owner never said what became of it."""
-    text = "the client sent everything; its owner never said what became of it"
+def expired_unclosed(upload: Upload, now: float) -> Upload:
+    """The upload after its deadline: the client sent every part, and no close of its owner was observed."""
+    text = "the client sent every part; its owner never published the outcome"
     return replace(upload, state=State.EXPIRED, error=ErrorCode.OWNER_SILENT, message=text, completed_at=now)

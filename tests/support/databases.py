@@ -1,6 +1,6 @@
-"""Every store there is, for tests of what they all promise; and examples of what is kept in them.
+"""Every database there is, for tests of what they all promise; and examples of what is kept in them.
 
-Rule: a test asks for `store` and runs once on each kind. Examples fill every field, with values that a device, an
+Rule: a test asks for `database` and runs once on each kind. Examples fill every field, with values that a device, an
 operator or an object store may really send.
 """
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
@@ -32,14 +33,16 @@ SQL_KINDS: Final = KINDS[1:]
 
 async def _opened(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Database]:
     if request.param == "memory":
-        store: Database = MemoryDatabase()
+        database: Database = MemoryDatabase()
     elif request.param == "sqlite":
-        store = SqlDatabase.open(f"sqlite:///{directory / 'backhaul.db'}", patience=5)
+        database = SqlDatabase.open(f"sqlite:///{directory / 'backhaul.db'}", patience=5)
     else:
         cluster: Postgres = request.getfixturevalue("postgres")
-        store = SqlDatabase.open(cluster.url(cluster.create_database(request.getfixturevalue("migrated"))), patience=5)
-    yield store
-    await store.close()
+        database = SqlDatabase.open(
+            cluster.url(cluster.create_database(request.getfixturevalue("migrated"))), patience=5
+        )
+    yield database
+    await database.close()
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +54,14 @@ def migrated(postgres: Postgres) -> str:
 
 
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """Each kind of store in turn, empty."""
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each kind of database in turn, empty."""
     async for one in _opened(request, tmp_path):
         yield one
 
 
 @pytest.fixture(params=SQL_KINDS)
-async def sql_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+async def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each database in turn, empty."""
     async for one in _opened(request, tmp_path):
         yield one
@@ -84,9 +87,9 @@ def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
     return replace(upload, **changes)  # type: ignore[arg-type]
 
 
-def a_task(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, subject: str = "") -> OutboxEntry:
+def an_entry(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, target: str = "") -> OutboxEntry:
     """An outbox row."""
-    return OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, subject), due_at)
+    return OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, target), due_at)
 
 
 def a_client(client_id: str, **changes: object) -> Client:
@@ -99,7 +102,7 @@ def a_client(client_id: str, **changes: object) -> Client:
 
 instants = st.floats(min_value=0, max_value=1e12, allow_nan=False)
 counts = st.integers(min_value=0, max_value=2**53 - 1)
-# U+0000 is the one character that not every store keeps; surrogates never leave the decoder.
+# U+0000 is the one character that not every database keeps; surrogates never leave the decoder.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 maybe_texts = st.none() | texts
 jsons = st.recursive(
@@ -107,6 +110,7 @@ jsons = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+reasons = st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, "a_code_of_a_later_version"]), texts)
 parts = st.dictionaries(
     st.integers(min_value=1, max_value=10_000), st.builds(PartRecord, maybe_texts, maybe_texts), max_size=8
 )
@@ -158,7 +162,7 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             strikes=st.integers(0, 3),
             bytes_sent=counts,
             client_busy=st.booleans(),
-            reason=st.none() | st.builds(Reason, st.just(WaitCode.CLIENT_REPORTED), texts),
+            reason=st.none() | reasons,
             error=maybe_texts,
             message=maybe_texts,
             proof=st.none() | st.sampled_from(Proof),
@@ -188,18 +192,29 @@ clients = st.builds(
 )
 
 
-failures = st.none() | st.builds(
-    Failure, st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, ErrorCode.STORAGE_REFUSED]), texts), instants
-)
+failures = st.none() | st.builds(Failure, reasons, instants)
 
 
-def tasks(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
+def entries(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
     """Outbox rows of one upload."""
     duty = st.builds(Duty, st.sampled_from(Kind), st.integers(1, 3), instants, texts)
     return st.builds(
         OutboxEntry, st.just(Subject.of_upload(key)), duty, instants | st.just(PARKED), st.integers(0, 100), failures
     )
 
+
+changes: st.SearchStrategy[Change] = st.builds(
+    UploadCreated, at=instants, client_id=texts, upload_id=texts
+) | st.builds(
+    UploadStateChanged,
+    at=instants,
+    client_id=texts,
+    upload_id=texts,
+    attempt=st.integers(1, 3),
+    was=st.sampled_from(State),
+    state=st.sampled_from(State),
+    error=maybe_texts,
+)
 
 idempotency_records = st.builds(
     IdempotencyRecord,

@@ -6,27 +6,31 @@ Rule: the migrations are run as the program runs them.
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, event, insert, select, text
 
 from control_plane.adapters import migrations
-from control_plane.adapters.database import SqlDatabase, migrate
+from control_plane.adapters.database import SqlDatabase, migrate, migration
 from control_plane.adapters.database.engines import parse_url
 from control_plane.adapters.database.migration import upgrade
+from control_plane.adapters.database.rows import upload_values
 from control_plane.adapters.database.tables import METADATA
+from control_plane.domain.changes import UploadCreated
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
+from tests.support.databases import a_client, an_entry, an_upload
 from tests.support.postgres import Postgres, postgres
-from tests.support.stores import a_client, a_task, an_upload
 
 __all__ = ["postgres"]
 
@@ -63,14 +67,92 @@ def test_the_migrations_build_what_the_models_say(url: str, engine: Engine) -> N
     assert differences(engine) == []
 
 
-def test_the_first_revision_is_upgraded_with_its_rows(url: str, engine: Engine) -> None:
+# --- from the first revision, and back --------------------------------------------------------------------------------
+
+
+def values_of_each_type(columns: Sequence[Column[Any]], number: int) -> dict[str, object]:
+    """A value for each column, which shows the column and the row it came from."""
+    values: dict[str, object] = {}
+    for column in columns:
+        kind = column.type.python_type
+        values[column.name] = f"{column.name}-{number}" if kind is str else kind(number)
+    return values
+
+
+def fill(connection: Connection, rows: int) -> None:
+    """Put rows in every table, parents before children."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    for table in metadata.sorted_tables:
+        if table.name not in {"alembic_version", "checks"}:
+            for number in range(1, rows + 1):
+                connection.execute(insert(table), values_of_each_type(list(table.columns), number))
+
+
+def contents(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return {
+        table.name: [dict(row._mapping) for row in connection.execute(select(table).order_by(*table.primary_key))]
+        for table in metadata.sorted_tables
+        if table.name != "alembic_version"
+    }
+
+
+def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
     upgrade(parse_url(url), 5, FIRST)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE checks SET count = 41"))
+        fill(connection, 3)
+        before = contents(connection)
     migrate(url)
     assert differences(engine) == []
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT count FROM checks")).scalar() == 41
+        after = contents(connection)
+    renamed = {"upload_id": "subject_id", "subject": "target"}
+    assert after.pop("outbox") == [
+        {renamed.get(name, name): value for name, value in row.items()}
+        | {"subject_type": "upload", "last_error_code": None, "last_error_text": None, "last_error_at": None}
+        for row in before.pop("tasks")
+    ]
+    assert after.pop("uploads") == [row | {"reason_code": None} for row in before.pop("uploads")]
+    assert after.pop("changes") == []
+    assert after == before
+
+
+def test_a_downgrade_to_0001_restores_every_row(url: str, engine: Engine) -> None:
+    upgrade(parse_url(url), 5, FIRST)
+    with engine.begin() as connection:
+        fill(connection, 3)
+        before = contents(connection)
+    migrate(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE outbox SET last_error_code = 'internal'"))
+        command.downgrade(migration.configuration(connection), FIRST)
+    with engine.connect() as connection:
+        assert contents(connection) == before
+    migrate(url)
+    assert differences(engine) == []
+
+
+async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str, engine: Engine) -> None:
+    upgrade(parse_url(url), 5, FIRST)
+    upload = an_upload(reason=Reason(WaitCode.CLIENT_REPORTED, "no network"), strikes=2)
+    entry = an_entry(upload.key, Kind.ABORT_MULTIPART, due_at=7.0, target="s3-1")
+    with engine.begin() as connection:
+        metadata = MetaData()
+        metadata.reflect(connection)
+        uploads, tasks = metadata.tables["uploads"], metadata.tables["tasks"]
+        row = {name: value for name, value in upload_values(upload, 0).items() if name != "reason_code"}
+        connection.execute(insert(uploads), row)
+        key = {"client_id": upload.client_id, "upload_id": upload.upload_id, "kind": "abort_multipart"}
+        connection.execute(
+            insert(tasks), {**key, "subject": "s3-1", "attempt": 1, "not_before": 0.0, "due_at": 7.0, "tries": 0}
+        )
+    database = SqlDatabase.open(url)
+    assert await database.read(lambda records: records.uploads.get(upload.key)) == upload
+    assert await database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == [entry]
+    await database.close()
 
 
 def test_history_is_one_line_from_the_first_revision() -> None:
@@ -122,8 +204,8 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
         UploadFilter(states=frozenset({State.FAILED, State.EXPIRED})), Page(10, "WzEuMCwiYSIsImIiXQ")
     ),
     "tasks_of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
-    "put_task": lambda records: records.outbox.put(a_task(an_upload().key)),
-    "drop_task": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
+    "put_entry": lambda records: records.outbox.put(an_entry(an_upload().key)),
+    "drop_entry": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
     "due_tasks": lambda records: records.outbox.due(1.0, 10),
     "wake_tasks": lambda records: records.outbox.wake("a", 1.0),
     "next_due": lambda records: records.outbox.next_due(),
@@ -134,6 +216,9 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "list_clients by labels": lambda records: records.clients.list({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
     "delete_client": lambda records: records.clients.delete("a"),
     "idempotency": lambda records: records.idempotency.get("a", "b", "c"),
+    "append changes": lambda records: records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="u")]),
+    "changes after": lambda records: records.changes.after(1, 10),
+    "prune changes": lambda records: records.changes.prune(1.0, 10),
     "prune_idempotency": lambda records: records.idempotency.prune(1.0),
 }
 LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
@@ -142,8 +227,8 @@ LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
 
 @pytest.fixture
 async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable[[], list[str]]]]:
-    """A store on SQLite, and what its planner says of the statements that were run."""
-    store = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
+    """A database on SQLite, and what its planner says of the statements that were run."""
+    database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
     seen: list[str] = []
     opened: list[sqlite3.Connection] = []
 
@@ -156,17 +241,17 @@ async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable
         opened[0].set_trace_callback(None)
         return [row[3] for one in statements for row in opened[0].execute(f"EXPLAIN QUERY PLAN {one}")]
 
-    event.listen(store._writing, "connect", watch)
-    yield store, plans
-    await store.close()
+    event.listen(database._writing, "connect", watch)
+    yield database, plans
+    await database.close()
 
 
 @pytest.mark.parametrize("name", QUERIES)
 async def test_every_query_finds_its_rows_by_an_index_in_their_order(
     explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str
 ) -> None:
-    store, plans = explained
-    await store.write(QUERIES[name])
+    database, plans = explained
+    await database.write(QUERIES[name])
     walks = [plan for plan in plans() if plan.startswith("SCAN") and not plan.startswith("SCAN anon_")]
     assert all(name in LISTS and "INDEX" in plan for plan in walks), walks
     assert [plan for plan in plans() if "TEMP B-TREE" in plan] == []
@@ -182,12 +267,13 @@ async def test_every_query_finds_its_rows_by_an_index_in_their_order(
         ("list of error", "ix_uploads_newest_with_error"),
         ("list of states", "ix_uploads_newest_in_state"),
         ("due_tasks", "ix_outbox_due_at"),
+        ("prune changes", "ix_changes_at"),
         ("list_clients by labels", "ix_client_labels_bearers"),
     ],
 )
 async def test_a_query_uses_the_index_that_was_made_for_it(
     explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str, index: str
 ) -> None:
-    store, plans = explained
-    await store.write(QUERIES[name])
+    database, plans = explained
+    await database.write(QUERIES[name])
     assert any(re.search(rf"INDEX {index}\b", plan) for plan in plans()), plans()

@@ -11,11 +11,12 @@ from dataclasses import replace
 import pytest
 
 from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
 from control_plane.services.errors import BadInput, DatabaseUnavailable, KeyTaken
 from control_plane.services.ports.database import Records
+from tests.support.databases import a_client, an_upload, migrated
 from tests.support.postgres import Postgres, postgres, running_cluster
-from tests.support.stores import a_client, an_upload, migrated
 
 __all__ = ["migrated", "postgres"]
 
@@ -32,17 +33,17 @@ def add_one(records: Records) -> int:
 
 
 async def opened(url: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
-    stores = (SqlDatabase.open(url), SqlDatabase.open(url))
-    yield stores
-    for store in stores:
-        await store.close()
+    databases = (SqlDatabase.open(url), SqlDatabase.open(url))
+    yield databases
+    for database in databases:
+        await database.close()
 
 
 @pytest.fixture
 async def replicas(postgres: Postgres, migrated: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
-    """Two stores on one database."""
-    async for stores in opened(postgres.url(postgres.create_database(migrated))):
-        yield stores
+    """Two databases on one database."""
+    async for databases in opened(postgres.url(postgres.create_database(migrated))):
+        yield databases
 
 
 async def test_replicas_that_change_one_upload_at_once_lose_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
@@ -139,30 +140,76 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Postgres) -> None:
-    async for store, _ in opened(own_postgres.url(own_postgres.create_database())):
-        await store.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
-        await store.write(add_one)
+    async for database, _ in opened(own_postgres.url(own_postgres.create_database())):
+        await database.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
+        await database.write(add_one)
         own_postgres.kill()
         with pytest.raises(DatabaseUnavailable) as caught:
-            await store.write(add_one)
+            await database.write(add_one)
         assert caught.value.retry_after > 0
         with pytest.raises(DatabaseUnavailable):
-            await store.check()
+            await database.check()
         own_postgres.start()
-        await store.check()
-        assert await store.write(add_one) == 2
+        await database.check()
+        assert await database.write(add_one) == 2
 
 
 async def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_postgres: Postgres) -> None:
-    async for store, _ in opened(own_postgres.url(own_postgres.create_database())):
-        await store.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
+    async for database, _ in opened(own_postgres.url(own_postgres.create_database())):
+        await database.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
         own_postgres.kill()
         own_postgres.start()
-        assert await store.write(add_one) == 1
-        assert await store.read(lambda records: records.uploads.get(KEY)) is not None
+        assert await database.write(add_one) == 1
+        assert await database.read(lambda records: records.uploads.get(KEY)) is not None
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret() -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         SqlDatabase.open("postgresql://user:secret@127.0.0.1:1/x", patience=1)
     assert "secret" not in str(caught.value)
+
+
+async def test_changes_are_numbered_in_the_order_of_the_commits(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+    """A reader that never goes back sees every change, however many replicas append at once."""
+    seen: list[NumberedChange] = []
+    written = asyncio.Event()
+
+    async def append(n: int) -> None:
+        changes = [UploadCreated(at=1.0, client_id="a", upload_id=f"{n}-{m}") for m in range(3)]
+        await replicas[n % 2].write(lambda records: records.changes.append(changes))
+
+    async def read() -> None:
+        while True:
+            finished = written.is_set()
+            last = seen[-1].number if seen else 0
+            found = await replicas[0].read(lambda records, after=last: records.changes.after(after, 7))  # type: ignore[misc]
+            seen.extend(found)
+            if finished and not found:
+                return
+
+    reader = asyncio.create_task(read())
+    await asyncio.gather(*(append(n) for n in range(60)))
+    written.set()
+    await asyncio.wait_for(reader, 20)
+    assert {one.change.upload_id for one in seen} == {f"{n}-{m}" for n in range(60) for m in range(3)}
+    assert len(seen) == 180
+
+
+async def test_an_append_waits_for_the_commit_of_the_one_before(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+    appended, go_on = threading.Event(), threading.Event()
+
+    def slow(records: Records) -> None:
+        records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="first")])
+        appended.set()
+        go_on.wait(10)
+
+    first = asyncio.create_task(replicas[0].write(slow))
+    await asyncio.to_thread(appended.wait, 10)
+    change = UploadCreated(at=1.0, client_id="a", upload_id="second")
+    second = asyncio.create_task(replicas[1].write(lambda records: records.changes.append([change])))
+    await asyncio.sleep(0.3)
+    assert not second.done()
+    go_on.set()
+    await asyncio.gather(first, second)
+    found = await replicas[0].read(lambda records: records.changes.after(0, 10))
+    assert [one.change.upload_id for one in found] == ["first", "second"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.domain.changes import UploadCreated, UploadStateChanged
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import ServiceError
@@ -28,7 +29,7 @@ from control_plane.services.ports.database import (
     Subject,
     UploadFilter,
 )
-from tests.support.stores import a_client, an_upload
+from tests.support.databases import a_client, an_upload
 
 Step = Callable[[Records], object]
 
@@ -93,7 +94,7 @@ def save(records: Records, key: UploadKey, behind: int, changed: dict[str, objec
     return records.uploads.save(replace(before, version=before.version - behind), after)
 
 
-def put_task(records: Records, key: UploadKey, kind: Kind, subject: str, due_at: float) -> None:
+def put_entry(records: Records, key: UploadKey, kind: Kind, subject: str, due_at: float) -> None:
     records.outbox.put(OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, subject), due_at))
 
 
@@ -113,13 +114,23 @@ def list_clients(records: Records, wanted: dict[str, str], limit: int) -> object
     return first, total, None if cursor is None else records.clients.list(wanted, Page(limit, cursor))
 
 
-def due(tasks: list[OutboxEntry], limit: int) -> object:
-    """Of tasks that are due at one instant any may come first, so only instants can be compared where some are cut."""
-    instants = [task.due_at for task in tasks]
+def due(entries: list[OutboxEntry], limit: int) -> object:
+    """Entries with the same `due_at` come in any order: a page that may cut between them compares by instant alone."""
+    instants = [entry.due_at for entry in entries]
     return (
         instants
-        if len(tasks) == limit
-        else sorted(tasks, key=lambda task: (task.due_at, task.subject.upload_key, task.duty.kind))
+        if len(entries) == limit
+        else sorted(entries, key=lambda entry: (entry.due_at, entry.subject.upload_key, entry.duty.kind))
+    )
+
+
+def change(records: Records, at: float, state: State, error: str | None) -> None:
+    names = {"at": at, "client_id": "a", "upload_id": "u1"}
+    records.changes.append(
+        [
+            UploadCreated(**names),  # type: ignore[arg-type]
+            UploadStateChanged(**names, attempt=2, was=State.QUEUED, state=state, error=error),  # type: ignore[arg-type]
+        ]
     )
 
 
@@ -136,8 +147,8 @@ steps = st.one_of(
     step("by object", lambda r, k: r.uploads.by_s3_key(k), s3_keys),
     step("overdue", lambda r, now: sorted(r.uploads.overdue(now, 100)), times),
     step("prune", lambda r, before: r.uploads.prune(before, 100), times),
-    step("put task", put_task, keys, kinds, subjects, times | st.just(PARKED)),
-    step("drop task", lambda r, key, *names: r.outbox.drop(Subject.of_upload(key), *names), keys, kinds, subjects),
+    step("put entry", put_entry, keys, kinds, subjects, times | st.just(PARKED)),
+    step("drop entry", lambda r, key, *names: r.outbox.drop(Subject.of_upload(key), *names), keys, kinds, subjects),
     step("due", lambda r, now, limit: due(r.outbox.due(now, limit), limit), times, limits),
     step("wake", lambda r, c, now: r.outbox.wake(c, now), client_ids, times),
     step("next due", lambda r: r.outbox.next_due()),
@@ -151,6 +162,9 @@ steps = st.one_of(
         times,
     ),
     step("find key", lambda r, k: r.idempotency.get("me", "a", k), st.sampled_from(["1", "2"])),
+    step("change", change, times, st.sampled_from([State.FAILED, State.EXPIRED]), st.sampled_from([None, "busy"])),
+    step("changes", lambda r, after, limit: r.changes.after(after, limit), st.integers(0, 3), limits),
+    step("prune changes", lambda r, before, limit: r.changes.prune(before, limit), times, limits),
     step("prune keys", lambda r, before: r.idempotency.prune(before), times),
     st.just(Named("raise", raise_error)),
 )
@@ -166,23 +180,23 @@ def answered(records: Records, one: Named) -> object:
 
 
 def everything(records: Records) -> object:
-    """All rows, in an order that does not hang on the store's."""
+    """All rows, in an order that does not hang on the database's."""
     listed, _ = records.uploads.list(UploadFilter(), Page(100))
     uploads = [records.uploads.get(one.key) for one in listed]
-    tasks = sorted(records.outbox.due(2 * PARKED, 100), key=repr)
-    return uploads, tasks, records.clients.list({}, Page(100))
+    entries = sorted(records.outbox.due(2 * PARKED, 100), key=repr)
+    return uploads, entries, records.changes.after(0, 100), records.clients.list({}, Page(100))
 
 
-async def played(store: Database, script: list[list[Named]]) -> list[object]:
+async def played(database: Database, script: list[list[Named]]) -> list[object]:
     """What a script's transactions answer, and what is there in the end."""
     answers: list[object] = []
     for transaction in script:
         try:
-            answers.append(await store.write(lambda r, t=transaction: [answered(r, one) for one in t]))  # type: ignore[misc]
+            answers.append(await database.write(lambda r, t=transaction: [answered(r, one) for one in t]))  # type: ignore[misc]
         except LookupError:
             answers.append("rolled back")
-        answers.append(await store.read(everything))
-    await store.close()
+        answers.append(await database.read(everything))
+    await database.close()
     return answers
 
 
