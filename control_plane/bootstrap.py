@@ -19,6 +19,7 @@ from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
+from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -130,12 +131,19 @@ class DirectEngine:
 
 
 def direct_engine(
-    settings: Settings, database: Database, messenger: Messenger, log: EventLog, policy: Policy
+    settings: Settings,
+    database: Database,
+    messenger: Messenger,
+    log: EventLog,
+    policy: Policy,
+    *,
+    scope: UploadScope | None = None,
+    performs: bool = True,
 ) -> DirectEngine:
-    """An engine over these neighbours and the bucket of the settings."""
+    """An engine over these neighbours and the bucket of the settings; `scope` and `performs` as for `build_engine`."""
     object_store = S3ObjectStore(s3_settings_of(settings))
     ports = Ports(database, object_store, messenger, SystemClock())
-    return DirectEngine(build_engine(ports, log, policy), object_store)
+    return DirectEngine(build_engine(ports, log, policy, scope=scope, performs=performs), object_store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,10 @@ def document(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 )
 def test_every_device_uploads_once(site: Site, name: str, devices: int, size: int, parts: int) -> None:
     options = ("--devices", str(devices), "--file-size", str(size), "--username", name, "--trigger")
-    told = document(simulate(site, *options))
-    assert told["outcomes"] == {"completed": devices}
-    assert (told["triggered"], told["refused"], told["errors"]) == (devices, 0, {})
-    assert (told["puts"], told["bytes_sent"]) == (devices * parts, devices * size)
+    reported = document(simulate(site, *options))
+    assert reported["outcomes"] == {"completed": devices}
+    assert (reported["triggered"], reported["refused"], reported["errors"]) == (devices, 0, {})
+    assert (reported["puts"], reported["bytes_sent"]) == (devices * parts, devices * size)
     with ControlPlane(site.server) as plane:
         uploads = [upload for upload in plane.uploads()["uploads"] if upload["client_id"].startswith(name[:-2])]
         clients = [client for client in plane.clients()["clients"] if client["client_id"].startswith(name[:-2])]
@@ -54,9 +54,9 @@ def test_every_device_uploads_once(site: Site, name: str, devices: int, size: in
     assert (len(uploads), len(clients)) == (devices, devices)
 
 
-def test_devices_say_goodbye(site: Site) -> None:
-    told = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
-    assert told["connected"] == 3
+def test_devices_publish_that_they_leave(site: Site) -> None:
+    reported = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
+    assert reported["connected"] == 3
     with ControlPlane(site.server) as plane:
 
         def seen() -> dict[str, bool]:

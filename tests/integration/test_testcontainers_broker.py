@@ -91,7 +91,7 @@ def test_another_client_id_is_not_believed(broker: Running) -> None:
         assert wire.publish(topics.response("restaurant-2"), b"{}") == NOT_AUTHORIZED
 
 
-def test_nobody_comes_in_without_a_password(broker: Running) -> None:
+def test_a_missing_password_is_refused(broker: Running) -> None:
     with Wire(broker.port) as wire:
         assert wire.connect(Connect("restaurant-1")).reason == NOT_AUTHORIZED
 

@@ -31,13 +31,13 @@ MIB: Final = 1024 * 1024
 CHUNK: Final = 5 * MIB
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
 STEP_TIMEOUT: Final = 6
-"""`CLIENT_TIMEOUT` (s) of these sites: what a lost message costs at most before it is said again."""
+"""`CLIENT_TIMEOUT` (s) of these sites: the longest delay before a lost message is sent again."""
 
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class Victim:
-    """One program of ours that is killed, frozen and started again, always with the same settings."""
+    """One of the product's programs, which is killed, frozen and started again, always with the same settings."""
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, str], log_path: Path) -> None:
         self.command = command
@@ -65,11 +65,11 @@ class Victim:
 
     @property
     def log(self) -> str:
-        """Everything it said, over all its lives."""
+        """Its log, over all its starts."""
         return self.log_path.read_text(errors="replace")
 
     def start(self, *before: str, **settings: str) -> None:
-        """Start it if it does not run. `before` is put before the command line: a tracer, say."""
+        """Start it if it does not run. `before` is put before the command line: for example a tracer."""
         if not self.alive:
             given = {**self.settings, **settings}
             self._program = ChildProcess((*before, *self.command), settings=given, log_path=self.log_path)
@@ -193,7 +193,7 @@ class FaultSite:
         home = self.directory / client_id
         files = home / "files"
         files.mkdir(parents=True, exist_ok=True)
-        told = {
+        settings = {
             "CLIENT_ID": client_id,
             "MQTT_URL": f"mqtt://{self.mqtt.host_port}",
             "UPLOAD_HOSTS": self.s3.host_port,
@@ -202,7 +202,7 @@ class FaultSite:
             "LOG_LEVEL": "debug",
             **settings,
         }
-        self.agents[client_id] = Victim(AGENT, told, home / "agent.log")
+        self.agents[client_id] = Victim(AGENT, settings, home / "agent.log")
         return self.agents[client_id]
 
     def attach(self, client_id: str, **settings: str) -> Victim:
@@ -240,13 +240,13 @@ class FaultSite:
         self.agents.clear()
 
     def until(self, condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
-        """Wait for a condition; fail with what was waited for, told by `what` if that changes meanwhile."""
+        """Wait for a condition; fail with what was waited for, returned by `what` if that changes meanwhile."""
         if not came_true(condition, patience, 0.03):
             awaited = what if isinstance(what, str) else what()
             pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The last lines of every log, for whoever reads about a failure."""
+        """The last lines of every log, for the message of a failed test."""
         logs = {"control plane": self.plane.log_path, **{name: one.log_path for name, one in self.agents.items()}}
         texts = {name: path.read_text(errors="replace") for name, path in logs.items() if path.exists()}
         return "\n".join(f"{name}:\n" + "\n".join(text.splitlines()[-15:]) for name, text in texts.items())
@@ -330,8 +330,8 @@ def running_site(
         mqtt = stack.enter_context(Proxy(broker.address.port))
         s3 = stack.enter_context(Proxy(int(store.endpoint.rpartition(":")[2])))
         port, home = free_port(), directory / "plane"
-        told = {**plane_settings(home, broker, store, s3, port), **(settings or {})}
-        plane = stack.enter_context(Victim(SERVE, told, home / "plane.log"))
+        settings = {**plane_settings(home, broker, store, s3, port), **(settings or {})}
+        plane = stack.enter_context(Victim(SERVE, settings, home / "plane.log"))
         site = FaultSite(directory, broker, store, strict, mqtt, s3, plane, f"http://127.0.0.1:{port}", stack)
         stack.callback(site.end_agents)
         site.until(site.ready, "the control plane")

@@ -1,6 +1,6 @@
-"""Somebody who overhears everything at the broker, through all its restarts, and writes down when.
+"""A client that receives everything at the broker, through all its restarts, and writes down when.
 
-Rule: it only listens. What is said while it reconnects is missed, so nothing may be concluded from silence.
+Rule: it publishes nothing. Messages during its reconnects are missed, so nothing may be concluded from silence.
 """
 
 import json
@@ -34,7 +34,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.05):
-            # The broker is killed, frozen and restarted: whatever happens, listen again.
+            # The broker is killed, frozen and restarted: subscribe again after each.
             with suppress(OSError, Closed, AssertionError), Wire(self._port) as wire:
                 wire.connect(Connect("cli-watcher"))
                 wire.subscribe(*self._filters)

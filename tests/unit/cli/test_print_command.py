@@ -37,7 +37,7 @@ def kept_in(path: Path) -> Upload:
     return asyncio.run(only_upload(load_store(path)))
 
 
-def test_the_row_with_its_key_is_on_disk_before_anything_is_made_at_the_store(tmp_path: Path) -> None:
+def test_the_row_with_its_key_is_on_disk_before_the_multipart_upload_exists(tmp_path: Path) -> None:
     """Or what a crash leaves there could never be found again (protocol.md section 5)."""
     path = tmp_path / "state.json"
     objects = FakeObjects(fails={"create_multipart": [ObjectStoreDown("no answer, and it may be made")]})
@@ -48,7 +48,7 @@ def test_the_row_with_its_key_is_on_disk_before_anything_is_made_at_the_store(tm
     assert upload.s3_upload_id is None
 
 
-def test_what_was_made_at_the_store_is_on_disk_before_it_is_told(tmp_path: Path) -> None:
+def test_the_multipart_upload_is_on_disk_before_the_command_is_printed(tmp_path: Path) -> None:
     path, objects = tmp_path / "state.json", FakeObjects()
     upload = asyncio.run(opened(direct_of(objects), WANTED, "/data/a.bin", plan_parts(11 * MIB, 5 * MIB), path))
     assert kept_in(path) == upload
@@ -56,7 +56,7 @@ def test_what_was_made_at_the_store_is_on_disk_before_it_is_told(tmp_path: Path)
     assert (upload.file_size, upload.part_size, upload.digest) == (11 * MIB, 5 * MIB, "none")
 
 
-def test_a_client_that_refuses_to_list_its_file_is_answered_by_the_option_that_helps() -> None:
+def test_a_client_that_refuses_to_list_its_file_leads_to_the_size_option() -> None:
     async def refuses(_caller: Principal, _client_id: str, _request: ListFiles) -> FileList:
         raise ClientRefused("path_not_allowed", "matches nothing")  # noqa: EM101 (a code and a sentence)
 
@@ -64,7 +64,7 @@ def test_a_client_that_refuses_to_list_its_file_is_answered_by_the_option_that_h
         asyncio.run(size_of(direct_of(FakeObjects(), refuses), "restaurant-1", "/data/a.bin"))
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_asked_for_by_its_name() -> None:
+def test_the_name_of_a_file_is_escaped_in_the_listing_pattern() -> None:
     asked = []
 
     async def lists(_caller: Principal, _client_id: str, request: ListFiles) -> FileList:

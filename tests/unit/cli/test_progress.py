@@ -1,4 +1,4 @@
-"""Following uploads to their end, without a control plane: what is read is a script."""
+"""Following uploads to their end, without a control plane: the documents come from a script."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def upload(status: str, **facts: object) -> Document:
 
 
 class Recorder:
-    """A display that remembers."""
+    """A display that records what it is given."""
 
     def __init__(self) -> None:
         self.shown: list[str] = []
@@ -59,14 +59,14 @@ def test_it_reads_until_every_upload_has_ended() -> None:
     assert failures(ended) == []
 
 
-def test_an_upload_that_ended_is_not_asked_for_again() -> None:
+def test_an_upload_that_ended_is_not_read_again() -> None:
     scripts = {"u1": iter([upload("failed")]), "u2": iter([upload("queued"), upload("completed")])}
     ended = follow(lambda one: next(scripts[one]), ["u1", "u2"], Recorder())
     assert [one["status"] for one in ended] == ["failed", "completed"]
     assert len(failures(ended)) == 1
 
 
-def test_a_control_plane_that_comes_back_in_time_is_waited_for() -> None:
+def test_a_control_plane_that_comes_back_in_time_is_retried() -> None:
     away = iter([True, True, False])
 
     def read(_: str) -> Document:
@@ -80,8 +80,8 @@ def test_a_control_plane_that_comes_back_in_time_is_waited_for() -> None:
     assert display.notes == ["trying again: away", "trying again: away", None]
 
 
-def test_a_control_plane_that_cannot_answer_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It, or the proxy before it, says so (503 with Retry-After); the upload goes on meanwhile."""
+def test_an_unavailable_control_plane_is_retried_after_the_time_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It, or the proxy before it, answers 503 with Retry-After; the upload continues meanwhile."""
     slept: list[float] = []
     monkeypatch.setattr("control_plane.cli.rest.progress.time.sleep", slept.append)
     away = iter([7.0, None, 3_600.0])
@@ -96,7 +96,7 @@ def test_a_control_plane_that_cannot_answer_for_a_while_is_waited_for(monkeypatc
     assert slept == [7.0, 1.0, 10.0]
 
 
-def test_what_is_refused_for_good_ends_it_at_once() -> None:
+def test_a_permanent_refusal_ends_the_command_at_once() -> None:
     def read(_: str) -> Document:
         text = "no such upload"
         raise Refused(text, {"status": 404})
@@ -105,7 +105,7 @@ def test_what_is_refused_for_good_ends_it_at_once() -> None:
         follow(read, ["u1"], Recorder())
 
 
-def test_a_control_plane_that_stays_away_ends_it() -> None:
+def test_a_control_plane_that_stays_unreachable_ends_the_command() -> None:
     def read(_: str) -> Document:
         text = "away"
         raise Unreachable(text)
@@ -114,7 +114,7 @@ def test_a_control_plane_that_stays_away_ends_it() -> None:
         follow(read, ["u1"], Recorder())
 
 
-def test_lines_are_said_once_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_printed_once_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(CliOutput(as_json=False))
     for progress in (0.0, 10.0, 24.0, 26.0, 51.0):
         lines.show(upload("in_progress", progress=progress, bytes_uploaded=int(progress)))
@@ -147,7 +147,7 @@ def test_the_bar_of_an_empty_file_is_full_when_it_is_done() -> None:
     assert "100%" in drawn(bars.renderable(), 100)
 
 
-def test_an_upload_that_merely_moves_waits_for_nothing() -> None:
+def test_an_upload_that_makes_progress_has_no_reason() -> None:
     assert waiting_reason(upload("in_progress", reason="the client is uploading", reason_code="uploading")) is None
     assert waiting_reason(upload("in_progress", reason="rate limit", reason_code="client_reported")) == "rate limit"
 
@@ -157,6 +157,6 @@ def test_the_code_of_a_reason_decides_and_not_its_sentence() -> None:
     assert waiting_reason(upload("queued", reason="from an older control plane")) == "from an older control plane"
 
 
-def test_a_failed_upload_says_why() -> None:
+def test_a_failed_upload_shows_its_error() -> None:
     text = line(upload("failed", error="file_not_found", message="no such file"))
     assert text == "restaurant-1 a.bin  failed  0 B of 100 B  file_not_found: no such file"
