@@ -1,5 +1,5 @@
-# Every target sets up what it needs; `make` alone says what there is.
-# Where packages come from is the environment's business (pip reads its own settings).
+# Every target prepares what it needs; `make` alone lists the targets.
+# Where packages come from is decided by the environment (pip reads its own settings).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -37,7 +37,7 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
-# The engine is the one that answers, else Debian's, started for the while: tests/support/engine.py.
+# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
 	.ci/ensure docker=docker.io docker-compose=docker-compose debootstrap=debootstrap curl=curl
 	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers $(PYTEST_ARGS)
@@ -56,7 +56,7 @@ format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-# A lock file names versions and hashes, never the place they came from (docs/decisions/0001).
+# A lock file contains versions and hashes, never the source of a package (docs/decisions/0001).
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 

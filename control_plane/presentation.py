@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.uploads.views import UploadView
 
@@ -88,6 +89,16 @@ def completed_parts(upload: Upload) -> int:
     return sum(part.stored for part in upload.parts.values())
 
 
+def reason_text(reason: Reason | None) -> str | None:
+    """The sentence for people; None while nothing has to wait."""
+    return None if reason is None else reason.text
+
+
+def reason_code(reason: Reason | None) -> str | None:
+    """The code for programs: a `WaitCode`, an error code of the device or a `Refusal`; None without a reason."""
+    return None if reason is None else str(reason.code)
+
+
 def upload_document(view: UploadView) -> dict[str, Any]:
     """One upload with REST's member names, ready for JSON."""
     upload = view.upload
@@ -105,7 +116,8 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "file_size": upload.file_size,
         "attempt": upload.attempt,
         "proof": upload.proof,
-        "reason": None if view.reason is None else view.reason.text,
+        "reason": reason_text(view.reason),
+        "reason_code": reason_code(view.reason),
         "next_wake_at": instant(view.next_wake_at),
         "error": upload.error,
         "message": upload.message,

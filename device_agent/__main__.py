@@ -1,10 +1,9 @@
-"""`backhaul-agent`: read the settings, take the state folder, work until told to stop.
+"""`backhaul-agent`: read the settings, open the state folder, work until a signal arrives.
 
-Rule: only what the process is about; everything else is `device_agent.agent`'s.
+Rule: command line, exit codes and signals only; everything else is in `device_agent.bootstrap`.
 """
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -13,14 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from device_agent import VERSION
-from device_agent.agent import Agent
+from device_agent.bootstrap import open_agent
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
-from device_agent.settings import Settings, load_settings
-from device_agent.state.installation import Installation
-from device_agent.state.journal import Journal
-
-log = logging.getLogger("device_agent")
+from device_agent.settings import load_settings
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -28,39 +23,30 @@ USAGE: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; 0 when it was stopped, 1 when its state folder is not to be had, 2 for a wrong setting."""
-    told = _parser().parse_args(arguments)
+    """Run the agent; 0 when it was stopped, 1 when its state folder cannot be used, 2 for a wrong setting."""
+    options = _parser().parse_args(arguments)
     try:
-        settings = load_settings(os.environ, told.env_file)
+        settings = load_settings(os.environ, options.env_file)
     except SettingsError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
-    if told.check:
-        print("\n".join(settings.lines()))  # noqa: T201 (this is what was asked for)
+    if options.check:
+        print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
         return DONE
     start_logging(settings.log_level)
     try:
-        _work(settings)
+        with open_agent(settings) as agent:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda _number, _frame: agent.stop())
+            agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
         return FAILED
     return DONE
 
 
-def _work(settings: Settings) -> None:
-    journal, transfers = Journal.open(settings.state_dir)
-    log.info("backhaul-agent %s is %s, with %d uploads at hand", VERSION, settings.client_id, len(transfers))
-    if journal.dropped:
-        log.warning("the last %d bytes of the journal were not whole and are ignored", journal.dropped)
-    agent = Agent(settings, journal, transfers, Installation.open(settings.state_dir))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: agent.stop())
-    agent.run()
-    journal.close()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="backhaul-agent", description="Upload chosen files when told to over MQTT.")
+    parser = argparse.ArgumentParser(prog="backhaul-agent", description="Upload chosen files on commands over MQTT.")
     parser.add_argument("--check", action="store_true", help="print the settings, secrets left out, and exit")
     parser.add_argument("--env-file", type=Path, default=Path(".env"), help="settings beside the environment")
     parser.add_argument("--version", action="version", version=f"backhaul-agent {VERSION}")

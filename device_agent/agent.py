@@ -1,16 +1,19 @@
-"""The loop: what arrives becomes an event, an event changes an upload, and what that asks for is done.
+"""The loop: an event changes an upload, the change becomes durable, and then its effects run.
 
-Rule: one thread owns all state. Nothing is said, acknowledged or begun before the journal holds what it relies on, and
-one fsync serves everything that arrived together, or within moments of which nobody waits for it.
+Rule: one thread owns all state. `durability` decides what may run before the commit; everything that may take long runs
+on the thread pools of `effects`.
 """
 
 import logging
-from collections.abc import Iterable
-from typing import Final, assert_never
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, assert_never
 
-from device_agent.bootstrap import Environment, doors_of
-from device_agent.commands import Commands, Query
-from device_agent.effects import PUT
+from device_agent.commands import Commands
+from device_agent.durability import CommitResult, Durability
+from device_agent.effects import PUT, EffectRunner
 from device_agent.errors import JournalError
 from device_agent.inbox import (
     BirthArrived,
@@ -18,33 +21,67 @@ from device_agent.inbox import (
     Connected,
     Disconnected,
     EffectDone,
+    EventQueue,
     LoopEvent,
     QueryAnswered,
     StopRequested,
 )
-from device_agent.mqtt.connection import AckToken
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
+from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
-from device_agent.queries import answer_query
+from device_agent.queries import Query, answer_query
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
-from device_agent.transfer.events import DigestParts, Effect, OpenSource, PartStored, PublishResponse, PutPart
-from device_agent.transfer.machine import derive
-from device_agent.transfer.model import State, Transfer
-from device_agent.uploads import Run, Uploads
-from schemas.messages import Command, Response
-
-FULL_DISK_PAUSE: Final = 5.0
-LINGER: Final = 0.05
-"""Seconds for which a record may wait for the next ones, and their fsync, while nothing relies on it."""
+from device_agent.system_info import boot_clock
+from device_agent.transfer.events import PartStored, PublishResponse
+from device_agent.transfer.model import Transfer
+from device_agent.uploads import DeferredEffect, Run, Uploads
+from schemas.messages import Command
+from schemas.topics import Channel
+from schemas.values import PresignedPart, SystemInfo
 
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
+_FULL_DISK: Final = "the device's disk is full"
 
 log = logging.getLogger(__name__)
+
+
+class Network(Protocol):
+    """The connection to the broker, as `device_agent.mqtt.connection.Connection` implements it."""
+
+    def start(self) -> None:
+        """Start to connect; returns at once."""
+
+    def stop(self, offline: bytes | None = None) -> None:
+        """Publish `offline` as presence, and disconnect."""
+
+    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+        """Publish a message that expires after `expiry` seconds; False when it was not accepted."""
+
+    def ack(self, token: AckToken) -> None:
+        """Acknowledge a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
+
+    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the function that
+    makes the next will.
+    """
+
+    inbox: EventQueue
+    runner: EffectRunner
+    connect: Callable[[Callable[[], bytes]], Network]
+    check_url: Callable[[PresignedPart], object]
+    system_info: Callable[[], SystemInfo]
+    clock: Callable[[], float] = field(default=boot_clock)
+    wall: Callable[[], float] = field(default=time.time)
+    chance: Callable[[], float] = field(default=random.random)
 
 
 class Agent:
@@ -56,9 +93,9 @@ class Agent:
         journal: Journal,
         transfers: dict[str, Transfer],
         installation: Installation,
-        environment: Environment | None = None,
+        environment: Environment,
     ) -> None:
-        self._environment = environment = environment or doors_of(settings)
+        self._environment = environment
         self._journal = journal
         self._installation = installation
         self._roots = settings.roots
@@ -75,29 +112,24 @@ class Agent:
             settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
         )
         self._connection = environment.connect(self._presence.will)
-        self._publisher = Publisher(
-            self._presence, StatusReporter(settings.client_id, environment.system_info), self._publish
-        )
+        status = StatusReporter(settings.client_id, environment.system_info)
+        self._publisher = Publisher(self._presence, status, self._publish)
+        self._durability = Durability(journal, self._connection.ack)
         self._commands = Commands(
             self._uploads,
             journal,
             install_id=installation.install_id,
             default_file=settings.file_path,
             check_url=environment.check_url,
+            disk_full=lambda: self._durability.disk_full,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
-        self._acks: list[tuple[AckToken, frozenset[str]]] = []
-        """Commands to be acknowledged, and the uploads whose records that relies on."""
         self._stopping = False
-        self._commit_at: float | None = None
-        """When at last what lingers is committed."""
-        self._retry_at: float | None = None
-        """When the journal is tried again; None while the disk takes what we write."""
 
     @property
     def uploads(self) -> Uploads:
-        """What the device works on."""
+        """The uploads that are not closed."""
         return self._uploads
 
     def stop(self) -> None:
@@ -107,201 +139,149 @@ class Agent:
     def run(self) -> None:
         """Work until `stop`."""
         self.start()
-        patience = self.turn(())
+        timeout = self.turn(())
         while not self._stopping:
-            patience = self.turn(self._inbox.take(patience))
+            timeout = self.turn(self._inbox.take(timeout))
         log.info("stopping")
-        self._leave()
+        self._shut_down()
 
-    def _leave(self) -> None:
-        """Stop what is under way, keep what is stored by now, and say good-bye."""
+    def _shut_down(self) -> None:
+        """Stop all work, keep the parts that are stored by now, and publish offline."""
         for run in self._uploads:
             run.session.end()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
-            for mail in arrived:
-                # Whatever else happened happens again on the next start.
-                if isinstance(mail, EffectDone) and isinstance(mail.event, PartStored):
-                    self._effect_done(mail)
+            for event in arrived:
+                # All other work is done again after the next start.
+                if isinstance(event, EffectDone) and isinstance(event.event, PartStored):
+                    self._effect_done(event)
         try:
             self._journal.commit()
         except JournalError as error:
-            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug of ours)
+            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug)
         self._connection.stop(self._presence.offline())
 
     def start(self) -> None:
-        """Begin to connect, and to work on what the journal held."""
+        """Start to connect, and to work on the uploads of the journal."""
         self._runner.start()
         self._connection.start()
 
     def turn(self, arrived: Iterable[LoopEvent]) -> float:
-        """Read what arrived and do whatever is due; for how many seconds nothing else is."""
-        for mail in arrived:
-            self._read(mail)
+        """Process events and do what is due; returns the seconds until something else is due."""
+        for event in arrived:
+            self._handle(event)
         if self._stopping:
             return 0.0
         self._work()
         return self._sleep()
 
     def _work(self) -> None:
-        """Do whatever is due."""
         now = self._clock()
         if self._publisher.hello_due(now):
-            self._greet()
-        if self._retry_at is None or self._flush(now):
+            self._publisher.hello(self._installation.install_id, self._transfers())
+            self._uploads.derive_effects()
+        if not self._durability.disk_full or self._flush(now):
             self._uploads.tick(now, self._environment.chance())
             self._uploads.schedule(now)
             self._flush(now)
-        active = [run for run in self._uploads if not run.ended and not run.fresh]
-        self._publisher.flush(now, active, "the device's disk is full" if self._retry_at else None)
+        active = [run for run in self._uploads.durable() if not run.ended]
+        self._publisher.flush(now, active, _FULL_DISK if self._durability.disk_full else None)
 
     def _sleep(self) -> float:
         now = self._clock()
-        wake = self._uploads.next_wake() if self._retry_at is None else self._retry_at
-        moments = [moment for moment in (wake, self._commit_at, self._publisher.next_at(now)) if moment is not None]
-        return min(max(0.0, min(moments, default=now + _LONGEST_SLEEP) - now), _LONGEST_SLEEP)
+        durability = self._durability
+        wake = durability.retry_at if durability.disk_full else self._uploads.next_wake()
+        moments = (wake, durability.commit_at, self._publisher.next_at(now))
+        earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
+        return min(max(0.0, earliest - now), _LONGEST_SLEEP)
 
-    # What arrives.
+    # Events.
 
-    def _read(self, mail: LoopEvent) -> None:
-        match mail:
+    def _handle(self, event: LoopEvent) -> None:
+        match event:
             case CommandArrived(data=data, token=token):
-                self._obey(data, token)
+                self._receive(data, token)
             case EffectDone():
-                self._effect_done(mail)
+                self._effect_done(event)
             case Connected():
                 log.info("connected: epoch=%d", self._installation.epoch)
-                self._publisher.connect(self._clock(), self._installation.install_id, self._transfers())
-                self._say_all_again()
+                self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
+                self._uploads.derive_effects()
             case Disconnected():
-                self._publisher.disconnect()
+                self._publisher.on_disconnected()
             case BirthArrived():
-                self._publisher.plan_hello(self._clock())
+                self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
                 self._publisher.enqueue(response)
             case StopRequested():
                 self._stopping = True
             case _:
-                assert_never(mail)
+                assert_never(event)
 
-    def _obey(self, data: bytes, token: AckToken) -> None:
-        waiting = self._journal.pending
+    def _receive(self, data: bytes, token: AckToken) -> None:
+        records_before = self._journal.pending
         try:
             self._commands.receive(data, self._clock())
         except Exception:
-            # A message that meets a bug of ours must not come back for ever.
+            # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
-        if self._retry_at is not None and self._journal.pending == waiting:
-            # Nothing of it has to be kept; unacknowledged ones would soon keep every other command out.
-            self._connection.ack(token)
-        else:
-            self._acks.append((token, self._journal.uncommitted(waiting)))
+        self._durability.acknowledge_later(token, records_before)
 
     def _effect_done(self, done: EffectDone) -> None:
-        self._runner.ended(done)
+        self._runner.finished(done)
         self._uploads.effect_done(done.session, sends=done.kind == PUT)
         stored = isinstance(done.event, PartStored)
         if stored:
-            self._sample(done)
+            self._measure_rate(done)
         if done.kind == PUT:
             self._uploads.host_backoff.record_result(done.url, done.event)
         current = self._uploads.get(done.run.upload_id) is done.run
-        # A resumed upload has the old life until it is admitted; of that one only a stored part still means something.
+        # A resumed upload has its old session until it is admitted; from that one only a stored part still counts.
         alive = done.run.session is done.session and not done.session.stopped.is_set()
         if current and (stored or alive):
             self._uploads.handle(done.run, done.event)
 
-    def _sample(self, done: EffectDone) -> None:
-        """Learn how fast one part travels, from parts large enough to tell."""
+    def _measure_rate(self, done: EffectDone) -> None:
+        """Average the speed of one part; small parts do not show it."""
         if done.size >= _SMALLEST_SAMPLE and done.seconds > 0:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
-    def _greet(self) -> None:
-        self._publisher.hello(self._installation.install_id, self._transfers())
-        self._say_all_again()
-
-    def _say_all_again(self) -> None:
-        """Whatever nobody has acknowledged, and whatever else the states call for."""
-        for run in self._uploads:
-            self._uploads.effects += [(run, effect) for effect in derive(run.transfer)]
-
     def _transfers(self) -> list[Transfer]:
         return [run.transfer for run in self._uploads]
 
-    # What is made durable, and then done.
+    # Commit, then effects.
 
     def _flush(self, now: float) -> bool:
-        """Commit, then do what waited for it; False while the disk is full."""
-        if self._retry_at is not None and now < self._retry_at:
+        """Run what may run early, commit, and run what waited for it; False while the disk is full."""
+        durability, uploads = self._durability, self._uploads
+        if durability.must_wait(now):
             return False
-        # Files are read meanwhile, and sent once they are granted: nothing has to be durable for that.
-        for run, effect in self._uploads.take_early():
-            self._perform(run, effect)
-        if self._lingers(now):
-            return True
-        try:
-            self._journal.commit()
-        except JournalError as error:
-            self._disk_full(error, now)
-            return False
-        self._commit_at = self._retry_at = None
-        self._commands.disk_full = False
-        for run, effect in self._uploads.take_effects():
-            self._perform(run, effect)
-        while self._uploads.finished_orders:
-            self._runner.discard_copy(self._uploads.finished_orders.pop())
-        self._acknowledge(frozenset())
-        self._journal.compact_if_due(self._transfers)
-        return True
+        self._perform(uploads.take_effects(durability.may_run_early))
+        match durability.commit(now, demanded=bool(uploads.effects) or self._publisher.has_unsent):
+            case CommitResult.LINGERS:
+                return True
+            case CommitResult.DONE:
+                self._perform(uploads.take_effects())
+                durability.acknowledge_durable()
+                self._journal.compact_if_due(self._transfers)
+                return True
+            case CommitResult.DISK_FULL:
+                # A new command is refused; a known upload waits until the disk takes its records.
+                for run in uploads.discard_pending():
+                    self._commands.refuse_unsaved(run)
+                durability.acknowledge_durable()
+                return False
 
-    def _lingers(self, now: float) -> bool:
-        """Whether nothing but an acknowledgement to the broker waits for the commit: then it may soon serve more.
+    def _perform(self, effects: list[tuple[Run, DeferredEffect]]) -> None:
+        for run, effect in effects:
+            if isinstance(effect, PublishResponse):
+                self._publisher.enqueue(effect.response, key=run.upload_id)
+            else:
+                self._runner.perform(run, effect)
 
-        A stored part is kept at once, or a crash would have it sent again.
-        """
-        uploads = self._uploads
-        relied_on = uploads.effects or uploads.finished_orders or uploads.parts_unsaved or self._publisher.has_unsent
-        if relied_on or self._retry_at is not None or not self._journal.pending:
-            return False
-        self._commit_at = now + LINGER if self._commit_at is None else self._commit_at
-        return now < self._commit_at
-
-    def _disk_full(self, error: JournalError, now: float) -> None:
-        """What is new is refused, and so told; what is known waits until the disk takes it."""
-        log.error("%s", error)
-        self._commit_at = None
-        self._retry_at, self._commands.disk_full = now + FULL_DISK_PAUSE, True
-        for run in self._uploads.fresh():
-            self._uploads.discard(run)
-            self._commands.refuse_unsaved(run)
-        # Those that were refused rely on nothing any more, and would soon keep every other command out.
-        self._acknowledge(self._journal.uncommitted())
-
-    def _acknowledge(self, uncommitted: frozenset[str]) -> None:
-        """Acknowledge every command but those that rely on what is not kept."""
-        for token, about in self._acks:
-            if not about & uncommitted:
-                self._connection.ack(token)
-        self._acks = [(token, about) for token, about in self._acks if about & uncommitted]
-
-    def _perform(self, run: Run, effect: Effect) -> None:
-        match effect:
-            case PublishResponse(response=response):
-                self._publisher.enqueue(response, key=run.upload_id)
-            case OpenSource():
-                # Derived for a new connection, it may be overtaken by the opening that was under way.
-                if run.transfer.state is State.OPENING:
-                    self._runner.open(run, effect)
-            case DigestParts():
-                self._runner.digest(run, effect)
-            case PutPart():
-                self._runner.put(run, effect)
-            case _:
-                log.error("nobody performs %s", type(effect).__name__)
-
-    # The world.
+    # Outside of the loop.
 
     def _publish(self, message: Outbound) -> bool:
         return self._connection.publish(message.channel, message.data, expiry=message.expiry)
@@ -310,8 +290,12 @@ class Agent:
         active = sum(not run.ended for run in self._uploads)
 
         def call() -> None:
-            response: Response = answer_query(
-                command, query, roots=self._roots, active_uploads=active, system_info=self._environment.system_info
+            response = answer_query(
+                command,
+                query,
+                roots=self._roots,
+                active_uploads=active,
+                system_info=self._environment.system_info,
             )
             self._inbox.put(QueryAnswered(response))
 

@@ -1,59 +1,45 @@
-"""What the agent's loop meets of the world: two clocks, chance, the network, the workers.
+"""Builds the agent from its settings: the one place that connects the loop with sockets, files and threads.
 
-Rule: wiring only. The loop asks for nothing but this, so that a simulation can stand in for the world as a whole.
+Rule: wiring only. Tests build an `Environment` of their own instead.
 """
 
-import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from device_agent import VERSION
+from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.files.compressed import CompressedCopies
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
-from device_agent.mqtt.connection import AckToken, Connection
+from device_agent.mqtt.connection import Connection
 from device_agent.settings import Settings
+from device_agent.state.installation import Installation
+from device_agent.state.journal import Journal
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
-from device_agent.system_info import boot_clock, system_info
+from device_agent.system_info import system_info
 from device_agent.workers.part_io import PartIO
-from schemas.topics import Channel
-from schemas.values import PresignedPart, SystemInfo
+
+log = logging.getLogger(__name__)
 
 
-class Network(Protocol):
-    """The broker, as `device_agent.connection.Connection` has it."""
-
-    def start(self) -> None:
-        """Begin to connect; returns at once."""
-
-    def stop(self, offline: bytes | None = None) -> None:
-        """Take leave."""
-
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
-        """Hand a message over; False when it was not taken."""
-
-    def ack(self, token: AckToken) -> None:
-        """Acknowledge a command."""
+@contextmanager
+def open_agent(settings: Settings) -> Iterator[Agent]:
+    """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used."""
+    journal, transfers = Journal.open(settings.state_dir)
+    try:
+        log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
+        if journal.dropped:
+            log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
+        installation = Installation.open(settings.state_dir)
+        yield Agent(settings, journal, transfers, installation, environment_of(settings))
+    finally:
+        journal.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """`clock` never goes back, `wall` may; `chance` is from 0 to 1; `connect` takes who makes the next will."""
-
-    inbox: EventQueue
-    runner: EffectRunner
-    connect: Callable[[Callable[[], bytes]], Network]
-    check_url: Callable[[PresignedPart], object]
-    system_info: Callable[[], SystemInfo]
-    clock: Callable[[], float] = field(default=boot_clock)
-    wall: Callable[[], float] = field(default=time.time)
-    chance: Callable[[], float] = field(default=random.random)
-
-
-def doors_of(settings: Settings) -> Environment:
-    """The real world."""
+def environment_of(settings: Settings) -> Environment:
+    """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
     part_io = PartIO(settings.roots, uploader, CompressedCopies(settings.state_dir / "spool", settings.roots))

@@ -1,7 +1,8 @@
-"""What each command means for the uploads at hand: begin, go on, stop, or answer at once.
+"""Decodes commands and carries them out: begin, grant, cancel or close an upload, or start a query.
 
-Rule: used by the agent's loop only. A command about an upload becomes an event of that upload, or, for one that is not
-at hand, an answer outside its count of sequences. What cannot be obeyed is answered or counted, and told; never raised.
+Rule: used by the agent's loop only. A command about a known upload becomes an event of that upload; one about an
+unknown upload is answered outside the count of sequences. A command that cannot be carried out is answered, or counted
+and logged; it never raises.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import msgspec
 
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
-from device_agent.queries import HealthQuery
+from device_agent.queries import HealthQuery, Query
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
 from device_agent.transfer.model import NO_OWNER
@@ -37,8 +38,6 @@ from schemas.messages import (
 from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
-Query = ListFiles | HealthQuery
-
 _ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
 _FULL_DISK: Final = "the device's disk is full"
 _REFUSALS: Final = {
@@ -48,7 +47,7 @@ _REFUSALS: Final = {
 
 
 class Commands:
-    """Carries out commands; `say` takes an answer, `inquire` a question about the device."""
+    """Carries out commands; `publish` takes a response, `run_query` a query about the device."""
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class Commands:
         install_id: str,
         default_file: str | None,
         check_url: Callable[[PresignedPart], object],
+        disk_full: Callable[[], bool],
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], None],
     ) -> None:
@@ -69,22 +69,21 @@ class Commands:
         self._check_url = check_url
         self._publish = publish
         self._run_query = run_query
-        self.disk_full = False
-        """Whether the journal cannot be written at the moment: nothing new is begun."""
+        self._disk_full = disk_full
 
     def receive(self, data: bytes, now: float) -> None:
         """Carry out one message."""
         try:
             command = decode_command(data)
         except BadCommand as bad:
-            self._log_limited.note("bad_commands", bad, now)
+            self._log_limited.warn("bad_commands", bad, now)
             self._answer_bad(bad, data)
             return
         except SchemaError as unreadable:
-            self._log_limited.note("unreadable_messages", unreadable, now)
+            self._log_limited.warn("unreadable_messages", unreadable, now)
             return
         if command.install_id not in {None, self._install_id}:
-            self._refuse(command, ErrorCode.STALE_EPOCH, "the command was meant for another installation")
+            self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
             return
         self._dispatch(command, now)
 
@@ -120,7 +119,7 @@ class Commands:
         path = payload.file_path or self._default_file
         if path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
-        elif self.disk_full:
+        elif self._disk_full():
             self._refuse(command, ErrorCode.NO_SPACE, _FULL_DISK)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
@@ -184,7 +183,7 @@ class Commands:
         return None
 
     def refuse_unsaved(self, run: Run) -> None:
-        """The journal could not take this upload: as far as anybody is told, it never began."""
+        """Answer the command of an upload that the journal could not take: it never began."""
         order = run.transfer.order
         self._publish(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
 
@@ -237,7 +236,7 @@ def _granted(payload: GrantParts, now: float) -> Granted:
 
 
 def _error(message_id: str, code: ErrorCode, text: str, upload_id: str | None, attempt: int) -> Response:
-    """A failure outside the count of sequences."""
+    """A failure without a sequence."""
     return Response(
         message_id=message_id,
         action=Action.DOWNLOAD_FILE,
@@ -262,12 +261,13 @@ _naming: Final = msgspec.json.Decoder(_Naming)
 
 
 def _upload_named(data: bytes) -> tuple[str | None, int]:
-    """Which upload a command that cannot be decoded is about, as far as it can be told."""
+    """The upload and the attempt in a command that cannot be decoded; None and 1 where they cannot be read."""
     try:
         names = _naming.decode(data).payload
         inside = names.upload_config if isinstance(names.upload_config, dict) else {}
-        told = {"upload_id": names.upload_id, "attempt": names.attempt, **inside}
-        found = msgspec.convert({name: told[name] for name in ("upload_id", "attempt") if told.get(name)}, UploadConfig)
+        given = {"upload_id": names.upload_id, "attempt": names.attempt, **inside}
+        known = {name: given[name] for name in ("upload_id", "attempt") if given.get(name)}
+        found = msgspec.convert(known, UploadConfig)
     except (ValueError, RecursionError):
         return None, 1
     return found.upload_id, found.attempt or 1

@@ -1,7 +1,7 @@
-"""What reaches the agent's loop from other threads, and the bounded queue it comes through.
+"""The events that other threads send to the agent's loop, and the bounded queue that carries them.
 
-Rule: other threads only put; the loop only takes. A full mailbox refuses commands (the broker keeps them, for they are
-not acknowledged) and never what a job reports, of which there are no more than jobs.
+Rule: other threads only put; the loop only takes. A full queue drops commands (the broker keeps them, because they are
+not acknowledged) and never the event of an effect; there are no more of these than running effects.
 """
 
 import threading
@@ -10,28 +10,28 @@ from typing import Final
 
 from msgspec import Struct
 
-from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.session import AckToken
 from device_agent.uploads import Run
 from device_agent.workers.part_io import IoEvent, SourceSession
 from schemas.messages import Response
 
 MAX_WAITING: Final = 1_024
 MAX_BATCH: Final = 256
-"""Events worked off together, to be made durable by one fsync."""
+"""Events processed together, to be made durable by one fsync."""
 
 
 class Connected(Struct, frozen=True):
-    """Commands are heard."""
+    """The subscriptions are in place: commands arrive."""
 
 
 class Disconnected(Struct, frozen=True):
-    """They are not any more."""
+    """The connection has ended."""
 
     text: str
 
 
 class CommandArrived(Struct, frozen=True):
-    """A message on our command topic."""
+    """A message on the command topic."""
 
     data: bytes
     token: AckToken
@@ -42,7 +42,7 @@ class BirthArrived(Struct, frozen=True):
 
 
 class EffectDone(Struct, frozen=True):
-    """A job of one upload has ended; `seconds`, `size` and `url` are set where it sent a part."""
+    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT."""
 
     run: Run
     session: SourceSession
@@ -54,13 +54,13 @@ class EffectDone(Struct, frozen=True):
 
 
 class QueryAnswered(Struct, frozen=True):
-    """A question about the device has its answer."""
+    """The response to a query about the device."""
 
     response: Response
 
 
 class StopRequested(Struct, frozen=True):
-    """Somebody wants the agent to end."""
+    """The agent must end."""
 
 
 LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | QueryAnswered | StopRequested
@@ -70,21 +70,22 @@ class EventQueue:
     """The queue in front of the loop."""
 
     def __init__(self) -> None:
-        self._mail: deque[LoopEvent] = deque()
+        self._events: deque[LoopEvent] = deque()
         self._arrived = threading.Condition()
         self.refused = 0
+        """Commands and births that were dropped."""
 
-    def put(self, mail: LoopEvent) -> None:
-        """Hand something to the loop; a command or a birth is dropped when too much waits."""
+    def put(self, event: LoopEvent) -> None:
+        """Append an event; a command or a birth is dropped when too many events wait."""
         with self._arrived:
-            if len(self._mail) >= MAX_WAITING and isinstance(mail, CommandArrived | BirthArrived):
+            if len(self._events) >= MAX_WAITING and isinstance(event, CommandArrived | BirthArrived):
                 self.refused += 1
                 return
-            self._mail.append(mail)
+            self._events.append(event)
             self._arrived.notify()
 
     def take(self, timeout: float | None) -> list[LoopEvent]:
-        """What has arrived, oldest first; waits up to `timeout` seconds (None: for ever) for the first."""
+        """The events that have arrived, oldest first; waits up to `timeout` seconds (None: no limit) for the first."""
         with self._arrived:
-            self._arrived.wait_for(lambda: self._mail, timeout)
-            return [self._mail.popleft() for _ in range(min(len(self._mail), MAX_BATCH))]
+            self._arrived.wait_for(lambda: self._events, timeout)
+            return [self._events.popleft() for _ in range(min(len(self._events), MAX_BATCH))]

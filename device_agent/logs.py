@@ -1,6 +1,6 @@
-"""Log lines: one line each, `key=value`, and no secret in them.
+"""Log lines: one line each, `key=value`, without secrets, and rate-limited where a sender could cause many.
 
-Rule: the query of a URL never reaches a log, for a presigned URL's query is its key.
+Rule: the query of a URL is never logged, because the query of a presigned URL is its key.
 """
 
 import logging
@@ -11,19 +11,45 @@ from typing import Final
 
 from schemas.errors import SchemaError
 
+PAUSE: Final = 60.0
+"""Seconds between two lines about the same kind of message."""
+
+_MAX_SHOWN: Final = 200
 _QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", re.IGNORECASE)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+-]+")
+
+log = logging.getLogger(__name__)
 
 
 class LineFormatter(logging.Formatter):
     """`level=info logger=device_agent.agent message="…"`; a traceback follows as one more value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever is in the record."""
+        """One line for any record."""
         fields = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         return " ".join(f"{name}={_quoted(without_queries(text))}" for name, text in fields.items())
+
+
+class RateLimitedLog:
+    """Warnings about messages that cannot be read or carried out: all are counted, one a minute of each kind is logged.
+
+    A sender may publish bad messages as fast as the network carries them; they must not fill the log's memory card.
+    """
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._quiet_until: dict[str, float] = {}
+
+    def warn(self, kind: str, error: SchemaError, now: float) -> None:
+        """Count one message in the counter `kind`; `now` is in seconds on a clock that never goes back."""
+        self._counters[kind] += 1
+        if now < self._quiet_until.get(kind, now):
+            return
+        self._quiet_until[kind] = now + PAUSE
+        count = self._counters[kind]
+        log.warning("%s: %d so far, next line in %.0f s at the earliest: %s", kind, count, PAUSE, _short(str(error)))
 
 
 def without_queries(text: str) -> str:
@@ -36,7 +62,7 @@ def without_queries(text: str) -> str:
 
 
 def start_logging(level: str) -> None:
-    """Log to stderr from here on; a service manager adds the time."""
+    """Log to stderr; a service manager adds the time."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -49,31 +75,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-PAUSE: Final = 60.0
-"""Seconds between two lines about the same kind of message."""
-
-_MAX_SHOWN: Final = 200
-
-log = logging.getLogger(__name__)
-
-
-class RateLimitedLog:
-    """Counts in `counters`, under the name of what is wrong."""
-
-    def __init__(self, counters: Counter[str]) -> None:
-        self._counters = counters
-        self._quiet_until: dict[str, float] = {}
-
-    def note(self, what: str, error: SchemaError, now: float) -> None:
-        """One more of a kind; `now` is the time of a clock that never goes back."""
-        self._counters[what] += 1
-        if now < self._quiet_until.get(what, now):
-            return
-        self._quiet_until[what] = now + PAUSE
-        log.warning("%s, %d so far, none told for %.0f s: %s", what, self._counters[what], PAUSE, _short(str(error)))
-
-
 def _short(text: str) -> str:
-    """The beginning of a text, parts of which the sender wrote, in one line."""
+    """The beginning of a text that a sender may have written, in one line."""
     line = " ".join(text.split())
     return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}…"

@@ -1,6 +1,6 @@
-"""Answers to questions about the device: its files and its health.
+"""The answers to `list_files` and `health_check`.
 
-Rule: runs on a worker, for a listing may walk many folders; whatever goes wrong is an answer too.
+Rule: runs on a worker, because a listing may read many folders; every failure becomes a response.
 """
 
 import logging
@@ -20,14 +20,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HealthQuery:
-    """`health_check`, with what the loop had counted when it came: a worker does not look into the loop's state."""
+    """`health_check`, with a copy of the loop's counters: a worker reads no state of the loop."""
 
     counters: Mapping[str, int]
 
 
+Query = ListFiles | HealthQuery
+
+
 def answer_query(
     command: Command,
-    query: ListFiles | HealthQuery,
+    query: Query,
     *,
     roots: Roots,
     active_uploads: int,
@@ -44,9 +47,7 @@ def answer_query(
     return Response(command.message_id, command.action, ResponseStatus.SUCCESS, payload)
 
 
-def _answer(
-    query: ListFiles | HealthQuery, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
-) -> ResponsePayload:
+def _answer(query: Query, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]) -> ResponsePayload:
     match query:
         case ListFiles():
             return list_files(query, roots)

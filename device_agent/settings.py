@@ -1,56 +1,61 @@
-"""What the agent is told from outside: the environment, and `.env` beside it (protocol.md section 7).
+"""The settings of the agent: the environment, and the file `.env` beside it.
 
-Rule: a wrong value stops the program with one line that names it, and a misspelt name is not passed over in silence.
-The environment wins over `.env`, and an empty value counts as not set.
+Rule: a wrong value stops the program with one line that names it, and so does a misspelt name. The environment has
+priority over `.env`, and an empty value counts as not set.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Annotated, Any, Final, Literal, get_args
+
+from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.files.roots import Roots
 from device_agent.mqtt.broker_url import BrokerUrl
 from device_agent.storage.url_policy import UploadHosts
 from schemas.errors import SchemaError
-from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_WORKERS: Final = 64
 _MAX_LABELS: Final = 64
 _HIDDEN: Final = "(set)"
-T = TypeVar("T")
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+_Label = Annotated[str, Meta(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Checked settings. The password is in no text that this object makes of itself."""
+class Settings(Struct, frozen=True, kw_only=True):
+    """Checked settings. No text that this object makes of itself contains the password."""
 
     client_id: str
     mqtt_url: str = "mqtt://localhost:1883"
     mqtt_username: str | None = None
-    mqtt_password: str | None = field(default=None, repr=False)
+    mqtt_password: str | None = None
     file_path: str | None = None
     allowed_roots: tuple[str, ...] = ()
     upload_hosts: tuple[str, ...] = ()
     state_dir: Path
-    labels: Mapping[str, str] = field(default_factory=dict)
-    max_parallel_parts: int = 4
-    max_bytes_per_second: int | None = None
-    log_level: str = "info"
+    labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
+    max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
+    max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    log_level: LogLevel = "info"
     topic_root: str = DEFAULT_ROOT
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(self.lines())})"
 
     @property
     def roots(self) -> Roots:
-        """What may be read."""
+        """The files that may be read."""
         return Roots(self.allowed_roots, self.file_path)
 
     @property
     def hosts(self) -> UploadHosts:
-        """Where parts may be sent."""
+        """The hosts that parts may be sent to."""
         return UploadHosts.parse(self.upload_hosts)
 
     @property
@@ -73,40 +78,61 @@ class Settings:
         return "" if value is None else str(value)
 
 
-NAMES: Final = tuple(one.name.upper() for one in fields(Settings))
+NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
+
+_MUST: Final[Mapping[str, str]] = {
+    "LABELS": f"must look like site=berlin,model=pi4, with at most {_MAX_LABELS} labels",
+    "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
+    "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
+    "LOG_LEVEL": f"must be one of {', '.join(get_args(LogLevel))}",
+}
+"""What to write instead, for each setting that `convert` checks."""
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Read the settings; `SettingsError` names the first wrong one and says what is allowed."""
-    told = {**(_read_env_file(env_file) if env_file else {}), **environ}
-    _refuse(misspelt(told, NAMES))
-    told = {name: told[name].strip() for name in NAMES if told.get(name, "").strip()}
-    client_id = _checked("CLIENT_ID", told, _client_id)
-    username = told.get("MQTT_USERNAME") or (client_id if "MQTT_PASSWORD" in told else None)
-    if username not in {None, client_id}:
+    """Read the settings; `SettingsError` names the first wrong one and tells what is allowed."""
+    given = {**(_read_env_file(env_file) if env_file else {}), **environ}
+    _refuse(misspelt(given))
+    texts = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()}
+    client_id = _client_id(texts.get("CLIENT_ID", ""))
+    if "MQTT_PASSWORD" in texts:
+        texts.setdefault("MQTT_USERNAME", client_id)
+    if texts.get("MQTT_USERNAME") not in {None, client_id}:
         text = "MQTT_USERNAME must be the same as CLIENT_ID: the broker knows a device by one name"
         raise SettingsError(text)
-    settings = Settings(
-        client_id=client_id,
-        mqtt_url=told.get("MQTT_URL", "mqtt://localhost:1883"),
-        mqtt_username=username,
-        mqtt_password=told.get("MQTT_PASSWORD"),
-        file_path=_checked("FILE_PATH", told, _absolute) if "FILE_PATH" in told else None,
-        allowed_roots=_checked("ALLOWED_ROOTS", told, _list_of(_absolute)),
-        upload_hosts=_checked("UPLOAD_HOSTS", told, _list_of(str)),
-        state_dir=Path(told.get("STATE_DIR") or _default_state_dir(environ, client_id)),
-        labels=_checked("LABELS", told, _labels),
-        max_parallel_parts=_checked("MAX_PARALLEL_PARTS", {"MAX_PARALLEL_PARTS": "4", **told}, _workers),
-        max_bytes_per_second=_checked("MAX_BYTES_PER_SECOND", told, _rate) if "MAX_BYTES_PER_SECOND" in told else None,
-        log_level=_checked("LOG_LEVEL", {"LOG_LEVEL": "info", **told}, _log_level),
-        topic_root=told.get("TOPIC_ROOT", DEFAULT_ROOT),
-    )
+    texts.setdefault("STATE_DIR", _default_state_dir(environ, client_id))
+    settings = _converted(texts)
     _require_usable(settings)
     return settings
 
 
+def _converted(texts: Mapping[str, str]) -> Settings:
+    values = {name.lower(): _parsed(name, text) for name, text in texts.items()}
+    try:
+        return convert(values, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
+    except ValidationError as error:
+        field = re.search(r"\$\.(\w+)", str(error))
+        name = field[1].upper() if field else ""
+        text = f"{name}: {texts.get(name, '')!r} {_MUST.get(name, str(error))}"
+        raise SettingsError(text) from error
+
+
+def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` takes for the field)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    match name:
+        case "ALLOWED_ROOTS" | "UPLOAD_HOSTS":
+            return parts
+        case "LABELS":
+            pairs = (part.partition("=") for part in parts)
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        case "LOG_LEVEL":
+            return text.lower()
+        case _:
+            return text
+
+
 def _require_usable(settings: Settings) -> None:
-    """What other modules can read out of the settings, they read now."""
+    """Read now what other modules will read from the settings later."""
     BrokerUrl.parse(settings.mqtt_url)
     _ = settings.roots, settings.hosts
     try:
@@ -116,80 +142,21 @@ def _require_usable(settings: Settings) -> None:
         raise SettingsError(text) from error
 
 
-def _checked(name: str, told: Mapping[str, str], read: Callable[[str], T]) -> T:
-    try:
-        return read(told.get(name, ""))
-    except ValueError as error:
-        text = f"{name}: {error}"
-        raise SettingsError(text) from error
-
-
 def _client_id(text: str) -> str:
     if not text:
-        message = "is not set; it names this device, for example restaurant-1"
-        raise ValueError(message)
-    return require_client_id(text)
-
-
-def _absolute(text: str) -> str:
-    if not text.startswith("/"):
-        message = f"{text!r} must be an absolute path"
-        raise ValueError(message)
-    return text
-
-
-def _list_of(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    return lambda text: tuple(read(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _labels(text: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for entry in _list_of(str)(text):
-        name, equals, value = entry.partition("=")
-        if not (equals and name.strip() and value.strip()):
-            message = f"{entry!r} must look like site=berlin,model=pi4"
-            raise ValueError(message)
-        labels[name.strip()] = value.strip()
-    if len(labels) > _MAX_LABELS:
-        message = f"{len(labels)} labels are too many: at most {_MAX_LABELS} are allowed"
-        raise ValueError(message)
-    return labels
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        message = f"{text!r} must be a whole number"
-        raise ValueError(message)
-    return int(text)
-
-
-def _workers(text: str) -> int:
-    number = _number(text)
-    if not 1 <= number <= MAX_WORKERS:
-        message = f"{number} must be 1 to {MAX_WORKERS}"
-        raise ValueError(message)
-    return number
-
-
-def _rate(text: str) -> int:
-    number = _number(text)
-    if number < 1:
-        message = "must be at least 1 byte per second; leave it out for no limit"
-        raise ValueError(message)
-    return number
-
-
-def _log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        message = f"{text!r} must be one of {', '.join(LOG_LEVELS)}"
-        raise ValueError(message)
-    return text.lower()
+        message = "CLIENT_ID: is not set; it names this device, for example restaurant-1"
+        raise SettingsError(message)
+    try:
+        return require_client_id(text)
+    except SchemaError as error:
+        message = f"CLIENT_ID: {error}"
+        raise SettingsError(message) from error
 
 
 def _default_state_dir(environ: Mapping[str, str], client_id: str) -> str:
-    """Where systemd says (systemd.exec(5), StateDirectory), else where the XDG base directories have it."""
-    if told := environ.get("STATE_DIRECTORY", "").split(":")[0]:
-        return told
+    """The folder of systemd (systemd.exec(5), StateDirectory), else that of the XDG base directories."""
+    if of_systemd := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return of_systemd
     if os.geteuid() == 0:
         return f"/var/lib/backhaul/{client_id}"
     home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME', '')}/.local/state"
@@ -209,12 +176,12 @@ def _read_env_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         text = f"{path} cannot be read: {error}"
         raise SettingsError(text) from error
-    entries = dict(_entry(path, number, line) for number, line in enumerate(lines, 1) if _says_something(line))
-    _refuse([f"{path}: {line}" for line in unknown(entries, NAMES)])
+    entries = dict(_entry(path, number, line) for number, line in enumerate(lines, 1) if _is_entry(line))
+    _refuse([f"{path}: {line}" for line in unknown(entries)])
     return entries
 
 
-def _says_something(line: str) -> bool:
+def _is_entry(line: str) -> bool:
     return bool(line.strip()) and not line.strip().startswith("#")
 
 
@@ -228,3 +195,46 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     return name.strip(), value
+
+
+# Misspelt names.
+
+_CONTROL_PLANE: Final = """
+    SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
+    AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE S3_DIGEST
+    BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL
+"""
+CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
+"""One `.env` may serve both sides, so these names are allowed in it."""
+
+_TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
+_OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
+_CLOSE: Final = 0.9
+
+
+def unknown(names: Collection[str]) -> list[str]:
+    """One line for each name of a file that no part of Backhaul reads."""
+    strangers = [name for name in names if name not in {*NAMES, *CONTROL_PLANE_NAMES} and not name.startswith(_TOOLS)]
+    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in strangers]
+
+
+def misspelt(given: Mapping[str, str]) -> list[str]:
+    """One line for each variable whose name is nearly that of a setting that is not given.
+
+    The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
+    setting, or one letter wrong. Links that Kubernetes and Docker set (`SERVERS_PORT=tcp://…`) do not count.
+    """
+    names = sorted(set(given) - {*NAMES, *CONTROL_PLANE_NAMES} - _OTHER_PROGRAMS)
+    meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
+    return [_hint(name, [setting]) for name, setting in meant.items() if setting and not given.get(setting)]
+
+
+def _meant(name: str) -> str | None:
+    swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
+    begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
+    close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
+    return next(iter([*swapped, *begun, *close]), None)
+
+
+def _hint(name: str, near: Sequence[str]) -> str:
+    return f"{name} is not a setting" + (f": did you mean {near[0]}?" if near else "")

@@ -40,6 +40,7 @@ CLIENT: Final[dict[str, Any]] = {
     "capabilities": ["download_file", "list_files"],
     "default_file": _FILE,
     "reason": None,
+    "reason_code": None,
 }
 UPLOAD: Final[dict[str, Any]] = {
     "upload_id": _UPLOAD_ID,
@@ -56,6 +57,7 @@ UPLOAD: Final[dict[str, Any]] = {
     "attempt": 1,
     "proof": "etag",
     "reason": None,
+    "reason_code": None,
     "next_wake_at": None,
     "error": None,
     "message": None,
@@ -78,7 +80,7 @@ FILE_PAGE: Final[dict[str, Any]] = {
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {
     "status": "ready",
-    "checks": {"broker": "ok", "database": "ok", "store": "ok"},
+    "checks": {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"},
     "probe": {
         "part_digests": ["md5"],
         "object_digests": ["md5"],

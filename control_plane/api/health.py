@@ -30,11 +30,7 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
     if not found.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
-    return models.Readiness(
-        status="ready" if found.ready else "not ready",
-        checks=dict(found.checks),
-        probe=None if found.probe is None else models.Probe.of(found.probe),
-    )
+    return models.Readiness.of(found)
 
 
 @router.get(

@@ -10,14 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.uploads.model import Origin, Proof, State
-from control_plane.presentation import STATUS, Status, instant, progress, upload_document
+from control_plane.presentation import STATUS, Status, instant, progress, reason_code, reason_text, upload_document
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.readiness import Readiness as FoundReadiness
 from control_plane.services.uploads.views import UploadView
 from schemas.messages import FileEntry
 from schemas.values import DigestName
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """Made by `presentation.instant`."""
+
+ReasonText = Annotated[str | None, Field(description="A sentence for people; its wording may change.")]
+ReasonCode = Annotated[str | None, Field(description="What `reason` says, as a stable code. The set of codes is open.")]
 
 
 class Output(BaseModel):
@@ -113,7 +117,7 @@ class Agent(Output):
 
 
 class Client(ClientRow):
-    """One client in full; `reason` says why nothing is sent to it, null while it hears commands."""
+    """One client in full. `reason` and `reason_code` are null while commands can be sent to it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT]})
 
@@ -123,7 +127,8 @@ class Client(ClientRow):
     supported: bool
     capabilities: list[str]
     default_file: str | None
-    reason: str | None
+    reason: ReasonText
+    reason_code: ReasonCode
 
     @classmethod
     def of(cls, client: KnownClient, now: float) -> Self:
@@ -137,7 +142,8 @@ class Client(ClientRow):
             supported=client.supported,
             capabilities=list(client.capabilities),
             default_file=client.default_file,
-            reason=None if reason is None else reason.text,
+            reason=reason_text(reason),
+            reason_code=reason_code(reason),
         )
 
 
@@ -169,7 +175,8 @@ class Upload(Output):
     file_size: int | None
     attempt: int
     proof: Proof | None
-    reason: str | None
+    reason: ReasonText
+    reason_code: ReasonCode
     next_wake_at: Instant | None
     error: str | None
     message: str | None
@@ -262,13 +269,25 @@ class Probe(Output):
 
 
 class Readiness(Output):
-    """Whether work can be done; `checks` names broker, database and store: `ok`, or what is wrong."""
+    """Whether work can be done. `checks` has `ok`, or what is wrong, for `broker`, `database` and `object_store`.
+
+    `store` is the old name of `object_store`, with the same text.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.READINESS]})
 
     status: Literal["ready", "not ready"]
     checks: dict[str, str]
     probe: Probe | None
+
+    @classmethod
+    def of(cls, found: FoundReadiness) -> Self:
+        """The result of the checks."""
+        return cls(
+            status="ready" if found.ready else "not ready",
+            checks={**found.checks, "store": found.checks["object_store"]},
+            probe=None if found.probe is None else Probe.of(found.probe),
+        )
 
 
 class ProblemDocument(Output):

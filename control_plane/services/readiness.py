@@ -47,7 +47,7 @@ class ReadinessCheck:
         object_store = await _checked(self._object_store.head(self._missing_key))
         if object_store == "ok" and self._probe.complaint:
             object_store = self._probe.complaint
-        checks = {"broker": broker, "database": database, "store": object_store}
+        checks = {"broker": broker, "database": database, "object_store": object_store}
         return Readiness(all(state == "ok" for state in checks.values()), checks, self._probe.seen)
 
 

@@ -1,7 +1,7 @@
-"""What the agent says of its own being there: births, beats, the will, the farewell.
+"""Presence messages: births, beats, the will, and offline.
 
-Rule: `(epoch, sequence)` rises with every message of one installation; the will and the farewell come last in their
-epoch. So a late will never beats a fresh birth.
+Rule: `(epoch, sequence)` rises with every message of one installation; the will and offline come last in their epoch.
+So a late will never overrides a newer birth.
 """
 
 import platform
@@ -22,7 +22,7 @@ CAPABILITIES: Final = tuple(action for action in Action if action is not Action.
 
 
 class PresenceBuilder:
-    """Makes presence messages. `will` is called by the connection's thread, everything else by the agent's."""
+    """Builds presence messages. `will` is called by the connection's thread, everything else by the agent's loop."""
 
     def __init__(
         self, client_id: str, installation: Installation, *, labels: Mapping[str, str], default_file: str | None
@@ -45,11 +45,11 @@ class PresenceBuilder:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the connection at hand."""
+        """The epoch of the present connection."""
         return self._installation.epoch
 
     def will(self) -> bytes:
-        """The will of the next connection: a new epoch begins with it."""
+        """The will of the next connection, which starts a new epoch."""
         with self._lock:
             epoch = self._installation.next_epoch()
             self._sequence = 0
@@ -57,13 +57,13 @@ class PresenceBuilder:
             return self._encoded("offline", epoch, LAST_SEQUENCE)
 
     def online(self) -> bytes:
-        """The birth, and then every beat, of the connection at hand."""
+        """The birth of the present connection, and then each beat."""
         with self._lock:
             sequence, self._sequence = self._sequence, self._sequence + 1
             return self._encoded("online", self._installation.epoch, sequence)
 
     def offline(self) -> bytes:
-        """Said before a graceful end."""
+        """The last message before a graceful end."""
         with self._lock:
             return self._encoded("offline", self._installation.epoch, LAST_SEQUENCE)
 

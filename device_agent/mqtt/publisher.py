@@ -1,7 +1,7 @@
-"""Everything the agent says: presence, hello, responses, status.
+"""Every message that the agent publishes: presence, hello, responses, status.
 
-Rule: used by the agent's loop only. What the network does not take is dropped with the connection, and derived again
-from the state on the next one.
+Rule: used by the agent's loop only. Messages that the network does not accept are dropped with the connection, and
+derived again from the state after the next one.
 """
 
 import logging
@@ -25,11 +25,15 @@ from schemas.topics import Channel
 from schemas.values import ErrorCode, ResponseStatus
 
 MAX_WAITING: Final = 8_192
+HELLO_JITTER: Final = 30.0
+_UNSENT_PAUSE: Final = 0.2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One message; `expiry` in seconds."""
+    """One message to publish; `expiry` in seconds."""
 
     channel: Channel
     data: bytes
@@ -37,124 +41,118 @@ class Outbound:
 
 
 class SendQueue:
-    """Letters by key: a newer one takes the place of an older one with the same key, in its old position."""
+    """Messages that the network has not accepted yet, by key: a newer one replaces an older one in its position."""
 
     def __init__(self, publish: Callable[[Outbound], bool]) -> None:
         self._publish = publish
         self._waiting: dict[str, Outbound] = {}
         self.dropped = 0
-        """Letters for which there was no room."""
+        """Messages for which there was no room."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, key: str, message: Outbound) -> None:
-        """Have a letter published by the next `flush`."""
+        """Queue a message for the next `flush`."""
         if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
         self._waiting[key] = message
 
     def flush(self) -> None:
-        """Publish in order, until the network takes no more."""
+        """Publish in order, until the network accepts no more."""
         for key, message in tuple(self._waiting.items()):
             if not self._publish(message):
                 return
             del self._waiting[key]
 
     def take(self) -> dict[str, Outbound]:
-        """Everything that waits, which from here on does not."""
+        """Remove and return everything that waits."""
         waiting, self._waiting = self._waiting, {}
         return waiting
 
 
-HELLO_JITTER: Final = 30.0
-_UNSENT_PAUSE: Final = 0.2
-
-log = logging.getLogger(__name__)
-
-
 class Publisher:
-    """Speaks while `connected`; `publish` hands a letter to the network."""
+    """Publishes while `connected`; `publish` passes a message to the network."""
 
     def __init__(self, presence: PresenceBuilder, status: StatusReporter, publish: Callable[[Outbound], bool]) -> None:
         self.connected = False
         self._presence = presence
         self._status = status
         self._publish = publish
-        self._outgoing = SendQueue(publish)
+        self._queue = SendQueue(publish)
         self._beat_at: float | None = None
         self._hello_at: float | None = None
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something waits to be said, which may rely on anything that we know."""
-        return len(self._outgoing) > 0
+        """Whether a message waits; its content may depend on any record."""
+        return len(self._queue) > 0
 
-    def connect(self, now: float, install_id: str, transfers: Iterable[Transfer]) -> None:
-        """Commands are heard: say so, and say what we have.
+    def on_connected(self, now: float, install_id: str, transfers: Iterable[Transfer]) -> None:
+        """The subscriptions are in place: publish the birth, then hello.
 
-        Answers to commands that came before this, out of the broker's session, wait and go out behind the birth.
+        Responses to commands that arrived earlier, from the broker's session, are published after them.
         """
         self.connected = True
-        early = self._outgoing.take()
+        earlier = self._queue.take()
         self._beat(now)
         self.hello(install_id, transfers)
-        for key, message in early.items():
-            self._outgoing.put(key, message)
+        for key, message in earlier.items():
+            self._queue.put(key, message)
 
-    def disconnect(self) -> None:
-        """Nobody hears us."""
+    def on_disconnected(self) -> None:
+        """The connection has ended: drop what waits."""
         self.connected = False
         self._beat_at = self._hello_at = None
-        self._outgoing.take()
+        self._queue.take()
 
-    def plan_hello(self, now: float) -> None:
-        """A control plane started: greet it, but not all of the fleet at once."""
+    def schedule_hello(self, now: float) -> None:
+        """A control plane started: publish hello after a random pause, so that a fleet does not do it at once."""
         if self._hello_at is None:
             self._hello_at = now + HELLO_JITTER * random.random()  # noqa: S311 (spreads load; guards nothing)
 
     def hello_due(self, now: float) -> bool:
-        """Whether it is time for the planned hello."""
+        """Whether the scheduled hello is due."""
         return self._hello_at is not None and now >= self._hello_at
 
     def hello(self, install_id: str, transfers: Iterable[Transfer]) -> None:
-        """Say which uploads we still have."""
+        """Enqueue the list of the uploads that are not closed."""
         self._hello_at = None
         for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers)):
             self.enqueue(page, key=f"hello {number}")
 
     def enqueue(self, response: Response, key: str | None = None) -> None:
-        """Say a response once; a newer one under the same `key` replaces one that is not out yet."""
+        """Enqueue a response; a newer one under the same `key` replaces one that is not published yet."""
         data = self._encoded(msgspec.structs.replace(response, epoch=self._presence.epoch))
         if data is not None:
-            self._outgoing.put(key or response.message_id, Outbound(Channel.RESPONSE, data))
+            self._queue.put(key or response.message_id, Outbound(Channel.RESPONSE, data))
 
     def flush(self, now: float, runs: list[Run], overall_reason: str | None) -> None:
-        """Send what waits, beat, and tell how the uploads go."""
+        """Publish what waits, the next beat, and a Status; `overall_reason` replaces the reason of every upload."""
         if not self.connected:
             return
         if self._beat_at is not None and now >= self._beat_at:
             self._beat(now)
-        self._outgoing.flush()
+        self._queue.flush()
         status = self._status.due(runs, now=now, epoch=self._presence.epoch, overall_reason=overall_reason)
         if status is not None:
             self._publish(Outbound(Channel.STATUS, encode(status)))
 
     def next_at(self, now: float) -> float | None:
-        """When `speak` or a planned hello is next due."""
+        """When `flush` or a scheduled hello is next due."""
         if not self.connected:
             return None
-        unsent = now + _UNSENT_PAUSE if len(self._outgoing) else None
+        unsent = now + _UNSENT_PAUSE if len(self._queue) else None
         moments = (unsent, self._beat_at, self._hello_at, self._status.next_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + BEAT_EVERY
-        self._outgoing.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
+        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
 
     def _encoded(self, response: Response) -> bytes | None:
-        """The response, or what is wrong with it: one that is too large must not stop those behind it."""
+        """The response, or an error in its place: one that is too large must not stop those behind it."""
         try:
             return encode(response)
         except SchemaError as error:

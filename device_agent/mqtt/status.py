@@ -1,7 +1,7 @@
-"""Status: how the uploads go, told while there are any.
+"""Status messages: the progress of the uploads, published while there are any.
 
-Rule: at most one a second, and one every half minute while nothing changes; `idle` once at the end. What the device
-itself is doing comes along once a minute.
+Rule: at most one a second, and one every half minute while nothing changes; `idle` once at the end. The figures of the
+device itself are added once a minute.
 """
 
 import itertools
@@ -28,7 +28,7 @@ _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
 
 class StatusReporter:
-    """Decides when a Status is due, and what it says."""
+    """Decides when a Status is due, and builds it."""
 
     def __init__(self, client_id: str, system_info: Callable[[], SystemInfo]) -> None:
         self._client_id = client_id
@@ -40,9 +40,9 @@ class StatusReporter:
         self._idle = True
 
     def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
-        """The Status to publish now, if any; `complaint` stands in for every reason, such as a full disk."""
+        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
         if self._looked_at is None and runs:
-            # What is over within a second needs no Status.
+            # An upload that ends within a second needs no Status.
             self._looked_at = now
         if self._looked_at is None or now - self._looked_at < EVERY:
             return None
@@ -52,7 +52,7 @@ class StatusReporter:
         shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_UPLOADS]
         uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
         quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
-        if quiet and _essence(uploads) == _essence(self._sent):
+        if quiet and _changes(uploads) == _changes(self._sent):
             return None
         moving = any(run.transfer.state in _MOVING for run in shown)
         self._sent, self._sent_at, self._idle = uploads, now, False
@@ -67,7 +67,7 @@ class StatusReporter:
 
     @property
     def next_at(self) -> float | None:
-        """When to ask again; None while there is nothing to tell."""
+        """When to call `due` again; None while there is no upload."""
         return None if self._looked_at is None else self._looked_at + EVERY
 
     def _report_idle(self, epoch: int, now: float) -> Status | None:
@@ -101,13 +101,13 @@ def _entry(run: Run, now: float, overall_reason: str | None) -> CurrentUpload:
 
 
 def _fitting(entries: list[CurrentUpload]) -> tuple[CurrentUpload, ...]:
-    """As many as one message has room for, the first one twice: paths may be long."""
+    """As many entries as one message has room for, the first one twice: paths may be long."""
     sizes = [len(_encoder.encode(entry)) + 1 for entry in entries]
     room = GRANT_FILL_SIZE - sizes[0]
     total = list(itertools.accumulate(sizes))
     return tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
 
 
-def _essence(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:
-    """What makes a change: bytes, and whether something is waited for (the text counts down seconds)."""
+def _changes(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:
+    """The fields whose change is published: bytes, and whether the upload waits (the text counts down seconds)."""
     return [(entry.upload_id, entry.attempt, entry.bytes_sent, entry.reason is None) for entry in uploads]

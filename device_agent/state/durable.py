@@ -1,6 +1,6 @@
-"""Files that survive a power cut: whole, or not there at all.
+"""Files that survive a power cut: whole or absent.
 
-Rule: a file is replaced by write, fsync, rename, fsync of the folder; nothing else makes a rename durable.
+Rule: a file is replaced by write, fsync, rename, fsync of the folder; only that makes a rename durable.
 """
 
 import os
@@ -13,15 +13,15 @@ PRIVATE_FOLDER: Final = 0o700
 
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Put a new file in the place of `path`; after `OSError` either of the two is there, whole."""
+    """Replace `path` by a new file; after `OSError` the old or the new file is there, whole."""
     rename_durably(write_temporary(path, chunks), path)
 
 
 def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
-    """Write what is to take the place of `path`, durable under a name of its own; `OSError` leaves nothing of it."""
-    fresh = path.with_name(path.name + ".new")
+    """Write the replacement of `path` under a temporary name, durable; after `OSError` it is deleted."""
+    temporary = path.with_name(path.name + ".new")
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
         try:
             for chunk in chunks:
                 write_all(descriptor, chunk)
@@ -29,23 +29,23 @@ def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
         finally:
             os.close(descriptor)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    return fresh
+    return temporary
 
 
-def rename_durably(fresh: Path, path: Path) -> None:
-    """Give a file the name of another. After `OSError` that may have happened, and a power cut may take it back."""
+def rename_durably(temporary: Path, path: Path) -> None:
+    """Rename a file over another. After `OSError` the rename may have happened, and a power cut may undo it."""
     try:
-        fresh.replace(path)
+        temporary.replace(path)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte: a disk that fills up takes some first, and refuses only the rest."""
+    """Write every byte: on a disk that fills up, write(2) first accepts a part of them."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -1,7 +1,7 @@
-"""Who this installation is, and which of its lives this is: `install_id` and `epoch`.
+"""The identity of this installation and of its connections: `install_id` and `epoch`.
 
 Rule: an epoch is never used twice. A ceiling far above is durable before any epoch below it is used, so that a
-connection costs no write.
+connection needs no write.
 """
 
 import logging
@@ -18,7 +18,7 @@ from device_agent.state.durable import PRIVATE, replace_file, sync_folder, write
 
 STEP: Final = 1_000
 _SIZE: Final = 256
-"""The file is padded to this, so that on a full disk it can be rewritten where it lies."""
+"""The file is padded to this many bytes, so that it can be overwritten in place on a full disk."""
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,22 @@ class _Stored(Struct, frozen=True):
 
 
 class Installation:
-    """The identity kept in a state folder. `next_epoch` may be called from any thread."""
+    """The identity in a state folder. `next_epoch` may be called from any thread."""
 
     def __init__(self, path: Path, stored: _Stored, *, kept: bool = True) -> None:
         self.install_id = stored.install_id
         self._path = path
         self._kept = kept
-        """Whether a file with our `install_id` may be found one day, whose ceiling is to be believed."""
+        """Whether a file with this `install_id` may exist, whose ceiling a later run uses."""
         self._lock = threading.Lock()
         self._epoch = stored.ceiling
         self._ceiling = stored.ceiling
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read the identity, or make one. Nothing of the file left whole means a new installation.
+        """Read the identity, or make one: a missing or damaged file means a new installation.
 
-        `JournalError` when it is there and cannot be read: it may be whole, and must not be given up for that.
+        `JournalError` when the file exists and cannot be read: it may be whole, and must not be replaced.
         """
         path, kept = folder / "identity", True
         try:
@@ -65,9 +65,9 @@ class Installation:
         return self._epoch
 
     def next_epoch(self) -> int:
-        """An epoch greater than every one before, on this run and all earlier ones.
+        """An epoch greater than all earlier ones, of this run and of those before.
 
-        `JournalError` when that cannot be sure: a disk that takes nothing, in an installation that was kept before.
+        `JournalError` when that is not certain: the disk is full, and the installation was stored before.
         """
         with self._lock:
             if self._epoch >= self._ceiling:
@@ -83,7 +83,7 @@ class Installation:
                 text = f"the identity cannot be kept: {error.strerror}"
                 raise JournalError(text) from error
             log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
-            # Tried again with the next connection. What the file may hold by now is not below the epoch in use.
+            # The next connection tries again. A ceiling that the file may hold by now is not below the epoch in use.
             ceiling = self._epoch + 1
         else:
             self._kept = True
@@ -96,14 +96,14 @@ class Installation:
             self._overwrite(data)
 
     def _overwrite(self, data: bytes) -> None:
-        """The last resort on a full disk: the file keeps its place, and one block is written whole or not at all."""
+        """For a full disk: overwrite in place; one block is written whole or not at all."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        # It may be the new file, put in place a moment ago under a name that a power cut takes back.
+        # It may be the new file, whose rename a power cut may still undo.
         sync_folder(self._path.parent)
 
 

@@ -1,7 +1,7 @@
-"""What must not be forgotten, on disk: uploads, tombstones, the ids of accepted commands.
+"""The journal: uploads, tombstones and the ids of accepted commands, as records in one file.
 
-Rule: appended and fsynced before anybody is told; read up to the first record that is not whole; rewritten by a rename.
-A disk that is full costs what is new, never what is written.
+Rule: records are appended and fsynced; reading stops at the first record that is not whole; a compaction replaces the
+file by a rename. A full disk rejects new records, and never damages those that are written.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 import msgspec
 
@@ -38,17 +38,17 @@ _decoder: Final = msgspec.json.Decoder(Record)
 
 @dataclass(slots=True)
 class Memory:
-    """What the records so far amount to, but for transfers, whose owner is the agent's loop."""
+    """The result of all records except those of transfers, which the agent's loop owns."""
 
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     remembered: dict[str, int] = field(default_factory=dict)
     floor: int = 0
 
-    def take(self, record: Record) -> str:
-        """Remember what is not a transfer's; the upload that the record is about, "" for none."""
+    def apply(self, record: Record) -> str:
+        """Apply a record that is not a transfer's; returns the upload that the record is about, "" for none."""
         match record:
             case Tombstone():
-                self.bury(record)
+                self.add_tombstone(record)
                 return record.upload_id
             case Remembered():
                 self.remember(record)
@@ -58,8 +58,8 @@ class Memory:
                 return upload_of(record)
         return ""
 
-    def bury(self, tombstone: Tombstone) -> None:
-        """Add a tombstone, and drop those beyond the number and the age that the protocol asks for."""
+    def add_tombstone(self, tombstone: Tombstone) -> None:
+        """Add a tombstone, and drop those beyond the number and the age that the protocol requires."""
         self.tombstones.pop(tombstone.upload_id, None)
         self.tombstones[tombstone.upload_id] = tombstone
         while len(self.tombstones) > MIN_TOMBSTONES:
@@ -69,15 +69,23 @@ class Memory:
             del self.tombstones[oldest.upload_id]
 
     def remember(self, remembered: Remembered) -> None:
-        """Add an id. Forgetting the oldest ones raises the floor above the epochs they were meant for."""
+        """Add an id. Dropping the oldest ids raises the floor above their epochs."""
         self.remembered[remembered.message_id] = remembered.epoch
         while len(self.remembered) > MAX_REMEMBERED:
             oldest = next(iter(self.remembered))
             self.floor = max(self.floor, self.remembered.pop(oldest) + 1)
 
 
+class _Pending(NamedTuple):
+    """A record that waits for `commit`; `upload_id` is "" for a record that is about no upload."""
+
+    upload_id: str
+    kind: type[Record]
+    frame: bytes
+
+
 class Journal:
-    """One agent's journal. `open` locks it, so that two agents never share a state folder."""
+    """The journal of one agent. `open` locks it, so that two agents never share a state folder."""
 
     def __init__(self, folder: Path, lock: int) -> None:
         self.path = folder / "journal"
@@ -85,18 +93,18 @@ class Journal:
         self.dropped = 0
         """Bytes behind the last whole record when the journal was opened."""
         self._lock = lock
-        self._pending: list[tuple[str, bytes]] = []
+        self._pending: list[_Pending] = []
         self._size = 0
         self._compacted_size = 0
         self._descriptor: int | None = None
         self._rename_in_doubt = False
-        """A rename went wrong: which file has our name is to be found out, and to be made durable."""
+        """A rename failed: the name may lead to the old or the new file, and is not durable."""
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Self, dict[str, Transfer]]:
-        """Lock and read the journal in `folder`, made if missing; the transfers are those not closed yet.
+        """Lock and read the journal in `folder`, made if missing; the transfers are those that are not closed.
 
-        `JournalError` when another agent holds it, or when what is there cannot be read.
+        `JournalError` when another agent has locked it, or when it cannot be read.
         """
         try:
             folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -107,7 +115,7 @@ class Journal:
             raise JournalError(text) from error
 
     def close(self) -> None:
-        """Give the lock back; what was not committed is lost."""
+        """Release the lock; records that were not committed are lost."""
         self._close_file()
         os.close(self._lock)
 
@@ -116,29 +124,32 @@ class Journal:
         """How many records wait for `commit`."""
         return len(self._pending)
 
-    def uncommitted(self, since: int = 0) -> frozenset[str]:
-        """The uploads that records waiting for `commit` are about, the first `since` of them left out."""
-        return frozenset(about for about, _ in self._pending[since:] if about)
+    def pending_uploads(self, kind: type[Record] | None = None, *, since: int = 0) -> frozenset[str]:
+        """The uploads of the records that wait for `commit`, without the first `since` of them.
+
+        With `kind` only records of this class count.
+        """
+        waiting = self._pending[since:] if since else self._pending
+        return frozenset(one.upload_id for one in waiting if one.upload_id and kind in {None, one.kind})
 
     def append(self, record: Record) -> None:
-        """Take a record; it is durable after the next `commit`."""
-        about = self.memory.take(record)
-        self._pending.append((about, _frame(record)))
+        """Append a record; it is durable after the next `commit`."""
+        self._pending.append(_Pending(self.memory.apply(record), type(record), _frame(record)))
 
     def discard_pending(self, upload_id: str) -> None:
-        """Forget what was appended about one upload and is not committed."""
-        self._pending = [(about, frame) for about, frame in self._pending if about != upload_id]
+        """Drop the records of one upload that wait for `commit`."""
+        self._pending = [one for one in self._pending if one.upload_id != upload_id]
 
     def commit(self) -> None:
-        """Make everything appended durable, in one write and one fsync.
+        """Make all pending records durable, in one write and one fsync.
 
-        `JournalError` when the disk does not take it: nothing is half written, and the records wait for the next call.
+        `JournalError` when the disk does not accept them: none is half written, and they wait for the next call.
         """
         if not self._pending:
             return
         try:
             descriptor = self._writable()
-            data = b"".join(frame for _, frame in self._pending)
+            data = b"".join(one.frame for one in self._pending)
             write_all(descriptor, data)
             os.fdatasync(descriptor)
         except OSError as error:
@@ -149,7 +160,7 @@ class Journal:
         self._pending.clear()
 
     def compact_if_due(self, transfers: Callable[[], Iterable[Transfer]]) -> bool:
-        """Rewrite the journal once it has grown to several times what it has to say; a full disk puts that off."""
+        """Rewrite the journal once it is several times as large as after the last rewrite; a full disk delays that."""
         if self._pending or self._size < max(COMPACT_ABOVE, _GROWTH * self._compacted_size):
             return False
         try:
@@ -162,14 +173,15 @@ class Journal:
     def compact(self, transfers: Iterable[Transfer]) -> None:
         """Rewrite the journal with these transfers. `JournalError` when that failed: nothing is lost.
 
-        Once the rename may have happened the old file counts for nothing, and the next `commit` waits for the folder.
+        After a rename that may have happened the old file is never written again, and the next `commit` first makes
+        the folder durable.
         """
         try:
-            fresh = write_temporary(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
+            temporary = write_temporary(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
             self._close_file()
             self._rename_in_doubt = True
-            rename_durably(fresh, self.path)
-            self._find()
+            rename_durably(temporary, self.path)
+            self._find_end()
         except OSError as error:
             text = f"the journal cannot be compacted: {error.strerror}"
             raise JournalError(text) from error
@@ -186,7 +198,7 @@ class Journal:
         transfers: dict[str, Transfer] = {}
         if not self.path.exists():
             return transfers
-        # Whoever wrote it may have been killed before the fsync; from here on others hear of what it says.
+        # The process that wrote it may have been killed before its fsync; from here on its records are relied on.
         _sync(self.path)
         with self.path.open("rb") as stream:
             self._size = self._compacted_size = _replay_all(stream, self.memory, transfers)
@@ -199,7 +211,7 @@ class Journal:
         """The open journal, positioned behind its last whole record."""
         if self._rename_in_doubt:
             sync_folder(self.path.parent)
-            self._find()
+            self._find_end()
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
             os.ftruncate(self._descriptor, self._size)
@@ -210,7 +222,7 @@ class Journal:
                 self._size = len(MAGIC)
         return self._descriptor
 
-    def _find(self) -> None:
+    def _find_end(self) -> None:
         """Find the end of the journal whose name was just made durable."""
         with self.path.open("rb") as stream:
             stream.seek(len(MAGIC))
@@ -218,7 +230,7 @@ class Journal:
         self._rename_in_doubt = False
 
     def _cut(self) -> None:
-        """Take back what a failed write left; the next write opens the file anew and cuts it again."""
+        """Cut off what a failed write left; the next write opens the file again and repeats the cut."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
@@ -231,7 +243,7 @@ class Journal:
 
 
 def _sync(path: Path) -> None:
-    """Make a file and its name durable, whoever wrote it."""
+    """Make a file and its name durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fdatasync(descriptor)
@@ -241,13 +253,13 @@ def _sync(path: Path) -> None:
 
 
 def _replay_all(stream: BinaryIO, memory: Memory, transfers: dict[str, Transfer]) -> int:
-    """Replay every whole record; how many bytes they take, header included."""
+    """Replay every whole record; returns their size in bytes, header included."""
     if stream.read(len(MAGIC)) != MAGIC:
         return 0
     size = len(MAGIC)
     for record, length in _records(stream):
         size += length
-        upload_id = memory.take(record)
+        upload_id = memory.apply(record)
         if isinstance(record, Tombstone):
             transfers.pop(upload_id, None)
         elif not isinstance(record, Remembered | Floor):

@@ -27,7 +27,7 @@ from tests.support.fault_sites import (
     small_tmpfs,
 )
 from tests.support.fault_sites_watch import Watcher
-from tests.support.history import Asked, History, check, litter, read_epochs, read_plane_log
+from tests.support.history import AcceptedTrigger, History, check, litter, read_epochs, read_plane_log
 from tests.support.nemesis import Ground, Nemesis
 
 AGENTS: Final = ("restaurant-1", "restaurant-2")
@@ -148,8 +148,8 @@ class Run:
         completed = [upload_id for upload_id, upload in uploads.items() if upload["state"] == "completed"]
         agents = self.site.agents
         return History(
-            asked=tuple(
-                Asked(upload_id=str(plan.upload_id), size=plan.size, versions=frozenset(plan.versions))
+            accepted=tuple(
+                AcceptedTrigger(upload_id=str(plan.upload_id), size=plan.size, versions=frozenset(plan.versions))
                 for plan in self.plans
             ),
             uploads=uploads,
@@ -157,7 +157,7 @@ class Run:
             store=tuple(self.site.strict.events()),
             plane=read_plane_log(self.site.plane.log),
             epochs={name: read_epochs(agent.log) for name, agent in agents.items()},
-            overheard=tuple(watcher.told),
+            messages=tuple(watcher.messages),
             agent_logs={name: agent.log for name, agent in agents.items()},
             # An answer is lost with the agent that waits for it, or with the connection that it is on.
             blows={name: self.nemesis.struck_at(f"{name} killed", *CUTS) for name in agents},
@@ -203,5 +203,5 @@ def test_every_promise_is_kept(ground: Ground, seed: int) -> None:
     # A file that changed three times may have cost three attempts; every other upload was completed.
     ended = {(one["state"], one["error"]) for one in history.uploads.values()}
     assert ended <= {("completed", None), ("failed", "source_changed")}, told
-    assert len(watcher.told) > UPLOADS
+    assert len(watcher.messages) > UPLOADS
     assert nemesis.blows > STORM / 6

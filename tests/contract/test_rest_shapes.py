@@ -17,11 +17,12 @@ from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB
-from tests.support.fake_services import SECRET, FakeServices, a_client, an_upload, http_to, make_api
+from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_upload, http_to, make_api
 
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
-    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "reason", "next_wake_at", "error", "message"),
+    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof"),
+    *("reason", "reason_code", "next_wake_at", "error", "message"),
     *("metadata", "origin", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
@@ -101,7 +102,17 @@ async def test_clients(http: httpx.AsyncClient) -> None:
     assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
-    assert (whole["supported"], whole["reason"], whole["agent"]["version"]) == (True, None, "1.0.0")
+    assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")
+    assert (whole["reason"], whole["reason_code"]) == (None, None)
+
+
+async def test_a_client_without_commands_has_a_reason_and_its_code(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    services.known["restaurant-1"] = a_client(conflict_at=NOW - 5)
+    whole = (await http.get("/clients/restaurant-1")).json()
+    assert whole["reason"].startswith("two devices share this client id")
+    assert whole["reason_code"] == "client_conflict"
 
 
 async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
@@ -128,7 +139,8 @@ async def test_a_waiting_upload_has_a_reason_and_a_next_wake_up(http: httpx.Asyn
     for path in ("/uploads/upload-1", "/uploads"):
         answer = (await http.get(path)).json()
         shown = answer.get("uploads", [answer])[0]
-        assert (shown["reason"], shown["next_wake_at"]) == ("the client is offline", "2025-11-01T10:00:30.000Z")
+        assert (shown["reason"], shown["reason_code"]) == ("the client is offline", "client_offline")
+        assert shown["next_wake_at"] == "2025-11-01T10:00:30.000Z"
 
 
 async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:
@@ -163,10 +175,12 @@ async def test_readiness_names_what_is_unavailable(http: httpx.AsyncClient, serv
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["probe"]["part_digests"] == ["md5"]
-    services.state = Readiness(ready=False, checks={"broker": "not connected"}, probe=None)
+    assert ready.json()["checks"] == {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"}
+    checks = {"broker": "not connected", "database": "ok", "object_store": "no route"}
+    services.state = Readiness(ready=False, checks=checks, probe=None)
     answer = await http.get("/health/ready")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert answer.json() == {"status": "not ready", "checks": {"broker": "not connected"}, "probe": None}
+    assert answer.json() == {"status": "not ready", "checks": {**checks, "store": "no route"}, "probe": None}
 
 
 async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
@@ -66,6 +67,22 @@ AGENT_SETTINGS: Final = {
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
+REASONS: Final = {
+    WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
+    WaitCode.CLIENT_OFFLINE: "the client is not connected",
+    WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
+    WaitCode.DISPATCHING: "the command is about to be published",
+    WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
+    WaitCode.UPLOADING: "the client is uploading",
+    WaitCode.COMPLETING: "the object is being completed and proven",
+    WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
+    WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
+    WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
+}
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
@@ -84,6 +101,12 @@ def rest() -> str:
         for method, call in calls.items()
     ]
     return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+
+
+def reason_codes() -> str:
+    """Every code that the control plane gives to a reason."""
+    rows = [(f"`{code}`", REASONS[code]) for code in WaitCode]
+    return table(("`reason_code`", "meaning"), rows)
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -158,6 +181,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "states": states,
     "settings": settings,
     "errors": errors,
+    "reason codes": reason_codes,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 

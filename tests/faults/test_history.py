@@ -1,11 +1,11 @@
-"""The checker of histories finds every violation that is planted, and nothing in a run where all went well."""
+"""The checker of histories finds every planted violation, and none in a run without one."""
 
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
-from tests.support.history import Asked, History, Told, check, litter, read_epochs, read_plane_log
+from tests.support.history import AcceptedTrigger, History, RecordedMessage, check, litter, read_epochs, read_plane_log
 from tests.support.strict_s3 import Operation, StoreEvent
 
 KEY: Final = "uploads/c/20261123-060000-a.bin"
@@ -21,8 +21,8 @@ def event(number: int, operation: Operation, **more: Any) -> StoreEvent:  # noqa
     return StoreEvent(**{**fields, "number": number, "at": float(number), "operation": operation, **more})
 
 
-def told(at: float, action: str, **payload: Any) -> Told:  # noqa: ANN401
-    return Told(at, {"action": action, "payload": {"upload_id": "u1", **payload}})
+def recorded(at: float, action: str, **payload: Any) -> RecordedMessage:  # noqa: ANN401
+    return RecordedMessage(at, {"action": action, "payload": {"upload_id": "u1", **payload}})
 
 
 STORE: Final = (
@@ -43,15 +43,15 @@ def presence(verdict: str, epoch: int, sequence: int = 0, install_id: str = "i")
 WILL: Final = 2**53 - 1
 SEEN: Final = (presence("birth", 1), presence("offline", 1, WILL), presence("birth", 2), presence("stale", 1, WILL))
 GOOD: Final = History(
-    asked=(Asked(upload_id="u1", size=CHUNK + 7, versions=frozenset({"good"})),),
+    accepted=(AcceptedTrigger(upload_id="u1", size=CHUNK + 7, versions=frozenset({"good"})),),
     uploads={"u1": UPLOAD},
     objects={"u1": "good"},
     store=STORE,
     plane=({"event": "upload.state"}, *SEEN),
     epochs={"c": (1, 2, 1001)},
-    overheard=(
-        told(4.5, "download_file", etags={"1": '"x"', "2": '"y"'}),
-        told(7.0, "close_upload", outcome="completed"),
+    messages=(
+        recorded(4.5, "download_file", etags={"1": '"x"', "2": '"y"'}),
+        recorded(7.0, "close_upload", outcome="completed"),
     ),
     agent_logs={"c": "level=info"},
     in_flight=2,
@@ -59,13 +59,13 @@ GOOD: Final = History(
 )
 
 
-def test_a_run_in_which_all_went_well_breaks_nothing() -> None:
+def test_a_run_without_a_violation_is_clean() -> None:
     assert check(GOOD) == []
 
 
-def test_an_upload_that_failed_for_a_reason_breaks_nothing() -> None:
+def test_a_failed_upload_with_an_error_is_clean() -> None:
     failed = {**UPLOAD, "state": "failed", "error": "source_gone", "proof": None}
-    assert check(replace(GOOD, uploads={"u1": failed}, store=(*STORE[:3], event(6, ABORT)), overheard=())) == []
+    assert check(replace(GOOD, uploads={"u1": failed}, store=(*STORE[:3], event(6, ABORT)), messages=())) == []
 
 
 PLANTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -73,7 +73,7 @@ PLANTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "an upload never ends": ("P6", {"uploads": {"u1": {**UPLOAD, "state": "in_progress"}}}),
     "a failure without a reason": ("P6", {"uploads": {"u1": {**UPLOAD, "state": "failed"}}}),
     "two objects under one key": ("P2", {"store": (*STORE, event(9, COMPLETE, upload_id="s3-2"))}),
-    "completed, and nothing was made": ("P3", {"store": (*STORE[:3], event(6, ABORT)), "overheard": ()}),
+    "completed without an object": ("P3", {"store": (*STORE[:3], event(6, ABORT)), "messages": ()}),
     "completed without proof": ("P3", {"uploads": {"u1": {**UPLOAD, "proof": "size"}}}),
     "other bytes than the file's": ("P4", {"objects": {"u1": "torn"}}),
     "an object that cannot be read": ("P4", {"objects": {}}),
@@ -81,13 +81,13 @@ PLANTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "a part after the object": ("P2", {"store": (*STORE, event(9, PART, upload_id="s3-0"), event(10, ABORT))}),
     "an epoch is used twice": ("P8", {"epochs": {"c": (1, 2, 2)}}),
     "an epoch goes back": ("P8", {"epochs": {"c": (1001, 1)}}),
-    "a late will is believed": ("P8", {"plane": (*SEEN, presence("offline", 1, WILL))}),
-    "a late birth is believed": ("P8", {"plane": (*SEEN, presence("birth", 1))}),
-    "a birth is believed twice": ("P8", {"plane": (*SEEN, presence("birth", 2))}),
-    "who is there is not seen": ("P8", {"connected": {"c": False}}),
-    "an etag before its part": ("P9", {"overheard": (told(2.5, "download_file", etags={"2": '"y"'}),)}),
-    "an etag of no part": ("P9", {"overheard": (told(9.0, "download_file", etags={"3": '"z"'}),)}),
-    "closed before it was made": ("P9", {"overheard": (told(5.0, "close_upload", outcome="completed"),)}),
+    "a late will is applied": ("P8", {"plane": (*SEEN, presence("offline", 1, WILL))}),
+    "a late birth is applied": ("P8", {"plane": (*SEEN, presence("birth", 1))}),
+    "a birth is applied twice": ("P8", {"plane": (*SEEN, presence("birth", 2))}),
+    "an online client is not connected": ("P8", {"connected": {"c": False}}),
+    "an etag before its part": ("P9", {"messages": (recorded(2.5, "download_file", etags={"2": '"y"'}),)}),
+    "an etag of no part": ("P9", {"messages": (recorded(9.0, "download_file", etags={"3": '"z"'}),)}),
+    "closed before it was made": ("P9", {"messages": (recorded(5.0, "close_upload", outcome="completed"),)}),
     "a fault of the control plane": ("P13", {"plane": ({"event": "message.fault", "error": "oh"},)}),
     "a fault of an agent": ("P13", {"agent_logs": {"c": "error=Traceback (most recent call last)"}}),
     "a multipart upload is left": ("P15", {"store": (*STORE, event(0, PART, upload_id="s3-0", key="other"))}),
@@ -107,7 +107,7 @@ def test_another_install_counts_from_its_own_beginning() -> None:
 
 
 def sent(*numbers: int, since: int, **more: Any) -> tuple[StoreEvent, ...]:  # noqa: ANN401
-    """Parts that the store takes, one each second."""
+    """Parts that the object store stores, one each second."""
     return tuple(event(since + n, PART, part_number=part, **more) for n, part in enumerate(numbers))
 
 
@@ -115,24 +115,24 @@ KILLED: Final[dict[str, tuple[float, ...]]] = {"c": (20.0,)}
 
 
 def resumed(store: tuple[StoreEvent, ...], blows: dict[str, tuple[float, ...]] = KILLED) -> list[str]:
-    """What P5 says of a run in which `c` had two parts in flight at a time, and was killed after 20 s."""
-    history = replace(GOOD, store=store, overheard=(), blows=blows)
+    """The P5 violations of a run in which `c` had two parts in flight at a time, and was killed after 20 s."""
+    history = replace(GOOD, store=store, messages=(), blows=blows)
     return [violation for violation in check(history) if violation.startswith("P5")]
 
 
 SIX: Final = sent(1, 2, 3, 4, 5, 6, since=14)
 
 
-def test_what_was_in_flight_when_its_agent_was_killed_may_be_sent_again() -> None:
+def test_parts_in_flight_at_a_kill_may_be_sent_again() -> None:
     assert resumed((*SIX, *sent(5, 6, since=22))) == []
 
 
-def test_an_agent_that_forgets_what_was_answered_is_found() -> None:
+def test_an_agent_that_sends_answered_parts_again_is_found() -> None:
     """Without its journal it sends everything again; two parts of it were in flight."""
     assert len(resumed((*SIX, *sent(1, 2, 3, 4, 5, 6, since=22)))) == 4
 
 
-def test_nobody_elses_kill_is_an_excuse() -> None:
+def test_a_kill_of_another_client_is_no_excuse() -> None:
     assert len(resumed((*SIX, *sent(6, since=22)), blows={"d": (20.0,)})) == 1
 
 
@@ -141,13 +141,13 @@ def test_a_kill_long_before_or_after_it_is_no_excuse(struck_at: float) -> None:
     assert len(resumed((*SIX, *sent(6, since=22)), blows={"c": (struck_at,)})) == 1
 
 
-def test_every_kill_is_an_excuse_once() -> None:
+def test_a_kill_excuses_only_one_set_of_repeats() -> None:
     again = (*SIX, *sent(5, 6, since=22), *sent(5, 6, since=26))
     assert len(resumed(again)) == 2
     assert resumed(again, blows={"c": (20.0, 25.0)}) == []
 
 
-def test_what_was_not_answered_for_is_sent_again_for_good_reason() -> None:
+def test_parts_without_an_answer_may_be_sent_again() -> None:
     failed: list[dict[str, Any]] = [
         {"done": False, "status": 503, "outcome": "SlowDown", "fault": "error"},
         {"done": True, "status": None, "outcome": "reset", "fault": "lost_response"},
@@ -168,6 +168,6 @@ def test_logs_are_read_with_a_torn_last_line() -> None:
     assert read_epochs(log) == (7, 1001)
 
 
-def test_litter_is_what_took_parts_and_never_ended() -> None:
+def test_litter_is_a_multipart_upload_with_parts_and_no_end() -> None:
     assert litter(STORE) == []
     assert len(litter(STORE[:3])) == 1

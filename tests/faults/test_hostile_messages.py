@@ -86,7 +86,7 @@ def test_poison_to_an_agent_is_counted_and_the_next_good_command_is_obeyed(site:
     assert sum(counted.values()) + answered >= len(POISON)
     assert {"unreadable_messages", "bad_commands"} <= set(counted)
     # Of each kind one a minute is told: rubbish comes as fast as the network carries it.
-    told = [line for line in agent.log.splitlines() if "none told for 60 s" in line]
+    told = [line for line in agent.log.splitlines() if "next line in 60 s at the earliest" in line]
     assert len(told) == len(counted)
 
 

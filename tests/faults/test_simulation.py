@@ -1,6 +1,6 @@
-"""Thousands of seeded histories of the whole system: every promise holds in each, whatever goes wrong.
+"""Thousands of seeded histories of the whole system: every promise holds in each, under every fault.
 
-Rule: a history is its seed. A failure says how to replay it.
+Rule: a seed determines its history. A failure shows how to replay it.
 """
 
 import os
@@ -18,7 +18,7 @@ CHUNK = 100
 MORE = 4_000
 QUIET = frozenset(FAULTS)
 
-# The work is all processor time: a machine that is busy elsewhere makes it last.
+# All the work is processor time, so it takes long on a busy machine.
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -41,7 +41,7 @@ def test_every_promise_holds_in_every_history(first: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(SEEDS, SEEDS + MORE, 1_000))
-def test_and_in_many_more(first: int) -> None:
+def test_every_promise_holds_in_many_more_histories(first: int) -> None:
     states = play_all(range(first, first + 1_000))
     assert states["completed"] > 0.8 * states.total(), states
 
@@ -55,7 +55,7 @@ def test_without_faults_every_upload_completes_soon() -> None:
 
 
 @pytest.mark.slow
-def test_a_history_is_its_seed_in_any_process() -> None:
+def test_a_seed_gives_the_same_history_in_every_process() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--trace", "--from", "40", "--count", "4"]
     traces = [
         subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout

@@ -1,6 +1,6 @@
-"""The simulator can fail: each of these small faults, planted in what is ours, breaks a promise in few histories.
+"""The simulator can fail: each of these small faults, planted in the product, breaks a promise in a few histories.
 
-Rule: one fault is one line that somebody might write. The promise that it breaks stands beside it.
+Rule: one fault is one plausible mistake of one line. `MUTANTS` names the promise that it breaks.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane.domain import clients as presence
-from control_plane.domain.uploads import machine as moves
+from control_plane.domain.uploads import machine
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import (
     CleanupDone,
@@ -24,8 +24,7 @@ from control_plane.domain.uploads.model import Proof, Upload
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.maintenance import LitterReport, Maintenance
-from control_plane.services.uploads import completion
-from control_plane.services.uploads import writer as uploads
+from control_plane.services.uploads import completion, writer
 from control_plane.services.uploads.outbox import Outbox
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
@@ -47,37 +46,37 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-def no_journal_for_etags(patch: pytest.MonkeyPatch) -> None:
+def etags_not_journalled(patch: pytest.MonkeyPatch) -> None:
     keep = Journal.append
     patch.setattr(Journal, "append", lambda self, one: None if isinstance(one, PartKept) else keep(self, one))
 
 
-def parts_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """What a crash leaves of the parts is read and not understood."""
+def parts_not_replayed(patch: pytest.MonkeyPatch) -> None:
+    """After a crash the journal's records of parts are read and ignored."""
     patch.setattr(replay, "_replay_part", lambda one, _record: one)
 
 
-def later_attempts_not_kept(patch: pytest.MonkeyPatch) -> None:
-    """The journal knows the upload, so its command is taken for one that it holds."""
+def later_attempts_not_journalled(patch: pytest.MonkeyPatch) -> None:
+    """Only the first attempt's command is written to the journal."""
     keep = Journal.append
 
-    def careless(self: Journal, one: Any) -> None:  # noqa: ANN401
+    def keep_first_attempts(self: Journal, one: Any) -> None:  # noqa: ANN401
         if not (isinstance(one, Began) and one.order.attempt > 1):
             keep(self, one)
 
-    patch.setattr(Journal, "append", careless)
+    patch.setattr(Journal, "append", keep_first_attempts)
 
 
-def poison_taken_for_a_bug(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Commands, "receive", lambda self, data, now: self._obey(decode_command(data), now))
+def poison_raises(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Commands, "receive", lambda self, data, now: self._dispatch(decode_command(data), now))
 
 
 def no_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DiskOs, "fdatasync", lambda _self, _descriptor: None)
 
 
-def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
-    """The descriptor is kept until all went well, so what follows a failure goes into the file that was replaced."""
+def compaction_keeps_its_descriptor(patch: pytest.MonkeyPatch) -> None:
+    """The descriptor is kept until the end, so records after a failure go into the replaced file."""
 
     def compact(self: Journal, transfers: Any) -> None:  # noqa: ANN401
         frames = [journal.MAGIC, *(journal._frame(record) for record in self._all(transfers))]
@@ -86,42 +85,42 @@ def compaction_trusted(patch: pytest.MonkeyPatch) -> None:
         except OSError as error:
             raise JournalError from error
         self._close_file()
-        self._find()
+        self._find_end()
 
     patch.setattr(Journal, "compact", compact)
 
 
-def ack_before_persist(patch: pytest.MonkeyPatch) -> None:
-    obey = Agent._obey
+def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
+    receive = Agent._receive
 
-    def hasty(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
-        obey(self, data, token)
+    def early_ack(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
+        receive(self, data, token)
         self._connection.ack(token)
 
-    patch.setattr(Agent, "_obey", hasty)
+    patch.setattr(Agent, "_receive", early_ack)
 
 
-def source_trusted(patch: pytest.MonkeyPatch) -> None:
+def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
     patch.setattr(handlers, "_is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
 
 
-def growth_believed(patch: pytest.MonkeyPatch) -> None:
-    """Under `prefix` whatever moved is taken to have grown."""
+def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
+    """Under `prefix` every change of the file counts as growth."""
     patch.setattr(handlers, "advance", lambda one, now: advance(replace(one, moved=False), now))
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
     judge = presence._of_this_install
 
-    def credulous(client: presence.Client, said: Any, now: float) -> Any:  # noqa: ANN401
-        return judge(replace(client, epoch=-1, sequence=-1), said, now)
+    def accept_all(client: presence.Client, message: Any, now: float) -> Any:  # noqa: ANN401
+        return judge(replace(client, epoch=-1, sequence=-1), message, now)
 
-    patch.setattr(presence, "_of_this_install", credulous)
+    patch.setattr(presence, "_of_this_install", accept_all)
 
 
-def complete_believed(patch: pytest.MonkeyPatch) -> None:
+def complete_response_trusted(patch: pytest.MonkeyPatch) -> None:
     async def settle(self: completion.Completion, upload: Upload) -> completion.Settled:
         doubt = None if upload.one_put else await self._complete(upload)
         if isinstance(doubt, ObjectStoreDown):
@@ -134,8 +133,8 @@ def complete_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(completion.Completion, "settle", settle)
 
 
-def client_believed(patch: pytest.MonkeyPatch) -> None:
-    """Every part was told to be stored, so the object must be there."""
+def client_success_trusted(patch: pytest.MonkeyPatch) -> None:
+    """The client reported every part as stored, so no HEAD is sent."""
 
     async def settle(self: completion.Completion, upload: Upload) -> completion.Settled:
         if not upload.one_put:
@@ -145,27 +144,27 @@ def client_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(completion.Completion, "settle", settle)
 
 
-def keys_used_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(moves, "_key_is_used", lambda _upload: False)
+def object_keys_reused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(machine, "_key_is_used", lambda _upload: False)
 
 
-def litter_never_swept(patch: pytest.MonkeyPatch) -> None:
+def litter_not_aborted(patch: pytest.MonkeyPatch) -> None:
     async def idle(_self: Maintenance) -> LitterReport:
         return LitterReport(0, ())
 
     patch.setattr(Maintenance, "sweep_litter", idle)
 
 
-def strays_forgotten(patch: pytest.MonkeyPatch) -> None:
+def strays_not_deleted(patch: pytest.MonkeyPatch) -> None:
     async def forget(self: Outbox, upload: Upload, s3_key: str) -> None:
         await self._uploads.submit(upload.key, CleanupDone(now=0.0, target=s3_key))
 
     patch.setattr(Outbox, "_delete", forget)
 
 
-def nobody_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    deaf = (MissingFromHello, StepTimedOut)
-    patch.setattr(uploads, "apply", lambda one, event: (one, ()) if isinstance(event, deaf) else apply(one, event))
+def lost_commands_ignored(patch: pytest.MonkeyPatch) -> None:
+    ignored = (MissingFromHello, StepTimedOut)
+    patch.setattr(writer, "apply", lambda one, event: (one, ()) if isinstance(event, ignored) else apply(one, event))
 
 
 def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -173,10 +172,10 @@ def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
         after, effects = apply(replace(upload, sequence=0), event)
         return after, effects
 
-    patch.setattr(uploads, "apply", again)
+    patch.setattr(writer, "apply", again)
 
 
-def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
+def acknowledged_before_commit(patch: pytest.MonkeyPatch) -> None:
     grant = CommandPublisher.grant
 
     async def early(self: CommandPublisher, upload: Upload) -> None:
@@ -185,43 +184,43 @@ def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CommandPublisher, "grant", early)
 
 
-def said_is_done(patch: pytest.MonkeyPatch) -> None:
+def sent_command_counts_as_done(patch: pytest.MonkeyPatch) -> None:
     look = Outbox._next_try
 
-    def trusting(self: Outbox, records: Any, upload: Upload, task: Any, now: float) -> float | None:  # noqa: ANN401
+    def never_again(self: Outbox, records: Any, upload: Upload, task: Any, now: float) -> float | None:  # noqa: ANN401
         again = look(self, records, upload, task, now)
         return None if again == now and task.tries and task.duty.kind is Kind.SEND_DOWNLOAD else again
 
-    patch.setattr(Outbox, "_next_try", trusting)
+    patch.setattr(Outbox, "_next_try", never_again)
 
 
 MUTANTS: dict[Plant, tuple[str, ...]] = {
-    no_journal_for_etags: ("P9",),
-    parts_forgotten: ("P5",),
-    later_attempts_not_kept: ("P9",),
-    poison_taken_for_a_bug: ("P13",),
+    etags_not_journalled: ("P9",),
+    parts_not_replayed: ("P5",),
+    later_attempts_not_journalled: ("P9",),
+    poison_raises: ("P13",),
     no_fsync: ("P9",),
-    compaction_trusted: ("P9",),
-    ack_before_persist: ("P9",),
-    source_trusted: ("P4",),
-    growth_believed: ("P4",),
+    compaction_keeps_its_descriptor: ("P9",),
+    ack_before_commit: ("P9",),
+    source_changes_ignored: ("P4",),
+    any_change_counts_as_growth: ("P4",),
     stale_will_accepted: ("P8", "P6"),
-    complete_believed: ("P2",),
-    client_believed: ("P3",),
-    keys_used_again: ("P2",),
-    litter_never_swept: ("P6",),
-    strays_forgotten: ("P2",),
-    nobody_is_forgotten: ("P6",),
+    complete_response_trusted: ("P2",),
+    client_success_trusted: ("P3",),
+    object_keys_reused: ("P2",),
+    litter_not_aborted: ("P6",),
+    strays_not_deleted: ("P2",),
+    lost_commands_ignored: ("P6",),
     sequence_ignored: ("P9",),
-    acknowledged_too_early: ("P9",),
-    said_is_done: ("P6",),
+    acknowledged_before_commit: ("P9",),
+    sent_command_counts_as_done: ("P6",),
 }
-RARE: dict[Plant, int] = {source_trusted: 0, growth_believed: 8000, sequence_ignored: 0}
-"""The first seed to play of each: they need several faults at the right moment, which few histories have."""
+RARE: dict[Plant, int] = {source_changes_ignored: 0, any_change_counts_as_growth: 8000, sequence_ignored: 0}
+"""The first seed of each: they need several faults at the right moment, which few histories have."""
 
 
 def broken_by(seeds: range) -> BaseException | None:
-    """What the first of these histories that noticed has to say."""
+    """The failure of the first of these histories that breaks a promise; None when none does."""
     for seed in seeds:
         try:
             play(seed)
@@ -230,7 +229,7 @@ def broken_by(seeds: range) -> BaseException | None:
     return None
 
 
-def a_case(plant: Plant) -> Any:  # noqa: ANN401 - pytest keeps the type of its parameters to itself
+def a_case(plant: Plant) -> Any:  # noqa: ANN401 - pytest does not export the type
     marks = (pytest.mark.slow, pytest.mark.timeout(300)) if plant in RARE else ()
     return pytest.param(plant, marks=marks, id=plant.__name__)
 

@@ -1,4 +1,4 @@
-"""The whole system in one process and no time: real services and real agents over models of disk, broker and S3.
+"""The whole system in one process, in virtual time: the shipped services and agents over models of disk, broker and S3.
 
-Rule: one seed is one history, for ever. What is not ours is a model; whatever is ours runs as it is shipped.
+Rule: one seed is one history. The project's own code runs as it is shipped; everything else is a model.
 """

@@ -1,7 +1,7 @@
 """Replay histories: `python -m tests.simulation --seed 7 --trace`, or many: `--from 0 --count 2000`.
 
-Rule: exit code 0 when every promise held, 1 when one did not; `--without crash,dup` leaves faults out, to find the one
-that matters, and `--shrink` does that by itself.
+Rule: exit code 0 when every promise held, 1 when one did not. `--without crash,dup` leaves faults out, and
+`--shrink` leaves out every fault that the failure does not need.
 """
 
 import argparse
@@ -13,20 +13,20 @@ from tests.simulation.world import FAULTS
 
 
 def main() -> int:
-    """Play what was asked for."""
-    told = _parser().parse_args()
-    without = frozenset(filter(None, told.without.split(",")))
-    seeds = range(told.start, told.start + told.count) if told.seed is None else [told.seed]
+    """Play the histories that the options name."""
+    options = _parser().parse_args()
+    without = frozenset(filter(None, options.without.split(",")))
+    seeds = range(options.start, options.start + options.count) if options.seed is None else [options.seed]
     states: Counter[str] = Counter()
     broken = 0
     for seed in seeds:
-        text = _broken(seed, without, states, traced=told.trace)
+        text = _broken(seed, without, states, traced=options.trace)
         if text is not None:
             broken += 1
-            smaller = shrink(seed, without) if told.shrink else without
+            smaller = shrink(seed, without) if options.shrink else without
             more = f" --without {','.join(sorted(smaller))}" if smaller else ""
-            say(f"seed {seed}: {text}\n    python -m tests.simulation --seed {seed} --trace{more}")
-    say(f"{len(seeds)} histories, {broken} broken, uploads: {dict(states)}")
+            write_line(f"seed {seed}: {text}\n    python -m tests.simulation --seed {seed} --trace{more}")
+    write_line(f"{len(seeds)} histories, {broken} broken, uploads: {dict(states)}")
     return 1 if broken else 0
 
 
@@ -39,8 +39,8 @@ def shrink(seed: int, without: frozenset[str]) -> frozenset[str]:
     return without
 
 
-def say(text: str) -> None:
-    """To whoever asked."""
+def write_line(text: str) -> None:
+    """Write to standard output."""
     sys.stdout.write(text + "\n")
 
 
@@ -54,7 +54,7 @@ def _broken(seed: int, without: frozenset[str], states: Counter[str], *, traced:
         states.update(result.states)
         lines = result.lines
     for line in lines:
-        say(line)
+        write_line(line)
     return text
 
 

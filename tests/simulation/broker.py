@@ -1,6 +1,6 @@
-"""A model of the broker: sessions, retained presence, wills, and every way in which Mosquitto 2.0.11 loses things.
+"""A model of the broker: sessions, retained presence, wills, and every way in which Mosquitto 2.0.11 loses messages.
 
-Rule: it promises what MQTT promises and nothing more. What it was told survives as long as it remembers.
+Rule: it guarantees what MQTT guarantees and nothing more. Its state survives a restart unless the fault is `amnesia`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Subscriber(Protocol):
 
 @dataclass(eq=False)
 class Session:
-    """What the broker knows of one device."""
+    """The MQTT session of one device; `away_since` (s) is when its connection was lost."""
 
     client_id: str
     network: "DeviceNetwork | None" = None
@@ -46,7 +46,7 @@ class Session:
 
 
 class Broker:
-    """One broker. `commands` and `responses` remember what was said, to be said again by a fault."""
+    """One broker. `commands` and `responses` keep the last messages for the fault `replay`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -61,10 +61,10 @@ class Broker:
         self._packets = 0
         self._arrivals: dict[str, float] = {}
 
-    # The wire: order is kept along one way, unless the fault is that it is not.
+    # The wire: order is kept along one way, unless the fault is `reorder`.
 
     def travel(self, way: str, call: Callable[[], object]) -> None:
-        """Have a message arrive at the other end of `way`, once, never or twice."""
+        """Deliver a message at the other end of `way`: once, never or twice."""
         if self.world.fails("drop"):
             return
         for _ in range(2 if self.world.fails("dup") else 1):
@@ -82,7 +82,7 @@ class Broker:
     # Devices.
 
     def connect(self, network: "DeviceNetwork", will: bytes) -> None:
-        """CONNECT with a clean start of false: an old connection of the same name is taken over, without its will."""
+        """CONNECT without clean start. It ends an old connection of the same name, whose will is not published."""
         session = self.sessions.setdefault(network.client_id, Session(network.client_id))
         old, session.network = session.network, network
         if old is not None and old is not network:
@@ -91,7 +91,7 @@ class Broker:
         session.visits += 1
 
     def subscribe(self, network: "DeviceNetwork") -> None:
-        """The session hears commands again; what was not acknowledged comes first."""
+        """Deliver commands to the session again, the unacknowledged ones first."""
         session = self.sessions.get(network.client_id)
         if session is None or session.network is not network:
             return
@@ -101,8 +101,8 @@ class Broker:
         session.queue.extendleft(reversed(again))
         self._flow(session)
 
-    def hear(self, network: "DeviceNetwork", channel: Channel, data: bytes, expiry: int | None) -> None:
-        """PUBLISH from a device; of a connection that is gone nothing arrives."""
+    def receive(self, network: "DeviceNetwork", channel: Channel, data: bytes, expiry: int | None) -> None:
+        """PUBLISH from a device; nothing arrives from a lost connection."""
         session = self.sessions.get(network.client_id)
         if self.up and session is not None and session.network is network:
             if channel is Channel.RESPONSE:
@@ -110,7 +110,7 @@ class Broker:
             self.publish(network.client_id, channel, data, expiry)
 
     def publish(self, client_id: str, channel: Channel, data: bytes, expiry: int | None = None) -> None:
-        """Hand what a device said, or its will, to every control plane."""
+        """Deliver a device's message, or its will, to every control plane."""
         if channel is Channel.PRESENCE:
             self.retained[client_id] = (data, None if expiry is None else self.world.now() + expiry)
         message = Delivered(self.topics.of(client_id, channel), data)
@@ -118,14 +118,14 @@ class Broker:
             self.travel(f"{client_id} {id(subscriber)}", lambda to=subscriber: to.deliver(message))  # type: ignore[misc]
 
     def ack(self, network: "DeviceNetwork", packet: int) -> None:
-        """PUBACK: the message is done with."""
+        """PUBACK: remove the message from the session."""
         session = self.sessions.get(network.client_id)
         if session is not None and session.network is network:
             session.flying.pop(packet, None)
             self._flow(session)
 
     def drop(self, network: "DeviceNetwork", *, politely: bool = False) -> None:
-        """A connection is gone; after a while its will speaks, unless its device is back or took leave."""
+        """A connection ends. Its will follows after WILL_DELAY, unless the device is back or disconnected politely."""
         session = self.sessions.get(network.client_id)
         if session is None or session.network is not network:
             return
@@ -155,8 +155,8 @@ class Broker:
 
     # Control planes.
 
-    async def say(self, sender: Subscriber, channel: Channel, client_id: str, data: bytes) -> None:
-        """PUBLISH from a control plane; `MessengerDown` says nothing about whether it will be delivered."""
+    async def publish_from(self, sender: Subscriber, channel: Channel, client_id: str, data: bytes) -> None:
+        """PUBLISH from a control plane; after `MessengerDown` the message may be delivered or not."""
         world = self.world
         if world.now() + PATIENCE < self.frozen_until:
             if world.chance.random() < 0.5:
@@ -180,35 +180,35 @@ class Broker:
         else:
             self.commands.append((client_id, data))
             self.command(client_id, data)
-            overheard = Delivered(self.topics.of(client_id, channel), data)
+            copy = Delivered(self.topics.of(client_id, channel), data)
             for one in self.subscribers:
                 if one is not sender:
-                    self.travel(f"{client_id} {id(one)}", lambda to=one: to.deliver(overheard))  # type: ignore[misc]
+                    self.travel(f"{client_id} {id(one)}", lambda to=one: to.deliver(copy))  # type: ignore[misc]
 
     def command(self, client_id: str, data: bytes) -> None:
-        """A command for a device: queued in its session, or nobody's if there is none."""
+        """Queue a command in the session of its device; it is lost if there is none."""
         session = self.sessions.get(client_id)
         if session is None or not session.subscribed:
             return
         limit = 3 if "overflow" in self.world.faults and not self.world.calm else 200
         if session.network is None and len(session.queue) >= limit:
-            # The newest is dropped, and its publisher hears of success (reliability.md 2).
+            # The newest is dropped, and its publisher gets a PUBACK (reliability.md section 2).
             return
         session.queue.append(data)
         self._flow(session)
 
-    def welcome(self, subscriber: Subscriber) -> None:
-        """A control plane subscribed: it hears what is retained."""
+    def add_subscriber(self, subscriber: Subscriber) -> None:
+        """A control plane subscribes: the retained presence is delivered to it."""
         self.subscribers.append(subscriber)
         for client_id, (data, until) in self.retained.items():
             if until is None or until > self.world.now():
                 message = Delivered(self.topics.of(client_id, Channel.PRESENCE), data, retained=True)
                 self.travel(f"{client_id} {id(subscriber)}", lambda to=message: subscriber.deliver(to))  # type: ignore[misc]
 
-    # Its own troubles.
+    # Faults of the broker.
 
     def stop(self, *, forgets: bool) -> None:
-        """Down: every connection breaks. A graceful stop publishes the wills that were due; SIGKILL and `rm` do not."""
+        """Stop: every connection breaks. A graceful stop publishes the wills; with `forgets` all state is lost."""
         self.up = False
         for session in list(self.sessions.values()):
             if session.network is not None:
@@ -226,7 +226,7 @@ class Broker:
         self.subscribers.clear()
 
     def start(self) -> None:
-        """Up again."""
+        """Start again."""
         self.up = True
 
     def online(self, client_id: str) -> bytes | None:

@@ -1,6 +1,6 @@
-"""A model of S3: what is stored, what was signed, and what a request comes to. It makes no mistakes of its own.
+"""A model of S3: stored objects, signed URLs, and the result of each request. It has no faults itself.
 
-Rule: this is the truth that every promise is checked against. `objects.py` and `hands.py` lose its answers.
+Rule: every promise is checked against this state. `objects.py` and `part_io.py` lose its answers.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ MIN_PART: Final = 5 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Signed:
-    """What one URL allows; `s3_upload_id` None means PutObject."""
+    """The request that one URL allows until `expires_at` (s since the epoch); `s3_upload_id` None means PutObject."""
 
     s3_key: str
     s3_upload_id: str | None
@@ -31,7 +31,7 @@ class Signed:
 
     @property
     def place(self) -> str:
-        """Where it leads: the multipart upload, or the object of one attempt."""
+        """The target: the multipart upload, or the object of one attempt."""
         return self.s3_upload_id or f"{self.s3_key} {self.token}"
 
 
@@ -56,7 +56,7 @@ class Multipart:
 
 
 class Bucket:
-    """One bucket. `born` names every object that ever became visible, by key and token; `received` counts bytes."""
+    """One bucket. `born` lists every object that ever became visible, by key and token."""
 
     def __init__(self, world: World, *, opaque_etags: bool) -> None:
         self.world = world
@@ -69,20 +69,20 @@ class Bucket:
         self._serial = 0
 
     def serial(self) -> int:
-        """A number that no other has."""
+        """A number that was not returned before."""
         self._serial += 1
         return self._serial
 
     def sign(self, what: Signed) -> str:
-        """A URL for that."""
+        """A URL that allows this request."""
         url = f"https://s3.sim/{what.s3_key}?X-Amz-Signature={self.serial()}"
         self.signed[url] = what
         return url
 
-    # What a device sends.
+    # Requests of devices.
 
     def put(self, url: str, content: Content) -> PutResult:
-        """PUT: the answer, once the effect is there."""
+        """PUT: take effect, then return the answer."""
         what = self.signed[url]
         if self.world.wall() > what.expires_at:
             return _refusal(403, "AccessDenied")
@@ -117,7 +117,7 @@ class Bucket:
             self.born.append((s3_key, stored.token))
         self.world.note("s3", f"object {s3_key} of {stored.token}, {size_of(stored.content)} bytes")
 
-    # What a control plane asks.
+    # Requests of control planes.
 
     def create(self, s3_key: str, token: str) -> str:
         """CreateMultipartUpload."""
@@ -127,7 +127,7 @@ class Bucket:
         return s3_upload_id
 
     def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
-        """CompleteMultipartUpload; `ObjectStoreRefused` with S3's own code."""
+        """CompleteMultipartUpload; `ObjectStoreRefused` with S3's error code."""
         upload = self.multiparts.get(s3_upload_id)
         if upload is None or upload.s3_key != s3_key:
             raise ObjectStoreRefused(s3_upload_id, "NoSuchUpload")

@@ -1,7 +1,7 @@
-"""Bytes without bytes: what a file holds, as ranges that were written at one time.
+"""File contents as ranges, each written at one time, in place of bytes.
 
-Rule: two ranges are equal exactly when their bytes would be, offsets included; so a part of the wrong place or version
-never passes for the right one, and a terabyte costs nothing.
+Rule: two ranges are equal exactly when their bytes would be, offsets included. So a part from another place or version
+is never taken for the right one, and a terabyte costs nothing.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def clip(content: Content, offset: int, size: int) -> Content:
 
 
 def join(pieces: Iterable[Content]) -> Content:
-    """Pieces one after another, in the one way to write that down."""
+    """Pieces one after another, in normal form."""
     joined: list[tuple[int, int, int]] = []
     for piece in pieces:
         for start, end, stamp in piece:
@@ -32,16 +32,16 @@ def join(pieces: Iterable[Content]) -> Content:
 
 
 def size_of(content: Content) -> int:
-    """How many bytes."""
+    """In bytes."""
     return sum(end - start for start, end, _ in content)
 
 
 @lru_cache(maxsize=4096)
 def md5(content: Content) -> bytes:
-    """What stands for the MD5 of these bytes."""
+    """A digest that takes the place of the MD5 of these bytes."""
     return hashlib.md5(repr(content).encode(), usedforsecurity=False).digest()
 
 
 def md5_base64(content: Content) -> str:
-    """The same as the wire has it."""
+    """The same in base64, as on the wire."""
     return b64encode(md5(content)).decode()

@@ -1,13 +1,12 @@
 """One device: the agent as it is shipped, on a disk, a file system, a broker and a store that are models.
 
-Rule: a process dies between two instructions and leaves nothing but its disk; what it had said or sent stays said.
+Rule: a process dies between two instructions and leaves only its disk; what it published or sent is not undone.
 """
 
 from pathlib import Path
 from typing import Final, cast
 
-from device_agent.agent import Agent
-from device_agent.bootstrap import Environment
+from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.errors import JournalError
 from device_agent.inbox import EventQueue, LoopEvent
@@ -81,7 +80,7 @@ class Device:
                 self.process.step()
 
     def crash(self, *, power: bool, wipe: bool = False) -> None:
-        """The agent is gone; with `power` so is what was not synced, with `wipe` everything. Starts again by itself."""
+        """End the agent. `power` loses what was not synced, `wipe` everything. It starts again after a while."""
         self.world.note(self.client_id, "loses power" if power else "is killed")
         if self.process is not None:
             self.process.die()
@@ -137,7 +136,7 @@ class Process:
         return network
 
     def wake(self) -> None:
-        """Something arrived."""
+        """Schedule a turn: an event arrived."""
         if not self._rung and not self.dead:
             self._rung = True
             self.device.world.loop.call_soon(self.step)
@@ -152,7 +151,7 @@ class Process:
         try:
             patience = self.agent.turn(self.bell.take(0.0))
         except PowerCut:
-            # Or a kill at that instant: what was written is there, and nobody knows whether it is durable.
+            # Or a kill at that instant: the data is written, and may be durable or not.
             device.crash(power=device.world.chance.random() < 0.7)
             return
         device.promises.turned(self.journal)
@@ -161,7 +160,7 @@ class Process:
         self._timer = device.world.later(max(patience, 0.001), self.step)
 
     def die(self) -> None:
-        """Nothing more is done or heard."""
+        """Stop all work and all messages."""
         self.dead = self.part_io.dead = True
         for network in self.networks:
             network.dead = True
@@ -169,17 +168,17 @@ class Process:
 
 
 class _Watched(DeviceNetwork):
-    """A network on which nothing passes that the disk does not hold."""
+    """A network that checks that the disk holds what is published and acknowledged."""
 
     device: Device
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         if channel is Channel.RESPONSE:
-            self.device.promises.said(data)
+            self.device.promises.response_published(data)
         return super().publish(channel, data, expiry=expiry)
 
     def start(self) -> None:
-        self.on_ack = self.device.promises.acknowledged
+        self.on_ack = self.device.promises.command_acknowledged
         super().start()
 
     def _dial(self) -> None:

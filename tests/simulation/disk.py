@@ -1,7 +1,7 @@
-"""A disk that keeps, when the power fails, what was fsynced, and of the rest whatever it likes.
+"""A disk that keeps fsynced bytes through a power cut, and a random part of the rest.
 
-Rule: the journal's own code reads and writes it, through an `os` and a `Path` that lead here. A power cut may come at
-any fsync, before or after it; any fsync, and any opening, may fail.
+Rule: the shipped journal reads and writes it, through an `os` and a `Path` that lead here. A power cut may come at any
+fsync, before or after it; any fsync, and any opening, may fail.
 """
 
 import errno
@@ -17,17 +17,17 @@ BLOCK: Final = 4096
 
 
 class PowerCut(BaseException):
-    """The device is dead at this very instruction; no handler of ours may catch it."""
+    """The device loses power at this instruction. Not an `Exception`, so that no handler catches it."""
 
 
 @dataclass(eq=False)
 class Blob:
-    """A file: what a reader sees, and what the platter holds."""
+    """A file: `data` as a reader sees it, and `synced` as a power cut leaves it."""
 
     data: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
     dirty: bool = False
-    """Changed since it was last synced, or failed to be: what failed once is not tried again by the kernel."""
+    """Changed since the last fsync, failed or not: the kernel does not write a page again whose fsync failed."""
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class Disk:
         return len(data)
 
     def sync(self, descriptor: int) -> None:
-        """From here on a power cut does not take it."""
+        """After it a power cut does not lose the data."""
         doomed = self._counts_down()
         if doomed and self._world.chance.random() < 0.5:
             raise PowerCut
@@ -118,7 +118,7 @@ class Disk:
         blob.dirty = True
 
     def lose_power(self) -> None:
-        """What was not synced is there, or not, or half."""
+        """Keep all, nothing or a part of what was not synced."""
         chance = self._world.chance
         if chance.random() < 0.5:
             self.names = dict(self.synced_names)
@@ -135,7 +135,7 @@ class Disk:
         self.forget_handles()
 
     def forget_handles(self) -> None:
-        """The process that held them is gone."""
+        """The process that held them has ended."""
         self.handles.clear()
         self.dies_at = None
 
@@ -205,8 +205,8 @@ class DiskPath:
             raise FileNotFoundError(errno.ENOENT, real_os.strerror(errno.ENOENT), self.text)
         return bytes(blob.data)
 
-    def stat(self) -> Any:  # noqa: ANN401 - only the size is asked for
-        """Of all that, the size."""
+    def stat(self) -> Any:  # noqa: ANN401 - only the size is read
+        """A result in which only the size is set."""
         return real_os.stat_result((0, 0, 0, 0, 0, 0, len(self.read_bytes()), 0, 0, 0))
 
     def replace(self, target: "DiskPath") -> None:
@@ -232,7 +232,7 @@ class DiskOs:
 
     def __init__(self) -> None:
         self.disk: Disk | None = None
-        """Whose process runs at this moment."""
+        """The disk of the process that runs now."""
 
     @property
     def _at(self) -> Disk:
@@ -248,7 +248,7 @@ class DiskOs:
         return self._at.write(descriptor, bytes(data))
 
     def lseek(self, descriptor: int, offset: int, _whence: int) -> int:
-        """To the end, which is all that is asked for."""
+        """Seek to the end; no other use occurs."""
         handle = self._at.handles[descriptor]
         assert handle.blob is not None
         handle.position = len(handle.blob.data) + offset
@@ -267,12 +267,12 @@ class DiskOs:
         self._at.sync(descriptor)
 
     def close(self, descriptor: int) -> None:
-        """Give back; of a process that died nothing is left to give."""
+        """Close; a descriptor of a dead process is already gone."""
         self._at.handles.pop(descriptor, None)
 
 
 class NoLocks:
-    """`fcntl` for a folder that nobody else uses."""
+    """`fcntl` for a folder that no other process uses."""
 
     LOCK_EX = LOCK_NB = 0
 

@@ -1,6 +1,6 @@
-"""A device's user files: what they hold now, what they ever held, and how they change under the agent's hands.
+"""A device's user files: their content, every content they had before, and changes while the agent reads them.
 
-Rule: an open file stays itself when its name goes to another; every change moves `ctime`, as on a real file system.
+Rule: an open file stays the same when another file takes its name; every change moves `ctime`, as on a real system.
 """
 
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from tests.simulation.world import World
 
 WAYS: Final = ("appended", "rewritten", "backdated", "truncated", "replaced", "deleted")
 LOG_WAYS: Final = ("appended",) * 5 + WAYS
-"""Of a log, which is mostly appended to; now and then somebody rotates, edits or loses it."""
+"""Changes of a log: mostly appends; now and then it is rotated, edited or deleted."""
 
 
 @dataclass(eq=False)
 class Inode:
-    """One file, whatever it is called."""
+    """One file, under any name."""
 
     number: int
     content: Content
@@ -27,13 +27,13 @@ class Inode:
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """In bytes."""
         return size_of(self.content)
 
 
 @dataclass(eq=False)
 class OpenFile:
-    """What `device_agent.files.source.Source` is to the agent."""
+    """Takes the place of `device_agent.files.source.Source`."""
 
     files: "Files"
     path: str
@@ -69,11 +69,11 @@ class Files:
         return None if inode is None else OpenFile(self, path, inode, self.fingerprint(inode))
 
     def fingerprint(self, inode: Inode) -> Fingerprint:
-        """What the file system says of a file."""
+        """The fingerprint of a file, as the file system reports it."""
         return Fingerprint(inode.size, inode.mtime, inode.ctime, self.mount, inode.number)
 
     def change(self, path: str, *, log: bool) -> str:
-        """Something happens to a file; what it was."""
+        """Change a file in a drawn way; returns that way."""
         inode = self.inodes.get(path)
         if inode is None:
             self.write(path, self.world.chance.randint(1, 30 * MIB))

@@ -1,6 +1,6 @@
 """One history from its seed: a fleet, an operator, a nemesis; then calm; then every promise is checked.
 
-Rule: `play(seed)` is a pure function of its arguments, whatever machine or process runs it.
+Rule: `play(seed)` is a pure function of its arguments, on every machine and in every process.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ LARGE: Final = 210 * MIB
 PATHS: Final = (DEFAULT_FILE, "/data/a.bin", "/data/b c.bin", "/data/grows.log")
 LOGS: Final = frozenset({"/data/grows.log"})
 PATIENCE: Final = 6 * 3600.0
-"""Seconds of calm in which everything must have come to its end."""
+"""Seconds of calm in which every upload must end."""
 
 
 @dataclass
 class Result:
-    """What became of a history."""
+    """The result of a history; `calm_for` is in seconds."""
 
     seed: int
     faults: frozenset[str]
@@ -51,7 +51,7 @@ class Result:
 
 
 class Failure(Exception):
-    """A history in which a promise did not hold, which is the cause; `lines` is its trace, if there is one."""
+    """A history in which a promise did not hold; its cause names the promise, `lines` is its trace, if there is one."""
 
     def __init__(self, seed: int, without: frozenset[str], lines: list[str]) -> None:
         more = f" --without {','.join(sorted(without))}" if without else ""
@@ -60,7 +60,7 @@ class Failure(Exception):
 
 
 class History:
-    """Everything there is in one history."""
+    """All parts of one history."""
 
     def __init__(self, seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> None:
         drawn = Random(f"faults {seed}")
@@ -95,7 +95,7 @@ class History:
 
     @property
     def busy(self) -> bool:
-        """Whether a device works on an upload at this moment."""
+        """Whether a device is working on an upload."""
         return any(device.busy for device in self.devices.values())
 
     def a_path(self) -> str:
@@ -163,7 +163,7 @@ class History:
         for device in self.devices.values():
             if device.process is not None:
                 counters = device.process.agent.uploads.counters
-                require(not counters["faults"] + counters["poison"], f"P13: {device.client_id} met a bug of its own")
+                require(not counters["faults"] + counters["poison"], f"P13: {device.client_id} has a fault")
 
     def _check(self) -> None:
         self._watch()
@@ -185,7 +185,7 @@ def play(seed: int, without: frozenset[str] = frozenset(), *, traced: bool = Fal
         loop.stop()
 
     loop.set_exception_handler(failed)
-    with _ruled_by(history):
+    with _patched_for(history):
         main = loop.create_task(history.run())
         main.add_done_callback(done)
         try:
@@ -200,7 +200,7 @@ def play(seed: int, without: frozenset[str] = frozenset(), *, traced: bool = Fal
 
 
 def _end(loop: VirtualLoop) -> None:
-    """Let go of every task, so that nothing of one history is left in the next."""
+    """Cancel every task, so that none runs in the next history."""
     loop.set_exception_handler(lambda _loop, _facts: None)
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
@@ -211,8 +211,8 @@ def _end(loop: VirtualLoop) -> None:
 
 
 @contextmanager
-def _ruled_by(history: History) -> Iterator[None]:
-    """Chance, disks and silence for the code under test, for as long as a history lasts."""
+def _patched_for(history: History) -> Iterator[None]:
+    """Replace random ids, disks and logging of the code under test while a history runs."""
     chance = Random(f"ids {history.world.seed}")
     numbers: dict[str, Any] = {
         "secrets.token_hex": lambda count=16: f"{chance.getrandbits(count * 8):0{count * 2}x}",

@@ -1,27 +1,27 @@
-"""An event loop whose clock jumps to the next thing that is due: hours pass in milliseconds.
+"""An event loop whose clock jumps to the next timer: hours pass in milliseconds.
 
-Rule: nothing sleeps, nothing reads a real clock, and equal programs run in equal order.
+Rule: nothing sleeps or reads a real clock, and equal programs run in equal order.
 """
 
 import asyncio
 from typing import Any
 
 _RESOLUTION = 1e-6
-"""Seconds: sums of floats miss their mark by less than that."""
+"""Seconds; greater than the rounding error of sums of floats."""
 
 
 class NothingLeft(Exception):
-    """Every task waits for something that will never come."""
+    """Every task waits, and no timer is left."""
 
 
 class _Jump:
-    """Stands where a selector would wait for sockets."""
+    """Takes the place of the selector that waits for sockets."""
 
     def __init__(self, loop: "VirtualLoop") -> None:
         self._loop = loop
 
     def select(self, timeout: float | None) -> list[Any]:
-        """Let the time pass that a real loop would wait."""
+        """Advance the clock by the time that a real loop would wait."""
         if timeout is None:
             raise NothingLeft
         if timeout > 0:
@@ -46,4 +46,4 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """No socket ever has an event."""
 
     def _write_to_self(self) -> None:
-        """There is no other thread to be woken by."""
+        """No other thread wakes the loop."""

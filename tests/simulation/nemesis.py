@@ -1,6 +1,6 @@
-"""Who makes things go wrong: draws a history's faults and lets them strike, and in the end takes them all back.
+"""The nemesis: draws a history's faults, causes them at drawn moments, and ends all of them before the calm.
 
-Rule: at most one device, broker or store trouble of a kind at a time, so that every fault can be survived.
+Rule: at most one fault of a kind at a time in device, broker and object store, so that the system can survive each.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tests.simulation.history import History
 
 STRIKES: Final = 5
-"""How often a fault that strikes at moments may do so in one history."""
+"""How often one fault may occur in a history."""
 
 PATIENCE: Final = 12
 
 
 class Nemesis:
-    """Strikes at drawn moments of the first `span` seconds."""
+    """Causes faults at drawn moments of the first `span` seconds."""
 
     def __init__(self, history: "History", span: float) -> None:
         self._history = history
@@ -53,7 +53,7 @@ class Nemesis:
                     self._world.later(self._world.between(0.0, span), self._strike, name, act)
 
     def _strike(self, name: str, act: Callable[[], None], waits: int = 0) -> None:
-        """Strike, rather when something is under way than when nothing is."""
+        """Cause the fault, preferably while an upload is under way."""
         if self._world.calm:
             return
         if waits < PATIENCE and not self._history.busy:
@@ -67,7 +67,7 @@ class Nemesis:
             act()
 
     def _device(self) -> "Device":
-        """One that works, if any does."""
+        """A device that works on an upload, if there is one."""
         devices = list(self._history.devices.values())
         return self._world.chance.choice([device for device in devices if device.busy] or devices)
 
@@ -91,7 +91,7 @@ class Nemesis:
             broker.publish(client_id, channel, junk)
 
     def _type(self) -> None:
-        """A person with a bare MQTT client."""
+        """Publish a command as a person with a plain MQTT client does."""
         path = self._history.a_path()
         number = self._world.chance.randrange(10**6)
         command = Command(f"typed-{number}", Action.DOWNLOAD_FILE, DownloadFile(file_path=path))
@@ -149,7 +149,7 @@ class Nemesis:
         for plane in self._history.planes:
             plane.clock.skew = skew
 
-    # The store, files, operators.
+    # The object store, files, operators.
 
     def _outage(self) -> None:
         self._history.bucket.outage_until = self._world.now() + self._world.between(2.0, 90.0)
@@ -175,7 +175,7 @@ class Nemesis:
         self._history.operator.cancel_one()
 
     def relent(self) -> None:
-        """Calm: whatever was broken works again."""
+        """Begin the calm: end every fault."""
         history, world = self._history, self._world
         world.calm = True
         history.broker.up, history.broker.frozen_until = True, 0.0

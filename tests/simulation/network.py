@@ -39,14 +39,14 @@ class DeviceNetwork:
         self._world.later(0.001, self._dial)
 
     def stop(self, offline: bytes | None = None) -> None:
-        """Say goodbye."""
+        """Publish `offline` and disconnect."""
         if self._ready and offline is not None:
             self.publish(Channel.PRESENCE, offline)
         self._broker.drop(self, politely=True)
         self.dead = True
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
-        """Hand over; on a connection that is cut it is lost on its way."""
+        """Publish; on a cut connection the message is lost."""
         if not self._ready:
             return False
         if not self._cut:
@@ -73,7 +73,7 @@ class DeviceNetwork:
             self._inbox.put(BirthArrived())
 
     def lost(self) -> None:
-        """The connection is gone, and the device notices."""
+        """The device notices that the connection is lost."""
         if self.dead:
             return
         if not self._cut:
@@ -86,7 +86,7 @@ class DeviceNetwork:
         self._world.later(self._backoff.next(stable=was), self._dial)
 
     def cut(self) -> None:
-        """Nothing passes any more; either side finds out by itself, up to one and a half keepalives later."""
+        """Cut the connection: each side notices by itself, up to one and a half keepalives later."""
         if not self._ready or self._cut:
             return
         self._cut = True
@@ -98,7 +98,7 @@ class DeviceNetwork:
 
     def _arrive(self, number: int, channel: Channel, data: bytes, expiry: int | None) -> None:
         if number == self._number and not self._cut:
-            self._broker.hear(self, channel, data, expiry)
+            self._broker.receive(self, channel, data, expiry)
 
     def _dial(self) -> None:
         if self.dead or self._ready:

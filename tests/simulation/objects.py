@@ -1,6 +1,6 @@
-"""The object store as a control plane meets it: the port `ObjectStore` over the bucket, with answers that get lost.
+"""A control plane's view of the object store: the port `ObjectStore` over the bucket, with answers that get lost.
 
-Rule: a call may fail before its effect, after it, or have its effect long after it was given up.
+Rule: a call may fail before its effect or after it, or take effect long after its timeout.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 LATENCY: Final = 0.03
 OBJECT_LIMIT: Final = 60.0
-"""Seconds that a URL lives when the fault is that they live shortly."""
+"""Seconds that a URL lives under the fault `expiry`."""
 
 
 class Objects:
-    """One control plane's way to the bucket."""
+    """One control plane's client of the bucket."""
 
     bucket = "bucket"
 
@@ -36,15 +36,15 @@ class Objects:
         self._now = now
 
     async def ensure_bucket(self) -> None:
-        """It is there."""
+        """The bucket always exists."""
         await self._call("ensure", lambda: None)
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """What the history's store enforces."""
+        """The capabilities drawn for this history."""
         return await self._call("probe", lambda: self._capabilities)
 
     async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
-        """Open one; after a lost answer nobody knows its id."""
+        """Open a multipart upload; when the answer is lost, its id is unknown."""
         assert digest
         return await self._call("create", lambda: self._bucket.create(s3_key, token), doubt=True)
 
@@ -77,23 +77,23 @@ class Objects:
         return PresignedPart(part.part_number, self._bucket.sign(bound), headers)
 
     def presign_get(self, s3_key: str, expires_in: float) -> str:
-        """Nobody reads here."""
+        """A URL that no test reads."""
         return f"https://s3.sim/{s3_key}?get={expires_in}"
 
     def url_lifetime(self, wanted: float) -> float:
-        """Short where that is the fault."""
+        """Seconds; short under the fault `expiry`."""
         return min(wanted, OBJECT_LIMIT) if "expiry" in self._world.faults else wanted
 
     async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
-        """Assemble; its effect may come after we gave up waiting."""
-        world, told = self._world, dict(etags)
-        world.note("plane", f"complete {s3_upload_id} with parts {sorted(told)}")
+        """Assemble the parts; the effect may come after the timeout."""
+        world, given = self._world, dict(etags)
+        world.note("plane", f"complete {s3_upload_id} with parts {sorted(given)}")
         if world.fails("doubt", 3.0):
-            world.later(world.between(1.0, 40.0), self._late_complete, s3_key, s3_upload_id, told)
+            world.later(world.between(1.0, 40.0), self._late_complete, s3_key, s3_upload_id, given)
             await asyncio.sleep(1.0)
             message = "no answer to Complete"
             raise ObjectStoreDown(message)
-        await self._call("complete", lambda: self._bucket.complete(s3_key, s3_upload_id, told), doubt=True)
+        await self._call("complete", lambda: self._bucket.complete(s3_key, s3_upload_id, given), doubt=True)
 
     def _late_complete(self, s3_key: str, s3_upload_id: str, etags: dict[int, str]) -> None:
         try:
@@ -102,7 +102,7 @@ class Objects:
             return
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there."""
+        """Size, etag and token of the object; None when there is none."""
         return await self._call("head", lambda: self._info(s3_key))
 
     def _info(self, s3_key: str) -> ObjectInfo | None:
@@ -112,7 +112,7 @@ class Objects:
         )
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Etags without quotes."""
+        """Etags by part number, without quotes; None when the upload is gone."""
         assert s3_key
         return await self._call("list_parts", lambda: self._etags(s3_upload_id))
 
@@ -121,16 +121,16 @@ class Objects:
         return None if upload is None else {number: etag for number, (etag, _) in upload.parts.items()}
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
-        """Fine when it is gone."""
+        """Nothing happens when it is gone."""
         assert s3_key
         await self._call("abort", lambda: self._bucket.abort(s3_upload_id))
 
     async def delete(self, s3_key: str) -> None:
-        """Fine when it is gone."""
+        """Nothing happens when it is gone."""
         await self._call("delete", lambda: self._bucket.delete(s3_key))
 
     async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
-        """All in flight."""
+        """Multipart uploads in flight."""
         return await self._call("list", lambda: self._in_flight(prefix))
 
     def _in_flight(self, prefix: str) -> list[MultipartInfo]:
@@ -148,7 +148,7 @@ class Objects:
         return {}
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
-        """Nobody sets any."""
+        """No test sets any."""
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -156,7 +156,7 @@ class Objects:
     async def _call(self, name: str, effect: Callable[[], T], *, doubt: bool = False) -> T:
         world = self._world
         await asyncio.sleep(LATENCY)
-        message = f"{name}: the store did not answer"
+        message = f"{name}: the object store did not answer"
         if world.now() < self._bucket.outage_until or world.fails("s3"):
             raise ObjectStoreDown(message, retry_after=world.between(0.0, 5.0))
         done = effect()

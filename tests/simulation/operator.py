@@ -1,6 +1,6 @@
-"""An operator of a history: triggers uploads until they are accepted, cancels one now and then, and forgets none.
+"""The operator of a history: triggers uploads until they are accepted, and cancels one now and then.
 
-Rule: what was accepted must come to an end; that is P1 and P6.
+Rule: every accepted upload must exist (P1) and end (P6).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Operator:
-    """`accepted` are the uploads whose trigger was answered with success."""
+    """`accepted` are the uploads whose trigger succeeded; `waiting` counts triggers that did not yet."""
 
     def __init__(self, history: "History") -> None:
         self._history = history
@@ -31,7 +31,7 @@ class Operator:
         self.waiting = 0
 
     def plan(self, number: int, client_id: str, path: str, at: float) -> None:
-        """Trigger this file at this moment, and again until somebody accepts it."""
+        """Trigger this file at `at` (s), and again until a control plane accepts it."""
         self.waiting += 1
         task = asyncio.get_running_loop().create_task(self._trigger(number, client_id, path, at))
         self._tasks.add(task)
@@ -62,7 +62,7 @@ class Operator:
         self.waiting -= 1
 
     def cancel_one(self) -> None:
-        """Cancel any upload, if somebody listens."""
+        """Cancel one accepted upload, if the drawn control plane runs."""
         engine = self._world.chance.choice(self._history.planes).engine
         if engine is not None and self.accepted:
             key = self._world.chance.choice(self.accepted)
@@ -80,12 +80,12 @@ class Operator:
             return
 
     def stop(self) -> None:
-        """The history is over."""
+        """Cancel what is under way."""
         for task in self._tasks:
             task.cancel()
 
     def check(self) -> None:
-        """P1: what was accepted is there."""
+        """P1: every accepted upload exists."""
         uploads = self._history.database.memory._tables.uploads
         for key in self.accepted:
-            require(key in uploads, f"P1: {key.upload_id} was accepted and is not there")
+            require(key in uploads, f"P1: {key.upload_id} was accepted and does not exist")

@@ -1,6 +1,6 @@
-"""The device's hands in a history: opening, digesting and sending take time, and the file may change meanwhile.
+"""File and HTTP work of a device in a history: it takes time, and the file may change meanwhile.
 
-Rule: the shape of `device_agent.workers.part_io.Hands`; what a PUT's answer means is decided by the agent's own table.
+Rule: it has the shape of `device_agent.workers.part_io.PartIO`; the agent's own table interprets the answer of a PUT.
 """
 
 from typing import TYPE_CHECKING, Final, cast
@@ -49,7 +49,7 @@ TURNED_AWAY: Final = (
 
 
 class Hired(ThreadPool):
-    """Workers that begin at once: how long a job takes is the job's own business here."""
+    """A pool that runs each call at once; the calls themselves take virtual time."""
 
     def __init__(self, name: str, count: int) -> None:
         super().__init__(name, 0)
@@ -62,14 +62,14 @@ class Hired(ThreadPool):
 
 class _NoCopies:
     def sweep(self, orders: list[Order]) -> None:
-        """Nothing is ever compressed here."""
+        """There are no compressed copies."""
 
     def discard(self, order: Order) -> None:
-        """Nor discarded."""
+        """Nothing to discard."""
 
 
 class SimPartIO:
-    """One process's hands; `dead` once the process is."""
+    """The file and HTTP work of one process; `dead` once the process is."""
 
     def __init__(self, world: World, files: Files, bucket: Bucket, clock: "Callable[[], float]") -> None:
         self.dead = False
@@ -152,7 +152,7 @@ class SimPartIO:
             self._later(delay, self._answered, task, session, post, answer)
 
     def _answer(self, url: str, body: Content) -> tuple[PutResult | None, float]:
-        """What comes back, None for nothing, and after how long."""
+        """The answer, None for none, and the seconds until it comes."""
         world = self._world
         if world.now() < self._bucket.outage_until:
             return PutResult(503, retry_after="7", body=b"<Error><Code>SlowDown</Code></Error>"), 0.1
@@ -202,5 +202,5 @@ class SimPartIO:
         return Seen(now, linked=there is source.inode, gone=there is None)
 
     def _later(self, delay: float, call: "Callable[..., object]", *arguments: object) -> None:
-        """Do it then, if the process still lives."""
+        """Call it after `delay` seconds, if the process still runs."""
         self._world.later(delay, lambda: None if self.dead else call(*arguments))

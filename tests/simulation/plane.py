@@ -1,6 +1,6 @@
-"""One control plane: the engine as it is shipped, over a database in memory that commits or does not.
+"""One control plane: the shipped engine over a database in memory whose commits may fail.
 
-Rule: a kill takes everything but what was committed. Two of them may share one database.
+Rule: a kill loses everything that was not committed. Two control planes may share one database.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ T = TypeVar("T")
 
 
 class PlaneClock:
-    """A control plane's clocks: the wall's may be wrong."""
+    """A control plane's clocks; the wall clock may be wrong by `skew` seconds."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.skew = 0.0
 
     def now(self) -> float:
-        """The instant it believes it is."""
+        """The wall clock (s since the epoch)."""
         return self._world.wall() + self.skew
 
     def monotonic(self) -> float:
-        """Never goes back."""
+        """Seconds; never goes back."""
         return self._world.now()
 
 
 class Database:
-    """The one database. Everything committed is durable; a write may fail before it, or after it."""
+    """The database of all control planes. Commits are durable; a write may fail before its commit or after it."""
 
     def __init__(self, world: World, bucket: Bucket) -> None:
         self.memory = MemoryDatabase()
@@ -73,7 +73,7 @@ class Database:
         return await self.memory.read(work)
 
     async def check(self) -> None:
-        """It is there."""
+        """Always usable."""
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -88,32 +88,32 @@ class Messenger:
         self._promises = promises
         self._name = name
         self.alive = True
-        self.hear: Callable[[Delivered], None] = lambda _message: None
+        self.on_message: Callable[[Delivered], None] = lambda _message: None
 
     @property
     def connected(self) -> bool:
-        """Whether subscriptions stand."""
+        """Whether the broker has its subscriptions."""
         return self in self._broker.subscribers
 
     def deliver(self, message: Delivered) -> None:
-        """From the broker."""
+        """Take a message from the broker."""
         if self.alive:
-            self.hear(message)
+            self.on_message(message)
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
-        """To the broker."""
+        """Publish through the broker; `MessengerDown` while it is away."""
         if not self.alive or not self.connected:
             message = "the broker is not connected"
             raise MessengerDown(message)
         if channel is Channel.COMMAND:
-            self._promises.says(client_id, payload)
-        await self._broker.say(self, channel, client_id, payload)
+            self._promises.command_published(client_id, payload)
+        await self._broker.publish_from(self, channel, client_id, payload)
 
     async def run(self) -> None:
-        """Connect again whenever the connection is gone."""
+        """Connect, and reconnect after each loss."""
         while True:
             if not self.connected and self._broker.up and self._world.now() >= self._broker.frozen_until:
-                self._broker.welcome(self)
+                self._broker.add_subscriber(self)
                 self._world.note(self._name, "connected")
                 await self._announce()
             await asyncio.sleep(2.0)
@@ -152,7 +152,7 @@ class Plane:
         self._messenger: Messenger | None = None
 
     def start(self) -> None:
-        """A new process on the same database."""
+        """Start a new process on the same database."""
         if self.engine is not None:
             return
         self.world.note(self.name, "starts")
@@ -160,12 +160,12 @@ class Plane:
         objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
         near = Ports(self._database, objects, messenger, self.clock)
         engine = build_engine(near, self._log, self._policy)
-        messenger.hear = engine.inbox.hear
+        messenger.on_message = engine.inbox.hear
         self._messenger, self.engine = messenger, engine
         self._tasks = [asyncio.ensure_future(engine.run()), asyncio.ensure_future(messenger.run())]
 
     def kill(self) -> None:
-        """Everything that was not committed is gone."""
+        """Lose everything that was not committed."""
         if self.engine is None or self._messenger is None:
             return
         self.world.note(self.name, "is killed")
@@ -177,7 +177,7 @@ class Plane:
         self.engine = self._messenger = None
 
     def failure(self) -> BaseException | None:
-        """What ended the engine, if anything did."""
+        """The exception that ended the engine; None while it runs."""
         for task in self._tasks:
             if self.engine is not None and task.done() and not task.cancelled():
                 return task.exception()

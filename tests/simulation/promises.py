@@ -1,6 +1,6 @@
-"""The promises of reliability.md section 1, watched while a history happens and checked when it is over.
+"""The promises of reliability.md section 1, checked during a history and at its end.
 
-Rule: a promise is checked against what the models know to be true, never against what the system says of itself.
+Rule: a promise is checked against the state of the models, never against what the system reports.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +19,7 @@ from tests.simulation.contents import clip, size_of
 if TYPE_CHECKING:
     from tests.simulation.device import Device
 
-FAULTS_OF_OURS: Final = frozenset({"duty.fault", "message.fault"})
+FAULT_EVENTS: Final = frozenset({"duty.fault", "message.fault"})
 
 
 class Broken(AssertionError):
@@ -33,7 +33,7 @@ def require(fine: object, text: str) -> None:
 
 
 class DevicePromises:
-    """P5 and P9 on one device: nothing stored is sent again, nothing is said that a crash could take back."""
+    """P5 and P9 on one device: no stored part is sent again, nothing is published that a crash could undo."""
 
     def __init__(self, device: "Device") -> None:
         self._device = device
@@ -45,25 +45,25 @@ class DevicePromises:
         require((place, number) not in self._kept, f"P5: part {number} of {place} is journalled and is sent again")
 
     def stored(self, place: str, number: int) -> None:
-        """The store's answer has reached the agent."""
+        """The object store's answer has reached the agent."""
         self._answered.append((place, number))
 
     def turned(self, journal: Journal) -> None:
-        """A turn is over: what the agent was told it has written down, unless the disk takes nothing."""
+        """After a turn of the agent's loop the answers are in the journal, unless the disk is full."""
         if self._answered and not journal.pending:
             self._kept.update(self._answered)
             self._answered.clear()
 
     def crashed(self) -> None:
-        """What had not been written down is lost, and may be sent again."""
+        """Answers that were not in the journal are lost; their parts may be sent again."""
         self._answered.clear()
 
     def forget(self) -> None:
-        """The disk is empty: nothing is known of what was sent."""
+        """The disk is empty: every part may be sent again."""
         self._kept.clear()
 
-    def said(self, data: bytes) -> None:
-        """P9: every etag that is told, and was not acknowledged before the word got out, is on the platter."""
+    def response_published(self, data: bytes) -> None:
+        """P9: every reported etag that is not acknowledged yet is durable."""
         report, process = decode_response(data).payload, self._device.process
         if process is None or not isinstance(report, UploadReport):
             return
@@ -71,10 +71,10 @@ class DevicePromises:
         waiting = {} if run is None or run.transfer.order.attempt != report.attempt else run.transfer.kept
         for number, etag in report.etags.items():
             durable = number not in waiting or self._device.disk.durable(etag.strip('"').encode())
-            require(durable, f"P9: the etag of part {number} is told before it is durable")
+            require(durable, f"P9: the etag of part {number} is reported before it is durable")
 
-    def acknowledged(self, data: bytes) -> None:
-        """P9: a command that began an upload is on the platter before its PUBACK."""
+    def command_acknowledged(self, data: bytes) -> None:
+        """P9: a command that begins an upload is durable before its PUBACK."""
         process = self._device.process
         try:
             payload = decode_command(data).payload
@@ -84,13 +84,13 @@ class DevicePromises:
             return
         run = process.agent.uploads.get(payload.about)
         if run is not None and run.transfer.order.attempt == payload.about_attempt:
-            # Not the upload's own name: an earlier attempt has written that.
+            # The upload id would not do: an earlier attempt has written it.
             durable = self._device.disk.durable(run.transfer.order.message_id.encode())
             require(durable, f"P9: the command for {payload.about} is acknowledged before it is durable")
 
 
 class PlanePromises:
-    """P3, P8, P9 and the finality of ends, watched at every commit and every word of a control plane."""
+    """P3, P8, P9 and final states, checked at every commit and every published command of a control plane."""
 
     def __init__(self, tables: Tables, bucket: Bucket) -> None:
         self._tables = tables
@@ -99,11 +99,11 @@ class PlanePromises:
         self._pairs: dict[str, tuple[str, int, int]] = {}
         self._retired: set[tuple[str, str]] = set()
         self.breaches: list[Broken] = []
-        """Promises that broke under code that catches whatever is raised."""
+        """Promises that broke inside code that catches every exception."""
         self.faults: list[str] = []
 
     def committed(self) -> None:
-        """After every write: success is true, ends are final, presence only moves on."""
+        """After every write: success is true, terminal states are final, presence never goes back."""
         for key, upload in self._tables.uploads.items():
             end = self._ends.get(key)
             if end is not None:
@@ -112,10 +112,10 @@ class PlanePromises:
                 self._ends[key] = upload
                 self._require_object(upload)
         for client_id, client in self._tables.clients.items():
-            self._moved_on(client_id, (client.install_id, client.epoch, client.sequence))
+            self._require_newer_presence(client_id, (client.install_id, client.epoch, client.sequence))
 
     def _require_object(self, upload: Upload) -> None:
-        """What is completed is there at that moment: of this attempt, and of the file's size."""
+        """The object of a completed upload exists at that moment: of this attempt, and of the file's size."""
         if upload.state is not State.COMPLETED or upload.owner != "control-plane":
             return
         found = self._bucket.objects.get(upload.s3_key)
@@ -124,7 +124,7 @@ class PlanePromises:
             same = (found.token, size_of(found.content)) == (upload.object_token, upload.file_size)
             self._require(same, f"P3: the object of completed {upload.upload_id} is of another attempt or size")
 
-    def _moved_on(self, client_id: str, pair: tuple[str, int, int]) -> None:
+    def _require_newer_presence(self, client_id: str, pair: tuple[str, int, int]) -> None:
         known = self._pairs.get(client_id)
         if known == pair:
             return
@@ -139,8 +139,8 @@ class PlanePromises:
             )
         self._pairs[client_id] = pair
 
-    def says(self, client_id: str, data: bytes) -> None:
-        """P9: nothing is acknowledged to a device that is not committed."""
+    def command_published(self, client_id: str, data: bytes) -> None:
+        """P9: no sequence is acknowledged to a device before it is committed."""
         payload = decode_command(data).payload
         if isinstance(payload, GrantParts | DownloadFile) and payload.about is not None:
             upload = self._tables.uploads.get(UploadKey(client_id, payload.about))
@@ -154,14 +154,14 @@ class PlanePromises:
             self.breaches.append(Broken(text))
             raise self.breaches[0]
 
-    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - whatever the services report
-        """P13: nothing that arrives, and nothing that is to be done, meets a bug of ours."""
-        if event in FAULTS_OF_OURS:
+    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - any facts of an event
+        """P13: no message and no duty meets a fault of the control plane."""
+        if event in FAULT_EVENTS:
             self.faults.append(f"{event}: {msgspec.json.encode(facts).decode()}")
 
 
 def check_objects(uploads: dict[UploadKey, Upload], bucket: Bucket, devices: "dict[str, Device]") -> None:
-    """P2, P3, P4: at most one object for each upload, only where it completed, and its bytes are the file's."""
+    """P2, P3, P4: one object for each completed upload, none for any other, with the bytes of the file."""
     for upload in uploads.values():
         if upload.owner != "control-plane":
             continue
@@ -185,7 +185,7 @@ def check_objects(uploads: dict[UploadKey, Upload], bucket: Bucket, devices: "di
 
 
 def unfinished(tables: Tables, bucket: Bucket, devices: "dict[str, Device]", now: float) -> list[str]:
-    """P6, P15 and presence: what is still to come to its end; empty once calm has done its work."""
+    """P6, P15 and presence: all that has not ended yet; empty at the end of the calm."""
     left = [f"{key.upload_id} is {one.state}" for key, one in tables.uploads.items() if one.state in OPEN]
     left += [
         f"outbox: {entry.duty.kind} of {subject.id}"

@@ -9,16 +9,16 @@ import time
 from contextlib import suppress
 from typing import Any, Self
 
-from tests.support.history import Told
+from tests.support.history import RecordedMessage
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Closed, Wire
 
 
 class Watcher:
-    """Listens to every command and response; `told` is in the order of arrival."""
+    """Listens to every command and response; `messages` are in the order of arrival."""
 
     def __init__(self, port: int, root: str = "fleet/v1") -> None:
-        self.told: list[Told] = []
+        self.messages: list[RecordedMessage] = []
         self._port = port
         self._filters = (f"{root}/+/command", f"{root}/+/response")
         self._stopping = threading.Event()
@@ -49,4 +49,4 @@ class Watcher:
             wire.acknowledge(packet)
             message: Any = json.loads(packet.payload)
             if isinstance(message, dict):
-                self.told.append(Told(time.time(), message))
+                self.messages.append(RecordedMessage(time.time(), message))

@@ -1,8 +1,7 @@
 """Both sides of one upload, joined by a link that drops, repeats, delays and reorders: one seed, one history.
 
-Rule: the two machines are the real ones; around them stands only what they need to move: a journal that a crash cuts, a
-store that counts, a scheduler that draws every choice from the seed. After the faults the link heals, and both sides
-must come to agree.
+Rule: the two machines are the shipped ones; the rest is a model: a journal that a crash cuts, an object store that
+counts, a scheduler that draws every choice from the seed. After the faults the link heals, and both sides must agree.
 """
 
 from collections.abc import Callable
@@ -81,7 +80,7 @@ class Pair:
         self.device = PairDevice(self.store, self.up.send, self.chance, size=self.chance.choice(SIZES))
 
     def run(self) -> Upload:
-        """Play the history; `Broken` says which promise it broke. Returns the upload as its owner sees it."""
+        """Play the history; `Broken` names a broken promise. Returns the upload on its owner's side."""
         for _ in range(STEPS):
             self._step()
         self._heal()
@@ -113,7 +112,7 @@ class Pair:
         self.chance.choices([act for _, act in choices], [weight for weight, _ in choices])[0]()
 
     def _calm_step(self) -> None:
-        """Everything under way arrives; only when nothing is under way does time pass."""
+        """Deliver everything under way; time passes only when nothing is under way."""
         if self.down.waiting:
             self._deliver_down()
         elif self.up.waiting:
@@ -136,7 +135,7 @@ class Pair:
         if self.down.waiting:
             command = self.down.receive()
             assert isinstance(command, Command)
-            self.device.hear(command, self.now)
+            self.device.receive(command, self.now)
 
     def _deliver_up(self) -> None:
         if self.up.waiting:
@@ -156,12 +155,12 @@ class Pair:
         if before.state in TERMINAL:
             require(self.upload.state is before.state, f"{before.state} became {self.upload.state}")
         for duty in effects:
-            # A crash between commit and effect: what the state obliges to is found again by looking.
+            # A crash between commit and effect: `_look` finds the duty in the state again.
             if duty.due_at <= self.now and not (self.faulty and self.chance.random() < 0.1):
                 self._perform(duty)
 
     def _look(self) -> None:
-        """What the outbox does: say again what the state obliges to, and count the silence of the client."""
+        """What the outbox does: perform all due duties, and time out a silent client."""
         silent = self.now - self.upload.touched_at >= STEP_TIMEOUT * 3
         if silent and not self.faulty and self.now - self.looked_at >= STEP_TIMEOUT * 3:
             self.looked_at = self.now
@@ -230,18 +229,20 @@ class Pair:
 
     def _settled(self) -> bool:
         under_way = self.down.waiting or self.up.waiting or self.device.jobs
-        owes = [duty for duty in duties(self.upload) if duty.kind is not Kind.DELETE_OBJECT]
-        return self.upload.state in TERMINAL and not under_way and not owes and self.device.at_rest
+        due = [duty for duty in duties(self.upload) if duty.kind is not Kind.DELETE_OBJECT]
+        return self.upload.state in TERMINAL and not under_way and not due and self.device.at_rest
 
     def _agree(self) -> None:
         require(self.store.created <= 1, f"{self.store.created} objects were created for one upload")
         if self.upload.state == "completed":
             require(self.store.objects.get(self.upload.s3_key) == self.upload.object_token, "completed without object")
-        told = self.device.outcome
-        require(told in {None, OUTCOMES[self.upload.state]}, f"the owner says {self.upload.state}, the device {told}")
+        outcome = self.device.outcome
+        require(
+            outcome in {None, OUTCOMES[self.upload.state]}, f"the owner has {self.upload.state}, the device {outcome}"
+        )
 
 
 def answered(command: Command, status: ResponseStatus, code: ErrorCode | None = None) -> Response:
-    """An answer of the device outside its count of sequences."""
+    """A response of the device without a sequence."""
     report = UploadReport(upload_id=command.upload.upload_id, attempt=command.upload.attempt)
     return Response(command.upload.message_id, Action.DOWNLOAD_FILE, status, report, error=code)

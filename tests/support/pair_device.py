@@ -1,6 +1,6 @@
-"""The device of the pair: the real machine, a journal that a crash cuts, and jobs that end in any order.
+"""The device of the pair: the shipped machine, a journal that a crash cuts, and jobs that end in any order.
 
-Rule: nothing is said or begun before the journal holds what it relies on; a crash may come before that, or between.
+Rule: nothing is published or started before the journal holds the records it depends on; a crash may come in between.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ WORKERS = 3
 
 @dataclass(frozen=True)
 class Command:
-    """What the owner says: its upload at that moment, and what goes with this kind of word."""
+    """A command of the owner: its upload at that moment, and the fields of this kind of command."""
 
     kind: Kind
     upload: Upload
@@ -79,18 +79,18 @@ class PairDevice:
 
     @property
     def state(self) -> str:
-        """Where the transfer stands."""
+        """The state of the transfer."""
         return "nothing" if self.transfer is None else self.transfer.state
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is left but a tombstone."""
+        """Whether only a tombstone is left."""
         return self.transfer is None
 
-    # What it hears.
+    # Commands.
 
-    def hear(self, command: Command, now: float) -> None:
-        """Obey, like `device_agent.commands`."""
+    def receive(self, command: Command, now: float) -> None:
+        """Process a command like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
             return
@@ -146,10 +146,10 @@ class PairDevice:
                     lifetime=command.lifetime,
                 )
 
-    # What it does.
+    # Work.
 
     def work(self, now: float) -> bool:
-        """One thing that is to be done; False when there is none."""
+        """Do one piece of work; False when there is none."""
         transfer = self.transfer
         if transfer is None:
             return False
@@ -166,13 +166,13 @@ class PairDevice:
         return False
 
     def tick(self, now: float) -> None:
-        """Wake the machine if its time has come."""
+        """Send the machine a tick if one is due."""
         wake = None if self.transfer is None else wake_at(self.transfer)
         if wake is not None and now >= wake:
             self._on(Tick(now=now, jitter=self._chance.random()))
 
     def crash(self, now: float) -> None:
-        """Lose everything that is not in the journal, start again, and say again what nobody acknowledged."""
+        """Lose everything that is not in the journal, start again, and publish unacknowledged responses again."""
         self.jobs.clear()
         transfer: Transfer | None = None
         for record in self._journal:
@@ -192,7 +192,7 @@ class PairDevice:
             case PutPart(url=url, part=part):
                 self._put(url, part.number, now)
             case _:
-                message = f"nobody performs {job}"
+                message = f"no performer for {job}"
                 raise AssertionError(message)
 
     def _put(self, url: PresignedPart, number: int, now: float) -> None:
@@ -217,7 +217,7 @@ class PairDevice:
         for effect in effects:
             match effect:
                 case PublishResponse(response=response):
-                    self._say(response)
+                    self._publish(response)
                 case StopParts():
                     self.jobs.clear()
                 case WriteTombstone(outcome=outcome):
@@ -235,7 +235,7 @@ class PairDevice:
                     pass
 
     def _keep(self, effects: tuple[Effect, ...]) -> None:
-        """From here on a crash does not take it."""
+        """After this a crash does not lose the records."""
         self._journal += [effect.record for effect in effects if isinstance(effect, Keep)]
         if self.transfer is None:
             return
@@ -243,11 +243,11 @@ class PairDevice:
         self._stored.update({(attempt, number): one.etag for number, one in self.transfer.kept.items()})
         self._settled |= {(attempt, number) for number in self.transfer.settled}
 
-    def _say(self, response: Response) -> None:
+    def _publish(self, response: Response) -> None:
         report = response.payload
         assert isinstance(report, UploadReport)
         again = {(report.attempt, number) for number in report.etags} & self._settled
-        assert not again, f"acknowledged etags {again} are told again"
+        assert not again, f"acknowledged etags {again} are reported again"
         self._send(response)
 
 

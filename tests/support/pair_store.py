@@ -1,6 +1,6 @@
-"""The object store of the pair: it remembers what it was given and how often it made an object.
+"""The object store of the pair: it keeps parts and objects, and counts completed uploads.
 
-Rule: a PUT may store and lose its answer, or answer without storing; a healed store does what it says.
+Rule: a PUT may store and lose its answer, or fail without storing; a healed store does neither.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class PairStore:
         return s3_upload_id
 
     def lose_uploads(self) -> None:
-        """Somebody else's clean-up aborts what is open."""
+        """Another program's clean-up aborts all open uploads."""
         self.uploads.clear()
 
     def parts(self, s3_upload_id: str) -> dict[int, str] | None:
@@ -56,11 +56,11 @@ class PairStore:
 
     def _store(self, place: str, number: int) -> str | PutFailure:
         etag = f'"e{next(self._ids)}"'
-        words = place.split()
-        if len(words) == TOKENS:
-            if words[0] in self.objects:
+        fields = place.split()
+        if len(fields) == TOKENS:
+            if fields[0] in self.objects:
                 return ""
-            self.objects[words[0]] = words[1]
+            self.objects[fields[0]] = fields[1]
             return etag
         if place not in self.uploads:
             return PutFailure.GONE

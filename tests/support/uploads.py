@@ -67,12 +67,12 @@ def after(upload: Upload, *events: Event) -> Upload:
 
 
 def dispatched(**changes: object) -> Upload:
-    """Told to the client."""
+    """Dispatched to the client."""
     return after(an_upload(**changes), Dispatched(now=1.0))
 
 
 def opened(**changes: object) -> Upload:
-    """Offered, with a multipart upload `s3-1` open at the store."""
+    """Offered, with the multipart upload `s3-1` open."""
     return after(dispatched(**changes), an_offer(), MultipartCreated(now=3.0, attempt=1, s3_upload_id="s3-1"))
 
 

@@ -1,6 +1,6 @@
 """Both machines as a pair: thousands of histories over a link that loses, repeats, delays and reorders.
 
-Rule: a history is its seed. A broken promise names the seed that broke it.
+Rule: a seed determines its history. A failure names its seed.
 """
 
 import random
@@ -15,7 +15,7 @@ CHUNKS = 4
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_every_history_ends_well(chunk: int) -> None:
+def test_both_sides_agree_at_the_end_of_every_history(chunk: int) -> None:
     ends: Counter[str] = Counter()
     for seed in range(chunk, HISTORIES, CHUNKS):
         random.seed(seed)
@@ -27,7 +27,7 @@ def test_every_history_ends_well(chunk: int) -> None:
     assert ends["completed"] > sum(ends.values()) / 2, ends
 
 
-def test_a_history_is_its_seed() -> None:
+def test_a_seed_gives_the_same_history() -> None:
     def play(seed: int) -> str:
         random.seed(seed)
         return repr(Pair(seed).run())

@@ -16,7 +16,7 @@ from broker.errors import BrokerError
 from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 from control_plane.cli.errors import Failed, Refused, Unreachable
-from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.site.broker import GuardedBroker
 from control_plane.services.errors import ServiceError
 
@@ -139,4 +139,10 @@ def _lacks(plane: ControlPlane) -> str | None:
         return str(error)
     if readiness.get("status") == "ready":
         return None
-    return "; ".join(f"{name}: {state}" for name, state in readiness.get("checks", {}).items() if state != "ok")
+    return "; ".join(unready(readiness))
+
+
+def unready(readiness: Document) -> list[str]:
+    """The checks that are not `ok`, as `name: text`. `store` repeats `object_store` under its old name."""
+    checks = readiness.get("checks", {}).items()
+    return [f"{name}: {state}" for name, state in checks if state != "ok" and name != "store"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from control_plane.cli.rest.client import Document
 from control_plane.cli.site.broker import ACCESS
 from control_plane.cli.site.operator_env import operator_file, program
-from control_plane.cli.site.stack import BUCKET, Site
+from control_plane.cli.site.stack import BUCKET, Site, unready
 from control_plane.cli.text import visible
 
 EXAMPLE: Final = "restaurant-1"
@@ -59,13 +59,12 @@ def enforced(probe: Document | None) -> str:
 
 def _places(site: Site, readiness: Document) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    checks = [f"{name}: {state}" for name, state in readiness.get("checks", {}).items() if state != "ok"]
     for name, place in (
         ("control plane", f"{site.server}  (its calls: {site.server}/openapi.json)"),
         ("broker", f"{', '.join(address.url for address in site.broker.addresses)}  ({site.broker.kind})"),
         ("store", f"{site.store.endpoint}/{BUCKET}"),
         ("it enforces", enforced(readiness.get("probe"))),
-        ("not ready", "; ".join(checks)),
+        ("not ready", "; ".join(unready(readiness))),
         ("data", str(site.directory)),
     ):
         if place:

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from device_agent.commands import Commands
+from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
-from device_agent.uploads import Run, Uploads
+from device_agent.uploads import DeferredEffect, Run, Uploads
 from schemas.messages import Command, Response
 from schemas.parts import MIB
 from schemas.values import PresignedPart
@@ -30,9 +31,11 @@ class Desk:
     said: list[Response] = field(default_factory=list)
     asked: list[Command] = field(default_factory=list)
     foreign: bool = False
+    disk_full: bool = False
 
     def __post_init__(self) -> None:
         self.journal, transfers = Journal.open(self.folder)
+        self.durability = Durability(self.journal, lambda _token: None)
         self.uploads = Uploads(self.journal, transfers.values(), workers=self.workers, now=0.0, wall=lambda: 1.0)
         self.commands = Commands(
             self.uploads,
@@ -40,6 +43,7 @@ class Desk:
             install_id="us",
             default_file=None,
             check_url=self.check,
+            disk_full=lambda: self.disk_full,
             publish=self.said.append,
             run_query=lambda command, _question: self.asked.append(command),
         )
@@ -56,6 +60,10 @@ class Desk:
         config = {"upload_id": upload_id, "attempt": attempt}
         self.command("download_file", f"b-{upload_id}-{attempt}", file_path="/d/a", upload_config=config, **more)
         return self.uploads.get(upload_id)
+
+    def take_early(self) -> list[tuple[Run, DeferredEffect]]:
+        """The effects that run before the next commit."""
+        return self.uploads.take_effects(self.durability.may_run_early)
 
     def flush(self) -> list[Response]:
         """Commit, and let effects happen at once; what was said."""

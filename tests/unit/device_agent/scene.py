@@ -7,8 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from device_agent.agent import Agent
-from device_agent.bootstrap import Environment
+from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.inbox import CommandArrived, EffectDone, EventQueue
 from device_agent.mqtt.connection import AckToken

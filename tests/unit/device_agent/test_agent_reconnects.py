@@ -18,5 +18,5 @@ def test_a_source_that_was_opened_meanwhile_is_not_opened_again(tmp_path: Path) 
     opened = EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")
     scene.agent.turn([Connected(), opened])
     assert run.transfer.state == State.REQUESTING
-    assert (id(run.session), "open") not in scene.agent._runner._under_way
+    assert (id(run.session), "open") not in scene.agent._runner._running
     scene.journal.close()

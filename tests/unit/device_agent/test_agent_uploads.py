@@ -114,7 +114,7 @@ class TestTurns:
         desk.download("plain")
         desk.download("packed", options={"compression": "gzip"})
         desk.uploads.schedule(1.0)
-        assert [run.upload_id for run, _ in desk.uploads.take_early()] == ["plain"]
+        assert [run.upload_id for run, _ in desk.take_early()] == ["plain"]
         assert [run.upload_id for run, _ in desk.uploads.take_effects()] == ["packed"]
 
     def test_a_new_attempt_replaces_the_old_one(self, desk: Desk) -> None:
@@ -206,11 +206,10 @@ class TestFullDisk:
         assert fresh is not None
         with pytest.raises(JournalError):
             desk.journal.commit()
-        assert desk.uploads.fresh() == [fresh]
-        desk.uploads.discard(fresh)
+        assert desk.uploads.discard_pending() == [fresh]
         desk.commands.refuse_unsaved(fresh)
         assert (desk.said[-1].status, desk.said[-1].error) == ("error", "no_space")
-        desk.commands.disk_full = True
+        desk.disk_full = True
         desk.download("u3")
         assert desk.said[-1].error == "no_space"
         monkeypatch.undo()

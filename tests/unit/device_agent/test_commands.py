@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_agent.commands import Commands, Query
+from device_agent.commands import Commands
 from device_agent.files.roots import Roots
 from device_agent.logs import PAUSE
-from device_agent.queries import answer_query
+from device_agent.queries import Query, answer_query
 from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads
 from schemas.codec import MAX_MESSAGE_SIZE, decode_response, encode
@@ -38,6 +38,7 @@ class Desk:
             install_id="us",
             default_file=None,
             check_url=lambda _part: None,
+            disk_full=lambda: False,
             publish=self.said.append,
             run_query=lambda command, question: self.asked.append((command, question)),
         )

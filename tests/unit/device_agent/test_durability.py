@@ -4,11 +4,11 @@ import hashlib
 import os
 from base64 import b64encode
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
-from device_agent.agent import LINGER
+from device_agent.durability import LINGER, NEEDS, Need, need_of
 from device_agent.effects import PUT
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE
@@ -26,10 +26,10 @@ from device_agent.transfer.events import (
     Seen,
 )
 from device_agent.transfer.records import Order
-from device_agent.uploads import Run
+from device_agent.uploads import DeferredEffect, DiscardCopy, Run
 from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
-from schemas.parts import MIB
-from schemas.values import DigestName
+from schemas.parts import MIB, Part
+from schemas.values import DigestName, PresignedPart, UploadOptions
 from tests.unit.device_agent.desk import Desk, desk
 from tests.unit.device_agent.device import fingerprint
 from tests.unit.device_agent.scene import FILE, Scene
@@ -38,6 +38,29 @@ from tests.unit.device_agent.test_agent_full_disk import full
 __all__ = ["desk"]
 
 SIZE = 10 * MIB
+ORDER = Order("u1", "m1", "/d/a")
+COMPRESSED = Order("u1", "m1", "/d/a", options=UploadOptions(compression="gzip"))
+PREGRANTED = Order("u1", "m1", "/d/a", pregranted=True)
+PUT_PART = PutPart(PresignedPart(1, "https://s/1"), Part(1, 0, 1))
+
+
+def test_every_effect_of_the_loop_has_a_need() -> None:
+    assert set(NEEDS) == set(get_args(DeferredEffect))
+
+
+@pytest.mark.parametrize(
+    ("effect", "order", "need"),
+    [
+        (OpenSource(ORDER), ORDER, Need.NOTHING),
+        (OpenSource(COMPRESSED), COMPRESSED, Need.EVERYTHING),
+        (DigestParts((), DigestName.MD5), ORDER, Need.NOTHING),
+        (PUT_PART, ORDER, Need.STORED_PARTS),
+        (PUT_PART, PREGRANTED, Need.EVERYTHING),
+        (DiscardCopy(ORDER), ORDER, Need.EVERYTHING),
+    ],
+)
+def test_an_effect_needs_what_it_relies_on(effect: DeferredEffect, order: Order, need: Need) -> None:
+    assert need_of(effect, order) is need
 
 
 def urls(*numbers: int) -> list[dict[str, Any]]:
@@ -47,7 +70,7 @@ def urls(*numbers: int) -> list[dict[str, Any]]:
 def early(desk: Desk) -> list[int]:
     """The parts that leave before the next commit."""
     desk.uploads.schedule(1.0)
-    return [effect.part.number for _, effect in desk.uploads.take_early() if isinstance(effect, PutPart)]
+    return [effect.part.number for _, effect in desk.take_early() if isinstance(effect, PutPart)]
 
 
 def asked(desk: Desk) -> Run:
@@ -85,7 +108,7 @@ def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> 
     desk.command("download_file", file_path="/d/a", upload_config=granted)
     run = desk.uploads.get("u1")
     assert run is not None
-    assert run.fresh
+    assert run not in desk.uploads.durable()
     desk.uploads.schedule(1.0)
     desk.journal.commit()
     assert [type(effect) for _, effect in desk.uploads.take_effects()] == [OpenSource]

@@ -1,4 +1,4 @@
-"""Presence by compare-and-set: a late will never beats a fresh birth."""
+"""Presence by compare-and-set: a late will never overwrites a newer birth."""
 
 from itertools import permutations
 
@@ -7,23 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
+from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE
 
 
-def said(  # a presence message in one line
-    status: str = "online", *, install: str = "i1", epoch: int = 1, sequence: int = 0
-) -> Presence:
+def presence(status: str = "online", *, install: str = "i1", epoch: int = 1, sequence: int = 0) -> Presence:
     """A presence of client `r1`."""
     return Presence("r1", status, install, epoch, sequence)
 
 
 def will(epoch: int = 1, install: str = "i1") -> Presence:
-    """What the broker says when a connection dies."""
-    return said("offline", install=install, epoch=epoch, sequence=LAST_SEQUENCE)
+    """The message that the broker publishes when a connection is lost."""
+    return presence("offline", install=install, epoch=epoch, sequence=LAST_SEQUENCE)
 
 
-def told(*messages: Presence, client: Client | None = None) -> Client | None:
+def after(*messages: Presence, client: Client | None = None) -> Client | None:
     """The client after these messages, a second apart."""
     for second, message in enumerate(messages):
         client, _ = apply_presence(client, message, float(second))
@@ -31,8 +30,8 @@ def told(*messages: Presence, client: Client | None = None) -> Client | None:
 
 
 def test_a_birth_registers_and_a_beat_keeps_it_connected() -> None:
-    """Connected means: online, and heard within 90 s by our own clock."""
-    client, verdict = apply_presence(None, said(), 100.0)
+    """Connected means `online` and a last presence less than 90 s ago, by the control plane's clock."""
+    client, verdict = apply_presence(None, presence(), 100.0)
     assert client is not None
     assert (verdict, client.connected_at, client.connected(189.0), client.connected(190.0)) == (
         Verdict.BIRTH,
@@ -40,62 +39,76 @@ def test_a_birth_registers_and_a_beat_keeps_it_connected() -> None:
         True,
         False,
     )
-    beaten, verdict = apply_presence(client, said(sequence=1), 150.0)
-    assert beaten is not None
-    assert (verdict, beaten.connected(239.0), beaten.connected_at) == (Verdict.BEAT, True, 100.0)
+    later, verdict = apply_presence(client, presence(sequence=1), 150.0)
+    assert later is not None
+    assert (verdict, later.connected(239.0), later.connected_at) == (Verdict.BEAT, True, 100.0)
 
 
-@pytest.mark.parametrize("order", list(permutations([said(epoch=1), will(1), said(epoch=2)])))
+def test_a_client_waits_for_a_connection_and_for_nothing_else() -> None:
+    """An online client takes commands; 90 s after its last presence it counts as offline."""
+    client = after(presence())
+    assert client is not None
+    assert client.waiting_for(1.0) is None
+    assert client.waiting_for(90.0) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+
+
+@pytest.mark.parametrize("order", list(permutations([presence(epoch=1), will(1), presence(epoch=2)])))
 def test_every_order_of_birth_will_and_birth_ends_online(order: tuple[Presence, ...]) -> None:
     """The second birth is the latest, whenever it arrives."""
-    client = told(*order)
+    client = after(*order)
     assert client is not None
     assert (client.online, client.epoch) == (True, 2)
 
 
-def test_the_will_of_this_connection_wins_over_its_beats() -> None:
-    """A delayed beat does not bring the dead back."""
-    client = told(said(), said(sequence=3), will(), said(sequence=4))
+def test_a_beat_after_the_will_of_its_connection_is_stale() -> None:
+    """The will carries the highest sequence."""
+    client = after(presence(), presence(sequence=3), will(), presence(sequence=4))
     assert client is not None
     assert not client.online
 
 
-def test_an_offline_of_a_stranger_is_dropped() -> None:
-    """A retained will of a client that was deleted."""
+def test_an_offline_of_an_unknown_install_is_dropped() -> None:
+    """For example the retained will of a client that was deleted."""
     assert apply_presence(None, will(), 0.0) == (None, Verdict.STRANGER)
-    client = told(said())
+    client = after(presence())
     assert apply_presence(client, will(install="i9"), 1.0) == (client, Verdict.STRANGER)
 
 
 def test_a_new_install_retires_the_old_one_for_good() -> None:
-    """Reinstalled: the pair starts anew; what the old one says no longer counts."""
-    client = told(said(epoch=50), said(install="i2", epoch=1))
+    """The pair starts again from the new install; presence of the old one is dropped."""
+    client = after(presence(epoch=50), presence(install="i2", epoch=1))
     assert client is not None
     assert (client.install_id, client.epoch, client.retired) == ("i2", 1, ("i1",))
     assert apply_presence(client, will(epoch=51), 9.0) == (client, Verdict.RETIRED)
 
 
 def test_two_installs_that_alternate_stop_dispatch() -> None:
-    """A cloned card; ten minutes without another sign of it end the alarm."""
-    client = told(said(), said(install="i2"), said(epoch=2))
+    """A cloned card; ten minutes without another conflict end it."""
+    client = after(presence(), presence(install="i2"), presence(epoch=2))
     assert client is not None
     assert client.in_conflict(2.5)
     assert not client.dispatchable(2.5)
-    assert "share this client id" in str(client.waiting_for(2.5))
+    waits = client.waiting_for(2.5)
+    assert waits is not None
+    assert waits.code == WaitCode.CLIENT_CONFLICT
+    assert "share this client id" in waits.text
     assert not client.in_conflict(700.0)
 
 
 def test_an_agent_of_another_protocol_is_not_dispatched_to() -> None:
-    """Shown as unsupported."""
+    """The reason names both protocol versions."""
     client, _ = apply_presence(None, Presence("r1", "online", "i", 1, 0, agent=AgentInfo(protocol=(2, 3))), 0.0)
     assert client is not None
     assert client.connected(1.0)
     assert not client.dispatchable(1.0)
-    assert "protocol [2, 3]" in str(client.waiting_for(1.0))
+    waits = client.waiting_for(1.0)
+    assert waits is not None
+    assert waits.code == WaitCode.CLIENT_UNSUPPORTED
+    assert "protocol [2, 3]" in waits.text
 
 
 messages = st.builds(
-    said,
+    presence,
     st.sampled_from(("online", "offline")),
     install=st.sampled_from(("i1", "i2")),
     epoch=st.integers(0, 4),
@@ -105,7 +118,7 @@ messages = st.builds(
 
 @given(st.lists(messages, max_size=30))
 def test_the_pair_never_goes_back_within_an_install(history: list[Presence]) -> None:
-    """And a dropped message leaves the client as it was."""
+    """A dropped message leaves the client unchanged."""
     client: Client | None = None
     for second, message in enumerate(history):
         after, verdict = apply_presence(client, message, float(second))

@@ -1,4 +1,4 @@
-"""The owner's side of one upload, event by event."""
+"""The owner's machine of one upload, event by event."""
 
 from dataclasses import replace
 from typing import get_args
@@ -40,24 +40,24 @@ ETAGS = {1: '"e1"', 2: '"e2"', 3: '"e3"'}
 
 
 def kinds(effects: tuple[Duty, ...]) -> list[Kind]:
-    """What is to be done, in order."""
+    """The kinds of these duties, in order."""
     return [effect.kind for effect in effects]
 
 
-def test_terminal_states_have_empty_rows_and_open_ones_can_end() -> None:
-    """The table says the same as the sets of states."""
+def test_terminal_states_have_no_transitions_and_open_ones_can_end() -> None:
+    """The table agrees with the sets of states."""
     assert {state for state, row in TRANSITIONS.items() if not row} == TERMINAL
     assert all(set(TRANSITIONS[state].values()) & TERMINAL for state in OPEN)
     assert set(TRANSITIONS) == set(State)
 
 
-def test_a_new_upload_obliges_to_tell_the_client() -> None:
-    """Nothing else is due before the client has spoken."""
+def test_a_new_upload_has_one_duty_to_send_the_download() -> None:
+    """Nothing else is due before the first response."""
     assert kinds(duties(an_upload())) == [Kind.SEND_DOWNLOAD]
 
 
-def test_the_whole_way() -> None:
-    """Queued, dispatched, in progress, completing, completed."""
+def test_an_upload_from_queued_to_completed() -> None:
+    """Through dispatched, in progress and completing."""
     upload = an_upload()
     upload, effects = apply(upload, Dispatched(now=1.0))
     assert (upload.state, effects) == (State.DISPATCHED, ())
@@ -72,8 +72,8 @@ def test_the_whole_way() -> None:
     assert (upload.proof, upload.completed_at, duties(upload)) == (Proof.ETAG, 5.0, ())
 
 
-def test_a_question_carries_etags_and_wants_more() -> None:
-    """What was reported is kept, what is asked next is granted."""
+def test_a_request_reports_etags_and_wants_more_parts() -> None:
+    """Reported etags are stored, and the wanted parts are granted."""
     upload = opened()
     upload, effects = apply(
         upload,
@@ -86,8 +86,8 @@ def test_a_question_carries_etags_and_wants_more() -> None:
     assert kinds(effects) == [Kind.SEND_GRANT]
 
 
-def test_a_repeated_question_is_answered_and_changes_nothing() -> None:
-    """The answer may have been lost."""
+def test_a_repeated_request_is_answered_and_changes_nothing() -> None:
+    """The first grant may be lost."""
     upload = opened()
     again, effects = apply(upload, an_offer(now=9.0))
     assert again is upload
@@ -95,7 +95,7 @@ def test_a_repeated_question_is_answered_and_changes_nothing() -> None:
 
 
 def test_a_message_of_an_older_attempt_is_dropped() -> None:
-    """Whatever it says."""
+    """A success too."""
     upload = after(opened(), ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.SOURCE_CHANGED))
     assert (upload.attempt, upload.state) == (2, State.QUEUED)
     again, effects = apply(upload, Succeeded(now=5.0, attempt=1, sequence=3, etags=ETAGS))
@@ -104,7 +104,7 @@ def test_a_message_of_an_older_attempt_is_dropped() -> None:
 
 
 def test_a_client_left_behind_in_an_older_attempt_is_released_after_the_end() -> None:
-    """It never hears of the attempt in which the upload ended, and would repeat its last word for ever."""
+    """It receives no command of the attempt in which the upload ended, and would repeat its response for ever."""
     upload = after(opened(), ErrorReported(now=5.0, sequence=2, code=ErrorCode.UPLOAD_GONE), CancelRequested(now=6.0))
     assert (upload.attempt, upload.client_busy) == (2, False)
     same, effects = apply(upload, ErrorReported(now=7.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
@@ -113,7 +113,7 @@ def test_a_client_left_behind_in_an_older_attempt_is_released_after_the_end() ->
 
 
 def test_a_new_attempt_abandons_the_old_multipart_upload() -> None:
-    """The old S3 upload id is a fence, and litter."""
+    """The old S3 upload id fences late parts, and is litter."""
     upload, effects = apply(opened(), ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.UPLOAD_GONE))
     assert (upload.attempt, upload.s3_upload_id, upload.litter) == (2, None, ("s3-1",))
     assert (upload.sequence, dict(upload.parts), upload.plan) == (0, {}, None)
@@ -122,7 +122,7 @@ def test_a_new_attempt_abandons_the_old_multipart_upload() -> None:
 
 
 def test_the_fourth_attempt_is_a_failure() -> None:
-    """At most three."""
+    """There are at most three."""
     upload = opened()
     for attempt in (1, 2, 3):
         upload = after(
@@ -132,7 +132,7 @@ def test_the_fourth_attempt_is_a_failure() -> None:
     assert upload.message == "x (attempt 3 of 3)"
 
 
-def test_the_same_attempt_is_told_again_after_a_pause() -> None:
+def test_the_same_attempt_is_dispatched_again_after_a_pause() -> None:
     """With its parts, its S3 upload id and an ack of the error."""
     upload, effects = apply(
         opened(),
@@ -162,7 +162,7 @@ def test_an_end_on_the_client_is_final_and_releases_it(
 
 
 def test_cancel_stops_a_busy_client_until_it_answers() -> None:
-    """The order is repeated by its duty, not by luck."""
+    """The cancel is a duty until the client answers it."""
     upload, effects = apply(opened(), CancelRequested(now=5.0))
     assert upload.state is State.CANCELLED
     assert kinds(effects) == [Kind.SEND_CANCEL, Kind.ABORT_MULTIPART]
@@ -175,8 +175,8 @@ def test_cancel_stops_a_busy_client_until_it_answers() -> None:
     assert duties(after(upload, CleanupDone(now=8.0, target="s3-1"))) == ()
 
 
-def test_a_client_that_never_knew_the_upload_ends_the_cancel() -> None:
-    """Its answer has no sequence and cannot name the attempt."""
+def test_a_cancelled_response_of_a_client_without_the_upload_ends_the_cancel() -> None:
+    """That response has no sequence and names no attempt."""
     upload = after(
         opened(), ErrorReported(now=4.0, sequence=2, code=ErrorCode.UPLOAD_GONE), Dispatched(now=5.0, attempt=2)
     )
@@ -184,29 +184,29 @@ def test_a_client_that_never_knew_the_upload_ends_the_cancel() -> None:
     assert upload.client_busy is False
 
 
-def test_cancel_of_an_upload_nobody_was_told_needs_no_words() -> None:
+def test_cancelling_an_undispatched_upload_sends_nothing() -> None:
     """The client is not busy with it."""
     upload, effects = apply(an_upload(), CancelRequested(now=5.0))
     assert (upload.state, effects, duties(upload)) == (State.CANCELLED, (), ())
 
 
 @pytest.mark.parametrize("state", [State.COMPLETING, *sorted(TERMINAL)])
-def test_cancel_is_illegal_once_it_is_too_late(state: State) -> None:
-    """In `completing` the object may be there already."""
+def test_a_cancel_is_illegal_from_completing_on(state: State) -> None:
+    """In `completing` the object may exist already."""
     upload = completing() if state is State.COMPLETING else an_upload(state=state)
     with pytest.raises(IllegalTransition, match=f"{state} cannot be cancelled"):
         apply(upload, CancelRequested(now=9.0))
 
 
 def test_the_deadline_waits_for_completion() -> None:
-    """In doubt is settled first."""
+    """A completing upload is proven or fails first."""
     upload = completing()
     assert apply(upload, DeadlinePassed(now=5000.0)) == (upload, ())
     assert after(opened(), DeadlinePassed(now=5000.0)).state is State.EXPIRED
 
 
 def test_three_silent_steps_fail_a_connected_client() -> None:
-    """Each of the first two repeats the last command."""
+    """Each of the first two step timers repeats the last command."""
     upload = opened()
     for strike in (1, 2):
         upload, effects = apply(upload, StepTimedOut(now=10.0))
@@ -217,7 +217,7 @@ def test_three_silent_steps_fail_a_connected_client() -> None:
 
 
 def test_progress_resets_the_strikes() -> None:
-    """Bytes, or a named reason to wait, are signs of life; a mere repeat is not."""
+    """More bytes, or a reason to wait, count as progress; the same number of bytes does not."""
     upload = after(opened(), StepTimedOut(now=10.0), Progressed(now=11.0, bytes_sent=100))
     assert (upload.strikes, upload.bytes_sent, upload.touched_at) == (0, 100, 11.0)
     assert apply(upload, Progressed(now=12.0, bytes_sent=100))[0] is upload
@@ -225,32 +225,32 @@ def test_progress_resets_the_strikes() -> None:
     assert after(upload, Progressed(now=13.0, bytes_sent=100, reason="rate limit")).reason == waits
 
 
-def test_a_client_that_forgot_is_told_again() -> None:
-    """It said hello without the upload."""
+def test_an_upload_missing_from_hello_is_dispatched_again() -> None:
+    """A queued upload has that duty already."""
     upload, effects = apply(opened(), MissingFromHello(now=10.0))
     assert (upload.state, kinds(effects)) == (State.QUEUED, [Kind.SEND_DOWNLOAD])
     assert apply(an_upload(), MissingFromHello(now=1.0))[1] == ()
 
 
-def test_success_before_anything_was_granted_is_not_believed() -> None:
-    """There is no multipart upload to complete, so it would be completing for ever."""
+def test_success_without_any_grant_starts_a_new_attempt() -> None:
+    """There is no multipart upload to complete."""
     upload, effects = apply(after(dispatched(), an_offer()), Succeeded(now=4.0, attempt=1, sequence=2, etags=ETAGS))
     assert (upload.state, upload.attempt, kinds(effects)) == (State.QUEUED, 2, [Kind.SEND_DOWNLOAD])
 
 
-def test_a_client_wrongly_taken_for_forgetful_gets_its_grant() -> None:
-    """Told again, it repeats its open question; the command once more would only have it repeated for ever."""
+def test_a_client_that_was_not_missing_the_upload_gets_its_grant() -> None:
+    """It answers the repeated command with its open request; to repeat the command once more would loop for ever."""
     upload = after(opened(), MissingFromHello(now=10.0), Dispatched(now=11.0))
     upload, effects = apply(upload, an_offer(now=12.0))
     assert (upload.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.SEND_GRANT])
 
 
-def test_a_hello_knows_nothing_of_what_came_after_it() -> None:
-    """The client offered while its hello waited."""
+def test_a_hello_older_than_the_last_response_changes_nothing() -> None:
+    """The client offered after it had sent the hello."""
     assert apply(opened(), MissingFromHello(now=1.5)) == (opened(), ())
 
 
-def test_an_amnesiac_client_is_not_granted_what_is_stored() -> None:
+def test_a_client_without_its_journal_is_not_granted_stored_parts() -> None:
     """Parts whose offered digest equals the stored one need no URL; others do, and lose their etag."""
     upload = after(
         opened(),
@@ -264,7 +264,7 @@ def test_an_amnesiac_client_is_not_granted_what_is_stored() -> None:
 
 
 def test_another_file_under_the_same_path_is_a_new_attempt() -> None:
-    """What survives a reboot is compared: size, mtime, ctime."""
+    """Size, mtime and ctime are compared; device and inode change at a reboot."""
     other = Fingerprint(size=12 * MIB, mtime_ns=99, ctime_ns=4, device=1, inode=2)
     assert after(opened(), an_offer(sequence=2, fingerprint=other)).attempt == 2
     moved = Fingerprint(size=12 * MIB, mtime_ns=3, ctime_ns=4, device=9, inode=9)
@@ -282,7 +282,7 @@ def test_another_file_under_the_same_path_is_a_new_attempt() -> None:
     ],
 )
 def test_an_offer_that_contradicts_the_plan_fails_and_stops_the_client(part: WantedPart, complaint: str) -> None:
-    """Both sides compute the plan alike, so one of them is broken."""
+    """Both sides compute the same plan, so one of them has a fault."""
     upload, effects = apply(dispatched(), an_offer(wanted=(part,)))
     assert (upload.state, upload.error) == (State.FAILED, "bad_request")
     assert complaint in (upload.message or "")
@@ -295,15 +295,15 @@ def test_a_file_beyond_the_limits_of_s3_fails() -> None:
     assert (upload.state, upload.error) == (State.FAILED, "file_too_large")
 
 
-def test_success_without_every_etag_is_not_believed() -> None:
-    """A new attempt, with the missing parts named."""
+def test_success_without_every_etag_starts_a_new_attempt() -> None:
+    """The reason names the missing parts."""
     upload = after(opened(), Succeeded(now=4.0, sequence=2, etags={1: '"e1"'}))
     assert (upload.state, upload.attempt) == (State.QUEUED, 2)
     assert "parts 2, 3" in str(upload.reason)
 
 
-def test_success_without_a_sequence_is_left_to_the_store() -> None:
-    """Only a tombstone speaks so: somebody knew once that the upload was completed."""
+def test_success_of_a_tombstone_completes_without_etags() -> None:
+    """It has no sequence: the upload was completed once, and the database is older than that."""
     upload = after(opened(), Succeeded(now=4.0, sequence=None))
     assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
     unplanned = after(dispatched(), Succeeded(now=4.0, sequence=None))
@@ -311,7 +311,7 @@ def test_success_without_a_sequence_is_left_to_the_store() -> None:
 
 
 def test_a_one_put_upload_needs_no_multipart_and_leaves_a_stray_behind() -> None:
-    """Nothing but time fences a PutObject URL, so the next attempt has another key."""
+    """Only its expiry fences a PutObject URL, so the next attempt has another key."""
     upload, effects = apply(dispatched(), an_offer(file_size=MIB, one_put=frozenset({DigestName.MD5})))
     assert kinds(effects) == [Kind.SEND_GRANT]
     upload = after(upload, ErrorReported(now=10.0, sequence=2, code=ErrorCode.DIGEST_MISMATCH))
@@ -334,14 +334,14 @@ def test_a_completed_one_put_leaves_no_stray() -> None:
 
 
 def test_the_loser_of_a_race_to_create_is_aborted() -> None:
-    """The first id wins; the same id again is no news."""
+    """The first S3 upload id is used; the same id again changes nothing."""
     upload = after(opened(), MultipartCreated(now=4.0, attempt=1, s3_upload_id="s3-2"))
     assert (upload.s3_upload_id, upload.litter) == ("s3-1", ("s3-2",))
     assert after(upload, MultipartCreated(now=4.0, attempt=1, s3_upload_id="s3-1")) is upload
 
 
-def test_an_upload_that_ended_meanwhile_aborts_what_was_created() -> None:
-    """Created after the cancel."""
+def test_a_multipart_upload_created_after_the_end_is_aborted() -> None:
+    """CreateMultipartUpload was under way when the cancel came."""
     upload = after(dispatched(), an_offer(), CancelRequested(now=3.0))
     upload, effects = apply(upload, MultipartCreated(now=4.0, attempt=1, s3_upload_id="s3-1"))
     assert upload.litter == ("s3-1",)
@@ -349,7 +349,7 @@ def test_an_upload_that_ended_meanwhile_aborts_what_was_created() -> None:
 
 
 def test_a_completion_that_lost_its_parts_is_a_new_attempt() -> None:
-    """The client waits with `success`; the new command replaces it."""
+    """The client has reported success; the new command replaces its attempt."""
     failed = CompletionFailed(now=6.0, attempt=1, error=ErrorCode.UPLOAD_GONE, text="gone", again=True)
     upload, effects = apply(completing(), failed)
     assert (upload.state, upload.attempt) == (State.QUEUED, 2)
@@ -363,27 +363,27 @@ def test_an_object_without_proof_is_a_failure_that_releases_the_client() -> None
     assert kinds(effects) == [Kind.ABORT_MULTIPART, Kind.SEND_CLOSE]
 
 
-def test_a_late_verdict_changes_nothing() -> None:
-    """Another replica settled it."""
+def test_a_late_completion_result_changes_nothing() -> None:
+    """Another replica proved the object first."""
     done = after(completing(), CompletionProven(now=5.0, attempt=1, proof=Proof.ETAG))
     assert after(done, CompletionFailed(now=6.0, attempt=1, error="not_proven", text="t")) is done
 
 
-def test_a_store_that_refuses_ends_the_upload() -> None:
-    """No permission to create a multipart upload, say."""
+def test_a_rejection_by_the_object_store_ends_the_upload() -> None:
+    """For example without permission to create a multipart upload."""
     upload = after(dispatched(), an_offer(), ObjectStoreRejected(now=3.0, attempt=1, text="AccessDenied"))
     assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "AccessDenied")
 
 
-def test_a_client_ahead_of_our_database_gets_a_new_attempt() -> None:
+def test_a_client_ahead_of_the_database_gets_a_new_attempt() -> None:
     """The database was restored from a backup."""
     upload = after(opened(), an_offer(attempt=2, sequence=5))
     assert (upload.attempt, upload.state) == (3, State.QUEUED)
     assert after(opened(), an_offer(attempt=3, sequence=5)).state is State.FAILED
 
 
-def test_history_follows_what_is_overheard() -> None:
-    """An end that was heard is final."""
+def test_an_observed_upload_follows_its_messages() -> None:
+    """A terminal state is final."""
     upload = an_upload(owner="cli-7")
     upload = after(upload, Observed(now=1.0, state=State.IN_PROGRESS, file_size=9, etags={1: '"a"'}))
     upload = after(upload, Observed(now=2.0, state=State.COMPLETING), Observed(now=3.0, state=State.IN_PROGRESS))
@@ -393,14 +393,14 @@ def test_history_follows_what_is_overheard() -> None:
 
 
 def test_a_repeated_error_does_not_cut_its_pause_short() -> None:
-    """The command is due after the backoff, and not sooner for being asked for."""
+    """The command stays due after the backoff."""
     error = ErrorReported(now=4.0, attempt=1, sequence=2, code=ErrorCode.BUSY, delay=30)
     upload = after(opened(), error)
     assert apply(upload, replace(error, now=5.0)) == (upload, ())
 
 
-def test_a_chunk_size_that_nobody_may_use_is_a_bad_request() -> None:
-    """Typed by hand; the file is not to blame."""
+def test_a_chunk_size_outside_the_limits_of_s3_is_a_bad_request() -> None:
+    """A command typed by hand may carry one."""
     upload = after(dispatched(chunk_size=5), an_offer())
     assert (upload.state, upload.error) == (State.FAILED, "bad_request")
 
