@@ -17,23 +17,23 @@ STEP = 0.01
 
 
 class _Publisher:
-    """Only waits to be connected."""
+    """Waits for the connection only."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
 
     def connected(self, connection: MqttConnection) -> None:  # noqa: ARG002 - the listener's signature
-        """It is."""
+        """The connection stands."""
         self.ready.set()
 
     def received(self, message: Publish) -> None:
-        """Nothing is listened to."""
+        """Nothing is subscribed to."""
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """Nothing is waited for."""
 
     def disconnected(self, connection: MqttConnection, why: str) -> None:
-        """It is over."""
+        """Nothing to do: the benchmark has ended."""
 
 
 async def main(port: int, messages: int, rate: int, devices: int) -> None:

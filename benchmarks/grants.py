@@ -47,7 +47,7 @@ async def _ended(url: str) -> dict[str, Any]:
 async def _measure(site: Site, agent: int, path: Path, parts: int) -> Report:
     http = HttpPool(2)
     async with owning(site.broker.address, site.sink_url, http) as listener:
-        listener.overhears_commands()
+        listener.subscribe_to_commands()
         await listener.online(CLIENT)
         await asyncio.sleep(1)
         before = {"agent": resident_bytes(agent), "control plane": resident_bytes(site.plane.pid)}

@@ -1,7 +1,7 @@
 """From a trigger to a completed upload of 4 KiB, beside the least that it could take on this machine.
 
 Rule: the floor is two MQTT round trips, one PUT and two durable commits, one after the other, between any two uploads:
-so the disk and the processor are as awake for the one as for the other. A real agent uploads a file of its own each
+so disk and processor are in the same power state for both. A real agent uploads another file each
 time; the end is when the control plane releases it, which follows the commit of `completed`.
 """
 
@@ -56,8 +56,8 @@ def _beside(times: list[float], floors: list[dict[str, float]], share: float) ->
     return 1000 * percentile(times, share), "ms", "ms floor", 1000 * percentile(least, share)
 
 
-class _Ear:
-    """Hears releases, and its own echo."""
+class _Observer:
+    """Receives the commands that close uploads, and its own echo."""
 
     def __init__(self) -> None:
         self.connection: MqttConnection | None = None
@@ -66,7 +66,7 @@ class _Ear:
         self.echoed = asyncio.Event()
 
     def connected(self, connection: MqttConnection) -> None:
-        """Listen."""
+        """Subscribe."""
         self.connection = connection
         connection.subscribe([TopicFilter(Topics().every(Channel.COMMAND)), TopicFilter(_ECHO)])
 
@@ -84,23 +84,23 @@ class _Ear:
         self.ready.set()
 
     def disconnected(self, connection: MqttConnection, why: str) -> None:
-        """Nothing more is heard."""
+        """Nothing to do: the benchmark has ended."""
 
 
 async def _measure(site: Site, folder: Path) -> tuple[list[float], list[dict[str, float]]]:
-    ear, http = _Ear(), HttpPool(4)
-    connection = MqttConnection(Connect(client_id="benchmark-ear", clean_start=True), ear)
+    observer, http = _Observer(), HttpPool(4)
+    connection = MqttConnection(Connect(client_id="benchmark-ear", clean_start=True), observer)
     address = site.broker.address
     await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
-    await ear.ready.wait()
+    await observer.ready.wait()
     await _known(site, http)
     times: list[float] = []
     floors: list[dict[str, float]] = []
     with closing(_database(folder / "floor.db")) as database:
         for path in _files(folder):
-            times.append(await _upload(site, ear, http, str(path)))
+            times.append(await _upload(site, observer, http, str(path)))
             await asyncio.sleep(PAUSE)
-            floors.append(await _floor(site, ear, http, database))
+            floors.append(await _floor(site, observer, http, database))
             await asyncio.sleep(PAUSE)
     connection.close()
     http.close()
@@ -122,25 +122,25 @@ async def _status(site: Site, http: HttpPool) -> bytes:
     return (await http.send("GET", f"{site.server}/status/{CLIENT}", {})).body
 
 
-async def _upload(site: Site, ear: _Ear, http: HttpPool, path: str) -> float:
+async def _upload(site: Site, observer: _Observer, http: HttpPool, path: str) -> float:
     started = time.perf_counter()
     body = json.dumps({"file_path": path}).encode()
     headers = {"Content-Type": "application/json"}
     answer = await http.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
     upload_id = json.loads(answer.body)["upload_id"]
     async with asyncio.timeout(30):
-        while await ear.closed.get() != upload_id:
+        while await observer.closed.get() != upload_id:
             pass
     return time.perf_counter() - started
 
 
-async def _round_trip(ear: _Ear) -> float:
+async def _round_trip(observer: _Observer) -> float:
     """A message at QoS 1 to the broker and back."""
-    assert ear.connection is not None  # noqa: S101 - it is connected
-    ear.echoed.clear()
+    assert observer.connection is not None  # noqa: S101 - it is connected
+    observer.echoed.clear()
     started = time.perf_counter()
-    ear.connection.publish(text(_ECHO), b"x" * 512)
-    await ear.echoed.wait()
+    observer.connection.publish(text(_ECHO), b"x" * 512)
+    await observer.echoed.wait()
     return time.perf_counter() - started
 
 
@@ -150,13 +150,13 @@ async def _put(site: Site, http: HttpPool) -> float:
     return time.perf_counter() - started
 
 
-async def _floor(site: Site, ear: _Ear, http: HttpPool, database: sqlite3.Connection) -> dict[str, float]:
+async def _floor(site: Site, observer: _Observer, http: HttpPool, database: sqlite3.Connection) -> dict[str, float]:
     """Seconds of each step, in the order in which an upload takes them."""
     return {
         "commit": _commit(database),
-        "round trip": await _round_trip(ear),
+        "round trip": await _round_trip(observer),
         "PUT": await _put(site, http),
-        "second round trip": await _round_trip(ear),
+        "second round trip": await _round_trip(observer),
         "second commit": _commit(database),
     }
 

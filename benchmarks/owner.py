@@ -1,6 +1,6 @@
-"""An owner of uploads that costs next to nothing: it grants whatever an agent asks for, at the sink, unsigned.
+"""An owner of uploads that costs next to nothing: it grants every requested part, at the sink, unsigned.
 
-Rule: so that an agent is measured and not its control plane. It speaks protocol.md, with URLs that only the sink takes.
+Rule: it isolates the agent's cost from a control plane's. It follows protocol.md, with URLs that only the sink accepts.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ HEADERS: Final = {
 
 
 class Owner:
-    """Connected to a broker; one upload at a time. `largest` is the size of the longest message heard or said."""
+    """Connected to a broker; one upload at a time. `largest` is the size of the longest message received or sent."""
 
     def __init__(self, sink_url: str, http: HttpPool) -> None:
         self.largest = 0
@@ -52,17 +52,17 @@ class Owner:
         self._presence: asyncio.Queue[Presence] = asyncio.Queue()
         self._responses: asyncio.Queue[Response] = asyncio.Queue()
 
-    # --- what the wire tells ---
+    # --- callbacks of the connection ---
 
     def connected(self, connection: MqttConnection) -> None:
-        """Listen to every agent."""
+        """Subscribe to every agent."""
         self._connection = connection
         connection.subscribe(
             [TopicFilter(self._topics.every(channel)) for channel in (Channel.RESPONSE, Channel.PRESENCE)]
         )
 
     def received(self, message: Publish) -> None:
-        """Sort it."""
+        """Put it into the queue of its channel."""
         self.largest = max(self.largest, len(message.payload))
         if message.topic.endswith(Channel.PRESENCE):
             self._presence.put_nowait(decode(Presence, message.payload))
@@ -74,21 +74,21 @@ class Owner:
         self._ready.set()
 
     def disconnected(self, connection: MqttConnection, why: str) -> None:
-        """Nobody is left to be heard."""
+        """Nothing to do: the benchmark has ended."""
 
-    # --- what benchmarks ask ---
+    # --- for benchmarks ---
 
-    def overhears_commands(self) -> None:
-        """Listen to what others command, too."""
+    def subscribe_to_commands(self) -> None:
+        """Subscribe to the commands of other owners, too."""
         if self._connection is not None:
             self._connection.subscribe([TopicFilter(self._topics.every(Channel.COMMAND))])
 
     async def ready(self) -> None:
-        """Wait until agents are heard."""
+        """Wait until the subscription stands."""
         await self._ready.wait()
 
     async def online(self, client_id: str) -> float:
-        """Wait until the client says that it is online; the monotonic instant at which it was heard."""
+        """Wait until the client publishes that it is online; the monotonic instant of that message."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 presence = await self._presence.get()
@@ -115,7 +115,7 @@ class Owner:
                 seconds = time.perf_counter() - started
                 self._close(client_id, upload_id, response.sequence or 0)
                 if status is not ResponseStatus.SUCCESS:
-                    message = f"the agent said {response.error}: {response.message}"
+                    message = f"the agent reported {response.error}: {response.message}"
                     raise RuntimeError(message)
                 return seconds
 

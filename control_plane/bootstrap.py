@@ -169,7 +169,7 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog) -> AsyncIte
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
-            receiving = parts.messenger.run(parts.engine.inbox.hear)
+            receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(parts.engine.run()), group.create_task(receiving)]
             yield
             for loop in loops:

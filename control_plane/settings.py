@@ -1,7 +1,7 @@
-"""What the control plane is told from outside: the environment, and `.env` beside it (protocol.md section 7).
+"""The settings of the control plane: the environment, and `.env` in the working folder (protocol.md section 7).
 
-Rule: a wrong value stops the program with one line that names it, and a misspelt name is not passed over in silence. An
-empty value counts as not set. Secrets are `SecretStr`, so no log line and no traceback shows one.
+Rule: a wrong value or a misspelt name stops the program with one line that names it. An empty value counts as not set.
+Secrets are `SecretStr`, so no log line and no traceback shows one.
 """
 
 import ipaddress
@@ -34,13 +34,13 @@ _MAX_BASE_PATH: Final = 512
 
 
 class SettingsError(Exception):
-    """The control plane cannot start with what it was told; one line for each wrong setting."""
+    """The control plane cannot start with these settings; the text has one line for each wrong one."""
 
 
 def _split(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        # A name is looked up in this form, and one that has none (`a..b`) raises only then: UnicodeError, no OSError.
+        # DNS resolves a name in this form. A name without one (`a..b`) would raise UnicodeError only at connect.
         host = (parts.hostname or "").encode("idna")
         valid = parts.scheme in schemes and bool(host) and (parts.port is None or parts.port > 0)
     except ValueError:
@@ -101,7 +101,7 @@ def _base_path(path: str) -> str:
 
 
 def require_secret(secret: str) -> str:
-    """Return `secret` when it is one that tokens may be signed with; `ValueError` says what it must be."""
+    """Return `secret` if it is long enough to sign tokens; `ValueError` otherwise."""
     size = len(secret.encode())
     if size < MIN_SECRET_SIZE:
         message = f"must be at least {MIN_SECRET_SIZE} bytes long, not {size}"
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     def load(cls, env: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
         """Read `env` alone, or when it is None the environment over the file `dotenv`.
 
-        `SettingsError` says in one line each which settings are wrong or misspelt.
+        `SettingsError` has one line for each setting that is wrong or misspelt.
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
         _refuse(misspelt(given, NAMES))
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
             return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = [_line(detail) for detail in error.errors()]
-        # Raised out here, so that the error above, which knows the values, is no part of it.
+        # Raised outside of the `except`, so that its context does not hold the error with the values.
         raise SettingsError("\n".join(wrong))
 
     @classmethod
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing but what `load` collected: names are checked there, before values are."""
+        """Only what `load` collected: it checks the names before the values."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -205,19 +205,19 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         if self.s3_digest is DigestName.NONE and self.require_proof:
-            # Each upload would fail, and only after its last byte.
+            # Each upload would fail after its last byte.
             message = "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
             raise ValueError(message)
         return self
 
     @property
     def open_to_all(self) -> bool:
-        """Whether anyone who reaches the server may command it: to be said at each start and on the page."""
+        """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
 
     @property
     def mqtt_address(self) -> tuple[str, int, bool]:
-        """The broker's host and port, and whether TLS is spoken."""
+        """The broker's host and port, and whether the connection uses TLS."""
         broker = BrokerUrl.parse(self.mqtt_url)
         return broker.host, broker.port, broker.secure
 
@@ -240,7 +240,7 @@ def _refuse(lines: Sequence[str]) -> None:
 
 
 def _written(dotenv: Path) -> dict[str, str]:
-    """What the file sets; `SettingsError` when it sets what nobody reads."""
+    """The settings of the file; `SettingsError` when it has a name that is no setting."""
     try:
         source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
     except (OSError, UnicodeDecodeError) as error:
@@ -251,15 +251,15 @@ def _written(dotenv: Path) -> dict[str, str]:
 
 
 def _line(detail: ErrorDetails) -> str:
-    """One wrong setting in one line; the value only where it is no secret."""
+    """One wrong setting in one line; with its value unless that is a secret."""
     if not detail["loc"]:
         return detail["msg"].removeprefix("Value error, ")
     name = str(detail["loc"][0]).upper()
     shown = name if name in _SECRETS or "@" in str(detail["input"]) else f"{name}={detail['input']}"
-    return f"{shown}: {_says(detail)}"
+    return f"{shown}: {_requirement(detail)}"
 
 
-def _says(detail: ErrorDetails) -> str:
+def _requirement(detail: ErrorDetails) -> str:
     bounds = detail.get("ctx", {})
     match detail["type"]:
         case "int_parsing" | "int_type" | "int_from_float":

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from control_plane.api.limits import MAX_BODY, SECURITY_HEADERS
+from control_plane.api.gates import MAX_BODY, SECURITY_HEADERS
 from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, make_api
 
 TRIGGER = "/trigger-download/restaurant-1"

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
-from control_plane.api.limits import RECEIPT_DEADLINE
+from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode

@@ -259,7 +259,7 @@ class Rig:
 
     async def hear(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
         """Deliver one message and let it sink in."""
-        self.engine.inbox.hear(Delivered(self.topics.of(client_id, channel), payload))
+        self.engine.inbox.receive(Delivered(self.topics.of(client_id, channel), payload))
         await self.settle()
 
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401

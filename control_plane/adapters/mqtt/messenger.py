@@ -9,7 +9,6 @@ acknowledgement; it also ignores a negative PUBACK, and drops messages when its 
 """
 
 import asyncio
-import random
 import secrets
 import socket
 import ssl
@@ -23,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from control_plane.adapters.mqtt.prompt_client import DeliveringQueue, PromptClient
+from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import MessengerDown
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
@@ -84,7 +84,7 @@ class MqttMessenger:
 
     async def run(self, deliver: Callable[[Delivered], None]) -> None:
         """Connect and reconnect until cancelled; `deliver` receives each message, in order, on the event loop."""
-        wait = SHORTEST_WAIT
+        failures = 0
         while True:
             try:
                 async with self._opened() as client:
@@ -92,7 +92,7 @@ class MqttMessenger:
                     self._client = client
                     self._up.set()
                     self._log("broker.connected", {"as": self._settings.identifier})
-                    wait = SHORTEST_WAIT
+                    failures = 0
                     if self._settings.announces:
                         await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
                     await self._receive(client, deliver)
@@ -102,8 +102,9 @@ class MqttMessenger:
             finally:
                 self._client = None
                 self._up.clear()
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-            wait = min(LONGEST_WAIT, wait * 2)
+            wait = full_jitter(failures, first=SHORTEST_WAIT, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT / 2)
+            await asyncio.sleep(wait)
+            failures += 1
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
         """Publish and wait for the PUBACK; `MessengerDown` when there is none within `TIMEOUT`."""

@@ -132,7 +132,7 @@ async def running(
     parts = direct_engine(settings, store, overheard, log, policy)
     engine, objects = parts.engine, parts.object_store
     own = OwnOnly(Topics(settings.topic_root), about.upload_id)
-    receiving = messenger.run(lambda message: own.pass_on(message, engine.inbox.hear))
+    receiving = messenger.run(lambda message: own.pass_on(message, engine.inbox.receive))
     async with background(engine.run(), receiving) as loops:
         try:
             direct = Direct(engine, store, objects, policy, overheard.released, loops)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from control_plane.cli.errors import Misused, Unreachable
-from control_plane.cli.session import Session
+from control_plane.cli.session import CliSession
 from control_plane.cli.simulate.fleet import Fleet, FleetSettings
 from control_plane.cli.simulate.triggering import ServerAddress, TriggerReport, trigger_all
 from schemas.errors import SchemaError
@@ -37,7 +37,7 @@ Patience = Annotated[float, typer.Option("--patience", min=1, help="Seconds to w
 
 
 def simulate(  # noqa: PLR0913 - every option of the command
-    session: Session,
+    session: CliSession,
     *,
     devices: Devices = 100,
     file_size: FileSize = 4096,
@@ -72,7 +72,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         fleet = _fleet(settings)
         async with _Running(session, fleet):
             await _wait_connected(fleet, devices, patience)
-            session.output.say(f"{fleet.counters.connected} of {devices} devices are connected")
+            session.output.note(f"{fleet.counters.connected} of {devices} devices are connected")
             done = None
             if trigger:
                 done = await trigger_all(fleet, server, at_once=triggers_at_once, patience=patience, rounds=rounds)
@@ -86,7 +86,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
 class _Running:
     """The fleet while it runs; at the end, however it comes, every device publishes that it is offline."""
 
-    def __init__(self, session: Session, fleet: Fleet) -> None:
+    def __init__(self, session: CliSession, fleet: Fleet) -> None:
         self._session = session
         self._fleet = fleet
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,7 +107,7 @@ class _Running:
     async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(_EVERY)
-            self._session.output.say(_line(self._fleet))
+            self._session.output.note(_line(self._fleet))
 
 
 def _fleet(settings: FleetSettings) -> Fleet:
@@ -125,7 +125,7 @@ async def _wait_connected(fleet: Fleet, devices: int, patience: float) -> None:
         raise Unreachable(text)
 
 
-def _report(session: Session, fleet: Fleet, done: TriggerReport | None) -> None:
+def _report(session: CliSession, fleet: Fleet, done: TriggerReport | None) -> None:
     document = _document(fleet, done)
     view = [_line(fleet)]
     if done is not None:

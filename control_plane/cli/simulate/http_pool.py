@@ -62,7 +62,7 @@ class HttpPool:
         self._free: dict[_Origin, asyncio.Semaphore] = {}
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpAnswer:
-        """Send and return the answer, whatever its status; `RequestFailed` when there is none."""
+        """Send and return the answer, with any status; `RequestFailed` when there is none."""
         parts = urlsplit(url)
         origin = _Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"

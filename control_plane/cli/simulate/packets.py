@@ -137,7 +137,7 @@ def read_publish(first: int, body: bytes) -> Publish:
 
 
 def read_acknowledgement(body: bytes) -> tuple[int, int]:
-    """Packet id and reason of a PUBACK, whose reason is left out when it is 0 (3.4.2.1)."""
+    """Packet id and reason of a PUBACK, which omits a reason of 0 (3.4.2.1)."""
     return int.from_bytes(body[:2]), body[2] if len(body) > 2 else 0  # noqa: PLR2004
 
 

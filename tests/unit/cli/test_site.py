@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker.process import BrokerAddress
-from control_plane.cli.site.broker import guarded_configuration
+from control_plane.cli.site.broker import authenticated_configuration
 from control_plane.cli.site.up_report import enforced
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
@@ -16,7 +16,7 @@ def options(text: str) -> list[str]:
 
 
 def test_a_listening_site_runs_the_shipped_configuration() -> None:
-    text = guarded_configuration(Path("/srv/site"), DEVICES, SERVICES)
+    text = authenticated_configuration(Path("/srv/site"), DEVICES, SERVICES)
     for ours, theirs in (
         ("/srv/site/access/", "/etc/mosquitto/backhaul/"),
         ("/srv/site/", "/var/lib/mosquitto/"),

@@ -29,9 +29,9 @@ NOW = datetime(2025, 11, 1, 10, 0, 30, tzinfo=UTC)
 
 
 def drawn(view: RenderableType, width: int = 80) -> str:
-    paper = io.StringIO()
-    Console(file=paper, width=width, color_system=None).print(view)
-    return paper.getvalue()
+    stdout = io.StringIO()
+    Console(file=stdout, width=width, color_system=None).print(view)
+    return stdout.getvalue()
 
 
 def test_an_upload_id_is_whole_at_80_columns() -> None:
@@ -56,7 +56,9 @@ def test_a_terminal_gets_the_files_name_without_its_folders() -> None:
 
 
 def test_an_upload_that_merely_moves_has_no_note() -> None:
-    assert "uploading" not in drawn(uploads_table([UPLOAD | {"reason": "the client is uploading"}]), 200)
+    assert "uploading" not in drawn(
+        uploads_table([UPLOAD | {"reason": "the client is uploading", "reason_code": "uploading"}]), 200
+    )
 
 
 def test_99_percent_is_not_rounded_up_to_100() -> None:

@@ -49,7 +49,7 @@ def test_a_duration_is_a_number_and_a_unit(typed: str, seconds: float | None) ->
 @pytest.mark.parametrize("word", ["", "=", "=value", "key"])
 def test_what_is_no_pair_is_refused_with_the_word(word: str) -> None:
     with pytest.raises(Misused, match="is not key=value"):
-        pairs.read_pairs([word])
+        pairs.read_key_values([word])
 
 
 @pytest.mark.parametrize("when", ["tomorrow", "2025-11-01T10:00:00", "25:00"])

@@ -54,7 +54,7 @@ async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
         waiting = CurrentUpload(upload.upload_id, bytes_sent=7, reason="the store asked for a pause")
         for _ in range(400):
             rig.clock.time += 1
-            rig.engine.inbox.hear(
+            rig.engine.inbox.receive(
                 Delivered(rig.topics.status(CLIENT), encode(Status("waiting", CLIENT, uploads=(waiting,))))
             )
         await rig.birth(epoch=2)
@@ -188,9 +188,9 @@ async def test_an_upload_told_since_the_hello_is_not_taken_for_forgotten() -> No
         await rig.birth()
         view = await rig.trigger()
         hellos = rig.engine.resync
-        hellos.hear(CLIENT, 1, Hello("install", ()))
+        hellos.receive(CLIENT, 1, Hello("install", ()))
         rig.clock.time += 0.1
-        rig.engine.inbox.hear(
+        rig.engine.inbox.receive(
             Delivered(
                 rig.topics.response(CLIENT),
                 encode(Response("m", "download_file", "in_progress", rig.offer(view.upload.upload_id), sequence=1)),
@@ -216,7 +216,7 @@ async def test_a_hello_without_end_is_refused() -> None:
     async with Rig() as rig:
         page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(1_000)), more=True)
         for _ in range(25):
-            rig.engine.resync.hear(CLIENT, 1, page)
+            rig.engine.resync.receive(CLIENT, 1, page)
         assert rig.counted("hello.refused") == 1
 
 
@@ -260,7 +260,7 @@ async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
 async def test_what_is_not_understood_is_counted_and_disturbs_nothing(topic: str, payload: bytes) -> None:
     """One message, one count, and the next one is heard."""
     async with Rig() as rig:
-        rig.engine.inbox.hear(Delivered(topic, payload))
+        rig.engine.inbox.receive(Delivered(topic, payload))
         assert rig.counted("message.refused") == 1
         await rig.birth()
         assert (await rig.engine.client_service.client(OPERATOR, CLIENT)).client_id == CLIENT

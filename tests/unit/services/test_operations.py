@@ -144,7 +144,7 @@ async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
         await rig.birth()
         view = await rig.trigger(deadline=rig.clock.time + 10)
         rig.clock.time += 11
-        assert await rig.engine.maintenance.reap() == 1
+        assert await rig.engine.maintenance.expire() == 1
         upload = await rig.upload(view.upload.upload_id)
         assert (upload.state, upload.error) == (State.EXPIRED, "deadline_passed")
 

@@ -6,7 +6,7 @@ import pytest
 
 from control_plane.domain.uploads.duties import answer
 from control_plane.services.uploads import outbox
-from control_plane.services.uploads.effects import Effects
+from control_plane.services.uploads.decision import Decision
 from schemas.topics import Channel
 from tests.support.fakes import FakeMessenger, Rig
 
@@ -26,7 +26,7 @@ async def test_a_flood_of_repeats_is_shed_and_what_was_begun_ends_with_the_engin
         upload = await rig.granted()
         monkeypatch.setattr(FakeMessenger, "publish", stuck)
         for _ in range(8):
-            rig.engine.outbox.perform(Effects(upload.key, upload, answer(upload, rig.clock.now())))
+            rig.engine.outbox.perform(Decision(upload.key, upload, answer(upload, rig.clock.now())))
         assert rig.counted("duty.shed") == 3
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before

@@ -28,9 +28,9 @@ async def test_an_upload_that_its_owner_never_closes_ends_with_its_deadline_and_
         await overheard(rig)
         deadline = (await rig.upload("cli1")).deadline
         rig.clock.time = deadline - 1
-        assert await rig.engine.maintenance.reap() == 0
+        assert await rig.engine.maintenance.expire() == 0
         rig.clock.time = deadline
-        assert await rig.engine.maintenance.reap() == 1
+        assert await rig.engine.maintenance.expire() == 1
         upload = await rig.upload("cli1")
         assert (upload.state, upload.error) == (State.EXPIRED, "owner_silent")
         assert "its owner never published" in (upload.message or "")
@@ -46,7 +46,7 @@ async def test_an_upload_of_another_owner_that_is_closed_in_time_is_left_alone()
         closed = CloseUpload(upload_id="cli1", attempt=1, outcome="completed")
         await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         rig.clock.time = (await rig.upload("cli1")).deadline + 1
-        assert await rig.engine.maintenance.reap() == 0
+        assert await rig.engine.maintenance.expire() == 0
         assert (await rig.upload("cli1")).state is State.COMPLETED
 
 

@@ -1,4 +1,4 @@
-"""What `backhaul demo` tells: what was uploaded, what runs where, and what to try next.
+"""The report of `backhaul demo`: the uploads, the addresses, and commands to try next.
 
 Rule: every command that is printed works as it stands, in any shell of this machine.
 """
@@ -50,7 +50,7 @@ class Result:
 
 
 def seconds_of(upload: Document) -> float | None:
-    """How long an upload took, by the control plane's clock."""
+    """The duration of an upload, by the control plane's clock."""
     begun, ended = instant(upload.get("created_at")), instant(upload.get("completed_at"))
     return round((ended - begun).total_seconds(), 3) if begun and ended else None
 
@@ -69,7 +69,7 @@ def document(results: Iterable[Result], site: Site) -> dict[str, Any]:
 
 
 def results_table(results: Iterable[Result]) -> Table:
-    """What was uploaded, a line each."""
+    """The uploads, a line each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name, justify in (
         ("client", "left"), ("file", "left"), ("size", "right"), ("s", "right"), ("MiB/s", "right"),
@@ -85,7 +85,7 @@ def results_table(results: Iterable[Result]) -> Table:
 
 
 def places_table(site: Site, agents: dict[str, int]) -> Table:
-    """What runs where."""
+    """The programs and their addresses."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for name, place in (
         ("control plane", f"{site.server}  (its calls: {site.server}/openapi.json)"),
@@ -99,7 +99,7 @@ def places_table(site: Site, agents: dict[str, int]) -> Table:
 
 
 def next_steps(site: Site) -> Group:
-    """Commands to try, each on a line of its own, to be copied."""
+    """Commands to try, each on one line, to be copied."""
     backhaul = program()
     broker = f"-V 5 -h {site.broker.address.host} -p {site.broker.address.port}"
     topics = Topics()
@@ -121,7 +121,7 @@ def next_steps(site: Site) -> Group:
         f"mosquitto_sub {broker} -i cli-listener -v -t '{topics.root}/#'",
         f"mosquitto_pub {broker} -i cli-by-hand -q 1 -t {topics.command('restaurant-1')} -m '{by_hand}'",
     )
-    # Strings, not cells: a command must not be broken where it meets the edge.
+    # Strings, not cells: a command must not be wrapped at the edge of the terminal.
     return Group(
         *(Text(line, style="dim" if line.startswith("#") else "", no_wrap=True, overflow="ignore") for line in lines)
     )

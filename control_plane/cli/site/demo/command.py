@@ -19,15 +19,15 @@ from rich.text import Text
 
 from broker.child_process import ChildProcess, stop_all
 from control_plane.cli.errors import CliError, Failed, Misused, Refused
-from control_plane.cli.output import Output
+from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.client import ControlPlane, read_object
 from control_plane.cli.rest.progress import display_for, follow
-from control_plane.cli.session import Session
-from control_plane.cli.site.demo_agents import Device, file_digest, make_devices
-from control_plane.cli.site.demo_report import Result, document, next_steps, places_table, results_table, seconds_of
+from control_plane.cli.session import CliSession
+from control_plane.cli.site.demo.agents import DemoDevice, file_digest, make_devices
+from control_plane.cli.site.demo.report import Result, document, next_steps, places_table, results_table, seconds_of
 from control_plane.cli.site.operator_env import write_operator_file
-from control_plane.cli.site.signals import ends_in_order, sweep_after, wait_until_told
-from control_plane.cli.site.stack import BrokerKind, Ports, Say, Site, running_site
+from control_plane.cli.site.signals import remove_after_exit, termination_as_interrupt, wait_for_termination
+from control_plane.cli.site.stack import BrokerKind, Note, Site, SitePorts, running_site
 
 CONNECT_TIMEOUT: Final = 60.0
 """Seconds within which every agent has to be seen online."""
@@ -44,7 +44,7 @@ Kind = Annotated[BrokerKind, typer.Option("--broker", help="Which broker: auto t
 
 
 def demo(
-    session: Session, *, once: Once = False, directory: Directory = None, keep: Keep = False, broker: Kind = "auto"
+    session: CliSession, *, once: Once = False, directory: Directory = None, keep: Keep = False, broker: Kind = "auto"
 ) -> None:
     """Run a whole fleet on this machine: broker, store, control plane and three agents.
 
@@ -52,21 +52,21 @@ def demo(
     """
     output = session.output
     with ExitStack() as stack:
-        stack.enter_context(ends_in_order())
+        stack.enter_context(termination_as_interrupt())
         home = stack.enter_context(_home(directory, keep=keep))
-        say = _step(output)
-        site = stack.enter_context(running_site(home, Ports(broker_kind=broker), say=say))
+        note = _step(output)
+        site = stack.enter_context(running_site(home, SitePorts(broker_kind=broker), note=note))
         write_operator_file(site)
-        say("making files of 1, 25 and 100 MiB")
+        note("making files of 1, 25 and 100 MiB")
         devices = make_devices(home / "devices")
         agents = stack.enter_context(_agents(site, devices))
         with ControlPlane(site.server) as plane:
-            say("waiting for the agents")
+            note("waiting for the agents")
             _wait_for_agents(plane, devices, agents)
             results = _upload_all(output, plane, devices)
         output.result(document(results, site), _report(results, site, agents, once=once))
         if not all(result.good for result in results):
-            output.say(f"the demo failed: {f'the logs are in {home}' if keep else '--keep keeps its logs'}", "red")
+            output.note(f"the demo failed: {f'the logs are in {home}' if keep else '--keep keeps its logs'}", "red")
             raise typer.Exit(Failed.exit_code)
         if not once:
             _stay(output, site)
@@ -84,7 +84,7 @@ def _home(directory: Path | None, *, keep: bool) -> Iterator[Path]:
     if keep:
         yield home
         return
-    sweep_after(home)
+    remove_after_exit(home)
     try:
         yield home
     finally:
@@ -92,7 +92,7 @@ def _home(directory: Path | None, *, keep: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _agents(site: Site, devices: Sequence[Device]) -> Iterator[dict[str, ChildProcess]]:
+def _agents(site: Site, devices: Sequence[DemoDevice]) -> Iterator[dict[str, ChildProcess]]:
     agents: dict[str, ChildProcess] = {}
     try:
         for device in devices:
@@ -102,7 +102,7 @@ def _agents(site: Site, devices: Sequence[Device]) -> Iterator[dict[str, ChildPr
         stop_all(list(agents.values()))
 
 
-def _wait_for_agents(plane: ControlPlane, devices: Sequence[Device], agents: dict[str, ChildProcess]) -> None:
+def _wait_for_agents(plane: ControlPlane, devices: Sequence[DemoDevice], agents: dict[str, ChildProcess]) -> None:
     deadline = time.monotonic() + CONNECT_TIMEOUT
     waiting = {device.client_id for device in devices}
     while waiting:
@@ -119,19 +119,19 @@ def _connected(plane: ControlPlane, client_id: str) -> bool:
     try:
         return bool(plane.status(client_id)["connected"])
     except Refused:
-        # Not heard of yet.
+        # Not registered yet.
         return False
 
 
-def _upload_all(output: Output, plane: ControlPlane, devices: Sequence[Device]) -> list[Result]:
+def _upload_all(output: CliOutput, plane: ControlPlane, devices: Sequence[DemoDevice]) -> list[Result]:
     upload_ids = [plane.trigger(device.client_id, {}, device.client_id)["upload_id"] for device in devices]
     with display_for(output) as display:
         uploads = follow(plane.upload, upload_ids, display, poll=_POLL)
-    output.say("reading the objects back and comparing them with the devices' files")
+    output.note("reading the objects back and comparing them with the devices' files")
     return [_compared(plane, device, upload) for device, upload in zip(devices, uploads, strict=True)]
 
 
-def _compared(plane: ControlPlane, device: Device, upload: dict[str, Any]) -> Result:
+def _compared(plane: ControlPlane, device: DemoDevice, upload: dict[str, Any]) -> Result:
     problem = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part) or None
     stored = None
     if upload["status"] == "completed":
@@ -171,13 +171,13 @@ def _report(results: Sequence[Result], site: Site, agents: dict[str, ChildProces
     return Group(*head, "", titles[0], places, "", titles[1], next_steps(site), "")
 
 
-def _stay(output: Output, site: Site) -> None:
-    output.say("it runs until Ctrl-C" if sys.stdin.isatty() else "it runs until SIGINT or SIGTERM")
+def _stay(output: CliOutput, site: Site) -> None:
+    output.note("it runs until Ctrl-C" if sys.stdin.isatty() else "it runs until SIGINT or SIGTERM")
     try:
-        wait_until_told(site.check)
+        wait_for_termination(site.check)
     except KeyboardInterrupt:
-        output.say("stopping")
+        output.note("stopping")
 
 
-def _step(output: Output) -> Say:
-    return lambda text: output.say(f"· {text}", "dim")
+def _step(output: CliOutput) -> Note:
+    return lambda text: output.note(f"· {text}", "dim")

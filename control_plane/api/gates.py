@@ -1,21 +1,24 @@
-"""What a request may cost us: 64 KiB of body, received in time, and only from pages of our own.
+"""The gates around the application: bodies with limits, no requests of foreign pages, headers, metrics and logs.
 
-Rule: pure ASGI, so nothing of a request reaches the application before it is whole. The body is counted as it
-arrives, whatever Content-Length says.
+Rule: pure ASGI. The application receives a request only once its body is complete, and the limit counts the bytes that
+arrive, not Content-Length. An exception that nothing else handles ends in `Observe`: a 500 without details, and a log
+line with all of them.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.problems import Problem, respond
+from control_plane.api.problems import INTERNAL, Problem, respond
+from control_plane.observability import Metrics
 
 MAX_BODY: Final = 64 * 1024
 RECEIPT_DEADLINE: Final = 10.0
-"""Seconds in which a request must have arrived: first its head, then its body."""
+"""Seconds for the head of a request to arrive, and as many for its body."""
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
@@ -34,21 +37,23 @@ _WRONG_HOST: Final = Problem(
 )
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_UNMATCHED: Final = "unmatched"
+_CALLER_DISCONNECTED: Final = 499
 
 
 class _TooLarge(Exception):
-    """The body goes on beyond `MAX_BODY`."""
+    """The body is longer than `MAX_BODY`."""
 
 
 class WholeBody:
-    """Hands a request on once its body is here: 413 when it is too large, 408 when it takes too long."""
+    """Passes a request on once its body is complete; 413 when it is too large, 408 when it takes too long."""
 
     def __init__(self, app: ASGIApp, deadline: float = RECEIPT_DEADLINE) -> None:
         self._app = app
         self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on whole, or answer 413 or 408; nothing when the caller went away."""
+        """Pass the request on, or answer 413 or 408; no answer when the caller disconnects."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -65,12 +70,12 @@ class WholeBody:
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    # What is left of the body is not read, so the connection cannot be used again.
+    # The rest of the body stays unread, so the connection cannot be reused.
     await respond(problem, {"Connection": "close"})(scope, receive, send)
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body; None when the caller went away."""
+    """The whole body; None when the caller disconnects."""
     length = Headers(scope=scope).get("content-length", "")
     if length.isdecimal() and int(length[:20]) > MAX_BODY:
         raise _TooLarge
@@ -87,7 +92,7 @@ async def _read(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """First the body in one piece, then whatever comes: the caller's going away."""
+    """Receive the body in one message, then what follows: the caller's disconnect."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
@@ -97,11 +102,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class OwnPages:
-    """Keeps a browser from being used against us by a page of another site.
+    """Refuses commands that a page of another site sends through a caller's browser.
 
-    A request that changes something must not come from a foreign page (`Origin`, `Sec-Fetch-Site`). Where no token is
-    needed because only this machine is served, the `Host` must be this machine's, or a name that an attacker lets point
-    here would make his page our own (DNS rebinding).
+    A request that changes something must not come from a foreign page (`Origin`, `Sec-Fetch-Site`). Where requests need
+    no token because only this machine is served, `Host` must be a name of this machine: DNS rebinding gives a foreign
+    page an origin with a host name that resolves to it.
     """
 
     def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
@@ -109,7 +114,7 @@ class OwnPages:
         self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on, or answer 403 or 421."""
+        """Pass the request on, or answer 403 or 421."""
         problem = self._problem(scope) if scope["type"] == "http" else None
         if problem is None:
             await self._app(scope, receive, send)
@@ -132,19 +137,66 @@ def _name(host: str) -> str:
 
 
 class SecurityHeaders:
-    """Adds to every answer what a browser needs to be careful with it; an answer's own headers win."""
+    """Adds the security headers to every answer; a header that the application set stays."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on, and the answer back with the headers added."""
+        """Pass the request on, and add the headers to the answer."""
 
-        async def guarded(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        await self._app(scope, receive, with_headers)
+
+
+class Observe:
+    """Counts and times every request, and logs every command with its caller and every internal error.
+
+    The label of a request is its route's template. A caller that disconnects before the answer counts as 499.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer 500 when the application raises before its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = _CALLER_DISCONNECTED
+        began = time.monotonic()
+
+        async def recorded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, recorded)
+        except Exception as error:  # noqa: BLE001 - the last place that can answer
+            scope.setdefault("state", {})["fault"] = error
+            if status == _CALLER_DISCONNECTED:
+                await respond(INTERNAL)(scope, receive, recorded)
+        finally:
+            self._record(scope, status, time.monotonic() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
+        self._metrics.request(scope["method"], route, status, seconds)
+        state = scope.get("state", {})
+        if scope["method"] not in SAFE_METHODS:
+            caller = getattr(state.get("caller"), "subject", None)
+            command = {"caller": caller, "method": scope["method"], "path": scope["path"], "status": status}
+            self._metrics("rest.command", command)
+        fault: Exception | None = state.get("fault")
+        if fault is not None:
+            facts = {"route": route, "status": status, "error": str(fault), "fault": fault}
+            self._metrics("request.failed", facts)

@@ -3,18 +3,12 @@
 import pytest
 
 from control_plane.domain.uploads.model import PartRecord, State, Upload
-from control_plane.services.commands import CommandPublisher
 from control_plane.services.ports.object_store import Grantable
 from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.parts import MAX_PARTS
 from schemas.values import PresignedPart
 from tests.support.fakes import FakeObjects, Rig
 from tests.support.uploads import CHUNK, an_upload, wanted
-
-
-def sayings_of(rig: Rig) -> CommandPublisher:
-    """The rig's own."""
-    return CommandPublisher(rig.messenger, rig.objects, rig.engine.probe, rig.clock, rig.policy)
 
 
 def fragmented() -> Upload:
@@ -38,7 +32,8 @@ async def test_a_grant_fits_whatever_is_stored_already(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(FakeObjects, "presign_part", long)
     async with Rig() as rig:
-        await sayings_of(rig).grant(fragmented())
+        upload, commands = fragmented(), rig.engine.commands
+        await commands.publish(upload.client_id, commands.build_grant(upload, rig.engine.signer.grant(upload)))
         grant = rig.last_grant()
         assert (len(grant.completed_parts), len(grant.urls)) == (5_000, 14)
         assert len(encode(rig.messenger.sent[-1][1])) <= GRANT_FILL_SIZE + 1024

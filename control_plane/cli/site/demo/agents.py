@@ -1,6 +1,6 @@
-"""Agents as child processes, each with a folder and a real file of its own: the fleet of `backhaul demo`.
+"""Agents as child processes, each with its folder and a real file: the fleet of `backhaul demo`.
 
-Rule: a device is told what any device would be told, by its environment, and nothing more.
+Rule: the settings of an agent come from its environment and are those of any device.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ FLEET: Final = (
     ("restaurant-2", "till-backup.bin", 25 * MIB),
     ("restaurant-3", "Küchenkamera, Tür.bin", 100 * MIB),
 )
-"""Client id, file name and size (bytes) of each device; one name shows that any letter will do."""
+"""Client id, file name and size (bytes) of each device; one file name has letters beyond ASCII."""
 
 _AGENT: Final = (sys.executable, "-m", "device_agent")
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """One device: its folder is all that its agent may read."""
+class DemoDevice:
+    """One device: its agent may read its folder only."""
 
     client_id: str
     directory: Path
@@ -39,7 +39,7 @@ class Device:
         return self.file.parent
 
     def settings(self, site: Mapping[str, str]) -> dict[str, str]:
-        """The environment of its agent; `site` says where the broker and the store are."""
+        """The environment of its agent; `site` has the addresses of broker and object store."""
         return {
             "CLIENT_ID": self.client_id,
             "FILE_PATH": str(self.file),
@@ -54,7 +54,7 @@ class Device:
         return ChildProcess(_AGENT, settings=self.settings(site), log_path=logs / f"{self.client_id}.log")
 
 
-def make_devices(directory: Path) -> list[Device]:
+def make_devices(directory: Path) -> list[DemoDevice]:
     """A folder for each device of `FLEET`, with a file of random bytes in it."""
     devices = []
     for client_id, name, file_size in FLEET:
@@ -62,7 +62,7 @@ def make_devices(directory: Path) -> list[Device]:
         file = home / "data" / name
         file.parent.mkdir(parents=True)
         _fill(file, file_size)
-        devices.append(Device(client_id, home, file, file_size))
+        devices.append(DemoDevice(client_id, home, file, file_size))
     return devices
 
 

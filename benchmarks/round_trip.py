@@ -1,7 +1,7 @@
-"""A device that says something and waits for the answer: how long a response takes through the control plane.
+"""A device that publishes a response and waits for the command that answers it: one round trip through a control plane.
 
-Rule: it reports an upload that nobody knows, which the control plane looks for in its turn and answers with
-`close_upload`; so the way of a response is measured, and no database grows.
+Rule: it reports an upload that does not exist, which the control plane looks up in its turn and answers with
+`close_upload`; so the path of a response is measured, and no database grows.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from schemas.messages import CloseUpload, Response, UploadReport
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import Action, ResponseStatus
 
-CLIENT: Final = "benchmark-asker"
+CLIENT: Final = "benchmark-round-trip"
 PATIENCE: Final = 60.0
 
 
-class Asker:
-    """Connected to a broker."""
+class RoundTripClient:
+    """A device connected to a broker."""
 
     def __init__(self) -> None:
         self._topics = Topics()
@@ -32,33 +32,33 @@ class Asker:
         self._connection: MqttConnection | None = None
         self._closed: asyncio.Queue[str] = asyncio.Queue()
 
-    # --- what the wire tells ---
+    # --- callbacks of the connection ---
 
     def connected(self, connection: MqttConnection) -> None:
-        """Listen to commands."""
+        """Subscribe to commands."""
         self._connection = connection
         connection.subscribe([TopicFilter(self._topics.command(CLIENT))])
 
     def received(self, message: Publish) -> None:
-        """An answer."""
+        """Store the id of an upload that is closed."""
         payload = decode_command(message.payload).payload
         if isinstance(payload, CloseUpload):
             self._closed.put_nowait(payload.about or "")
 
     def acknowledged(self, packet_id: int, reason: int) -> None:  # noqa: ARG002 - the listener's signature
-        """The subscription stands, or the broker has the response."""
+        """The broker acknowledged the subscription, or the response."""
         self._ready.set()
 
     def disconnected(self, connection: MqttConnection, why: str) -> None:
-        """It is over."""
+        """Nothing to do: the benchmark has ended."""
 
-    # --- what benchmarks ask ---
+    # --- measuring ---
 
     async def ready(self) -> None:
-        """Wait until answers are heard."""
+        """Wait until the subscription stands."""
         await self._ready.wait()
 
-    async def ask(self) -> float:
+    async def measure(self) -> float:
         """Seconds from a response to its answer."""
         assert self._connection is not None  # noqa: S101 - it is connected
         upload_id, started = secrets.token_hex(16), time.perf_counter()
@@ -72,11 +72,11 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(address: BrokerAddress) -> AsyncIterator[Asker]:
-    """An asker as long as the block lasts."""
-    asker = Asker()
-    connection = MqttConnection(Connect(client_id=CLIENT, clean_start=True), asker)
+async def round_trip_client(address: BrokerAddress) -> AsyncIterator[RoundTripClient]:
+    """A connected client, for the duration of the block."""
+    client = RoundTripClient()
+    connection = MqttConnection(Connect(client_id=CLIENT, clean_start=True), client)
     await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
-    await asker.ready()
-    yield asker
+    await client.ready()
+    yield client
     connection.close()

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from control_plane.cli.errors import Refused, Unavailable, Unreachable
-from control_plane.cli.output import Output
-from control_plane.cli.rest.progress import Bars, Lines, failures, follow, line, waits
+from control_plane.cli.output import CliOutput
+from control_plane.cli.rest.progress import Bars, Lines, failures, follow, line, waiting_reason
 from tests.unit.cli.test_tables import drawn
 
 Document = dict[str, Any]
@@ -115,7 +115,7 @@ def test_a_control_plane_that_stays_away_ends_it() -> None:
 
 
 def test_lines_are_said_once_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(Output(as_json=False))
+    lines = Lines(CliOutput(as_json=False))
     for progress in (0.0, 10.0, 24.0, 26.0, 51.0):
         lines.show(upload("in_progress", progress=progress, bytes_uploaded=int(progress)))
     lines.note("trying again")
@@ -148,8 +148,13 @@ def test_the_bar_of_an_empty_file_is_full_when_it_is_done() -> None:
 
 
 def test_an_upload_that_merely_moves_waits_for_nothing() -> None:
-    assert waits(upload("in_progress", reason="the client is uploading")) is None
-    assert waits(upload("in_progress", reason="rate limit")) == "rate limit"
+    assert waiting_reason(upload("in_progress", reason="the client is uploading", reason_code="uploading")) is None
+    assert waiting_reason(upload("in_progress", reason="rate limit", reason_code="client_reported")) == "rate limit"
+
+
+def test_the_code_of_a_reason_decides_and_not_its_sentence() -> None:
+    assert waiting_reason(upload("queued", reason="reworded", reason_code="dispatching")) is None
+    assert waiting_reason(upload("queued", reason="from an older control plane")) == "from an older control plane"
 
 
 def test_a_failed_upload_says_why() -> None:
