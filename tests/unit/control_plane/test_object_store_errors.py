@@ -16,7 +16,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.adapters.object_store.answers import translated
+from control_plane.adapters.object_store.errors import translated
 from control_plane.services.errors import (
     BadInput,
     ObjectStoreDown,
