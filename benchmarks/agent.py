@@ -26,7 +26,7 @@ from benchmarks.processes import Cost, Watched, cpu_seconds, forget_peak, peak_b
 from benchmarks.sink import COUNTS
 from benchmarks.site import ROOT, running_broker, running_sink
 from broker.process import Broker
-from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.http_pool import HttpPool
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
 from schemas.values import DigestName
@@ -154,7 +154,7 @@ def _arriving(sink: Sink, path: Path) -> Iterator[None]:
 
 def bytes_taken(sink: Sink) -> int:
     """What the sink has taken so far."""
-    answer = asyncio.run(_requests(sink).send("GET", sink.url + COUNTS, {"Connection": "close"}))
+    answer = asyncio.run(_http(sink).send("GET", sink.url + COUNTS, {"Connection": "close"}))
     return int(answer.body.split()[2])
 
 
@@ -197,7 +197,7 @@ def agent_process(place: Place, state: Path) -> Watched:
 async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
     """An agent started for one upload: seconds until its success, CPU until its end, as of any other program."""
     state = place.folder / f"state-{digest}-{time.monotonic_ns()}"
-    async with owning(place.broker.address, place.sink.url, _requests(place.sink)) as owner:
+    async with owning(place.broker.address, place.sink.url, _http(place.sink)) as owner:
         started = time.perf_counter()
         with agent_process(place, state) as agent:
             await owner.online(CLIENT)
@@ -208,7 +208,7 @@ async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
 
 async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float]:
     found: dict[str, float] = {}
-    async with owning(place.broker.address, place.sink.url, _requests(place.sink)) as owner:
+    async with owning(place.broker.address, place.sink.url, _http(place.sink)) as owner:
         starts = []
         for number in range(5):
             started = time.monotonic()
@@ -230,5 +230,5 @@ async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float
     return found
 
 
-def _requests(sink: Sink) -> Requests:
-    return Requests(4, ssl.create_default_context(cafile=str(sink.certificate)) if sink.certificate else None)
+def _http(sink: Sink) -> HttpPool:
+    return HttpPool(4, ssl.create_default_context(cafile=str(sink.certificate)) if sink.certificate else None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def self_signed(folder: Path) -> Path:
-    """A PEM file with the key and the certificate, which whoever trusts it accepts for 127.0.0.1."""
+    """A PEM file with the key and the certificate, valid for 127.0.0.1 in a program that trusts it."""
     key, certificate, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:TRUE"]

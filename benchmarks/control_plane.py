@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks.asker import asking
 from benchmarks.figures import MIB, Figure, Report, median, percentile
 from benchmarks.processes import cpu_seconds, python_module, resident_bytes, run
+from benchmarks.round_trip import round_trip_client
 from benchmarks.site import ROOT, Site, get_json, running_site
 from control_plane.adapters.database import SqlDatabase
-from control_plane.cli.simulate.packets import Connect, Filter, Publish
-from control_plane.cli.simulate.wire import Wire
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter
 from control_plane.domain.clients import Client
 
 RATE: Final = 8_000
@@ -24,12 +24,12 @@ DEVICES: Final = 2_000
 ASKED: Final = 200
 LOOKS: Final = 150
 DELAYED: Final = 2.0
-"""Times as long as when calm: what counts as no delay of a response beside which a core is half busy."""
+"""The limit of the ratio busy to calm: up to it, a response counts as not delayed while a core is half busy."""
 
 _PAUSE: Final = 0.05
 _BATCH: Final = 1_000
 _SETTLED: Final = 3.0
-_TOLD_EVERY: Final = 11.0
+_COUNT_EVERY: Final = 11.0
 
 
 def ingest(messages: int = 120_000) -> Report:
@@ -73,35 +73,35 @@ def clients(registered: int = 100_000) -> Report:
 
 
 class _Counter:
-    """Hears how many messages the broker dropped since its start; Mosquitto tells it every ten seconds."""
+    """Receives the number of messages that the broker dropped; Mosquitto publishes it every ten seconds."""
 
     def __init__(self) -> None:
-        self.told: asyncio.Queue[int] = asyncio.Queue()
+        self.reported: asyncio.Queue[int] = asyncio.Queue()
 
-    def connected(self, wire: Wire) -> None:
-        """Listen to the broker itself."""
-        wire.subscribe([Filter("$SYS/broker/publish/messages/dropped")])
+    def connected(self, connection: MqttConnection) -> None:
+        """Subscribe to the broker's own counter."""
+        connection.subscribe([TopicFilter("$SYS/broker/publish/messages/dropped")])
 
-    def heard(self, message: Publish) -> None:
-        """The retained value first, then a fresh one when it changed."""
-        self.told.put_nowait(int(message.payload))
+    def received(self, message: Publish) -> None:
+        """The retained value first, then a new one after each change."""
+        self.reported.put_nowait(int(message.payload))
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """Nothing is waited for."""
 
-    def disconnected(self, wire: Wire, why: str) -> None:
-        """It is over."""
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
+        """Nothing to do: the benchmark has ended."""
 
 
 async def _dropped(site: Site) -> int:
-    """The broker's own count, after it had time to tell it."""
-    await asyncio.sleep(_TOLD_EVERY)
+    """The broker's own count, after the time that it needs to publish it."""
+    await asyncio.sleep(_COUNT_EVERY)
     counter, address = _Counter(), site.broker.address
-    wire = Wire(Connect(client_id="benchmark-counter", clean_start=True), counter)
-    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
-    async with asyncio.timeout(2 * _TOLD_EVERY):
-        count = await counter.told.get()
-    wire.close()
+    connection = MqttConnection(Connect(client_id="benchmark-counter", clean_start=True), counter)
+    await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
+    async with asyncio.timeout(2 * _COUNT_EVERY):
+        count = await counter.reported.get()
+    connection.close()
     return count
 
 
@@ -110,11 +110,11 @@ def _beside(busy: list[float], calm: list[float], share: float) -> tuple[float, 
 
 
 async def _calm(site: Site) -> list[float]:
-    """Seconds from a response to its answer, with nothing beside."""
+    """Seconds from a response to its answer, without other load."""
     found: list[float] = []
-    async with asking(site.broker.address) as asker:
+    async with round_trip_client(site.broker.address) as client:
         for _ in range(LOOKS):
-            found.append(await asker.ask())
+            found.append(await client.measure())
             await asyncio.sleep(_PAUSE)
     return found
 
@@ -127,9 +127,9 @@ async def _flooded(site: Site, messages: int) -> list[float]:
         asyncio.to_thread(run, python_module("benchmarks.flood", *arguments), {"PYTHONPATH": str(ROOT)})
     )
     found: list[float] = []
-    async with asking(address) as asker:
+    async with round_trip_client(address) as client:
         while not flood.done():
-            found.append(await asker.ask())
+            found.append(await client.measure())
             await asyncio.sleep(_PAUSE)
     await flood
     return found

@@ -22,7 +22,7 @@ MIB: Final = 1024 * 1024
 class Figure:
     """`value` in `unit`, and its `ratio` to `beside` (a peer's or a floor's number) where there is one.
 
-    `at_most` and `at_least` bound the ratio if there is one, else the value; without either it is only told.
+    `at_most` and `at_least` bound the ratio if there is one, else the value; without either it is information.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Figure:
 
     @property
     def goal(self) -> str:
-        """The bound in words."""
+        """The bound as text."""
         times = "x" if self.ratio is not None else f" {self.unit}"
         if self.at_most is not None:
             return f"≤ {number(self.at_most)}{times}"
@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one benchmark found; `details` are raw numbers for whoever doubts a figure."""
+    """The result of one benchmark; `details` are the raw numbers behind the figures."""
 
     name: str
     figures: Sequence[Figure]

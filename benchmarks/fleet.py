@@ -31,7 +31,7 @@ class Run:
 
     devices: int
     uploads: int
-    told: Mapping[str, Any]
+    reported: Mapping[str, Any]
     cpu: Mapping[str, float]
     repeated: int
     base_bytes: int
@@ -48,10 +48,10 @@ def fleet(devices: int = 10_000) -> Report:
     """Small and large, one after the other, so that they can be compared."""
     small = measure(SMALL, rounds=max(1, min(devices // SMALL, 30)))
     large = measure(devices)
-    lost = large.uploads - large.told["outcomes"].get("completed", 0)
+    lost = large.uploads - large.reported["outcomes"].get("completed", 0)
     per_client = (large.connected_bytes - large.base_bytes) / large.devices
     figures = [
-        Figure(f"uploads a minute, {devices:,} devices", large.told["uploads_per_minute"], "/min", at_least=10_000),
+        Figure(f"uploads a minute, {devices:,} devices", large.reported["uploads_per_minute"], "/min", at_least=10_000),
         Figure("uploads lost", lost, "", at_most=0),
         Figure("objects sent twice", large.repeated, "", at_most=0),
         *(Figure(f"CPU per upload: {name}", cost, "ms") for name, cost in large.cpu_ms.items()),
@@ -83,12 +83,12 @@ def measure(devices: int, rounds: int = 1) -> Run:
             "--rounds": str(rounds),
             "--rate": str(_RATE),
             "--patience": str(PATIENCE),
-            # So that CPU can be read before anyone says goodbye.
+            # So that CPU can be read before the devices disconnect.
             "--duration": "3",
         }
-        words = [word for pair in options.items() for word in pair]
+        arguments = [word for pair in options.items() for word in pair]
         simulator = subprocess.Popen(
-            [*command, *words],
+            [*command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,16 +96,16 @@ def measure(devices: int, rounds: int = 1) -> Run:
             cwd=ROOT,
         )
         window = _Window(site, simulator.pid)
-        told, said = _finish(simulator, window)
+        reported, output = _finish(simulator, window)
         if simulator.returncode:
-            message = f"the simulator failed: {said}"
+            message = f"the simulator failed: {output}"
             raise RuntimeError(message)
         counts = site.counts()
-        repeated = counts.repeated + (counts.puts - before) - told["puts"]
+        repeated = counts.repeated + (counts.puts - before) - reported["puts"]
         return Run(
             devices,
             devices * rounds,
-            told,
+            reported,
             window.cpu(),
             repeated,
             base,
@@ -136,10 +136,10 @@ class _Window:
 
 
 def _finish(simulator: "subprocess.Popen[str]", window: _Window) -> tuple[dict[str, Any], str]:
-    """Mark when it says that all are connected, and every half second from then on; return what it told."""
+    """Mark when it reports that all are connected, then every half second; return its result and its messages."""
     assert simulator.stderr is not None  # noqa: S101 - for the type checker
     assert simulator.stdout is not None  # noqa: S101 - for the type checker
-    said = simulator.stderr.readline()
+    output = simulator.stderr.readline()
     # What retained births and hellos cost belongs to connecting.
     window.mark()
     over = threading.Event()
@@ -151,15 +151,15 @@ def _finish(simulator: "subprocess.Popen[str]", window: _Window) -> tuple[dict[s
     watcher = threading.Thread(target=look)
     watcher.start()
     started = time.monotonic()
-    told = simulator.stdout.readline()
+    reported = simulator.stdout.readline()
     over.set()
     watcher.join()
     rest = simulator.stderr.read()
     simulator.wait(PATIENCE)
-    document: dict[str, Any] = json.loads(told) if told else {}
+    document: dict[str, Any] = json.loads(reported) if reported else {}
     document["window_seconds"] = time.monotonic() - started
-    return document, said + rest
+    return document, output + rest
 
 
 def _details(run: Run) -> dict[str, Any]:
-    return {"devices": run.devices, "uploads": run.uploads, "told": run.told, "cpu_ms_per_upload": run.cpu_ms}
+    return {"devices": run.devices, "uploads": run.uploads, "told": run.reported, "cpu_ms_per_upload": run.cpu_ms}

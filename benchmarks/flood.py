@@ -7,8 +7,8 @@ import asyncio
 import sys
 
 from broker.configuration import LOOPBACK
+from control_plane.cli.simulate.connection import MqttConnection
 from control_plane.cli.simulate.packets import Connect, Publish, text
-from control_plane.cli.simulate.wire import Wire
 from schemas.codec import encode
 from schemas.messages import CurrentUpload, Status
 from schemas.topics import Topics
@@ -17,30 +17,30 @@ STEP = 0.01
 
 
 class _Publisher:
-    """Only waits to be connected."""
+    """Waits for the connection only."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
 
-    def connected(self, wire: Wire) -> None:  # noqa: ARG002 - the listener's signature
-        """It is."""
+    def connected(self, connection: MqttConnection) -> None:  # noqa: ARG002 - the listener's signature
+        """The connection stands."""
         self.ready.set()
 
-    def heard(self, message: Publish) -> None:
-        """Nothing is listened to."""
+    def received(self, message: Publish) -> None:
+        """Nothing is subscribed to."""
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """Nothing is waited for."""
 
-    def disconnected(self, wire: Wire, why: str) -> None:
-        """It is over."""
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
+        """Nothing to do: the benchmark has ended."""
 
 
 async def main(port: int, messages: int, rate: int, devices: int) -> None:
     """Publish them all, `rate` a second."""
     publisher = _Publisher()
-    wire = Wire(Connect(client_id="benchmark-flood", clean_start=True), publisher)
-    await asyncio.get_running_loop().create_connection(lambda: wire, LOOPBACK, port)
+    connection = MqttConnection(Connect(client_id="benchmark-flood", clean_start=True), publisher)
+    await asyncio.get_running_loop().create_connection(lambda: connection, LOOPBACK, port)
     await publisher.ready.wait()
     topics = [text(Topics().status(f"flood-{number}")) for number in range(devices)]
     loop = asyncio.get_running_loop()
@@ -49,9 +49,9 @@ async def main(port: int, messages: int, rate: int, devices: int) -> None:
         early = started + number / rate - loop.time()
         if early > STEP:
             await asyncio.sleep(early)
-        wire.publish(topics[number % devices], _status(number, devices), qos=0)
+        connection.publish(topics[number % devices], _status(number, devices), qos=0)
     await asyncio.sleep(1)
-    wire.close()
+    connection.close()
     await asyncio.sleep(0.1)
 
 

@@ -16,7 +16,7 @@ from benchmarks.owner import owning
 from benchmarks.peers import PART_SIZE, Sink
 from benchmarks.processes import peak_bytes, resident_bytes
 from benchmarks.site import Site, get_json, running_site
-from control_plane.cli.simulate.requests import Requests
+from control_plane.cli.simulate.http_pool import HttpPool
 from schemas.codec import MAX_MESSAGE_SIZE
 
 PATIENCE: Final = 900.0
@@ -45,15 +45,15 @@ async def _ended(url: str) -> dict[str, Any]:
 
 
 async def _measure(site: Site, agent: int, path: Path, parts: int) -> Report:
-    requests = Requests(2)
-    async with owning(site.broker.address, site.sink_url, requests) as listener:
-        listener.overhears_commands()
+    http = HttpPool(2)
+    async with owning(site.broker.address, site.sink_url, http) as listener:
+        listener.subscribe_to_commands()
         await listener.online(CLIENT)
         await asyncio.sleep(1)
         before = {"agent": resident_bytes(agent), "control plane": resident_bytes(site.plane.pid)}
         body = json.dumps({"file_path": str(path)}).encode()
         headers = {"Content-Type": "application/json"}
-        answer = await requests.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
+        answer = await http.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
         upload_id = json.loads(answer.body)["upload_id"]
         upload = await _ended(f"{site.server}/uploads/{upload_id}")
     if upload["status"] != "completed":

@@ -1,7 +1,7 @@
 """From a trigger to a completed upload of 4 KiB, beside the least that it could take on this machine.
 
 Rule: the floor is two MQTT round trips, one PUT and two durable commits, one after the other, between any two uploads:
-so the disk and the processor are as awake for the one as for the other. A real agent uploads a file of its own each
+so disk and processor are in the same power state for both. A real agent uploads another file each
 time; the end is when the control plane releases it, which follows the commit of `completed`.
 """
 
@@ -18,9 +18,9 @@ from benchmarks.agent import CLIENT, Place, agent_process
 from benchmarks.figures import Figure, Report, median, percentile
 from benchmarks.peers import Sink
 from benchmarks.site import BUCKET, Site, running_site
-from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulate.requests import Requests
-from control_plane.cli.simulate.wire import Wire
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.http_pool import HttpPool
+from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter, text
 from schemas.codec import decode_command
 from schemas.messages import CloseUpload
 from schemas.topics import Channel, Topics
@@ -56,21 +56,21 @@ def _beside(times: list[float], floors: list[dict[str, float]], share: float) ->
     return 1000 * percentile(times, share), "ms", "ms floor", 1000 * percentile(least, share)
 
 
-class _Ear:
-    """Hears releases, and its own echo."""
+class _Observer:
+    """Receives the commands that close uploads, and its own echo."""
 
     def __init__(self) -> None:
-        self.wire: Wire | None = None
+        self.connection: MqttConnection | None = None
         self.ready = asyncio.Event()
         self.closed: asyncio.Queue[str] = asyncio.Queue()
         self.echoed = asyncio.Event()
 
-    def connected(self, wire: Wire) -> None:
-        """Listen."""
-        self.wire = wire
-        wire.subscribe([Filter(Topics().every(Channel.COMMAND)), Filter(_ECHO)])
+    def connected(self, connection: MqttConnection) -> None:
+        """Subscribe."""
+        self.connection = connection
+        connection.subscribe([TopicFilter(Topics().every(Channel.COMMAND)), TopicFilter(_ECHO)])
 
-    def heard(self, message: Publish) -> None:
+    def received(self, message: Publish) -> None:
         """A command, or the echo."""
         if message.topic == _ECHO:
             self.echoed.set()
@@ -83,27 +83,27 @@ class _Ear:
         """The subscription stands."""
         self.ready.set()
 
-    def disconnected(self, wire: Wire, why: str) -> None:
-        """Nothing more is heard."""
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
+        """Nothing to do: the benchmark has ended."""
 
 
 async def _measure(site: Site, folder: Path) -> tuple[list[float], list[dict[str, float]]]:
-    ear, requests = _Ear(), Requests(4)
-    wire = Wire(Connect(client_id="benchmark-ear", clean_start=True), ear)
+    observer, http = _Observer(), HttpPool(4)
+    connection = MqttConnection(Connect(client_id="benchmark-ear", clean_start=True), observer)
     address = site.broker.address
-    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
-    await ear.ready.wait()
-    await _known(site, requests)
+    await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
+    await observer.ready.wait()
+    await _known(site, http)
     times: list[float] = []
     floors: list[dict[str, float]] = []
     with closing(_database(folder / "floor.db")) as database:
         for path in _files(folder):
-            times.append(await _upload(site, ear, requests, str(path)))
+            times.append(await _upload(site, observer, http, str(path)))
             await asyncio.sleep(PAUSE)
-            floors.append(await _floor(site, ear, requests, database))
+            floors.append(await _floor(site, observer, http, database))
             await asyncio.sleep(PAUSE)
-    wire.close()
-    requests.close()
+    connection.close()
+    http.close()
     return times[WARM_UP:], floors[WARM_UP:]
 
 
@@ -111,52 +111,52 @@ def _files(folder: Path) -> list[Path]:
     return [folder / f"small-{number}.bin" for number in range(WARM_UP + ROUNDS)]
 
 
-async def _known(site: Site, requests: Requests) -> None:
+async def _known(site: Site, http: HttpPool) -> None:
     """Wait until the control plane sees the agent."""
     async with asyncio.timeout(20):
-        while b'"connected":true' not in await _status(site, requests):  # noqa: ASYNC110 - another process
+        while b'"connected":true' not in await _status(site, http):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
 
 
-async def _status(site: Site, requests: Requests) -> bytes:
-    return (await requests.send("GET", f"{site.server}/status/{CLIENT}", {})).body
+async def _status(site: Site, http: HttpPool) -> bytes:
+    return (await http.send("GET", f"{site.server}/status/{CLIENT}", {})).body
 
 
-async def _upload(site: Site, ear: _Ear, requests: Requests, path: str) -> float:
+async def _upload(site: Site, observer: _Observer, http: HttpPool, path: str) -> float:
     started = time.perf_counter()
     body = json.dumps({"file_path": path}).encode()
     headers = {"Content-Type": "application/json"}
-    answer = await requests.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
+    answer = await http.send("POST", f"{site.server}/trigger-download/{CLIENT}", headers, body)
     upload_id = json.loads(answer.body)["upload_id"]
     async with asyncio.timeout(30):
-        while await ear.closed.get() != upload_id:
+        while await observer.closed.get() != upload_id:
             pass
     return time.perf_counter() - started
 
 
-async def _round_trip(ear: _Ear) -> float:
+async def _round_trip(observer: _Observer) -> float:
     """A message at QoS 1 to the broker and back."""
-    assert ear.wire is not None  # noqa: S101 - it is connected
-    ear.echoed.clear()
+    assert observer.connection is not None  # noqa: S101 - it is connected
+    observer.echoed.clear()
     started = time.perf_counter()
-    ear.wire.publish(text(_ECHO), b"x" * 512)
-    await ear.echoed.wait()
+    observer.connection.publish(text(_ECHO), b"x" * 512)
+    await observer.echoed.wait()
     return time.perf_counter() - started
 
 
-async def _put(site: Site, requests: Requests) -> float:
+async def _put(site: Site, http: HttpPool) -> float:
     started = time.perf_counter()
-    await requests.send("PUT", f"{site.sink_url}/{BUCKET}/floor", {}, bytes(SIZE))
+    await http.send("PUT", f"{site.sink_url}/{BUCKET}/floor", {}, bytes(SIZE))
     return time.perf_counter() - started
 
 
-async def _floor(site: Site, ear: _Ear, requests: Requests, database: sqlite3.Connection) -> dict[str, float]:
+async def _floor(site: Site, observer: _Observer, http: HttpPool, database: sqlite3.Connection) -> dict[str, float]:
     """Seconds of each step, in the order in which an upload takes them."""
     return {
         "commit": _commit(database),
-        "round trip": await _round_trip(ear),
-        "PUT": await _put(site, requests),
-        "second round trip": await _round_trip(ear),
+        "round trip": await _round_trip(observer),
+        "PUT": await _put(site, http),
+        "second round trip": await _round_trip(observer),
         "second commit": _commit(database),
     }
 

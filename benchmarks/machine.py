@@ -41,8 +41,8 @@ def describe() -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            "mosquitto": _said("mosquitto", "-h"),
-            "rclone": _said("rclone", "version"),
+            "mosquitto": _version_of("mosquitto", "-h"),
+            "rclone": _version_of("rclone", "version"),
             **{name: _installed(name) for name in _PACKAGES},
         },
     }
@@ -55,10 +55,10 @@ def _first(path: Path, pattern: str) -> str | None:
     return None
 
 
-def _said(*command: str) -> str | None:
+def _version_of(*command: str) -> str | None:
     with suppress(OSError):
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        if found := re.search(r"\d+\.\d+\.\d+", said):
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if found := re.search(r"\d+\.\d+\.\d+", output):
             return found[0]
     return None
 

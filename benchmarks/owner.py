@@ -1,6 +1,6 @@
-"""An owner of uploads that costs next to nothing: it grants whatever an agent asks for, at the sink, unsigned.
+"""An owner of uploads that costs next to nothing: it grants every requested part, at the sink, unsigned.
 
-Rule: so that an agent is measured and not its control plane. It speaks protocol.md, with URLs that only the sink takes.
+Rule: it isolates the agent's cost from a control plane's. It follows protocol.md, with URLs that only the sink accepts.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Final
 
 from benchmarks.site import BUCKET
 from broker.process import BrokerAddress
-from control_plane.cli.simulate.packets import Connect, Filter, Publish, text
-from control_plane.cli.simulate.requests import Requests
-from control_plane.cli.simulate.wire import Wire
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.http_pool import HttpPool
+from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter, text
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import (
     CloseUpload,
@@ -40,27 +40,29 @@ HEADERS: Final = {
 
 
 class Owner:
-    """Connected to a broker; one upload at a time. `largest` is the size of the longest message heard or said."""
+    """Connected to a broker; one upload at a time. `largest` is the size of the longest message received or sent."""
 
-    def __init__(self, sink_url: str, requests: Requests) -> None:
+    def __init__(self, sink_url: str, http: HttpPool) -> None:
         self.largest = 0
         self._topics = Topics()
         self._sink_url = sink_url
-        self._requests = requests
+        self._http = http
         self._ready = asyncio.Event()
-        self._wire: Wire | None = None
+        self._connection: MqttConnection | None = None
         self._presence: asyncio.Queue[Presence] = asyncio.Queue()
         self._responses: asyncio.Queue[Response] = asyncio.Queue()
 
-    # --- what the wire tells ---
+    # --- callbacks of the connection ---
 
-    def connected(self, wire: Wire) -> None:
-        """Listen to every agent."""
-        self._wire = wire
-        wire.subscribe([Filter(self._topics.every(channel)) for channel in (Channel.RESPONSE, Channel.PRESENCE)])
+    def connected(self, connection: MqttConnection) -> None:
+        """Subscribe to every agent."""
+        self._connection = connection
+        connection.subscribe(
+            [TopicFilter(self._topics.every(channel)) for channel in (Channel.RESPONSE, Channel.PRESENCE)]
+        )
 
-    def heard(self, message: Publish) -> None:
-        """Sort it."""
+    def received(self, message: Publish) -> None:
+        """Put it into the queue of its channel."""
         self.largest = max(self.largest, len(message.payload))
         if message.topic.endswith(Channel.PRESENCE):
             self._presence.put_nowait(decode(Presence, message.payload))
@@ -71,22 +73,22 @@ class Owner:
         """The subscription stands."""
         self._ready.set()
 
-    def disconnected(self, wire: Wire, why: str) -> None:
-        """Nobody is left to be heard."""
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
+        """Nothing to do: the benchmark has ended."""
 
-    # --- what benchmarks ask ---
+    # --- for benchmarks ---
 
-    def overhears_commands(self) -> None:
-        """Listen to what others command, too."""
-        if self._wire is not None:
-            self._wire.subscribe([Filter(self._topics.every(Channel.COMMAND))])
+    def subscribe_to_commands(self) -> None:
+        """Subscribe to the commands of other owners, too."""
+        if self._connection is not None:
+            self._connection.subscribe([TopicFilter(self._topics.every(Channel.COMMAND))])
 
     async def ready(self) -> None:
-        """Wait until agents are heard."""
+        """Wait until the subscription stands."""
         await self._ready.wait()
 
     async def online(self, client_id: str) -> float:
-        """Wait until the client says that it is online; the monotonic instant at which it was heard."""
+        """Wait until the client publishes that it is online; the monotonic instant of that message."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 presence = await self._presence.get()
@@ -97,7 +99,7 @@ class Owner:
         """Have a file uploaded; returns seconds from the command to the agent's success."""
         upload_id, started = secrets.token_hex(16), time.perf_counter()
         config = UploadConfig(upload_id=upload_id, attempt=1, owner=OWNER, digest=digest)
-        self._say(client_id, Action.DOWNLOAD_FILE, DownloadFile(upload_config=config, file_path=path), upload_id)
+        self._publish(client_id, Action.DOWNLOAD_FILE, DownloadFile(upload_config=config, file_path=path), upload_id)
         s3_upload_id = ""
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -113,12 +115,12 @@ class Owner:
                 seconds = time.perf_counter() - started
                 self._close(client_id, upload_id, response.sequence or 0)
                 if status is not ResponseStatus.SUCCESS:
-                    message = f"the agent said {response.error}: {response.message}"
+                    message = f"the agent reported {response.error}: {response.message}"
                     raise RuntimeError(message)
                 return seconds
 
     async def _open(self, key: str) -> str:
-        answer = await self._requests.send("POST", f"{self._sink_url}/{BUCKET}/{key}?uploads", {})
+        answer = await self._http.send("POST", f"{self._sink_url}/{BUCKET}/{key}?uploads", {})
         return answer.body.decode().split("<UploadId>")[1].split("<")[0]
 
     def _grant(
@@ -133,28 +135,28 @@ class Owner:
         )
         config = UploadConfig(upload_id=report.upload_id, attempt=1, presigned_urls=parts, expires_in=900)
         grant = GrantParts(upload_config=config, acknowledges=sequence)
-        self._say(client_id, Action.GRANT_PARTS, grant, f"{report.upload_id}.{sequence}")
+        self._publish(client_id, Action.GRANT_PARTS, grant, f"{report.upload_id}.{sequence}")
 
     def _close(self, client_id: str, upload_id: str, sequence: int) -> None:
         close = CloseUpload(upload_id=upload_id, attempt=1, acknowledges=sequence, outcome=Outcome.COMPLETED)
-        self._say(client_id, Action.CLOSE_UPLOAD, close, f"{upload_id}.close")
+        self._publish(client_id, Action.CLOSE_UPLOAD, close, f"{upload_id}.close")
 
-    def _say(self, client_id: str, action: Action, payload: CommandPayload, message_id: str) -> None:
-        assert self._wire is not None  # noqa: S101 - `ready` was awaited
+    def _publish(self, client_id: str, action: Action, payload: CommandPayload, message_id: str) -> None:
+        assert self._connection is not None  # noqa: S101 - `ready` was awaited
         data = encode(Command(message_id=message_id, action=action, payload=payload))
         self.largest = max(self.largest, len(data))
-        self._wire.publish(text(self._topics.command(client_id)), data)
+        self._connection.publish(text(self._topics.command(client_id)), data)
 
 
 @asynccontextmanager
-async def owning(address: BrokerAddress, sink_url: str, requests: Requests) -> AsyncIterator[Owner]:
+async def owning(address: BrokerAddress, sink_url: str, http: HttpPool) -> AsyncIterator[Owner]:
     """A connected owner."""
-    owner = Owner(sink_url, requests)
-    wire = Wire(Connect(client_id=OWNER, clean_start=True, receive_maximum=65_535), owner)
-    await asyncio.get_running_loop().create_connection(lambda: wire, address.host, address.port)
+    owner = Owner(sink_url, http)
+    connection = MqttConnection(Connect(client_id=OWNER, clean_start=True, receive_maximum=65_535), owner)
+    await asyncio.get_running_loop().create_connection(lambda: connection, address.host, address.port)
     await owner.ready()
     try:
         yield owner
     finally:
-        wire.close()
-        requests.close()
+        connection.close()
+        http.close()

@@ -43,7 +43,7 @@ class Sink:
 
 
 def install() -> None:
-    """Awscli and boto3 in an environment of their own, so that no version of ours is theirs."""
+    """Awscli and boto3 in a separate environment, so that their versions do not depend on this project's."""
     if not (_BIN / "aws").exists():
         subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
         subprocess.run([_BIN / "pip", "install", "--quiet", "awscli", "boto3"], check=True)
@@ -104,6 +104,6 @@ def rclone(path: Path, sink: Sink) -> Cost:
 
 
 def floor(path: Path, sink: Sink) -> Cost:
-    """A bare loop of PUTs over `http.client` that digests nothing and asks nobody."""
+    """A bare loop of PUTs over `http.client`, without digests and without a control plane."""
     arguments = (sink.url, str(path), str(PART_SIZE), str(AT_ONCE))
     return run((sys.executable, "-m", "benchmarks.bare", *arguments), {**sink.settings, "PYTHONPATH": str(ROOT)})

@@ -41,9 +41,9 @@ def run(command: Sequence[str], settings: Mapping[str, str] | None = None, *, cw
     """
     started = time.perf_counter()
     peak = 0
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, env=clean_environment(settings or {}), stdout=subprocess.DEVNULL, stderr=said, cwd=cwd
+            command, env=clean_environment(settings or {}), stdout=subprocess.DEVNULL, stderr=output, cwd=cwd
         )
         while True:
             with suppress(OSError, RuntimeError):
@@ -55,8 +55,8 @@ def run(command: Sequence[str], settings: Mapping[str, str] | None = None, *, cw
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            text = said.read().decode(errors="replace")[-2000:]
+            output.seek(0)
+            text = output.read().decode(errors="replace")[-2000:]
             message = f"{command[0]} ended with {process.returncode}: {text}"
             raise RuntimeError(message)
     return Cost(usage.ru_utime + usage.ru_stime, seconds, peak)

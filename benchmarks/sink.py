@@ -25,7 +25,7 @@ VERIFIED: Final = 1024 * 1024
 """Bodies up to this many bytes are digested; what is larger is only counted."""
 
 COUNTS: Final = "/-/counts"
-"""Where the sink tells how many puts, repeated puts, bytes and objects it saw."""
+"""The path at which the sink reports its counts of puts, repeated puts, bytes and objects."""
 
 _LINE_END: Final = b"\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
@@ -61,7 +61,7 @@ class Reply:
     body: bytes = b""
 
     def encode(self, *, head: bool) -> bytes:
-        """The whole answer; to a HEAD `Content-Length` tells the object's size."""
+        """The whole answer; to a HEAD, `Content-Length` is the object's size."""
         lines = [f"HTTP/1.1 {self.status}", f"Date: {formatdate(usegmt=True)}"]
         if "Content-Length" not in self.headers:
             lines.append(f"Content-Length: {len(self.body)}")
@@ -80,7 +80,7 @@ class Store:
         self.repeated = 0
 
     def answer(self, request: "Request") -> Reply:
-        """Do what the request asks."""
+        """Execute the request."""
         match request.method:
             case "PUT":
                 return self._put(request)
@@ -134,7 +134,7 @@ class Store:
         return Reply(headers={"ETag": f'"{stored.etag}"'})
 
     def _taken(self, request: "Request") -> Stored | None:
-        """Count a body; None when it is small and its digest is another than the headers say."""
+        """Count a body; None when it is small and its digest differs from the headers."""
         body = request.body
         if body is not None and not _digests_agree(request.headers, bytes(body)):
             return None
@@ -340,7 +340,7 @@ def _refusal(status: str, code: str) -> Reply:
 
 
 async def serve(port: int, context: ssl.SSLContext | None) -> None:
-    """Serve until cancelled; says `ready` on a line of its own when it listens."""
+    """Serve until cancelled; prints the line `ready` when it listens."""
     store = Store()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(store), "127.0.0.1", port, ssl=context, backlog=1024)

@@ -1,4 +1,4 @@
-"""Broker, sink and control plane on loopback, each a process of its own whose CPU and memory can be read.
+"""Broker, sink and control plane on loopback, each a separate process with measured CPU and memory.
 
 Rule: the broker has the caps and the logging of the shipped `mosquitto.conf`; the control plane is `backhaul serve`
 with its database on the disk; only the store is not a real one.
@@ -38,7 +38,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Everything that runs; CPU is asked for by the programs' names."""
+    """All programs; their CPU is reported by name."""
 
     broker: Broker
     sink: Watched
@@ -70,14 +70,14 @@ def get(url: str, timeout: float = 10.0) -> bytes:
         connection.close()
 
 
-def get_json(url: str) -> Any:  # noqa: ANN401 - whatever the server says
+def get_json(url: str) -> Any:  # noqa: ANN401 - any document
     """The document of a GET on loopback."""
     return json.loads(get(url))
 
 
 @contextmanager
 def running_broker(directory: Path) -> Iterator[Broker]:
-    """A Mosquitto on loopback that asks nobody for a password."""
+    """A Mosquitto on loopback that requires no password."""
     port = free_port()
     lines = [f"listener {port} {LOOPBACK}", "allow_anonymous true"]
     lines += [f"{name} {value}" for name, value in CAPS.items()]

@@ -1,4 +1,4 @@
-"""Everything about the broker that is not a message: how to start one, lock it and let devices in.
+"""Starting and configuring brokers, and their accounts and access list.
 
-Rule: nothing here speaks MQTT. The package starts processes and writes files; topics come from `schemas.topics`.
+Rule: no MQTT client here. The package starts processes and writes files; topics come from `schemas.topics`.
 """

@@ -1,10 +1,10 @@
-"""Who may do what at the broker: the access list rendered from the topic table, and the accounts in its password file.
+"""The rights of accounts at the broker: its access list, rendered from the topic table, and its password file.
 
 Rule: a right that is not derived from `schemas.topics.TOPICS` does not exist. Devices get theirs by patterns of `%u`,
-the name that the password proved, never of `%c`, a name that anybody may claim.
+the username that the password proved, never of `%c`, the client id that any connection may claim.
 
 Both files lie in one directory, which the broker's user should own (`install -d -o mosquitto -m 0700 DIRECTORY`):
-they are mode 0600 and belong to whom the directory belongs to. The broker reads them again at SIGHUP.
+they are mode 0600 and belong to the owner of the directory. The broker reads them again at SIGHUP.
 """
 
 import base64
@@ -40,15 +40,15 @@ SALT_BYTES: Final = 12
 """Mosquitto 2.0.11 accepts no other length."""
 
 ITERATIONS: Final = 1000
-"""PBKDF2 rounds. Nobody guesses 192 random bits, however few; and the broker computes them in its only thread at every
-CONNECT, so that more of them stall a fleet that reconnects."""
+"""PBKDF2 rounds. 192 random bits need no more; and the broker computes them in its only thread at every CONNECT, so
+that more rounds would delay a fleet that reconnects."""
 
 _NAME: Final = re.compile(CLIENT_ID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a device or service is given once; the password is stored nowhere else."""
+    """The account of a device or a service; the plain password is stored nowhere."""
 
     username: str
     password: str
@@ -82,7 +82,7 @@ def password_entry(credentials: Credentials) -> str:
 
 
 def prepare(directory: Path, *, topics: Topics | None = None) -> None:
-    """Write the access list of the accounts there are, and the password file if there is none.
+    """Write the access list of the present accounts, and the password file if there is none.
 
     Mosquitto needs both files to start.
     """
@@ -92,10 +92,10 @@ def prepare(directory: Path, *, topics: Topics | None = None) -> None:
 
 
 def enroll(directory: Path, client_id: str, *, replace: bool = False) -> Credentials:
-    """Make the account of a device: its name and a new random password.
+    """Create the account of a device: its name and a new random password.
 
-    `SchemaError` for what is no client id or a reserved one: a name with a wildcard or a level of its own would shift
-    the patterns. `AlreadyEnrolled` unless `replace`, which locks out whoever uses the former password.
+    `SchemaError` for an invalid or reserved client id: a name with a wildcard or a slash would change the meaning of
+    the patterns. `AlreadyEnrolled` unless `replace`, which locks out the user of the former password.
     """
     return _enroll(directory, require_client_id(client_id), replace=replace, topics=None)
 
@@ -103,7 +103,7 @@ def enroll(directory: Path, client_id: str, *, replace: bool = False) -> Credent
 def enroll_service(
     directory: Path, username: str, *, replace: bool = False, topics: Topics | None = None
 ) -> Credentials:
-    """Make the account of a control plane (`control-plane…`) or of an operator (`operator-…`, `cli-…`)."""
+    """Create the account of a control plane (`control-plane…`) or of an operator (`operator-…`, `cli-…`)."""
     if not is_service(username):
         raise _no_service(username)
     return _enroll(directory, username, replace=replace, topics=topics or Topics())
@@ -126,7 +126,7 @@ def accounts(directory: Path) -> tuple[str, ...]:
 
 
 def is_service(username: str) -> bool:
-    """Whether the name belongs to a control plane or an operator, and never to a device."""
+    """Whether the name is one of a control plane or an operator, and so never of a device."""
     return _NAME.fullmatch(username) is not None and username.startswith(RESERVED_PREFIXES)
 
 
@@ -162,7 +162,7 @@ def _enroll(directory: Path, username: str, *, replace: bool, topics: Topics | N
             message = f"{username!r} has credentials already; replacing them locks out whoever uses them"
             raise AlreadyEnrolled(message)
         entries[username] = password_entry(credentials)
-        # First the rights, then the password: never an account without the limits that belong to it.
+        # First the rights, then the password: an account must never exist without its limits.
         if topics is not None:
             _write_access_list(directory, entries, topics)
         _write(directory / PASSWORDS, entries.values())
@@ -171,7 +171,7 @@ def _enroll(directory: Path, username: str, *, replace: bool, topics: Topics | N
 
 @contextmanager
 def _accounts(directory: Path) -> Iterator[dict[str, str]]:
-    """The entries by name, while no other process of ours changes them."""
+    """The entries by name, under a lock that every change takes."""
     with (directory / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield _read(directory / PASSWORDS)

@@ -4,8 +4,8 @@ Rule: the only wrapper of a long-running child. It knows no program: brokers, ob
 all run in a `ChildProcess`, and each of their modules adds its command line and its own error.
 
 On Linux the kernel sends SIGTERM to the child when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG).
-Each child is therefore started by a thread of its own, which then waits for it, so that any thread of the caller may
-start one. A small program arms the signal and replaces itself with the real one; `preexec_fn` would run Python
+Each child is therefore started by a separate thread, which then waits for it, so that any thread of the caller may
+x A small program arms the signal and replaces itself with the real one; `preexec_fn` would run Python
 between fork and exec, which can deadlock in a process with threads.
 """
 
@@ -66,7 +66,7 @@ class ChildProcess:
     """One running program. Its standard output and error are appended to `log_path`.
 
     With `settings` it runs in a clean environment that holds them, and in the folder of its log, so that it reads no
-    `.env` of the caller; without, it inherits environment and folder. It has a session of its own: a Ctrl-C reaches
+    `.env` of the caller; without, it inherits environment and folder. It starts a new session: a Ctrl-C reaches
     only this process, which then stops its children in order. As a context manager it is stopped at the end.
     """
 

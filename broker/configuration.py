@@ -1,7 +1,7 @@
 """The text of the development brokers' configurations.
 
 Rule: pure text. The caps are those of the `mosquitto.conf` at the top of the repository, and a test compares them, so
-that what a developer tries behaves as what an operator runs.
+that a development broker behaves like a production broker.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ CAPS: Final = {
     "persistent_client_expiration": "2d",
     "set_tcp_nodelay": "true",
 }
-"""Limits that every Mosquitto of ours has. `message_size_limit` is the protocol's 128 KiB; `max_packet_size` is larger
+"""Limits of every Mosquitto here. `message_size_limit` is the protocol's 128 KiB; `max_packet_size` is larger
 so that a message over the limit is refused (0x95) and its sender stays connected."""
 
 
@@ -34,13 +34,13 @@ def development_mosquitto(*, port: int, directory: Path, persistence: bool) -> s
     options = {
         "allow_anonymous": "true",
         **CAPS,
-        # `mosquitto_pub` without `-i` gives no client id; where nobody has an account, none is needed.
+        # `mosquitto_pub` without `-i` sends no client id; a broker without accounts needs none.
         "allow_zero_length_clientid": "true",
         "log_type": "all",
         "log_timestamp_format": "%Y-%m-%dT%H:%M:%S",
     }
     if persistence:
-        # An interval of a minute, as in production: what a test wants to keep it must not entrust to the broker.
+        # An interval of a minute, as in production: a test must not rely on the broker to keep anything.
         options |= {"persistence": "true", "persistence_location": f"{directory}/", "autosave_interval": "60"}
     lines = [f"listener {port} {LOOPBACK}", *(f"{name} {value}" for name, value in options.items())]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ class NotListening(Exception):
 
 
 class BrokerError(Exception):
-    """The broker cannot be started, reached or configured; the text says what to do."""
+    """The broker cannot be started, reached or configured; the text names the remedy."""
 
 
 class BrokerMissing(BrokerError):
@@ -32,7 +32,7 @@ class BrokerNotStarted(BrokerError):
 
 
 class PortTaken(BrokerNotStarted):
-    """Another process listens on the port that was asked for."""
+    """Another process listens on the requested port."""
 
 
 class AccessError(BrokerError):

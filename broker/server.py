@@ -1,6 +1,6 @@
 """A real broker as a child process, for development, tests and the all-in-one command.
 
-Rule: a broker is started only as a child that ends with its parent, and one that asks nobody for a password listens
+Rule: a broker is started only as a child that ends with its parent, and one that requires no password listens
 on loopback only.
 
     with start_broker(Path("state")) as broker:
@@ -30,11 +30,11 @@ _PORT_TRIES: Final = 5
 _PORTS: Final = range(10_000, 32_000)
 _PORT_LOOKS: Final = 1000
 _handed_out: Final[deque[int]] = deque(maxlen=_PORT_LOOKS)
-"""Ports on which somebody here may be about to listen."""
+"""Ports that were returned lately, and on which a server of this process may be about to listen."""
 
 
 def find_mosquitto() -> Path | None:
-    """The mosquitto program: on PATH, or where Debian and Homebrew put what a plain user has not on PATH."""
+    """The mosquitto program: on PATH, or in the folders of Debian and Homebrew that a plain user has not on PATH."""
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
     found = shutil.which("mosquitto", path=search)
     return Path(found) if found else None
@@ -47,7 +47,7 @@ def start_broker(
     kind: Literal["auto", "mosquitto", "embedded"] = "auto",
     persistence: bool = False,
 ) -> Broker:
-    """A running broker on loopback that asks nobody for a password: for development and tests only.
+    """A running broker on loopback that requires no password: for development and tests only.
 
     `directory` takes its configuration, log and database. Without `port` a free one is found. `BrokerMissing` if no
     program of that kind is installed; `BrokerNotStarted` with the last lines of the log if it does not come up.
@@ -73,10 +73,10 @@ def start_configured(directory: Path, config_text: str, addresses: Iterable[Brok
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on, outside the range from which the system takes outgoing ports.
+    """A port of loopback without a listener, outside the range from which the system takes outgoing ports.
 
     A port from that range could be lost while a broker restarts: to any client, even to one that waits for this
-    very broker, since a socket that keeps connecting to such a port in time connects to itself.
+    x since a socket that keeps connecting to such a port in time connects to itself.
 
     Another port at each call. `PortTaken` when none is found.
     """
@@ -125,8 +125,8 @@ def _mosquitto(directory: Path, config_text: str, addresses: tuple[BrokerAddress
     if program is None:
         raise _missing(kind="mosquitto")
     if os.geteuid() == 0 and configuration.option(config_text, "user") is None:
-        # Started by root, mosquitto would become the user `mosquitto`, who may not write to a directory of root's;
-        # and a change of user cuts the leash (prctl(2)).
+        # Started by root, mosquitto would become the user `mosquitto`, which may not write to a directory of root;
+        # and a change of user clears the signal that ends it with its parent (prctl(2)).
         config_text = f"{config_text}\nuser root\n"
     path = directory / "mosquitto.conf"
     path.write_text(config_text)

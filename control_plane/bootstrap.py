@@ -19,6 +19,7 @@ from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
+from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -130,12 +131,19 @@ class DirectEngine:
 
 
 def direct_engine(
-    settings: Settings, database: Database, messenger: Messenger, log: EventLog, policy: Policy
+    settings: Settings,
+    database: Database,
+    messenger: Messenger,
+    log: EventLog,
+    policy: Policy,
+    *,
+    scope: UploadScope | None = None,
+    performs: bool = True,
 ) -> DirectEngine:
-    """An engine over these neighbours and the bucket of the settings."""
+    """An engine over these neighbours and the bucket of the settings; `scope` and `performs` as for `build_engine`."""
     object_store = S3ObjectStore(s3_settings_of(settings))
     ports = Ports(database, object_store, messenger, SystemClock())
-    return DirectEngine(build_engine(ports, log, policy), object_store)
+    return DirectEngine(build_engine(ports, log, policy, scope=scope, performs=performs), object_store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,6 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
     ports = Ports(database, object_store, messenger, SystemClock())
     engine = build_engine(ports, log, policy_of(settings))
-    messenger.delivers_to(engine.inbox.hear)
     return _Parts(database, object_store, messenger, engine)
 
 
@@ -170,7 +177,8 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog) -> AsyncIte
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(parts.engine.run()), group.create_task(parts.messenger.run())]
+            receiving = parts.messenger.run(parts.engine.inbox.receive)
+            loops = [group.create_task(parts.engine.run()), group.create_task(receiving)]
             yield
             for loop in loops:
                 loop.cancel()

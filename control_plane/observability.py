@@ -1,7 +1,7 @@
-"""What happened, told twice: as structured log lines and as numbers for Prometheus.
+"""Events as structured log lines and as Prometheus counters.
 
-Rule: label values come from our own code, never from a device or a caller, so the number of series is bounded. A line
-passes `redact` before it is written: no credential and no query string of a signed URL leaves the process.
+Rule: label values are constants of this program, never of a device or a caller, so the number of series is bounded. A
+line passes `redact` before it is written: no credential and no query string of a signed URL leaves the process.
 """
 
 import logging
@@ -29,7 +29,7 @@ _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Metrics:
-    """Where every part of the control plane reports to; an `EventLog` (services.ports).
+    """Counts and logs the events of the control plane; an `EventLog` (services.ports).
 
     One instance has its own registry, so two control planes in one process do not count together.
     """
@@ -55,7 +55,7 @@ class Metrics:
             self._states.labels(state)
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Count and log it; one whose name ends in `.failed` is a warning; an exception in `fault` is told whole."""
+        """Count and log an event. `.failed` at the end of its name makes it a warning; `fault` adds a traceback."""
         self._events.labels(event).inc()
         if event == "upload.state" and facts.get("was") != facts.get("state"):
             self._states.labels(State(facts["state"])).inc()
@@ -73,14 +73,14 @@ class Metrics:
 
 
 def _key(fact: str) -> str:
-    """A fact may bear any name, even one that structlog keeps for itself."""
+    """The key in a log line: names that structlog uses itself get a `_`."""
     if fact == "fault":
         return "exc_info"
     return f"{fact}_" if fact in {"self", "event", "level", "timestamp", "exc_info"} else fact
 
 
 def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Take out of a log line what nobody may read there."""
+    """Remove credentials, and the query strings of URLs, from a log line."""
     return {name: REDACTED if _SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
 
 
@@ -98,7 +98,7 @@ def _cleaned(value: object) -> object:
 
 
 def configure_logging(level: str) -> None:
-    """Send our lines and those of every library to stderr: JSON, or `name=value` on a terminal."""
+    """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -107,7 +107,7 @@ def configure_logging(level: str) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    # Both renderers escape control characters: a device's words must not move a terminal's cursor.
+    # Both renderers escape control characters: a text of a device must not move a terminal's cursor.
     order = ["timestamp", "level", "event"]
     render: Processor = (
         structlog.processors.KeyValueRenderer(key_order=order)

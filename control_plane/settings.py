@@ -1,13 +1,14 @@
-"""What the control plane is told from outside: the environment, and `.env` beside it (protocol.md section 7).
+"""The settings of the control plane: the environment, and `.env` in the working folder (protocol.md section 7).
 
-Rule: a wrong value stops the program with one line that names it, and a misspelt name is not passed over in silence. An
-empty value counts as not set. Secrets are `SecretStr`, so no log line and no traceback shows one.
+Rule: a wrong value or a misspelt name stops the program with one line that names it. An empty value counts as not set.
+Secrets are `SecretStr`, so no log line and no traceback shows one.
 """
 
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -18,7 +19,6 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from schemas.broker_url import BrokerUrl
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
-from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics
 from schemas.values import DigestName
 
@@ -34,13 +34,13 @@ _MAX_BASE_PATH: Final = 512
 
 
 class SettingsError(Exception):
-    """The control plane cannot start with what it was told; one line for each wrong setting."""
+    """The control plane cannot start with these settings; the text has one line for each wrong one."""
 
 
 def _split(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        # A name is looked up in this form, and one that has none (`a..b`) raises only then: UnicodeError, no OSError.
+        # DNS resolves a name in this form. A name without one (`a..b`) would raise UnicodeError only at connect.
         host = (parts.hostname or "").encode("idna")
         valid = parts.scheme in schemes and bool(host) and (parts.port is None or parts.port > 0)
     except ValueError:
@@ -101,7 +101,7 @@ def _base_path(path: str) -> str:
 
 
 def require_secret(secret: str) -> str:
-    """Return `secret` when it is one that tokens may be signed with; `ValueError` says what it must be."""
+    """Return `secret` if it is long enough to sign tokens; `ValueError` otherwise."""
     size = len(secret.encode())
     if size < MIN_SECRET_SIZE:
         message = f"must be at least {MIN_SECRET_SIZE} bytes long, not {size}"
@@ -165,15 +165,15 @@ class Settings(BaseSettings):
     def load(cls, env: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
         """Read `env` alone, or when it is None the environment over the file `dotenv`.
 
-        `SettingsError` says in one line each which settings are wrong or misspelt.
+        `SettingsError` has one line for each setting that is wrong or misspelt.
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
-        _refuse(misspelt(given, NAMES))
+        _refuse(misspelt(given))
         try:
             return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = [_line(detail) for detail in error.errors()]
-        # Raised out here, so that the error above, which knows the values, is no part of it.
+        # Raised outside of the `except`, so that its context does not hold the error with the values.
         raise SettingsError("\n".join(wrong))
 
     @classmethod
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing but what `load` collected: names are checked there, before values are."""
+        """Only what `load` collected: it checks the names before the values."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -205,19 +205,19 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         if self.s3_digest is DigestName.NONE and self.require_proof:
-            # Each upload would fail, and only after its last byte.
+            # Each upload would fail after its last byte.
             message = "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
             raise ValueError(message)
         return self
 
     @property
     def open_to_all(self) -> bool:
-        """Whether anyone who reaches the server may command it: to be said at each start and on the page."""
+        """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
 
     @property
     def mqtt_address(self) -> tuple[str, int, bool]:
-        """The broker's host and port, and whether TLS is spoken."""
+        """The broker's host and port, and whether the connection uses TLS."""
         broker = BrokerUrl.parse(self.mqtt_url)
         return broker.host, broker.port, broker.secure
 
@@ -240,26 +240,26 @@ def _refuse(lines: Sequence[str]) -> None:
 
 
 def _written(dotenv: Path) -> dict[str, str]:
-    """What the file sets; `SettingsError` when it sets what nobody reads."""
+    """The settings of the file; `SettingsError` when it has a name that is no setting."""
     try:
         source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
     except (OSError, UnicodeDecodeError) as error:
         text = f"{dotenv.name} cannot be read: {error}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars, NAMES)])
+    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 
 def _line(detail: ErrorDetails) -> str:
-    """One wrong setting in one line; the value only where it is no secret."""
+    """One wrong setting in one line; with its value unless that is a secret."""
     if not detail["loc"]:
         return detail["msg"].removeprefix("Value error, ")
     name = str(detail["loc"][0]).upper()
     shown = name if name in _SECRETS or "@" in str(detail["input"]) else f"{name}={detail['input']}"
-    return f"{shown}: {_says(detail)}"
+    return f"{shown}: {_requirement(detail)}"
 
 
-def _says(detail: ErrorDetails) -> str:
+def _requirement(detail: ErrorDetails) -> str:
     bounds = detail.get("ctx", {})
     match detail["type"]:
         case "int_parsing" | "int_type" | "int_from_float":
@@ -274,3 +274,46 @@ def _says(detail: ErrorDetails) -> str:
             return f"must be {bounds['expected']}"
         case _:
             return detail["msg"].removeprefix("Value error, ")
+
+
+# Misspelt names.
+
+_AGENT: Final = """
+    CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS UPLOAD_HOSTS STATE_DIR LABELS
+    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND LOG_LEVEL TOPIC_ROOT
+"""
+AGENT_NAMES: Final = frozenset(_AGENT.split())
+"""One `.env` may serve both sides, so these names are allowed in it."""
+
+_TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
+_OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
+_SYNONYMS: Final = {"AWS_SECRET_KEY": "AWS_SECRET_ACCESS_KEY", "JWT_SECRET_KEY": "JWT_SECRET"}
+_CLOSE: Final = 0.9
+
+
+def unknown(names: Collection[str]) -> list[str]:
+    """One line for each name of a file that no part of Backhaul reads."""
+    strangers = [name for name in names if name not in {*NAMES, *AGENT_NAMES} and not name.startswith(_TOOLS)]
+    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in strangers]
+
+
+def misspelt(given: Mapping[str, str]) -> list[str]:
+    """One line for each variable whose name is nearly that of a setting that is not given.
+
+    The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
+    setting, or one letter wrong. Links that Kubernetes and Docker set (`SERVERS_PORT=tcp://…`) do not count.
+    """
+    names = sorted(set(given) - {*NAMES, *AGENT_NAMES} - _OTHER_PROGRAMS)
+    meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
+    return [_hint(name, [setting]) for name, setting in meant.items() if setting and not given.get(setting)]
+
+
+def _meant(name: str) -> str | None:
+    swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
+    begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
+    close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
+    return _SYNONYMS.get(name) or next(iter([*swapped, *begun, *close]), None)
+
+
+def _hint(name: str, near: Sequence[str]) -> str:
+    return f"{name} is not a setting" + (f": did you mean {near[0]}?" if near else "")

@@ -1,6 +1,6 @@
-"""REST put together: routers, gates and the one handler of failures, over services that somebody else made.
+"""Composes REST: routers, gates and the one exception handler, over services that the caller built.
 
-Rule: composition only. What the services are made of, and their lifetime, is `control_plane.bootstrap`'s.
+Rule: composition only. `control_plane.bootstrap` builds the services and owns their lifetime.
 """
 
 from typing import Any
@@ -14,8 +14,7 @@ from control_plane.api import health as health_routes
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
-from control_plane.api.limits import RECEIPT_DEADLINE, OwnPages, SecurityHeaders, WholeBody
-from control_plane.api.observe import Observe
+from control_plane.api.gates import RECEIPT_DEADLINE, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
@@ -29,7 +28,7 @@ from schemas.errors import SchemaError
 
 
 class _Api(FastAPI):
-    """FastAPI with our OpenAPI document."""
+    """FastAPI with the OpenAPI document of `api.documents`."""
 
     needs_token = False
 
@@ -52,7 +51,7 @@ def create_api(
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
 
-    There is no page of documentation: it would need scripts from elsewhere. The document itself is at /openapi.json.
+    There is no page of documentation, which would load scripts of another host. The document is at /openapi.json.
     """
     api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.needs_token = settings.jwt_secret is not None
@@ -70,7 +69,7 @@ def create_api(
 
 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
-    """The gates, from the innermost to the outermost."""
+    """Add the gates, from the innermost to the outermost."""
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
     api.add_middleware(WholeBody, deadline=receipt_deadline)
     api.add_middleware(BearerGate, secret=secret)

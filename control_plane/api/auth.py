@@ -1,7 +1,7 @@
-"""Who is calling: a bearer token, HS256 and nothing else.
+"""Authentication: a bearer token (HS256) identifies the caller.
 
-Rule: closed by default. With a secret every request needs a token but those of `OPEN`, whatever its path, so a route
-that is added is closed too. The algorithm is a constant, never what a token says of itself (RFC 8725 section 3.1).
+Rule: closed by default. With a secret, every request needs a token except those of `OPEN`, so a new route is closed
+too. The algorithm is a constant and is never read from the token (RFC 8725 section 3.1).
 """
 
 import time
@@ -17,28 +17,28 @@ from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
 OPEN: Final = frozenset({("GET", "/health")})
-"""What anyone may call (protocol.md section 7)."""
+"""Requests that need no token (protocol.md section 7)."""
 
 LEEWAY: Final = 30
-"""Seconds by which a caller's clock may differ from ours."""
+"""Seconds by which the clock of a token's issuer may differ from this one."""
 
 _ALGORITHMS: Final = ("HS256",)
 _MAX_TOKEN: Final = 4096
 MAX_LIFETIME: Final = 36_500 * 86_400
-"""Seconds for which a token may be good: a century, as long as history may be kept."""
+"""Seconds: the longest lifetime of a token, which is also the longest that history may be kept."""
 
 _MAX_SUBJECT: Final = 128
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
 
 
 class Unauthorized(Exception):
-    """No token, or one that is not good; the text says which, and nothing of the token."""
+    """No token, or an invalid one; the text has the cause, and no part of the token."""
 
 
 def create_token(secret: str, subject: str, lifetime: float) -> str:
-    """A token that names `subject` as the caller for `lifetime` seconds from now.
+    """A token for the caller `subject`, valid for `lifetime` seconds from now.
 
-    `ValueError` for a subject that would be refused, and for a lifetime that no clock can tell.
+    `ValueError` for a subject that `subject_of` would refuse, and for a lifetime that is out of range.
     """
     if not 1 <= lifetime <= MAX_LIFETIME:
         message = f"the lifetime must be 1 second to {MAX_LIFETIME // 86_400} days"
@@ -50,7 +50,7 @@ def create_token(secret: str, subject: str, lifetime: float) -> str:
 
 
 def subject_of(secret: str, token: str) -> str:
-    """The caller that a token names; `Unauthorized` unless every claim holds."""
+    """The subject of a token; `Unauthorized` unless every claim is valid."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
     try:
@@ -58,7 +58,7 @@ def subject_of(secret: str, token: str) -> str:
     except jwt.ExpiredSignatureError as error:
         message = "the token has expired"
         raise Unauthorized(message) from error
-    # Claims are foreign JSON: deep nesting or a number without end is as bad as a wrong signature.
+    # Claims are untrusted JSON: nesting too deep, or a number too long, raises other errors than PyJWT's.
     except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "the token is not valid here"
         raise Unauthorized(message) from error
@@ -76,14 +76,14 @@ def _require_subject(subject: str) -> str:
 
 
 class BearerGate:
-    """Lets a request pass whose token is good, and writes the caller into its state."""
+    """Passes on requests with a valid token, and stores the `Principal` in the request's state."""
 
     def __init__(self, app: ASGIApp, secret: str | None) -> None:
         self._app = app
         self._secret = secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on, or answer 401."""
+        """Pass the request on, or answer 401."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -91,7 +91,7 @@ class BearerGate:
             scope.setdefault("state", {})["caller"] = self._caller(scope)
         except Unauthorized as error:
             problem = Problem(401, "unauthorized", "A bearer token is needed", str(error))
-            # The body was not read: the connection cannot be used again.
+            # The body stays unread, so the connection cannot be reused.
             headers = {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"', "Connection": "close"}
             await respond(problem, headers)(scope, receive, send)
             return
@@ -116,7 +116,7 @@ def _token(headers: Headers) -> str:
 
 
 async def caller_of(request: Request) -> Principal:
-    """The caller, as the gate found it."""
+    """The caller that `BearerGate` identified."""
     caller: Principal = request.state.caller
     return caller
 

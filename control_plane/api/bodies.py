@@ -1,6 +1,6 @@
-"""What a caller may send in a body, and the checks that queries share with it.
+"""The bodies of requests, and the checks that bodies and queries share.
 
-Rule: strict, bounded, and what we do not know is refused: a misspelt member would be ignored in silence.
+Rule: strict and bounded. Unknown members are refused: otherwise a misspelt member would be ignored.
 """
 
 import json
@@ -29,8 +29,8 @@ _MAX_NUMBER: Final = 2**53 - 1
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
-    """Annotations of a text that must match all of `pattern`; `says` is the error text.
+def matching(pattern: str, requirement: str) -> tuple[AfterValidator, FieldInfo]:
+    """Annotations of a text that must match all of `pattern`; `requirement` is the error text.
 
     The OpenAPI document shows `$` for an end of text: JSON Schema has the syntax of ECMAScript.
     """
@@ -38,14 +38,14 @@ def matching(pattern: str, says: str) -> tuple[AfterValidator, FieldInfo]:
 
     def check(text: str) -> str:
         if compiled.fullmatch(text) is None:
-            raise ValueError(says)
+            raise ValueError(requirement)
         return text
 
     return AfterValidator(check), Field(json_schema_extra={"pattern": pattern.replace(r"\Z", "$")})
 
 
 def _metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What every reader of JSON understands: no NaN, no lone surrogate, not too deep."""
+    """Require JSON that every parser reads: no NaN, no lone surrogate, not nested too deep."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         require_metadata(value)
@@ -63,7 +63,7 @@ def _depth(value: JsonValue) -> int:
 
 
 def _deadline(value: object) -> float | datetime:
-    """An instant, or seconds from now; whether it is too far away depends on the time, which is not known here."""
+    """Parse an instant, or seconds from now. The service checks the instant, since this check has no clock."""
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         return datetime.fromisoformat(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_DEADLINE:
@@ -94,17 +94,17 @@ def _whole(value: object) -> object:
 
 
 Whole: Final = BeforeValidator(_whole)
-"""Beside `strict`, makes a JSON integer: `1.0` is one too (JSON Schema), `"1"` and `true` are none."""
+"""With `strict`, accepts a JSON integer: `1.0` is one too (JSON Schema), `"1"` and `true` are not."""
 
 
 class Input(BaseModel):
-    """What a caller sends."""
+    """A body or a query."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Options(Input):
-    """How the upload is to be done (protocol.md section 3)."""
+    """Options of the upload (protocol.md section 3)."""
 
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000), Whole] = 0
     max_bytes_per_second: Annotated[int, Field(strict=True, ge=1, le=_MAX_NUMBER), Whole] | None = None
@@ -114,7 +114,7 @@ class Options(Input):
 
 
 class TriggerBody(Input):
-    """What to upload; an empty body asks for the client's default file."""
+    """What to upload; an empty body requests the client's default file."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.TRIGGER]})
 

@@ -1,4 +1,4 @@
-"""Clients over REST: who there is, what one is doing, which files it has."""
+"""Clients over REST: list, status, details, forget, files."""
 
 from fastapi import APIRouter, Response
 
@@ -37,7 +37,7 @@ async def list_clients(clients: Clients, caller: Caller, now: Now, query: Client
     responses=problems(404, 422),
 )
 async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.Client:
-    """Everything a client said of itself, and why nothing is sent to it."""
+    """Everything that the client's presence reported, and why commands cannot be sent to it."""
     return models.Client.of(await clients.client(caller, client_id), now)
 
 
@@ -50,7 +50,7 @@ async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now:
     responses=problems(404, 422),
 )
 async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -> None:
-    """Forget a client and its retained presence; its uploads stay. One that lives comes back at its next presence."""
+    """Forget a client and its retained presence; its uploads stay. A connected one returns with its next presence."""
     await clients.forget(caller, client_id)
 
 
@@ -61,7 +61,7 @@ async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -
     responses=problems(404, 422, 504),
 )
 async def list_files(client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery) -> models.FilePage:
-    """Ask a client that is connected which of its files match a pattern."""
+    """Request from a connected client the list of its files that match a pattern."""
     wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
     found = await clients.files(caller, client_id, wanted)
     return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

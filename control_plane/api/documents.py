@@ -1,6 +1,6 @@
-"""The OpenAPI document: what FastAPI finds in the routers, with problem documents and the token added.
+"""The OpenAPI document: FastAPI's, with problem documents and the token added.
 
-Rule: every answer that can come is in it, so that a client can be generated from it.
+Rule: every possible answer is in it, so that a client can be generated from it.
 """
 
 from http import HTTPStatus
@@ -29,7 +29,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*statuses: int) -> Responses:
-    """How a route declares the problems it may answer with, beside those of every route."""
+    """The problems of one route, in addition to those of every route."""
     return {status: _problem(status) for status in statuses}
 
 
@@ -39,7 +39,7 @@ def _problem(status: int) -> dict[str, Any]:
 
 
 def complete(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
-    """Add to FastAPI's document what holds for every route; returns the same document."""
+    """Add to FastAPI's document what is common to every route; returns the same document."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas[_NAME] = ProblemDocument.model_json_schema()
     for path, operations in document["paths"].items():
@@ -52,7 +52,7 @@ def complete(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], method: str, *, needs_token: bool) -> None:
-    """The problems that any route may answer with; FastAPI's own 422 is not ours."""
+    """Add the problems of every route. FastAPI's 422 goes, since its body differs from a problem document."""
     answers = operation["responses"]
     if MEDIA_TYPE not in answers.get("422", {}).get("content", {}):
         answers.pop("422", None)

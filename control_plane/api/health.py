@@ -1,4 +1,4 @@
-"""Whether the control plane lives, whether it can work, and what it counted."""
+"""Health, readiness and metrics over REST."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,18 +14,18 @@ _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
 
 @router.get("/health", operation_id="getHealth", summary="See that the process answers")
 async def health(now: Now) -> models.Health:
-    """Needs no token and looks at nothing else: a broker that is away must not get this process restarted."""
+    """Needs no token and checks nothing: an unavailable broker must not make a supervisor restart this process."""
     return models.Health(timestamp=known_instant(now))
 
 
 @router.get(
     "/health/ready",
     operation_id="getReadiness",
-    summary="See whether broker, database and store can be used",
-    responses={503: {"model": models.Readiness, "description": "Something that is needed is away"}},
+    summary="See whether broker, database and object store can be used",
+    responses={503: {"model": models.Readiness, "description": "Broker, database or object store cannot be used"}},
 )
 async def ready(readiness: Readiness, caller: Caller, response: Response) -> models.Readiness:
-    """What can be used now, and what the store was seen to enforce."""
+    """What can be used now, and what the last probe showed that the object store enforces."""
     found = await readiness.readiness(caller)
     if not found.ready:
         response.status_code = 503
@@ -41,6 +41,6 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
     responses={200: {"content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},
 )
 def metrics(request: Request) -> Response:
-    """What was counted since the start. Not a coroutine: the process's own figures are read from /proc."""
+    """The counters since the start. No coroutine, since the figures of the process are read from /proc."""
     counted: Metrics = request.app.state.metrics
     return Response(counted.render(), media_type=CONTENT_TYPE)

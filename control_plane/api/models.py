@@ -1,6 +1,6 @@
-"""The shapes that REST answers with (protocol.md section 6), and nothing that is sent over MQTT.
+"""The shapes of REST's answers (protocol.md section 6); the shapes of MQTT are in `schemas`.
 
-Rule: what goes out always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
+Rule: an answer always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -21,17 +21,17 @@ Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"
 """Made by `presentation.instant`."""
 
 ReasonText = Annotated[str | None, Field(description="A sentence for people; its wording may change.")]
-ReasonCode = Annotated[str | None, Field(description="What `reason` says, as a stable code. The set of codes is open.")]
+ReasonCode = Annotated[str | None, Field(description="A stable code for `reason`. The set of codes is open.")]
 
 
 class Output(BaseModel):
-    """What a caller is answered."""
+    """An answer."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Triggered(Output):
-    """An upload was asked for; it is queued while the client is offline."""
+    """The new upload; it is queued while the client is offline."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.TRIGGERED]})
 
@@ -43,7 +43,7 @@ class Triggered(Output):
 
 
 class CurrentUpload(Output):
-    """What a client is doing."""
+    """The unfinished upload of a client."""
 
     upload_id: str
     file_path: str | None
@@ -148,7 +148,7 @@ class Client(ClientRow):
 
 
 class ClientPage(Output):
-    """Clients by id; `total` counts all that match, `cursor` asks for the next page."""
+    """Clients by id; `total` counts all that match, `cursor` gets the next page."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_PAGE]})
 
@@ -193,7 +193,7 @@ class Upload(Output):
 
 
 class UploadPage(Output):
-    """Uploads, newest first; `cursor` asks for the next page."""
+    """Uploads, newest first; `cursor` gets the next page."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD_PAGE]})
 
@@ -202,7 +202,7 @@ class UploadPage(Output):
 
 
 class ObjectUrl(Output):
-    """A URL that reads the object for `expires_in` seconds. Whoever has it may read: do not keep it."""
+    """A URL that reads the object for `expires_in` seconds. It needs no credentials: keep it secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.OBJECT_URL]})
 
@@ -226,7 +226,7 @@ class File(Output):
 
 
 class FilePage(Output):
-    """Files that match; `cursor` asks for the next page."""
+    """Files that match; `cursor` gets the next page."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.FILE_PAGE]})
 
@@ -244,7 +244,7 @@ class Health(Output):
 
 
 class Probe(Output):
-    """What the object store was seen to do (protocol.md section 5)."""
+    """What the last probe of the object store showed (protocol.md section 8)."""
 
     part_digests: list[DigestName]
     object_digests: list[DigestName]
@@ -291,7 +291,7 @@ class Readiness(Output):
 
 
 class ProblemDocument(Output):
-    """What went wrong (RFC 9457); `type` tells problems apart, `detail` is for a person."""
+    """What went wrong (RFC 9457); `type` distinguishes problems, `detail` is for a person."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.PROBLEM]})
 

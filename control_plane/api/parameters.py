@@ -1,6 +1,6 @@
-"""What stands in a path, a query or a header, checked; and the services behind a request.
+"""Parameters in paths, queries and headers, with their checks; and the services that routes depend on.
 
-Rule: a query with a name that we do not know is refused, for a misspelt filter would list everything.
+Rule: unknown names in a query are refused: otherwise a misspelt filter would list everything.
 """
 
 from typing import Annotated, Final
@@ -38,8 +38,8 @@ UploadId = Annotated[
 IdempotencyKey = Annotated[
     Annotated[str, *matching(r"^[\x21-\x7e]{1,255}$", "must be 1 to 255 visible ASCII characters")] | None,
     Header(
-        description="Makes it safe to ask again: for 24 h the same key of the same caller and client is answered with "
-        "the same upload, and with 422 when the body differs.",
+        description="Makes it safe to repeat the request: for 24 h the same key of the same caller and client gets the "
+        "same upload as its answer, and 422 when the body differs.",
     ),
 ]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
@@ -48,7 +48,7 @@ Cursor = Annotated[str, Field(min_length=1, max_length=8192)]
 
 
 class OneUpload(Input):
-    """Which client's upload is meant, where several have one of this id."""
+    """The client of the upload, needed where several clients have an upload of this id."""
 
     client_id: CheckedClientId | None = None
 
@@ -61,7 +61,7 @@ class Paged(Input):
 
     @property
     def page(self) -> Page:
-        """The page as services know it."""
+        """The page as the services take it."""
         return Page(self.limit, self.cursor)
 
 
@@ -87,7 +87,7 @@ class WhichClients(Paged):
 
 
 class WhichFiles(Paged):
-    """Files on a client: a glob pattern below its allowed roots; `digest` asks for each file's digest as well."""
+    """Files on a client: a glob pattern below its allowed roots; `digest` requests the digest of each file too."""
 
     pattern: FilePath
     digest: DigestName | None = None

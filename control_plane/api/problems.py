@@ -1,7 +1,7 @@
-"""Every failure as one shape: a problem document (RFC 9457), made by one handler.
+"""Every failure has one shape: a problem document (RFC 9457), made by one handler.
 
-Rule: `PROBLEMS` has a row for every error class that services and domain can raise. A document says what was wrong with
-the request, never how we are built: no stack trace, no query string, no value out of a header.
+Rule: `PROBLEMS` has a row for every error class of services, domain and schemas. A document describes the fault of the
+request, and nothing of the inside: no stack trace, no query string, no value of a header.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,9 +46,9 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a caller is told: an HTTP status, a title that never changes, and this time's detail in one sentence.
+    """One answer: an HTTP status, a title that is the same every time, and the detail of this time in one sentence.
 
-    `name` is what programs tell problems apart by (the end of `type`); `more` are further members.
+    `name` is the end of `type`, by which programs distinguish problems; `more` are further members.
     """
 
     status: int
@@ -61,22 +61,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one error class is answered; `told` False keeps the error's text in the log."""
+    """The answer to one error class; with `public` False the error's text is only in the log."""
 
     status: int
     name: str
     title: str
-    told: bool = True
+    public: bool = True
 
 
 PROBLEMS: Final[Mapping[type[Exception], Row]] = {
-    ServiceError: Row(500, "internal", "The control plane met a fault of its own", told=False),
-    Transient: Row(503, "unavailable", "Something that is needed is away", told=False),
-    DatabaseUnavailable: Row(503, "database-unavailable", "The database cannot be used now", told=False),
-    MessengerDown: Row(503, "broker-unavailable", "The broker cannot be reached now", told=False),
-    ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", told=False),
+    ServiceError: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    Transient: Row(503, "unavailable", "Something that is needed is away", public=False),
+    DatabaseUnavailable: Row(503, "database-unavailable", "The database cannot be used now", public=False),
+    MessengerDown: Row(503, "broker-unavailable", "The broker cannot be reached now", public=False),
+    ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
-    Permanent: Row(500, "internal", "The control plane met a fault of its own", told=False),
+    Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
     UnknownClient: Row(404, "unknown-client", "No such client"),
     UnknownUpload: Row(404, "unknown-upload", "No such upload"),
     AmbiguousUpload: Row(409, "ambiguous-upload", "Several clients have an upload of this id"),
@@ -85,10 +85,10 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     KeyReused: Row(422, "idempotency-key-reused", "The Idempotency-Key was used for another request"),
     KeyTaken: Row(409, "key-taken", "The name is in use"),
     ClientRefused: Row(422, "client-refused", "The client refused"),
-    ObjectStoreRefused: Row(502, "store-refused", "The object store refused", told=False),
-    ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", told=False),
+    ObjectStoreRefused: Row(502, "store-refused", "The object store refused", public=False),
+    ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", public=False),
     VersionConflict: Row(409, "version-conflict", "Somebody else changed it first: ask again"),
-    DomainError: Row(500, "internal", "The control plane met a fault of its own", told=False),
+    DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
     BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),
@@ -99,7 +99,7 @@ INTERNAL: Final = Problem(500, "internal", "The control plane met a fault of its
 
 
 def problem_of(error: Exception) -> Problem:
-    """What the caller is told about `error`; a class without a row is our fault."""
+    """The problem that answers `error`; a class without a row is an internal error."""
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if isinstance(error, HTTPException):
@@ -108,7 +108,7 @@ def problem_of(error: Exception) -> Problem:
     if row is None:
         return INTERNAL
     retry_after = error.retry_after if isinstance(error, Transient) else None
-    return Problem(row.status, row.name, row.title, str(error) if row.told else None, retry_after, _more(error))
+    return Problem(row.status, row.name, row.title, str(error) if row.public else None, retry_after, _more(error))
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -116,14 +116,14 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
     document = {"type": URN + problem.name, "title": problem.title, "status": problem.status, **(problem.more or {})}
     if problem.detail:
         document["detail"] = problem.detail
-    told = dict(headers or {})
+    all_headers = dict(headers or {})
     if problem.retry_after is not None:
-        told["Retry-After"] = str(max(1, round(problem.retry_after)))
-    return JSONResponse(document, problem.status, told, MEDIA_TYPE)
+        all_headers["Retry-After"] = str(max(1, round(problem.retry_after)))
+    return JSONResponse(document, problem.status, all_headers, MEDIA_TYPE)
 
 
 async def answer(request: Request, error: Exception) -> JSONResponse:
-    """The one exception handler. What is our side's fault is left in the request's state for the log."""
+    """The one exception handler. An internal error stays in the request's state, where `Observe` logs it."""
     if isinstance(error, RequestValidationError) and _not_json(request, error):
         return respond(_NOT_JSON)
     problem = problem_of(error)
@@ -154,7 +154,7 @@ def _more(error: Exception) -> Mapping[str, Any] | None:
 
 
 def _plain(error: HTTPException) -> Problem:
-    """What the framework says: a path or a method that is not there, a body that is no JSON."""
+    """A problem of the framework: no such path, no such method, a body that is no JSON."""
     status = HTTPStatus(error.status_code)
     if status is HTTPStatus.BAD_REQUEST:
         return _MALFORMED
@@ -176,10 +176,10 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 
 def _sentence(details: Sequence[Mapping[str, Any]]) -> str:
-    """The first thing that is wrong, and how many more there are."""
+    """The first error, and how many more there are."""
     first = details[0]
     place = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
     text = str(first["msg"]).removeprefix("Value error, ")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    said = f"{place}: {text[:1].lower()}{text[1:]}{more}"
-    return said if len(said) <= _MAX_SHOWN else f"{said[:_MAX_SHOWN]}…"
+    sentence = f"{place}: {text[:1].lower()}{text[1:]}{more}"
+    return sentence if len(sentence) <= _MAX_SHOWN else f"{sentence[:_MAX_SHOWN]}…"

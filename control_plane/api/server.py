@@ -1,7 +1,7 @@
-"""How uvicorn serves REST: bounded, quiet about itself, and with a deadline for a request's head.
+"""The settings of uvicorn for REST: limits, no access log, and a deadline for the head of a request.
 
-Rule: uvicorn waits for ever for the end of a request's head, and no ASGI application hears of it; so the deadline is
-kept where bytes arrive. The body's deadline is `limits.WholeBody`'s.
+Rule: uvicorn waits for ever for the end of a head, before any ASGI application runs; so the protocol class keeps this
+deadline. `gates.WholeBody` keeps the deadline of the body.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from control_plane.api.limits import RECEIPT_DEADLINE
+from control_plane.api.gates import RECEIPT_DEADLINE
 
 MAX_HEAD: Final = 32 * 1024
 MAX_CONNECTIONS: Final = 512
@@ -23,21 +23,21 @@ _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nConten
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that gives a caller `head_deadline` seconds to finish a request's head, then answers 408 and closes.
+    """HTTP/1.1 that answers 408 and closes when a head is not complete after `head_deadline` seconds.
 
-    The time counts from the connection's begin, or from the first byte after the answer before.
+    The time counts from the start of the connection, or from the first byte after the previous answer.
     """
 
     head_deadline: float = RECEIPT_DEADLINE
     _alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock: a connection that says nothing costs as much as one that says it slowly."""
+        """Start the timer: a connection without any byte costs as much as one with a slow head."""
         super().connection_made(transport)
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the clock once a head is whole."""
+        """Stop the timer once a head is complete."""
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._arm()
@@ -45,7 +45,7 @@ class PromptProtocol(H11Protocol):
             self._disarm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._disarm()
         super().connection_lost(exc)
 
@@ -65,7 +65,7 @@ class PromptProtocol(H11Protocol):
 
 
 def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
-    """What `uvicorn.Server` needs; `port` 0 takes a free one."""
+    """The configuration of `uvicorn.Server`; port 0 takes a free one."""
     return uvicorn.Config(
         app,
         host=host,
@@ -73,11 +73,11 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         http=PromptProtocol,
         ws="none",
         lifespan="on",
-        # Our own lines say what was asked, without query strings; uvicorn's others go through our formatter.
+        # `gates.Observe` logs requests without query strings; uvicorn's other lines pass through the root formatter.
         access_log=False,
         log_config=None,
         server_header=False,
-        # Nothing here depends on the caller's address, so nobody is trusted to tell it.
+        # Nothing depends on the caller's address, so no proxy is trusted to report it.
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
@@ -89,16 +89,16 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
 class WatchedServer(uvicorn.Server):
     """A server that ends when the lifespan of its application ends; it checks ten times a second.
 
-    uvicorn alone keeps answering then; a control plane whose loops have stopped must end, so that a supervisor starts
-    another.
+    uvicorn alone would keep answering; a control plane without loops must end, so that a supervisor restarts
+    it.
     """
 
     @property
     def deserted(self) -> bool:
-        """Whether the application ended without being asked to."""
+        """Whether the application ended before the server was stopped."""
         lifespan = getattr(self, "lifespan", None)
         return isinstance(lifespan, LifespanOn) and (lifespan.error_occurred or lifespan.shutdown_failed)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end now."""
+        """Whether the server ends now."""
         return await super().on_tick(counter) or self.deserted

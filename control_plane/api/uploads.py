@@ -1,4 +1,4 @@
-"""Uploads over REST: trigger, look, cancel, retry, read."""
+"""Uploads over REST: trigger, list, show, cancel, retry, read the object."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ async def trigger(
     body: TriggerInput = None,
     idempotency_key: IdempotencyKey = None,
 ) -> models.Triggered:
-    """Ask for an upload. A client that is offline gets the command when it appears, until the deadline."""
+    """Create an upload. An offline client gets the command when it connects, until the deadline."""
     wanted = body or TriggerBody()
     request = TriggerRequest(
         client_id=client_id,
@@ -71,7 +71,7 @@ async def list_uploads(uploads: Uploads, caller: Caller, query: UploadsQuery) ->
     responses=problems(404, 409, 422),
 )
 async def get_upload(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
-    """How one upload stands, and what it waits for."""
+    """The state of one upload, and what it waits for."""
     return models.Upload.of(await uploads.upload(caller, upload_id, which.client_id))
 
 
@@ -82,7 +82,7 @@ async def get_upload(upload_id: UploadId, uploads: Uploads, caller: Caller, whic
     responses=problems(404, 409, 422),
 )
 async def cancel(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
-    """End an upload at once; 409 when its object is being completed already, it is over, or another's."""
+    """End an upload at once; 409 when its object is being completed, it is over, or it has another owner."""
     return models.Upload.of(await uploads.cancel(caller, upload_id, which.client_id))
 
 
@@ -110,11 +110,11 @@ async def object_url(upload_id: UploadId, uploads: Uploads, caller: Caller, whic
 
 
 def _deadline(wanted: float | datetime | None, now: float) -> float | None:
-    """The instant meant."""
+    """The deadline as an instant."""
     return wanted.timestamp() if isinstance(wanted, datetime) else None if wanted is None else now + wanted
 
 
 def _digest(body: TriggerBody) -> str:
-    """The same for every way to write the same request: order, spaces, defaults left out or said."""
+    """One digest for every spelling of a request: order, spaces, defaults given or left out."""
     canonical = json.dumps(body.model_dump(), default=str, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -11,7 +11,7 @@ import typer
 from broker import access
 from broker.errors import BrokerError
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.session import Session, local_command, new_app
+from control_plane.cli.session import CliSession, local_command, new_app
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics
 
@@ -36,7 +36,7 @@ def build() -> typer.Typer:
 
 
 def enroll(
-    session: Session,
+    session: CliSession,
     name: Name,
     *,
     directory: Directory = DIRECTORY,
@@ -55,10 +55,12 @@ def enroll(
         raise Failed(_explained(error)) from error
     document = {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password}
     session.output.result(document, "\n".join(f"{key}={value}" for key, value in document.items()))
-    session.output.say("the broker reads it at its next SIGHUP; `backhaul up` sends one by itself")
+    session.output.note("the broker reads it at its next SIGHUP; `backhaul up` sends one by itself")
 
 
-def revoke(session: Session, name: Name, *, directory: Directory = DIRECTORY, topic_root: Root = DEFAULT_ROOT) -> None:
+def revoke(
+    session: CliSession, name: Name, *, directory: Directory = DIRECTORY, topic_root: Root = DEFAULT_ROOT
+) -> None:
     """Remove an account."""
     try:
         access.revoke(directory, name, topics=Topics(topic_root))
@@ -67,7 +69,7 @@ def revoke(session: Session, name: Name, *, directory: Directory = DIRECTORY, to
     session.output.result({"revoked": name}, f"{name} is revoked")
 
 
-def accounts(session: Session, *, directory: Directory = DIRECTORY) -> None:
+def accounts(session: CliSession, *, directory: Directory = DIRECTORY) -> None:
     """List the names that have an account."""
     try:
         names = access.accounts(directory)

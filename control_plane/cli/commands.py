@@ -14,19 +14,20 @@ from control_plane.cli.rest import clients as fleet
 from control_plane.cli.rest import token, uploads
 from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
-from control_plane.cli.site import demo, up
+from control_plane.cli.site import up
+from control_plane.cli.site.demo import command as demo
 
 _HELP = "Command a fleet of devices behind NAT to upload chosen files to object storage."
 
 
-def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
     if wanted:
         typer.echo(version("backhaul"))
         raise typer.Exit
 
 
 ShowVersion = Annotated[
-    bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
 ]
 
 

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.session import Session
+from control_plane.cli.session import CliSession
 
 Fix = Annotated[
     bool, typer.Option("--fix", help="Add the lifecycle rule by which the store aborts what stays incomplete.")
 ]
 
 
-def doctor(session: Session, *, fix: Fix = False) -> None:
+def doctor(session: CliSession, *, fix: Fix = False) -> None:
     """Examine the database and the object store that the settings name; exits 1 when something is wrong."""
     from control_plane.bootstrap import examine
     from control_plane.services.errors import ServiceError
@@ -30,8 +30,8 @@ def doctor(session: Session, *, fix: Fix = False) -> None:
     except ServiceError as error:
         raise Failed(str(error)) from error
     wrong = [finding for finding in findings if not finding.fine]
-    words = {True: "ok   ", False: "wrong"}
-    lines = [f"{words[one.fine]}  {one.name}: {one.text}" for one in findings]
+    labels = {True: "ok   ", False: "wrong"}
+    lines = [f"{labels[one.fine]}  {one.name}: {one.text}" for one in findings]
     session.output.result({"ok": not wrong, "findings": [asdict(one) for one in findings]}, "\n".join(lines))
     if wrong:
         raise typer.Exit(Failed.exit_code)

@@ -1,13 +1,13 @@
-"""How a command can end badly, told apart by its exit code.
+"""The errors that end a command, each with its exit code.
 
 Exception
 └── CliError          one clear line, and an exit code
-    ├── Failed        1: it was tried, and did not work
+    ├── Failed        1: the operation was tried and failed
     │   └── Refused   the control plane answered with a problem (RFC 9457)
-    │       └── Unavailable   something on the way to it, or behind it, is away for a while
-    ├── Misused       2: what was typed, or set, cannot be done
+    │       └── Unavailable   it, its proxy or its database is unavailable for a while
+    ├── Misused       2: an option or setting is wrong
     │   └── MissingExtra   a part of Backhaul that is not installed
-    └── Unreachable   3: nobody answers
+    └── Unreachable   3: no answer
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ INTERRUPTED: Final = 130
 """128 + SIGINT."""
 
 BROKEN_PIPE: Final = 141
-"""128 + SIGPIPE: the reader of our output has gone, as in `backhaul uploads | head -1`."""
+"""128 + SIGPIPE: the reader of the output has closed it, as in `backhaul uploads | head -1`."""
 
 _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "cli": ("aiomqtt", "boto3", "botocore", "httpx", "pydantic_settings", "rich", "structlog", "typer"),
@@ -28,18 +28,18 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class CliError(Exception):
-    """The command ends with `exit_code`; the text is the line that the person reads."""
+    """The command ends with `exit_code`; the text is the line that is printed."""
 
     exit_code = 1
     title = "failed"
 
     def document(self) -> dict[str, Any]:
-        """What `--json` prints: the members of a problem document."""
+        """The members of a problem document, for `--json`."""
         return {"title": self.title, "detail": str(self)}
 
 
 class Failed(CliError):
-    """It was tried, and did not work."""
+    """The operation was tried and failed."""
 
 
 class Refused(Failed):
@@ -50,14 +50,14 @@ class Refused(Failed):
         self.problem = dict(problem)
 
     def document(self) -> dict[str, Any]:
-        """The problem as it came."""
+        """The control plane's own problem document."""
         return self.problem
 
 
 class Unavailable(Refused):
-    """Something on the way to the control plane, or behind it, is away for a while: 502, 503 or 504.
+    """The control plane, its proxy or its database is unavailable for a while: 502, 503 or 504.
 
-    `retry_after` is for how many seconds, as far as it was said.
+    `retry_after` is the `Retry-After` of the answer in seconds, if it has one.
     """
 
     def __init__(self, text: str, problem: Mapping[str, Any], *, retry_after: float | None = None) -> None:
@@ -66,7 +66,7 @@ class Unavailable(Refused):
 
 
 class Misused(CliError):
-    """What was typed, or set, cannot be done."""
+    """An option or a setting is wrong."""
 
     exit_code = 2
     title = "usage"
@@ -80,14 +80,14 @@ class MissingExtra(Misused):
 
 
 class Unreachable(CliError):
-    """Nobody answers."""
+    """No answer came."""
 
     exit_code = 3
     title = "unreachable"
 
 
 def missing_extra(error: ImportError) -> MissingExtra | None:
-    """The extra that an import failed for; None when the missing module is of no extra."""
+    """The extra that contains the module whose import failed; None when no extra does."""
     module = (error.name or "").partition(".")[0]
     for extra, modules in _EXTRAS.items():
         if module in modules:

@@ -1,6 +1,6 @@
 """The entry of `backhaul`.
 
-Rule: imports nothing of an optional package before it can say which one is missing, and nothing heavy that the command
+Rule: imports no optional package before it can report which one is missing, and nothing heavy that the command
 at hand does not need.
 """
 

@@ -1,6 +1,6 @@
 """`backhaul serve`: the control plane alone.
 
-Rule: a wrong setting or a taken port is one clear line before anything starts; what a client may cost us is limited.
+Rule: a wrong setting or a taken port is reported in one line before anything starts; the cost of a client is limited.
 """
 
 import gc
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.session import Session
+from control_plane.cli.session import CliSession
 from control_plane.services.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 512
 
 _COLLECT_AFTER: Final = (10_000, 20, 50)
-"""Objects made before the collector looks, instead of 700: an upload makes a few thousand, and hardly a cycle."""
+"""Collector thresholds: the first is 700 by default. An upload makes a few thousand objects and hardly a cycle."""
 
 Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")]
 
 
-def serve(session: Session, *, check: Check = False) -> None:
+def serve(session: CliSession, *, check: Check = False) -> None:
     """Run the control plane as its settings say (environment, and `.env` beside it)."""
     # Behind the command: these need the extra `server`.
     from control_plane.observability import configure_logging
@@ -41,7 +41,7 @@ def serve(session: Session, *, check: Check = False) -> None:
     configure_logging(settings.log_level)
     if settings.auth == "off" and settings.open_to_all:
         # Not a log line: no LOG_LEVEL may hide it.
-        session.output.say("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+        session.output.note("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
     server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]
@@ -49,8 +49,8 @@ def serve(session: Session, *, check: Check = False) -> None:
     if session.output.as_json:
         session.output.document({"url": url})
     else:
-        session.output.say(f"the control plane listens at {url}")
-    _spare_the_collector()
+        session.output.note(f"the control plane listens at {url}")
+    _tune_collector()
     server.run(sockets=[listener])
     if server.deserted:
         text = "the control plane met a fault of its own and has ended: the log above says which"
@@ -70,8 +70,8 @@ def _server(settings: "Settings") -> "WatchedServer":
     return WatchedServer(server_config(app, settings.server_host, settings.server_port))
 
 
-def _spare_the_collector() -> None:
-    """Leave what was loaded out of every collection, and collect less often: an eighth of the CPU of an upload."""
+def _tune_collector() -> None:
+    """Exclude loaded modules from collections, and collect less often: it saves an eighth of an upload's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)

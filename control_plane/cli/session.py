@@ -1,6 +1,6 @@
-"""What every command shares: `--json`, `--server`, `--token`, and how it ends.
+"""The part that all commands share: `--json`, `--server`, `--token`, and how errors become exit codes.
 
-Rule: a command is a function of a `Session`; the decorators here give it the shared options and turn every error into
+Rule: a command is a function of a `CliSession`; the decorators here add the shared options and turn every error into
 one line and an exit code.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Concatenate, Final, ParamSpec
 import typer
 
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
-from control_plane.cli.output import Output, forget_stdout
+from control_plane.cli.output import CliOutput, discard_stdout
 from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
 from schemas.errors import SchemaError
 
@@ -39,21 +39,21 @@ class Given:
     token: str | None = None
 
 
-class Session:
+class CliSession:
     """One run of one command."""
 
     def __init__(self, given: Given) -> None:
-        self.output = Output(as_json=given.as_json)
+        self.output = CliOutput(as_json=given.as_json)
         self._given = given
 
     @property
     def server(self) -> str:
-        """The control plane that was named."""
+        """The URL of the control plane."""
         return self._given.server or DEFAULT_SERVER
 
     @property
     def token(self) -> str | None:
-        """The bearer token that was given."""
+        """The bearer token, if one was given."""
         return self._given.token
 
     def connect(self) -> ControlPlane:
@@ -61,12 +61,12 @@ class Session:
         return ControlPlane(self.server, self.token)
 
 
-def rest_command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
-    """A command that talks to a control plane: it has `--server`, `--token` and `--json`."""
+def rest_command(function: Callable[Concatenate[CliSession, P], None]) -> Callable[..., None]:
+    """A command that calls a control plane: it has `--server`, `--token` and `--json`."""
     return _command(function, _rest_options)
 
 
-def local_command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
+def local_command(function: Callable[Concatenate[CliSession, P], None]) -> Callable[..., None]:
     """A command that needs no control plane: it has `--json`."""
     return _command(function, _local_options)
 
@@ -85,7 +85,9 @@ def _before(ctx: typer.Context) -> Given:
     return ctx.obj if isinstance(ctx.obj, Given) else Given()
 
 
-def _command(function: Callable[Concatenate[Session, P], None], options: Callable[..., Given]) -> Callable[..., None]:
+def _command(
+    function: Callable[Concatenate[CliSession, P], None], options: Callable[..., Given]
+) -> Callable[..., None]:
     """`function` behind the parameters of both, as typer reads them from the signature."""
     shared = inspect.signature(options).parameters
     own = list(inspect.signature(function).parameters.values())[1:]
@@ -103,26 +105,26 @@ def _command(function: Callable[Concatenate[Session, P], None], options: Callabl
     return command
 
 
-def _run(given: Given, work: Callable[[Session], None]) -> None:
-    session = Session(given)
+def _run(given: Given, work: Callable[[CliSession], None]) -> None:
+    session = CliSession(given)
     try:
         work(session)
     except CliError as error:
-        session.output.complain(error)
+        session.output.error(error)
         raise typer.Exit(error.exit_code) from error
     except (SchemaError, UnicodeError) as error:
-        # What a person typed and nobody had to look at before: a file size beyond S3, bytes that are no text.
+        # Input that no earlier check covers: a file size beyond the limits of S3, bytes that are not text.
         misused = Misused(_misuse(error))
-        session.output.complain(misused)
+        session.output.error(misused)
         raise typer.Exit(misused.exit_code) from error
     except ImportError as error:
         missing = missing_extra(error)
         if missing is None:
             raise
-        session.output.complain(missing)
+        session.output.error(missing)
         raise typer.Exit(missing.exit_code) from error
     except BrokenPipeError as error:
-        forget_stdout()
+        discard_stdout()
         raise typer.Exit(BROKEN_PIPE) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
@@ -133,7 +135,7 @@ def _misuse(error: SchemaError | UnicodeError) -> str:
 
 
 def new_app(text: str) -> typer.Typer:
-    """An empty command line; the errors of ours never reach typer."""
+    """An empty command line; our own errors never reach typer."""
     return typer.Typer(
         help=text,
         no_args_is_help=True,
@@ -143,4 +145,4 @@ def new_app(text: str) -> typer.Typer:
     )
 
 
-__all__: Final = ["AsJson", "Given", "Server", "Session", "Token", "local_command", "new_app", "rest_command"]
+__all__: Final = ["AsJson", "CliSession", "Given", "Server", "Token", "local_command", "new_app", "rest_command"]

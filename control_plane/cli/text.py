@@ -1,6 +1,6 @@
-"""Numbers, instants and foreign text as a person reads them.
+"""Numbers, instants and untrusted text, formatted for a person.
 
-Rule: pure functions. Whatever comes from a device passes `visible` before it meets a terminal.
+Rule: pure functions. Text that comes from a device passes `visible` before it reaches a terminal.
 """
 
 import re
@@ -19,7 +19,7 @@ _SECONDS: Final = {"": 1, "s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY, "w": 7 * 
 
 
 def visible(text: object) -> str:
-    r"""`text` on one line without anything that a terminal would obey.
+    r"""`text` on one line without terminal control sequences.
 
     >>> print(visible("a\x1b[2J\nb"))
     a\x1b[2J\nb

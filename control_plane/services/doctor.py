@@ -1,7 +1,7 @@
-"""Looks at everything that the control plane stands on and says what is wrong with it.
+"""Checks the database and the object store, and reports what is wrong.
 
-Rule: `--fix` adds one lifecycle rule of ours and touches nothing else: other rules stay as they are, and multipart
-uploads of strangers are only reported (protocol.md section 5).
+Rule: `--fix` adds one lifecycle rule and changes nothing else: other rules stay as they are, and multipart uploads of
+unknown origin are only reported (protocol.md section 5).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from control_plane.services.ports.object_store import MultipartInfo, ObjectStore
 
 RULE_ID: Final = "backhaul-abort-incomplete-uploads"
 RULE_DAYS: Final = int(MAX_DEADLINE / DAY) + 1
-"""An upload may live as long as its deadline; a day later nobody can want its parts any more."""
+"""An upload lives until its deadline at most; a day later its parts are of no use."""
 
 MAX_SIZED: Final = 200
 
@@ -26,7 +26,7 @@ Configuration = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `fixed` says that it was wrong and is not any more."""
+    """The result of one check; `fixed` is True when it failed at first and was repaired."""
 
     name: str
     fine: bool
@@ -35,49 +35,53 @@ class Finding:
 
 
 class Doctor:
-    """Examines the neighbours one by one; a neighbour that is away is a finding, not an error."""
+    """Checks the neighbours one by one; an unreachable neighbour is a finding, not an error."""
 
-    def __init__(self, store: Database, objects: ObjectStore, clock: Clock, policy: Policy) -> None:
-        self._store = store
-        self._objects = objects
+    def __init__(self, database: Database, object_store: ObjectStore, clock: Clock, policy: Policy) -> None:
+        self._database = database
+        self._object_store = object_store
         self._clock = clock
         self._policy = policy
         self._prefix = f"{policy.base_path.strip('/')}/".lstrip("/")
 
     async def examine(self, *, fix: bool = False) -> list[Finding]:
-        """Everything that was found, in the order in which one would mend it."""
-        findings = [await self._asked("database", self._database)]
-        findings += await self._asked_all("object store", self._object_store)
+        """All findings, in the order in which to repair them."""
+        findings = [await self._checked("database", self._check_database)]
+        findings += await self._checked_all("object store", self._check_object_store)
         if all(finding.fine for finding in findings if finding.name == "object store"):
-            findings.append(await self._asked("lifecycle rule", lambda: self._lifecycle(fix=fix)))
-            findings.append(await self._asked("multipart uploads", self._litter))
+            findings.append(await self._checked("lifecycle rule", lambda: self._lifecycle(fix=fix)))
+            findings.append(await self._checked("multipart uploads", self._litter))
         return findings
 
-    async def _asked(self, name: str, look: Callable[[], Any]) -> Finding:
+    async def _checked(self, name: str, look: Callable[[], Any]) -> Finding:
         try:
             finding: Finding = await look()
         except ServiceError as error:
             return Finding(name, fine=False, text=str(error))
         return finding
 
-    async def _asked_all(self, name: str, look: Callable[[], Any]) -> list[Finding]:
+    async def _checked_all(self, name: str, look: Callable[[], Any]) -> list[Finding]:
         try:
             findings: list[Finding] = await look()
         except ServiceError as error:
             return [Finding(name, fine=False, text=str(error))]
         return findings
 
-    async def _database(self) -> Finding:
-        await self._store.check()
+    async def _check_database(self) -> Finding:
+        await self._database.check()
         return Finding("database", fine=True, text="it can be written")
 
-    async def _object_store(self) -> list[Finding]:
-        await self._objects.ensure_bucket()
-        seen = await self._objects.probe()
-        return [Finding("object store", fine=True, text=f"bucket {self._objects.bucket}"), _clock(seen), _proof(seen)]
+    async def _check_object_store(self) -> list[Finding]:
+        await self._object_store.ensure_bucket()
+        seen = await self._object_store.probe()
+        return [
+            Finding("object store", fine=True, text=f"bucket {self._object_store.bucket}"),
+            _clock(seen),
+            _proof(seen),
+        ]
 
     async def _lifecycle(self, *, fix: bool) -> Finding:
-        name, before = "lifecycle rule", await self._objects.lifecycle()
+        name, before = "lifecycle rule", await self._object_store.lifecycle()
         wanted = with_our_rule(before, self._prefix)
         if early := aborts_too_early(before, self._prefix):
             return Finding(name, fine=False, text=f"rule {early!r} aborts uploads that may still be under way")
@@ -87,8 +91,8 @@ class Doctor:
             text = f"nothing aborts what stays incomplete below {self._prefix}: `backhaul doctor --fix` adds a rule"
             return Finding(name, fine=False, text=text)
         try:
-            await self._objects.set_lifecycle(wanted)
-            kept = await self._objects.lifecycle()
+            await self._object_store.set_lifecycle(wanted)
+            kept = await self._object_store.lifecycle()
         except ObjectStoreRefused as error:
             return Finding(name, fine=False, text=f"the store takes no lifecycle rules: {error}")
         if with_our_rule(kept, self._prefix) != kept:
@@ -96,22 +100,22 @@ class Doctor:
         return Finding(name, fine=True, text=f"a rule was added: incomplete after {RULE_DAYS} days", fixed=True)
 
     async def _litter(self) -> Finding:
-        found = await self._objects.list_multipart(self._prefix)
+        found = await self._object_store.list_multipart(self._prefix)
         old = [one for one in found if one.initiated_at < self._clock.now() - LITTER_AGE]
-        rows = await self._store.read(lambda records: rows_of(records, old, self._policy.owner))
+        rows = await self._database.read(lambda records: rows_of(records, old, self._policy.owner))
         foreign = [one for one in old if one.s3_key not in rows]
         if not foreign:
             return Finding("multipart uploads", fine=True, text=f"{len(found)} in flight, all of them known")
         return Finding("multipart uploads", fine=False, text=await self._reported(foreign))
 
     async def _reported(self, foreign: list[MultipartInfo]) -> str:
-        sizes = [await self._objects.multipart_size(one.s3_key, one.s3_upload_id) for one in foreign[:MAX_SIZED]]
+        sizes = [await self._object_store.multipart_size(one.s3_key, one.s3_upload_id) for one in foreign[:MAX_SIZED]]
         keys = ", ".join(one.s3_key for one in foreign[:3])
         return f"{len(foreign)} of unknown origin hold {sum(sizes)} bytes; they are never touched: {keys}"
 
 
 def with_our_rule(configuration: Configuration, prefix: str) -> Configuration:
-    """The configuration with our rule in it; equal to what came in when it is there already."""
+    """The configuration with our rule; equal to `configuration` when it has the rule already."""
     ours = {
         "ID": RULE_ID,
         "Filter": {"Prefix": prefix},
@@ -128,7 +132,7 @@ def with_our_rule(configuration: Configuration, prefix: str) -> Configuration:
 
 
 def aborts_too_early(configuration: Configuration, prefix: str) -> str | None:
-    """The id of somebody else's rule that aborts uploads of ours before their deadline can have passed."""
+    """The id of another rule that aborts our uploads before their deadline can have passed; None without one."""
     for rule in configuration["Rules"]:
         days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation", RULE_DAYS)
         where = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))

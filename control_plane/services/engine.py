@@ -6,12 +6,16 @@ Rule: wiring only; names no adapter.
 import asyncio
 from dataclasses import dataclass
 
+from control_plane.domain.uploads.duties import close
+from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.inbox import Inbox, Listeners
+from control_plane.services.errors import UnknownUpload
+from control_plane.services.events.log import ChangeLogger
+from control_plane.services.inbox import Inbox, UploadScope
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
@@ -22,11 +26,13 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.completion import Completion
-from control_plane.services.uploads.observer import History
-from control_plane.services.uploads.outbox import Outbox, Tools
+from control_plane.services.uploads.decision import Decision
+from control_plane.services.uploads.grants import UrlSigner
+from control_plane.services.uploads.observer import UploadObserver
+from control_plane.services.uploads.outbox import Outbox
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
-from control_plane.services.uploads.writer import Uploads
+from control_plane.services.uploads.writer import UploadWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +47,26 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Every service. The messenger delivers what it receives to `inbox`."""
+    """Every service. The messenger delivers what it receives to `inbox`; `uploads` is the writer."""
 
+    ports: Ports
     inbox: Inbox
-    uploads: Uploads
+    uploads: UploadWriter
     outbox: Outbox
     registry: ClientRegistry
     resync: Resync
     maintenance: Maintenance
     probe: ObjectStoreProbe
+    commands: CommandPublisher
+    signer: UrlSigner
     upload_service: UploadService
     client_service: ClientService
     readiness: ReadinessCheck
-    clock: Clock
+
+    @property
+    def clock(self) -> Clock:
+        """Both clocks of the services."""
+        return self.ports.clock
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
@@ -61,37 +74,95 @@ class Engine:
             for loop in (self.uploads, self.outbox, self.registry, self.resync, self.maintenance, self.probe):
                 group.create_task(loop.run(), name=type(loop).__name__)
 
+    async def adopt(self, upload: Upload) -> Upload:
+        """Insert an upload that was made elsewhere, such as on the command line; its duties are performed at once.
 
-def build_engine(ports: Ports, log: EventLog, policy: Policy) -> Engine:
-    """Wire the services over these neighbours."""
+        Returns it as committed; `KeyTaken` when its id or object key is in use, `DatabaseUnavailable`.
+        """
+        return await self.uploads.create(lambda _records: upload)
+
+    async def resume(self, key: UploadKey) -> None:
+        """Perform every duty that the upload's state requires: the process that started it may have performed none.
+
+        `UnknownUpload`, `DatabaseUnavailable`.
+        """
+        await self.outbox.resume(key)
+
+    async def release(self, key: UploadKey) -> None:
+        """Publish the close of an upload again: the process that ended it may have stopped before its own.
+
+        `UnknownUpload`, `DatabaseUnavailable`.
+        """
+        upload = await self.ports.database.read(lambda records: records.uploads.get(key))
+        if upload is None:
+            raise UnknownUpload(key.upload_id)
+        self.outbox.perform(Decision(key, upload, close(upload, self.clock.now()), upload.attempt))
+
+    def released(self, key: UploadKey) -> asyncio.Event:
+        """The event that is set when a close for this upload is published, from the first call for it on."""
+        return self.outbox.released(key)
+
+
+def build_engine(
+    ports: Ports, log: EventLog, policy: Policy, *, scope: UploadScope | None = None, performs: bool = True
+) -> Engine:
+    """Wire the services over these neighbours.
+
+    With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
+    performed.
+    """
     database, object_store, messenger, clock = ports.database, ports.object_store, ports.messenger, ports.clock
     probe = ObjectStoreProbe(object_store, log)
-    uploads = Uploads(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
-    commands = CommandPublisher(messenger, object_store, probe, clock, policy)
-    completion = Completion(object_store, probe, clock, policy)
-    tools = Tools(database, object_store, clock, log, commands, completion)
-    outbox = Outbox(uploads, tools, step_timeout=policy.step_timeout)
-    uploads.performs_with(outbox.perform)
-    registry = ClientRegistry(database, clock, log)
-    registry.wakes(outbox.poke)
-    queries = ClientQueries(messenger)
-    resync = Resync(database, clock, log, uploads=uploads, outbox=outbox, policy=policy)
-    listeners = Listeners(uploads, registry, queries, resync, History(uploads, clock, policy))
-    views = UploadViews(database, clock, outbox, policy.owner)
+    commands = CommandPublisher(messenger, clock)
+    signer = UrlSigner(object_store, probe, policy)
+    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
+    outbox = Outbox(
+        database=database,
+        object_store=object_store,
+        clock=clock,
+        log=log,
+        writer=writer,
+        commands=commands,
+        signer=signer,
+        completion=Completion(object_store, probe, clock, policy),
+        step_timeout=policy.step_timeout,
+        performs=performs,
+    )
+    # First what a device waits for, then the log.
+    writer.on_commit(outbox.on_commit)
+    writer.on_commit(ChangeLogger(log).on_commit)
+    registry = ClientRegistry(database, clock, log, on_woken=outbox.poke)
+    resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
+    queries = ClientQueries(commands)
+    views = UploadViews(database, clock, policy.owner)
     return Engine(
-        inbox=Inbox(listeners, clock, log, policy=policy, probing=probe),
-        uploads=uploads,
+        ports=ports,
+        inbox=Inbox(
+            clock=clock,
+            log=log,
+            policy=policy,
+            probe=probe,
+            writer=writer,
+            registry=registry,
+            queries=queries,
+            resync=resync,
+            observer=UploadObserver(writer, clock, policy),
+            scope=scope,
+        ),
+        uploads=writer,
         outbox=outbox,
         registry=registry,
         resync=resync,
-        maintenance=Maintenance(database, object_store, clock, log, uploads=uploads, policy=policy),
+        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy),
         probe=probe,
+        commands=commands,
+        signer=signer,
         upload_service=UploadService(
             database=database,
             object_store=object_store,
             clock=clock,
             policy=policy,
-            writer=uploads,
+            writer=writer,
             probe=probe,
             views=views,
         ),
@@ -103,5 +174,4 @@ def build_engine(ports: Ports, log: EventLog, policy: Policy) -> Engine:
             probe=probe,
             base_path=policy.base_path,
         ),
-        clock=clock,
     )

@@ -1,4 +1,4 @@
-"""What a service can fail with, told apart by what the caller should do.
+"""The errors of the services, grouped by what the caller should do.
 
 Exception
 └── ServiceError
@@ -18,7 +18,7 @@ Exception
         ├── ClientRefused        the client answered with an error
         ├── ObjectStoreRefused   the object store will not do this
         │   └── ObjectStoreForbids   these credentials may not do it now
-        └── VersionConflict      somebody else changed the upload first
+        └── VersionConflict      another process changed the upload first
 """
 
 
@@ -42,15 +42,15 @@ class Permanent(ServiceError):
 
 
 class DatabaseUnavailable(Transient):
-    """The database is locked, full or away."""
+    """The database is locked, full or unreachable."""
 
 
 class MessengerDown(Transient):
-    """The broker is away, or did not take the message."""
+    """The broker is unreachable, or did not acknowledge the message."""
 
 
 class ObjectStoreDown(Transient):
-    """The object store did not answer, or asked to be left alone. The request may have been done all the same."""
+    """The object store did not answer, or requested a pause. It may have executed the request all the same."""
 
 
 class ClientSilent(Transient):
@@ -58,7 +58,7 @@ class ClientSilent(Transient):
 
 
 class UnknownClient(Permanent):
-    """No such client ever said that it is online."""
+    """No client of this id ever connected."""
 
     def __init__(self, client_id: str) -> None:
         super().__init__(f"client {client_id!r} is not known: no agent has connected under this id")
@@ -77,16 +77,16 @@ class AmbiguousUpload(Permanent):
     """Ids are unique per client only, and several clients have this one."""
 
     def __init__(self, upload_id: str, client_ids: list[str]) -> None:
-        super().__init__(f"upload {upload_id!r} exists for {', '.join(client_ids)}: say ?client_id=")
+        super().__init__(f"upload {upload_id!r} exists for {', '.join(client_ids)}: add ?client_id=")
         self.upload_id = upload_id
 
 
 class NotOurs(Permanent):
-    """The upload belongs to another owner: it is history here, and nothing is done about it."""
+    """The upload belongs to another owner: it is observed here, and cannot be changed."""
 
 
 class BadInput(Permanent):
-    """The request contradicts itself, the settings or the limits; the text says what to change."""
+    """The request contradicts itself, the settings or the limits; the text names what to change."""
 
 
 class KeyReused(Permanent):
@@ -106,7 +106,7 @@ class ClientRefused(Permanent):
 
 
 class ObjectStoreRefused(Permanent):
-    """The object store will not do this; `code` is the store's own, such as `NoSuchUpload` or `AccessDenied`."""
+    """The object store refuses the request; `code` is its own, such as `NoSuchUpload` or `AccessDenied`."""
 
     def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
@@ -114,8 +114,8 @@ class ObjectStoreRefused(Permanent):
 
 
 class ObjectStoreForbids(ObjectStoreRefused):
-    """The credentials may not do this. Keys are revoked and given anew, so whoever has time may ask again later."""
+    """The credentials lack the permission. An operator may replace revoked keys, so a later retry can succeed."""
 
 
 class VersionConflict(Permanent):
-    """Somebody else changed the upload between our reading and our writing."""
+    """Another process changed the upload between the read and the write."""

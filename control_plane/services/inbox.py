@@ -1,13 +1,15 @@
-"""Hears the fleet: every message that comes in is understood here and handed to whom it concerns.
+"""Decodes every message that arrives, and hands it to the service that it is for.
 
-Rule: nothing that a device sends can stop this. What is not understood is counted and dropped; what is understood is
-queued, and acknowledged to the device only by what follows from the commit.
+Rule: no message of a device can stop this. A message that cannot be decoded is counted and dropped; the others are
+enqueued, and only a commit leads to an answer.
 """
 
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from control_plane.domain.uploads.events import Progressed
 from control_plane.domain.uploads.model import UploadKey
@@ -19,9 +21,9 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
-from control_plane.services.uploads.observer import History
-from control_plane.services.uploads.translate import adopted, event_of, key_of, progress_of
-from control_plane.services.uploads.writer import Uploads
+from control_plane.services.uploads.observer import UploadObserver
+from control_plane.services.uploads.translate import event_of, key_of, progress_of, upload_of_offer
+from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
@@ -38,27 +40,43 @@ MAX_REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Listeners:
-    """Whom the inbox hands things to."""
+class UploadScope:
+    """The one upload that an engine is for. An engine closes unknown uploads, so it must not receive others."""
 
-    uploads: Uploads
-    presences: ClientRegistry
-    inquiries: ClientQueries
-    hellos: Resync
-    history: History
+    key: UploadKey
+
+    def covers(self, key: UploadKey) -> bool:
+        """Whether `key` is that upload."""
+        return key == self.key
 
 
 class Inbox:
-    """Understands what the messenger delivers."""
+    """Receives what the messenger delivers. With `scope`, commands and all other uploads are dropped."""
 
-    def __init__(
-        self, listeners: Listeners, clock: Clock, log: EventLog, *, policy: Policy, probing: ObjectStoreProbe
+    def __init__(  # noqa: PLR0913 - one keyword for each receiver
+        self,
+        *,
+        clock: Clock,
+        log: EventLog,
+        policy: Policy,
+        probe: ObjectStoreProbe,
+        writer: UploadWriter,
+        registry: ClientRegistry,
+        queries: ClientQueries,
+        resync: Resync,
+        observer: UploadObserver,
+        scope: UploadScope | None = None,
     ) -> None:
-        self._to = listeners
         self._clock = clock
         self._log = log
         self._policy = policy
-        self._probing = probing
+        self._probe = probe
+        self._writer = writer
+        self._registry = registry
+        self._queries = queries
+        self._resync = resync
+        self._observer = observer
+        self._scope = scope
         self._topics = Topics(policy.topic_root)
         self._progress: dict[UploadKey, Progressed] = {}
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
@@ -68,7 +86,7 @@ class Inbox:
             Channel.COMMAND: self._command,
         }
 
-    def hear(self, message: Delivered) -> None:
+    def receive(self, message: Delivered) -> None:
         """Take one message; never raises and never waits."""
         try:
             topic = self._topics.parse(message.topic)
@@ -76,7 +94,7 @@ class Inbox:
                 self._by_channel[topic.channel](topic.client_id, message.payload)
         except SchemaError as error:
             self._log("message.refused", {"topic": message.topic[:200], "error": str(error)[:500]})
-        except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not deafen us
+        except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"topic": message.topic[:200], "error": repr(error)[:500]})
 
     def _presence(self, client_id: str, payload: bytes) -> None:
@@ -84,57 +102,67 @@ class Inbox:
         if presence.client_id != client_id:
             message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
             raise SchemaError(message)
-        self._to.presences.hear(presence)
+        self._registry.receive(presence)
 
     def _command(self, client_id: str, payload: bytes) -> None:
-        """Somebody else commands a client: another owner's upload is noted as history."""
-        self._to.history.hear_command(client_id, decode_command(payload))
+        """A command of another owner: its upload is observed."""
+        if self._scope is None:
+            self._observer.observe_command(client_id, decode_command(payload))
 
     def _response(self, client_id: str, payload: bytes) -> None:
         response = decode_response(payload)
         about = response.payload
         if isinstance(about, Hello):
-            self._to.hellos.hear(client_id, response.epoch or 0, about)
+            self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
         elif isinstance(about, UploadReport):
-            self._about_upload(client_id, response, about)
-        elif not self._to.inquiries.hear(client_id, response):
+            self._report(client_id, response, about)
+        elif not self._queries.resolve(client_id, response):
             self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})
 
-    def _about_upload(self, client_id: str, response: Response, report: UploadReport) -> None:
+    def _in_scope(self, client_id: str, hello: Hello) -> Hello:
+        if self._scope is None:
+            return hello
+        active = tuple(one for one in hello.active if self._scope.covers(UploadKey(client_id, one.upload_id)))
+        return msgspec.structs.replace(hello, active=active)
+
+    def _report(self, client_id: str, response: Response, report: UploadReport) -> None:
         now = self._clock.now()
         key = key_of(client_id, response, report)
-        event = event_of(response, report, now=now, one_put=self._probing.capabilities.object_digests)
+        if self._scope is not None and not self._scope.covers(key):
+            return
+        event = event_of(response, report, now=now, one_put=self._probe.capabilities.object_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)
         if report.owner not in {None, self._policy.owner}:
-            self._to.history.hear_report(key, report, event)
+            self._observer.observe_report(key, report, event)
             return
         offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
         new = None
         if offered and report.owner is not None:
-            new = adopted(key, report, self._policy, token=secrets.token_hex(16), now=now)
-        self._to.uploads.hear(key, event, new=new, may_wait=True)
+            new = upload_of_offer(key, report, self._policy, token=secrets.token_hex(16), now=now)
+        self._writer.enqueue(key, event, new=new, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
         status = decode(Status, payload)
         entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
         for current in entries:
-            self._progressed(client_id, current, status.status)
+            self._progressed(UploadKey(client_id, current.upload_id), current, status.status)
 
-    def _progressed(self, client_id: str, current: CurrentUpload, status: str) -> None:
-        """Commit the progress of one upload now and then; the statuses between are only seen by live watchers."""
-        key = UploadKey(client_id, current.upload_id)
+    def _progressed(self, key: UploadKey, current: CurrentUpload, status: str) -> None:
+        """Commit the progress of one upload now and then; most statuses are for live watchers only."""
+        if self._scope is not None and not self._scope.covers(key):
+            return
         event = progress_of(current, status, self._clock.now())
-        if not self._tells(self._progress.get(key), event):
+        if not self._matters(self._progress.get(key), event):
             return
         if len(self._progress) >= MAX_REMEMBERED:
             self._progress.clear()
         self._progress[key] = event
-        self._to.uploads.hear(key, event)
+        self._writer.enqueue(key, event)
 
-    def _tells(self, last: Progressed | None, event: Progressed) -> bool:
-        """Whether this is worth a commit. A named wait is, even if no byte moves: it stops the step timer."""
+    def _matters(self, last: Progressed | None, event: Progressed) -> bool:
+        """Whether to commit this progress. A reason matters even when no byte moves: it stops the step timer."""
         if last is None:
             return True
         since = event.now - last.now

@@ -1,4 +1,4 @@
-"""The numbers and names by which the services work; `app` fills them in from the settings.
+"""The numbers and names that the services work with; `control_plane.bootstrap` takes them from the settings.
 
 Rule: durations in seconds, sizes in bytes, and every default is that of the Go demo this project started from.
 """
@@ -23,7 +23,7 @@ MAX_NAME_BYTES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How this owner of uploads behaves."""
+    """How an owner of uploads behaves."""
 
     owner: str = CONTROL_PLANE
     topic_root: str = DEFAULT_ROOT
@@ -38,7 +38,7 @@ class Policy:
 
 
 def object_key(base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "") -> str:
-    """Where a file goes: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
+    """The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
     Control characters become `_`, and at most 200 bytes of the name are kept, its ending among them.
 

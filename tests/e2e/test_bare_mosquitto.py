@@ -43,7 +43,7 @@ class Terminal:
     def __init__(self, fleet: Fleet, listening: "subprocess.Popen[bytes]") -> None:
         self._address = fleet.site.broker.address
         self._listening = listening
-        self._heard = b""
+        self._received = b""
 
     def publish(self, message: dict[str, Any]) -> None:
         """`mosquitto_pub -V 5`."""
@@ -59,7 +59,7 @@ class Terminal:
                 return message
 
     def line(self, start: str) -> str:
-        """The next line that starts so; the others say what mosquitto_sub does."""
+        """The next line that starts with this text; the others are mosquitto_sub's own messages."""
         end = time.monotonic() + PATIENCE
         while not (line := self._line(end)).startswith(start):
             pass
@@ -67,13 +67,13 @@ class Terminal:
 
     def _line(self, end: float) -> str:
         assert self._listening.stdout is not None
-        while b"\n" not in self._heard:
+        while b"\n" not in self._received:
             ready, _, _ = select.select([self._listening.stdout], [], [], max(0, end - time.monotonic()))
-            assert ready, f"nothing more is heard: {self._heard!r}"
+            assert ready, f"nothing more is heard: {self._received!r}"
             piece = os.read(self._listening.stdout.fileno(), 65_536)
             assert piece, "mosquitto_sub has ended"
-            self._heard += piece
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._received += piece
+        line, _, self._received = self._received.partition(b"\n")
         return line.decode()
 
 
@@ -122,7 +122,7 @@ def _known(fleet: Fleet, upload_id: str) -> bool:
     return any(one["upload_id"] == upload_id for one in fleet.get("/uploads")["uploads"])
 
 
-def test_the_seeds_own_command_with_urls_in_it(fleet: Fleet) -> None:
+def test_a_bare_command_with_urls_in_it(fleet: Fleet) -> None:
     """Pre-granted, without an owner: the agent starts at once and answers with every etag; the sender completes."""
     s3, bucket, key = s3_of(fleet), "backhaul", "by-hand/test-file.bin"
     s3_upload_id = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]

@@ -30,7 +30,7 @@ UPLOAD: dict[str, Any] = {
 
 
 class Script(BaseHTTPRequestHandler):
-    """A server that answers by the path, as control planes and whatever stands before them do."""
+    """A server that answers by the path, as control planes and the proxies before them do."""
 
     protocol_version = "HTTP/1.1"
     requests: list[tuple[str, str, dict[str, str]]]
@@ -77,7 +77,7 @@ class Script(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -93,14 +93,14 @@ def server() -> Iterator[str]:
     thread.join()
 
 
-def test_nobody_there_is_3() -> None:
+def test_an_unreachable_server_exits_with_3() -> None:
     ended = backhaul("--server", NOWHERE, "clients")
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr.count("\n") == 1
     assert NOWHERE in ended.stderr
 
 
-def test_a_problem_is_1_and_one_line_that_a_terminal_does_not_obey(server: str) -> None:
+def test_a_problem_exits_with_1_and_one_line_without_control_characters(server: str) -> None:
     ended = backhaul("upload", "gone", "--server", server)
     assert ended.returncode == 1
     assert ended.stderr == "backhaul: No such upload: none \\x1b[2J\n"
@@ -113,22 +113,24 @@ def test_a_problem_is_one_document_with_json(server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("upload_id", "says"), [("proxy", "502 Bad Gateway"), ("other", "not a Backhaul"), ("locked", "BACKHAUL_TOKEN")]
+    ("upload_id", "expected"), [("proxy", "502 Bad Gateway"), ("other", "not a Backhaul"), ("locked", "BACKHAUL_TOKEN")]
 )
-def test_whatever_answers_instead_is_one_line(server: str, upload_id: str, says: str) -> None:
+def test_an_answer_that_is_not_a_control_planes_is_reported_in_one_line(
+    server: str, upload_id: str, expected: str
+) -> None:
     ended = backhaul("upload", upload_id, env={"BACKHAUL_URL": server})
     assert ended.returncode == 1
-    assert says in ended.stderr
+    assert expected in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-def test_waiting_outlasts_a_control_plane_that_is_away_for_a_moment(server: str) -> None:
+def test_waiting_continues_over_a_restart_of_the_control_plane(server: str) -> None:
     ended = backhaul("upload", "busy", "--wait", "--server", server)
     assert ended.returncode == 0, ended.stderr
     assert "trying again: The database cannot be used now" in ended.stderr
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(server: str) -> None:
+def test_a_lost_answer_is_requested_again_with_the_same_key(server: str) -> None:
     ended = backhaul("trigger", "flaky", "--server", server)
     assert ended.returncode == 0, ended.stderr
     keys = [headers["Idempotency-Key"] for _, path, headers in Script.requests if "flaky" in path]
@@ -136,12 +138,12 @@ def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(server: s
     assert len(set(keys)) == 1
 
 
-def test_the_token_goes_along(server: str) -> None:
+def test_the_token_is_sent(server: str) -> None:
     backhaul("clients", env={"BACKHAUL_URL": server, "BACKHAUL_TOKEN": "secret"})
     assert Script.requests[0][2]["Authorization"] == "Bearer secret"
 
 
-def test_a_reader_that_goes_away_is_no_accident(server: str) -> None:
+def test_a_closed_pipe_ends_the_command_without_a_traceback(server: str) -> None:
     shell = f"{' '.join(BACKHAUL)} clients --json --server {server}; echo $? >&2"
     ended = subprocess.run(
         ("bash", "-c", f"({shell}) | head -c 10"), capture_output=True, text=True, timeout=20, check=False
@@ -176,7 +178,7 @@ def test_a_table_in_a_pipe_is_neither_coloured_nor_cut(server: str) -> None:
     assert f"{1999:040}" in ended.stdout
 
 
-def test_an_output_that_cannot_show_a_letter_shows_its_number(tmp_path: Path) -> None:
+def test_a_character_outside_the_output_encoding_is_escaped(tmp_path: Path) -> None:
     state = tmp_path / "ü.json"
     ended = backhaul("mqtt", "resume", "u1", "--state", str(state), env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 2
@@ -184,12 +186,14 @@ def test_an_output_that_cannot_show_a_letter_shows_its_number(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "extra"),
+    ("module", "arguments", "extra"),
     [("typer", ("clients",), "cli"), ("boto3", ("mqtt", "watch"), "cli"), ("uvicorn", ("serve",), "server")],
 )
-def test_a_missing_extra_is_the_line_that_installs_it(module: str, words: tuple[str, ...], extra: str) -> None:
+def test_a_missing_extra_is_reported_with_the_line_that_installs_it(
+    module: str, arguments: tuple[str, ...], extra: str
+) -> None:
     program = f"import sys; sys.modules[{module!r}] = None; from control_plane.cli.main import main; main()"
-    command = (sys.executable, "-c", program, *words)
+    command = (sys.executable, "-c", program, *arguments)
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert f"pip install 'backhaul[{extra}]'" in ended.stderr
@@ -218,7 +222,7 @@ def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_serve_ends_when_a_loop_behind_it_has_ended(tmp_path: Path) -> None:
+def test_serve_ends_when_one_of_its_loops_has_ended(tmp_path: Path) -> None:
     """A control plane that answers but does nothing would be the worst of both."""
     program = """
 import sys

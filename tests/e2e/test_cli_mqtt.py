@@ -51,16 +51,16 @@ class Field:
         }
         return clean_environment({**given, **changes})
 
-    def run(self, *words: str, code: int = 0, **changes: str) -> dict[str, Any]:
+    def run(self, *arguments: str, code: int = 0, **changes: str) -> dict[str, Any]:
         """The document of a `backhaul mqtt` command with `--json`."""
-        ended = backhaul("mqtt", *words, "--json", env=self.settings(**changes), patience=60)
+        ended = backhaul("mqtt", *arguments, "--json", env=self.settings(**changes), patience=60)
         assert ended.returncode == code, ended.stderr
         document: dict[str, Any] = json.loads(ended.stdout)
         return document
 
-    def begin(self, *words: str) -> AbstractContextManager["subprocess.Popen[str]"]:
+    def begin(self, *arguments: str) -> AbstractContextManager["subprocess.Popen[str]"]:
         """A `backhaul mqtt` command that was started."""
-        return started((*BACKHAUL, "mqtt", *words, "--json"), self.settings())
+        return started((*BACKHAUL, "mqtt", *arguments, "--json"), self.settings())
 
     def bucket(self) -> S3ObjectStore:
         """The bucket, as an operator with credentials sees it."""
@@ -82,14 +82,14 @@ class Field:
     def in_flight(self) -> list[str]:
         """Keys of the multipart uploads that the store still has."""
 
-        async def ask() -> list[str]:
+        async def request() -> list[str]:
             bucket = self.bucket()
             try:
                 return [one.s3_key for one in await bucket.list_multipart("uploads/")]
             finally:
                 await bucket.close()
 
-        return asyncio.run(ask())
+        return asyncio.run(request())
 
     def kept(self) -> list[Path]:
         """The state files of uploads that are not over."""
@@ -106,7 +106,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     with ExitStack() as stack:
         broker = stack.enter_context(start_broker(home / "broker"))
         store = stack.enter_context(start_folder_store(home / "store"))
-        told = {
+        settings = {
             "CLIENT_ID": CLIENT,
             "FILE_PATH": str(file),
             "ALLOWED_ROOTS": str(file.parent),
@@ -114,7 +114,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             "MQTT_URL": broker.address.url,
             "UPLOAD_HOSTS": store.upload_host,
         }
-        stack.enter_context(ChildProcess(AGENT, settings=told, log_path=home / "agent.log"))
+        stack.enter_context(ChildProcess(AGENT, settings=settings, log_path=home / "agent.log"))
         yield Field(broker, store, file, home / "state")
 
 
@@ -144,14 +144,14 @@ def test_a_file_is_uploaded_and_proven_without_a_control_plane(field: Field) -> 
     assert field.kept() == []
 
 
-def test_a_refused_file_is_1_and_leaves_nothing(field: Field) -> None:
+def test_a_refused_file_exits_with_1_and_leaves_nothing(field: Field) -> None:
     ended = field.run("trigger", CLIENT, "/etc/passwd", code=1)
     assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
     assert field.kept() == []
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_where_it_was(field: Field, slow: Slow) -> None:
+def test_after_a_kill_resume_continues_the_upload(field: Field, slow: Slow) -> None:
     process, upload_id = slow
     process.kill()
     process.communicate(timeout=10)
@@ -162,7 +162,7 @@ def test_killed_it_goes_on_where_it_was(field: Field, slow: Slow) -> None:
 
 
 @pytest.mark.slow
-def test_two_commands_never_go_on_with_one_upload(field: Field, slow: Slow) -> None:
+def test_two_commands_cannot_resume_one_upload(field: Field, slow: Slow) -> None:
     process, upload_id = slow
     assert backhaul("mqtt", "resume", upload_id, env=field.settings()).returncode == 1
     assert process.wait(30) == 0
@@ -189,7 +189,7 @@ def test_a_killed_upload_is_cancelled_by_its_id(field: Field, slow: Slow) -> Non
 
 
 @pytest.mark.slow
-def test_anybodys_upload_is_cancelled_at_its_client(field: Field, slow: Slow) -> None:
+def test_an_upload_of_any_owner_is_cancelled_at_its_client(field: Field, slow: Slow) -> None:
     process, upload_id = slow
     answer = field.run("cancel", upload_id, "--client", CLIENT)
     assert answer["status"] == "cancelled"
@@ -216,7 +216,7 @@ def test_a_printed_command_is_published_by_hand_and_completed(field: Field, tmp_
 
 
 @pytest.mark.slow
-def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> None:
+def test_a_printed_command_that_was_not_published_can_be_cancelled(field: Field) -> None:
     printed = backhaul("mqtt", "trigger", CLIENT, "/nowhere", "--print", "--size", "1", env=field.settings())
     upload_id = json.loads(printed.stdout)["payload"]["upload_config"]["upload_id"]
     assert field.run("cancel", upload_id)["status"] == "cancelled"
@@ -226,15 +226,15 @@ def test_a_printed_command_that_nobody_published_is_taken_back(field: Field) -> 
 
 @pytest.mark.slow
 def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Field, tmp_path: Path) -> None:
-    """`FILE_PATH` and no `ALLOWED_ROOTS`: its size can be asked for all the same."""
-    told = {
+    """`FILE_PATH` and no `ALLOWED_ROOTS`: its size can be listed all the same."""
+    settings = {
         "CLIENT_ID": "restaurant-2",
         "FILE_PATH": str(field.file),
         "STATE_DIR": str(tmp_path / "agent"),
         "MQTT_URL": field.broker.address.url,
         "UPLOAD_HOSTS": field.store.upload_host,
     }
-    with ChildProcess(AGENT, settings=told, log_path=tmp_path / "agent.log"):
+    with ChildProcess(AGENT, settings=settings, log_path=tmp_path / "agent.log"):
         command = field.run("trigger", "restaurant-2", "--print")
         refused = field.run("trigger", "restaurant-2", "/etc/passwd", "--print", code=1)
         config = command["payload"]["upload_config"]
@@ -248,16 +248,16 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
 
 @pytest.mark.slow
 def test_the_bare_command_is_left_to_a_control_plane(field: Field) -> None:
-    asked = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
-    command = asked["command"]
-    assert command["message_id"] == asked["upload_id"]
+    requested = field.run("trigger", CLIENT, str(field.file), "--ask-control-plane")
+    command = requested["command"]
+    assert command["message_id"] == requested["upload_id"]
     assert "upload_config" not in command["payload"]
-    # Nobody grants here; the offer stays with the agent until it is cancelled.
-    assert field.run("cancel", asked["upload_id"], "--client", CLIENT)["status"] == "cancelled"
+    # No owner grants here; the offer stays with the agent until it is cancelled.
+    assert field.run("cancel", requested["upload_id"], "--client", CLIENT)["status"] == "cancelled"
 
 
 @pytest.mark.slow
-def test_what_the_fleet_says_is_watched(field: Field) -> None:
+def test_watch_prints_the_messages_of_the_fleet(field: Field) -> None:
     with field.begin("watch", CLIENT) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
@@ -277,8 +277,8 @@ def test_what_the_fleet_says_is_watched(field: Field) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["MQTT_URL", "AWS_ENDPOINT"])
-def test_a_neighbour_that_does_not_answer_is_3(field: Field, setting: str) -> None:
+def test_an_unreachable_broker_or_store_exits_with_3(field: Field, setting: str) -> None:
     scheme = "mqtt" if setting == "MQTT_URL" else "http"
-    told = field.run("trigger", CLIENT, code=3, **{setting: f"{scheme}://127.0.0.1:{free_port()}"})
-    assert told["title"] == "unreachable"
+    settings = field.run("trigger", CLIENT, code=3, **{setting: f"{scheme}://127.0.0.1:{free_port()}"})
+    assert settings["title"] == "unreachable"
     assert field.kept() == []

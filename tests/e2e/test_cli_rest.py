@@ -30,24 +30,26 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Fle
         yield fleet
 
 
-def told(fleet: Fleet, *words: str, code: int = 0) -> dict[str, Any]:
+def reported(fleet: Fleet, *arguments: str, code: int = 0) -> dict[str, Any]:
     """The document of a command with `--json`."""
-    ended = backhaul(*words, "--json", env={"BACKHAUL_URL": fleet.site.server}, patience=60)
+    ended = backhaul(*arguments, "--json", env={"BACKHAUL_URL": fleet.site.server}, patience=60)
     assert ended.returncode == code, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
     return document
 
 
 def test_a_file_is_triggered_waited_for_and_read_back(fleet: Fleet, files: Path) -> None:
-    ended = told(fleet, "trigger", "restaurant-1", "--wait", "-m", "order=7", "-o", "priority=3", "--deadline", "2h")
+    ended = reported(
+        fleet, "trigger", "restaurant-1", "--wait", "-m", "order=7", "-o", "priority=3", "--deadline", "2h"
+    )
     assert (ended["status"], ended["metadata"]) == ("completed", {"order": "7"})
     assert fleet.stored_sha256(ended["upload_id"]) == sha256_of(files / "Küche, Tür.bin")
-    assert told(fleet, "url", ended["upload_id"])["url"].startswith(fleet.site.store.endpoint)
-    assert told(fleet, "uploads", ended["upload_id"])["state"] == "completed"
-    assert told(fleet, "upload", ended["upload_id"], "--client", "restaurant-1")["state"] == "completed"
+    assert reported(fleet, "url", ended["upload_id"])["url"].startswith(fleet.site.store.endpoint)
+    assert reported(fleet, "uploads", ended["upload_id"])["state"] == "completed"
+    assert reported(fleet, "upload", ended["upload_id"], "--client", "restaurant-1")["state"] == "completed"
 
 
-def test_without_json_the_same_is_for_a_person(fleet: Fleet) -> None:
+def test_without_json_the_error_is_text(fleet: Fleet) -> None:
     command = (*BACKHAUL, "--server", fleet.site.server, "trigger", "restaurant-1", "--wait")
     screen = run_in_terminal(command, columns=80, patience=60)
     assert screen.exit_code == 0, screen.text
@@ -55,44 +57,46 @@ def test_without_json_the_same_is_for_a_person(fleet: Fleet) -> None:
     assert "Küche, Tür.bin" in screen.text
 
 
-def test_a_refused_file_is_1_with_the_devices_words(fleet: Fleet) -> None:
-    ended = told(fleet, "trigger", "restaurant-1", "/etc/passwd", "--wait", code=1)
+def test_a_refused_file_exits_with_1_and_the_devices_text(fleet: Fleet) -> None:
+    ended = reported(fleet, "trigger", "restaurant-1", "/etc/passwd", "--wait", code=1)
     assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
 
 
 def test_clients_and_their_files_are_listed(fleet: Fleet, files: Path) -> None:
-    assert [one["client_id"] for one in told(fleet, "clients", "--label", "site=berlin")["clients"]] == ["restaurant-1"]
-    assert told(fleet, "clients", "--label", "site=paris")["clients"] == []
-    assert told(fleet, "status", "restaurant-1")["connected"] is True
-    listed = told(fleet, "files", "restaurant-1", f"{files}/*")["files"]
+    assert [one["client_id"] for one in reported(fleet, "clients", "--label", "site=berlin")["clients"]] == [
+        "restaurant-1"
+    ]
+    assert reported(fleet, "clients", "--label", "site=paris")["clients"] == []
+    assert reported(fleet, "status", "restaurant-1")["connected"] is True
+    listed = reported(fleet, "files", "restaurant-1", f"{files}/*")["files"]
     assert [one["path"] for one in listed] == [str(files / "Küche, Tür.bin")]
 
 
 def test_the_same_key_is_the_same_upload(fleet: Fleet) -> None:
-    first, again = (told(fleet, "trigger", "restaurant-1", "--idempotency-key", "once") for _ in range(2))
+    first, again = (reported(fleet, "trigger", "restaurant-1", "--idempotency-key", "once") for _ in range(2))
     assert first["upload_id"] == again["upload_id"]
 
 
 @pytest.mark.slow
 def test_an_upload_is_cancelled_and_tried_again(fleet: Fleet) -> None:
     # Half a minute: several programs are started before it is over.
-    slow = told(fleet, "trigger", "restaurant-1", "-o", "max_bytes_per_second=250000")
+    slow = reported(fleet, "trigger", "restaurant-1", "-o", "max_bytes_per_second=250000")
     fleet.until(lambda: fleet.get(f"/uploads/{slow['upload_id']}")["state"] == "in_progress", "the upload to begin")
-    assert told(fleet, "status", "restaurant-1")["current_upload"]["upload_id"] == slow["upload_id"]
-    assert told(fleet, "cancel", slow["upload_id"])["status"] == "cancelled"
-    assert told(fleet, "cancel", slow["upload_id"], code=1)["status"] == 409
-    assert told(fleet, "uploads", "--status", "cancelled")["uploads"][0]["upload_id"] == slow["upload_id"]
-    again = told(fleet, "retry", slow["upload_id"])
+    assert reported(fleet, "status", "restaurant-1")["current_upload"]["upload_id"] == slow["upload_id"]
+    assert reported(fleet, "cancel", slow["upload_id"])["status"] == "cancelled"
+    assert reported(fleet, "cancel", slow["upload_id"], code=1)["status"] == 409
+    assert reported(fleet, "uploads", "--status", "cancelled")["uploads"][0]["upload_id"] == slow["upload_id"]
+    again = reported(fleet, "retry", slow["upload_id"])
     assert again["upload_id"] != slow["upload_id"]
-    assert told(fleet, "cancel", again["upload_id"])["status"] == "cancelled"
+    assert reported(fleet, "cancel", again["upload_id"])["status"] == "cancelled"
 
 
-def test_an_unknown_client_is_1(fleet: Fleet) -> None:
-    assert told(fleet, "trigger", "nobody", code=1)["type"] == "urn:backhaul:problem:unknown-client"
+def test_an_unknown_client_exits_with_1(fleet: Fleet) -> None:
+    assert reported(fleet, "trigger", "nobody", code=1)["type"] == "urn:backhaul:problem:unknown-client"
 
 
 @pytest.mark.slow
-def test_an_offline_client_says_why_it_waits(fleet: Fleet, files: Path) -> None:
+def test_an_upload_to_an_offline_client_shows_its_reason(fleet: Fleet, files: Path) -> None:
     agent = fleet.attach("restaurant-2", files / "Küche, Tür.bin", ALLOWED_ROOTS=str(files))
     agent.stop()
     fleet.until(lambda: not fleet.connected("restaurant-2"), "the agent to be offline")

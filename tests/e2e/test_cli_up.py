@@ -1,4 +1,4 @@
-"""`backhaul up`: one site on one machine that goes on where it was, and lets in whom it should."""
+"""`backhaul up`: one site on one machine that continues with its data, and accepts only devices with an account."""
 
 import json
 import os
@@ -26,18 +26,18 @@ def ports() -> dict[str, str]:
 
 
 @contextmanager
-def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any]]:
-    """A running site, and what it said of itself."""
+def up(data: Path, ports: dict[str, str], *arguments: str) -> Iterator[dict[str, Any]]:
+    """A running site; yields the document that it prints."""
     given = [word for pair in ports.items() for word in pair]
-    command = (*BACKHAUL, "up", "--data", str(data), "--json", *given, *words)
+    command = (*BACKHAUL, "up", "--data", str(data), "--json", *given, *arguments)
     with started(command, clean_environment({})) as process:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
             assert line, process.communicate(timeout=10)[1]
-            told = json.loads(line)
-            assert "agent" in told, told
-            yield told
+            document = json.loads(line)
+            assert "agent" in document, document
+            yield document
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=30)
@@ -45,16 +45,16 @@ def up(data: Path, ports: dict[str, str], *words: str) -> Iterator[dict[str, Any
 
 
 def agent(home: Path, site: dict[str, Any], **settings: str) -> ChildProcess:
-    """An agent that is told what the site says."""
+    """An agent with the settings that the site prints."""
     file = home / "file.bin"
     if not file.exists():
         file.write_bytes(os.urandom(6 * MIB))
-    told = {"CLIENT_ID": "restaurant-1", "FILE_PATH": str(file), "STATE_DIR": str(home / "agent"), **site["agent"]}
-    return ChildProcess(AGENT, settings={**told, **settings}, log_path=home / "agent.log")
+    own = {"CLIENT_ID": "restaurant-1", "FILE_PATH": str(file), "STATE_DIR": str(home / "agent")}
+    return ChildProcess(AGENT, settings={**own, **site["agent"], **settings}, log_path=home / "agent.log")
 
 
 def uploaded(site: dict[str, Any]) -> dict[str, Any]:
-    """An upload that was triggered and waited for; asked again until the agent is known."""
+    """Trigger an upload and wait for its end; repeated until the agent is registered."""
     for _ in range(40):
         ended = backhaul("trigger", "restaurant-1", "--wait", "--json", "--server", site["server"], patience=60)
         if ended.returncode == 0:
@@ -85,8 +85,8 @@ def test_the_same_directory_is_the_same_site_again(tmp_path: Path, ports: dict[s
 
 def test_a_taken_port_is_named_with_its_option(tmp_path: Path, ports: dict[str, str]) -> None:
     with up(tmp_path / "one", ports):
-        words = [word for pair in ports.items() for word in pair]
-        ended = backhaul("up", "--data", str(tmp_path / "two"), *words)
+        arguments = [word for pair in ports.items() for word in pair]
+        ended = backhaul("up", "--data", str(tmp_path / "two"), *arguments)
     assert ended.returncode == 1
     assert "--port" in ended.stderr
 

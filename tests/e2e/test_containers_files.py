@@ -53,14 +53,14 @@ def test_docker_compose_of_today_reads_the_file(files: tuple[str, ...], tools: T
     assert (read.returncode, read.stderr) == (0, "")
 
 
-def test_what_the_first_try_publishes_is_for_this_machine_alone(tools: Tools) -> None:
+def test_the_ports_of_the_first_try_are_published_on_loopback_only(tools: Tools) -> None:
     read = yaml.safe_load(config(str(tools.compose), ("docker-compose.yml",)).stdout)
     ports = [port for service in read["services"].values() for port in service.get("ports", ())]
     assert len(ports) == 3
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
 
 
-def test_production_wants_the_name_that_it_serves(tools: Tools) -> None:
+def test_production_requires_its_host_name(tools: Tools) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BACKHAUL_")}
     command = [str(tools.compose), "--env-file", os.devnull, "--file", "docker-compose.prod.yml", "config"]
     refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -112,7 +112,7 @@ def test_every_image_of_others_is_pinned_to_a_release() -> None:
 
 
 @pytest.mark.parametrize("image", ["caddy", "caddy:latest", "caddy:2", "caddy:2.10", "postgres:15", "python:3.11-slim"])
-def test_a_tag_that_moves_is_no_pin(image: str) -> None:
+def test_a_moving_tag_is_not_a_pin(image: str) -> None:
     assert not pinned(image)
 
 

@@ -1,6 +1,6 @@
 """The Kubernetes manifests, rendered by kustomize and held against the schemas of Kubernetes.
 
-Rule: what is looked at is the example, its secrets made as the guide says, with every way out that it offers.
+Rule: what is looked at is the example, its secrets made as the guide describes, with every option for egress.
 """
 
 import os
@@ -29,7 +29,7 @@ MOUNTED: Final = "/run/secrets/backhaul"
 
 @pytest.fixture(scope="module")
 def manifests(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example with secrets made as the guide says, rendered."""
+    """The example with secrets made as the guide describes, rendered."""
     directory = copy_checkout(tmp_path_factory.mktemp("kubernetes"))
     guide = (ROOT / "docs/containers.md").read_text()
     block = re.findall(r"^```sh\n(cp -r deploy/kubernetes.*?)^```", guide, re.MULTILINE | re.DOTALL)[0]
@@ -64,7 +64,7 @@ def test_kubernetes_accepts_every_manifest(manifests: Path, tools: Tools, versio
     assert (checked.stdout + checked.stderr).count(" passed ") == len(objects(manifests))
 
 
-def test_every_kind_that_was_promised_is_there(manifests: Path) -> None:
+def test_every_required_kind_of_broker_is_installed(manifests: Path) -> None:
     kinds = {one["kind"] for one in objects(manifests)}
     wanted = {
         "Deployment",
@@ -79,8 +79,8 @@ def test_every_kind_that_was_promised_is_there(manifests: Path) -> None:
     assert wanted <= kinds
 
 
-def test_every_pod_can_do_little_and_says_what_it_needs(manifests: Path) -> None:
-    """What the namespace's policy `restricted` asks for, and more."""
+def test_every_pod_is_restricted_and_declares_its_resources(manifests: Path) -> None:
+    """The requirements of the namespace's policy `restricted`, and more."""
     specs = [one["spec"]["template"]["spec"] for one in objects(manifests) if "template" in one.get("spec", {})]
     assert len(specs) == 3
     for spec in specs:
@@ -121,7 +121,7 @@ def test_the_migrations_job_needs_nothing_but_what_it_is_given(manifests: Path, 
         assert database.execute("SELECT count(*) FROM uploads").fetchone() == (0,)
 
 
-def test_only_the_control_plane_comes_to_the_services_listener(manifests: Path) -> None:
+def test_only_the_control_plane_reaches_the_services_listener(manifests: Path) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in objects(manifests) if one["kind"] == "NetworkPolicy"}
     assert policies["default-deny"]["policyTypes"] == ["Ingress", "Egress"]
     (rule,) = [one for one in policies["broker"]["ingress"] if one["ports"][0]["port"] == "services"]
@@ -129,7 +129,7 @@ def test_only_the_control_plane_comes_to_the_services_listener(manifests: Path) 
     assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "control-plane"
 
 
-def test_names_are_found_wherever_the_cluster_answers_for_them(manifests: Path) -> None:
+def test_names_resolve_in_any_cluster_domain(manifests: Path) -> None:
     """On a pod of kube-system, on a cache of the node, on OpenShift's port."""
     policies = [one["spec"] for one in objects(manifests) if one["kind"] == "NetworkPolicy"]
     names = [{"protocol": protocol, "port": port} for port in (53, 5353) for protocol in ("UDP", "TCP")]

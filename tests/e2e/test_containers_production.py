@@ -1,6 +1,6 @@
 """`docker-compose.prod.yml` with PostgreSQL, running: what it lets in, and what it does not.
 
-Rule: the file is run as it stands (tests/support/engine_site.py says what is beside it).
+Rule: the file is run unchanged (tests/support/engine_site.py describes the containers beside it).
 """
 
 import json
@@ -39,7 +39,7 @@ def token(site: Site) -> str:
     return site.token()
 
 
-def test_https_answers_and_asks_for_a_token(site: Site, token: str) -> None:
+def test_https_answers_and_requires_a_token(site: Site, token: str) -> None:
     assert site.answer("/health") == "200"
     assert site.answer("/clients") == "401"
     assert site.answer("/clients", "--header", "Authorization: Bearer e30.e30.e30") == "401"
@@ -82,7 +82,7 @@ def test_the_migrations_job_finds_nothing_to_do(site: Site) -> None:
     assert "newest schema" in site.stack.run(["docker", "run", *limits, *given, "backhaul-server", "migrate"])
 
 
-def test_the_certificate_of_a_public_name_is_got_through_the_published_port_alone(site: Site) -> None:
+def test_the_certificate_of_a_public_name_is_obtained_through_the_published_port_alone(site: Site) -> None:
     """As Caddy reads the file for such a name; getting one was not seen."""
     name = ("-e", "PUBLIC_HOST=backhaul.example.com", "-e", "CERTIFICATE=public")
     adapt = ("caddy", "adapt", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile")
@@ -104,7 +104,7 @@ def test_anonymous_and_unknown_devices_are_refused(site: Site) -> None:
     assert refused(site.devices, site.tls(), Connect("anyone", username="anyone", password="guess")) == NOT_AUTHORIZED
 
 
-def test_the_services_port_wants_a_certificate_and_a_password(site: Site) -> None:
+def test_the_services_port_requires_a_certificate_and_a_password(site: Site) -> None:
     device = Connect(DEVICE, username=DEVICE, password=(site.secrets / "device_password").read_text().strip())
     assert refused(site.services, site.tls(), device) == "closed"
     certified = site.tls("operator.crt", "operator.key")
@@ -118,7 +118,7 @@ def test_old_tls_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_is_bounded_and_can_do_little(site: Site, service: str) -> None:
+def test_a_container_has_limits_and_few_rights(site: Site, service: str) -> None:
     found = site.stack.inspect(service)
     assert found["State"]["Running"] is True
     limits = found["HostConfig"]

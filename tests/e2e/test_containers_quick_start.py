@@ -1,4 +1,4 @@
-"""`docker-compose.yml` as the README and docs/containers.md tell it, with real curl; then what may not be.
+"""`docker-compose.yml` as the README and docs/containers.md describe it, with real curl; then what may not be.
 
 Rule: what is typed is the text of the documents, in its order, on an engine that has not built our images: `up` does.
 Only free ports are put in place of the documented ones, and the id of the newest upload in place of `<upload_id>`.
@@ -102,7 +102,7 @@ def test_the_guide_works_as_it_stands(visitor: Visitor) -> None:
     assert sizes == [10 * MIB, 10 * MIB, 5 * MIB, 25 * MIB, 100 * MIB]
 
 
-def test_up_builds_what_is_not_there(visitor: Visitor) -> None:
+def test_up_builds_missing_images(visitor: Visitor) -> None:
     built = re.findall(r"Image for service (\w+) was built", visitor.answer("docker-compose up -d"))
     assert sorted(built) == ["client", "enroll", "s3"]
 
@@ -147,7 +147,7 @@ def test_a_file_elsewhere_on_the_client_is_rejected(visitor: Visitor) -> None:
     assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
 
 
-def test_the_bucket_is_listed_to_nobody_without_a_signature(visitor: Visitor) -> None:
+def test_the_bucket_is_not_listed_without_a_signature(visitor: Visitor) -> None:
     s3 = visitor.stack.environment["BACKHAUL_S3_PORT"]
     url = f"http://s3.localhost:{s3}/file-download-system-uploads?list-type=2"
     assert visitor.operator.curl("--output", "/dev/null", "--write-out", "%{http_code}", url) == "403"
@@ -161,7 +161,7 @@ def test_nothing_listens_beyond_loopback(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_can_do_little(visitor: Visitor, service: str) -> None:
+def test_a_container_has_few_rights(visitor: Visitor, service: str) -> None:
     """One process, not root, no capabilities, none to be had, a root that cannot be written."""
     found = visitor.stack.inspect(service)
     assert _started_by(visitor.stack, service, found["State"]["Pid"]) == []

@@ -64,7 +64,7 @@ def test_an_upload_survives_a_restart_in_its_middle(stack: Stack, service: str) 
     time.sleep(AWAY)
     stack.compose("start", service)
     if service == "address":
-        # What it held is gone with it; docs/containers.md says what to do.
+        # What it held is gone with it; docs/containers.md describes what to do.
         stack.compose("restart", "mosquitto", "server")
     operator.curl(*AGAIN, f"{operator.url}/health")
 
@@ -75,7 +75,7 @@ def test_an_upload_survives_a_restart_in_its_middle(stack: Stack, service: str) 
 
 
 def crossed(stack: Stack, stopped: str) -> int:
-    """Bytes so far from the client to the store, by the one of the two counts that goes on (proc(5), net/dev)."""
+    """Bytes so far from the client to the store, by the one of the two counters that continues (proc(5), net/dev)."""
     service, column = ("client", 8) if stopped == "s3" else ("s3", 0)
     table = stack.run(["docker", "exec", stack.container(service), "cat", "/proc/net/dev"])
     counts = re.findall(r"^ *eth0:(.*)$", table, re.MULTILINE)[0].split()

@@ -1,4 +1,4 @@
-"""`deploy/production/make-secrets`: what is there is kept, and what is missing is said.
+"""`deploy/production/make-secrets`: existing files are kept, and missing ones are reported.
 
 Rule: no engine is needed here, but openssl.
 """
@@ -37,7 +37,7 @@ def made(tmp_path: Path) -> Path:
     return directory
 
 
-def test_what_it_makes_is_for_its_owner(made: Path) -> None:
+def test_the_created_files_are_readable_by_their_owner_only(made: Path) -> None:
     assert made.stat().st_mode & 0o777 == 0o700
     assert [name for name in AUTHORITIES if (made / name).stat().st_mode & 0o077] == []
 
@@ -51,7 +51,7 @@ def test_authorities_whose_keys_were_moved_away_are_kept(made: Path) -> None:
     assert contents(made) == before
 
 
-def test_a_certificate_that_nobody_here_can_sign_is_said_to_be_missing(made: Path) -> None:
+def test_a_certificate_without_its_authority_is_reported_as_missing(made: Path) -> None:
     for name in ("services-ca.key", "operator.crt"):
         (made / name).unlink()
     again = make(made)

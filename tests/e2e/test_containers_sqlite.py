@@ -21,7 +21,7 @@ def site(caddy_image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield site
 
 
-def test_it_answers_and_asks_for_a_token(site: Site) -> None:
+def test_it_answers_and_requires_a_token(site: Site) -> None:
     assert (site.secrets / "database_url").read_text().startswith("sqlite:///")
     assert "postgres" not in site.stack.running()
     assert (site.answer("/health"), site.answer("/clients")) == ("200", "401")

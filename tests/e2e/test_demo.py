@@ -35,9 +35,9 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-def demo(directory: Path, *words: str) -> AbstractContextManager["subprocess.Popen[str]"]:
+def demo(directory: Path, *arguments: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """A demo that was started."""
-    return started((*BACKHAUL, "demo", "--directory", str(directory), *words))
+    return started((*BACKHAUL, "demo", "--directory", str(directory), *arguments))
 
 
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
@@ -47,11 +47,11 @@ def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> No
     with demo(tmp_path, "--once", "--json", "--broker", broker) as process:
         out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
-    told = json.loads(out)
-    assert told["ok"] is True
-    assert told["broker"]["kind"] == broker
-    assert [row["file_size"] for row in told["uploads"]] == [2**20, 25 * 2**20, 100 * 2**20]
-    assert all(row["identical"] and row["proof"] for row in told["uploads"])
+    reported = json.loads(out)
+    assert reported["ok"] is True
+    assert reported["broker"]["kind"] == broker
+    assert [row["file_size"] for row in reported["uploads"]] == [2**20, 25 * 2**20, 100 * 2**20]
+    assert all(row["identical"] and row["proof"] for row in reported["uploads"])
     assert list(tmp_path.iterdir()) == []
     assert came_true(lambda: not processes_of(tmp_path), 10)
 
@@ -63,18 +63,18 @@ def test_make_demo_is_that_demo(tmp_path: Path) -> None:
         pytest.skip("make is not installed, or this is not an environment that it set up")
     # -o: the environment is taken as it is, nothing is installed.
     command = ("make", "-o", str(environment / ".stamp-demo"), "demo", f"VENV={environment}")
-    words = f"DEMO_ARGS=--once --json --directory {tmp_path}"
+    arguments = f"DEMO_ARGS=--once --json --directory {tmp_path}"
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     ended = subprocess.run(
-        (*command, words), cwd=ROOT, env=outside, capture_output=True, text=True, timeout=100, check=False
+        (*command, arguments), cwd=ROOT, env=outside, capture_output=True, text=True, timeout=100, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout.splitlines()[-1])
-    assert told["ok"] is True
-    assert [row["identical"] for row in told["uploads"]] == [True, True, True]
+    reported = json.loads(ended.stdout.splitlines()[-1])
+    assert reported["ok"] is True
+    assert [row["identical"] for row in reported["uploads"]] == [True, True, True]
 
 
-def test_it_stays_until_it_is_told_and_what_it_prints_works(tmp_path: Path) -> None:
+def test_it_runs_until_a_signal_and_its_printed_commands_work(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         lines: list[str] = []
         assert process.stdout is not None
@@ -113,7 +113,7 @@ def _commands(process: "subprocess.Popen[str]") -> list[str]:
     return lines
 
 
-def test_killed_it_takes_everything_along(tmp_path: Path) -> None:
+def test_after_a_kill_nothing_stays_behind(tmp_path: Path) -> None:
     with demo(tmp_path, "--once") as process:
         assert came_true(lambda: any("device_agent" in line for line in processes_of(tmp_path)), 60)
         os.kill(process.pid, signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_killed_it_takes_everything_along(tmp_path: Path) -> None:
     assert came_true(lambda: not list(tmp_path.iterdir()), 30)
 
 
-def test_kept_it_leaves_its_folder(tmp_path: Path) -> None:
+def test_with_keep_its_folder_stays(tmp_path: Path) -> None:
     with demo(tmp_path, "--once", "--keep", "--json") as process:
         out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err

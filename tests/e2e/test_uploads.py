@@ -103,9 +103,7 @@ def test_the_default_file_and_the_fields_of_every_answer(fleet: Fleet, files: Pa
         ("{files}/folder", "rejected", "not_a_file"),
     ],
 )
-def test_what_the_device_refuses_is_said_in_one_sentence(
-    fleet: Fleet, files: Path, path: str, state: str, error: str
-) -> None:
+def test_a_refusal_of_the_device_is_one_sentence(fleet: Fleet, files: Path, path: str, state: str, error: str) -> None:
     """And the next upload works."""
     (files / "folder").mkdir(exist_ok=True)
     upload = fleet.ended(fleet.trigger("restaurant-1", Path(path.format(files=files))))
@@ -155,7 +153,7 @@ def test_an_upload_can_be_cancelled_and_retried(fleet: Fleet, files: Path) -> No
 
 
 def active_uploads(fleet: Fleet, client_id: str) -> int:
-    """How many uploads the agent says that it works on."""
+    """The number of uploads in the agent's Status."""
     topics = Topics()
     with connected(fleet.site.broker.address.port, Connect("operator-1")) as wire:
         wire.subscribe(topics.response(client_id))
@@ -174,19 +172,19 @@ def in_flight(fleet: Fleet) -> list[str]:
         bucket=BUCKET, endpoint=store.endpoint, access_key=keys.access_key, secret_key=keys.secret_key
     )
 
-    async def ask() -> list[str]:
+    async def request() -> list[str]:
         bucket = S3ObjectStore(settings)
         try:
             return [one.s3_key for one in await bucket.list_multipart("uploads/")]
         finally:
             await bucket.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(request())
 
 
 @pytest.mark.slow
 def test_an_offline_client_is_queued_and_served_when_it_appears(fleet: Fleet, files: Path) -> None:
-    """The reason says so meanwhile."""
+    """The reason shows it meanwhile."""
     path = files / "later.bin"
     path.write_bytes(os.urandom(MIB))
     fleet.attach("restaurant-3", path).stop()
@@ -208,7 +206,7 @@ def test_files_of_a_client_are_listed(fleet: Fleet, files: Path) -> None:
 
 @pytest.mark.slow
 def test_an_agent_in_any_language_can_be_written_from_the_protocol(fleet: Fleet, files: Path) -> None:
-    """Bare paho and urllib, and no line of ours."""
+    """Bare paho and urllib, without the product's code."""
     path = files / "foreign.bin"
     path.write_bytes(os.urandom(2 * CHUNK + 7))
     address = fleet.site.broker.address

@@ -38,7 +38,7 @@ def sink() -> Iterator[PutSink]:
 def begin(owner: Owner, path: Path, acknowledges: int = 0, upload_id: str = "u1") -> None:
     config = UploadConfig(upload_id=upload_id, attempt=1, owner="cli-test")
     payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.say(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}")
+    owner.send_command(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}")
 
 
 class LevelTriggered:
@@ -68,7 +68,7 @@ class LevelTriggered:
     def _grant(self, numbers: list[int]) -> None:
         needed = [number for number in numbers if number not in self.etags]
         config = UploadConfig(upload_id="u1", presigned_urls=urls(self.sink, needed), expires_in=900)
-        self.owner.say(GrantParts(upload_config=config, acknowledges=self.acknowledged), Action.GRANT_PARTS)
+        self.owner.send_command(GrantParts(upload_config=config, acknowledges=self.acknowledged), Action.GRANT_PARTS)
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
         fill(ballast)
         refused = until_refused(owner, agent.data / "missing")
         config = UploadConfig(upload_id="u1", presigned_urls=urls(sink, wanted(offer)), expires_in=900)
-        owner.say(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
+        owner.send_command(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
         owner.until(lambda: any(s.current_upload and s.current_upload.reason for s in owner.statuses))
         assert owner.statuses[-1].current_upload is not None
         assert owner.statuses[-1].current_upload.reason == FULL
@@ -159,7 +159,7 @@ def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
         owner.until(lambda: owner.answers("u1")[-1].status == "success")
         end = owner.answers("u1")[-1]
         assert sorted(report(end).etags) == [1, 2]
-        owner.say(CloseUpload(upload_id="u1", attempt=1, outcome="completed"), Action.CLOSE_UPLOAD)
+        owner.send_command(CloseUpload(upload_id="u1", attempt=1, outcome="completed"), Action.CLOSE_UPLOAD)
         begin(owner, path, upload_id=refused)
         assert owner.answer(refused, 1).status == "in_progress"
 

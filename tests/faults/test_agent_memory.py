@@ -55,7 +55,7 @@ def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int)
     path = sparse(agent, name, size)
     numbers = list(range(1, -(-size // CHUNK) + 1))
     config = UploadConfig(upload_id=name, chunk_size=CHUNK, presigned_urls=urls(sink, numbers, name), expires_in=3600)
-    owner.say(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
+    owner.send_command(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
     owner.until(lambda: any(one.status != "in_progress" for one in owner.answers(name)), timeout=500)
     end = owner.answers(name)[-1]
     assert (end.status, len(report(end).etags)) == ("success", len(numbers))
@@ -77,7 +77,7 @@ def negotiate(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size:
         config = UploadConfig(upload_id=name, presigned_urls=tuple(bound), expires_in=900)
         completed = to_ranges(etags)
         payload = GrantParts(upload_config=config, acknowledges=sequence, completed_parts=completed)
-        owner.say(payload, Action.GRANT_PARTS)
+        owner.send_command(payload, Action.GRANT_PARTS)
         # What was said is of no use any more, and is searched through for every answer.
         owner.responses.clear()
     assert (said.status, len(etags | set(report(said).etags))) == ("success", -(-size // MIN_CHUNK_SIZE))

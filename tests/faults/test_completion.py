@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.faults.test_store_answers import Outcome
+from tests.faults.test_object_store_answers import Outcome
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 

@@ -25,6 +25,7 @@ from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.maintenance import LitterReport, Maintenance
 from control_plane.services.uploads import completion, writer
+from control_plane.services.uploads.grants import Grant
 from control_plane.services.uploads.outbox import Outbox
 from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
@@ -37,6 +38,7 @@ from device_agent.transfer import handlers, replay
 from device_agent.transfer.advance import advance
 from device_agent.transfer.records import Began, PartKept
 from schemas.codec import decode_command
+from schemas.messages import Command
 from tests.simulation.disk import DiskOs
 from tests.simulation.history import Failure, play
 
@@ -125,7 +127,7 @@ def complete_response_trusted(patch: pytest.MonkeyPatch) -> None:
         doubt = None if upload.one_put else await self._complete(upload)
         if isinstance(doubt, ObjectStoreDown):
             return self._failed(upload, "upload_gone", "no answer", again=True)
-        info = await self.objects.head(upload.s3_key)
+        info = await self.object_store.head(upload.s3_key)
         if info is None:
             return CompletionFailed(now=0.0, attempt=upload.attempt, error="upload_gone", text="", again=True)
         return self._proven(upload, info)
@@ -157,7 +159,7 @@ def litter_not_aborted(patch: pytest.MonkeyPatch) -> None:
 
 def strays_not_deleted(patch: pytest.MonkeyPatch) -> None:
     async def forget(self: Outbox, upload: Upload, s3_key: str) -> None:
-        await self._uploads.submit(upload.key, CleanupDone(now=0.0, target=s3_key))
+        await self._writer.submit(upload.key, CleanupDone(now=0.0, target=s3_key))
 
     patch.setattr(Outbox, "_delete", forget)
 
@@ -176,22 +178,22 @@ def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def acknowledged_before_commit(patch: pytest.MonkeyPatch) -> None:
-    grant = CommandPublisher.grant
+    build = CommandPublisher.build_grant
 
-    async def early(self: CommandPublisher, upload: Upload) -> None:
-        await grant(self, replace(upload, sequence=upload.sequence + 1))
+    def early(self: CommandPublisher, upload: Upload, grant: Grant) -> Command:
+        return build(self, replace(upload, sequence=upload.sequence + 1), grant)
 
-    patch.setattr(CommandPublisher, "grant", early)
+    patch.setattr(CommandPublisher, "build_grant", early)
 
 
 def sent_command_counts_as_done(patch: pytest.MonkeyPatch) -> None:
-    look = Outbox._next_try
+    look = Outbox._due_at
 
     def never_again(self: Outbox, records: Any, upload: Upload, task: Any, now: float) -> float | None:  # noqa: ANN401
         again = look(self, records, upload, task, now)
         return None if again == now and task.tries and task.duty.kind is Kind.SEND_DOWNLOAD else again
 
-    patch.setattr(Outbox, "_next_try", never_again)
+    patch.setattr(Outbox, "_due_at", never_again)
 
 
 MUTANTS: dict[Plant, tuple[str, ...]] = {

@@ -78,7 +78,7 @@ def test_a_command_that_was_not_acknowledged_comes_again(any_broker: Broker, ope
         made.connection.publish(Channel.RESPONSE, b"behind the acknowledgement")
         round_trip(made)
         cut(made)
-        made.hears("disconnected")
+        made.expect("disconnected")
         data, again = made.command()
         assert data == b"second"
         assert again.connection > first.connection
@@ -97,7 +97,7 @@ def cut(made: Device) -> None:
     """The network goes away under the connection."""
     session = made.connection._session
     assert session is not None
-    client = session._wire._client  # type: ignore[attr-defined]
+    client = session._client._client  # type: ignore[attr-defined]
     client.socket().shutdown(socket.SHUT_RDWR)
 
 
@@ -113,9 +113,9 @@ def test_a_graceful_stop_says_offline_and_leaves_no_will(any_broker: Broker, ope
     made = Device(any_broker.address.url)
     operator.subscribe(TOPICS.presence(made.id))
     made.connection.start()
-    made.hears("connected")
+    made.expect("connected")
     made.connection.stop(b"offline")
-    assert made.hears("disconnected")
+    assert made.expect("disconnected")
     assert not made.connection.connected
     assert not made.connection._thread.is_alive()
     assert operator.receive().payload == b"offline"
@@ -125,10 +125,10 @@ def test_it_comes_back_after_the_broker_was_killed(tmp_path: Path) -> None:
     with started(tmp_path, "mosquitto") as broker, online(broker) as made:
         for _ in range(3):
             broker.kill()
-            made.hears("disconnected")
+            made.expect("disconnected")
             assert not made.connection.publish(Channel.RESPONSE, b"nobody hears this")
             broker.start()
-            made.hears("connected")
+            made.expect("connected")
         with connected(broker.address.port, Connect("operator-1")) as operator:
             operator.publish(made.topic, b"do")
             assert made.command()[0] == b"do"

@@ -47,8 +47,8 @@ def test_every_connect_says_who_it_is_with_a_new_will(fake: FakeBroker) -> None:
         for number in (1, 2, 3):
             with fake.visitor() as visitor:
                 greeting = visitor.welcome()
-                made.hears("connected")
-            made.hears("disconnected")
+                made.expect("connected")
+            made.expect("disconnected")
             assert greeting.will == f"will {number}".encode()
         assert not greeting.clean_start
         assert greeting.client_id == made.id
@@ -67,10 +67,10 @@ def test_every_connect_says_who_it_is_with_a_new_will(fake: FakeBroker) -> None:
 def test_nagles_algorithm_is_off(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
-        made.hears("connected")
+        made.expect("connected")
         session = made.connection._session
         assert session is not None
-        sock = session._wire._client.socket()  # type: ignore[attr-defined]
+        sock = session._client._client.socket()  # type: ignore[attr-defined]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -84,7 +84,7 @@ def test_a_refusal_is_one_clear_line_and_tried_again(
             visitor.connack(reason)
         with fake.visitor() as visitor:
             visitor.welcome()
-            made.hears("connected")
+            made.expect("connected")
             assert [record.message for record in caplog.records if text in record.message] == [
                 record.message for record in caplog.records
             ]
@@ -98,8 +98,8 @@ def test_connections_that_never_last_are_told_to_be_suspicious(
         for _ in range(3):
             with fake.visitor() as visitor:
                 visitor.welcome()
-                made.hears("connected")
-            made.hears("disconnected")
+                made.expect("connected")
+            made.expect("disconnected")
         with fake.visitor() as visitor:
             visitor.greeting()
     hints = [record.message for record in caplog.records if "does another device use CLIENT_ID" in record.message]
@@ -112,9 +112,9 @@ def test_a_name_taken_by_another_is_not_fought_over(fake: FakeBroker, caplog: py
     with caplog.at_level(logging.WARNING), device(fake.url, backoff=backoff) as made:
         with fake.visitor() as visitor:
             visitor.welcome()
-            made.hears("connected")
+            made.expect("connected")
             visitor.send(b"\xe0\x02\x8e\0")
-        made.hears("disconnected")
+        made.expect("disconnected")
         with fake.visitor() as visitor:
             visitor.greeting()
     assert backoff.permanent == [True]
@@ -130,34 +130,34 @@ def test_a_refused_subscription_is_not_a_connection(fake: FakeBroker) -> None:
             visitor.frame(Kind.DISCONNECT)
         with fake.visitor() as visitor:
             visitor.welcome()
-            made.hears("connected")
+            made.expect("connected")
             assert made.connection.connected
 
 
 def test_a_publish_that_the_broker_refuses_is_told(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
-        made.hears("connected")
+        made.expect("connected")
         assert made.connection.publish(Channel.RESPONSE, b"x")
         visitor.puback(visitor.published(), 0x87)
-        assert made.hears("refused") == (Channel.RESPONSE, "Not authorized")
+        assert made.expect("refused") == (Channel.RESPONSE, "Not authorized")
 
 
 def test_nobody_listening_is_no_refusal(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
-        made.hears("connected")
+        made.expect("connected")
         made.connection.publish(Channel.RESPONSE, b"x")
         visitor.puback(visitor.published(), 0x10)
         visitor.publish(made.topic.encode(), b"next", 1)
         assert made.command()[0] == b"next"
-        assert made.said.empty()
+        assert made.events.empty()
 
 
 def test_what_the_broker_takes_is_respected(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome({Property.MAXIMUM_PACKET_SIZE: 10_000, Property.RECEIVE_MAXIMUM: 2})
-        made.hears("connected")
+        made.expect("connected")
         assert not made.connection.publish(Channel.RESPONSE, bytes(9_500))
         assert made.connection.publish(Channel.RESPONSE, bytes(5_000))
         assert made.connection.publish(Channel.RESPONSE, b"2")
@@ -172,7 +172,7 @@ def test_what_the_broker_takes_is_respected(fake: FakeBroker) -> None:
 def test_a_message_that_nobody_asked_for_is_counted_and_put_away(fake: FakeBroker, topic: bytes) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
-        made.hears("connected")
+        made.expect("connected")
         visitor.publish(topic, b"x", 7)
         assert visitor.frame(Kind.PUBACK)[:2] == b"\0\7"
         assert made.connection.faults == 1
@@ -198,13 +198,13 @@ def test_it_comes_back_whatever_a_broker_says(
         with fake.visitor() as visitor:
             if welcomed:
                 visitor.welcome()
-                made.hears("connected")
+                made.expect("connected")
             garbage(visitor)
         if welcomed:
-            made.hears("disconnected")
+            made.expect("disconnected")
         with fake.visitor() as visitor:
             visitor.welcome()
-            made.hears("connected")
+            made.expect("connected")
             assert made.connection.connected
 
 
@@ -218,7 +218,7 @@ def test_a_will_that_cannot_be_made_is_made_later(fake: FakeBroker) -> None:
 
     with device(fake.url, will=will) as made, fake.visitor() as visitor:
         assert visitor.welcome().will == b"will"
-        made.hears("connected")
+        made.expect("connected")
 
 
 def test_stopping_while_nobody_answers_is_quick(fake: FakeBroker) -> None:
@@ -236,7 +236,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context.load_cert_chain(certificate)
     with FakeBroker(context) as broker, device(broker.url) as made, broker.visitor() as visitor:
         visitor.welcome()
-        made.hears("connected")
+        made.expect("connected")
         made.connection.publish(Channel.RESPONSE, b"x")
         assert visitor.published().payload == b"x"
     tls.client_context.cache_clear()
@@ -261,7 +261,7 @@ def test_sockets_of_ended_connections_are_given_back(fake: FakeBroker) -> None:
         for _ in range(5):
             with fake.visitor() as visitor:
                 visitor.welcome()
-                made.hears("connected")
+                made.expect("connected")
                 counts.append(len(list(descriptors.iterdir())))
-            made.hears("disconnected")
+            made.expect("disconnected")
     assert max(counts) == counts[0], counts

@@ -134,10 +134,10 @@ def test_cancel_stops_the_part_in_flight(agent: AgentProcess, owner: Owner, sink
     sink.expect(Script(read=MIB, then="stall"))
     grant(owner, sink, [1], 1)
     owner.until(sink.stalled.is_set)
-    owner.say(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
+    owner.send_command(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
     end = owner.answer("u1", 2)
     assert (end.status, end.error) == ("cancelled", None)
-    cancel = owner.say(CancelUpload(upload_id="never-heard-of"), Action.CANCEL_UPLOAD)
+    cancel = owner.send_command(CancelUpload(upload_id="never-heard-of"), Action.CANCEL_UPLOAD)
     owner.until(lambda: owner.answers("never-heard-of"))
     unknown = owner.answers("never-heard-of")[0]
     assert (unknown.status, unknown.message_id, unknown.sequence) == ("cancelled", cancel, None)
@@ -156,7 +156,7 @@ def test_refuses_what_it_must_not_do(agent: AgentProcess, owner: Owner, sink: Pu
         grant(owner, foreign, [1], 1, "host")
         end = owner.answer("host", 2)
         assert (end.status, end.error, foreign.puts) == ("rejected", "host_not_allowed", [])
-    owner.say(GrantParts(upload_id="nobody", presigned_urls=urls(sink, [1])), Action.GRANT_PARTS)
+    owner.send_command(GrantParts(upload_id="nobody", presigned_urls=urls(sink, [1])), Action.GRANT_PARTS)
     owner.until(lambda: owner.answers("nobody"))
     assert owner.answers("nobody")[0].error == "upload_gone"
 
@@ -186,8 +186,8 @@ def test_poison_is_answered_or_counted_and_never_comes_back(agent: AgentProcess,
 def test_answers_about_its_files_and_its_health(agent: AgentProcess, owner: Owner) -> None:
     agent.file("one.bin", b"1")
     owner.online()
-    files = owner.say(ListFiles(pattern=f"{agent.data}/*"), Action.LIST_FILES)
-    health = owner.say(HealthCheck(), Action.HEALTH_CHECK)
+    files = owner.send_command(ListFiles(pattern=f"{agent.data}/*"), Action.LIST_FILES)
+    health = owner.send_command(HealthCheck(), Action.HEALTH_CHECK)
     owner.until(lambda: {files, health} <= {one.message_id for one in owner.responses})
     found = {one.message_id: one.payload for one in owner.responses}
     listed, healthy = found[files], found[health]
@@ -209,7 +209,7 @@ def test_tells_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, si
     assert current is not None
     assert (owner.statuses[0].status, current.upload_id, current.total_parts) == ("uploading", "u1", 1)
     assert owner.statuses[0].system_info is not None
-    owner.say(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
+    owner.send_command(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
     owner.until(lambda: owner.statuses[-1].status == "idle")
 
 

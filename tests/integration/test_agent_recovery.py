@@ -85,7 +85,7 @@ def test_a_pre_granted_upload_survives_a_kill(agent: AgentProcess, owner: Owner,
     owner.online()
     sink.expect(Script(), *[Script(read=MIB, then="stall")] * 2)
     config = UploadConfig(upload_id="u1", chunk_size=CHUNK, presigned_urls=urls(sink, [1, 2, 3]), expires_in=900)
-    owner.say(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
+    owner.send_command(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
     whole = kept_while_others_stand_still(agent, owner, sink, stored=1, stalled=2)
     agent.kill()
     sink.released.set()

@@ -80,7 +80,7 @@ def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, 
     owner.online()
     config = UploadConfig(upload_id="u1", owner="cli-test")
     options = UploadOptions(on_change="prefix")
-    owner.say(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    owner.send_command(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
     owner.answer("u1", 1)
     append(path)
     grant(owner, sink, [1, 2], 1)
@@ -94,7 +94,7 @@ def test_a_compressed_copy_is_the_file_in_every_sense(agent: AgentProcess, owner
     owner.online()
     config = UploadConfig(upload_id="u1", owner="cli-test")
     options = UploadOptions(compression="gzip")
-    owner.say(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    owner.send_command(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
     offer = report(owner.answer("u1", 1))
     copies = agent.folder / "state" / "spool"
     assert offer.file_size == (copies / "u1.1.gz").stat().st_size

@@ -1,7 +1,7 @@
-"""What we rely on a broker for, shown on each broker that we start; a broker that changes breaks a test here.
+"""The behaviour of brokers that Backhaul relies on, shown on each broker that it can start.
 
-Rule: every expectation is checked on both kinds. Where the embedded broker differs, the test says how, and the
-docstring of `broker.embedded` lists it.
+Rule: every expectation is checked on both kinds. Where the embedded broker differs, the test states how, and the
+x
 """
 
 import struct
@@ -30,7 +30,7 @@ QOS_UNSUPPORTED: Final = 0x9B
 
 
 class Options(TypedDict, total=False):
-    """What a test says about a connection."""
+    """The facts that a test asserts about a connection."""
 
     clean_start: bool
     keepalive: int
@@ -86,7 +86,7 @@ def table(any_broker: Broker, open_wire: Open) -> Table:
     return Table(any_broker, open_wire)
 
 
-def test_a_retained_message_is_met_by_who_comes_later_with_its_properties(table: Table) -> None:
+def test_a_retained_message_reaches_later_subscribers_with_its_properties(table: Table) -> None:
     table.client("writer").publish(table.topic, b"online", retain=True, message_expiry=60, user=[("k", "v")])
     late = table.client("late")
     late.subscribe(table.topic)
@@ -140,14 +140,14 @@ def test_a_connection_without_a_sign_of_life_publishes_its_will(table: Table) ->
     assert reader.receive().payload == b"offline"
 
 
-def test_taking_leave_keeps_the_will_back(table: Table) -> None:
+def test_a_disconnect_discards_the_will(table: Table) -> None:
     reader = table.client("reader")
     reader.subscribe(table.topic)
     table.client("device", will=Will(table.topic)).disconnect()
     assert reader.received(SOON) == []
 
 
-def test_taking_leave_with_the_will_publishes_it(table: Table) -> None:
+def test_a_disconnect_with_will_publishes_it(table: Table) -> None:
     reader = table.client("reader")
     reader.subscribe(table.topic)
     table.client("device", will=Will(table.topic)).disconnect(LEAVE_WITH_WILL)
@@ -194,7 +194,7 @@ def test_a_long_queue_arrives_in_order_through_a_small_window(table: Table) -> N
     assert [packet.payload for packet in device.gathered(len(payloads))] == payloads
 
 
-def test_a_full_queue_drops_the_newest_and_tells_nobody(table: Table) -> None:
+def test_a_full_queue_drops_the_newest_without_an_error(table: Table) -> None:
     table.away("device")
     writer = table.client("writer")
     assert {writer.publish(table.topic, b"%d" % number) for number in range(QUEUE + 5)} == {0}
@@ -237,7 +237,7 @@ def test_a_session_expires(table: Table) -> None:
     assert table.durable("device").session_present is table.embedded
 
 
-def test_what_was_not_acknowledged_comes_again_after_a_reconnect(table: Table) -> None:
+def test_an_unacknowledged_message_is_delivered_again_after_a_reconnect(table: Table) -> None:
     device = table.durable("device")
     device.subscribe(table.topic)
     writer = table.client("writer")
@@ -249,13 +249,13 @@ def test_what_was_not_acknowledged_comes_again_after_a_reconnect(table: Table) -
     lose(device)
     (again,) = table.durable("device").gathered(1)
     assert again.payload == two.payload
-    # Neither the flag nor the number tells a repeat; `message_id` does.
+    # Neither the flag nor the packet id marks a repeat; `message_id` does.
     assert again.duplicate is not table.embedded
     assert (again.packet_id == two.packet_id) is not table.embedded
 
 
 @pytest.mark.slow
-def test_what_was_not_acknowledged_does_not_come_again_on_the_same_connection(table: Table) -> None:
+def test_an_unacknowledged_message_is_not_repeated_on_the_same_connection(table: Table) -> None:
     device = table.durable("device")
     device.subscribe(table.topic)
     table.client("writer").publish(table.topic, b"one")
@@ -300,7 +300,7 @@ def test_acknowledgements_may_come_in_any_order(table: Table) -> None:
     assert device.alive
 
 
-def test_publishing_to_nobody_says_so(table: Table) -> None:
+def test_a_publish_without_subscribers_is_acknowledged_so(table: Table) -> None:
     assert table.client("writer").publish(table.topic, b"x") == (0 if table.embedded else NOBODY_LISTENS)
 
 
@@ -343,7 +343,7 @@ def test_quality_of_service_two_is_refused(table: Table) -> None:
         assert writer.disconnected() == QOS_UNSUPPORTED
 
 
-def test_the_broker_speaks_of_itself(table: Table) -> None:
+def test_the_broker_publishes_its_own_statistics(table: Table) -> None:
     reader = table.client("reader")
     if table.embedded:
         with pytest.raises(Closed):
@@ -379,8 +379,8 @@ def test_a_burst_fits_into_an_announced_window(table: Table) -> None:
     assert len(reader.gathered(FLEET)) == FLEET
 
 
-def test_a_person_without_a_client_id_may_try_the_development_broker(any_broker: Broker) -> None:
-    """`mosquitto_pub` gives none unless it is told to; the shipped configuration refuses that."""
+def test_the_development_broker_accepts_an_empty_client_id(any_broker: Broker) -> None:
+    """`mosquitto_pub` sends none without `-i`; the shipped configuration refuses that."""
     with Wire(any_broker.address.port) as wire:
         assert wire.connect(Connect("")).reason == 0
 

@@ -1,4 +1,4 @@
-"""A broker as a child process: it starts, restarts, ends, and never outlives or mistakes anybody."""
+"""A broker as a child process: it starts, restarts, ends with its parent, and is not confused with another process."""
 
 import importlib.util
 import os
@@ -41,7 +41,7 @@ def own(any_broker: Broker, tmp_path: Path) -> Broker:
     return started(tmp_path, any_broker.kind)
 
 
-def test_it_listens_when_it_is_said_to_run(any_broker: Broker, open_wire: Open) -> None:
+def test_it_listens_once_it_is_started(any_broker: Broker, open_wire: Open) -> None:
     assert any_broker.alive
     assert any_broker.address.url == f"mqtt://127.0.0.1:{any_broker.address.port}"
     open_wire(any_broker.address.port, Connect("first")).ping()
@@ -111,14 +111,14 @@ def test_it_outlives_the_thread_that_started_it(any_broker: Broker, tmp_path: Pa
         assert broker.alive
 
 
-def test_a_port_of_somebody_else_is_told_apart_from_a_broker(any_broker: Broker, tmp_path: Path) -> None:
+def test_a_port_that_another_process_uses_is_reported_as_taken(any_broker: Broker, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=f"mqtt://127.0.0.1:{port}.*ended with code 1.*broker.log ends:"):
             start_broker(tmp_path, kind=any_broker.kind, port=port)
 
 
-def test_a_lost_race_for_a_port_is_run_again(
+def test_a_port_taken_in_the_meantime_is_replaced_by_another(
     any_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = [any_broker.address.port, free_port()]
@@ -127,13 +127,13 @@ def test_a_lost_race_for_a_port_is_run_again(
         assert broker.address.port != any_broker.address.port
 
 
-def test_a_free_port_is_none_that_the_system_hands_out() -> None:
+def test_a_free_port_is_outside_the_range_of_outgoing_ports() -> None:
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert 1024 < free_port() < low
 
 
-def test_a_free_port_is_another_one_each_time_even_where_chance_is_seeded() -> None:
-    """Whoever got the last one may not listen yet, and another process may be seeded alike."""
+def test_a_free_port_is_another_one_each_time_even_with_a_seeded_random() -> None:
+    """The user of the last port may not listen yet, and another process may have the same seed."""
     state = random.getstate()
     try:
         random.seed(7)

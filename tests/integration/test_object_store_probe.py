@@ -114,7 +114,7 @@ async def test_a_clock_that_differs_is_noted(tmp_path: Path, open_store: Open, s
     with start_strict(tmp_path, Options(clock_skew=skew)) as server:
         seen = await probed(open_store(settings_of(server.s3)))
     assert seen.clock_skew == pytest.approx(skew, abs=2)
-    assert any("The store's clock is" in note for note in seen.notes)
+    assert any("The object store's clock is" in note for note in seen.notes)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.simulate.voice import WILL_DELAY
-from control_plane.cli.site.stack import Ports, Site, running_site
+from control_plane.cli.simulate.publisher import WILL_DELAY
+from control_plane.cli.site.stack import Site, SitePorts, running_site
 from tests.support.patience import came_true
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("site"), Ports()) as started:
+    with running_site(tmp_path_factory.mktemp("site"), SitePorts()) as started:
         yield started
 
 

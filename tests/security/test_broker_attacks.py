@@ -55,7 +55,7 @@ class Parties:
         return self.open(self.fleet.services, signed(connect, credentials))
 
     def witness(self) -> Wire:
-        """The control plane, which hears everything below the root."""
+        """The control plane, which receives everything below the root."""
         wire = self.service(self.control_plane)
         wire.subscribe(f"{TOPIC.root}/#")
         return wire
@@ -80,10 +80,10 @@ def durable(client_id: str) -> Connect:
 
 def reload(parties: Parties) -> None:
     """Have the files read again, and wait for it: once mosquitto says that it does, it answers nobody in between."""
-    broker, said = parties.fleet.broker, "Reloading config."
-    before = broker.log_path.read_text().count(said)
+    broker, announcement = parties.fleet.broker, "Reloading config."
+    before = broker.log_path.read_text().count(announcement)
     broker.reload()
-    assert came_true(lambda: broker.log_path.read_text().count(said) > before, 10)
+    assert came_true(lambda: broker.log_path.read_text().count(announcement) > before, 10)
 
 
 def payloads(wire: Wire, count: int = 0) -> list[bytes]:
@@ -103,21 +103,21 @@ def parties(tmp_path: Path, open_wire: Open) -> Iterator[Parties]:
 # --- Who comes in ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_comes_in_without_a_password(parties: Parties) -> None:
+def test_a_missing_password_is_refused(parties: Parties) -> None:
     for port in (parties.fleet.devices, parties.fleet.services):
         assert parties.refused(port, Connect("mallory")) == NOT_AUTHORIZED
         assert parties.refused(port, Connect("mallory", username="mallory")) == NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("username", ["mallory", "victim", "control-plane", "nobody", "", "+", "#"])
-def test_nobody_comes_in_with_a_wrong_password(parties: Parties, username: str) -> None:
+def test_a_wrong_password_is_refused(parties: Parties, username: str) -> None:
     for port in (parties.fleet.devices, parties.fleet.services):
         for password in ("", "wrong", parties.mallory.password + "x"):
             connect = Connect("mallory", username=username, password=password)
             assert parties.refused(port, connect) == NOT_AUTHORIZED
 
 
-def test_a_device_that_is_enrolled_comes_in_after_a_reload(parties: Parties) -> None:
+def test_a_device_that_is_enrolled_can_connect_after_a_reload(parties: Parties) -> None:
     victim = parties.device(parties.victim)
     newcomer = access.enroll(parties.fleet.directory, "newcomer")
     reload(parties)
@@ -125,7 +125,7 @@ def test_a_device_that_is_enrolled_comes_in_after_a_reload(parties: Parties) -> 
     assert victim.alive
 
 
-def test_a_revoked_device_is_thrown_out_and_does_not_come_back(parties: Parties) -> None:
+def test_a_revoked_device_is_disconnected_and_cannot_reconnect(parties: Parties) -> None:
     mallory, victim = parties.device(parties.mallory), parties.device(parties.victim)
     access.revoke(parties.fleet.directory, "mallory")
     reload(parties)
@@ -143,14 +143,14 @@ def test_a_replaced_password_is_the_only_one(parties: Parties) -> None:
     assert parties.refused(parties.fleet.devices, signed(Connect("mallory"), parties.mallory)) == NOT_AUTHORIZED
 
 
-def test_a_reload_without_the_password_file_lets_nobody_in(parties: Parties) -> None:
+def test_a_reload_without_the_password_file_refuses_every_connection(parties: Parties) -> None:
     (parties.fleet.directory / access.PASSWORDS).unlink()
     reload(parties)
     assert parties.refused(parties.fleet.devices, signed(Connect("mallory"), parties.mallory)) == NOT_AUTHORIZED
 
 
-def test_a_reload_without_the_access_list_lifts_it_but_a_start_is_refused(parties: Parties) -> None:
-    """Mosquitto 2.0.11 goes on without any list, which is why ours is only ever replaced, never removed."""
+def test_a_reload_without_the_access_list_removes_it_but_a_start_is_refused(parties: Parties) -> None:
+    """Mosquitto 2.0.11 continues without any list, which is why ours is only ever replaced, never removed."""
     (parties.fleet.directory / access.ACCESS_LIST).unlink()
     reload(parties)
     assert parties.device(parties.mallory).publish(TOPIC.response("victim"), b"forged") != NOT_AUTHORIZED
@@ -166,7 +166,7 @@ def test_a_client_without_a_name_is_refused(parties: Parties) -> None:
 # --- What a device may ------------------------------------------------------------------------------------------------
 
 
-def test_a_device_does_its_work(parties: Parties) -> None:
+def test_a_device_can_do_what_the_protocol_requires(parties: Parties) -> None:
     witness, device = parties.witness(), parties.device(parties.victim)
     device.subscribe(TOPIC.command("victim"), TOPIC.birth())
     control_plane = parties.service(parties.control_plane)
@@ -180,7 +180,7 @@ def test_a_device_does_its_work(parties: Parties) -> None:
 
 @pytest.mark.parametrize("channel", [row.channel for row in TOPICS if row.per_client])
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_device_cannot_speak_on_the_topics_of_another(parties: Parties, channel: Channel, qos: int) -> None:
+def test_a_device_cannot_publish_on_the_topics_of_another(parties: Parties, channel: Channel, qos: int) -> None:
     witness, mallory = parties.witness(), parties.device(parties.mallory)
     reason = mallory.publish(f"{TOPIC.root}/victim/{channel}", b"forged", qos=qos, retain=True)
     assert reason == (NOT_AUTHORIZED if qos else 0)
@@ -205,13 +205,13 @@ def test_a_device_cannot_speak_on_the_topics_of_another(parties: Parties, channe
         "$CONTROL/dynamic-security/v1",
     ],
 )
-def test_a_device_speaks_on_its_own_three_topics_only(parties: Parties, topic: str) -> None:
+def test_a_device_publishes_on_its_own_three_topics_only(parties: Parties, topic: str) -> None:
     witness, mallory = parties.witness(), parties.device(parties.mallory)
     assert mallory.publish(topic, b"forged", retain=True) == NOT_AUTHORIZED
     assert payloads(witness) == []
 
 
-def test_a_device_hears_nothing_that_is_not_its_own(parties: Parties) -> None:
+def test_a_device_receives_only_its_own_messages(parties: Parties) -> None:
     mallory, victim = parties.device(parties.mallory), parties.device(parties.victim)
     spied = ["#", "+/+/+/+", f"{TOPIC.root}/#", f"{TOPIC.root}/+/command", TOPIC.command("victim"), "$SYS/#"]
     shared = [f"$share/spies/{TOPIC.root}/+/command", f"$share/spies/{TOPIC.command('victim')}"]
@@ -223,7 +223,7 @@ def test_a_device_hears_nothing_that_is_not_its_own(parties: Parties) -> None:
     assert payloads(mallory) == []
 
 
-def test_a_device_does_not_hear_what_was_retained_before(parties: Parties) -> None:
+def test_a_device_does_not_receive_earlier_retained_messages_of_others(parties: Parties) -> None:
     parties.device(parties.victim).publish(TOPIC.presence("victim"), b"secret", retain=True)
     mallory = parties.device(parties.mallory)
     mallory.subscribe("#", f"{TOPIC.root}/+/presence")
@@ -241,18 +241,18 @@ def test_a_forged_will_is_never_published(parties: Parties, topic: str, delay: i
 
 
 @pytest.mark.slow
-def test_a_device_may_leave_a_will_of_its_own(parties: Parties) -> None:
+def test_a_device_may_set_a_will_on_its_own_presence(parties: Parties) -> None:
     witness = parties.witness()
     will = Will(TOPIC.presence("victim"), b"offline", delay=1)
     parties.device(parties.victim, replace(durable("victim"), will=will)).drop()
     assert [packet.payload for packet in witness.gathered(1)] == [b"offline"]
 
 
-# --- Whose name a device bears ----------------------------------------------------------------------------------------
+# --- The name that a device gets -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stolen", ["victim", "control-plane-1", "+", "#"])
-def test_a_device_bears_the_name_that_its_password_proved(parties: Parties, stolen: str) -> None:
+def test_the_client_id_of_a_device_is_the_username_that_its_password_proved(parties: Parties, stolen: str) -> None:
     """Calling itself `victim` neither pushes the victim out nor takes its queue."""
     victim = parties.device(parties.victim, durable("victim"))
     victim.subscribe(TOPIC.command("victim"))
@@ -269,7 +269,7 @@ def test_a_device_bears_the_name_that_its_password_proved(parties: Parties, stol
     assert payloads(back, 1) == [b"do"]
 
 
-def test_a_second_mallory_replaces_the_first_and_nobody_else(parties: Parties) -> None:
+def test_a_second_connection_of_an_attacker_replaces_only_its_first(parties: Parties) -> None:
     first = parties.device(parties.mallory, Connect("victim"))
     parties.device(parties.mallory, Connect("another"))
     assert first.disconnected() is None
@@ -283,7 +283,7 @@ def test_a_name_that_would_shift_the_patterns_is_not_enrolled(parties: Parties, 
     assert (parties.fleet.directory / access.PASSWORDS).read_bytes() == before
 
 
-def test_a_service_at_the_devices_listener_is_one_client_of_its_own_name(parties: Parties) -> None:
+def test_a_service_at_the_devices_listener_has_its_username_as_client_id(parties: Parties) -> None:
     victim = parties.device(parties.victim)
     connect = signed(Connect("victim"), parties.operator)
     assert parties.open(parties.fleet.devices, connect).alive
@@ -299,10 +299,10 @@ def test_the_services_listener_is_on_loopback() -> None:
     assert [line for line in lines if line.startswith("listener ")] == ["listener 1883", "listener 1884 127.0.0.1"]
 
 
-def test_a_device_that_reaches_the_services_listener_can_push_another_out(parties: Parties) -> None:
-    """The known hole of one password file for two listeners; docs/decisions/0002 says what closes it.
+def test_a_device_that_reaches_the_services_listener_can_disconnect_another(parties: Parties) -> None:
+    """The known hole of one password file for two listeners; docs/decisions/0002 describes what closes it.
 
-    Its rights do not grow there: it still hears and says nothing of the victim's.
+    Its rights do not grow there: it still neither receives nor publishes the victim's messages.
     """
     victim = parties.device(parties.victim, durable("victim"))
     victim.subscribe(TOPIC.command("victim"))
@@ -333,7 +333,7 @@ def test_an_operator_commands_and_reads_and_no_more(parties: Parties) -> None:
         assert operator.publish(topic, b"forged") == NOT_AUTHORIZED
 
 
-def test_the_control_plane_clears_a_poisonous_presence(parties: Parties) -> None:
+def test_the_control_plane_clears_a_malformed_presence(parties: Parties) -> None:
     mallory = parties.device(parties.mallory)
     mallory.publish(TOPIC.presence("mallory"), b"\xff{" * 1000, retain=True)
     control_plane = parties.service(parties.control_plane)
@@ -379,7 +379,7 @@ def test_the_limits_are_announced(parties: Parties, port: str) -> None:
     assert connack.properties[Property.RECEIVE_MAXIMUM] == 20
 
 
-def test_a_reload_lifts_the_caps_of_a_listener(parties: Parties) -> None:
+def test_a_reload_removes_the_caps_of_a_listener(parties: Parties) -> None:
     """Mosquitto 2.0.11 forgets `max_qos` and `max_connections` at SIGHUP; only a restart brings them back."""
     reload(parties)
     connack = parties.device(parties.mallory).connack
@@ -392,7 +392,7 @@ def test_a_reload_lifts_the_caps_of_a_listener(parties: Parties) -> None:
 
 
 @pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\x10\x00", b"\x00" * 64, b"\x10\xff\xff\xff\xff\xff"])
-def test_noise_disturbs_nobody(parties: Parties, noise: bytes) -> None:
+def test_noise_does_not_disturb_other_connections(parties: Parties, noise: bytes) -> None:
     victim = parties.device(parties.victim)
     with Wire(parties.fleet.devices) as wire:
         wire.send(noise)

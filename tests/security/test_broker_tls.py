@@ -1,7 +1,7 @@
 """The TLS listeners that `mosquitto.conf` documents in its comments, with the comment signs taken off.
 
 Rule: the text under test is the text in the file. Devices and services have authorities of their own, so a device
-that reaches the services' listener is turned away before it can say any name.
+that reaches the services' listener is refused before it can send any name.
 """
 
 import re
@@ -150,7 +150,7 @@ def as_account(client_id: str, credentials: Credentials) -> Connect:
     return Connect(client_id, username=credentials.username, password=credentials.password)
 
 
-def test_a_device_is_who_its_certificate_says(site: Site) -> None:
+def test_the_name_of_a_device_comes_from_its_certificate(site: Site) -> None:
     topics, tls = Topics(), site.devices.client("mallory", site.server)
     with Wire(site.broker.addresses[0].port, tls) as wire:
         assert wire.connect(Connect("victim", username="victim", password="whatever")).reason == 0
@@ -158,19 +158,19 @@ def test_a_device_is_who_its_certificate_says(site: Site) -> None:
         assert wire.publish(topics.response("victim"), b"forged") == NOT_AUTHORIZED
 
 
-def test_a_certificate_of_another_authority_opens_nothing(site: Site) -> None:
+def test_a_certificate_of_another_authority_is_refused(site: Site) -> None:
     forged = Authority.make(site.server.directory, "forged").client("mallory", site.server)
     assert site.connect(0, forged, Connect("mallory")) is None
     assert site.connect(1, forged, as_account("cli-1", site.operator)) is None
 
 
-def test_no_certificate_opens_nothing(site: Site) -> None:
+def test_without_a_certificate_no_connection_is_accepted(site: Site) -> None:
     bare = ssl.create_default_context(cafile=str(site.server.directory / "server-ca.crt"))
     assert site.connect(0, bare, Connect("mallory")) is None
     assert site.connect(1, bare, as_account("cli-1", site.operator)) is None
 
 
-def test_a_device_does_not_get_into_the_services_listener(site: Site) -> None:
+def test_a_device_cannot_connect_to_the_services_listener(site: Site) -> None:
     """Neither with its certificate nor with its password: the hole of a shared password file is closed."""
     device = site.devices.client("mallory", site.server)
     assert site.connect(1, device, as_account("victim", site.mallory)) is None

@@ -160,7 +160,7 @@ class Plane:
         objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
         near = Ports(self._database, objects, messenger, self.clock)
         engine = build_engine(near, self._log, self._policy)
-        messenger.on_message = engine.inbox.hear
+        messenger.on_message = engine.inbox.receive
         self._messenger, self.engine = messenger, engine
         self._tasks = [asyncio.ensure_future(engine.run()), asyncio.ensure_future(messenger.run())]
 

@@ -1,4 +1,4 @@
-"""A real agent as a child process, and somebody at the other end of its topics.
+"""A real agent as a child process, and an owner at the other end of its topics.
 
 Rule: the agent is driven from outside only: by MQTT, by signals, by its files.
 """
@@ -46,7 +46,7 @@ __all__ = ["mosquitto"]
 
 PATIENCE: Final = 10.0
 LOOK: Final = 0.1
-"""Seconds between two looks at what no message tells."""
+"""Seconds between two checks of a state that no message reports."""
 
 TOPICS: Final = Topics()
 
@@ -123,7 +123,7 @@ class AgentProcess:
 
 
 class Owner:
-    """Somebody who commands one agent and hears everything that it says."""
+    """An owner that sends commands to one agent and receives everything that it publishes."""
 
     def __init__(self, port: int, client_id: str) -> None:
         self.client_id = client_id
@@ -142,7 +142,7 @@ class Owner:
     def __exit__(self, *_: object) -> None:
         self._wire.drop()
 
-    def say(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
+    def send_command(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
         message_id = message_id or f"m{next(self._ids)}"
         self.publish(encode(Command(message_id, action, payload)))
         return message_id
@@ -178,7 +178,7 @@ class Owner:
         return self.presences[-1]
 
     def answers(self, upload_id: str) -> list[Response]:
-        """What was said about one upload."""
+        """The responses about one upload."""
         return [one for one in self.responses if upload_of(one) == upload_id]
 
     def answer(self, upload_id: str, sequence: int, timeout: float = PATIENCE) -> Response:
@@ -221,16 +221,16 @@ def part_of(target: str) -> int:
 def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
     config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
     payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.say(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
+    owner.send_command(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
 
 
 def grant(owner: Owner, sink: PutSink, numbers: list[int], acknowledges: int, upload_id: str = "u1") -> None:
     config = UploadConfig(upload_id=upload_id, presigned_urls=urls(sink, numbers, upload_id), expires_in=900)
-    owner.say(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
+    owner.send_command(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
 
 
 def close(owner: Owner, upload_id: str = "u1", outcome: str = "completed") -> None:
-    owner.say(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
+    owner.send_command(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
 
 
 def bodies(sink: PutSink) -> dict[int, bytes]:

@@ -1,9 +1,9 @@
-"""Real brokers for tests: started once where tests can share one, on ports that nobody else has.
+"""Real brokers for tests: started once where tests can share one, on ports without another listener.
 
 Rule: a test that needs a broker gets a real one. Only a program that is not installed is a reason to skip, and
 `make test` installs both.
 
-A test module imports the fixtures it wants. Tests share brokers: each takes client ids and topics of its own.
+A test module imports the fixtures that it needs. Tests share brokers: each uses separate client ids and topics.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Kills a program at one chosen call that makes something durable, and tells from what strace saw whether it did.
+"""Kills a program at one chosen call that makes something durable, and reads from strace's output whether it did.
 
 Rule: strace counts `when=` for each thread and each system call apart. So a point names one call on files that one
 thread writes, and the log has to show that call as the last one, begun and never done.
@@ -20,7 +20,7 @@ NEVER: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The `number`-th `call` (`fsync`, say) about one of `paths`. Of a rename only the old name is looked at."""
+    """The `number`-th `call` (for example `fsync`) about one of `paths`. Of a rename only the old name is looked at."""
 
     call: str
     paths: tuple[Path, ...]
@@ -52,12 +52,12 @@ class Tracer:
         """Trace a process with all its threads, or one thread alone, from now on; returns when it is held."""
         self._process = subprocess.Popen([*self.command, "-p", str(pid)], stderr=subprocess.PIPE)
         assert self._process.stderr is not None
-        told = self._process.stderr.readline().decode()
-        assert "attached" in told, told
+        reported = self._process.stderr.readline().decode()
+        assert "attached" in reported, reported
         return self
 
     def release(self) -> None:
-        """Let go of what was attached, and end."""
+        """Detach from the process, and end."""
         if self._process is not None:
             self._process.terminate()
             self._process.communicate()
@@ -70,7 +70,7 @@ class Tracer:
 
     @property
     def threads(self) -> set[int]:
-        """Whoever began one; known of those that are followed."""
+        """The threads that began one of the traced calls."""
         return {int(line.split()[0]) for line in self.log.splitlines() if f" {self._point.call}(" in line}
 
     @property

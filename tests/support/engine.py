@@ -2,9 +2,9 @@
 
     python -m tests.support.engine COMMAND...
 
-runs a command with an engine. Rule: an engine that was there is only used. One that we start has a directory of its
-own in place of /var/lib/docker, and leaves nothing behind: no process, no file, no bridge, no firewall rule. Where none
-can be started that is said in a sentence, and the command runs all the same: its tests skip themselves.
+runs a command with an engine. Rule: an engine that runs already is only used. One that is started here has a separate
+directory in place of /var/lib/docker, and leaves nothing behind: no process, no file, no bridge, no firewall rule. If
+none can be started, the reason is printed, and the command runs all the same: its tests skip themselves.
 """
 
 import os
@@ -32,7 +32,7 @@ _MARK: Final = "DOCKER"
 
 
 class NoEngine(Exception):
-    """No engine can be had; the text says why."""
+    """No engine can be started; the text gives the reason."""
 
 
 def answers() -> bool:
@@ -45,7 +45,7 @@ def answers() -> bool:
 
 @contextmanager
 def engine() -> Iterator[dict[str, str]]:
-    """An engine, as environment variables for whoever uses it; `NoEngine` says why there is none."""
+    """An engine, as environment variables for its user; `NoEngine` with the reason when there is none."""
     if answers():
         yield {}
         return
@@ -61,7 +61,7 @@ def engine() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _started() -> Iterator[str]:
-    # A socket's path has at most 107 bytes, so it does not lie below whatever TMPDIR says.
+    # A socket's path has at most 107 bytes, so it does not lie below the folder that TMPDIR names.
     directory = Path(tempfile.mkdtemp(prefix="backhaul-engine-", dir="/var/tmp"))
     host = f"unix://{directory}/docker.sock"
     places = (f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid")
@@ -136,7 +136,7 @@ def _output(*command: str) -> str | None:
 
 
 def main(command: list[str]) -> int:
-    """Run the command with an engine, or without one and say why."""
+    """Run the command with an engine, or without one, with the reason on standard error."""
     try:
         with engine() as environment:
             return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode

@@ -66,7 +66,7 @@ _DOCKERFILES: Final[Mapping[str, str]] = {
 
 
 class Images:
-    """Provides images by name; `stand_ins` says which of them are not the real ones."""
+    """Provides images by name; `stand_ins` lists those that are not the real ones."""
 
     def __init__(self) -> None:
         self.stand_ins: list[str] = []
@@ -169,13 +169,13 @@ def _let_it_reach_packages(root: Path) -> None:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What `pip config list` says, without what lies on this machine's disk."""
+    """The output of `pip config list`, without what lies on this machine's disk."""
     listed = subprocess.run(["python3", "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     settings: dict[str, str] = {}
     for line in listed.stdout.splitlines():
         name, _, value = line.partition("=")
-        words = value.strip("'\"").replace("\\n", " ").split()
-        kept = " ".join(word for word in words if not word.startswith(("file:", "/")))
+        arguments = value.strip("'\"").replace("\\n", " ").split()
+        kept = " ".join(word for word in arguments if not word.startswith(("file:", "/")))
         if kept or name.endswith(".cert"):
             settings[name.rpartition(".")[2]] = kept or value.strip("'\"")
     return settings

@@ -94,8 +94,8 @@ class Site:
 
     def token(self) -> str:
         """An operator's, as the guide has it made."""
-        words = ("exec", "-T", "server", "with-secrets", "backhaul", "token", "create", "--subject", "ann")
-        return self.stack.compose(*words).split()[-1]
+        arguments = ("exec", "-T", "server", "with-secrets", "backhaul", "token", "create", "--subject", "ann")
+        return self.stack.compose(*arguments).split()[-1]
 
 
 @contextmanager

@@ -65,9 +65,9 @@ class Stack:
         self._compose = tuple(compose)
         self.environment = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, **environment}
 
-    def compose(self, *words: str, check: bool = True) -> str:
+    def compose(self, *arguments: str, check: bool = True) -> str:
         """Run docker-compose in the checkout; what it printed."""
-        return self.run([*self._compose, *words], check=check)
+        return self.run([*self._compose, *arguments], check=check)
 
     def run(self, command: Sequence[str], *, check: bool = True) -> str:
         """Run a command in the checkout, with the stack's environment; stdout and stderr together."""
@@ -118,7 +118,7 @@ class Stack:
         """What of the project the engine still has; empty when it was taken down."""
         label = f"label=com.docker.compose.project={self.project}"
         listings = (["ps", "--all"], ["volume", "ls"], ["network", "ls"])
-        return "".join(self.run(["docker", *words, "--quiet", "--filter", label]) for words in listings).strip()
+        return "".join(self.run(["docker", *arguments, "--quiet", "--filter", label]) for arguments in listings).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ class Operator:
     url: str
     options: tuple[str, ...] = ()
 
-    def curl(self, *words: str) -> str:
+    def curl(self, *arguments: str) -> str:
         """What curl prints on stdout."""
-        return self.stack.run(["curl", "--silent", "--show-error", *self.options, *words])
+        return self.stack.run(["curl", "--silent", "--show-error", *self.options, *arguments])
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON of an answer."""
@@ -140,10 +140,10 @@ class Operator:
 
     def trigger(self, client: str = "restaurant-1", **body: object) -> str:
         """Trigger, and the upload's id."""
-        words = ["--request", "POST", f"{self.url}/trigger-download/{client}"]
+        arguments = ["--request", "POST", f"{self.url}/trigger-download/{client}"]
         if body:
-            words += ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
-        answer = json.loads(self.curl(*words))
+            arguments += ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+        answer = json.loads(self.curl(*arguments))
         return str(answer["upload_id"])
 
     def wait(self, upload_id: str, patience: float = PATIENCE) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Operator:
 def eventually(
     look: Callable[[], dict[str, Any]], seen: Callable[[dict[str, Any]], bool], patience: float
 ) -> dict[str, Any]:
-    """Look until it is seen; the last look says in the failure what was seen instead."""
+    """Repeat until it succeeds; the failure shows the last result."""
     found: dict[str, Any] = {}
 
     def met() -> bool:
@@ -197,7 +197,7 @@ def random_file(path: Path, size: int) -> str:
 
 
 def process(inspected: Mapping[str, Any]) -> dict[str, str]:
-    """What this machine's kernel says of a container's first process (proc(5), status)."""
+    """This machine's kernel's view of a container's first process (proc(5), status)."""
     status = Path(f"/proc/{inspected['State']['Pid']}/status")
     if not status.exists():
         pytest.skip("the engine runs elsewhere")
@@ -211,7 +211,7 @@ def published(inspected: Mapping[str, Any]) -> set[tuple[str, int]]:
 
 
 def listeners(port: int) -> set[str]:
-    """The local addresses at which somebody listens on a port, as /proc/net/tcp and tcp6 write them (proc(5))."""
+    """The local addresses at which a process listens on a port, as /proc/net/tcp and tcp6 write them (proc(5))."""
     tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
     lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
     found = re.compile(rf"^ *\d+: ([0-9A-F]+):{port:04X} \S+ 0A ")

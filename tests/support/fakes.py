@@ -16,6 +16,7 @@ from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
+from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
@@ -215,7 +216,9 @@ class FakeObjects:
 class Rig:
     """The engine over fakes, running; time moves only when the test says so."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(
+        self, policy: Policy | None = None, *, scope: UploadScope | None = None, performs: bool = True
+    ) -> None:
         self.clock = FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
@@ -224,7 +227,7 @@ class Rig:
         self.topics = Topics()
         self.ports = Ports(self.store, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
-        self.engine: Engine = build_engine(self.ports, self._log, self.policy)
+        self.engine: Engine = build_engine(self.ports, self._log, self.policy, scope=scope, performs=performs)
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self._beats = itertools.count(1)
@@ -259,7 +262,7 @@ class Rig:
 
     async def hear(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
         """Deliver one message and let it sink in."""
-        self.engine.inbox.hear(Delivered(self.topics.of(client_id, channel), payload))
+        self.engine.inbox.receive(Delivered(self.topics.of(client_id, channel), payload))
         await self.settle()
 
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401

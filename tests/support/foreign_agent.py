@@ -1,4 +1,4 @@
-"""An agent written from protocol.md alone, with bare paho and urllib: no line of ours but the protocol's words.
+"""An agent written from protocol.md alone, with bare paho and urllib: no code of the product, only the protocol.
 
 Rule: it imports nothing of the product. What it needs to know it reads off the wire, as an agent in any language would.
 """
@@ -28,7 +28,7 @@ class ForeignAgent:
         self.client_id = client_id
         self.default_file = default_file
         self.install_id = str(uuid.uuid4())
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.closed = threading.Event()
         self.outcome = ""
         self._root = f"fleet/v1/{client_id}"
@@ -47,7 +47,7 @@ class ForeignAgent:
         self._client.loop_start()
 
     def stop(self) -> None:
-        """Leave without a word: the broker speaks the will at once."""
+        """Close without DISCONNECT: the broker publishes the will at once."""
         self._client.loop_stop()
 
     def _presence(self, status: str, sequence: int) -> str:
@@ -66,11 +66,13 @@ class ForeignAgent:
         client.subscribe(f"{self._root}/command", qos=1)
         client.publish(f"{self._root}/presence", self._presence("online", 0), qos=1, retain=True)
         hello = {"install_id": self.install_id, "active": [], "more": False}
-        self._say({"message_id": uuid.uuid4().hex, "action": "hello", "status": "success", "payload": hello})
+        self._publish_response(
+            {"message_id": uuid.uuid4().hex, "action": "hello", "status": "success", "payload": hello}
+        )
 
     def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         command = json.loads(message.payload)
-        self.heard.append(command)
+        self.received.append(command)
         match command["action"]:
             case "download_file":
                 self._config = command["payload"]["upload_config"]
@@ -127,7 +129,7 @@ class ForeignAgent:
         }
         self._etags = {}
         message = {"message_id": self._begun_by, "action": "download_file", "status": status, "payload": payload}
-        self._say({**message, "sequence": self._sequence})
+        self._publish_response({**message, "sequence": self._sequence})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _publish_response(self, message: dict[str, Any]) -> None:
         self._client.publish(f"{self._root}/response", json.dumps(message), qos=1)

@@ -63,7 +63,7 @@ class Packet:
 
     @property
     def session_present(self) -> bool:
-        """Of a CONNACK: the broker goes on with an earlier session."""
+        """Of a CONNACK: the broker continues an earlier session."""
         return self.kind is Kind.CONNACK and bool(self.flags & 1)
 
     @property

@@ -118,12 +118,12 @@ class Wire:
         return packets + self.received(SOON, acknowledge=acknowledge)
 
     def acknowledge(self, packet: Packet, reason: int = 0) -> None:
-        """PUBACK, where the packet asks for one."""
+        """PUBACK, where the packet requires one."""
         if packet.qos:
             self.send(frame(Kind.PUBACK, struct.pack(">HB", packet.packet_id, reason) + encode_properties({})))
 
     def ping(self) -> None:
-        """A round trip: whatever was sent before has been worked off by the broker, which keeps the connection."""
+        """A round trip: everything sent before has been handled by the broker, which keeps the connection."""
         self.send(frame(Kind.PINGREQ, b""))
         answer = self._await(Kind.PINGRESP)
         assert answer.kind is Kind.PINGRESP, answer
@@ -150,7 +150,7 @@ class Wire:
         self.drop()
 
     def drop(self) -> None:
-        """Close without a word, as a lost connection does."""
+        """Close without DISCONNECT, as a lost connection does."""
         self._socket.close()
 
     def send(self, data: bytes) -> None:

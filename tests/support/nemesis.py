@@ -1,7 +1,7 @@
 """The nemesis: breaks a site in one way after another, mends it again, and keeps count of what it broke.
 
 Rule: one seed is one schedule of strikes, drawn before the first of them; a strike on a wound that is still open is
-left out, and changes no other. Every wound heals by itself after its time, or at `relent`; `diary` tells what was done.
+left out, and changes no other. Every wound heals by itself after its time, or at `relent`; `diary` records each strike.
 """
 
 import os
@@ -57,7 +57,7 @@ def schedule(seed: int, wounds: Sequence[Wound], span: float, rest: float) -> li
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What may be broken: the site, its agents' disks, and the files that tell its processes the time."""
+    """What may be broken: the site, its agents' disks, and the files that set the clocks of its processes."""
 
     site: FaultSite
     agents: Mapping[str, SiteProcess]
@@ -175,7 +175,7 @@ def _of_the_broker(site: FaultSite) -> list[Wound]:
             os.kill(broker.pid, signal.SIGCONT)
 
     def stop() -> None:
-        # A frozen broker would not hear SIGTERM for as long as a stop waits.
+        # A frozen broker would not handle SIGTERM while a stop waits.
         thaw()
         broker.stop()
 

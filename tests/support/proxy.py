@@ -71,7 +71,7 @@ class Proxy:
         self._call(self._accept())
 
     def stall(self) -> None:
-        """Carry nothing, and say nothing about it, until `flow`: a cable that was pulled out."""
+        """Carry nothing, without an error, until `flow`: a cable that was pulled out."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def stall_after(self, size: int) -> None:
@@ -141,7 +141,7 @@ class Proxy:
     async def _carry(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: "_Link", *, up: bool
     ) -> None:
-        """One direction, until it ends; then the other end hears so."""
+        """One direction, until it ends; then close the other end."""
         while block := await source.read(self._block()):
             if up and self._stall_at is not None and self.carried + len(block) > self._stall_at:
                 self._stall_at = None
@@ -174,7 +174,7 @@ class Proxy:
 
 
 class _Link:
-    """One connection and its continuation; links are told apart by identity."""
+    """One connection and its continuation; links are compared by identity."""
 
     def __init__(self, ends: list[asyncio.StreamWriter], task: "asyncio.Task[None] | None") -> None:
         assert task is not None

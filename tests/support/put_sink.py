@@ -1,4 +1,4 @@
-"""An HTTP server that takes PUTs and misbehaves as it is told, one script per request.
+"""An HTTP server that takes PUTs and misbehaves by script, one per request.
 
 Rule: it does not check anything; it records what really arrived, byte for byte, so that a test can.
 

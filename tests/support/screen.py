@@ -93,7 +93,7 @@ def _read(descriptor: int, deadline: float, text: str | None = None) -> bytes:
         try:
             chunk = os.read(descriptor, 65_536)
         except OSError:
-            # Linux says EIO when nobody holds the terminal's other end any more.
+            # Linux returns EIO once the terminal's other end is closed.
             break
         if not chunk:
             break
@@ -103,7 +103,7 @@ def _read(descriptor: int, deadline: float, text: str | None = None) -> bytes:
 
 @contextmanager
 def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
-    """A program with pipes for its output; whatever becomes of the block, the two end with it."""
+    """A program with pipes for its output; however the block ends, the two end with it."""
     with subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -114,12 +114,12 @@ def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Ite
 
 
 def backhaul(
-    *words: str, env: Mapping[str, str] | None = None, patience: float = 30.0, text: str | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, patience: float = 30.0, text: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line with pipes for all its streams."""
     given = {name: value for name, value in os.environ.items() if not name.startswith("BACKHAUL_")}
     return subprocess.run(
-        (*BACKHAUL, *words),
+        (*BACKHAUL, *arguments),
         input=text,
         env={**given, **(env or {})},
         capture_output=True,

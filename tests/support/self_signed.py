@@ -1,4 +1,4 @@
-"""A certificate for loopback that vouches for itself, made anew for each test that asks."""
+"""A certificate for loopback that vouches for itself, made anew for each test that requires one."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address

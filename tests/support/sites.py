@@ -1,6 +1,6 @@
-"""A whole site of real processes for end-to-end tests: Mosquitto, a store that checks signatures, all of ours.
+"""A site of real processes for end-to-end tests: Mosquitto, an object store that checks signatures, the product.
 
-Rule: everything is started and ended here, by the product's own launcher; what is compared in the end is bytes.
+Rule: every process is started and ended here, by the product's own launcher; tests compare bytes.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Between the domain's dataclasses and the rows of the tables.
 
-Rule: nothing is lost on the way there and back, but for U+0000 in plain text, which PostgreSQL cannot hold: it becomes
-U+FFFD, so that no message of a device can poison a batch.
+Rule: a round trip loses nothing except U+0000 in plain text, which PostgreSQL cannot hold: it becomes U+FFFD, so no
+message of a device makes a batch fail.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +21,19 @@ from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
 from schemas.messages import AgentInfo
 from schemas.parts import from_ranges, to_ranges
-from schemas.values import DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
+from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
 
 Parts = Mapping[int, PartRecord]
 DriverRow = Sequence[Any]
-"""As the driver gives it: columns by their place, and SQLite's booleans as 0 and 1."""
+"""As the driver returns it: columns by position, and SQLite's booleans as 0 and 1."""
 
 Convert = Callable[[Any], Any]
 
-_WAIT_CODES: Final = frozenset(WaitCode)
 _json: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def to_json(value: object) -> str:
-    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot say."""
+    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot represent."""
     try:
         return _json.encode(value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -55,17 +54,15 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def reason_code(text: str) -> WaitCode | ErrorCode:
-    """The code of a reason as it was stored."""
-    return WaitCode(text) if text in _WAIT_CODES else ErrorCode(text)
-
-
 # --- uploads ---------------------------------------------------------------------------------------------------------
 
-_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "version"})
+_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "reason", "version"})
+"""The fields with a column of the same name; the others have several columns, or other tables."""
 
-UPLOAD_COLUMNS: Final = (*_FIELDS, "version", "stored_parts", "parts_stamp")
-"""What a row to be read holds, in this order; the first two are the key."""
+_READ: Final = (*_FIELDS, "reason_code", "reason", "version")
+
+UPLOAD_COLUMNS: Final = (*_READ, "stored_parts", "parts_stamp")
+"""The columns that a query of uploads selects, in this order; the first two are the key."""
 
 _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "origin": str,
@@ -80,7 +77,6 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "strays": to_json,
     "file_path": _maybe(clean),
     "s3_upload_id": _maybe(clean),
-    "reason": _maybe(lambda reason: clean(reason.text)),
     "error": _maybe(clean),
     "message": _maybe(clean),
 }
@@ -89,7 +85,6 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "digest": DigestName,
     "state": State,
     "proof": _maybe(Proof),
-    "reason": _maybe(lambda text: Reason(WaitCode.CLIENT_REPORTED, text)),
     "options": _from_json(UploadOptions),
     "metadata": _from_json(dict[str, Any]),
     "fingerprint": _maybe(_from_json(Fingerprint)),
@@ -111,7 +106,7 @@ def _columns(record: Upload | Client, names: tuple[str, ...], converts: Mapping[
 
 
 def _derived(upload: Upload) -> Values:
-    """The columns that queries go by, and that follow from others."""
+    """The columns that exist for queries and follow from others."""
     if upload.state not in TERMINAL:
         return {"ended_at": None, "live": True}
     ended_at = upload.updated_at if upload.completed_at is None else upload.completed_at
@@ -119,7 +114,7 @@ def _derived(upload: Upload) -> Values:
 
 
 def upload_key(row: DriverRow) -> UploadKey:
-    """Whose row this is."""
+    """The key of a row."""
     return UploadKey(row[0], row[1])
 
 
@@ -136,36 +131,50 @@ def stored_parts(row: DriverRow) -> Parts:
 
 def to_upload(row: DriverRow, parts: Parts) -> Upload:
     """The upload of a row of `UPLOAD_COLUMNS`."""
-    values = dict(zip((*_FIELDS, "version"), row, strict=False))
+    values = dict(zip(_READ, row, strict=False))
     for name, convert in _COLUMN_TO_FIELD.items():
         values[name] = convert(values[name])
+    values["reason"] = _reason(values.pop("reason_code"), values["reason"])
     return Upload(**values, parts=parts)
+
+
+def _reason(code: str | None, text: str | None) -> Reason | None:
+    """A row that revision 0001 wrote has a text without a code."""
+    return None if text is None else Reason(WaitCode.CLIENT_REPORTED if code is None else code, text)
+
+
+def _reason_values(reason: Reason | None) -> Values:
+    if reason is None:
+        return {"reason_code": None, "reason": None}
+    return {"reason_code": clean(reason.code), "reason": clean(reason.text)}
 
 
 def upload_values(upload: Upload, stamp: int) -> Values:
     """Every column of a new upload's row."""
-    values = _columns(upload, _FIELDS, _FIELD_TO_COLUMN)
-    return {**values, "reason_code": None, "version": 0, **_derived(upload), **parts_values(upload.parts, stamp)}
+    values = {**_columns(upload, _FIELDS, _FIELD_TO_COLUMN), **_reason_values(upload.reason), **_derived(upload)}
+    return {**values, "version": 0, **parts_values(upload.parts, stamp)}
 
 
 def changed_values(before: Upload, after: Upload) -> Values:
     """The columns that differ, without those of the version and the parts.
 
-    What is not written costs nothing: an index whose column is set is written again, even to the same value.
+    A column that is set costs an update of its indexes, even if the value is the same.
     """
     names = tuple(name for name in _FIELDS if altered(getattr(before, name), getattr(after, name)))
     values = _columns(after, names, _FIELD_TO_COLUMN)
+    if altered(before.reason, after.reason):
+        values |= _reason_values(after.reason)
     old = _derived(before)
     return values | {name: value for name, value in _derived(after).items() if value != old[name]}
 
 
 def altered(before: object, after: object) -> bool:
-    """Whether they differ. Most are the same object, and a dataclass would be compared field by field to learn that."""
+    """Whether they differ. Most are the same object, which is cheaper to see than to compare field by field."""
     return before is not after and before != after
 
 
 def parts_values(parts: Parts, stamp: int) -> Values:
-    """The columns that speak of an upload's parts."""
+    """The columns that follow from an upload's parts."""
     stored = to_ranges(number for number, part in parts.items() if part.stored)
     return {"stored_parts": to_json(stored), "parts_stamp": stamp}
 
@@ -195,7 +204,7 @@ def entry_values(entry: OutboxEntry) -> Values:
         "not_before": entry.duty.due_at,
         "due_at": entry.due_at,
         "tries": entry.tries,
-        "last_error_code": None if error is None else str(error.reason.code),
+        "last_error_code": None if error is None else clean(error.reason.code),
         "last_error_text": None if error is None else clean(error.reason.text),
         "last_error_at": None if error is None else error.at,
     }
@@ -205,7 +214,7 @@ def to_entry(row: DriverRow) -> OutboxEntry:
     """The outbox entry of a row with all columns, in the table's order."""
     client_id, subject_type, subject_id, kind, target, attempt, not_before, due_at, tries, code, text, at = row
     subject = Subject(SubjectType(subject_type), client_id, subject_id)
-    error = None if code is None else Failure(Reason(reason_code(code), text), at)
+    error = None if code is None else Failure(Reason(code, text), at)
     return OutboxEntry(subject, Duty(Kind(kind), attempt, not_before, target), due_at, tries, error)
 
 

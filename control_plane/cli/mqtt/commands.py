@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.parsing import read_options, read_pairs
+from control_plane.cli.parsing import read_key_values, read_options
 from control_plane.cli.rest.client import Document
 from control_plane.cli.rest.progress import display_for
 from control_plane.cli.rest.tables import upload_view
 from control_plane.cli.rest.uploads import Client, Metadata, Options, UploadId
 from control_plane.cli.rest.uploads import Path as DevicePath
-from control_plane.cli.session import Session, local_command, new_app
+from control_plane.cli.session import CliSession, local_command, new_app
 from control_plane.cli.text import duration
 
 State = Annotated[
@@ -45,7 +45,7 @@ def build() -> typer.Typer:
 
 
 def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
-    session: Session,
+    session: CliSession,
     client: Client,
     path: DevicePath = None,
     *,
@@ -65,7 +65,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
     wanted = direct_commands.read_wanted(
         client,
         path,
-        metadata=read_pairs(metadata or ()),
+        metadata=read_key_values(metadata or ()),
         options=read_options(option or ()),
         deadline=_seconds(deadline),
     )
@@ -85,7 +85,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
     _finish(session, ended)
 
 
-def resume(session: Session, upload_id: UploadId, *, state: State = None) -> None:
+def resume(session: CliSession, upload_id: UploadId, *, state: State = None) -> None:
     """Go on with an upload whose command was killed, or with a printed one."""
     from control_plane.cli.mqtt import direct_commands
 
@@ -94,7 +94,7 @@ def resume(session: Session, upload_id: UploadId, *, state: State = None) -> Non
     _finish(session, ended)
 
 
-def watch(session: Session, client: Annotated[str | None, typer.Argument(metavar="[CLIENT]")] = None) -> None:
+def watch(session: CliSession, client: Annotated[str | None, typer.Argument(metavar="[CLIENT]")] = None) -> None:
     """Print every message of the fleet, or of one client, until Ctrl-C. With --json: a document on a line for each."""
     from control_plane.cli.mqtt import watch as mqtt_watch
 
@@ -102,7 +102,7 @@ def watch(session: Session, client: Annotated[str | None, typer.Argument(metavar
 
 
 def cancel(
-    session: Session,
+    session: CliSession,
     upload_id: UploadId,
     *,
     client: Annotated[str | None, typer.Option("--client", "-c", metavar="CLIENT", help="Whose, if not ours.")] = None,
@@ -122,7 +122,7 @@ def cancel(
         raise typer.Exit(Failed.exit_code)
 
 
-def _finish(session: Session, ended: Document) -> None:
+def _finish(session: CliSession, ended: Document) -> None:
     session.output.result(ended, upload_view(ended))
     if ended["status"] != "completed":
         raise typer.Exit(Failed.exit_code)

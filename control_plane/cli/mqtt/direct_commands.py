@@ -23,9 +23,9 @@ from control_plane.cli.mqtt.engine import (
     new_owner,
     running,
 )
-from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, release_again, to_the_end, wake
+from control_plane.cli.mqtt.run import Wanted, begin, goodbye, only_upload, to_the_end
 from control_plane.cli.mqtt.state_file import held, state_path
-from control_plane.cli.output import Output
+from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.uploads.model import OPEN, UploadKey
 from control_plane.presentation import upload_document
@@ -63,7 +63,7 @@ def read_wanted(
     return Wanted(client, secrets.token_hex(16), path, metadata, chosen, deadline)
 
 
-async def trigger(output: Output, display: Display, wanted: Wanted, state: Path | None) -> Document:
+async def trigger(output: CliOutput, display: Display, wanted: Wanted, state: Path | None) -> Document:
     """Begin an upload and stay to its end."""
     settings = load_settings()
     path = state_path(wanted.upload_id, state)
@@ -71,21 +71,21 @@ async def trigger(output: Output, display: Display, wanted: Wanted, state: Path 
         text = f"{path} holds an upload already: go on with `backhaul mqtt resume`, or name another file"
         raise Misused(text)
     store, policy = file_database(), policy_of(settings, owner=new_owner())
-    with held(path), told_apart():
+    with held(path), cli_errors():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             store.path = path
             key = await begin(direct, wanted, display)
-            output.say(f"upload {key.upload_id}, kept in {path}")
+            output.note(f"upload {key.upload_id}, kept in {path}")
             return await _stay(output, direct, key, display)
 
 
 async def resume(
-    output: Output, display: Display, upload_id: str, state: Path | None, *, cancel: bool = False
+    output: CliOutput, display: Display, upload_id: str, state: Path | None, *, cancel: bool = False
 ) -> Document:
     """Go on with an upload that an earlier command began, or end it."""
     settings = load_settings()
     path = state_path(upload_id, state)
-    with held(path), told_apart():
+    with held(path), cli_errors():
         store = load_store(path)
         upload = await only_upload(store)
         if upload.upload_id != upload_id:
@@ -95,19 +95,21 @@ async def resume(
         policy = policy_of(settings, owner=upload.owner, require_proof=upload.digest is not DigestName.NONE)
         async with running(settings, store, policy, about=upload.key, note=display.note) as direct:
             if upload.state in OPEN:
-                await wake(direct, upload.key)
+                await direct.engine.resume(upload.key)
             else:
-                await release_again(direct, upload)
+                await direct.engine.release(upload.key)
             return await _stay(output, direct, upload.key, display, cancel=cancel)
 
 
-async def _stay(output: Output, direct: Direct, key: UploadKey, display: Display, *, cancel: bool = False) -> Document:
+async def _stay(
+    output: CliOutput, direct: Direct, key: UploadKey, display: Display, *, cancel: bool = False
+) -> Document:
     view = await to_the_end(direct, key, display, cancel=cancel)
     if await goodbye(direct, key):
         if direct.store.path is not None:
             direct.store.path.unlink(missing_ok=True)
     else:
-        output.say(f"not all is said and cleaned up: run `backhaul mqtt resume {key.upload_id}` later")
+        output.note(f"not all is said and cleaned up: run `backhaul mqtt resume {key.upload_id}` later")
     return upload_document(view)
 
 
@@ -153,9 +155,8 @@ async def _publish(
     messenger = direct_messenger(
         settings, lambda event, facts: _remember(last, event, facts), identifier=new_owner(), only_client=client_id
     )
-    messenger.delivers_to(lambda message: _hear(message, command, answer_about, answer))
-    with told_apart():
-        async with background(messenger.run()) as loops:
+    with cli_errors():
+        async with background(messenger.run(lambda message: _hear(message, command, answer_about, answer))) as loops:
             await connected(messenger.up(), settings, last, loops)
             await messenger.publish(Channel.COMMAND, client_id, encode(command))
             if answer_about is None:
@@ -182,7 +183,7 @@ def _remember(last: dict[str, str], event: str, facts: Log) -> None:
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def cli_errors() -> Iterator[None]:
     """A service's error as a command's: what may pass is `Unreachable`, the rest `Failed`."""
     try:
         yield

@@ -132,8 +132,8 @@ async def running(
     parts = direct_engine(settings, store, overheard, log, policy)
     engine, objects = parts.engine, parts.object_store
     own = OwnOnly(Topics(settings.topic_root), about.upload_id)
-    messenger.delivers_to(lambda message: own.pass_on(message, engine.inbox.hear))
-    async with background(engine.run(), messenger.run()) as loops:
+    receiving = messenger.run(lambda message: own.pass_on(message, engine.inbox.receive))
+    async with background(engine.run(), receiving) as loops:
         try:
             direct = Direct(engine, store, objects, policy, overheard.released, loops)
             await connected(messenger.up(), settings, log.last, loops)

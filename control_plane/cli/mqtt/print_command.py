@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.mqtt.direct_commands import told_apart
+from control_plane.cli.mqtt.direct_commands import cli_errors
 from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, load_settings, new_owner, running
 from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
 from control_plane.cli.mqtt.state_file import held, state_path
-from control_plane.cli.output import Output
+from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Lines
 from control_plane.cli.site.operator_env import program
 from control_plane.domain.uploads.model import State, Upload
@@ -31,7 +31,7 @@ from schemas.values import Action, DigestName, PresignedPart
 _JSON_AROUND_URL: Final = 128
 
 
-async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_size: int | None) -> dict[str, Any]:
+async def pre_granted(output: CliOutput, wanted: Wanted, state: Path | None, file_size: int | None) -> dict[str, Any]:
     """The command, kept and granted; how to publish and complete it is said on standard error."""
     settings = load_settings()
     if file_size is not None:
@@ -42,14 +42,14 @@ async def pre_granted(output: Output, wanted: Wanted, state: Path | None, file_s
         text = f"{path} holds an upload already: name another file"
         raise Misused(text)
     store, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
-    with held(path), told_apart():
+    with held(path), cli_errors():
         async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
             file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)
             size = file_size if file_size is not None else await size_of(direct, wanted.client_id, file_path)
             try:
                 upload = await opened(direct, wanted, file_path, plan_parts(size, policy.chunk_size), path)
             except ServiceError:
-                output.say(f"what may have been made is kept in {path}: `{program()} mqtt cancel {wanted.upload_id}`")
+                output.note(f"what may have been made is kept in {path}: `{program()} mqtt cancel {wanted.upload_id}`")
                 raise
             command = _command(direct, upload)
     _explain(output, settings, upload)
@@ -135,7 +135,7 @@ def _signed(direct: Direct, upload: Upload) -> tuple[PresignedPart, ...]:
     return tuple(signed)
 
 
-def _explain(output: Output, settings: Settings, upload: Upload) -> None:
+def _explain(output: CliOutput, settings: Settings, upload: Upload) -> None:
     topics, (host, port, _) = Topics(settings.topic_root), settings.mqtt_address
     broker = f"-V 5 -h {host} -p {port} -i"
     for line in (
@@ -148,7 +148,7 @@ def _explain(output: Output, settings: Settings, upload: Upload) -> None:
         "or by hand, with the etags of that answer:",
         f"  {_completion(settings, upload)}",
     ):
-        output.say(line)
+        output.note(line)
 
 
 def _completion(settings: Settings, upload: Upload) -> str:

@@ -17,14 +17,12 @@ from control_plane.cli.mqtt.engine import PRINCIPAL, Direct
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.uploads.duties import close, duties
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, Origin, Upload, UploadKey
 from control_plane.presentation import upload_document
 from control_plane.services.errors import ServiceError, UnknownClient
 from control_plane.services.policy import Policy, object_key
-from control_plane.services.ports.database import Database, OutboxEntry, Page, Records, Subject, UploadFilter
-from control_plane.services.uploads.effects import Effects
+from control_plane.services.ports.database import Database, Page, Subject, UploadFilter
 from control_plane.services.uploads.views import UploadView
 from schemas.values import UploadOptions
 
@@ -86,7 +84,7 @@ async def begin(direct: Direct, wanted: Wanted, display: Display) -> UploadKey:
         new_upload(wanted, direct.policy, path, direct.engine.clock.now()),
         digest=direct.engine.probe.digest_for(direct.policy.digest),
     )
-    return (await direct.engine.uploads.create(upload.key, lambda _records: upload)).key
+    return (await direct.engine.adopt(upload)).key
 
 
 async def known_client(direct: Direct, client_id: str, display: Display) -> Client:
@@ -113,25 +111,6 @@ async def only_upload(store: Database) -> Upload:
         text = "the state file holds no upload: it was never begun"
         raise Failed(text)
     return found[0]
-
-
-async def wake(direct: Direct, key: UploadKey) -> None:
-    """Make everything due that the state obliges to: the former run is gone, and may have done none of it."""
-    now = direct.engine.clock.now()
-
-    def work(records: Records) -> None:
-        upload = records.uploads.get(key)
-        for duty in duties(upload) if upload is not None else ():
-            records.outbox.put(OutboxEntry(Subject.of_upload(key), duty, now))
-
-    await direct.store.write(work)
-    direct.engine.outbox.poke()
-
-
-async def release_again(direct: Direct, upload: Upload) -> None:
-    """Tell the client once more that an upload is over: the former run may have ended before it did."""
-    again = close(upload, direct.engine.clock.now())
-    direct.engine.outbox.perform(Effects(upload.key, upload, again, upload.attempt))
 
 
 async def to_the_end(direct: Direct, key: UploadKey, display: Display, *, cancel: bool = False) -> UploadView:

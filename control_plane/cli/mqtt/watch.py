@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from control_plane.bootstrap import direct_messenger
-from control_plane.cli.mqtt.direct_commands import told_apart
+from control_plane.cli.mqtt.direct_commands import cli_errors
 from control_plane.cli.mqtt.engine import background, connected, load_settings, new_owner
-from control_plane.cli.output import Output
+from control_plane.cli.output import CliOutput
 from control_plane.cli.text import size, visible
 from control_plane.presentation import known_instant
 from control_plane.services.ports.messenger import Delivered
@@ -26,7 +26,7 @@ from schemas.topics import Channel, Topics, require_client_id
 _MAX_WAITING: Final = 10_000
 
 
-async def watch(output: Output, client: str | None) -> None:
+async def watch(output: CliOutput, client: str | None) -> None:
     """Print what is said until Ctrl-C; `Unreachable` when the broker does not answer at the start."""
     if client is not None:
         require_client_id(client)
@@ -38,14 +38,14 @@ async def watch(output: Output, client: str | None) -> None:
     def log(event: str, facts: Mapping[str, Any]) -> None:
         if "error" in facts:
             last[event] = str(facts["error"])
-            output.say(f"{event}: {facts['error']}", "dim")
+            output.note(f"{event}: {facts['error']}", "dim")
 
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
-    messenger.delivers_to(lambda message: None if heard.full() else heard.put_nowait(message))
-    with told_apart():
-        async with background(messenger.run()) as loops:
+    receiving = messenger.run(lambda message: None if heard.full() else heard.put_nowait(message))
+    with cli_errors():
+        async with background(receiving) as loops:
             await connected(messenger.up(), settings, last, loops)
-            output.say(f"listening at {_where(settings, topics, client)}", "dim")
+            output.note(f"listening at {_where(settings, topics, client)}", "dim")
             while True:
                 _print(output, topics, await heard.get())
 
@@ -54,7 +54,7 @@ def _where(settings: Settings, topics: Topics, client: str | None) -> str:
     return f"{settings.mqtt_url} to {topics.root}/{client or '+'}/#"
 
 
-def _print(output: Output, topics: Topics, delivered: Delivered) -> None:
+def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
     at = datetime.now(UTC)
     try:
         topic = topics.parse(delivered.topic)

@@ -1,6 +1,6 @@
 """The control plane's REST interface, from the caller's side.
 
-Rule: the only module that imports httpx. What goes wrong becomes one clear `CliError`.
+Rule: the only module that imports httpx. Each failure becomes one clear `CliError`.
 """
 
 import time
@@ -48,12 +48,12 @@ class ControlPlane:
         self._http.close()
 
     def trigger(self, client_id: str, body: Mapping[str, Any], idempotency_key: str) -> Document:
-        """Ask for an upload; the key makes it safe to ask again when the answer is lost."""
+        """Trigger an upload; the key makes it safe to send the request again when the answer is lost."""
         headers = {"Idempotency-Key": idempotency_key}
         return self._call("POST", f"/trigger-download/{_segment(client_id)}", json=dict(body), headers=headers)
 
     def status(self, client_id: str) -> Document:
-        """One client: whether it is connected, and what it does."""
+        """One client: whether it is connected, and its current upload."""
         return self._call("GET", f"/status/{_segment(client_id)}")
 
     def clients(self, **filters: object) -> Document:
@@ -65,7 +65,7 @@ class ControlPlane:
         return self._pages("/uploads", "uploads", filters, most)
 
     def upload(self, upload_id: str, client_id: str | None = None) -> Document:
-        """One upload. Ids are unique per client only: `client_id` says whose, where several have this one."""
+        """One upload. Ids are unique per client only: `client_id` is needed where several clients have this one."""
         return self._call("GET", _upload_path(upload_id), params=_of(client_id))
 
     def cancel(self, upload_id: str, client_id: str | None = None) -> Document:
@@ -73,7 +73,7 @@ class ControlPlane:
         return self._call("POST", f"{_upload_path(upload_id)}/cancel", params=_of(client_id))
 
     def retry(self, upload_id: str, client_id: str | None = None) -> Document:
-        """Begin an upload that ended badly once more, under a new id."""
+        """Start an upload that failed again, under a new id."""
         return self._call("POST", f"{_upload_path(upload_id)}/retry", params=_of(client_id))
 
     def url(self, upload_id: str, client_id: str | None = None) -> Document:
@@ -85,7 +85,7 @@ class ControlPlane:
         return self._pages(f"/clients/{_segment(client_id)}/files", "files", {"pattern": pattern, **filters})
 
     def readiness(self) -> Document:
-        """Broker, database and store, and what the store was seen to do; unready is an answer too."""
+        """Broker, database and object store, and what the probe found; "not ready" is a result too."""
         return self._read(self._send("GET", "/health/ready"), accept=(200, 503))
 
     def _pages(self, path: str, name: str, filters: Mapping[str, object], most: int | None = None) -> Document:
@@ -102,10 +102,10 @@ class ControlPlane:
         return self._read(self._send(method, path, **request))
 
     def _send(self, method: str, path: str, **given: object) -> httpx.Response:
-        """Send a request, and again when the connection broke, where that can do no harm."""
+        """Send a request, and send it again after a broken connection where that is safe."""
         request: dict[str, Any] = given
-        harmless = method == "GET" or "Idempotency-Key" in request.get("headers", {})
-        for tries_left in reversed(range(_TRIES if harmless else 1)):
+        repeatable = method == "GET" or "Idempotency-Key" in request.get("headers", {})
+        for tries_left in reversed(range(_TRIES if repeatable else 1)):
             try:
                 return self._http.request(method, path, **request)
             except httpx.ConnectError as error:
@@ -135,7 +135,7 @@ class ControlPlane:
 
 
 def read_object(url: str) -> Iterator[bytes]:
-    """The bytes behind a presigned URL, in blocks."""
+    """The bytes of the object at a presigned URL, in blocks."""
     trust = urlsplit(url).hostname not in _LOOPBACK
     host = urlsplit(url).netloc
     try:
@@ -152,7 +152,7 @@ def read_object(url: str) -> Iterator[bytes]:
 
 
 def _refused(response: httpx.Response, document: object) -> Refused:
-    """One line out of a problem document (RFC 9457), or out of whatever a proxy on the way made."""
+    """One line out of a problem document (RFC 9457), or out of the answer of a proxy."""
     problem = document if isinstance(document, dict) else {"status": response.status_code}
     title = problem.get("title") or f"HTTP {response.status_code} {response.reason_phrase}"
     detail = problem.get("detail")
@@ -166,7 +166,7 @@ def _refused(response: httpx.Response, document: object) -> Refused:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """What `Retry-After` says in seconds; None where it is a date, or nothing."""
+    """`Retry-After` in seconds; None where it is a date, or missing."""
     return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
 
 
@@ -179,7 +179,7 @@ def _of(client_id: str | None) -> dict[str, str]:
 
 
 def _segment(text: str) -> str:
-    """One level of a path: a name that would climb or vanish is refused before it is sent."""
+    """One level of a path; `Misused` for a name that would leave its level (`..`) or be empty."""
     if text in ("", ".", ".."):
         raise Misused(f"{text!r} names nothing")  # noqa: EM102, TRY003
     return quote(text, safe="")

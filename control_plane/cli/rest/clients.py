@@ -1,4 +1,4 @@
-"""Commands that look at clients, over REST.
+"""Commands that show clients, over REST.
 
 Rule: they change nothing.
 """
@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
-from control_plane.cli.parsing import read_pairs
+from control_plane.cli.parsing import read_key_values
 from control_plane.cli.rest.client import ControlPlane
 from control_plane.cli.rest.progress import ENDED
 from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
 from control_plane.cli.rest.uploads import Client
-from control_plane.cli.session import Session, rest_command
+from control_plane.cli.session import CliSession, rest_command
 
 Labels = Annotated[
     list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only those that bear it. Repeatable.")
@@ -34,61 +34,61 @@ def register(app: typer.Typer) -> None:
         app.command(name)(rest_command(function))
 
 
-def status(session: Session, client: Client) -> None:
+def status(session: CliSession, client: Client) -> None:
     """Show one client: whether it is connected, and what it uploads."""
     with session.connect() as plane:
         answer = plane.status(client)
     session.output.result(answer, client_view(answer))
 
 
-def clients(session: Session, *, label: Labels = None) -> None:
+def clients(session: CliSession, *, label: Labels = None) -> None:
     """List the clients."""
     with session.connect() as plane:
         answer = plane.clients(label=_label_filter(label))
     session.output.result(answer, clients_table(answer["clients"]))
 
 
-def files(session: Session, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
+def files(session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
         answer = plane.files(client, pattern, digest="md5" if digest else None)
     session.output.result(answer, files_table(answer["files"]))
 
 
-def watch(session: Session, *, every: Every = 1.0) -> None:
+def watch(session: CliSession, *, every: Every = 1.0) -> None:
     """Show the fleet as it changes, until Ctrl-C. With --json: a document on a line for each change."""
     with session.connect() as plane:
-        seen = _look(plane)
-        if session.output.as_json or not session.output.paper.is_terminal:
+        seen = _read_fleet(plane)
+        if session.output.as_json or not session.output.stdout.is_terminal:
             _print_changes(session, plane, seen, every)
-        with Live(_picture(seen), console=session.output.paper, auto_refresh=False) as live:
+        with Live(_fleet_view(seen), console=session.output.stdout, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(_look_again(plane), refresh=True)
+                live.update(_read_fleet_or_error(plane), refresh=True)
 
 
-def _look_again(plane: ControlPlane) -> Group | Text:
+def _read_fleet_or_error(plane: ControlPlane) -> Group | Text:
     try:
-        return _picture(_look(plane))
+        return _fleet_view(_read_fleet(plane))
     except Unreachable as error:
         return Text(str(error), style="red")
 
 
-def _print_changes(session: Session, plane: ControlPlane, seen: dict[str, Any], every: float) -> None:
+def _print_changes(session: CliSession, plane: ControlPlane, seen: dict[str, Any], every: float) -> None:
     while True:
-        session.output.result(seen, _picture(seen))
+        session.output.result(seen, _fleet_view(seen))
         before = seen
         while seen == before:
             time.sleep(every)
-            seen = _look(plane)
+            seen = _read_fleet(plane)
 
 
-def _look(plane: ControlPlane) -> dict[str, Any]:
+def _read_fleet(plane: ControlPlane) -> dict[str, Any]:
     recent = plane.uploads(most=_RECENT)["uploads"]
     return {"clients": plane.clients()["clients"], "uploads": recent}
 
 
-def _picture(seen: dict[str, Any]) -> Group:
+def _fleet_view(seen: dict[str, Any]) -> Group:
     busy = sum(upload.get("status") not in ENDED for upload in seen["uploads"])
     there = sum(bool(client.get("connected")) for client in seen["clients"])
     summary = f"{there} of {len(seen['clients'])} clients connected, {busy} of the newest uploads unfinished"
@@ -98,4 +98,4 @@ def _picture(seen: dict[str, Any]) -> Group:
 
 
 def _label_filter(words: list[str] | None) -> list[str]:
-    return [f"{key}={value}" for key, value in read_pairs(words or ()).items()]
+    return [f"{key}={value}" for key, value in read_key_values(words or ()).items()]

@@ -1,6 +1,6 @@
-"""Watching uploads to their end: bars on a terminal, a line for each change elsewhere.
+"""Following uploads until they end: bars on a terminal, a line for each change elsewhere.
 
-Rule: a control plane that is away for a while does not end the watching; the uploads go on without us.
+Rule: a control plane that is unavailable for a while does not end the command; the uploads continue meanwhile.
 """
 
 import time
@@ -16,61 +16,57 @@ from rich.table import Column
 from rich.text import Text
 
 from control_plane.cli.errors import Unavailable, Unreachable
-from control_plane.cli.output import Output
+from control_plane.cli.output import CliOutput
 from control_plane.cli.text import instant, size, visible
+from control_plane.domain.reasons import WaitCode
 
 Document = dict[str, Any]
 Read = Callable[[str], Document]
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-"""What REST's `status` says of an upload that will not change any more."""
+"""The values of REST's `status` that are final."""
 
 POLL: Final = 0.25
 PATIENCE: Final = 120.0
-"""Seconds for which a control plane may be away while its uploads are watched."""
+"""Seconds for which a control plane may be unavailable while its uploads are followed."""
 
 _LONGEST_PAUSE: Final = 10.0
 _STEP: Final = 25.0
-_CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[says]}")
+_CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[state]}")
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
 
-# What the control plane says of uploads that wait for nothing in particular: a bar says it better.
-_COMMONPLACE: Final = frozenset(
-    {
-        "about to be told to the client",
-        "the client was told, and has not answered yet",
-        "the client is uploading",
-        "the object is being completed and proven",
-    }
+_UNREMARKABLE: Final = frozenset(
+    {WaitCode.DISPATCHING, WaitCode.AWAITING_RESPONSE, WaitCode.UPLOADING, WaitCode.COMPLETING}
 )
+"""Reasons of an upload that makes progress: the bar shows it, a sentence would repeat it."""
 
 
 class Display(Protocol):
-    """Shows how uploads go."""
+    """Shows the progress of uploads."""
 
     def show(self, upload: Document) -> None:
-        """Take in what is now known of one upload."""
+        """Show the present state of one upload."""
 
     def note(self, text: str | None) -> None:
-        """Say something about all of them; None takes it back."""
+        """Show a line about all uploads; None removes it."""
 
 
 def follow(read: Read, upload_ids: Sequence[str], display: Display, poll: float = POLL) -> list[Document]:
-    """Show the uploads until each has ended, and return them in the order in which they were named.
+    """Show the uploads until each has ended, and return them in the order of `upload_ids`.
 
     `Unreachable` or `Unavailable` when `read` gets no answer of the control plane for `PATIENCE` seconds.
     """
     known: dict[str, Document] = {}
     while open_ids := [one for one in upload_ids if known.get(one, {}).get("status") not in ENDED]:
         for upload_id in open_ids:
-            known[upload_id] = _patiently(read, upload_id, display)
+            known[upload_id] = _read_with_retry(read, upload_id, display)
             display.show(known[upload_id])
         if any(known[one]["status"] not in ENDED for one in open_ids):
             time.sleep(poll)
     return [known[upload_id] for upload_id in upload_ids]
 
 
-def _patiently(read: Read, upload_id: str, display: Display) -> Document:
+def _read_with_retry(read: Read, upload_id: str, display: Display) -> Document:
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -79,49 +75,49 @@ def _patiently(read: Read, upload_id: str, display: Display) -> Document:
             if time.monotonic() > until:
                 raise
             display.note(f"trying again: {error}")
-            asked = error.retry_after if isinstance(error, Unavailable) else None
-            time.sleep(min(max(asked or 0.0, 1.0), _LONGEST_PAUSE))
+            wait = error.retry_after if isinstance(error, Unavailable) else None
+            time.sleep(min(max(wait or 0.0, 1.0), _LONGEST_PAUSE))
         else:
             display.note(None)
             return document
 
 
 @contextmanager
-def display_for(output: Output) -> Iterator[Display]:
+def display_for(output: CliOutput) -> Iterator[Display]:
     """Bars where they can be drawn, else lines; both on standard error."""
     if not output.live:
         yield Lines(output)
         return
     bars = Bars()
-    with Live(get_renderable=bars.renderable, console=output.notes, refresh_per_second=8, transient=False):
+    with Live(get_renderable=bars.renderable, console=output.stderr, refresh_per_second=8, transient=False):
         yield bars
 
 
 class Lines:
     """One line for each change of state, reason or quarter."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: CliOutput) -> None:
         self._output = output
-        self._said: dict[str, tuple[object, ...]] = {}
+        self._shown: dict[str, tuple[object, ...]] = {}
         self._noted: str | None = None
 
     def show(self, upload: Document) -> None:
-        """Say it unless it was just said."""
+        """Print a line if state, reason or quarter changed."""
         quarter = float(upload.get("progress") or 0) // _STEP
-        facts = (upload.get("state"), waits(upload), quarter)
-        if self._said.get(upload["upload_id"]) != facts:
-            self._said[upload["upload_id"]] = facts
-            self._output.say(line(upload))
+        facts = (upload.get("state"), waiting_reason(upload), quarter)
+        if self._shown.get(upload["upload_id"]) != facts:
+            self._shown[upload["upload_id"]] = facts
+            self._output.note(line(upload))
 
     def note(self, text: str | None) -> None:
-        """Say it once."""
+        """Print it unless it is the last note."""
         if text and text != self._noted:
-            self._output.say(text)
+            self._output.note(text)
         self._noted = text
 
 
 class Bars:
-    """A bar for each upload, and below them what somebody waits for."""
+    """A bar for each upload, and below the bars the reasons why uploads wait."""
 
     def __init__(self) -> None:
         whole = [TextColumn(text, markup=False, table_column=Column(no_wrap=True)) for text in _CELLS]
@@ -131,44 +127,44 @@ class Bars:
         self._note: str | None = None
 
     def renderable(self) -> Group:
-        """The picture as it is now."""
+        """Bars and lines as they are now."""
         lines = [*self._waits.values(), *filter(None, [self._note])]
         return Group(self._progress, *(Text(f"  {text}", style="dim", overflow="fold") for text in lines))
 
     def show(self, upload: Document) -> None:
-        """Move the bar."""
+        """Update the bar."""
         upload_id = upload["upload_id"]
         if upload_id not in self._tasks:
-            self._tasks[upload_id] = self._progress.add_task(_name(upload), total=None, size="", says="")
+            self._tasks[upload_id] = self._progress.add_task(_name(upload), total=None, size="", state="")
         self._progress.update(
             self._tasks[upload_id],
             description=_name(upload),
             completed=_sent(upload),
             total=upload.get("file_size") or (1 if upload.get("status") in ENDED else None),
             size=size(upload.get("file_size")),
-            says=_says(upload),
+            state=_state_text(upload),
         )
         self._waits.pop(upload_id, None)
-        if (why := waits(upload)) and upload.get("status") not in ENDED:
+        if (why := waiting_reason(upload)) and upload.get("status") not in ENDED:
             self._waits[upload_id] = f"{_name(upload)}: {why}"
 
     def note(self, text: str | None) -> None:
-        """Put it below the bars."""
+        """Show it below the bars."""
         self._note = text
 
 
 def line(upload: Document) -> str:
-    """How one upload goes, as a line."""
+    """The progress of one upload, as a line."""
     whole = f" of {size(upload['file_size'])}" if upload.get("file_size") is not None else ""
-    words = [_name(upload), _says(upload), f"{size(upload.get('bytes_uploaded') or 0)}{whole}"]
-    return "  ".join(filter(None, (*words, waits(upload))))
+    parts = [_name(upload), _state_text(upload), f"{size(upload.get('bytes_uploaded') or 0)}{whole}"]
+    return "  ".join(filter(None, (*parts, waiting_reason(upload))))
 
 
-def waits(upload: Document) -> str | None:
-    """What the upload waits for and when it wakes, or why it ended badly; None while it moves."""
+def waiting_reason(upload: Document) -> str | None:
+    """Why the upload waits and when the next try is, or its error; None while it makes progress."""
     error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
-    why = error or upload.get("reason")
-    if not why or why in _COMMONPLACE:
+    why = error or (None if upload.get("reason_code") in _UNREMARKABLE else upload.get("reason"))
+    if not why:
         return None
     at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
     until = f", next try {at.astimezone(UTC):%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
@@ -185,7 +181,7 @@ def _name(upload: Document) -> str:
     return visible(f"{upload.get('client_id', '')} {file}".strip())
 
 
-def _says(upload: Document) -> str:
+def _state_text(upload: Document) -> str:
     proof = upload.get("proof")
     return f"proven by {proof}" if proof else visible(upload.get("state") or upload.get("status") or "")
 

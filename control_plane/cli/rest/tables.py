@@ -1,10 +1,10 @@
 """REST documents as tables that fit 80 columns.
 
-Rule: an id that a person may want to copy is never cut; other cells fold. A member that an older control plane does
+Rule: an id, which a person may copy, is never shortened; other cells fold. A member that an older control plane does
 not send shows as `-`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.rest.progress import waits
+from control_plane.cli.rest.progress import waiting_reason
 from control_plane.cli.text import ago, moment, size, visible
 
 Row = Mapping[str, Any]
@@ -29,7 +29,7 @@ _NS: Final = 1_000_000_000
 
 
 def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
-    """Uploads, a line each; `short` leaves the folders out of their files' paths."""
+    """Uploads, a line each; `short` omits the folders of their files' paths."""
     table = _table("upload", "client", "state", "done", "file")
     table.columns[0].no_wrap = True
     for row in rows:
@@ -60,7 +60,7 @@ def files_table(rows: Iterable[Row]) -> Table:
 
 
 def upload_view(row: Row) -> Table:
-    """One upload, a line for each thing known of it."""
+    """One upload, a line for each known fact."""
     parts = f"{_plain(row.get('completed_parts'))} of {_plain(row.get('total_parts'))}"
     sent = f"{size(row.get('bytes_uploaded'))} of {size(row.get('file_size'))} ({done(row)})"
     return _facts(
@@ -84,7 +84,7 @@ def upload_view(row: Row) -> Table:
 
 
 def client_view(row: Row, now: datetime | None = None) -> Table:
-    """One client, a line for each thing known of it."""
+    """One client, a line for each known fact."""
     now = now or datetime.now(UTC)
     current = row.get("current_upload") or {}
     return _facts(
@@ -106,7 +106,7 @@ def state_text(row: Row) -> Text:
 
 
 def done(row: Row) -> str:
-    """Progress in percent; 100 only when it is."""
+    """Progress in percent, rounded down."""
     progress = row.get("progress")
     return "-" if progress is None else f"{int(float(progress))}%"
 
@@ -134,11 +134,11 @@ def _table(*names: str) -> Table:
 
 
 def _file(row: Row, *, short: bool) -> Text:
-    """What is uploaded; why it does not go on, if it does not."""
+    """The file, and the reason why its upload waits, if any."""
     path = row.get("file_path")
     folder, slash, name = str(path or "").rpartition("/")
     text = _cell(f"…{slash}{name}" if short and folder else path)
-    note = row.get("error") or waits(dict(row))
+    note = row.get("error") or waiting_reason(dict(row))
     return text.append(f"\n{visible(note)}", style="dim") if note else text
 
 
@@ -160,6 +160,3 @@ def _yes(value: object) -> Text:
 
 def _plain(value: object) -> str:
     return "-" if value is None else visible(value)
-
-
-View = Callable[[Iterable[Row]], Table]

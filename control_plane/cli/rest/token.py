@@ -1,6 +1,6 @@
 """Bearer tokens for the REST interface.
 
-Rule: the token alone stands on standard output, so that `$(backhaul token create)` is one.
+Rule: standard output has the token alone, so that `$(backhaul token create)` is one.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.errors import Misused
-from control_plane.cli.session import Session, local_command, new_app
+from control_plane.cli.session import CliSession, local_command, new_app
 from control_plane.cli.text import duration
 
 Secret = Annotated[
@@ -38,7 +38,7 @@ def _token() -> None:
     """Bearer tokens for the REST interface."""
 
 
-def create(session: Session, *, secret: Secret = None, subject: Subject = None, lifetime: Lifetime = "8h") -> None:
+def create(session: CliSession, *, secret: Secret = None, subject: Subject = None, lifetime: Lifetime = "8h") -> None:
     """Print a token that a control plane with this JWT_SECRET accepts."""
     # Behind the command: fastapi and pyjwt belong to the extra `server`.
     from control_plane.api.auth import create_token

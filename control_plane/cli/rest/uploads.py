@@ -1,4 +1,4 @@
-"""Commands that begin, follow and end uploads, over REST.
+"""Commands that start, follow and cancel uploads, over REST.
 
 Rule: an upload belongs to the control plane; leaving a command never ends it.
 """
@@ -10,11 +10,11 @@ import typer
 from rich.text import Text
 
 from control_plane.cli.errors import Failed
-from control_plane.cli.parsing import read_deadline, read_key, read_options, read_pairs
+from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.rest.progress import display_for, failures, follow
 from control_plane.cli.rest.tables import upload_view, uploads_table
-from control_plane.cli.session import Session, rest_command
+from control_plane.cli.session import CliSession, rest_command
 
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
 UploadId = Annotated[str, typer.Argument(metavar="UPLOAD", help="The upload's id.")]
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
 
 def trigger(
-    session: Session,
+    session: CliSession,
     client: Client,
     path: Path = None,
     *,
@@ -75,7 +75,7 @@ def trigger(
     """Tell a client to upload a file."""
     wanted: dict[str, object] = {
         "file_path": path,
-        "metadata": read_pairs(metadata or ()),
+        "metadata": read_key_values(metadata or ()),
         "options": read_options(option or ()),
         "deadline": read_deadline(deadline),
     }
@@ -89,7 +89,7 @@ def trigger(
 
 
 def uploads(
-    session: Session,
+    session: CliSession,
     upload_id: Annotated[str | None, typer.Argument(metavar="[UPLOAD]", help="Show only this one, in full.")] = None,
     *,
     client: OfClient = None,
@@ -102,10 +102,10 @@ def uploads(
             _show(session, plane.upload(upload_id, client))
             return
         answer = plane.uploads(most=limit, client_id=client, status=status)
-    session.output.result(answer, uploads_table(answer["uploads"], short=session.output.paper.is_terminal))
+    session.output.result(answer, uploads_table(answer["uploads"], short=session.output.stdout.is_terminal))
 
 
-def upload(session: Session, upload_id: UploadId, *, client: OfClient = None, wait: Wait = False) -> None:
+def upload(session: CliSession, upload_id: UploadId, *, client: OfClient = None, wait: Wait = False) -> None:
     """Show one upload, with --wait until it has ended."""
     with session.connect() as plane:
         if wait:
@@ -114,14 +114,14 @@ def upload(session: Session, upload_id: UploadId, *, client: OfClient = None, wa
             _show(session, plane.upload(upload_id, client))
 
 
-def cancel(session: Session, upload_id: UploadId, *, client: OfClient = None) -> None:
+def cancel(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
     """End an upload; what was sent is removed."""
     with session.connect() as plane:
         answer = plane.cancel(upload_id, client)
     session.output.result(answer, f"upload {upload_id} is cancelled")
 
 
-def retry(session: Session, upload_id: UploadId, *, client: OfClient = None, wait: Wait = False) -> None:
+def retry(session: CliSession, upload_id: UploadId, *, client: OfClient = None, wait: Wait = False) -> None:
     """Begin an upload that ended badly again, under a new id."""
     with session.connect() as plane:
         answer = plane.retry(upload_id, client)
@@ -131,28 +131,28 @@ def retry(session: Session, upload_id: UploadId, *, client: OfClient = None, wai
     session.output.result(answer, _triggered(answer))
 
 
-def url(session: Session, upload_id: UploadId, *, client: OfClient = None) -> None:
+def url(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
     """Print a URL that reads the object, for as long as it lives."""
     with session.connect() as plane:
         answer = plane.url(upload_id, client)
     session.output.result(answer, str(answer["url"]))
 
 
-def _wait_for(session: Session, plane: ControlPlane, upload_id: str, client: str | None = None) -> None:
+def _wait_for(session: CliSession, plane: ControlPlane, upload_id: str, client: str | None = None) -> None:
     """Show the upload until it ends; `Failed` unless it completed."""
     try:
         with display_for(session.output) as display:
             ended = follow(lambda one: plane.upload(one, client), [upload_id], display)
     except KeyboardInterrupt:
-        session.output.say(f"the upload goes on; `backhaul cancel {upload_id}` ends it")
+        session.output.note(f"the upload goes on; `backhaul cancel {upload_id}` ends it")
         raise
     _show(session, ended[0])
     if failures(ended):
-        # Said already, in the view or in the document.
+        # The view, or the document, has shown it already.
         raise typer.Exit(Failed.exit_code)
 
 
-def _show(session: Session, document: Document) -> None:
+def _show(session: CliSession, document: Document) -> None:
     session.output.result(document, upload_view(document))
 
 

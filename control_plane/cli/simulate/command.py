@@ -1,6 +1,6 @@
 """`backhaul simulate`: thousands of devices in one process, to size a broker and a control plane with.
 
-Rule: the devices are made up, what they say and send is real: MQTT to the broker, PUTs to the granted URLs.
+Rule: the devices are simulated, their traffic is real: MQTT to the broker, PUTs to the granted URLs.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from control_plane.cli.errors import Misused, Unreachable
-from control_plane.cli.session import Session
+from control_plane.cli.session import CliSession
 from control_plane.cli.simulate.fleet import Fleet, FleetSettings
-from control_plane.cli.simulate.triggering import Server, Triggered, trigger_all
+from control_plane.cli.simulate.triggering import ServerAddress, TriggerReport, trigger_all
 from schemas.errors import SchemaError
 
 _EVERY: Final = 5.0
-_FAREWELL: Final = 0.5
+_OFFLINE_TIME: Final = 0.5
 _MOST: Final = 15_000
 """Connections that one process may hold: a broker, like this process, has 20,000 descriptors or fewer by default."""
 
@@ -37,7 +37,7 @@ Patience = Annotated[float, typer.Option("--patience", min=1, help="Seconds to w
 
 
 def simulate(  # noqa: PLR0913 - every option of the command
-    session: Session,
+    session: CliSession,
     *,
     devices: Devices = 100,
     file_size: FileSize = 4096,
@@ -64,7 +64,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         rate=rate,
         ca_file=ca_file,
     )
-    server = Server(session.server, session.token)
+    server = ServerAddress(session.server, session.token)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -72,7 +72,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         fleet = _fleet(settings)
         async with _Running(session, fleet):
             await _wait_connected(fleet, devices, patience)
-            session.output.say(f"{fleet.tally.connected} of {devices} devices are connected")
+            session.output.note(f"{fleet.counters.connected} of {devices} devices are connected")
             done = None
             if trigger:
                 done = await trigger_all(fleet, server, at_once=triggers_at_once, patience=patience, rounds=rounds)
@@ -84,9 +84,9 @@ def simulate(  # noqa: PLR0913 - every option of the command
 
 
 class _Running:
-    """The fleet while it runs; everyone says goodbye at the end, however it comes."""
+    """The fleet while it runs; at the end, however it comes, every device publishes that it is offline."""
 
-    def __init__(self, session: Session, fleet: Fleet) -> None:
+    def __init__(self, session: CliSession, fleet: Fleet) -> None:
         self._session = session
         self._fleet = fleet
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +94,7 @@ class _Running:
     async def __aenter__(self) -> None:
         self._tasks = [asyncio.create_task(self._fleet.run())]
         if not self._session.output.as_json:
-            self._tasks.append(asyncio.create_task(self._tell()))
+            self._tasks.append(asyncio.create_task(self._report_progress()))
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -102,12 +102,12 @@ class _Running:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fleet.leave()
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(_FAREWELL)
+            await asyncio.sleep(_OFFLINE_TIME)
 
-    async def _tell(self) -> None:
+    async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(_EVERY)
-            self._session.output.say(_line(self._fleet))
+            self._session.output.note(_line(self._fleet))
 
 
 def _fleet(settings: FleetSettings) -> Fleet:
@@ -119,13 +119,13 @@ def _fleet(settings: FleetSettings) -> Fleet:
 
 
 async def _wait_connected(fleet: Fleet, devices: int, patience: float) -> None:
-    if not await fleet.tally.until(lambda: fleet.tally.connected >= devices, patience):
-        why = next(iter(fleet.tally.errors), "nothing answers")
-        text = f"only {fleet.tally.connected} of {devices} devices are connected after {patience:.0f} s: {why}"
+    if not await fleet.counters.until(lambda: fleet.counters.connected >= devices, patience):
+        why = next(iter(fleet.counters.errors), "nothing answers")
+        text = f"only {fleet.counters.connected} of {devices} devices are connected after {patience:.0f} s: {why}"
         raise Unreachable(text)
 
 
-def _report(session: Session, fleet: Fleet, done: Triggered | None) -> None:
+def _report(session: CliSession, fleet: Fleet, done: TriggerReport | None) -> None:
     document = _document(fleet, done)
     view = [_line(fleet)]
     if done is not None:
@@ -133,20 +133,20 @@ def _report(session: Session, fleet: Fleet, done: Triggered | None) -> None:
             f"{done.outcomes.get('completed', 0)} of {done.triggered} uploads completed in {done.seconds:.1f} s:"
             f" {done.uploads_per_minute:,.0f} a minute"
         )
-    view += [f"{count} times {error}" for error, count in fleet.tally.errors.most_common(10)]
+    view += [f"{count} times {error}" for error, count in fleet.counters.errors.most_common(10)]
     session.output.result(document, "\n".join(view))
 
 
-def _document(fleet: Fleet, done: Triggered | None) -> dict[str, Any]:
-    tally = fleet.tally
+def _document(fleet: Fleet, done: TriggerReport | None) -> dict[str, Any]:
+    counters = fleet.counters
     document: dict[str, Any] = {
-        "connected": tally.connected,
-        "connects": tally.connects,
-        "commands": tally.commands,
-        "puts": tally.puts,
-        "bytes_sent": tally.bytes_sent,
-        "outcomes": dict(tally.outcomes),
-        "errors": dict(tally.errors),
+        "connected": counters.connected,
+        "connects": counters.connects,
+        "commands": counters.commands,
+        "puts": counters.puts,
+        "bytes_sent": counters.bytes_sent,
+        "outcomes": dict(counters.outcomes),
+        "errors": dict(counters.errors),
     }
     if done is not None:
         document |= {
@@ -160,7 +160,7 @@ def _document(fleet: Fleet, done: Triggered | None) -> dict[str, Any]:
 
 
 def _line(fleet: Fleet) -> str:
-    tally = fleet.tally
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items())) or "none ended"
-    size = f"{tally.bytes_sent:,} bytes"
-    return f"{tally.connected} connected, {tally.commands} commands, {tally.puts} parts ({size}), uploads: {ended}"
+    counters = fleet.counters
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counters.outcomes.items())) or "none ended"
+    parts = f"{counters.puts} parts ({counters.bytes_sent:,} bytes)"
+    return f"{counters.connected} connected, {counters.commands} commands, {parts}, uploads: {ended}"

@@ -30,7 +30,7 @@ class SyntheticFile:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the file system would say of it."""
+        """As a file system would report it."""
         return Fingerprint(self.size, _MTIME_NS, _MTIME_NS, 1, 1)
 
     @property
@@ -46,7 +46,7 @@ class SyntheticFile:
         return body
 
     def digest(self, name: DigestName, part: Part) -> str | None:
-        """The digest of a part as it stands on the wire; None for `none`."""
+        """The digest of a part in the form of the protocol; None for `none`."""
         key = (name, part.size)
         if key not in self._digests:
             raw = _raw_digest(name, self.body(part))

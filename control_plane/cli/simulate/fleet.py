@@ -1,6 +1,6 @@
-"""Thousands of simulated devices on one event loop: connecting them at a given pace, beating, coming back.
+"""Thousands of simulated devices on one event loop: connecting at a given rate, heartbeats, reconnecting.
 
-Rule: a device that loses its connection comes back by itself, with growing and jittered pauses, as an agent does.
+Rule: a device that loses its connection reconnects by itself, with growing and jittered pauses, as an agent does.
 """
 
 import asyncio
@@ -11,26 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.cli.simulate.device import Device
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.device import SimulatedDevice
+from control_plane.cli.simulate.environment import Counters, Environment
 from control_plane.cli.simulate.file import SyntheticFile
-from control_plane.cli.simulate.ground import Ground, Tally
+from control_plane.cli.simulate.http_pool import HttpPool
 from control_plane.cli.simulate.packets import REFUSED, Publish
-from control_plane.cli.simulate.requests import Requests
-from control_plane.cli.simulate.wire import Wire
 from schemas.broker_url import BrokerUrl
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
-BEAT_EVERY: Final = 30.0
+HEARTBEAT_EVERY: Final = 30.0
 STATUS_EVERY: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 _TICK: Final = 0.1
 _AT_ONCE: Final = 200
-"""Connections that may be in the making: a listener's backlog is not endless."""
+"""Connections that may be opening at once: a listener's backlog is limited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
-    """How many devices, called what, connecting where. `rate` is connections a second, `file_size` bytes.
+    """How many devices, their names, and the broker. `rate` is connections a second, `file_size` bytes.
 
     `name` has one `{}` for the device's number, which counts from `first`; client id and username are the same.
     """
@@ -58,49 +58,49 @@ class Fleet:
     def __init__(self, settings: FleetSettings) -> None:
         broker = BrokerUrl.parse(settings.mqtt_url)
         context = ssl.create_default_context(cafile=settings.ca_file)
-        self.tally = Tally()
-        self.requests = Requests(settings.parallel, context)
+        self.counters = Counters()
+        self.http = HttpPool(settings.parallel, context)
         self._settings = settings
         self._where = (broker.host, broker.port)
         self._tls = context if broker.secure else None
-        ground = Ground(
+        environment = Environment(
             topics=Topics(settings.topic_root),
             file=SyntheticFile(settings.file_size),
-            requests=self.requests,
-            tally=self.tally,
+            http=self.http,
+            counters=self.counters,
             # Seconds rise faster than one device reconnects, so a second run's epochs exceed those of the first.
             first_epoch=int(time.time()),
             password=settings.password,
         )
-        self.members = [_Member(Device(client_id, ground), self) for client_id in settings.client_ids()]
-        self._doors = asyncio.Semaphore(_AT_ONCE)
+        self.members = [_Member(SimulatedDevice(client_id, environment), self) for client_id in settings.client_ids()]
+        self._connecting = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
-        """Connect everyone, then beat until cancelled."""
+        """Connect every device, then publish heartbeats until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._connect_all())
-            group.create_task(self._beat())
-            group.create_task(self._tell_statuses())
+            group.create_task(self._publish_heartbeats())
+            group.create_task(self._publish_statuses())
 
     async def leave(self) -> None:
-        """Every device says goodbye."""
+        """Every device publishes that it is offline and disconnects."""
         for member in self.members:
             member.leave()
-        self.requests.close()
+        self.http.close()
         await asyncio.sleep(0)
 
     async def connect(self, member: "_Member") -> None:
-        """Open one connection; a failure is counted and tried again later."""
+        """Open one connection; a failure is counted, and the device reconnects later."""
         host, port = self._where
         loop = asyncio.get_running_loop()
         try:
-            async with self._doors:
+            async with self._connecting:
                 await loop.create_connection(
-                    lambda: Wire(member.device.voice.next_connect(), member), host, port, ssl=self._tls
+                    lambda: MqttConnection(member.device.publisher.next_connect(), member), host, port, ssl=self._tls
                 )
         except OSError as error:
-            self.tally.errors[f"connect: {error.strerror or error}"] += 1
-            member.come_back()
+            self.counters.errors[f"connect: {error.strerror or error}"] += 1
+            member.reconnect_later()
 
     async def _connect_all(self) -> None:
         started = asyncio.get_running_loop().time()
@@ -108,80 +108,80 @@ class Fleet:
             early = started + number / self._settings.rate - asyncio.get_running_loop().time()
             if early > 0:
                 await asyncio.sleep(early)
-            member.begin()
+            member.connect()
 
-    async def _beat(self) -> None:
-        """Everyone beats once in 30 s, spread evenly."""
-        steps = round(BEAT_EVERY / _TICK)
+    async def _publish_heartbeats(self) -> None:
+        """Each device publishes a presence once in 30 s, spread evenly."""
+        steps = round(HEARTBEAT_EVERY / _TICK)
         started = asyncio.get_running_loop().time()
         step = 0
         while True:
             step += 1
             await asyncio.sleep(started + step * _TICK - asyncio.get_running_loop().time())
             for member in _share(self.members, step % steps, steps):
-                member.device.beat()
+                member.device.heartbeat()
 
-    async def _tell_statuses(self) -> None:
-        """A Status of those that were busy a second ago and still are."""
+    async def _publish_statuses(self) -> None:
+        """Publish a Status of each device that was busy a second ago."""
         busy: list[_Member] = []
         while True:
             await asyncio.sleep(STATUS_EVERY)
             for member in busy:
-                member.device.tell_status()
+                member.device.publish_status()
             busy = [member for member in self.members if member.device.busy]
 
 
 class _Member:
-    """A device and the state of its coming and going."""
+    """A device and the state of its connection."""
 
-    def __init__(self, device: Device, fleet: Fleet) -> None:
+    def __init__(self, device: SimulatedDevice, fleet: Fleet) -> None:
         self.device = device
         self._fleet = fleet
         self._wait = 1.0
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def connect(self) -> None:
         """Connect now."""
         if not self._leaving:
             self._task = asyncio.create_task(self._fleet.connect(self))
 
     def leave(self) -> None:
-        """Say goodbye and stay away."""
+        """Publish that it is offline, and do not reconnect."""
         self._leaving = True
         self.device.leave()
 
-    def come_back(self) -> None:
+    def reconnect_later(self) -> None:
         """Connect later."""
         pause = random.uniform(0.0, self._wait)  # noqa: S311 - spreads load, hides nothing
         self._wait = min(LONGEST_WAIT, self._wait * 2)
-        asyncio.get_running_loop().call_later(pause, self.begin)
+        asyncio.get_running_loop().call_later(pause, self.connect)
 
-    def connected(self, wire: Wire) -> None:
-        """The broker took the connection."""
+    def connected(self, connection: MqttConnection) -> None:
+        """The broker accepted the connection."""
         self._wait = 1.0
-        self._fleet.tally.connects += 1
-        self._fleet.tally.connected += 1
-        self._fleet.tally.changed.set()
-        self.device.connected(wire)
+        self._fleet.counters.connects += 1
+        self._fleet.counters.connected += 1
+        self._fleet.counters.changed.set()
+        self.device.connected(connection)
 
-    def heard(self, message: Publish) -> None:
+    def received(self, message: Publish) -> None:
         """A message came in."""
-        self.device.heard(message)
+        self.device.received(message)
 
     def acknowledged(self, packet_id: int, reason: int) -> None:  # noqa: ARG002 - the listener's signature
-        """The broker answered; a refusal is counted, for the device can do nothing about it."""
+        """The broker acknowledged; a refusal is counted, since the device cannot correct it."""
         if reason >= REFUSED:
-            self._fleet.tally.errors[f"message refused by the broker: reason 0x{reason:02x}"] += 1
+            self._fleet.counters.errors[f"message refused by the broker: reason 0x{reason:02x}"] += 1
 
-    def disconnected(self, wire: Wire, why: str) -> None:
-        """The connection is gone."""
-        if self.device.voice.wire is wire:
-            self.device.voice.wire = None
-            self._fleet.tally.connected -= 1
+    def disconnected(self, connection: MqttConnection, why: str) -> None:
+        """The connection is lost: reconnect, unless the device is leaving."""
+        if self.device.publisher.connection is connection:
+            self.device.publisher.connection = None
+            self._fleet.counters.connected -= 1
         if not self._leaving:
-            self._fleet.tally.errors[f"connection: {why}"] += 1
-            self.come_back()
+            self._fleet.counters.errors[f"connection: {why}"] += 1
+            self.reconnect_later()
 
 
 def _share(members: Sequence[_Member], step: int, steps: int) -> Sequence[_Member]:

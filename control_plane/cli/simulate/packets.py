@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 
-class Kind(IntEnum):
+class PacketType(IntEnum):
     """Packet types (2.1.2)."""
 
     CONNECT = 1
@@ -25,12 +25,12 @@ class Kind(IntEnum):
 
 
 PROTOCOL_LEVEL: Final = 5
-DISCONNECT: Final = bytes((Kind.DISCONNECT << 4, 0))
+DISCONNECT: Final = bytes((PacketType.DISCONNECT << 4, 0))
 REFUSED: Final = 0x80
 """Reason codes from here on are failures (2.4)."""
 
 UNLIMITED: Final = 65_535
-"""Receive Maximum of a broker that names none (3.2.2.3.3)."""
+"""Receive Maximum of a broker that states none (3.2.2.3.3)."""
 
 # Identifiers of properties (2.2.2.2), and how many bytes the values of those have that a CONNACK may carry.
 _EXPIRY: Final = 0x02
@@ -79,9 +79,9 @@ class Connect:
         if self.will is not None:
             flags |= 0b0010_1100
             body += _properties({_WILL_DELAY: self.will.delay}) + text(self.will.topic) + binary(self.will.payload)
-        body += b"".join(text(words) for words in (self.username, self.password) if words is not None)
+        body += b"".join(text(value) for value in (self.username, self.password) if value is not None)
         head = text("MQTT") + struct.pack(">BBH", PROTOCOL_LEVEL, flags, self.keepalive)
-        return frame(Kind.CONNECT << 4, head + _properties(numbers) + body)
+        return frame(PacketType.CONNECT << 4, head + _properties(numbers) + body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class TopicFilter:
     """One topic filter of a SUBSCRIBE; `no_local` keeps our own messages from coming back (3.8.3.1)."""
 
     topic: str
@@ -105,25 +105,25 @@ class Filter:
 
 def publish(topic: bytes, payload: bytes, *, packet_id: int = 0, retain: bool = False, expiry: int = 0) -> bytes:
     """A PUBLISH to a topic as `text` encodes it: QoS 1 with a packet id, else QoS 0; `expiry` in seconds."""
-    first = Kind.PUBLISH << 4 | (2 if packet_id else 0) | retain
+    first = PacketType.PUBLISH << 4 | (2 if packet_id else 0) | retain
     number = struct.pack(">H", packet_id) if packet_id else b""
     properties = _properties({_EXPIRY: expiry}) if expiry else b"\x00"
     return frame(first, b"".join((topic, number, properties, payload)))
 
 
-def subscribe(packet_id: int, filters: Sequence[Filter]) -> bytes:
+def subscribe(packet_id: int, filters: Sequence[TopicFilter]) -> bytes:
     """A SUBSCRIBE."""
     body = b"".join(text(one.topic) + bytes((one.qos | one.no_local << 2,)) for one in filters)
-    return frame(Kind.SUBSCRIBE << 4 | 2, struct.pack(">H", packet_id) + b"\x00" + body)
+    return frame(PacketType.SUBSCRIBE << 4 | 2, struct.pack(">H", packet_id) + b"\x00" + body)
 
 
 def puback(packet_id: int) -> bytes:
-    """A PUBACK that says success."""
-    return struct.pack(">BBH", Kind.PUBACK << 4, 2, packet_id)
+    """A PUBACK with reason success."""
+    return struct.pack(">BBH", PacketType.PUBACK << 4, 2, packet_id)
 
 
 def read_publish(first: int, body: bytes) -> Publish:
-    """Take a PUBLISH apart; its properties are passed over."""
+    """Decode a PUBLISH; its properties are skipped."""
     at = 2 + int.from_bytes(body[:2])
     topic = body[2:at].decode()
     packet_id = 0
@@ -137,7 +137,7 @@ def read_publish(first: int, body: bytes) -> Publish:
 
 
 def read_acknowledgement(body: bytes) -> tuple[int, int]:
-    """Packet id and reason of a PUBACK, whose reason is left out when it is 0 (3.4.2.1)."""
+    """Packet id and reason of a PUBACK, which omits a reason of 0 (3.4.2.1)."""
     return int.from_bytes(body[:2]), body[2] if len(body) > 2 else 0  # noqa: PLR2004
 
 
@@ -164,8 +164,8 @@ def read_receive_maximum(body: bytes) -> int:
     return UNLIMITED
 
 
-class Frames:
-    """Cuts a stream into packets."""
+class PacketReader:
+    """Splits a stream into packets."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -194,7 +194,7 @@ def _whole(data: bytes, start: int) -> tuple[int, int] | None:
             return (at + 1, end) if end <= len(data) else None
         shift += 7
     if len(data) > start + _LENGTH_BYTES:
-        message = "what the broker sends is not MQTT"
+        message = "the broker sends something that is not MQTT"
         raise ValueError(message)
     return None
 
@@ -234,9 +234,9 @@ def binary(data: bytes) -> bytes:
     return struct.pack(">H", len(data)) + data
 
 
-def text(words: str) -> bytes:
+def text(value: str) -> bytes:
     """UTF-8 string (1.5.4)."""
-    return binary(words.encode())
+    return binary(value.encode())
 
 
 def _properties(numbers: Mapping[int, int]) -> bytes:

@@ -1,6 +1,6 @@
-"""The device's side of one upload: what to answer to a command, and what to say when parts are stored.
+"""The device's side of one upload: the responses to commands and to stored parts.
 
-Rule: no IO. Every response counts on in `sequence`; etags are said again until a command acknowledges them.
+Rule: no IO. Every response raises `sequence`; etags are repeated until a command acknowledges them.
 """
 
 from dataclasses import dataclass, field
@@ -36,13 +36,13 @@ _CHUNK_SIZE: Final = 5 * MIB
 
 @dataclass(slots=True)
 class SimulatedUpload:
-    """One attempt at one upload. `latest` is the response that no command has answered yet."""
+    """One attempt at one upload. `latest` is the last response, until a command answers it."""
 
     upload_id: str
     attempt: int
     message_id: str
     owner: str | None
-    wish: DownloadFile
+    download: DownloadFile
     file: SyntheticFile
     plan: PartPlan
     digest: DigestName
@@ -55,22 +55,22 @@ class SimulatedUpload:
     _granted: int = 0
 
     @classmethod
-    def begin(cls, command: Command, wish: DownloadFile, file: SyntheticFile) -> "SimulatedUpload":
-        """What a `download_file` begins; `SchemaError` for a chunk size that S3 does not take."""
-        config = wish.upload_config or UploadConfig()
+    def begin(cls, command: Command, download: DownloadFile, file: SyntheticFile) -> "SimulatedUpload":
+        """The upload that a `download_file` starts; `SchemaError` for a chunk size that S3 does not allow."""
+        config = download.upload_config or UploadConfig()
         chunk_size = config.chunk_size or _CHUNK_SIZE
         pre_granted = bool(config.presigned_urls)
         owner = config.owner or (None if pre_granted else "control-plane")
         return cls(
-            upload_id=wish.about or command.message_id,
-            attempt=wish.about_attempt,
+            upload_id=download.about or command.message_id,
+            attempt=download.about_attempt,
             message_id=command.message_id,
             owner=owner or UNKNOWN_OWNER,
-            wish=wish,
+            download=download,
             file=file,
             plan=(plan_as_given if pre_granted else plan_parts)(file.size, chunk_size),
             digest=config.digest or DigestName.MD5,
-            sequence=wish.acknowledges,
+            sequence=download.acknowledges,
         )
 
     @property
@@ -79,11 +79,11 @@ class SimulatedUpload:
         return self.plan.size_of(self._stored)
 
     def over(self) -> bool:
-        """Whether its last word was said."""
+        """Whether its last response exists."""
         return self.ended is not None
 
-    def ask(self) -> Response:
-        """The offer, and every later question: the parts wanted next, with their digests."""
+    def request_parts(self) -> Response:
+        """The offer, and each later request: the parts wanted next, with their digests."""
         wanted: list[WantedPart] = []
         size = 0
         for number in self.plan.numbers:
@@ -97,11 +97,11 @@ class SimulatedUpload:
         return self._respond(ResponseStatus.IN_PROGRESS, wanted=tuple(wanted))
 
     def acknowledge(self, sequence: int) -> None:
-        """Forget the etags that the owner has committed."""
+        """Drop the etags that the owner has committed."""
         self._etags = {number: one for number, one in self._etags.items() if one[1] == 0 or one[1] > sequence}
 
     def grant(self, grant: GrantParts) -> list[PresignedPart]:
-        """Take URLs; returns those to send, in order."""
+        """Accept URLs; returns those to send, in order."""
         self._stored |= from_ranges(grant.completed_parts)
         known = self._stored | self.waiting
         numbers = self.plan.numbers
@@ -112,32 +112,32 @@ class SimulatedUpload:
         return new
 
     def stored(self, number: int, etag: str) -> Response | None:
-        """A part is stored: returns the question or the success that follows from it, if any."""
+        """A part is stored: returns the request for more parts or the success that follows, if any."""
         self.waiting.discard(number)
         self._stored.add(number)
         self._etags[number] = (etag, 0)
-        return self.next_word()
+        return self.next_response()
 
     def expired(self, number: int) -> Response | None:
-        """The URL of a part died unused: returns the question for another, unless one is under way."""
+        """The URL of a part expired unused: returns the request for another, unless one is under way."""
         self.waiting.discard(number)
-        return self.ask() if self.latest is None and self.ended is None else None
+        return self.request_parts() if self.latest is None and self.ended is None else None
 
-    def next_word(self) -> Response | None:
-        """What is to be said now that parts are stored or were never needed: a question, the success, or nothing."""
+    def next_response(self) -> Response | None:
+        """The response due after parts are stored or need not be sent: a request, the success, or None."""
         if len(self._stored) == self.plan.total:
             return self._respond(ResponseStatus.SUCCESS)
         rest = self.plan.total - len(self._stored) - len(self.waiting)
         if rest and self.latest is None and len(self.waiting) <= self._granted // 2:
-            return self.ask()
+            return self.request_parts()
         return None
 
     def fail(self, code: ErrorCode, text: str) -> Response:
-        """It cannot go on."""
+        """The response of an upload that failed."""
         return self._respond(ERRORS[code].travels_as, error=code, text=text)
 
     def cancel(self) -> Response:
-        """Stopped, since somebody said so."""
+        """The response of a cancelled upload."""
         return self._respond(ResponseStatus.CANCELLED)
 
     def active(self) -> ActiveUpload:
@@ -168,13 +168,13 @@ class SimulatedUpload:
             upload_id=self.upload_id,
             attempt=self.attempt,
             owner=self.owner,
-            file_path=self.wish.file_path or self.file.path,
+            file_path=self.download.file_path or self.file.path,
             file_size=self.file.size,
             fingerprint=self.file.fingerprint,
             chunk_size=self.plan.part_size,
             digest=self.digest,
-            options=self.wish.options,
-            metadata=self.wish.metadata,
+            options=self.download.options,
+            metadata=self.download.metadata,
             etags={number: etag for number, (etag, _) in self._etags.items()},
             wanted_parts=wanted,
         )

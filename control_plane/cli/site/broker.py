@@ -1,7 +1,7 @@
-"""What lets the devices of a network in: a Mosquitto with passwords, and a store that they can reach.
+"""The broker of a site that devices of the network reach: a Mosquitto with passwords and an access list.
 
 Rule: the configuration is the shipped `mosquitto.conf` with this site's folders and addresses; a test compares them.
-Devices come in at the address, services on loopback only, where one account may hold several connections.
+Devices connect at the address, services on loopback only, where one account may hold several connections.
 """
 
 import socket
@@ -21,12 +21,12 @@ ACCESS: Final = "access"
 """The folder of the accounts, below the broker's."""
 
 OPERATOR: Final = "operator-local"
-"""The account of whoever operates the site on its own machine."""
+"""The account of the site's operator on this machine."""
 
 _LOG: Final = tuple(f"log_type {kind}" for kind in ("error", "warning", "notice", "information"))
 
 
-def guarded_configuration(directory: Path, devices: BrokerAddress, services: BrokerAddress) -> str:
+def authenticated_configuration(directory: Path, devices: BrokerAddress, services: BrokerAddress) -> str:
     """The text of the configuration; `directory` holds the accounts and the database."""
     general = {
         "per_listener_settings": "false",
@@ -54,17 +54,17 @@ def guarded_configuration(directory: Path, devices: BrokerAddress, services: Bro
     return "\n".join(lines) + "\n"
 
 
-class GuardedBroker:
-    """The broker of a site that listens; the services' passwords are new at each start."""
+class AuthenticatedBroker:
+    """The broker of a site that listens on the network; the services' passwords are new at each start."""
 
     def __init__(self, address: str, device_port: int, service_port: int) -> None:
         self.devices = BrokerAddress(address, device_port)
         self.services = BrokerAddress(LOOPBACK, service_port)
         self.plane: dict[str, str] = {}
-        """What the control plane is told beside the address; empty before `start`."""
+        """The control plane's account as settings; empty before `start`."""
 
         self.operator: dict[str, str] = {}
-        """The same for `backhaul mqtt` on this machine."""
+        """The operator's account as settings, for `backhaul mqtt` on this machine."""
 
     def start(self, directory: Path) -> Broker:
         """The running broker. Its first address is the services'; `BrokerMissing` without mosquitto."""
@@ -77,7 +77,7 @@ class GuardedBroker:
         access.prepare(accounts)
         self.plane = _account(accounts, CONTROL_PLANE)
         self.operator = _account(accounts, OPERATOR)
-        text = guarded_configuration(directory, self.devices, self.services)
+        text = authenticated_configuration(directory, self.devices, self.services)
         return start_configured(directory, text, (self.services, self.devices))
 
 
@@ -87,7 +87,7 @@ def _account(accounts: Path, name: str) -> dict[str, str]:
 
 
 def reload_on_change(broker: Broker, accounts: Path) -> Callable[[], None]:
-    """A check that lets the broker read its accounts again once they have changed."""
+    """A function that makes the broker read its accounts again if they have changed."""
     seen = _stamp(accounts)
 
     def check() -> None:

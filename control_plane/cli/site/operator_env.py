@@ -1,4 +1,4 @@
-"""The settings of whoever operates a site on this machine, as a file for a shell, and how to call this program there.
+"""The settings of a site's operator as a file for a shell, and the command line of this program there.
 
 Rule: the file holds secrets, so it is its owner's alone.
 """
@@ -17,12 +17,12 @@ _MAIN: Final = "control_plane.cli.main"
 
 
 def operator_file(site: Site) -> Path:
-    """Where the operator's settings are written."""
+    """The file of the operator's settings."""
     return site.directory / "operator.env"
 
 
 def write_operator_file(site: Site, account: Mapping[str, str] | None = None) -> None:
-    """What `backhaul` and `backhaul mqtt` need to reach the site; `account` where the broker wants one."""
+    """Write what `backhaul` and `backhaul mqtt` need to reach the site; `account` where the broker requires one."""
     settings = {
         "BACKHAUL_URL": site.server,
         "MQTT_URL": site.broker.address.url,
@@ -38,7 +38,7 @@ def write_operator_file(site: Site, account: Mapping[str, str] | None = None) ->
 
 
 def program() -> str:
-    """How this very program is called from a shell."""
+    """The command line that calls this program from a shell."""
     found = shutil.which("backhaul")
     return "backhaul" if found and Path(found).resolve() == Path(sys.argv[0]).resolve() else _quoted_program()
 

@@ -1,6 +1,6 @@
-"""How a command that stays begins to end, and what it leaves behind: nothing.
+"""Signal handling and clean-up of commands that run until they are stopped.
 
-Rule: whoever asks it to end (Ctrl-C, `kill`, a closed terminal) gets the same orderly end.
+Rule: Ctrl-C, `kill` and a closed terminal all end a command in the same order.
 """
 
 import os
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-# Waits until its parent is gone (its standard input ends), then until nobody writes in the folder any more.
-_SWEEP: Final = """
+# Waits until its parent is gone (its standard input ends), then until no process writes to the folder any more.
+_REMOVE: Final = """
 import os, shutil, sys, time
 sys.stdin.read()
 for _ in range(60):
@@ -27,8 +27,8 @@ for _ in range(60):
 
 
 @contextmanager
-def ends_in_order() -> Iterator[None]:
-    """Make every request to end a `KeyboardInterrupt`."""
+def termination_as_interrupt() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on SIGTERM and SIGHUP too."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -41,22 +41,22 @@ def ends_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def wait_until_told(check: Callable[[], None], every: float = 0.2) -> NoReturn:
+def wait_for_termination(check: Callable[[], None], every: float = 0.2) -> NoReturn:
     """Sleep until a signal or `check` raises."""
     while True:
         time.sleep(every)
         check()
 
 
-def sweep_after(directory: Path) -> None:
-    """See that `directory` is removed when this process is gone, even by SIGKILL.
+def remove_after_exit(directory: Path) -> None:
+    """Remove `directory` when this process has ended, even by SIGKILL.
 
-    The sweeper holds the other end of a pipe that nobody writes to and that the kernel closes.
+    The removing program reads a pipe that this process never writes to and that the kernel closes.
     """
     reader, writer = os.pipe()
     os.set_inheritable(writer, False)  # noqa: FBT003 - the signature is Python's
     subprocess.Popen(
-        (sys.executable, "-I", "-S", "-c", _SWEEP, str(directory)),
+        (sys.executable, "-I", "-S", "-c", _REMOVE, str(directory)),
         stdin=reader,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

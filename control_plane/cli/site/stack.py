@@ -1,6 +1,6 @@
-"""Broker, store and control plane of one site, as children of this process.
+"""Broker, object store and control plane of one site, as child processes.
 
-Rule: each is a real program at a real port; what an agent needs to join is said by `agent_settings` and nowhere else.
+Rule: each is a real program at a real port; `agent_settings` alone defines what an agent needs to join.
 """
 
 import sys
@@ -17,24 +17,24 @@ from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 from control_plane.cli.errors import Failed, Refused, Unreachable
 from control_plane.cli.rest.client import ControlPlane, Document
-from control_plane.cli.site.broker import GuardedBroker
+from control_plane.cli.site.broker import AuthenticatedBroker
 from control_plane.services.errors import ServiceError
 
 BUCKET: Final = "backhaul"
 LOOPBACK: Final = "127.0.0.1"
 READY_TIMEOUT: Final = 40.0
-"""Seconds within which a control plane has to answer; a first start on a Raspberry Pi makes its database."""
+"""Seconds within which a control plane has to answer; a first start on a Raspberry Pi creates its database."""
 
 _POLL: Final = 0.05
 _SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 BrokerKind = Literal["auto", "mosquitto", "embedded"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the site listens, and which broker does; None takes any free port."""
+class SitePorts:
+    """The ports of the site, and the kind of broker; None takes a free port."""
 
     broker: int | None = None
     store: int | None = None
@@ -44,7 +44,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running site. `directory` holds everything that it keeps."""
+    """A running site. `directory` holds all its data."""
 
     directory: Path
     broker: Broker
@@ -53,7 +53,7 @@ class Site:
     server: str
 
     def agent_settings(self) -> dict[str, str]:
-        """What every agent is told to reach the site. The devices' listener is the broker's last one."""
+        """The settings with which an agent reaches the site. The devices' listener is the broker's last one."""
         return {"MQTT_URL": self.broker.addresses[-1].url, "UPLOAD_HOSTS": self.store.upload_host}
 
     def check(self) -> None:
@@ -70,23 +70,26 @@ class Site:
 
 @contextmanager
 def running_site(
-    directory: Path, ports: Ports, *, guard: GuardedBroker | None = None, say: Say = lambda _: None
+    directory: Path, ports: SitePorts, *, network_broker: AuthenticatedBroker | None = None, note: Note = lambda _: None
 ) -> Iterator[Site]:
-    """Start the three and stop them again. With a `guard` devices of the network may come in.
+    """Start the three and stop them again. With `network_broker`, devices of the network may connect.
 
     `Failed` with the last lines of its log when one does not come up.
     """
     with ExitStack() as stack:
         try:
-            say("starting the broker")
-            broker = stack.enter_context(_broker(directory / "broker", ports, guard))
-            say("starting the store")
-            store = stack.enter_context(_store(directory / "store", ports, guard))
+            note("starting the broker")
+            broker = stack.enter_context(_broker(directory / "broker", ports, network_broker))
+            note("starting the store")
+            store = stack.enter_context(_store(directory / "store", ports, network_broker))
         except (BrokerError, ServiceError, OSError) as error:
             raise Failed(str(error)) from error
-        say("starting the control plane")
+        note("starting the control plane")
         port = ports.server or free_port()
-        settings = {**plane_settings(directory, broker, store, port), **(guard.plane if guard else {})}
+        settings = {
+            **plane_settings(directory, broker, store, port),
+            **(network_broker.plane if network_broker else {}),
+        }
         log = directory / "control-plane" / "control-plane.log"
         plane = stack.enter_context(ChildProcess(_SERVE, settings=settings, log_path=log))
         site = Site(directory, broker, store, plane, f"http://{LOOPBACK}:{port}")
@@ -95,7 +98,7 @@ def running_site(
 
 
 def plane_settings(directory: Path, broker: Broker, store: FolderObjectStore, port: int) -> dict[str, str]:
-    """The settings that join a control plane to this broker and this store."""
+    """The settings that connect a control plane to this broker and this object store."""
     return {
         "SERVER_HOST": LOOPBACK,
         "SERVER_PORT": str(port),
@@ -108,31 +111,31 @@ def plane_settings(directory: Path, broker: Broker, store: FolderObjectStore, po
     }
 
 
-def _broker(directory: Path, ports: Ports, guard: GuardedBroker | None) -> Broker:
-    if guard is not None:
-        return guard.start(directory)
+def _broker(directory: Path, ports: SitePorts, network_broker: AuthenticatedBroker | None) -> Broker:
+    if network_broker is not None:
+        return network_broker.start(directory)
     return start_broker(directory, port=ports.broker, kind=ports.broker_kind, persistence=True)
 
 
-def _store(directory: Path, ports: Ports, guard: GuardedBroker | None) -> FolderObjectStore:
-    if guard is not None:
-        return start_folder_store(directory, port=ports.store, address=guard.devices.host)
+def _store(directory: Path, ports: SitePorts, network_broker: AuthenticatedBroker | None) -> FolderObjectStore:
+    if network_broker is not None:
+        return start_folder_store(directory, port=ports.store, address=network_broker.devices.host)
     return start_folder_store(directory, port=ports.store)
 
 
 def _wait_until_ready(site: Site) -> None:
     deadline = time.monotonic() + READY_TIMEOUT
     with ControlPlane(site.server) as plane:
-        while lacks := _lacks(plane):
+        while missing := _missing(plane):
             if not site.plane.alive or time.monotonic() > deadline:
-                what = f"is not ready ({lacks})" if site.plane.alive else "has ended"
+                what = f"is not ready ({missing})" if site.plane.alive else "has ended"
                 text = f"the control plane {what}; {site.plane.log_path} ends:\n{site.plane.log_tail()}"
                 raise Failed(text)
             time.sleep(_POLL)
 
 
-def _lacks(plane: ControlPlane) -> str | None:
-    """What the control plane still waits for; None when it is ready for work."""
+def _missing(plane: ControlPlane) -> str | None:
+    """The checks of the control plane that fail; None when it is ready."""
     try:
         readiness = plane.readiness()
     except (Refused, Unreachable) as error:

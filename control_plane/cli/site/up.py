@@ -1,6 +1,6 @@
 """`backhaul up`: everything that one site needs on one machine, with its data in one directory.
 
-Rule: on loopback unless told otherwise; the same directory gives the same site again, at the same ports.
+Rule: on loopback unless --listen names an address; the same directory gives the same site again, at the same ports.
 """
 
 import fcntl
@@ -16,11 +16,11 @@ import typer
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.session import Session
-from control_plane.cli.site.broker import ACCESS, GuardedBroker, port_is_free, reload_on_change
+from control_plane.cli.session import CliSession
+from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
 from control_plane.cli.site.operator_env import write_operator_file
-from control_plane.cli.site.signals import ends_in_order, wait_until_told
-from control_plane.cli.site.stack import LOOPBACK, Ports, Site, running_site
+from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
+from control_plane.cli.site.stack import LOOPBACK, Site, SitePorts, running_site
 from control_plane.cli.site.up_report import document, report
 
 Data = Annotated[
@@ -37,7 +37,7 @@ StorePort = Annotated[int, typer.Option("--store-port", min=1, max=65_535, help=
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to run where."""
+    """The options of the command."""
 
     data: Path
     listen: str | None
@@ -46,17 +46,17 @@ class Plan:
     store_port: int
 
     @property
-    def ports(self) -> Ports:
-        """As the site takes them."""
-        return Ports(broker=self.mqtt_port, store=self.store_port, server=self.server_port)
+    def ports(self) -> SitePorts:
+        """The ports in the form of `running_site`."""
+        return SitePorts(broker=self.mqtt_port, store=self.store_port, server=self.server_port)
 
-    def guard(self) -> GuardedBroker | None:
-        """The broker with passwords, where devices of the network are let in; services come in one port above."""
-        return GuardedBroker(self.listen, self.mqtt_port, self.mqtt_port + 1) if self.listen else None
+    def network_broker(self) -> AuthenticatedBroker | None:
+        """The broker with passwords, if devices of the network may connect; services use the next port."""
+        return AuthenticatedBroker(self.listen, self.mqtt_port, self.mqtt_port + 1) if self.listen else None
 
 
 def up(
-    session: Session,
+    session: CliSession,
     *,
     data: Data = None,
     listen: Listen = None,
@@ -71,28 +71,28 @@ def up(
     directory = (data or default_directory()).expanduser().resolve()
     plan = Plan(directory, _require_address(listen), port, mqtt_port, store_port)
     with ExitStack() as stack:
-        stack.enter_context(ends_in_order())
+        stack.enter_context(termination_as_interrupt())
         stack.enter_context(_alone_in(directory))
         _require_ports(plan)
         site, check = stack.enter_context(_running(session, plan))
         with ControlPlane(site.server) as plane:
             readiness = plane.readiness()
-        session.output.result(document(site, readiness), report(site, readiness, guarded=listen is not None))
+        session.output.result(document(site, readiness), report(site, readiness, authenticated=listen is not None))
         try:
-            wait_until_told(check)
+            wait_for_termination(check)
         except KeyboardInterrupt:
-            session.output.say("stopping")
+            session.output.note("stopping")
 
 
 def default_directory() -> Path:
-    """Where data of this user's programs belongs (XDG Base Directory Specification)."""
+    """The folder for data of this user's programs (XDG Base Directory Specification)."""
     share = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(share) / "backhaul"
 
 
 @contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """Hold the directory; `Failed` when another `backhaul up` does."""
+    """Lock the directory; `Failed` when another `backhaul up` holds the lock."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (directory / ".lock").open("a")
@@ -109,7 +109,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 
 def _require_address(listen: str | None) -> str | None:
-    """`Misused` for what is no address that a device could be told."""
+    """Return the address; `Misused` for one that devices cannot use."""
     if listen is None:
         return None
     try:
@@ -124,7 +124,7 @@ def _require_address(listen: str | None) -> str | None:
 
 
 def _require_ports(plan: Plan) -> None:
-    """`Failed`, naming the option, when somebody listens where we are to listen."""
+    """`Failed`, naming the option, when another process listens on one of the ports."""
     address = plan.listen or LOOPBACK
     second = [("--mqtt-port", LOOPBACK, plan.mqtt_port + 1)] if plan.listen else []
     for option, host, port in (
@@ -139,17 +139,17 @@ def _require_ports(plan: Plan) -> None:
 
 
 @contextmanager
-def _running(session: Session, plan: Plan) -> Iterator[tuple[Site, Callable[[], None]]]:
-    """The site, and what to look at while it runs."""
-    say = session.output.say
-    guard = plan.guard()
-    if guard is None:
-        with running_site(plan.data, plan.ports, say=say) as site:
+def _running(session: CliSession, plan: Plan) -> Iterator[tuple[Site, Callable[[], None]]]:
+    """The site, and the check to run while it runs."""
+    note = session.output.note
+    network_broker = plan.network_broker()
+    if network_broker is None:
+        with running_site(plan.data, plan.ports, note=note) as site:
             write_operator_file(site)
             yield site, site.check
         return
-    with running_site(plan.data, plan.ports, guard=guard, say=say) as site:
-        write_operator_file(site, guard.operator)
+    with running_site(plan.data, plan.ports, network_broker=network_broker, note=note) as site:
+        write_operator_file(site, network_broker.operator)
         reload = reload_on_change(site.broker, plan.data / "broker" / ACCESS)
 
         def check() -> None:

@@ -1,4 +1,4 @@
-"""What `backhaul up` tells: what runs where, what the store was seen to do, and how a device joins.
+"""The report of `backhaul up`: addresses, what the object store enforces, and how a device joins.
 
 Rule: every command that is printed works as it stands.
 """
@@ -31,9 +31,9 @@ def document(site: Site, readiness: Document) -> dict[str, Any]:
     }
 
 
-def report(site: Site, readiness: Document, *, guarded: bool) -> Group:
+def report(site: Site, readiness: Document, *, authenticated: bool) -> Group:
     """The site for a person."""
-    steps = _steps(site, guarded=guarded)
+    steps = _steps(site, authenticated=authenticated)
     return Group(
         _places(site, readiness),
         "",
@@ -44,7 +44,7 @@ def report(site: Site, readiness: Document, *, guarded: bool) -> Group:
 
 
 def enforced(probe: Document | None) -> str:
-    """What the store was seen to enforce, in words (protocol.md section 5)."""
+    """What the object store enforces, as text (protocol.md section 5)."""
     if not probe:
         return "it has not been probed"
     found = [
@@ -72,17 +72,17 @@ def _places(site: Site, readiness: Document) -> Table:
     return table
 
 
-def _steps(site: Site, *, guarded: bool) -> tuple[str, ...]:
+def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
     settings = {"CLIENT_ID": EXAMPLE, "FILE_PATH": "/data/test-file.bin", **site.agent_settings()}
-    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
     accounts = site.directory / "broker" / ACCESS
     enroll = f"{program()} broker enroll {EXAMPLE} --directory {shlex.quote(str(accounts))}"
-    password = ("# its account, once; it prints the password", enroll) if guarded else ()
-    secret = f"MQTT_USERNAME={EXAMPLE} MQTT_PASSWORD=… " if guarded else ""
+    password = ("# its account, once; it prints the password", enroll) if authenticated else ()
+    secret = f"MQTT_USERNAME={EXAMPLE} MQTT_PASSWORD=… " if authenticated else ""
     return (
         *password,
         "# on the device; its state and an unfinished upload survive in STATE_DIR",
-        f"{words} {secret}STATE_DIR=~/.local/state/backhaul-agent backhaul-agent",
+        f"{variables} {secret}STATE_DIR=~/.local/state/backhaul-agent backhaul-agent",
         "",
         "# then, on this machine",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",

@@ -1,6 +1,6 @@
 """Registers clients from their presence, in batches.
 
-Rule: a client that became reachable has its parked duties made due in the same transaction, so none can be missed.
+Rule: when a client becomes reachable, its parked outbox entries become due in the same transaction, so none is missed.
 """
 
 import asyncio
@@ -17,25 +17,21 @@ from schemas.messages import Presence
 MAX_BATCH: Final = 1_000
 MAX_WAITING: Final = 50_000
 PAUSE: Final = 0.05
-"""Seconds to gather beats for one commit; a birth is not kept waiting longer than that."""
+"""Seconds for which presence messages are gathered for one commit; it delays a birth by no more than that."""
 
 
 class ClientRegistry:
-    """Takes presence messages and commits what they say of the clients."""
+    """Takes presence messages and commits the clients' state. `on_woken` is called when outbox entries became due."""
 
-    def __init__(self, store: Database, clock: Clock, log: EventLog) -> None:
-        self._store = store
+    def __init__(self, database: Database, clock: Clock, log: EventLog, *, on_woken: Callable[[], None]) -> None:
+        self._database = database
         self._clock = clock
         self._log = log
+        self._on_woken = on_woken
         self._waiting: asyncio.Queue[tuple[Presence, float]] = asyncio.Queue(MAX_WAITING)
-        self._reachable: Callable[[], None] = lambda: None
 
-    def wakes(self, reachable: Callable[[], None]) -> None:
-        """Name who is told when duties became due; called once, by the composition root."""
-        self._reachable = reachable
-
-    def hear(self, presence: Presence) -> None:
-        """Take one message. Never waits: what does not fit is dropped, for the next beat says it again."""
+    def receive(self, presence: Presence) -> None:
+        """Take one message. Never waits: when the queue is full it is dropped, and the next beat replaces it."""
         try:
             self._waiting.put_nowait((presence, self._clock.now()))
         except asyncio.QueueFull:
@@ -52,7 +48,7 @@ class ClientRegistry:
 
     async def _commit(self, batch: list[tuple[Presence, float]]) -> None:
         try:
-            verdicts, woken = await self._store.write(lambda records: self._apply(records, batch))
+            verdicts, woken = await self._database.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
             self._log("presence.failed", {"messages": len(batch), "error": str(error)})
             if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
@@ -60,11 +56,11 @@ class ClientRegistry:
                     await self._commit([one])
             return
         for presence, verdict in verdicts:
-            # A beat of each client every thirty seconds is no news.
+            # Each client sends a beat every thirty seconds: only other verdicts are logged.
             if verdict is not Verdict.BEAT:
                 self._log("presence", _facts(presence, verdict))
         if woken:
-            self._reachable()
+            self._on_woken()
 
     @staticmethod
     def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[Presence, Verdict]], int]:
@@ -81,15 +77,15 @@ class ClientRegistry:
         changed = [client for client_id, client in after.items() if before.get(client_id) is not client]
         records.clients.save(changed)
         for client in changed:
-            # Every beat, not only the first after a silence: what is parked may be parked since a moment ago, by
-            # somebody who did not see this one yet, or since two devices shared an id, which mere time ends.
+            # At every beat, not only at the first after a silence: another transaction may have parked an entry a
+            # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
             if client.dispatchable(client.seen_at):
                 woken += records.outbox.wake(client.client_id, client.seen_at)
         return verdicts, woken
 
 
 def _facts(presence: Presence, verdict: Verdict) -> dict[str, str | int]:
-    """What was decided, and by which pair: so a late will that was believed shows in the log."""
+    """The verdict, and the epoch and sequence that led to it: the log shows a late will that was accepted."""
     return {
         "client_id": presence.client_id,
         "install_id": presence.install_id,

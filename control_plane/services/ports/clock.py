@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Both clocks, so that tests can hold them."""
+    """Both clocks, so that tests can set them."""
 
     def now(self) -> float:
         """Seconds since the epoch, UTC."""

@@ -1,6 +1,6 @@
 """The MQTT broker, as the services use it.
 
-Rule: a publish returns once the broker acknowledged it; `MessengerDown` otherwise.
+Rule: a publish returns once the broker has acknowledged it; `MessengerDown` otherwise.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from schemas.topics import Channel
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One message that came in."""
+    """One message that arrived."""
 
     topic: str
     payload: bytes
@@ -19,11 +19,11 @@ class Delivered:
 
 
 class Messenger(Protocol):
-    """The broker. `MessengerDown` when it is away or refuses."""
+    """The broker. `MessengerDown` when it is unreachable or refuses."""
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands and its subscriptions were granted."""
+        """Whether a connection exists and its subscriptions were granted."""
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
-        """Publish to one client's topic (or the birth topic) and wait for the broker's word."""
+        """Publish to one client's topic, or to the birth topic, and wait for the broker's acknowledgement."""

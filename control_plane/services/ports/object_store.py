@@ -1,6 +1,6 @@
 """The object store, as the services use it.
 
-Rule: a refusal is `ObjectStoreRefused`, an outage `ObjectStoreDown`; no library's exception passes.
+Rule: a refusal raises `ObjectStoreRefused`, an outage `ObjectStoreDown`; no exception of a library leaves an adapter.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from schemas.values import DigestName, PresignedPart
 
 @dataclass(frozen=True, slots=True)
 class ObjectStoreCapabilities:
-    """What the object store was seen to do, by a probe at start (protocol.md section 5).
+    """What the object store does, as found by a probe (protocol.md section 5).
 
-    `part_digests` and `object_digests` are the digests whose mismatch it refuses on UploadPart and on PutObject;
-    `etag_is_md5` that an ETag is the MD5 of the bytes (and of the parts' MD5s); `if_none_match` that it refuses to
-    overwrite when told so; `clock_skew` is its clock minus ours (s), None when it did not say.
+    `part_digests` and `object_digests` are the digests that it verifies on UploadPart and on PutObject;
+    `etag_is_md5`: an ETag is the MD5 of the bytes, or of the parts' MD5s. `if_none_match`: a conditional request never
+    overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date.
     """
 
     part_digests: frozenset[DigestName] = frozenset()
@@ -30,7 +30,7 @@ class ObjectStoreCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What HEAD says of an object; `metadata` has lower-case names. `etag` is without quotes."""
+    """The answer to HEAD. `metadata` has lower-case names; `etag` is without quotes."""
 
     size: int
     etag: str
@@ -41,7 +41,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class MultipartInfo:
-    """One multipart upload in flight at the store."""
+    """One multipart upload that is neither completed nor aborted."""
 
     s3_key: str
     s3_upload_id: str
@@ -50,7 +50,7 @@ class MultipartInfo:
 
 @dataclass(frozen=True, slots=True)
 class Grantable:
-    """What one URL is bound to: the part, its bytes' count and digest, and how long (s) it may be used."""
+    """What one URL is bound to: the part, its size in bytes and digest; it is valid for `expires_in` seconds."""
 
     part_number: int
     size: int
@@ -67,51 +67,51 @@ class ObjectStore(Protocol):
         """Create the bucket, private, when it is missing."""
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """See what the store enforces, on objects of our own prefix that are removed again."""
+        """Find out what the object store enforces, with test objects under the prefix that are deleted again."""
 
     async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
-        """Open a multipart upload whose object will bear `token`; returns S3's upload id. Not idempotent."""
+        """Open a multipart upload; its object will have `token`. Returns S3's upload id. Not idempotent."""
 
     def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
-        """A URL for one part, bound to its size and digest. Pure computation."""
+        """A URL for one part, bound to its size and digest. No request is made."""
 
     def presign_object(
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
     ) -> PresignedPart:
-        """A URL that creates the whole object; `once` signs `If-None-Match: *` in."""
+        """A URL that creates the whole object; with `once` it never overwrites one (`If-None-Match: *` is signed)."""
 
     def presign_get(self, s3_key: str, expires_in: float) -> str:
         """A URL to read an object with."""
 
     def url_lifetime(self, wanted: float) -> float:
-        """Seconds that a URL signed now may live: `wanted`, or less when the credentials end sooner."""
+        """Seconds for which a URL signed now is valid: `wanted`, or less when the credentials expire sooner."""
 
     async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
-        """Assemble the parts. Any error leaves it in doubt; `ObjectStoreRefused.code` may be `NoSuchUpload`."""
+        """Assemble the parts. After an error the result is unknown; `ObjectStoreRefused.code` may be `NoSuchUpload`."""
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there under this key; None when nothing is."""
+        """The object under this key; None without one."""
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Part numbers and etags (without quotes) of a multipart upload; None when it is gone."""
+        """Part numbers and etags (without quotes) of a multipart upload; None when it does not exist."""
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
-        """Abort and see that no parts are left; fine when it is gone already."""
+        """Abort, and verify that no parts are left; no error when it does not exist."""
 
     async def delete(self, s3_key: str) -> None:
-        """Delete an object; fine when it is gone already."""
+        """Delete an object; no error when it does not exist."""
 
     async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
-        """Every multipart upload in flight whose key begins with `prefix`."""
+        """Every multipart upload in progress under `prefix`."""
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
-        """Bytes in the parts of a multipart upload; 0 when it is gone."""
+        """Bytes in the parts of a multipart upload; 0 when it does not exist."""
 
     async def lifecycle(self) -> Mapping[str, Any]:
-        """The bucket's lifecycle configuration: `Rules`, and whatever else `set_lifecycle` must be given back."""
+        """The bucket's lifecycle configuration: `Rules`, and all else that `set_lifecycle` has to keep."""
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace the bucket's lifecycle configuration."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close all connections."""

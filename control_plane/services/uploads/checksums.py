@@ -1,8 +1,8 @@
 """What an object's ETag and checksums must be, computed from the digests of its parts alone.
 
-Rule: pure arithmetic; digests are base64 of the raw bytes, as on the wire (protocol.md section 3). Whether a store's
-ETag is an MD5 at all is the probe's to say, and never so under KMS or a customer's key ("Checking object integrity",
-S3 user guide).
+Rule: pure arithmetic; digests are base64 of the raw bytes, as on the wire (protocol.md section 3). The probe finds out
+whether an object store's ETag is an MD5; under KMS or a customer's key it never is ("Checking object integrity", S3
+user guide).
 """
 
 import hashlib

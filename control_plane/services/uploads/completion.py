@@ -1,7 +1,7 @@
-"""Completing an upload and proving it.
+"""Completes an upload and proves it.
 
-Rule: the answer to CompleteMultipartUpload is never believed; what HEAD shows is. `completed` needs our token and the
-file's size there, and the strongest proof that the store allows (protocol.md section 5).
+Rule: the answer to CompleteMultipartUpload proves nothing; only HEAD does. An upload is `completed` when the object has
+its token, its file's size, and the strongest proof that the object store allows (protocol.md section 5).
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,6 @@ from schemas.names import TOKEN_METADATA
 from schemas.parts import PartPlan
 from schemas.values import DigestName, ErrorCode
 
-"""Name (after `x-amz-meta-`) under which an attempt writes its token into the object."""
-
 _OPAQUE_ETAGS: Final = ("aws:kms", "aws:kms:dsse", "customer")
 _ATTEMPT_IS_LOST: Final = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
 
@@ -29,18 +27,18 @@ Settled = CompletionProven | CompletionFailed
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Brings an upload whose parts are all stored to its end."""
+    """Completes uploads that have all their parts stored."""
 
-    objects: ObjectStore
-    probing: ObjectStoreProbe
+    object_store: ObjectStore
+    probe: ObjectStoreProbe
     clock: Clock
     policy: Policy
 
     async def settle(self, upload: Upload) -> Settled:
-        """Complete and prove. `ObjectStoreDown` while it stays in doubt: then ask again later.
+        """Complete the upload and prove it; `ObjectStoreDown` while the result is unknown: then call this again later.
 
-        So it is while the store lets our credentials do nothing: a key is revoked and another given, and every part
-        is stored. Only after the deadline that is the end.
+        Forbidden requests count as unknown until the deadline: the parts are stored, and an operator may replace a
+        revoked key. After the deadline they fail the upload.
         """
         try:
             return await self._settled(upload)
@@ -50,9 +48,9 @@ class Completion:
             return self._failed(upload, Refusal.STORE_REFUSED, str(error))
 
     async def _settled(self, upload: Upload) -> Settled:
-        self.probing.require()
+        self.probe.require()
         doubt = None if upload.one_put else await self._complete(upload)
-        info = await self.objects.head(upload.s3_key)
+        info = await self.object_store.head(upload.s3_key)
         if info is not None and info.metadata.get(TOKEN_METADATA) == upload.object_token:
             return self._proven(upload, info)
         if isinstance(doubt, ObjectStoreDown | ObjectStoreForbids):
@@ -69,15 +67,15 @@ class Completion:
         etags = {number: part.etag for number, part in upload.parts.items() if part.etag}
         try:
             if len(etags) < plan.total:
-                # A 412 left an etag empty, or our database is older than the upload: the store knows better.
-                listed = await self.objects.list_parts(upload.s3_key, upload.s3_upload_id)
+                # A 412 left an etag empty, or the database was restored from a copy: the object store has the list.
+                listed = await self.object_store.list_parts(upload.s3_key, upload.s3_upload_id)
                 if listed is None:
                     return ObjectStoreRefused("ListParts: the multipart upload is gone", code="NoSuchUpload")
                 etags = {number: etags.get(number, etag) for number, etag in listed.items()}
                 if missing := [number for number in plan.numbers if number not in etags]:
                     text = f"ListParts: {len(missing)} parts are missing, the first of them {missing[0]}"
                     return ObjectStoreRefused(text, code="InvalidPart")
-            await self.objects.complete(upload.s3_key, upload.s3_upload_id, etags)
+            await self.object_store.complete(upload.s3_key, upload.s3_upload_id, etags)
         except (ObjectStoreDown, ObjectStoreRefused) as error:
             return error
         return None
@@ -96,7 +94,7 @@ class Completion:
         return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
 
     def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
-        """The strongest proof; None when the store contradicts the client's digests."""
+        """The strongest proof; None when the object store contradicts the client's digests."""
         plan = upload.plan
         assert plan is not None  # noqa: S101 - completing is reached only with a plan
         digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
@@ -106,16 +104,16 @@ class Completion:
         checksum = info.checksums.get(upload.digest)
         if checksum is not None:
             return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
-        if self._etag_tells(upload, info):
+        if self._etag_proves(upload, info):
             expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
             return Proof.ETAG if info.etag == expected else None
-        seen = self.probing.capabilities
+        seen = self.probe.capabilities
         enforced = seen.object_digests if upload.one_put else seen.part_digests
         return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
 
-    def _etag_tells(self, upload: Upload, info: ObjectInfo) -> bool:
+    def _etag_proves(self, upload: Upload, info: ObjectInfo) -> bool:
         plain = info.encryption not in _OPAQUE_ETAGS
-        return upload.digest is DigestName.MD5 and self.probing.capabilities.etag_is_md5 and plain
+        return upload.digest is DigestName.MD5 and self.probe.capabilities.etag_is_md5 and plain
 
     def _failed(
         self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
@@ -126,7 +124,7 @@ class Completion:
 
 
 def _expected_checksum(upload: Upload, plan: PartPlan, digests: list[str], shown: str) -> str:
-    """What the store must show for these parts; `-N` at the end of what it shows marks a checksum of checksums."""
+    """The checksum that HEAD must show for these parts; a shown one that ends with `-N` is a checksum of checksums."""
     if upload.one_put:
         return digests[0]
     if "-" in shown or upload.digest is not DigestName.CRC32:

@@ -1,6 +1,6 @@
-"""Notes the uploads of other owners: a direct CLI, or a person with a bare MQTT client.
+"""Observes the uploads of other owners: of a direct CLI, or of a person with a bare MQTT client.
 
-Rule: history only. No duty follows from it, and nothing is ever said to the client about such an upload.
+Rule: history only. No duty follows from an observed upload, and no command about it is published.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, 
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.uploads.translate import path_of
-from control_plane.services.uploads.writer import Uploads
+from control_plane.services.uploads.writer import UploadWriter
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadReport
 from schemas.names import UNKNOWN_OWNER
 from schemas.values import DigestName
@@ -32,28 +32,28 @@ _STATES: Final[dict[type[RemoteEvent], State]] = {
     PartsRequested: State.IN_PROGRESS,
     Progressed: State.IN_PROGRESS,
     Succeeded: State.COMPLETING,
-    # Its owner may tell it again, so an error is not known to be the end; only a close is.
+    # The owner may start it again, so an error need not be the end; a close is.
     ErrorReported: State.IN_PROGRESS,
     Rejected: State.REJECTED,
     CancelledByClient: State.CANCELLED,
 }
 
 
-class History:
-    """Hears commands and reports that concern uploads of others."""
+class UploadObserver:
+    """Records what commands and responses show of other owners' uploads."""
 
-    def __init__(self, uploads: Uploads, clock: Clock, policy: Policy) -> None:
-        self._uploads = uploads
+    def __init__(self, writer: UploadWriter, clock: Clock, policy: Policy) -> None:
+        self._writer = writer
         self._clock = clock
         self._policy = policy
 
-    def hear_command(self, client_id: str, command: Command) -> None:
-        """Note that an upload began, or that its owner closed it."""
+    def observe_command(self, client_id: str, command: Command) -> None:
+        """Record that an upload was started, or closed by its owner."""
         payload, now = command.payload, self._clock.now()
         if isinstance(payload, CloseUpload) and payload.about:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
             event = Observed(now=now, state=state, attempt=payload.about_attempt)
-            self._uploads.hear(UploadKey(client_id, payload.about), event)
+            self._writer.enqueue(UploadKey(client_id, payload.about), event)
         elif isinstance(payload, DownloadFile) and payload.upload_config and payload.upload_config.upload_id:
             config = payload.upload_config
             owner = config.owner or UNKNOWN_OWNER
@@ -69,23 +69,23 @@ class History:
                     metadata=payload.metadata,
                 )
                 event = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
-                self._note(key, report, event, s3_key=config.key)
+                self._record(key, report, event, s3_key=config.key)
 
-    def hear_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
-        """Note what a client says about such an upload."""
-        code = event.code if isinstance(event, ErrorReported | Rejected) else None
-        overheard = Observed(
+    def observe_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
+        """Record what a client reports about an upload of another owner."""
+        failure = event if isinstance(event, ErrorReported | Rejected) else None
+        observed = Observed(
             now=event.now,
             state=_STATES[type(event)],
             attempt=event.attempt,
             file_size=report.file_size,
             etags=event.etags,
-            error=code,
-            text=event.text if isinstance(event, ErrorReported | Rejected) else None,
+            error=None if failure is None else failure.code,
+            text=None if failure is None else failure.text,
         )
-        self._note(key, report, overheard, s3_key=None)
+        self._record(key, report, observed, s3_key=None)
 
-    def _note(self, key: UploadKey, report: UploadReport, event: Observed, *, s3_key: str | None) -> None:
+    def _record(self, key: UploadKey, report: UploadReport, event: Observed, *, s3_key: str | None) -> None:
         now = self._clock.now()
         new = Upload(
             client_id=key.client_id,
@@ -105,4 +105,4 @@ class History:
             state=State.DISPATCHED,
             attempt=report.attempt,
         )
-        self._uploads.hear(key, event, new=new)
+        self._writer.enqueue(key, event, new=new)

@@ -1,6 +1,6 @@
-"""How many new rows one client may bring about by its own word.
+"""Rate limit per client on uploads that a device creates unasked.
 
-Rule: a device that invents uploads fills its own measure, never the database; one that is refused asks again later.
+Rule: a refused upload is neither stored nor closed; the client offers it again later.
 """
 
 from typing import Final
@@ -8,21 +8,23 @@ from typing import Final
 from control_plane.services.ports.clock import Clock
 
 NEW_UPLOADS: Final = 500
-"""Uploads begun by hand or by other owners, in an hour, that are noted for one client."""
+"""New uploads of a client in one period: started by hand, or by other owners."""
 
 PERIOD: Final = 3_600.0
+"""Seconds."""
+
 MAX_CLIENTS: Final = 100_000
 
 
 class Quota:
-    """Counts per client in fixed periods of its own."""
+    """Counts new uploads per client, in periods that start with the client's first."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._taken: dict[str, tuple[float, int]] = {}
 
     def take(self, client_id: str) -> bool:
-        """Whether this client may have one more."""
+        """Count one more upload; whether this client may have it."""
         now = self._clock.monotonic()
         since, taken = self._taken.get(client_id, (now, 0))
         if now - since >= PERIOD:

@@ -22,7 +22,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.uploads.views import UploadView, UploadViews
-from control_plane.services.uploads.writer import Uploads
+from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
 from schemas.values import UploadOptions
@@ -60,7 +60,7 @@ class UploadService:
         object_store: ObjectStore,
         clock: Clock,
         policy: Policy,
-        writer: Uploads,
+        writer: UploadWriter,
         probe: ObjectStoreProbe,
         views: UploadViews,
     ) -> None:
@@ -90,11 +90,11 @@ class UploadService:
             return self._planned(request, key, client, now, mark)
 
         try:
-            created = await self._writer.create(key, plan, record)
+            created = await self._writer.create(plan, record)
         except KeyTaken:
             # Another trigger for the same file name in the same second has the plain key.
             marked = functools.partial(plan, mark=key.upload_id[:8])
-            created = await self._writer.create(key, marked, record)
+            created = await self._writer.create(marked, record)
         if created.key != key:
             return await self._views.of(created)
         # No second read: the transaction read the client, and the new upload's duties are being performed.

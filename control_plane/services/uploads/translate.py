@@ -1,9 +1,8 @@
-"""What an agent's response or status means for an upload, as an event of the domain.
+"""Responses and statuses of an agent as events of the domain.
 
-Rule: translation only. A word that this version does not know becomes no event.
+Rule: translation only. A status that this version does not know becomes no event.
 """
 
-import random
 import re
 from typing import Final
 
@@ -17,13 +16,16 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import Origin, State, Upload, UploadKey
+from control_plane.services.backoff import full_jitter
 from control_plane.services.policy import Policy, object_key
 from schemas.errors import SchemaError
 from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
 from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
-RETRY_AFTER: Final = 5.0
+SHORTEST_RETRY: Final = 5.0
+"""Seconds after a reported error before the same attempt is started again, at least."""
+
 LONGEST_RETRY: Final = 60.0
 LONGEST_TEXT: Final = 1_000
 LONGEST_PATH: Final = 4_096
@@ -31,7 +33,10 @@ _UPLOAD_ID: Final = re.compile(UPLOAD_ID_PATTERN)
 
 
 def key_of(client_id: str, response: Response, report: UploadReport) -> UploadKey:
-    """Which upload is meant: one begun without an id bears its command's; `SchemaError` when that cannot be one."""
+    """The upload that a response is about; `SchemaError` when its id is not valid.
+
+    An upload that was started without an id has the id of its command.
+    """
     upload_id = report.upload_id or response.message_id
     if _UPLOAD_ID.fullmatch(upload_id) is None:
         message = f"message_id {upload_id[:100]!r} cannot name an upload"
@@ -44,7 +49,7 @@ def event_of(
 ) -> RemoteEvent | None:
     """The event in a response about an upload; None when its `status` is not known."""
     common = {"now": now, "attempt": report.attempt, "sequence": response.sequence, "etags": dict(report.etags)}
-    code, text = ErrorCode.read(response.error or ""), clipped(_said(response))
+    code, text = ErrorCode.read(response.error or ""), clipped(_text_of(response))
     match ResponseStatus.read(response.status):
         case ResponseStatus.IN_PROGRESS:
             return PartsRequested(
@@ -57,7 +62,7 @@ def event_of(
         case ResponseStatus.SUCCESS:
             return Succeeded(**common)  # type: ignore[arg-type]
         case ResponseStatus.ERROR:
-            return ErrorReported(**common, code=code, text=text, delay=_delay())  # type: ignore[arg-type]
+            return ErrorReported(**common, code=code, text=text, delay=_retry_delay())  # type: ignore[arg-type]
         case ResponseStatus.REJECTED:
             return Rejected(**common, code=code, text=text)  # type: ignore[arg-type]
         case ResponseStatus.CANCELLED:
@@ -66,26 +71,27 @@ def event_of(
             return None
 
 
-def _said(response: Response) -> str:
-    """The sentence; with the code in front when we do not know it, for then nothing else keeps it."""
+def _text_of(response: Response) -> str:
+    """The response's message. An unknown code is put before it, since the event has no other place for it."""
     error, message = response.error or "", response.message or ""
     known = ErrorCode.read(error) is not ErrorCode.UNKNOWN
     return message if known and message else ": ".join(text for text in (error, message) if text)
 
 
 def clipped(text: str, longest: int = LONGEST_TEXT) -> str:
-    """As much of a device's words as anybody wants to store and read."""
+    """The first `longest` characters of a device's text."""
     return text[:longest]
 
 
 def path_of(report: UploadReport) -> str | None:
-    """The path as the device names it, no longer than a command can say."""
+    """The path in the device's report, no longer than a command can hold."""
     return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH)
 
 
-def _delay() -> float:
-    """Seconds before an attempt is told again: jittered, since what failed one device may have failed many."""
-    return RETRY_AFTER + random.uniform(0.0, LONGEST_RETRY - RETRY_AFTER)  # noqa: S311 - not a secret
+def _retry_delay() -> float:
+    """Seconds before an attempt is started again: what fails on one device may fail on many at once."""
+    spread = LONGEST_RETRY - SHORTEST_RETRY
+    return full_jitter(0, first=spread, longest=spread, at_least=SHORTEST_RETRY)
 
 
 def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
@@ -95,9 +101,9 @@ def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
     return Progressed(now=now, attempt=current.attempt, bytes_sent=current.bytes_sent, reason=reason)
 
 
-def adopted(key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float) -> Upload:
-    """The row of an upload that somebody began by hand: all that is known of it stands in its offer."""
-    # Nobody can be asked for another key here, so the token's first letters see to it that this one is free.
+def upload_of_offer(key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float) -> Upload:
+    """A new upload from the offer of one that a person started by hand: the offer has all that is known of it."""
+    # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
     mark = f"{key.upload_id[:8]}-{token[:4]}"
     return Upload(
         client_id=key.client_id,

@@ -12,7 +12,6 @@ from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
-from control_plane.services.uploads.outbox import Outbox
 
 _ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
 """The duties that answer a client's request for URLs."""
@@ -37,10 +36,9 @@ class UploadView:
 class UploadViews:
     """Reads what explains an upload: its client and its outbox entries. Only uploads of `owner` carry duties."""
 
-    def __init__(self, database: Database, clock: Clock, outbox: Outbox, owner: str) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str) -> None:
         self._database = database
         self._clock = clock
-        self._outbox = outbox
         self._owner = owner
 
     async def of(self, upload: Upload) -> UploadView:
@@ -68,14 +66,22 @@ class UploadViews:
     def explain(self, upload: Upload, client: Client | None, entries: list[OutboxEntry]) -> UploadView:
         """The view of an upload that is not over, from its client and its outbox entries; the nearest cause first."""
         away = _away(upload, client, self._clock.now())
-        failure = self._outbox.complaint(upload.key)
-        failed = failure.reason if failure else None
+        kind, failed = _last_failure(entries)
         # A client that requested URLs reports that it waits for them; the failure to grant them is nearer to the cause.
-        unanswered = failed if failure and failure.kind in _ANSWERS and upload.wanted else None
+        unanswered = failed if kind in _ANSWERS and upload.wanted else None
         reason = away or unanswered or upload.reason or failed or _PROGRESS.get(upload.state)
         due = [entry.due_at for entry in entries if entry.due_at < PARKED]
         ends = [upload.deadline] if upload.state in EXPIRABLE else []
         return UploadView(upload, reason, min([*due, *ends], default=None))
+
+
+def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | None]:
+    """Which duty failed last, and why."""
+    failures = [(entry.last_error.at, entry) for entry in entries if entry.last_error is not None]
+    if not failures:
+        return None, None
+    _, entry = max(failures, key=lambda pair: pair[0])
+    return entry.duty.kind, entry.last_error.reason if entry.last_error else None
 
 
 def _away(upload: Upload, client: Client | None, now: float) -> Reason | None:

@@ -1,7 +1,7 @@
 """The one writer: the only code that changes an upload.
 
-Rule: what arrived since the last commit is applied in order, and uploads and outbox rows are written in one
-transaction; only then is anything said or done. A batch of one is the same code.
+Rule: events that arrived since the last commit are applied in order; uploads, outbox entries and changes are written in
+one transaction; only then are the listeners called, which publish and act. A batch of one takes the same path.
 """
 
 import asyncio
@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
 from control_plane.domain.errors import DomainError
-from control_plane.domain.uploads.duties import COMMANDS, Duty, duties
-from control_plane.domain.uploads.events import REMOTE_EVENTS, Event, Observed, Progressed
+from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
+from control_plane.domain.uploads.events import REMOTE_EVENTS, Event, Observed, Progressed, Succeeded
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.errors import (
@@ -27,174 +28,190 @@ from control_plane.services.errors import (
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
-from control_plane.services.uploads.effects import Effects, OpenUploads, Perform, ahead_of, same_object
+from control_plane.services.uploads.completion import Settled
+from control_plane.services.uploads.decision import Commit, Decision, Listener, deferred_success, same_object
 from control_plane.services.uploads.quota import Quota
 
 MAX_BATCH: Final = 256
 MAX_WAITING: Final = 10_000
-"""Events that may wait for a commit. Beyond it remote ones are shed: their senders ask again."""
+"""Events that may wait for a commit. Beyond it events of devices are dropped: their senders repeat them."""
 
-NOTE_FOR: Final = 0.25
-"""Seconds for which an event that nobody waits for may wait for company."""
+LINGER: Final = 0.25
+"""Seconds for which `enqueue_lazily` may hold an event back."""
 
 LEASE: Final = 30.0
-"""Seconds after which a duty that somebody began is anybody's again."""
+"""Seconds after which a duty that another process began is due again."""
 
 _TRIES: Final = 5
 
-
 Plan = Callable[[Records], Upload]
-"""Makes a new upload of what the database holds; called in the transaction, perhaps more than once."""
+"""Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
+
+_Name = tuple[Kind, str]
+"""Names a duty of one upload: its kind and target."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """The result of a completion, and the upload for which it was found."""
+
+    settled: Settled
+    seen: Upload
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Happened:
+    """An event to apply. `new` is inserted first when the upload is unknown; `may_defer` allows a deferred success."""
+
     key: UploadKey
-    event: Event | None
-    then: Event | None = None
-    """What came of `event` before it was committed, and of the upload as it was `seen`."""
-    seen: Upload | None = None
+    event: Event
     new: Upload | None = None
-    plan: Plan | None = None
-    remember: IdempotencyRecord | None = None
-    done: asyncio.Future[Upload] | None = None
-    may_wait: bool = False
-    """Whether `event` may be committed later, together with what comes of it."""
+    proof: _Proof | None = None
+    may_defer: bool = False
+    result: asyncio.Future[Upload] | None = None
+
+
+@dataclass(slots=True)
+class _Creation:
+    """An upload to create, unless `idempotency` names one that was created before."""
+
+    plan: Plan
+    idempotency: IdempotencyRecord | None
+    result: asyncio.Future[Upload] | None = None
+
+
+_Entry = _Happened | _Creation
 
 
 @dataclass(slots=True)
 class _Draft:
-    """One upload while a batch is applied to it."""
+    """One upload while a batch is applied to it. `urgent` are the duties to perform right after the commit."""
 
     before: Upload | None
     after: Upload
-    urgent: dict[tuple[str, str], Duty] = field(default_factory=dict)
-    spoke: bool = False
+    urgent: dict[_Name, Duty] = field(default_factory=dict)
+    responded: bool = False
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What one transaction came to: an answer for every entry, effects for every upload that was touched.
+    """What one transaction came to: a result for each entry, a draft for each upload.
 
-    `events` are told once it is committed: a transaction may run twice, or not at all.
+    `log` is written after the commit: a transaction may run twice, or not at all.
     """
 
-    answers: list[Upload | Exception] = field(default_factory=list)
-    effects: list[Effects] = field(default_factory=list)
+    results: list[Upload | Exception] = field(default_factory=list)
     drafts: dict[UploadKey, _Draft] = field(default_factory=dict)
-    events: list[tuple[str, Mapping[str, str | int | None]]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    log: list[tuple[str, Mapping[str, str | int | None]]] = field(default_factory=list)
 
 
-class Uploads:
+class UploadWriter:
     """Takes events for uploads and commits them in batches.
 
-    `owner` is whose uploads carry duties here; others are history. `step_timeout` (s) is how long a client may be
-    silent after it was told something. `linger` (s) is how long a note waits for company.
+    Uploads of `owner` carry duties; all others are observed. `step_timeout` (s) is how long a client may be silent
+    after a command. `linger` (s) is how long `enqueue_lazily` holds an event back at most.
     """
 
-    def __init__(self, store: Database, clock: Clock, log: EventLog, *, owner: str, step_timeout: float) -> None:
-        self._store = store
+    def __init__(self, database: Database, clock: Clock, log: EventLog, *, owner: str, step_timeout: float) -> None:
+        self._database = database
         self._clock = clock
         self._log = log
         self._owner = owner
         self._step_timeout = step_timeout
         self._quota = Quota(clock)
         self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
-        self._notes: list[_Entry] = []
-        self._open = OpenUploads()
-        self._busy = False
-        self.linger = NOTE_FOR
-        self._perform: Perform = lambda _effects: None
+        self._lazy: list[_Happened] = []
+        self._listeners: list[Listener] = []
+        self.linger = LINGER
 
-    def performs_with(self, perform: Perform) -> None:
-        """Name who does what a commit decided; called once, by the composition root."""
-        self._perform = perform
+    def on_commit(self, listener: Listener) -> None:
+        """Call `listener` after each commit; listeners are called in the order in which they were added."""
+        self._listeners.append(listener)
 
-    async def submit(
-        self, key: UploadKey, event: Event, then: Event | None = None, seen: Upload | None = None
-    ) -> Upload:
-        """Apply one event, and what came of it, and return the upload as committed.
-
-        `then` was made of the upload as it was `seen`: of another object it means nothing, and is a duty still.
+    async def submit(self, key: UploadKey, event: Event) -> Upload:
+        """Apply one event and return the upload as committed.
 
         `UnknownUpload`, `IllegalTransition`, or `Transient` when it could not be committed.
         """
-        return await self._put(_Entry(key, event, then, seen))
+        return await self._put(_Happened(key, event))
 
-    async def create(self, key: UploadKey, plan: Plan, remember: IdempotencyRecord | None = None) -> Upload:
-        """Commit a new upload, or return the one that `remember` already stands for: then nothing is planned.
+    async def submit_proven(self, seen: Upload, success: Succeeded, settled: Settled) -> Upload:
+        """Apply a deferred success and the result of its completion, in one commit; errors as for `submit`.
+
+        `settled` was found for the upload as `seen`. When the upload has another object by now, only the success is
+        applied, and the completion is a duty.
+        """
+        return await self._put(_Happened(seen.key, success, proof=_Proof(settled, seen)))
+
+    async def create(self, plan: Plan, idempotency: IdempotencyRecord | None = None) -> Upload:
+        """Commit a new upload. When one exists for this idempotency key, return that one and do not call `plan`.
 
         `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request, and
-        `UnknownClient` or `BadInput` as `plan` has it.
+        `UnknownClient` or `BadInput` from `plan`.
         """
-        return await self._put(_Entry(key, None, plan=plan, remember=remember))
+        return await self._put(_Creation(plan, idempotency))
 
-    def hear(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_wait: bool = False) -> None:
-        """Take what a device said. `new` is inserted first when nobody knows the upload.
+    def enqueue(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_defer: bool = False) -> None:
+        """Apply one event with the next batch. `new` is inserted first when the upload is unknown.
 
-        With `may_wait` a success whose proof takes one look at the store is committed when that was taken.
-
-        Never waits: when too much waits already it is dropped and counted, for the device will say it again.
+        With `may_defer` a success that one look at the object store proves is committed after that look. Never
+        waits: when the queue is full, the event is dropped and counted, and the device repeats it.
         """
-        # While a batch is committed the next one gathers: to look at the database for many at once costs little.
-        if may_wait and not self._busy and (look := self._open.ahead_of(key, event)) is not None:
-            self._perform(look)
-            return
-        try:
-            self._waiting.put_nowait(_Entry(key, event, new=new, may_wait=may_wait))
-        except asyncio.QueueFull:
-            self._log("event.shed", {"client_id": key.client_id, "event": type(event).__name__})
+        self._enqueue(_Happened(key, event, new=new, may_defer=may_defer))
 
-    def note(self, key: UploadKey, event: Event) -> None:
-        """Take what nothing waits for: it is committed with the next batch, or by itself a little later.
+    def enqueue_lazily(self, key: UploadKey, event: Event) -> None:
+        """Apply an event that is not urgent with the next batch, or alone after `linger` seconds.
 
-        A client answers a command at once: a commit of its own for having said it would stand in the answer's way.
+        A client responds to a command at once: a separate commit of the publication would delay its answer.
         """
-        self._notes.append(_Entry(key, event))
-        if len(self._notes) == 1:
-            asyncio.get_running_loop().call_later(self.linger, self._notes_are_due)
-
-    def _notes_are_due(self) -> None:
-        notes, self._notes = self._notes, []
-        for entry in notes:
-            assert entry.event is not None  # noqa: S101 - `note` takes events only
-            self.hear(entry.key, entry.event)
+        self._lazy.append(_Happened(key, event))
+        if len(self._lazy) == 1:
+            asyncio.get_running_loop().call_later(self.linger, self._flush_lazy)
 
     async def run(self) -> None:
         """Commit batches until cancelled."""
         while True:
             first = await self._waiting.get()
-            batch, self._notes = [*self._notes[:MAX_BATCH], first], self._notes[MAX_BATCH:]
+            batch: list[_Entry] = [*self._lazy[:MAX_BATCH], first]
+            self._lazy = self._lazy[MAX_BATCH:]
             while len(batch) < MAX_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            self._busy = True
             await self._commit(batch)
-            self._busy = False
+
+    def _flush_lazy(self) -> None:
+        lazy, self._lazy = self._lazy, []
+        for entry in lazy:
+            self._enqueue(entry)
+
+    def _enqueue(self, entry: _Happened) -> None:
+        try:
+            self._waiting.put_nowait(entry)
+        except asyncio.QueueFull:
+            self._log("event.shed", {"client_id": entry.key.client_id, "event": type(entry.event).__name__})
 
     async def _put(self, entry: _Entry) -> Upload:
-        entry.done = asyncio.get_running_loop().create_future()
+        entry.result = asyncio.get_running_loop().create_future()
         await self._waiting.put(entry)
-        return await entry.done
+        return await entry.result
 
     async def _commit(self, batch: list[_Entry]) -> None:
         try:
             outcome = await self._write(batch)
-        except Exception as error:  # noqa: BLE001 - one event that cannot be committed must not take others with it
-            await self._uncommitted(batch, error)
+        except Exception as error:  # noqa: BLE001 - an event that cannot be committed must not affect the others
+            await self._failed(batch, error)
             return
-        for draft in outcome.drafts.values():
-            if draft.after.owner == self._owner:
-                self._open.committed(draft.after)
-        # First what a device waits for, then what an operator does.
-        for effects in outcome.effects:
-            self._perform(effects)
-        for entry, result in zip(batch, outcome.answers, strict=True):
-            _settle(entry, result)
-        for event, facts in outcome.events:
+        commit = Commit(tuple(outcome.decisions), tuple(outcome.changes))
+        for listener in self._listeners:
+            listener(commit)
+        for entry, result in zip(batch, outcome.results, strict=True):
+            _resolve(entry, result)
+        for event, facts in outcome.log:
             self._log(event, facts)
 
-    async def _uncommitted(self, batch: list[_Entry], error: Exception) -> None:
-        """Say so; when it is not the database that is away, one event is at fault, and the others are tried alone."""
+    async def _failed(self, batch: list[_Entry], error: Exception) -> None:
+        """Log it. Unless the database is unavailable, one entry is at fault: then each is committed alone."""
         facts = {"events": len(batch), "error": str(error)}
         self._log("commit.failed", facts if isinstance(error, ServiceError) else {**facts, "fault": error})
         if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
@@ -202,150 +219,175 @@ class Uploads:
                 await self._commit([entry])
             return
         for entry in batch:
-            _settle(entry, error)
+            _resolve(entry, error)
 
     async def _write(self, batch: list[_Entry]) -> _Outcome:
         for _ in range(_TRIES):
             try:
-                return await self._store.write(lambda records: self._transact(records, batch))
+                return await self._database.write(lambda records: self._transact(records, batch))
             except VersionConflict:
-                # Another replica changed one of them: all was rolled back, so read again and apply again.
+                # Another replica changed an upload: the transaction was rolled back, so read and apply again.
                 continue
-        message = "the uploads are changed by somebody else faster than they can be read"
+        message = "other replicas change the uploads faster than this one can read them"
         raise DatabaseUnavailable(message)
 
     def _transact(self, records: Records, batch: list[_Entry]) -> _Outcome:
         outcome = _Outcome()
         for entry in batch:
             try:
-                outcome.answers.append(self._apply(records, entry, outcome))
+                result = self._process(records, entry, outcome)
             except (DomainError, BadInput, KeyReused, KeyTaken, UnknownClient, UnknownUpload) as error:
-                outcome.answers.append(error)
+                outcome.results.append(error)
                 if isinstance(error, UnknownUpload):
-                    outcome.effects.extend(_released(entry))
+                    outcome.decisions.extend(_release(entry))
+            else:
+                outcome.results.append(result)
         for draft in outcome.drafts.values():
-            outcome.effects.extend(self._save(records, draft))
+            outcome.decisions.extend(self._save(records, draft))
+        if outcome.changes:
+            records.changes.append(outcome.changes)
         return outcome
 
-    def _apply(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
-        drafts = outcome.drafts
-        draft = drafts.get(entry.key) or _loaded(records, entry.key)
-        if entry.event is None:
-            return self._insert(records, entry, outcome)
+    def _process(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
+        if isinstance(entry, _Creation):
+            return self._create(records, entry, outcome)
+        return self._apply(records, entry, outcome)
+
+    def _create(self, records: Records, entry: _Creation, outcome: _Outcome) -> Upload:
+        idempotency = entry.idempotency
+        if idempotency is not None:
+            known = records.idempotency.get(idempotency.caller, idempotency.client_id, idempotency.idempotency_key)
+            if known is not None:
+                return _same_request(records, known, idempotency)
+        upload = entry.plan(records)
+        records.uploads.add(upload)
+        if idempotency is not None:
+            records.idempotency.add(idempotency)
+        outcome.drafts[upload.key] = _Draft(None, upload, _by_name(duties(upload)))
+        outcome.changes.append(
+            UploadCreated(at=upload.created_at, client_id=upload.client_id, upload_id=upload.upload_id)
+        )
+        return upload
+
+    def _apply(self, records: Records, entry: _Happened, outcome: _Outcome) -> Upload:
+        key, event = entry.key, entry.event
+        draft = outcome.drafts.get(key) or _load(records, key)
         if draft is None:
             if entry.new is None:
-                raise UnknownUpload(entry.key.upload_id)
-            if not self._quota.take(entry.key.client_id):
-                outcome.events.append(("upload.refused", {"client_id": entry.key.client_id}))
+                raise UnknownUpload(key.upload_id)
+            if not self._quota.take(key.client_id):
+                outcome.log.append(("upload.refused", {"client_id": key.client_id}))
                 return entry.new
             records.uploads.add(entry.new)
             draft = _Draft(entry.new, entry.new)
-        drafts[entry.key] = draft
         before = draft.after
-        if not self._concerns(before, entry.event):
+        if not self._accepts(before, event):
             return before
-        draft.after, effects = apply(before, entry.event)
-        if entry.may_wait and draft.before is before:
-            look = ahead_of(before, draft.after, effects, entry.event)
-            if look is not None:
-                del drafts[entry.key]
-                outcome.effects.append(look)
+        after, urgent = apply(before, event)
+        if entry.may_defer and draft.before is before:
+            deferred = deferred_success(before, after, urgent, event)
+            if deferred is not None:
+                outcome.decisions.append(deferred)
                 return before
-        if entry.then is not None and (entry.seen is None or same_object(entry.seen, draft.after)):
-            settled, more = apply(draft.after, entry.then)
-            # Where it means nothing any more, what `event` came to is still to be done: to release the client, say.
-            draft.after, effects = (draft.after, effects) if settled is draft.after else (settled, more)
-        draft.spoke = draft.spoke or isinstance(entry.event, REMOTE_EVENTS)
-        draft.urgent.update({(duty.kind, duty.target): duty for duty in effects})
-        outcome.events.extend(_told(before, draft.after, entry.event))
-        return draft.after
+        if entry.proof is not None and same_object(entry.proof.seen, after):
+            settled, more = apply(after, entry.proof.settled)
+            # A result that no longer applies leaves the duties of the event itself, such as the client's release.
+            after, urgent = (after, urgent) if settled is after else (settled, more)
+        outcome.drafts[key] = draft
+        draft.after = after
+        draft.responded = draft.responded or isinstance(event, REMOTE_EVENTS)
+        draft.urgent.update(_by_name(urgent))
+        if before.state is not after.state:
+            outcome.changes.append(_state_changed(before, after, event))
+        elif before is after and isinstance(event, REMOTE_EVENTS):
+            outcome.log.append(("event.repeated", _repeated(after, event.attempt, type(event).__name__)))
+        return after
 
-    def _concerns(self, upload: Upload, event: Event) -> bool:
-        """Whether this event may say something about this upload.
+    def _accepts(self, upload: Upload, event: Event) -> bool:
+        """Whether this event may change this upload.
 
-        Ours is not observed: a broker without No Local plays our own commands back, and anyone may send one. Of
-        another owner's it is only noted how far it came: what its client answers is that owner's to understand.
+        An upload of this owner is not observed: a broker without No Local returns this owner's own commands, and anyone
+        may publish one. An upload of another owner is only observed: its client's responses are for that owner.
         """
         if upload.owner == self._owner:
             return not isinstance(event, Observed)
         return isinstance(event, Progressed) or not isinstance(event, REMOTE_EVENTS)
 
-    def _insert(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
-        plan, remember = entry.plan, entry.remember
-        assert plan is not None  # noqa: S101 - for the type checker: an entry has an event or a plan
-        if remember is not None:
-            known = records.idempotency.get(remember.caller, remember.client_id, remember.idempotency_key)
-            if known is not None:
-                return _same_request(records, known, remember)
-        upload = plan(records)
-        records.uploads.add(upload)
-        if remember is not None:
-            records.idempotency.add(remember)
-        outcome.drafts[upload.key] = _Draft(None, upload, {(one.kind, one.target): one for one in duties(upload)})
-        outcome.events.append(("upload.created", {"upload_id": upload.upload_id, "client_id": upload.client_id}))
-        return upload
-
-    def _save(self, records: Records, draft: _Draft) -> list[Effects]:
-        """Write one upload and make its outbox rows what its state obliges to."""
+    def _save(self, records: Records, draft: _Draft) -> list[Decision]:
+        """Write one upload, and the outbox entries that its state requires."""
         upload = draft.after
-        if draft.before is not None and draft.before is not upload:
+        changed = draft.before is not upload
+        if changed and draft.before is not None:
             upload = records.uploads.save(draft.before, upload)
         if upload.owner != self._owner:
             return []
         now = self._clock.now()
-        heard = self._hears(records, draft, now)
-        if draft.before is None or draft.before is not draft.after:
-            self._keep_tasks(records, upload, draft, heard=heard)
+        reachable = _reachable(records, draft, now)
+        if changed:
+            self._save_entries(records, upload, draft, now, reachable=reachable)
         urgent = tuple(
-            duty for duty in draft.urgent.values() if duty.due_at <= now and (heard or duty.kind not in COMMANDS)
+            duty for duty in draft.urgent.values() if duty.due_at <= now and (reachable or duty.kind not in COMMANDS)
         )
-        return [Effects(upload.key, upload, urgent, upload.attempt)] if urgent else []
+        return [Decision(upload.key, upload, urgent, upload.attempt)] if urgent else []
 
-    def _keep_tasks(self, records: Records, upload: Upload, draft: _Draft, *, heard: bool) -> None:
-        now = self._clock.now()
-        rows = {(task.duty.kind, task.duty.target): task for task in records.outbox.of(Subject.of_upload(upload.key))}
-        kept = {(duty.kind, duty.target): duty for duty in duties(upload)}
-        for name, task in rows.items():
-            if name not in kept:
-                records.outbox.drop(Subject.of_upload(upload.key), task.duty.kind, task.duty.target)
-        for name, duty in kept.items():
-            row = rows.get(name)
-            if row is not None and row.duty.attempt == duty.attempt and name not in draft.urgent:
-                continue
-            records.outbox.put(self._task(upload, duty, now, heard=heard))
+    def _save_entries(self, records: Records, upload: Upload, draft: _Draft, now: float, *, reachable: bool) -> None:
+        subject = Subject.of_upload(upload.key)
+        stored = {(entry.duty.kind, entry.duty.target): entry for entry in records.outbox.of(subject)}
+        required = _by_name(duties(upload))
+        for kind, target in stored:
+            if (kind, target) not in required:
+                records.outbox.drop(subject, kind, target)
+        for name, duty in required.items():
+            entry = stored.get(name)
+            if entry is None or entry.duty.attempt != duty.attempt or name in draft.urgent:
+                records.outbox.put(self._entry(subject, duty, now, reachable=reachable))
 
-    def _task(self, upload: Upload, duty: Duty, now: float, *, heard: bool) -> OutboxEntry:
-        """The row of a duty: under our lease when we are about to do it, parked when its client is away."""
+    def _entry(self, subject: Subject, duty: Duty, now: float, *, reachable: bool) -> OutboxEntry:
+        """The entry of a duty: leased when it is performed after this commit, parked when its client is offline."""
         if duty.due_at > now:
-            return OutboxEntry(Subject.of_upload(upload.key), duty, duty.due_at)
+            return OutboxEntry(subject, duty, duty.due_at)
         if duty.kind not in COMMANDS:
-            return OutboxEntry(Subject.of_upload(upload.key), duty, now + LEASE, tries=1)
-        return (
-            OutboxEntry(Subject.of_upload(upload.key), duty, now + self._step_timeout, tries=1)
-            if heard
-            else OutboxEntry(Subject.of_upload(upload.key), duty, PARKED)
-        )
-
-    @staticmethod
-    def _hears(records: Records, draft: _Draft, now: float) -> bool:
-        """Whether a command reaches the client. One that just spoke is there, even if its presence is still to come."""
-        client = records.clients.get(draft.after.client_id)
-        if client is None:
-            return draft.spoke
-        return client.dispatchable(now) or (draft.spoke and client.answerable(now))
+            return OutboxEntry(subject, duty, now + LEASE, tries=1)
+        if reachable:
+            return OutboxEntry(subject, duty, now + self._step_timeout, tries=1)
+        return OutboxEntry(subject, duty, PARKED)
 
 
-def _released(entry: _Entry) -> list[Effects]:
-    """Let go of a client that reports an upload nobody knows. A status does not say whose its upload is."""
+def _resolve(entry: _Entry, result: Upload | Exception) -> None:
+    """Give the result to the caller that waits for it, if there is one."""
+    if entry.result is None or entry.result.done():
+        return
+    if isinstance(result, Exception):
+        entry.result.set_exception(result)
+    else:
+        entry.result.set_result(result)
+
+
+def _reachable(records: Records, draft: _Draft, now: float) -> bool:
+    """Whether a command reaches the client. One that just responded is connected, even if its presence comes later."""
+    client = records.clients.get(draft.after.client_id)
+    if client is None:
+        return draft.responded
+    return client.dispatchable(now) or (draft.responded and client.answerable(now))
+
+
+def _release(entry: _Entry) -> list[Decision]:
+    """Release a client that reports an unknown upload. A status is no such report: it does not name the owner."""
+    if isinstance(entry, _Creation):
+        return []
     event = entry.event
     if not isinstance(event, REMOTE_EVENTS) or isinstance(event, Progressed):
         return []
-    return [Effects(entry.key, None, (), event.attempt)]
+    return [Decision(entry.key, None, (), event.attempt)]
 
 
-def _loaded(records: Records, key: UploadKey) -> _Draft | None:
+def _load(records: Records, key: UploadKey) -> _Draft | None:
     upload = records.uploads.get(key)
     return None if upload is None else _Draft(upload, upload)
+
+
+def _by_name(some: tuple[Duty, ...]) -> dict[_Name, Duty]:
+    return {(duty.kind, duty.target): duty for duty in some}
 
 
 def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRecord) -> Upload:
@@ -358,31 +400,18 @@ def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRe
     return upload
 
 
-def _told(before: Upload, after: Upload, event: Event) -> list[tuple[str, Mapping[str, str | int | None]]]:
-    """A change of the state, or that a device repeated itself."""
-    if before.state is not after.state:
-        return [("upload.state", _facts(before, after))]
-    if before is after and isinstance(event, REMOTE_EVENTS):
-        said = f"{type(event).__name__} of attempt {event.attempt}"
-        return [("event.repeated", {"upload_id": after.upload_id, "client_id": after.client_id, "said": said})]
-    return []
+def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateChanged:
+    return UploadStateChanged(
+        at=event.now,
+        client_id=after.client_id,
+        upload_id=after.upload_id,
+        attempt=after.attempt,
+        was=before.state,
+        state=after.state,
+        error=after.error,
+    )
 
 
-def _facts(before: Upload, after: Upload) -> dict[str, str | int | None]:
-    return {
-        "upload_id": after.upload_id,
-        "client_id": after.client_id,
-        "attempt": after.attempt,
-        "was": before.state,
-        "state": after.state,
-        "error": after.error,
-    }
-
-
-def _settle(entry: _Entry, result: Upload | Exception) -> None:
-    if entry.done is None or entry.done.done():
-        return
-    if isinstance(result, Exception):
-        entry.done.set_exception(result)
-    else:
-        entry.done.set_result(result)
+def _repeated(upload: Upload, attempt: int, event: str) -> dict[str, str | int | None]:
+    said = f"{event} of attempt {attempt}"
+    return {"upload_id": upload.upload_id, "client_id": upload.client_id, "said": said}

@@ -115,26 +115,26 @@ def test_passwords_are_long_and_never_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_what_is_no_client_id_is_not_enrolled(name: str, tmp_path: Path) -> None:
+def test_an_invalid_client_id_is_not_enrolled(name: str, tmp_path: Path) -> None:
     with pytest.raises(SchemaError):
         access.enroll(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["restaurant-1", "operator", "operator-a/b", "operator-\n", "", "control-plane x"])
-def test_what_is_no_service_gets_no_service_account(name: str, tmp_path: Path) -> None:
+def test_an_invalid_service_name_gets_no_account(name: str, tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="begin with one of control-plane, cli-, operator-"):
         access.enroll_service(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 
 @given(name=st.text())
-def test_no_name_is_both_a_device_and_a_service(name: str) -> None:
+def test_no_name_is_valid_for_both_a_device_and_a_service(name: str) -> None:
     assert not (access.is_service(name) and valid_client_id(name))
     assert all(access.is_service(prefix + "1") for prefix in RESERVED_PREFIXES)
 
 
-def test_a_second_enrolment_has_to_be_meant(tmp_path: Path) -> None:
+def test_a_second_enrolment_needs_replace(tmp_path: Path) -> None:
     first = access.enroll(tmp_path, "restaurant-1")
     with pytest.raises(AlreadyEnrolled, match="replacing them locks out"):
         access.enroll(tmp_path, "restaurant-1")
@@ -178,7 +178,7 @@ def test_the_files_are_for_the_owner_of_their_directory_alone(act: Callable[[Pat
         assert status.st_uid == tmp_path.stat().st_uid
 
 
-def test_enrolments_at_the_same_time_lose_nobody(tmp_path: Path) -> None:
+def test_no_enrolment_is_lost_among_concurrent_ones(tmp_path: Path) -> None:
     names = [f"device-{number}" for number in range(20)]
     threads = [threading.Thread(target=access.enroll, args=(tmp_path, name)) for name in names]
     for thread in threads:
@@ -188,7 +188,7 @@ def test_enrolments_at_the_same_time_lose_nobody(tmp_path: Path) -> None:
     assert access.accounts(tmp_path) == tuple(sorted(names))
 
 
-def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     access.enroll(tmp_path, "one")
     before = sorted(path.name for path in tmp_path.iterdir())
 

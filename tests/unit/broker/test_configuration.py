@@ -18,12 +18,12 @@ def test_without_persistence_there_is_no_database() -> None:
     assert configuration.database(text) is None
 
 
-def test_the_database_lies_where_the_configuration_says() -> None:
+def test_the_path_of_the_database_is_read_from_the_configuration() -> None:
     text = configuration.development_mosquitto(port=1234, directory=Path("/state dir"), persistence=True)
     assert configuration.database(text) == Path("/state dir/mosquitto.db")
     assert configuration.database(text + "persistence_file other.db\n") == Path("/state dir/other.db")
 
 
-def test_comments_are_no_options() -> None:
+def test_comments_are_not_options() -> None:
     assert configuration.option("#user root\n# user root\n", "user") is None
     assert configuration.option("user one\nuser two\n", "user") == "two"

@@ -52,12 +52,12 @@ def report(upload_id: str | None, message_id: str = "m") -> bytes:
     return encode(Response(message_id, "download_file", "in_progress", UploadReport(upload_id=upload_id)))
 
 
-def test_what_a_client_says_of_our_upload_is_heard() -> None:
+def test_a_response_about_our_upload_passes() -> None:
     assert len(heard(TOPICS.response("restaurant-1"), report(OURS))) == 1
     assert len(heard(TOPICS.response("restaurant-1"), report(None, message_id=OURS))) == 1
 
 
-def test_what_it_says_of_others_is_not() -> None:
+def test_a_response_about_another_upload_is_dropped() -> None:
     assert heard(TOPICS.response("restaurant-1"), report(THEIRS)) == []
     assert heard(TOPICS.response("restaurant-1"), report(None)) == []
 
@@ -70,26 +70,26 @@ def test_a_hello_lists_only_our_upload() -> None:
     assert [entry.upload_id for entry in payload.active] == [OURS]
 
 
-def test_a_status_tells_only_of_our_upload() -> None:
+def test_a_status_is_reduced_to_our_upload() -> None:
     both = Status("uploading", uploads=(CurrentUpload(THEIRS), CurrentUpload(OURS)))
     (passed,) = heard(TOPICS.status("restaurant-1"), encode(both))
     assert [entry.upload_id for entry in decode(Status, passed.payload).uploads] == [OURS]
     assert heard(TOPICS.status("restaurant-1"), encode(Status("uploading", current_upload=CurrentUpload(THEIRS)))) == []
 
 
-def test_presence_is_heard_and_commands_of_others_are_not() -> None:
+def test_presence_passes_and_commands_of_others_do_not() -> None:
     presence = encode(Presence("restaurant-1", "online", "install", 1, 0))
     assert len(heard(TOPICS.presence("restaurant-1"), presence)) == 1
     assert heard(TOPICS.command("restaurant-1"), b'{"message_id":"m","action":"health_check","payload":{}}') == []
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[" * 5000, b"\xff"])
-def test_what_is_no_message_is_dropped(payload: bytes) -> None:
+def test_an_undecodable_message_is_dropped(payload: bytes) -> None:
     assert heard(TOPICS.response("restaurant-1"), payload) == []
     assert heard("somebody/else", payload) == []
 
 
-def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: Path) -> None:
+def test_every_commit_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
     store = FileDatabase()
     store.path = tmp_path / "state.json"
     upload = an_upload()
@@ -99,7 +99,7 @@ def test_every_commit_is_in_the_file_and_an_earlier_state_never_half(tmp_path: P
     assert list(tmp_path.iterdir()) == [store.path]
 
 
-def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
+def test_a_commit_that_cannot_be_written_is_undone(tmp_path: Path) -> None:
     store, upload = FileDatabase(), an_upload()
     store.path = tmp_path / "gone" / "state.json"
     with pytest.raises(DatabaseUnavailable, match="No such file"):
@@ -107,32 +107,32 @@ def test_a_commit_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
     assert asyncio.run(store.read(lambda records: records.uploads.get(upload.key))) is None
 
 
-def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
+def test_the_state_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     replace_file(path, b"{}")
     assert path.stat().st_mode & 0o077 == 0
     assert path.read_bytes() == b"{}"
 
 
-def test_two_commands_never_hold_one_upload(tmp_path: Path) -> None:
+def test_two_commands_cannot_lock_one_state_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     with held(path), pytest.raises(Failed, match="another command"), held(path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_state_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misused, match=r"gone\.json"):
         load_store(tmp_path / "gone.json")
 
 
-def test_a_state_lies_where_programs_keep_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_state_file_is_in_the_xdg_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert state_path("u1", None) == tmp_path / "backhaul" / "u1.json"
     assert state_path("u1", Path("here")) == Path("here")
 
 
-def test_every_key_of_a_direct_upload_bears_its_id() -> None:
+def test_the_object_key_of_a_direct_upload_contains_its_id() -> None:
     assert an_upload().s3_key == f"uploads/restaurant-1/20251101-122456-{OURS[:8]}-ü.bin"
 
 
@@ -155,14 +155,14 @@ def test_an_upload_prints_with_the_names_of_rest() -> None:
         ("restaurant-1", {"compression": "zip"}, "enum"),
     ],
 )
-def test_what_cannot_be_wanted_is_refused_before_anything_is_said(
+def test_a_wrong_option_is_refused_before_anything_is_published(
     client: str, options: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(Misused, match=complaint):
         direct_commands.read_wanted(client, None, metadata={}, options=options, deadline=None)
 
 
-async def test_a_fault_behind_the_connection_is_not_taken_for_a_broker_that_is_away() -> None:
+async def test_a_fault_of_the_program_is_not_reported_as_an_unreachable_broker() -> None:
     """Nobody should look at the broker for it."""
 
     async def faulty() -> None:

@@ -23,7 +23,7 @@ def decoded(data: bytes) -> theirs.Packet:
 
 
 @given(topic=TOPICS, payload=st.binary(max_size=300), packet_id=st.integers(0, 65_535), expiry=st.integers(0, 2**31))
-def test_a_message_is_read_as_it_was_meant(topic: str, payload: bytes, packet_id: int, expiry: int) -> None:
+def test_a_message_decodes_to_what_was_encoded(topic: str, payload: bytes, packet_id: int, expiry: int) -> None:
     data = packets.publish(packets.text(topic), payload, packet_id=packet_id, retain=bool(expiry), expiry=expiry)
     packet = decoded(data)
     assert (packet.topic, packet.payload, packet.packet_id) == (topic, payload, packet_id)
@@ -32,22 +32,22 @@ def test_a_message_is_read_as_it_was_meant(topic: str, payload: bytes, packet_id
 
 
 @given(messages=st.lists(st.tuples(TOPICS, st.binary(max_size=20_000)), max_size=4), cut=st.integers(1, 50))
-def test_a_stream_is_cut_into_the_same_packets_wherever_it_is_torn(messages: list[tuple[str, bytes]], cut: int) -> None:
+def test_a_stream_gives_the_same_packets_for_any_split(messages: list[tuple[str, bytes]], cut: int) -> None:
     data = b"".join(packets.publish(packets.text(topic), payload, packet_id=7) for topic, payload in messages)
     step = max(1, len(data) // cut)
-    frames = packets.Frames()
+    frames = packets.PacketReader()
     found = [one for start in range(0, len(data), step) for one in frames.feed(data[start : start + step])]
     read = [packets.read_publish(first, body) for first, body in found]
     assert [(message.topic, message.payload, message.packet_id) for message in read] == [(*one, 7) for one in messages]
 
 
-def test_what_is_not_mqtt_is_refused() -> None:
+def test_bytes_that_are_not_mqtt_are_refused() -> None:
     with pytest.raises(ValueError, match="not MQTT"):
-        packets.Frames().feed(b"\x30\xff\xff\xff\xff\xff")
+        packets.PacketReader().feed(b"\x30\xff\xff\xff\xff\xff")
 
 
 @pytest.mark.parametrize("password", [None, "secret"])
-def test_a_connect_is_the_one_that_the_standard_describes(password: str | None) -> None:
+def test_a_connect_packet_matches_the_standard(password: str | None) -> None:
     username = None if password is None else "device"
     will = packets.Will("fleet/v1/device/presence", b"gone", 10)
     ours = packets.Connect(
@@ -65,7 +65,7 @@ def test_a_connect_is_the_one_that_the_standard_describes(password: str | None) 
     assert ours.encode() == other.encode()
 
 
-def test_the_brokers_window_is_found_among_its_properties() -> None:
+def test_the_receive_maximum_is_read_from_the_properties() -> None:
     properties = theirs.encode_properties(
         {Property.USER: [("name", "value")], 0x12: "assigned", Property.MAXIMUM_QOS: 1, Property.RECEIVE_MAXIMUM: 20}
     )

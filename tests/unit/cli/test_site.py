@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker.process import BrokerAddress
-from control_plane.cli.site.broker import guarded_configuration
+from control_plane.cli.site.broker import authenticated_configuration
 from control_plane.cli.site.up_report import enforced
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
@@ -11,12 +11,12 @@ DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1",
 
 
 def options(text: str) -> list[str]:
-    """The options that are set, in their order, whatever stands between them."""
+    """The options that are set, in their order, without comments and blank lines."""
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def test_a_listening_site_runs_the_shipped_configuration() -> None:
-    text = guarded_configuration(Path("/srv/site"), DEVICES, SERVICES)
+    text = authenticated_configuration(Path("/srv/site"), DEVICES, SERVICES)
     for ours, theirs in (
         ("/srv/site/access/", "/etc/mosquitto/backhaul/"),
         ("/srv/site/", "/var/lib/mosquitto/"),
@@ -30,7 +30,7 @@ def test_a_listening_site_runs_the_shipped_configuration() -> None:
     assert set(options(text)) == set(shipped)
 
 
-def test_what_the_store_enforces_is_said_in_words() -> None:
+def test_the_enforced_digests_are_described_as_text() -> None:
     probe = {"part_digests": ["md5"], "object_digests": [], "if_none_match": True, "etag_is_md5": False}
     assert enforced(probe) == "parts bound by md5; no overwriting when told so"
     assert enforced({}) == enforced(None) == "it has not been probed"

@@ -29,9 +29,9 @@ NOW = datetime(2025, 11, 1, 10, 0, 30, tzinfo=UTC)
 
 
 def drawn(view: RenderableType, width: int = 80) -> str:
-    paper = io.StringIO()
-    Console(file=paper, width=width, color_system=None).print(view)
-    return paper.getvalue()
+    stdout = io.StringIO()
+    Console(file=stdout, width=width, color_system=None).print(view)
+    return stdout.getvalue()
 
 
 def test_an_upload_id_is_whole_at_80_columns() -> None:
@@ -55,8 +55,10 @@ def test_a_terminal_gets_the_files_name_without_its_folders() -> None:
     assert "…" not in drawn(uploads_table([bare], short=True))
 
 
-def test_an_upload_that_merely_moves_has_no_note() -> None:
-    assert "uploading" not in drawn(uploads_table([UPLOAD | {"reason": "the client is uploading"}]), 200)
+def test_an_upload_that_makes_progress_has_no_note() -> None:
+    assert "uploading" not in drawn(
+        uploads_table([UPLOAD | {"reason": "the client is uploading", "reason_code": "uploading"}]), 200
+    )
 
 
 def test_99_percent_is_not_rounded_up_to_100() -> None:
@@ -68,11 +70,11 @@ def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal() -> None:
     assert "/data/[red]x\\x1b[2J" in drawn(uploads_table([row]), 200)
 
 
-def test_a_waiting_upload_says_why() -> None:
+def test_a_waiting_upload_shows_its_reason() -> None:
     assert "the client is offline" in drawn(uploads_table([UPLOAD]), 120)
 
 
-def test_one_upload_shows_what_is_known_and_leaves_out_what_is_not() -> None:
+def test_one_upload_shows_known_facts_only() -> None:
     text = drawn(upload_view(UPLOAD | {"proof": None, "error": None}))
     assert "3 of 20" in text
     assert "order=7" in text
@@ -80,17 +82,17 @@ def test_one_upload_shows_what_is_known_and_leaves_out_what_is_not() -> None:
     assert "error" not in text
 
 
-def test_an_error_stands_with_its_sentence() -> None:
+def test_an_error_is_shown_with_its_message() -> None:
     row = UPLOAD | {"error": "file_not_found", "message": "no such file", "state": "failed"}
     assert "file_not_found: no such file" in drawn(upload_view(row))
 
 
-def test_a_document_of_another_version_is_shown_as_far_as_it_goes() -> None:
+def test_a_document_with_missing_members_is_shown() -> None:
     assert "abc" in drawn(upload_view({"upload_id": "abc"}))
     assert "abc" in drawn(uploads_table([{"upload_id": "abc"}]))
 
 
-def test_clients_are_shown_with_the_age_of_their_last_word() -> None:
+def test_clients_are_shown_with_the_age_of_their_last_message() -> None:
     row = {
         "client_id": "restaurant-1",
         "connected": True,

@@ -28,7 +28,7 @@ def test_the_examples_of_a_module_hold(module: ModuleType) -> None:
         (None, "None"),
     ],
 )
-def test_nothing_that_a_terminal_obeys_is_shown(raw: str | None, shown: str) -> None:
+def test_no_control_sequence_is_shown(raw: str | None, shown: str) -> None:
     assert text.visible(raw) == shown
 
 
@@ -47,9 +47,9 @@ def test_a_duration_is_a_number_and_a_unit(typed: str, seconds: float | None) ->
 
 
 @pytest.mark.parametrize("word", ["", "=", "=value", "key"])
-def test_what_is_no_pair_is_refused_with_the_word(word: str) -> None:
+def test_an_argument_that_is_not_key_value_is_refused_with_its_text(word: str) -> None:
     with pytest.raises(Misused, match="is not key=value"):
-        pairs.read_pairs([word])
+        pairs.read_key_values([word])
 
 
 @pytest.mark.parametrize("when", ["tomorrow", "2025-11-01T10:00:00", "25:00"])

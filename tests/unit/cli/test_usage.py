@@ -1,4 +1,4 @@
-"""What is typed wrongly ends with 2 and a word about it, before anything is said to anybody."""
+"""Wrong usage ends with exit code 2 and an explanation, before anything is sent."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ ANYWHERE = ".".join("0000")
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         (("trigger",), "CLIENT"),
         (("nonsense",), "nonsense"),
@@ -42,35 +42,37 @@ ANYWHERE = ".".join("0000")
         (("demo", "--broker", "other"), "other"),
     ],
 )
-def test_what_cannot_be_meant_is_2(
-    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_usage_exits_with_2(
+    arguments: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    ended = CliRunner().invoke(build(), list(words))
+    ended = CliRunner().invoke(build(), list(arguments))
     assert ended.exit_code == 2, ended.output
     assert ended.stdout == ""
-    assert says in ended.stderr
+    assert expected in ended.stderr
 
 
-@pytest.mark.parametrize("words", [("serve", "--check"), ("mqtt", "watch"), ("token", "create")])
-def test_a_file_of_settings_that_is_no_text_is_2(
-    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("arguments", [("serve", "--check"), ("mqtt", "watch"), ("token", "create")])
+def test_an_env_file_that_is_not_text_exits_with_2(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_bytes(b"LOG_LEVEL=\xff\n")
-    ended = CliRunner().invoke(build(), list(words))
+    ended = CliRunner().invoke(build(), list(arguments))
     assert ended.exit_code == 2, ended.output
     assert ".env cannot be read" in ended.stderr
 
 
-def test_every_command_says_what_it_does_and_takes_json() -> None:
+def test_every_command_has_a_help_text_and_takes_json() -> None:
     runner, app = CliRunner(), build()
-    words = [name for command in app.registered_commands if (name := command.name)]
-    for word in words:
+    arguments = [name for command in app.registered_commands if (name := command.name)]
+    for word in arguments:
         text = runner.invoke(app, [word, "--help"]).stdout
         assert "--json" in text, word
-    assert {"trigger", "status", "clients", "uploads", "cancel", "retry", "files", "serve", "up", "demo"} <= set(words)
+    assert {"trigger", "status", "clients", "uploads", "cancel", "retry", "files", "serve", "up", "demo"} <= set(
+        arguments
+    )
 
 
 def test_the_version_needs_no_command() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from control_plane import presentation
 from control_plane.cli.mqtt.engine import Direct
 from control_plane.cli.mqtt.run import to_the_end
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
 from control_plane.presentation import Status, upload_document
 from control_plane.services.ports.database import PARKED
@@ -71,10 +72,12 @@ async def document_of_rest(services: FakeServices) -> dict[str, Any]:
 )
 async def test_the_direct_cli_and_rest_show_the_same_document(upload: Upload, progress: float) -> None:
     services = FakeServices()
-    services.views["upload-1"] = UploadView(upload, upload.reason, None)
+    reason = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+    services.views["upload-1"] = UploadView(upload, reason, NOW + 30)
     direct, rest = await asyncio.gather(document_of_the_direct_cli(services), document_of_rest(services))
     assert direct == rest
     assert direct["progress"] == progress
+    assert (direct["reason"], direct["reason_code"]) == ("the client is offline", "client_offline")
 
 
 def test_rest_has_the_members_of_the_document_and_no_others() -> None:

@@ -1,0 +1,95 @@
+"""Everything that one simulated device publishes: its presence, responses and statuses.
+
+Rule: `(epoch, sequence)` rises with every presence; the will and the last presence have the last sequence.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from control_plane.cli.simulate.connection import MqttConnection
+from control_plane.cli.simulate.environment import Environment
+from control_plane.cli.simulate.packets import Connect, Will, text
+from schemas.codec import encode
+from schemas.messages import AgentInfo, Presence, Response
+from schemas.topics import Channel
+from schemas.values import LAST_SEQUENCE, Action
+
+VERSION: Final = "simulated"
+PRESENCE_EXPIRY: Final = 120
+SESSION_EXPIRY: Final = 600
+WILL_DELAY: Final = 10
+RECEIVE_MAXIMUM: Final = 16
+_CAPABILITIES: Final = tuple(action for action in Action if action is not Action.HELLO)
+
+
+class Publisher:
+    """Publishes over `connection`, and nothing while there is none."""
+
+    def __init__(self, client_id: str, environment: Environment) -> None:
+        self.client_id = client_id
+        self.connection: MqttConnection | None = None
+        self.epoch = environment.first_epoch
+        self._environment = environment
+        self._sequence = 0
+        self._since = datetime.now(UTC)
+
+    @property
+    def install_id(self) -> str:
+        """One for each name, so that a second run is the same device again."""
+        return f"simulated-{self.client_id}"
+
+    def next_connect(self) -> Connect:
+        """The CONNECT of the next connection, which starts a new epoch."""
+        self.epoch += 1
+        self._sequence = 0
+        will = self._presence("offline", LAST_SEQUENCE)
+        password = self._environment.password
+        return Connect(
+            client_id=self.client_id,
+            username=None if password is None else self.client_id,
+            password=password,
+            session_expiry=SESSION_EXPIRY,
+            receive_maximum=RECEIVE_MAXIMUM,
+            will=Will(self._environment.topics.presence(self.client_id), will, WILL_DELAY),
+        )
+
+    def online(self) -> None:
+        """Publish that the device is online."""
+        presence = self._presence("online", self._sequence)
+        self._sequence += 1
+        self.publish(Channel.PRESENCE, presence, retain=True, expiry=PRESENCE_EXPIRY)
+
+    def go_offline(self) -> None:
+        """Publish that the device is offline, and disconnect."""
+        if self.connection is not None:
+            self.publish(Channel.PRESENCE, self._presence("offline", LAST_SEQUENCE), retain=True)
+            self.connection.close()
+
+    def respond(self, response: Response) -> None:
+        """Publish a response; one with an error is counted."""
+        if response.error:
+            self._environment.counters.errors[f"said {response.error}: {response.message}"] += 1
+        self.publish(Channel.RESPONSE, encode(msgspec.structs.replace(response, epoch=self.epoch)))
+
+    def publish(self, channel: Channel, payload: bytes, *, qos: int = 1, retain: bool = False, expiry: int = 0) -> None:
+        """Publish on one of the device's topics."""
+        if self.connection is not None:
+            topic = text(self._environment.topics.of(self.client_id, channel))
+            self.connection.publish(topic, payload, qos=qos, retain=retain, expiry=expiry)
+
+    def _presence(self, status: str, sequence: int) -> bytes:
+        presence = Presence(
+            client_id=self.client_id,
+            status=status,
+            install_id=self.install_id,
+            epoch=self.epoch,
+            sequence=sequence,
+            since=self._since,
+            agent=AgentInfo(VERSION, hostname=self.client_id, os="linux"),
+            labels={"simulated": "true"},
+            capabilities=_CAPABILITIES,
+            default_file=self._environment.file.path,
+        )
+        return encode(presence)

@@ -1,0 +1,78 @@
+"""Agents as child processes, each with its folder and a real file: the fleet of `backhaul demo`.
+
+Rule: the settings of an agent come from its environment and are those of any device.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.child_process import ChildProcess
+from control_plane.cli.text import MIB
+
+FLEET: Final = (
+    ("restaurant-1", "daily-sales.bin", 1 * MIB),
+    ("restaurant-2", "till-backup.bin", 25 * MIB),
+    ("restaurant-3", "Küchenkamera, Tür.bin", 100 * MIB),
+)
+"""Client id, file name and size (bytes) of each device; one file name has letters beyond ASCII."""
+
+_AGENT: Final = (sys.executable, "-m", "device_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoDevice:
+    """One device: its agent may read its folder only."""
+
+    client_id: str
+    directory: Path
+    file: Path
+    file_size: int
+
+    @property
+    def data(self) -> Path:
+        """The folder with its files."""
+        return self.file.parent
+
+    def settings(self, site: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its agent; `site` has the addresses of broker and object store."""
+        return {
+            "CLIENT_ID": self.client_id,
+            "FILE_PATH": str(self.file),
+            "ALLOWED_ROOTS": str(self.data),
+            "STATE_DIR": str(self.directory / "state"),
+            "LABELS": f"site={self.client_id},demo=yes",
+            **site,
+        }
+
+    def start(self, site: Mapping[str, str], logs: Path) -> ChildProcess:
+        """Run its agent."""
+        return ChildProcess(_AGENT, settings=self.settings(site), log_path=logs / f"{self.client_id}.log")
+
+
+def make_devices(directory: Path) -> list[DemoDevice]:
+    """A folder for each device of `FLEET`, with a file of random bytes in it."""
+    devices = []
+    for client_id, name, file_size in FLEET:
+        home = directory / client_id
+        file = home / "data" / name
+        file.parent.mkdir(parents=True)
+        _fill(file, file_size)
+        devices.append(DemoDevice(client_id, home, file, file_size))
+    return devices
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fill(path: Path, file_size: int) -> None:
+    with path.open("wb") as file:
+        for written in range(0, file_size, MIB):
+            file.write(os.urandom(min(MIB, file_size - written)))

@@ -1,0 +1,279 @@
+"""The schema: migrations against models, upgrades, and an index for every query.
+
+Rule: the migrations are run as the program runs them.
+"""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, event, insert, select, text
+
+from control_plane.adapters import migrations
+from control_plane.adapters.database import SqlDatabase, migrate, migration
+from control_plane.adapters.database.engines import parse_url
+from control_plane.adapters.database.migration import upgrade
+from control_plane.adapters.database.rows import upload_values
+from control_plane.adapters.database.tables import METADATA
+from control_plane.domain.changes import UploadCreated
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import State
+from control_plane.services.errors import BadInput
+from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
+from tests.support.databases import a_client, an_entry, an_upload
+from tests.support.postgres import Postgres, postgres
+
+__all__ = ["postgres"]
+
+FIRST: Final = "0001"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'backhaul.db'}"
+    cluster: Postgres = request.getfixturevalue("postgres")
+    return cluster.url(cluster.create_database())
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """The same database, for looking at it from outside."""
+    one = create_engine(parse_url(url))
+    yield one
+    one.dispose()
+
+
+def differences(engine: Engine) -> list[object]:
+    with engine.connect() as connection:
+        found: list[object] = compare_metadata(MigrationContext.configure(connection), METADATA)
+        return found
+
+
+def test_the_migrations_build_what_the_models_say(url: str, engine: Engine) -> None:
+    migrate(url)
+    assert differences(engine) == []
+    migrate(url)
+    assert differences(engine) == []
+
+
+# --- from the first revision, and back --------------------------------------------------------------------------------
+
+
+def values_of_each_type(columns: Sequence[Column[Any]], number: int) -> dict[str, object]:
+    """A value for each column, which shows the column and the row it came from."""
+    values: dict[str, object] = {}
+    for column in columns:
+        kind = column.type.python_type
+        values[column.name] = f"{column.name}-{number}" if kind is str else kind(number)
+    return values
+
+
+def fill(connection: Connection, rows: int) -> None:
+    """Put rows in every table, parents before children."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    for table in metadata.sorted_tables:
+        if table.name not in {"alembic_version", "checks"}:
+            for number in range(1, rows + 1):
+                connection.execute(insert(table), values_of_each_type(list(table.columns), number))
+
+
+def contents(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return {
+        table.name: [dict(row._mapping) for row in connection.execute(select(table).order_by(*table.primary_key))]
+        for table in metadata.sorted_tables
+        if table.name != "alembic_version"
+    }
+
+
+def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
+    upgrade(parse_url(url), 5, FIRST)
+    with engine.begin() as connection:
+        fill(connection, 3)
+        before = contents(connection)
+    migrate(url)
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        after = contents(connection)
+    renamed = {"upload_id": "subject_id", "subject": "target"}
+    assert after.pop("outbox") == [
+        {renamed.get(name, name): value for name, value in row.items()}
+        | {"subject_type": "upload", "last_error_code": None, "last_error_text": None, "last_error_at": None}
+        for row in before.pop("tasks")
+    ]
+    assert after.pop("uploads") == [row | {"reason_code": None} for row in before.pop("uploads")]
+    assert after.pop("changes") == []
+    assert after == before
+
+
+def test_a_downgrade_to_0001_restores_every_row(url: str, engine: Engine) -> None:
+    upgrade(parse_url(url), 5, FIRST)
+    with engine.begin() as connection:
+        fill(connection, 3)
+        before = contents(connection)
+    migrate(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE outbox SET last_error_code = 'internal'"))
+        command.downgrade(migration.configuration(connection), FIRST)
+    with engine.connect() as connection:
+        assert contents(connection) == before
+    migrate(url)
+    assert differences(engine) == []
+
+
+async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str, engine: Engine) -> None:
+    upgrade(parse_url(url), 5, FIRST)
+    upload = an_upload(reason=Reason(WaitCode.CLIENT_REPORTED, "no network"), strikes=2)
+    entry = an_entry(upload.key, Kind.ABORT_MULTIPART, due_at=7.0, target="s3-1")
+    with engine.begin() as connection:
+        metadata = MetaData()
+        metadata.reflect(connection)
+        uploads, tasks = metadata.tables["uploads"], metadata.tables["tasks"]
+        row = {name: value for name, value in upload_values(upload, 0).items() if name != "reason_code"}
+        connection.execute(insert(uploads), row)
+        key = {"client_id": upload.client_id, "upload_id": upload.upload_id, "kind": "abort_multipart"}
+        connection.execute(
+            insert(tasks), {**key, "subject": "s3-1", "attempt": 1, "not_before": 0.0, "due_at": 7.0, "tries": 0}
+        )
+    database = SqlDatabase.open(url)
+    assert await database.read(lambda records: records.uploads.get(upload.key)) == upload
+    assert await database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == [entry]
+    await database.close()
+
+
+def test_history_is_one_line_from_the_first_revision() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert scripts.get_bases() == [FIRST]
+    assert len(scripts.get_heads()) == 1
+
+
+def test_a_database_of_a_later_version_is_one_clear_error(url: str, engine: Engine) -> None:
+    migrate(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(BadInput, match="later version"):
+        SqlDatabase.open(url)
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE idempotency (mine INTEGER)"))
+    with pytest.raises(Exception, match="idempotency"):
+        migrate(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE idempotency"))
+    migrate(url)
+    assert differences(engine) == []
+
+
+async def test_processes_that_start_together_migrate_once(url: str, engine: Engine) -> None:
+    await asyncio.gather(*(asyncio.to_thread(migrate, url) for _ in range(6)))
+    assert differences(engine) == []
+
+
+# --- every query has its index ----------------------------------------------------------------------------------------
+
+QUERIES: Final[dict[str, Callable[[Records], object]]] = {
+    "upload": lambda records: records.uploads.get(an_upload().key),
+    "uploads_by_id": lambda records: records.uploads.by_id("u"),
+    "upload_by_s3_key": lambda records: records.uploads.by_s3_key("k"),
+    "add_upload": lambda records: records.uploads.add(an_upload()),
+    "open_uploads_of": lambda records: records.uploads.open_of("a"),
+    "overdue": lambda records: records.uploads.overdue(1.0, 10),
+    "prune_uploads": lambda records: records.uploads.prune(1.0, 10),
+    "list": lambda records: records.uploads.list(UploadFilter(), Page()),
+    "list behind": lambda records: records.uploads.list(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
+    "list of client": lambda records: records.uploads.list(UploadFilter(client_id="a"), Page()),
+    "list of error": lambda records: records.uploads.list(UploadFilter(error="busy"), Page()),
+    "list of time": lambda records: records.uploads.list(UploadFilter(created_after=1.0, created_before=2.0), Page()),
+    "list of states": lambda records: records.uploads.list(
+        UploadFilter(states=frozenset({State.FAILED, State.EXPIRED})), Page(10, "WzEuMCwiYSIsImIiXQ")
+    ),
+    "tasks_of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
+    "put_entry": lambda records: records.outbox.put(an_entry(an_upload().key)),
+    "drop_entry": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
+    "due_tasks": lambda records: records.outbox.due(1.0, 10),
+    "wake_tasks": lambda records: records.outbox.wake("a", 1.0),
+    "next_due": lambda records: records.outbox.next_due(),
+    "client": lambda records: records.clients.get("a"),
+    "clients": lambda records: records.clients.among(["a", "b"]),
+    "save_clients": lambda records: records.clients.save([a_client("a", labels={"x": "y"})]),
+    "list_clients": lambda records: records.clients.list({}, Page(10, "WyJhIl0")),
+    "list_clients by labels": lambda records: records.clients.list({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
+    "delete_client": lambda records: records.clients.delete("a"),
+    "idempotency": lambda records: records.idempotency.get("a", "b", "c"),
+    "append changes": lambda records: records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="u")]),
+    "changes after": lambda records: records.changes.after(1, 10),
+    "prune changes": lambda records: records.changes.prune(1.0, 10),
+    "prune_idempotency": lambda records: records.idempotency.prune(1.0),
+}
+LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
+"""These walk an index from one end until the page is full; `total` counts the keys of all clients."""
+
+
+@pytest.fixture
+async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable[[], list[str]]]]:
+    """A database on SQLite, and what its planner says of the statements that were run."""
+    database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
+    seen: list[str] = []
+    opened: list[sqlite3.Connection] = []
+
+    def watch(connection: sqlite3.Connection, _: object) -> None:
+        opened.append(connection)
+        connection.set_trace_callback(seen.append)
+
+    def plans() -> list[str]:
+        statements = [one for one in seen if one.startswith(("SELECT", "UPDATE", "DELETE"))]
+        opened[0].set_trace_callback(None)
+        return [row[3] for one in statements for row in opened[0].execute(f"EXPLAIN QUERY PLAN {one}")]
+
+    event.listen(database._writing, "connect", watch)
+    yield database, plans
+    await database.close()
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_every_query_finds_its_rows_by_an_index_in_their_order(
+    explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str
+) -> None:
+    database, plans = explained
+    await database.write(QUERIES[name])
+    walks = [plan for plan in plans() if plan.startswith("SCAN") and not plan.startswith("SCAN anon_")]
+    assert all(name in LISTS and "INDEX" in plan for plan in walks), walks
+    assert [plan for plan in plans() if "TEMP B-TREE" in plan] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("open_uploads_of", "ix_uploads_live_of_client"),
+        ("overdue", "ix_uploads_overdue"),
+        ("prune_uploads", "ix_uploads_ended"),
+        ("list of client", "ix_uploads_newest_of_client"),
+        ("list of error", "ix_uploads_newest_with_error"),
+        ("list of states", "ix_uploads_newest_in_state"),
+        ("due_tasks", "ix_outbox_due_at"),
+        ("prune changes", "ix_changes_at"),
+        ("list_clients by labels", "ix_client_labels_bearers"),
+    ],
+)
+async def test_a_query_uses_the_index_that_was_made_for_it(
+    explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str, index: str
+) -> None:
+    database, plans = explained
+    await database.write(QUERIES[name])
+    assert any(re.search(rf"INDEX {index}\b", plan) for plan in plans()), plans()

@@ -1,0 +1,158 @@
+"""The messenger on a real broker: what it delivers, and how much of it at once.
+
+Rule: the device is a plain aiomqtt client, so that only the messenger is under test.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import aiomqtt
+import pytest
+
+from broker.server import Broker
+from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
+from control_plane.services.ports.messenger import Delivered
+from schemas.topics import Channel, Topics
+from tests.support.brokers import any_broker
+from tests.support.mqtt_packets import Connect
+from tests.support.mqtt_wire import connected
+
+__all__ = ["any_broker"]
+
+MANY: Final = 150
+"""More than aiomqtt expects to be under way, and fewer than Mosquitto queues for one plain client."""
+
+
+@asynccontextmanager
+async def running(broker: Broker, topics: Topics) -> AsyncIterator[tuple[MqttMessenger, list[Delivered]]]:
+    received: list[Delivered] = []
+    messenger = MqttMessenger(MqttSettings(url=broker.address.url, announces=False), topics, lambda *_: None)
+    loop = asyncio.create_task(messenger.run(received.append))
+    try:
+        await messenger.up()
+        yield messenger, received
+    finally:
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+
+def device(broker: Broker) -> aiomqtt.Client:
+    address = broker.address
+    return aiomqtt.Client(
+        address.host, address.port, identifier="messaging-device", protocol=aiomqtt.ProtocolVersion.V5
+    )
+
+
+async def until(received: list[Delivered], count: int) -> None:
+    async with asyncio.timeout(15):
+        while len(received) < count:  # noqa: ASYNC110 - a list has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_messages_are_delivered_once_each_and_in_order(any_broker: Broker) -> None:
+    topics = Topics("messaging/order")
+    async with running(any_broker, topics) as (_, received), device(any_broker) as client:
+        for number in range(MANY):
+            await client.publish(topics.response("one"), str(number), qos=1)
+        await until(received, MANY)
+    assert [message.payload for message in received] == [str(number).encode() for number in range(MANY)]
+    assert {message.topic for message in received} == {topics.response("one")}
+
+
+async def test_a_retained_message_is_delivered_as_retained(any_broker: Broker) -> None:
+    topics = Topics("messaging/retained")
+    async with device(any_broker) as client:
+        for number in range(50):
+            await client.publish(topics.presence(f"device-{number}"), b"{}", qos=1, retain=True)
+        async with running(any_broker, topics) as (_, received):
+            await until(received, 50)
+            assert all(message.retained for message in received)
+        for number in range(50):
+            await client.publish(topics.presence(f"device-{number}"), b"", qos=1, retain=True)
+
+
+async def test_many_publishes_at_once_log_no_warning(any_broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    topics = Topics("messaging/many")
+    caplog.set_level(logging.WARNING)
+    async with device(any_broker) as client, running(any_broker, topics) as (messenger, _):
+        await client.subscribe(topics.every(Channel.COMMAND), qos=1)
+        publishes = [messenger.publish(Channel.COMMAND, f"device-{number}", b"{}") for number in range(MANY)]
+        await asyncio.gather(*publishes)
+        got = set()
+        async with asyncio.timeout(15):
+            async for message in client.messages:
+                got.add(message.topic.value)
+                if len(got) == MANY:
+                    break
+    assert got == {topics.command(f"device-{number}") for number in range(MANY)}
+    assert caplog.records == []
+
+
+async def test_a_message_is_written_before_the_event_loop_runs_anything_else(any_broker: Broker) -> None:
+    """The blocking receive below keeps the loop from running until the message has arrived."""
+    topics = Topics("messaging/prompt")
+    hello = Connect(client_id="messaging-wire")
+    async with running(any_broker, topics) as (messenger, _):
+        with connected(any_broker.address.port, hello) as wire:
+            wire.subscribe(topics.command("one"))
+            publishing = asyncio.create_task(messenger.publish(Channel.COMMAND, "one", b"now"))
+            await asyncio.sleep(0)
+            assert not publishing.done()
+            assert wire.receive().payload == b"now"
+            await publishing
+
+
+async def test_bytes_that_the_socket_does_not_take_at_once_follow(
+    any_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is stopped while the message is written, and the buffers between are small."""
+    topics, payload = Topics("messaging/full"), b"x" * 120_000
+    left: list[bool] = []
+    wait = aiomqtt.Client._on_socket_register_write
+
+    def count(self: aiomqtt.Client, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ANN401 - paho's
+        left.append(client._out_packet[0]["pos"] > 0)
+        wait(self, client, userdata, sock)
+
+    async with running(any_broker, topics) as (messenger, _):
+        with connected(any_broker.address.port, Connect(client_id="messaging-wire")) as wire:
+            wire.subscribe(topics.command("one"))
+            ours: Any = messenger._client
+            ours._client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            monkeypatch.setattr(aiomqtt.Client, "_on_socket_register_write", count)
+            os.kill(any_broker.pid, signal.SIGSTOP)
+            try:
+                publishing = asyncio.create_task(messenger.publish(Channel.COMMAND, "one", payload))
+                await asyncio.sleep(0)
+                assert left == [True], "part of it was written, and the rest waits for the loop"
+            finally:
+                os.kill(any_broker.pid, signal.SIGCONT)
+            await publishing
+            assert wire.receive().payload == payload
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+async def test_a_host_name_that_cannot_be_encoded_is_reported_as_an_unreachable_broker(host: str) -> None:
+    """The messenger goes on: encoding such a name raises no `OSError`."""
+    failures: asyncio.Queue[str] = asyncio.Queue()
+
+    def log(event: str, facts: Mapping[str, object]) -> None:
+        failures.put_nowait(f"{event}: {facts['error']}")
+
+    messenger = MqttMessenger(MqttSettings(url=f"mqtt://{host}"), Topics(), log)
+    loop = asyncio.create_task(messenger.run(lambda _: None))
+    failed = asyncio.create_task(failures.get())
+    await asyncio.wait({loop, failed}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    still_runs = not loop.done()
+    for task in (loop, failed):
+        task.cancel()
+    await asyncio.gather(loop, failed, return_exceptions=True)
+    assert still_runs
+    assert "broker.failed" in failed.result()

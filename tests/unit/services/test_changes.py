@@ -1,0 +1,138 @@
+"""The changes of uploads: what is appended to the change log, when, and which log lines follow."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import pytest
+
+from control_plane.adapters.memory.records import MemoryChanges, MemoryUploads
+from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
+from control_plane.domain.uploads.events import CancelRequested
+from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.errors import DatabaseUnavailable, VersionConflict
+from control_plane.services.maintenance import CHANGES_FOR
+from control_plane.services.ports.database import Records
+from control_plane.services.uploads.decision import Commit
+from tests.support.fakes import CLIENT, Rig
+
+T = TypeVar("T")
+
+
+async def changes(rig: Rig) -> list[Change]:
+    """The change log, oldest first."""
+    found = await rig.store.read(lambda records: records.changes.after(0, 100))
+    assert [one.number for one in found] == sorted({one.number for one in found})
+    return [one.change for one in found]
+
+
+async def test_every_state_of_an_upload_is_a_change_in_order() -> None:
+    async with Rig() as rig:
+        upload = await rig.finished()
+        created, *rest = await changes(rig)
+        assert created == UploadCreated(at=upload.created_at, client_id=CLIENT, upload_id=upload.upload_id)
+        steps = [(one.was, one.state) for one in rest if isinstance(one, UploadStateChanged)]
+        assert steps == [
+            (State.QUEUED, State.DISPATCHED),
+            (State.DISPATCHED, State.IN_PROGRESS),
+            (State.IN_PROGRESS, State.COMPLETING),
+            (State.COMPLETING, State.COMPLETED),
+        ]
+
+
+async def test_each_change_has_its_log_line_with_the_same_facts() -> None:
+    async with Rig() as rig:
+        upload = await rig.granted()
+        await rig.engine.uploads.submit(upload.key, CancelRequested(now=rig.clock.now()))
+        about = {"upload_id": upload.upload_id, "client_id": CLIENT}
+        lines = [facts for event, facts in rig.events if event == "upload.state"]
+        assert [facts for event, facts in rig.events if event == "upload.created"] == [about]
+        assert lines[-1] == {**about, "attempt": 1, "was": "in_progress", "state": "cancelled", "error": None}
+        assert len(lines) == len(await changes(rig)) - 1
+
+
+async def test_a_batch_appends_its_changes_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        uploads = [(await rig.trigger(file_path=f"/data/{number}")).upload for number in range(3)]
+        appended: list[int] = []
+        append = MemoryChanges.append
+
+        def counting(records: MemoryChanges, some: Sequence[Change]) -> None:
+            appended.append(len(some))
+            append(records, some)
+
+        monkeypatch.setattr(MemoryChanges, "append", counting)
+        cancels = (rig.engine.uploads.submit(one.key, CancelRequested(now=2_000.0)) for one in uploads)
+        await asyncio.gather(*cancels)
+        assert appended == [3]
+
+
+def listen(rig: Rig) -> list[Commit]:
+    """Every commit from now on."""
+    commits: list[Commit] = []
+    rig.engine.uploads.on_commit(commits.append)
+    return commits
+
+
+async def test_a_listener_gets_the_decisions_and_the_changes_of_a_commit() -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        commits = listen(rig)
+        upload = (await rig.trigger()).upload
+        ((created, decision),) = [(commit.changes[0], commit.decisions[0]) for commit in commits[:1]]
+        assert isinstance(created, UploadCreated)
+        assert (decision.key, [duty.kind for duty in decision.duties]) == (upload.key, ["say_download"])
+
+
+async def test_a_transaction_that_fails_leaves_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        upload = (await rig.trigger()).upload
+        before = await changes(rig)
+        write = rig.store.write
+
+        def rolled_back(work: Callable[[Records], T]) -> Callable[[Records], T]:
+            def fail(records: Records) -> T:
+                work(records)
+                message = "disk full"
+                raise DatabaseUnavailable(message)
+
+            return fail
+
+        commits = listen(rig)
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.store, "write", lambda work: write(rolled_back(work)))
+            with pytest.raises(DatabaseUnavailable):
+                await rig.engine.uploads.submit(upload.key, CancelRequested(now=2_000.0))
+        assert (await changes(rig), commits) == (before, [])
+
+
+async def test_a_transaction_that_runs_twice_appends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        upload = (await rig.trigger()).upload
+        before = await changes(rig)
+        save, conflicts = MemoryUploads.save, [VersionConflict("another replica")]
+
+        def conflicting(records: MemoryUploads, old: Upload, new: Upload) -> Upload:
+            if conflicts:
+                raise conflicts.pop()
+            return save(records, old, new)
+
+        monkeypatch.setattr(MemoryUploads, "save", conflicting)
+        await rig.engine.uploads.submit(upload.key, CancelRequested(now=2_000.0))
+        assert len(await changes(rig)) == len(before) + 1
+
+
+async def test_old_changes_are_pruned() -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.trigger()
+        assert await changes(rig) != []
+        rig.clock.time += CHANGES_FOR - 1
+        await rig.engine.maintenance.prune()
+        assert await changes(rig) != []
+        rig.clock.time += 2
+        await rig.engine.maintenance.prune()
+        assert await changes(rig) == []

@@ -1,0 +1,139 @@
+"""What an upload does when the object store fails: it waits with a reason, or it ends with a message.
+
+Rule: an outage is waited for until the deadline; a final refusal ends the upload at once.
+"""
+
+import pytest
+
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.ports.database import Subject
+from control_plane.services.uploads.completion import Completion, Settled
+from control_plane.services.uploads.views import UploadView
+from schemas.codec import encode
+from schemas.messages import CurrentUpload, Status
+from schemas.topics import Channel
+from tests.support.fakes import CLIENT, OPERATOR, Rig
+
+REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "InvalidAccessKeyId")
+
+
+async def sent(rig: Rig) -> Upload:
+    """An upload that the client reports as stored."""
+    upload = await rig.granted()
+    report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
+    await rig.respond(report, "success", sequence=2)
+    return await rig.upload(upload.upload_id)
+
+
+async def seen(rig: Rig, upload: Upload) -> UploadView:
+    return await rig.engine.upload_service.upload(OPERATOR, upload.upload_id)
+
+
+@pytest.mark.parametrize("method", ["complete", "head"])
+async def test_an_upload_whose_parts_are_stored_survives_a_revoked_key(method: str) -> None:
+    """Forty gigabytes are stored when an operator rotates the key."""
+    async with Rig() as rig:
+        rig.objects.complete_then_fail = method == "head"
+        rig.objects.fails = {method: [REVOKED] * 4}
+        upload = await sent(rig)
+        assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
+        assert "InvalidAccessKeyId" in (await rig.reason(upload.upload_id)).text
+        for _ in range(6):
+            await rig.settle(400)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.attempt, upload.error) == (State.COMPLETED, 1, None)
+        assert rig.counted("duty.again") == 4
+
+
+async def test_a_key_that_stays_revoked_fails_the_upload_after_its_deadline() -> None:
+    """In `completing` the deadline waits for an answer; a refusal is one."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [REVOKED] * 99}
+        upload = await sent(rig)
+        await rig.settle(400)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETING
+        await rig.settle(upload.deadline - rig.clock.time + 1)
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", str(REVOKED))
+
+
+async def test_a_forbidden_multipart_upload_waits_with_that_reason() -> None:
+    """CreateMultipartUpload with a revoked key: nothing is lost yet."""
+    async with Rig() as rig:
+        denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
+        rig.objects.fails = {"create_multipart": [denied, denied]}
+        upload = await rig.granted()
+        assert (upload.state, upload.s3_upload_id) == (State.IN_PROGRESS, None)
+        assert (await rig.reason(upload.upload_id)).text == str(denied)
+        await rig.settle(60)
+        await rig.settle(60)
+        assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
+        assert (await rig.reason(upload.upload_id)).text != str(denied)
+
+
+async def test_the_reason_is_the_failed_grant_and_not_the_client_that_waits_for_it() -> None:
+    """The client reports that it waits for URLs; the reason is why it gets none."""
+    async with Rig() as rig:
+        denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
+        rig.objects.fails = {"create_multipart": [denied, denied]}
+        upload = await rig.granted()
+        waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
+        await rig.hear(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
+        assert (await rig.upload(upload.upload_id)).reason == Reason(WaitCode.CLIENT_REPORTED, waits.reason or "")
+        assert (await rig.reason(upload.upload_id)).text == str(denied)
+        await rig.settle(40)
+        await rig.settle(40)
+        assert (await rig.upload(upload.upload_id)).s3_upload_id == "s3-1"
+        assert (await rig.reason(upload.upload_id)).text == waits.reason
+
+
+async def test_a_final_refusal_fails_the_upload_with_its_message() -> None:
+    """No other key makes parts larger."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [ObjectStoreRefused("InvalidRequest: no", "InvalidRequest")]}
+        upload = await sent(rig)
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "InvalidRequest: no")
+
+
+async def test_a_completing_upload_waits_neither_for_its_client_nor_for_its_deadline() -> None:
+    """The client has done its part, and a deadline ends no upload that is completing."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [ObjectStoreDown("503 SlowDown")] * 99}
+        upload = await sent(rig)
+        await rig.settle(100)
+        client = await rig.engine.client_service.client(OPERATOR, upload.client_id)
+        assert client.waiting_for(rig.clock.time) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+        assert (await rig.reason(upload.upload_id)).text == "503 SlowDown"
+        rig.clock.time = upload.deadline - 1
+        await rig.settle()
+        view = await seen(rig, upload)
+        assert view.upload.state is State.COMPLETING
+        assert view.next_wake_at is not None
+        assert view.next_wake_at > upload.deadline
+
+
+async def test_a_fault_is_shown_and_retried_with_a_growing_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a reason and a growing wait it would fail unseen, every half minute."""
+
+    async def faulty(_self: Completion, _upload: Upload) -> Settled:
+        message = "a planted fault"
+        raise RuntimeError(message)
+
+    async with Rig() as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(Completion, "settle", faulty)
+            upload = await sent(rig)
+            view = await seen(rig, upload)
+            assert (view.upload.state, rig.counted("duty.fault")) == (State.COMPLETING, 1)
+            reason = await rig.reason(upload.upload_id)
+            assert (reason.code, "RuntimeError" in reason.text) == (WaitCode.INTERNAL, True)
+            assert "a planted fault" not in reason.text
+            for _ in range(8):
+                await rig.settle(331)
+            (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
+            assert task.tries >= 8
+        await rig.settle(331)
+        assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
+        assert (await seen(rig, upload)).reason is None
