@@ -1,4 +1,4 @@
-"""A database that is locked or full: told as 503, never half done, and whole again when it is over."""
+"""A database that is locked or full: a 503, no partial change, and recovery afterwards."""
 
 import sqlite3
 import time
@@ -24,7 +24,7 @@ def locked(site: FaultSite) -> Iterator[None]:
         database.execute("ROLLBACK")
 
 
-def test_an_upload_waits_for_a_locked_database_and_goes_on(site: FaultSite, name: str) -> None:
+def test_an_upload_resumes_after_a_database_lock(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
     with locked(site):
         sent = site.s3.carried
@@ -35,7 +35,7 @@ def test_an_upload_waits_for_a_locked_database_and_goes_on(site: FaultSite, name
 
 
 @pytest.mark.slow
-def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: FaultSite, name: str) -> None:
+def test_a_long_database_lock_is_a_503_with_retry_after(site: FaultSite, name: str) -> None:
     site.attach(name)
     path = site.file(name, "small.bin", 1000)
     with locked(site):
@@ -48,7 +48,7 @@ def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: F
     assert len(site.get(f"/uploads?client_id={name}")["uploads"]) == 1, "what was refused was done all the same"
 
 
-def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(tmp_path: Path, name: str) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing_acknowledged(tmp_path: Path, name: str) -> None:
     with (
         small_tmpfs(tmp_path / "disk", "6m") as disk,
         running_site(tmp_path, {"DATABASE_URL": f"sqlite:///{disk / 'backhaul.db'}"}) as site,

@@ -1,6 +1,6 @@
-"""What the store does wrong with parts and objects: only what is stored counts, and the upload ends well.
+"""Faults of the object store with parts and objects: only stored bytes count, and the upload completes.
 
-Rule: all cases run side by side on one agent, each struck by a fault of its own; a test looks at one of them.
+Rule: all uploads run concurrently on one agent, each with a separate fault; a test checks one of them.
 """
 
 from collections.abc import Iterator
@@ -83,11 +83,11 @@ def test_the_upload_ends_completed_and_equal_in_its_first_attempt(
     assert outcome.equal
     assert outcome.upload["proof"] == "etag"
     made = [one for one in outcome.events if one.done and one.operation in {Operation.COMPLETE_MULTIPART_UPLOAD, PUT}]
-    # An object that is put a second time, for want of an answer, is the same object.
+    # An object that is put twice, because the first response was lost, is the same object.
     assert len(made) == 1 or operation == PUT
 
 
-def test_a_store_that_asks_to_be_left_alone_is(outcomes: dict[str, Outcome]) -> None:
+def test_retry_after_of_the_object_store_is_honoured(outcomes: dict[str, Outcome]) -> None:
     events = [one for one in outcomes[f"{PART}-slow-down"].events if one.operation == PART and one.part_number == 1]
     refused, taken = events[0], events[-1]
     assert (refused.status, taken.status) == (503, 200)
