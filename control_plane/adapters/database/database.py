@@ -31,7 +31,7 @@ _TOUCH: Final = update(CHECKS).values(count=CHECKS.c.count + 1)
 
 
 class SqlRecords:
-    """`services.ports.database.Records` in one transaction; it ends with the transaction."""
+    """The port `Records` over one transaction."""
 
     def __init__(self, transaction: Transaction, cache: PartsCache) -> None:
         self.uploads = SqlUploads(transaction, cache)

@@ -129,7 +129,7 @@ def _postgres(
 def _postgres_set_up(patience: float, *, read_only: bool) -> Callable[[DBAPIConnection, object], None]:
     settings = (
         f"SET lock_timeout = {round(patience * 1000)}",
-        "SET idle_in_transaction_transaction_timeout = 60000",
+        "SET idle_in_transaction_session_timeout = 60000",
         f"SET default_transaction_read_only = {'on' if read_only else 'off'}",
     )
 
