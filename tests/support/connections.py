@@ -24,7 +24,7 @@ class Device:
 
     def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401 (options of Connection)
         self.id = f"device-{uuid.uuid4().hex[:12]}"
-        self.said: queue.Queue[tuple[str, object]] = queue.Queue()
+        self.events: queue.Queue[tuple[str, object]] = queue.Queue()
         self.commands: queue.Queue[tuple[bytes, AckToken]] = queue.Queue()
         self.births: queue.Queue[bytes] = queue.Queue()
         epochs = itertools.count(1)
@@ -35,19 +35,19 @@ class Device:
             "password": None,
             "topics": TOPICS,
             "will": lambda: b"will %d" % next(epochs),
-            "on_connected": lambda: self.said.put(("connected", None)),
-            "on_disconnected": lambda text: self.said.put(("disconnected", text)),
+            "on_connected": lambda: self.events.put(("connected", None)),
+            "on_disconnected": lambda text: self.events.put(("disconnected", text)),
             "on_command": lambda data, token: self.commands.put((data, token)),
             "on_birth": self.births.put,
-            "on_refused": lambda channel, text: self.said.put(("refused", (channel, text))),
+            "on_refused": lambda channel, text: self.events.put(("refused", (channel, text))),
             "backoff": ReconnectBackoff(first=0.01, longest=0.02),
         }
         self.connection = Connection(**(defaults | options))
         self.topic = TOPICS.command(self.id)
 
-    def hears(self, what: str) -> object:
-        said, detail = self.said.get(timeout=TIMEOUT)
-        assert said == what, (said, detail)
+    def expect(self, what: str) -> object:
+        events, detail = self.events.get(timeout=TIMEOUT)
+        assert events == what, (events, detail)
         return detail
 
     def command(self) -> tuple[bytes, AckToken]:
@@ -67,5 +67,5 @@ def device(url: str, **options: Any) -> Iterator[Device]:  # noqa: ANN401 (optio
 @contextmanager
 def online(broker: Broker, **options: Any) -> Iterator[Device]:  # noqa: ANN401 (options of Connection)
     with device(broker.address.url, **options) as made:
-        made.hears("connected")
+        made.expect("connected")
         yield made

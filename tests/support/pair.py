@@ -139,7 +139,7 @@ class Pair:
         if self.down.waiting:
             command = self.down.receive()
             assert isinstance(command, Command)
-            self.device.hear(command, self.now)
+            self.device.receive(command, self.now)
 
     def _deliver_up(self) -> None:
         if self.up.waiting:

@@ -89,7 +89,7 @@ class PairDevice:
 
     # What it hears.
 
-    def hear(self, command: Command, now: float) -> None:
+    def receive(self, command: Command, now: float) -> None:
         """Obey, like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
