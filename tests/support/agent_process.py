@@ -142,7 +142,7 @@ class Owner:
     def __exit__(self, *_: object) -> None:
         self._wire.drop()
 
-    def send_command(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
+    def send(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
         message_id = message_id or f"m{next(self._ids)}"
         self.publish(encode(Command(message_id, action, payload)))
         return message_id
@@ -221,16 +221,16 @@ def part_of(target: str) -> int:
 def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
     config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
     payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.send_command(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
+    owner.send(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
 
 
 def grant(owner: Owner, sink: PutSink, numbers: list[int], acknowledges: int, upload_id: str = "u1") -> None:
     config = UploadConfig(upload_id=upload_id, presigned_urls=urls(sink, numbers, upload_id), expires_in=900)
-    owner.send_command(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
+    owner.send(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
 
 
 def close(owner: Owner, upload_id: str = "u1", outcome: str = "completed") -> None:
-    owner.send_command(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
+    owner.send(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
 
 
 def bodies(sink: PutSink) -> dict[int, bytes]:

@@ -90,7 +90,7 @@ class PairDevice:
     # Commands.
 
     def receive(self, command: Command, now: float) -> None:
-        """Process a command like `device_agent.commands`."""
+        """Obey, like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
             return

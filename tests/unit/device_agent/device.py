@@ -68,7 +68,7 @@ class Device:
     lifetime: float | None = None
     version: int = 1
     salt: str = ""
-    said: list[Response] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
     journal: list[TransferRecord] = field(default_factory=list)
     work: list[Effect] = field(default_factory=list)
     puts: list[int] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Device:
 
     @property
     def last(self) -> Response:
-        return self.said[-1]
+        return self.responses[-1]
 
     @property
     def wanted(self) -> list[int]:
@@ -122,8 +122,8 @@ class Device:
                 self.on(kind(now=self.now, digests=digests))
 
     def grant(self, numbers: object, *, acknowledges: int | None = None, lifetime: float | None = 900.0) -> None:
-        said = self.transfer.sequence if acknowledges is None else acknowledges
-        self.on(Granted(now=self.now, acknowledges=said, parts=urls(numbers), lifetime=lifetime))
+        responses = self.transfer.sequence if acknowledges is None else acknowledges
+        self.on(Granted(now=self.now, acknowledges=responses, parts=urls(numbers), lifetime=lifetime))
         self.perform()
 
     def begin_parts(self, workers: int = 4) -> list[int]:
@@ -179,7 +179,7 @@ class Device:
                 case Keep(record=record):
                     self.journal.append(record)
                 case PublishResponse(response=response):
-                    self.said.append(response)
+                    self.responses.append(response)
                 case PutPart(part=part):
                     self.puts.append(part.number)
                 case WriteTombstone(outcome=outcome):

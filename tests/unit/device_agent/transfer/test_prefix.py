@@ -44,7 +44,7 @@ def rechecks(device: Device) -> list[int]:
     return compared
 
 
-def test_a_file_that_moved_on_is_compared_once_with_all_that_is_stored() -> None:
+def test_a_changed_file_is_compared_once_with_all_stored_parts() -> None:
     device = begun()
     device.version = 2
     send_the_rest(device)
@@ -65,7 +65,7 @@ def test_a_file_that_was_rewritten_is_never_mixed() -> None:
     assert device.last.message == "parts already stored differ from the file"
 
 
-def test_a_file_that_nobody_touched_is_not_read_again() -> None:
+def test_an_unchanged_file_is_not_read_again() -> None:
     device = begun()
     send_the_rest(device)
     assert (rechecks(device), device.last.status) == ([], "success")
@@ -78,7 +78,7 @@ def test_without_digests_there_is_nothing_to_compare() -> None:
     assert (rechecks(device), device.last.status) == ([], "success")
 
 
-def test_a_crash_while_comparing_costs_the_comparison_only() -> None:
+def test_a_crash_during_the_comparison_repeats_only_the_comparison() -> None:
     device = begun()
     device.version = 2
     send_the_rest(device)
@@ -90,15 +90,15 @@ def test_a_crash_while_comparing_costs_the_comparison_only() -> None:
 
 
 @pytest.mark.parametrize("salt", ["", "other"])
-def test_parts_of_an_earlier_life_are_offered_and_not_believed(salt: str) -> None:
+def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> None:
     """The journal is gone. The owner knows of more parts than were offered, and this file may be another."""
     device = Device(size=PARTS * CHUNK, order=order(options=PREFIX), salt=salt)
     device.start()
     first = device.wanted
     stored = ((1, 15),) if not salt else ((13, 15),)
     granted = urls([] if not salt else first)
-    said = device.transfer.sequence
-    device.on(Granted(now=device.now, acknowledges=said, completed=stored, parts=granted, lifetime=900.0))
+    sequence = device.transfer.sequence
+    device.on(Granted(now=device.now, acknowledges=sequence, completed=stored, parts=granted, lifetime=900.0))
     device.perform()
     if not salt:
         assert list(device.transfer.settled) == first
@@ -110,7 +110,7 @@ def test_parts_of_an_earlier_life_are_offered_and_not_believed(salt: str) -> Non
         assert list(device.transfer.settled) == []
 
 
-def test_under_fail_what_the_owner_knows_is_believed() -> None:
+def test_under_fail_completed_parts_are_accepted() -> None:
     """It has compared the whole fingerprint."""
     device = Device(size=PARTS * CHUNK)
     device.start()

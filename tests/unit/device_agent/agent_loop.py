@@ -26,19 +26,19 @@ from tests.unit.device_agent.device import fingerprint
 FILE = fingerprint(10 * MIB)
 
 
-class Nobody(ThreadPool):
+class IdlePool(ThreadPool):
     """Workers that never do anything."""
 
     def submit(self, call: Callable[[], None]) -> None:
         """Forget the job."""
 
 
-class Silence:
+class FakeNetwork:
     """A network that takes everything; what happens is noted in order."""
 
     def __init__(self, happened: list[str]) -> None:
         self.happened = happened
-        self.said: list[bytes] = []
+        self.published: list[bytes] = []
         self.acknowledged: list[AckToken] = []
 
     def start(self) -> None:
@@ -46,18 +46,18 @@ class Silence:
 
     def stop(self, offline: bytes | None = None) -> None:
         assert offline is not None
-        self.happened.append("said offline")
+        self.happened.append("published offline")
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         assert (expiry is None) is (channel is not Channel.PRESENCE)
-        self.said.append(data)
+        self.published.append(data)
         return True
 
     def ack(self, token: AckToken) -> None:
         self.acknowledged.append(token)
 
 
-class Scene:
+class AgentLoop:
     """An agent whose file work and network are played by the test."""
 
     def __init__(self, folder: Path) -> None:
@@ -66,12 +66,12 @@ class Scene:
         copies = SimpleNamespace(sweep=lambda _orders: None)
         part_io = cast("PartIO", SimpleNamespace(uploader=uploader, copies=copies, clock=lambda: 1.0))
         self.inbox = EventQueue()
-        self.network = Silence(self.happened)
+        self.network = FakeNetwork(self.happened)
         self.now = 1.0
         self.journal, transfers = Journal.open(folder)
         environment = Environment(
             inbox=self.inbox,
-            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=Nobody),
+            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=IdlePool),
             connect=lambda _will: self.network,
             check_url=lambda _part: None,
             system_info=SystemInfo,
