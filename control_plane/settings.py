@@ -7,7 +7,8 @@ Secrets are `SecretStr`, so no log line and no traceback shows one.
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -18,7 +19,6 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from schemas.broker_url import BrokerUrl
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
-from schemas.settings import misspelt, unknown
 from schemas.topics import DEFAULT_ROOT, Topics
 from schemas.values import DigestName
 
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         `SettingsError` has one line for each setting that is wrong or misspelt.
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
-        _refuse(misspelt(given, NAMES))
+        _refuse(misspelt(given))
         try:
             return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
         except ValidationError as error:
@@ -246,7 +246,7 @@ def _written(dotenv: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         text = f"{dotenv.name} cannot be read: {error}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars, NAMES)])
+    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 
@@ -274,3 +274,46 @@ def _requirement(detail: ErrorDetails) -> str:
             return f"must be {bounds['expected']}"
         case _:
             return detail["msg"].removeprefix("Value error, ")
+
+
+# Misspelt names.
+
+_AGENT: Final = """
+    CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS UPLOAD_HOSTS STATE_DIR LABELS
+    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND LOG_LEVEL TOPIC_ROOT
+"""
+AGENT_NAMES: Final = frozenset(_AGENT.split())
+"""One `.env` may serve both sides, so these names are allowed in it."""
+
+_TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
+_OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
+_SYNONYMS: Final = {"AWS_SECRET_KEY": "AWS_SECRET_ACCESS_KEY", "JWT_SECRET_KEY": "JWT_SECRET"}
+_CLOSE: Final = 0.9
+
+
+def unknown(names: Collection[str]) -> list[str]:
+    """One line for each name of a file that no part of Backhaul reads."""
+    strangers = [name for name in names if name not in {*NAMES, *AGENT_NAMES} and not name.startswith(_TOOLS)]
+    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in strangers]
+
+
+def misspelt(given: Mapping[str, str]) -> list[str]:
+    """One line for each variable whose name is nearly that of a setting that is not given.
+
+    The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
+    setting, or one letter wrong. Links that Kubernetes and Docker set (`SERVERS_PORT=tcp://…`) do not count.
+    """
+    names = sorted(set(given) - {*NAMES, *AGENT_NAMES} - _OTHER_PROGRAMS)
+    meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
+    return [_hint(name, [setting]) for name, setting in meant.items() if setting and not given.get(setting)]
+
+
+def _meant(name: str) -> str | None:
+    swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
+    begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
+    close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
+    return _SYNONYMS.get(name) or next(iter([*swapped, *begun, *close]), None)
+
+
+def _hint(name: str, near: Sequence[str]) -> str:
+    return f"{name} is not a setting" + (f": did you mean {near[0]}?" if near else "")

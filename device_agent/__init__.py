@@ -1,6 +1,6 @@
-"""The program on the device: it is told by MQTT which file to upload, and PUTs it to presigned URLs.
+"""The program on the device: it receives commands over MQTT and PUTs files to presigned URLs.
 
-Rule: imports nothing of ours but `schemas`, and nothing foreign but msgspec and paho, for it runs on small machines.
+Rule: imports only `schemas`, msgspec and paho, because it runs on small machines.
 """
 
 from typing import Final

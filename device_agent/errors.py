@@ -1,12 +1,12 @@
-"""What can go wrong on the device.
+"""The errors of the agent.
 
 AgentError
-├── SettingsError          a setting is wrong; the text is the one line to print before stopping
+├── SettingsError          a setting is wrong; the text is the one line to print before the exit
 ├── JournalError           progress cannot be made durable: answered `no_space`, tried again
-├── FileRefused            the file cannot be opened, listed or read; `code` goes to the owner
+├── FileRefused            the file cannot be opened, listed or read; `code` is sent to the owner
 ├── HostNotAllowed         a URL leads to a host outside `UPLOAD_HOSTS`; nothing was sent
-├── PutFailed              one PUT did not store its part; `kind` says what to do about it
-└── IllegalTransition      our own bug: an upload was asked for what its state does not allow
+├── PutFailed              one PUT did not store its part; `kind` decides what follows
+└── IllegalTransition      a bug of the agent: an event that the state does not allow
 """
 
 from enum import StrEnum
@@ -15,44 +15,44 @@ from schemas.values import ErrorCode
 
 
 class PutFailure(StrEnum):
-    """What the answer to a PUT means (protocol.md section 4)."""
+    """The meaning of the answer to a PUT (protocol.md section 4)."""
 
     EXPIRED_OR_FORBIDDEN = "expired_or_forbidden"
-    """403: past the URL's life ask for a new one, else a refusal to be counted."""
+    """403: after the URL's life it is renewed; before, it counts as a refusal."""
     GONE = "gone"
-    """404 with S3's own code: the multipart upload, the object or the bucket is no more."""
+    """404 with an S3 code: the multipart upload, the object or the bucket does not exist any more."""
     BAD_DIGEST = "bad_digest"
-    """400 BadDigest: other bytes arrived than were digested."""
+    """400 BadDigest: the bytes that arrived do not match the digest."""
     TRY_AGAIN = "try_again"
-    """Timeouts, resets, 429, 5xx, 2xx without an ETag, and whatever bears no S3 error: a portal, a proxy."""
+    """Timeouts, resets, 429, 5xx, 2xx without an ETag, and answers without an S3 error, as from a portal or a proxy."""
     REFUSED = "refused"
-    """Any other S3 error: the same request will not be taken."""
+    """Any other S3 error: the same request would be refused again."""
     STOPPED = "stopped"
-    """We stopped it ourselves."""
+    """The agent stopped the PUT."""
     SOURCE_CHANGED = "source_changed"
-    """The file is not what it was when the upload began."""
+    """The file is not the one with which the upload began."""
     SOURCE_UNREADABLE = "source_unreadable"
-    """The device cannot read what the file holds."""
+    """The device cannot read the file."""
     HOST_NOT_ALLOWED = "host_not_allowed"
     """The URL's host is not in `UPLOAD_HOSTS`."""
     BAD_HEADER = "bad_header"
-    """The grant asks for a header that the agent does not send."""
+    """The grant needs a header that the agent does not send."""
 
 
 class AgentError(Exception):
-    """Anything that the agent raises by intent."""
+    """The root of all errors that the agent raises by intent."""
 
 
 class SettingsError(AgentError):
-    """A setting that the agent cannot run with; the text names it and says what is allowed."""
+    """A setting that the agent cannot run with; the text names it and what is allowed."""
 
 
 class JournalError(AgentError):
-    """The state folder could not be read or written; what was written before is still there."""
+    """The state folder could not be read or written; earlier records are still there."""
 
 
 class FileRefused(AgentError):
-    """A file that will not be uploaded; `code` is the error code of the answer, the text its sentence."""
+    """A file that is not uploaded; `code` is the error code of the response, the text its message."""
 
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
@@ -65,7 +65,7 @@ class HostNotAllowed(AgentError):
 
 
 class PutFailed(AgentError):
-    """A PUT that stored nothing that we may rely on; `retry_after` is in seconds, None when the store named none."""
+    """A PUT without a reliable result; `retry_after` is in seconds, None when the object store gave none."""
 
     def __init__(self, kind: PutFailure, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -75,4 +75,4 @@ class PutFailed(AgentError):
 
 
 class IllegalTransition(AgentError):
-    """A local event in a state that does not know it; remote ones are never raised."""
+    """A local event in a state that does not allow it; remote events are never raised."""

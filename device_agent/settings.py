@@ -90,7 +90,7 @@ _MUST: Final[Mapping[str, str]] = {
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Read the settings; `SettingsError` names the first wrong one and tells what is allowed."""
+    """Read the settings; `SettingsError` names the first wrong one and what is allowed."""
     given = {**(_read_env_file(env_file) if env_file else {}), **environ}
     _refuse(misspelt(given))
     texts = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()}
@@ -214,8 +214,8 @@ _CLOSE: Final = 0.9
 
 def unknown(names: Collection[str]) -> list[str]:
     """One line for each name of a file that no part of Backhaul reads."""
-    strangers = [name for name in names if name not in {*NAMES, *CONTROL_PLANE_NAMES} and not name.startswith(_TOOLS)]
-    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in strangers]
+    unread = [name for name in names if name not in {*NAMES, *CONTROL_PLANE_NAMES} and not name.startswith(_TOOLS)]
+    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in unread]
 
 
 def misspelt(given: Mapping[str, str]) -> list[str]:

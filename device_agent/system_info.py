@@ -1,6 +1,6 @@
-"""What the device says of itself: name, load, memory, disk, uptime.
+"""Figures of the device: name, load, memory, disk, uptime, and its clock.
 
-Rule: never raises and never guesses; what this system does not tell is None.
+Rule: never raises and never guesses; a figure that this system does not provide is None.
 """
 
 import os
@@ -20,7 +20,7 @@ def boot_clock() -> float:
 
 
 def system_info(folder: str = "/") -> SystemInfo:
-    """How the device is now. The disk is the one that holds `folder`."""
+    """The present figures. The disk is the one that holds `folder`."""
     memory = _memory()
     total, free = _disk(folder)
     return SystemInfo(

@@ -1,8 +1,7 @@
-"""The TLS settings of everything that the agent connects to.
+"""The TLS settings of all connections of the agent.
 
-Rule: the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; always verified, no way to say
-otherwise. One context for all connections, and of the system's certificates only those that are met: all of them take
-more than 1 MiB.
+Rule: the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; always verified, without a switch. All
+connections share one context, which loads only the system certificates that it meets: all of them take more than 1 MiB.
 """
 
 import functools
@@ -13,21 +12,21 @@ from pathlib import Path
 from typing import Final
 
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-"""How OpenSSL looks a certificate up in a folder: by the hash of its subject (openssl-rehash(1))."""
+"""The name of a certificate in a folder that OpenSSL searches: the hash of its subject (openssl-rehash(1))."""
 
 
 @functools.cache
 def client_context() -> ssl.SSLContext:
-    """The context for every connection, made at the first one."""
+    """The context for every connection, created for the first one."""
     context = ssl.create_default_context(capath=_system_folder())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def _system_folder() -> str | None:
-    """The folder of the system's certificates, if the bundle that would be read whole is but a copy of what it holds.
+    """The folder of the system's certificates, if the bundle file is only a copy of its content; else None.
 
-    update-ca-certificates(8) leaves both in one folder. Wherever the two may differ, OpenSSL's defaults apply.
+    update-ca-certificates(8) writes both into one folder. Where the two may differ, OpenSSL's defaults apply.
     """
     paths = ssl.get_default_verify_paths()
     if paths.openssl_cafile_env in os.environ or not paths.cafile or not paths.capath:

@@ -1,1 +1,1 @@
-"""The real neighbours behind the ports: S3, the broker, the database, and their in-memory stand-ins."""
+"""Implementations of the ports: the object store, the broker, the database, and a database in memory."""

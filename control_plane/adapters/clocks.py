@@ -4,7 +4,7 @@ import time
 
 
 class SystemClock:
-    """What the operating system says."""
+    """The clocks of the operating system."""
 
     def now(self) -> float:
         return time.time()

@@ -1,6 +1,6 @@
-"""Where the next page begins, as a text that callers hand back without reading it.
+"""Where the next page begins, as opaque text that callers send back.
 
-Rule: a cursor names the last row of its page, not an offset, so that rows that come and go move nothing.
+Rule: a cursor names the last row of its page, not an offset, so inserted and deleted rows shift nothing.
 """
 
 from base64 import b64decode, urlsafe_b64encode
@@ -20,24 +20,24 @@ _clients: Final = msgspec.json.Decoder(tuple[str])
 
 
 def encode_cursor(position: UploadPosition | tuple[str]) -> str:
-    """The cursor behind this row, of the alphabet that URLs need not quote."""
+    """The cursor after this row, in characters that a URL does not quote."""
     return urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 
 
 def upload_position(page: Page) -> UploadPosition | None:
-    """The upload after which the page begins; `BadInput` when nobody ever gave such a cursor."""
+    """The upload after which the page begins; `BadInput` when the cursor is malformed."""
     return None if page.cursor is None else _decoded(page.cursor, _uploads)
 
 
 def client_position(page: Page) -> str | None:
-    """The client id after which the page begins; `BadInput` when nobody ever gave such a cursor."""
+    """The client id after which the page begins; `BadInput` when the cursor is malformed."""
     return None if page.cursor is None else _decoded(page.cursor, _clients)[0]
 
 
 def check_limit(page: Page) -> None:
-    """`BadInput` when the page has no room: a cursor behind nothing would never move."""
+    """`BadInput` when the page has no room: its cursor would never advance."""
     if page.limit < 1:
-        message = f"a page of {page.limit} rows leads nowhere: ask for at least 1"
+        message = f"a page of {page.limit} rows is empty: set limit to at least 1"
         raise BadInput(message)
 
 

@@ -1,17 +1,17 @@
-"""An S3 store over a folder of this machine, for `demo`, `up` and tests: nanio as a child process.
+"""An object store over a folder of this machine, for `demo`, `up` and tests: nanio as a child process.
 
-Rule: signatures are always enforced, credentials never stand on a command line, and the store ends with its parent.
+Rule: signatures are always enforced, credentials are never on a command line, and the process ends with its parent.
 
     with start_folder_store(Path("state/store")) as store:
         print(store.endpoint)
 
-Measured on nanio 0.1.7, and why the store is used as it is:
-- One worker. Workers are children of nanio's own, which outlive it when it is killed. While the one worker
-  assembles a completed upload (about 4 s a GiB on two cores) or waits for the disk it answers nobody else; agents then
-  wait, and send again what they lost patience with.
+Measured on nanio 0.1.7, and the reasons for its options:
+- One worker. More would be child processes of nanio that outlive it when it is killed. While the worker assembles a
+  completed upload (about 4 s a GiB on two cores) or waits for the disk, other requests wait; an agent
+  sends a request again after its timeout.
 - It streams: 1.5 GiB in parts of 64 MiB took 39 MiB of memory.
 - Parts, objects and their metadata are fsynced before the answer; the folders that name them are not, so a power cut
-  may take back the last few seconds.
+  may lose the last few seconds.
 - It takes no bucket sub-resource: `PUT ?lifecycle` is answered as CreateBucket, and a DELETE of one would delete an
   empty bucket.
 """
@@ -36,7 +36,7 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
 READY_TIMEOUT: Final = 15.0
-"""Seconds within which the store has to listen; a cold start on a Raspberry Pi takes several."""
+"""Seconds until the object store has to listen; a cold start on a Raspberry Pi takes several."""
 
 _PORT_TRIES: Final = 5
 _RUNNING: Final = re.compile("Uvicorn running on")
@@ -45,19 +45,19 @@ _HALF_WRITTEN: Final = re.compile(r"\.tmp\.[0-9a-f]{32}|assembled\.[0-9a-f]{32}\
 
 @dataclass(frozen=True, slots=True)
 class FolderCredentials:
-    """The one user of a folder store."""
+    """The only user of a folder object store."""
 
     access_key: str
     secret_key: str = field(repr=False)
 
     @classmethod
     def random(cls) -> Self:
-        """Credentials that nobody can guess."""
+        """Unguessable credentials."""
         return cls(f"BH{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
 
 
 class FolderObjectStore:
-    """One running store; `directory` holds its objects, its log and its credentials."""
+    """One object store; `directory` holds its objects, its log and its credentials."""
 
     def __init__(self, directory: Path, port: int, credentials: FolderCredentials, *, address: str = LOOPBACK) -> None:
         self.directory = directory
@@ -91,7 +91,7 @@ class FolderObjectStore:
 
     @property
     def log_path(self) -> Path:
-        """What the store has printed; requests are not logged, since a presigned URL is a secret."""
+        """The output of the process; requests are not logged, since a presigned URL is a secret."""
         return self.directory / "store.log"
 
     @property
@@ -105,7 +105,7 @@ class FolderObjectStore:
         return self._child.pid if self._child is not None and self._child.alive else None
 
     def start(self) -> None:
-        """Start it and wait until it listens; does nothing when it runs. `ObjectStoreDown` if it does not come up."""
+        """Start it and wait until it listens; does nothing when it runs. `ObjectStoreDown` if it does not start."""
         if self.alive:
             return
         self.objects.mkdir(parents=True, exist_ok=True)
@@ -139,8 +139,8 @@ class FolderObjectStore:
 
     def _command(self) -> tuple[str, ...]:
         options = {"--host": self.address, "--port": self.port, "--region": REGION, "--options": self._options}
-        words = [str(word) for pair in {**options, "--data-dir": self.objects}.items() for word in pair]
-        return (sys.executable, "-m", "nanio", "serve", *words, "--workers", "1", "--no-access-log")
+        arguments = [str(one) for pair in {**options, "--data-dir": self.objects}.items() for one in pair]
+        return (sys.executable, "-m", "nanio", "serve", *arguments, "--workers", "1", "--no-access-log")
 
 
 def start_folder_store(
@@ -150,10 +150,10 @@ def start_folder_store(
     credentials: FolderCredentials | None = None,
     address: str = LOOPBACK,
 ) -> FolderObjectStore:
-    """A running store over `directory`; without `port` on a free one, and on loopback unless `address` is another.
+    """A running object store over `directory`, on loopback unless `address` is another; without `port` on a free one.
 
-    Without `credentials` those of the last start are used, else new ones are made up. `ObjectStoreRefused` when nanio
-    is not installed, `ObjectStoreDown` with the last lines of the log when it does not come up.
+    Without `credentials` those of the last start are used, else random ones. `ObjectStoreRefused` when nanio is not
+    installed, `ObjectStoreDown` with the last lines of the log when it does not start.
     """
     if importlib.util.find_spec("nanio") is None:
         text = "the folder store needs nanio, which is not installed: run `pip install 'backhaul[demo]'`"
@@ -191,7 +191,7 @@ def write_credentials(path: Path, credentials: FolderCredentials) -> None:
 
 
 def _sweep(objects: Path) -> None:
-    """Remove what a killed nanio left half-written.
+    """Remove files that a killed nanio left incomplete.
 
     It writes an object's metadata to `<key>.json.tmp`, which must not exist: one left behind makes every later write
     of that key fail.

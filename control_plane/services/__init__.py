@@ -1,4 +1,4 @@
-"""What the control plane does: one writer of uploads, the outbox that performs duties, the inbox that hears devices.
+"""The services of the control plane: the writer of uploads, the outbox that performs duties, the inbox for messages.
 
 Rule: services know the domain and the ports, never an adapter.
 """

@@ -99,7 +99,7 @@ def build_list_files(request: ListFiles) -> Command:
 
 
 def build_granted_download(upload: Upload, grant: Grant, bucket: str) -> Command:
-    """Start an upload whose first URLs are in the command, for a person to publish."""
+    """Start an upload, with its first URLs in the command; a person publishes it."""
     config = UploadConfig(
         upload_id=upload.upload_id,
         attempt=upload.attempt,

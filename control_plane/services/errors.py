@@ -86,7 +86,7 @@ class NotOurs(Permanent):
 
 
 class BadInput(Permanent):
-    """The request contradicts itself, the settings or the limits; the text says what to change."""
+    """The request contradicts itself, the settings or the limits; the text names what to change."""
 
 
 class KeyReused(Permanent):

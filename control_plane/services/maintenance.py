@@ -74,7 +74,7 @@ class Maintenance:
             await asyncio.sleep(EVERY)
 
     async def expire(self) -> int:
-        """End the uploads whose deadline has passed; returns the number of uploads."""
+        """End the uploads that are past their deadline; returns their number."""
         now = self._clock.now()
         overdue = await self._database.read(lambda records: records.uploads.overdue(now, BATCH))
         for key in overdue:

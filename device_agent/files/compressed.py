@@ -1,7 +1,7 @@
-"""Compressed copies: with `compression` an upload sends a copy of its file, and that copy is the file in every sense.
+"""Compressed copies: with `compression` an upload sends a copy of its file, and the copy counts as its source.
 
-Rule: a copy has its final name only when it is whole and durable, so whatever has that name may be sent after a crash.
-The last bytes of the disk belong to the journal.
+Rule: a copy has its final name only when it is whole and durable, so a file with that name can be sent after a crash.
+The last bytes of the disk are reserved for the journal.
 """
 
 import os
@@ -21,7 +21,7 @@ RESERVE: Final = 16 * 1024 * 1024
 """Bytes of free disk that a copy leaves to the journal."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
-"""zlib's way of asking for a gzip header; it holds neither name nor time, so equal files make equal copies."""
+"""Selects a gzip header in zlib; it holds neither name nor time, so equal files give equal copies."""
 
 
 class CompressedCopies:
@@ -32,9 +32,9 @@ class CompressedCopies:
         self._roots = roots
 
     def open(self, order: Order, stopped: Callable[[], bool]) -> Source:
-        """Open the order's copy, made now if it is not there.
+        """Open the order's copy, which is made if it does not exist.
 
-        `FileRefused` as for the file itself, with `no_space` when the disk fills up, `source_changed` when the file
+        `FileRefused` as for the file itself, with `no_space` on a full disk, `source_changed` when the file
         changes meanwhile, and `internal` when `stopped`.
         """
         path = self._path(order)
@@ -48,11 +48,11 @@ class CompressedCopies:
         return open_source(str(path), Roots(exact=str(path)))
 
     def discard(self, order: Order) -> None:
-        """Remove an order's copy, if there is one."""
+        """Delete an order's copy, if there is one."""
         self._path(order).unlink(missing_ok=True)
 
     def sweep(self, orders: list[Order]) -> None:
-        """Remove what belongs to none of these: copies of a crash, and of uploads that are over."""
+        """Delete the copies that belong to none of these orders: those of a crash, and of closed uploads."""
         if self._folder.is_dir():
             kept = {self._path(order) for order in orders}
             for path in self._folder.iterdir():

@@ -1,10 +1,10 @@
-"""Which files match a pattern: the answer to `list_files`.
+"""The files that match a pattern: the answer to `list_files`.
 
 Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
-looked at, bytes digested and memory, whatever the folders hold. What a page leaves out, its cursor leads to.
+examined, bytes digested and memory, for any content of the folders. A page that leaves files out has a cursor to them.
 
-Files come in the order of their path components. A cursor is the path that was looked at last, so a file that appears
-or goes between two pages moves no other.
+Files are ordered by their path components. A cursor is the last path that was examined, so a file that appears or
+disappears between two pages shifts no other.
 """
 
 import errno
@@ -26,9 +26,9 @@ from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import FileEntry, FileList, ListFiles
 from schemas.values import DigestName, ErrorCode
 
-MAX_LOOKED_AT: Final = 20_000
+MAX_EXAMINED: Final = 20_000
 MAX_DIGESTED: Final = 256 * 1024 * 1024
-"""Bytes digested for one page; a single file that is larger comes without its digest."""
+"""Bytes digested for one page; a single file that is larger is listed without its digest."""
 
 _MAX_DEPTH: Final = 64
 _MAX_PATH: Final = 4096
@@ -41,7 +41,7 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     """One page of the files that match `request.pattern`, an absolute path with `*`, `?`, `[…]` and `**`.
 
     As in a shell, a name that begins with a dot is matched only by a pattern that does. `FileRefused` with
-    `path_not_allowed` when no root can hold a match, `bad_request` for a cursor that is none.
+    `path_not_allowed` when no root can hold a match, `bad_request` for an invalid cursor.
     """
     glob = _Glob(request.pattern)
     after = _components(request.cursor)
@@ -71,7 +71,7 @@ def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
 
 
 def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> Iterator[FileEntry]:
-    """What the walk finds, with the exact file once, in its place: a root may hold it, a link to it, or neither."""
+    """The files of the walk, and the exact file once at its position: a root may hold it, a link to it, or neither."""
     for place in folders:
         for entry in walk.files(place):
             if exact is not None and _parts(exact.path) <= _parts(entry.path):
@@ -81,7 +81,7 @@ def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> 
             yield entry
         if walk.exhausted:
             break
-    # A walk that has looked at enough goes on behind its position; what lies there is for the next page.
+    # After a walk that was cut short, the files behind its position belong to the next page.
     if exact is not None and (not walk.exhausted or _parts(exact.path) <= _parts(walk.position or "/")):
         yield exact
 
@@ -119,7 +119,7 @@ class _Glob:
         return self._closure(after)
 
     def matches(self, path: str) -> bool:
-        """Whether this very path matches."""
+        """Whether this path matches."""
         states = self.start
         for name in _parts(path):
             states = self.step(states, name)
@@ -145,10 +145,10 @@ class _Walk:
         self.exhausted = False
         self._glob = glob
         self._after = after
-        self._looked_at = 0
+        self._examined = 0
 
     def files(self, place: RootFolder) -> Iterator[FileEntry]:
-        """The files beneath one root. Ends early, and says so in `exhausted`, when it has looked at enough."""
+        """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
@@ -167,11 +167,11 @@ class _Walk:
                 states = self._glob.step(folder.states, name)
                 if not states:
                     continue
-                if self._looked_at >= MAX_LOOKED_AT:
+                if self._examined >= MAX_EXAMINED:
                     self.exhausted = True
                     return
-                self._looked_at += 1
-                # Before what is in it: a cursor that names a folder means that nothing in there was looked at.
+                self._examined += 1
+                # Set before the content of a folder: a cursor to a folder means that none of its entries was examined.
                 self.position = folder.path(name)
                 yield from self._entry(folder, name, states, rest)
                 if self.exhausted:
@@ -182,7 +182,7 @@ class _Walk:
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
-        """One entry: a file, or all in a folder. `rest` is what the cursor names beneath it, None if it is later."""
+        """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
         try:
             found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
@@ -209,18 +209,18 @@ class _Folder:
         return "/" + "/".join((*self.above, name))
 
     def names(self, first: str) -> Iterator[str]:
-        """The names from `first` on, sorted; read again for each batch, so that a million of them cost no memory."""
+        """The names from `first` on, sorted; read again for each batch, so that a million names need no memory."""
         while True:
             with os.scandir(self.descriptor) as entries:
-                readable = (entry.name for entry in entries if entry.name >= first and self._sayable(entry.name))
+                readable = (entry.name for entry in entries if entry.name >= first and self._can_be_sent(entry.name))
                 batch = heapq.nsmallest(_BATCH, readable)
             yield from batch
             if len(batch) < _BATCH:
                 return
             first = batch[-1] + "\0"
 
-    def _sayable(self, name: str) -> bool:
-        """A name that is not UTF-8 cannot be told, nor asked for."""
+    def _can_be_sent(self, name: str) -> bool:
+        """A name that is not UTF-8 cannot be sent, nor be in a command."""
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -229,7 +229,7 @@ class _Folder:
 
 
 class _Page:
-    """What fits into one answer."""
+    """The files of one answer."""
 
     def __init__(self, request: ListFiles, roots: Roots) -> None:
         self.entries: list[FileEntry] = []
@@ -239,7 +239,7 @@ class _Page:
         self._digestible = MAX_DIGESTED
 
     def add(self, entry: FileEntry) -> bool:
-        """Take one more; False when the page is full without it. The first one always fits."""
+        """Add a file; False when the page is full without it. The first one always fits."""
         if len(self.entries) >= self._request.limit:
             return False
         name = self._request.digest
@@ -255,7 +255,7 @@ class _Page:
         return True
 
     def _digested(self, entry: FileEntry, name: DigestName) -> FileEntry:
-        """With the digest of the file as it is opened now; without, if it cannot be read."""
+        """The entry with the digest of the file, or without it when the file cannot be read or has changed."""
         try:
             with open_source(entry.path, self._roots) as source:
                 self._digestible -= min(source.size, self._digestible)
@@ -276,12 +276,12 @@ def _components(cursor: str | None) -> tuple[str, ...]:
     try:
         return tuple(require_plain(cursor))
     except FileRefused as refused:
-        text = "the cursor is none that this agent gave"
+        text = "the cursor was not created by this agent"
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
 def _outermost(roots: Roots) -> list[RootFolder]:
-    """The roots that lie in no other, in the order of their components."""
+    """The roots that lie in no other root, in the order of their components."""
     split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
     inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}
     return sorted(set(roots.folders) - inner, key=split.__getitem__)

@@ -15,7 +15,7 @@ _MAX_PATH: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class RootFolder:
-    """A folder that may be read: its name as the setting has it, and where that led when the agent started."""
+    """A folder that may be read: its name in the setting, and the folder it led to when the agent started."""
 
     written: str
     resolved: str
@@ -23,12 +23,12 @@ class RootFolder:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What may be read: everything beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
+    """The files that may be read: all beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
 
     A root that is a symbolic link, or leads through one, is resolved once, here; beneath it no link is followed. The
-    exact file may be a link that is turned (`latest.bin -> today.bin`): where it leads is looked up at each open, and
-    followed within the folder in which it lies, or beneath a root. Elsewhere it leads only where it led at first, or
-    whoever may write into that folder would have all that the agent may read.
+    exact file may be a link that changes (`latest.bin -> today.bin`): it is resolved at each open, and followed within
+    its own folder, or beneath a root. Any other target is allowed only if it is the one from the start; otherwise every
+    user with write access to that folder could read all that the agent can read.
     """
 
     roots: tuple[str, ...] = ()
@@ -46,12 +46,12 @@ class Roots:
         object.__setattr__(self, "folders", folders)
         normal = os.path.normpath(self.exact) if self.exact else None
         object.__setattr__(self, "exact", normal)
-        # The folder in which it lies, and the file that it is, now.
+        # Its folder and its target, at the start of the agent.
         exact_at = (os.path.realpath(os.path.split(normal)[0]), os.path.realpath(normal)) if normal else ("", "")
         object.__setattr__(self, "_exact_at", exact_at)
 
     def locate(self, path: str) -> tuple[str, str]:
-        """The resolved folder to open, and what to open beneath it; `FileRefused` for a path outside."""
+        """The resolved folder to open, and the path beneath it; `FileRefused` for a path outside."""
         components = require_plain(path)
         if path == self.exact:
             return self._locate_exact(path)
@@ -77,7 +77,7 @@ class Roots:
 
 
 def require_plain(path: str) -> list[str]:
-    """The components of an absolute path; `FileRefused` where it is not one, or where a component means another."""
+    """The components of an absolute path; `FileRefused` for any other path, or a component such as `..`."""
     components = path.split("/")[1:]
     absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and _is_utf8(path)
     if not absolute or any(component in {"", ".", ".."} for component in components):
@@ -87,7 +87,7 @@ def require_plain(path: str) -> list[str]:
 
 
 def beneath(root: str, components: list[str]) -> list[str]:
-    """What is left of a path's components below `root`; empty when it lies outside.
+    """The components of a path below `root`; empty when it lies outside.
 
     >>> beneath("/data", ["data", "a", "b"]), beneath("/", ["a"]), beneath("/data", ["database"])
     (['a', 'b'], ['a'], [])

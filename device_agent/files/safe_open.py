@@ -1,10 +1,10 @@
-"""Opening what lies beneath a folder, and nothing else, while somebody else renames things around us.
+"""Opens a file beneath a folder, and never outside of it, even while other processes rename files and folders.
 
-Rule: no symbolic link is followed beneath the folder, `..` is never asked for, and the kernel checks it: a path that
-is only compared as text can be swapped between the look and the open (CVE-2026-29518 in rsync was that).
+Rule: no symbolic link is followed beneath the folder, `..` is never opened, and the kernel checks it: a path that is
+only compared as text can be swapped between the check and the open (as in CVE-2026-29518 in rsync).
 
-Linux has one call for it, openat2(2); Python has no name for it, so it is called through ctypes. Where the kernel or
-a seccomp filter does not know it, the path is walked, one `O_NOFOLLOW` open per component.
+Linux has one call for it, openat2(2); Python does not wrap it, so it is called through ctypes. Where the kernel or a
+seccomp filter does not support it, the path is walked, with one `O_NOFOLLOW` open per component.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class _OpenHow(ctypes.Structure):
 def open_beneath(folder: int, relative: str, flags: int) -> int:
     """Open `relative`, which has no empty, `.` or `..` component, beneath the open `folder`; a file descriptor.
 
-    `OSError` as open(2) has it, `ELOOP` where a symbolic link is in the way.
+    `OSError` as in open(2), `ELOOP` where a component is a symbolic link.
     """
     return (_openat2 if _has_openat2() else walk)(folder, relative, flags)
 
@@ -60,7 +60,7 @@ def _enter(folder: int, name: str) -> int:
     try:
         return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError:
-        # With O_DIRECTORY a link is told as ENOTDIR; openat2 says ELOOP, and so do we.
+        # With O_DIRECTORY a link gives ENOTDIR; openat2 gives ELOOP, and so does this function.
         _no_link_at(folder, name)
         raise
 
@@ -101,7 +101,7 @@ def _syscall() -> Callable[..., int]:
 
 @functools.cache
 def _has_openat2() -> bool:
-    """Whether the call works here: tried once, on a folder that is always there."""
+    """Whether the call works here: tried once, on a folder that always exists."""
     root = os.open("/", FOLDER)
     try:
         os.close(_openat2(root, "proc", FOLDER))

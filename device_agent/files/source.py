@@ -1,7 +1,7 @@
-"""The files that the agent may read: allowed roots, a safe open, and an open file to read parts from.
+"""An open file of the user, opened safely, from which parts are read.
 
-Rule: default-deny, and the only module that opens user files (`device_agent.listing` asks it to). What was opened is
-checked, not what was named: a regular file, beneath a root, reached through no link.
+Rule: the only module that opens user files. The opened file is checked, not its name: a regular file, beneath a root,
+reached through no link.
 """
 
 import binascii
@@ -22,7 +22,7 @@ from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint
 
 BLOCK_SIZE: Final = 256 * 1024
-"""Bytes to read at once: larger blocks are no faster, and every worker holds one."""
+"""Bytes to read at once: larger blocks are not faster, and every worker holds one."""
 
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
@@ -61,7 +61,7 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Close it, when the last read under way has ended; may be repeated."""
+        """Close it after the last running read; may be repeated."""
         with self._lock:
             last = not self._closed and not self._users
             self._closed = True
@@ -69,11 +69,11 @@ class Source:
             os.close(self._descriptor)
 
     def now(self) -> Fingerprint:
-        """What the file system says of the open file at this moment; `FileRefused` as `read_into` has it."""
+        """The present fingerprint of the open file; `FileRefused` as in `read_into`."""
         return _fingerprint(self._stat())
 
     def linked(self) -> bool:
-        """Whether the path still leads to this very file; `FileRefused` as `read_into` has it."""
+        """Whether the path still leads to this file; `FileRefused` as in `read_into`."""
         try:
             there = os.lstat(self._resolved)
         except (FileNotFoundError, NotADirectoryError):
@@ -84,9 +84,9 @@ class Source:
         return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset`; how many bytes, fewer than it holds only at the end of the file.
+        """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
 
-        `FileRefused` with `internal` when the system cannot read what is there, with `source_changed` after `close`.
+        `FileRefused` with `internal` when the system cannot read the file, with `source_changed` after `close`.
         """
         done = 0
         with self._using() as descriptor:
@@ -101,9 +101,9 @@ class Source:
         return done
 
     def send_to(self, descriptor: int, offset: int, size: int) -> int:
-        """Have the kernel send up to `size` bytes from `offset` to a socket; how many, 0 only at the end of the file.
+        """Make the kernel send up to `size` bytes from `offset` to a socket; returns the bytes sent, 0 only at the end.
 
-        `OSError` as sendfile(2) has it, `FileRefused` after `close`.
+        `OSError` as in sendfile(2), `FileRefused` after `close`.
         """
         with self._using() as source:
             return os.sendfile(descriptor, source, offset, size)
@@ -111,7 +111,7 @@ class Source:
     def digest(self, offset: int, size: int, name: DigestName) -> str | None:
         """The digest of a range as base64 of the raw digest, exactly the header's value; None for `none`.
 
-        `FileRefused` with `source_changed` when the file ends before the range does, and as `read_into` has it.
+        `FileRefused` with `source_changed` when the file ends before the range does, and as in `read_into`.
         """
         if name is DigestName.NONE:
             return None
@@ -134,7 +134,7 @@ class Source:
 
     @contextmanager
     def _using(self) -> Iterator[int]:
-        """The descriptor, kept open meanwhile: a number closed too early may by then be another file's."""
+        """The descriptor, kept open during the use: the number of a closed one may belong to another file."""
         with self._lock:
             if self._closed:
                 raise _changed(self.path, "is closed")
@@ -150,7 +150,7 @@ class Source:
 
 
 class _Crc32:
-    """CRC-32 with the shape of a hashlib digest: four bytes, the most significant first, as S3 wants it."""
+    """CRC-32 with the shape of a hashlib digest: four bytes, the most significant first, as S3 expects it."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -166,7 +166,7 @@ def open_source(path: str, roots: Roots) -> Source:
     """Open one file for reading.
 
     `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
-    `internal` when the system fails. Never waits, whatever the path leads to.
+    `internal` when the system fails. Never blocks, not even on a pipe.
     """
     folder, relative = roots.locate(path)
     try:
@@ -185,7 +185,7 @@ def open_source(path: str, roots: Roots) -> Source:
 def _open_regular(path: str, folder: str, relative: str) -> int:
     above = os.open(folder, FOLDER)
     try:
-        # Looked at before it is opened: to open a device can be an act of its own (a watchdog, a tape).
+        # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
         _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)
         return _require_regular(path, open_beneath(above, relative, READ), keep=True)
     finally:
@@ -216,5 +216,5 @@ def _changed(path: str, what: str) -> FileRefused:
 
 
 def _unreadable(path: str, error: OSError) -> FileRefused:
-    """A failing disk or a file server that is away is no change of the file: the attempt may go on one day."""
+    """A failing disk or an unreachable file server does not change the file, so the attempt may be resumed."""
     return FileRefused(ErrorCode.INTERNAL, f"{path!r} cannot be read: {error.strerror}")

@@ -14,7 +14,7 @@ PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """Where the broker is, and whether to speak TLS to it."""
+    """The broker's host and port, and whether the connection uses TLS."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ class BrokerUrl:
             more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
             if not parts.hostname or more or parts.scheme not in PORTS or port == 0:
                 raise _wrong()
-            # As it is looked up; a name without this form (`a..b`) would raise then, and be taken for a bug of ours.
+            # The form in which it is looked up; a name without this form (`a..b`) would raise there, as if by a bug.
             parts.hostname.encode("idna")
         except (ValueError, KeyError) as error:
             raise _wrong() from error
@@ -44,5 +44,5 @@ class BrokerUrl:
 
 
 def _wrong() -> SettingsError:
-    # The value is not repeated: somebody may have written a password into it.
+    # The value is not repeated: it may contain a password.
     return SettingsError("MQTT_URL must be mqtt://host:1883 or mqtts://host:8883; the password goes to MQTT_PASSWORD")

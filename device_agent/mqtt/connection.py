@@ -1,8 +1,8 @@
-"""MQTT v5 to the broker: connect for ever, say who we are, take commands. The only module that imports paho.
+"""The MQTT v5 connection to the broker, opened again for ever. The only module that imports paho.
 
-Rule: one paho client lives for one connection. paho would carry unacknowledged publishes, a poisonous one among them,
-into the next connection; what is worth repeating, the agent repeats from its journal. paho's own callbacks only note
-what happened (`device_agent.session` works that off), for an exception in one of them would end paho's loop.
+Rule: one paho client serves one connection. paho would carry unacknowledged publishes, and a message that a broker
+never accepts, into the next connection; the agent repeats what matters from its journal. paho's callbacks only queue
+events (`device_agent.mqtt.session` handles them), because an exception in one of them would end paho's loop.
 """
 
 import logging
@@ -49,7 +49,7 @@ _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0
 _BRIEF: Final = 60.0
 _SUSPICIOUS: Final = 3
-"""So many connections in a row that the broker took and that ended within a minute are no accident."""
+"""This many accepted connections in a row that end within a minute point to a second device with the same id."""
 _MAX_INFLIGHT: Final = 10
 _MAX_QUEUED: Final = 256
 
@@ -57,16 +57,16 @@ log = logging.getLogger(__name__)
 
 
 class Connection:
-    """The agent's connection, which comes back for ever.
+    """The agent's connection, which is opened again after every end.
 
-    `will` makes the payload of the will for the next CONNECT: a new epoch in each. After each CONNACK it subscribes
-    again, and calls `on_connected` when the broker has granted that; commands that waited in the session may come
-    before. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and must only
-    enqueue. A command stays unacknowledged until `ack`, or is acknowledged at once if its callback raised: nobody would
-    ever do so, and sixteen of them would stop the flow.
+    `will` makes the payload of the will for the next CONNECT, with a new epoch each time. After each CONNACK it
+    subscribes again, and calls `on_connected` when the broker has granted that; commands that waited in the session
+    may arrive earlier. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and
+    must only enqueue. A command stays unacknowledged until `ack`. If its callback raised, it is acknowledged at once:
+    sixteen commands that are never acknowledged would stop the flow.
     """
 
-    def __init__(  # noqa: PLR0913 (the agent says everything once, by name)
+    def __init__(  # noqa: PLR0913 (called once, with every argument by name)
         self,
         *,
         url: str,
@@ -104,20 +104,20 @@ class Connection:
         self._sessions = 0
         self._short_connections = 0
         self.faults = 0
-        """How many callbacks raised, and how many messages arrived that nobody wants."""
+        """Callbacks that raised, and messages without a subscription."""
 
     @property
     def connected(self) -> bool:
-        """Whether commands are heard at this moment."""
+        """Whether the subscriptions are in place."""
         session = self._session
         return session is not None and session.ready
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Start to connect; returns at once."""
         self._thread.start()
 
     def stop(self, offline: bytes | None = None) -> None:
-        """Publish `offline` as presence if connected, take leave so that no will follows, and end the thread."""
+        """Publish `offline` as presence if connected, disconnect without a will, and end the thread."""
         if (session := self._session) is not None and offline is not None:
             session.publish(Channel.PRESENCE, offline)
             session.wait_acknowledged(_FAREWELL_TIMEOUT)
@@ -128,16 +128,16 @@ class Connection:
             self._thread.join(_FAREWELL_TIMEOUT)
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
-        """Hand a message of ours to the network; `expiry` in seconds. Never raises, and never queues for later.
+        """Publish a message; `expiry` in seconds. Never raises, and never queues for a later connection.
 
-        False when not connected, when too much waits to be sent, or when the message is larger than the protocol or
-        the broker allows. True promises nothing: a QoS 1 message that the broker refuses is told to `on_refused`.
+        False when not connected, when too many messages wait, or when the message is larger than the protocol or the
+        broker allows. True is no promise: a QoS 1 message that the broker refuses is reported to `on_refused`.
         """
         session = self._session
         return session is not None and session.publish(channel, data, expiry=expiry)
 
     def ack(self, token: AckToken) -> None:
-        """Acknowledge a command; nothing happens when its connection has ended, since the broker sends it again."""
+        """Acknowledge a command; no effect after the end of its connection, because the broker sends it again."""
         session = self._session
         if session is not None and session.number == token.connection:
             session.ack(token.packet_id)
@@ -152,7 +152,7 @@ class Connection:
                 self._stopping.wait(delay)
 
     def _takeover_hint(self, end_reason: ConnectionEnd) -> str:
-        """Not every broker tells a client that another has taken its name (Mosquitto 2.0.11 does not)."""
+        """A hint for the log: not every broker reports a takeover by the same client id (Mosquitto 2.0.11 does not)."""
         self._short_connections = (
             self._short_connections + 1 if end_reason.connected and end_reason.lasted < _BRIEF else 0
         )
@@ -167,7 +167,7 @@ class Connection:
         session = self._session = Session(self._sessions, client, self._callbacks, self._call)
         try:
             session.run(self._stopping.is_set)
-        except Exception as error:  # noqa: BLE001 (whatever the network or the broker did, we come back)
+        except Exception as error:  # noqa: BLE001 (any failure of the network or the broker leads to a reconnect)
             session.end(f"{type(error).__name__}: {error}".rstrip(": "))
         finally:
             self._session = None
@@ -181,13 +181,13 @@ class Connection:
             function(*arguments)
         except Exception:
             self.faults += 1
-            log.exception("MQTT: a callback failed; the connection goes on")
+            log.exception("MQTT: a callback failed; the connection stays open")
             return False
         return True
 
 
 class _PahoClient:
-    """One paho client. It knows nothing of who uses it, so that both are freed as soon as the connection ends."""
+    """One paho client. It holds no reference to its user, so both are freed when the connection ends."""
 
     def __init__(self, identity: ClientIdentity) -> None:
         self.identity = identity
@@ -203,7 +203,7 @@ class _PahoClient:
         client.connect_timeout = _CONNECT_TIMEOUT
         client.max_inflight_messages_set(_MAX_INFLIGHT)
         client.max_queued_messages_set(_MAX_QUEUED)
-        _note(client, self.events)
+        _collect_events(client, self.events)
 
     def connect(self) -> None:
         """Open the socket and queue CONNECT, with a new will; `OSError` when the broker cannot be reached."""
@@ -213,25 +213,27 @@ class _PahoClient:
         will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
         presence = Channel.PRESENCE
         self._client.will_set(identity.topic(presence), identity.will(), QOS[presence], RETAINED[presence], will)
-        mine = _properties(
+        properties = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=SESSION_EXPIRY,
             ReceiveMaximum=RECEIVE_MAXIMUM,
             MaximumPacketSize=MAX_MESSAGE_SIZE + HEADROOM,
         )
-        self._client.connect(identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=mine)
+        self._client.connect(
+            identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=properties
+        )
 
     def turn(self) -> str | None:
-        """Wait up to a second for something to do, and do it; why there is no connection any more, if so."""
+        """Run paho's loop for up to a second; the reason when the connection has ended, else None."""
         code = self._client.loop()
         return None if code == MQTTErrorCode.MQTT_ERR_SUCCESS else error_string(code).rstrip(".")
 
     def subscribe(self, *channels: Channel) -> None:
-        """Ask for these channels."""
+        """Subscribe to these channels."""
         self._client.subscribe([(self.identity.topic(channel), QOS[channel]) for channel in channels])
 
     def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
-        """Queue a message; its packet id, None when paho takes no more."""
+        """Queue a message; its packet id, None when paho accepts no more."""
         more = None if expiry is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
         info = self._client.publish(self.identity.topic(channel), data, QOS[channel], RETAINED[channel], more)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
@@ -250,8 +252,8 @@ class _PahoClient:
             sock.close()
 
 
-def _note(client: Client, events: deque[ClientEvent]) -> None:
-    """Let paho write down what happens."""
+def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
+    """Make paho's callbacks append events."""
 
     def on_socket_open(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 (a socket or a TLS socket)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -264,12 +266,12 @@ def _note(client: Client, events: deque[ClientEvent]) -> None:
         events.append(MessageArrived(topic, bytes(message.payload), message.mid))
 
     def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
-        # Of anything but a DISCONNECT packet the loop's code says more.
+        # For every other end the return code of the loop has more detail.
         if flags.is_disconnect_packet_from_server:
             events.append(ServerDisconnect(reason.value, str(reason)))
 
     client.on_socket_open = on_socket_open
-    # With this set paho writes only in the thread that runs the loop; else every publisher would, all at once.
+    # With this set, paho writes only in the thread that runs the loop; else every publishing thread would write.
     client.on_socket_register_write = lambda _client, _data, _sock: None
     client.on_connect = lambda _client, _data, _flags, reason, more: events.append(_connack(reason, more))
     client.on_subscribe = lambda _client, _data, _mid, reasons, _more: events.append(

@@ -1,6 +1,6 @@
-"""One MQTT connection, from CONNECT to its end: what each event on it means for the agent.
+"""One MQTT connection, from CONNECT to its end, and the reaction to each of its events.
 
-Rule: knows MQTT and not paho. Events are worked off between two turns of the network loop, where none of the client
+Rule: uses MQTT and not paho. Events are handled between two turns of the network loop, where none of the client
 library's locks is held; so a callback may publish, and no callback can break the loop.
 """
 
@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
 
@@ -19,27 +19,27 @@ from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import QOS, Channel, Topics
 
 HEADROOM: Final = 8 * 1024
-"""Bytes for a packet's topic and properties, beside its payload."""
+"""Bytes for a packet's topic and properties, in addition to its payload."""
 
-_OUR_HEADROOM: Final = 1024
+_SEND_HEADROOM: Final = 1024
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
 _NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
-"""Reasons that no retry heals: wrong version, bad credentials, banned, the name taken by another, and their like."""
+"""Reasons that a retry does not cure: wrong version, bad credentials, banned, client id in use, and similar ones."""
 
 log = logging.getLogger(__name__)
 
 
 class AckToken(Struct, frozen=True):
-    """Which command to acknowledge; worthless once its connection has ended."""
+    """The command to acknowledge; useless after the end of its connection."""
 
     connection: int
     packet_id: int
 
 
 class Callbacks(Struct, frozen=True, kw_only=True):
-    """Who is told."""
+    """The functions that a session calls."""
 
     on_connected: Callable[[], None]
     on_disconnected: Callable[[str], None]
@@ -49,7 +49,7 @@ class Callbacks(Struct, frozen=True, kw_only=True):
 
 
 class ClientIdentity(Struct, frozen=True, kw_only=True):
-    """Who connects where."""
+    """The client and its broker; `will` makes the payload of the next will."""
 
     broker: BrokerUrl
     client_id: str
@@ -59,19 +59,19 @@ class ClientIdentity(Struct, frozen=True, kw_only=True):
     will: Callable[[], bytes]
 
     def topic(self, channel: Channel) -> str:
-        """Where this client's messages of one channel travel."""
-        mine = {
+        """The topic of this client's messages of one channel."""
+        topics = {
             Channel.COMMAND: self.topics.command,
             Channel.RESPONSE: self.topics.response,
             Channel.STATUS: self.topics.status,
             Channel.PRESENCE: self.topics.presence,
         }
-        return self.topics.birth() if channel is Channel.BIRTH else mine[channel](self.client_id)
+        return self.topics.birth() if channel is Channel.BIRTH else topics[channel](self.client_id)
 
 
 @dataclass(slots=True)
 class ConnectionEnd:
-    """How a connection went; `lasted` counts seconds from the moment commands were heard."""
+    """How a connection ended; `lasted` is in seconds since the subscriptions were in place."""
 
     text: str = ""
     connected: bool = False
@@ -80,7 +80,7 @@ class ConnectionEnd:
 
 
 class Connack(Struct, frozen=True, kw_only=True):
-    """The broker took us, or gives the reason why not."""
+    """The broker has accepted the connection, or refused it with a reason."""
 
     reason: int
     text: str
@@ -89,20 +89,20 @@ class Connack(Struct, frozen=True, kw_only=True):
 
 
 class Suback(Struct, frozen=True):
-    """The broker granted what we asked to hear, but for what it `refused`."""
+    """The broker has granted the subscriptions except those in `refused`."""
 
     refused: tuple[str, ...]
 
 
 class Puback(Struct, frozen=True):
-    """The broker has a message of ours, or `refused` it."""
+    """The broker has acknowledged a published message, or `refused` it."""
 
     packet_id: int
     refused: str | None
 
 
 class MessageArrived(Struct, frozen=True):
-    """A message for us."""
+    """A message on a subscribed topic."""
 
     topic: str
     payload: bytes
@@ -110,7 +110,7 @@ class MessageArrived(Struct, frozen=True):
 
 
 class ServerDisconnect(Struct, frozen=True):
-    """The broker ended the connection, and says why."""
+    """The broker has ended the connection with a reason."""
 
     reason: int
     text: str
@@ -120,73 +120,73 @@ ClientEvent = Connack | Suback | Puback | MessageArrived | ServerDisconnect
 
 
 class MqttClient(Protocol):
-    """What a session needs of an MQTT client; everything but `connect` and `turn` returns at once."""
+    """The part of an MQTT client that a session uses; all calls but `connect` and `turn` return at once."""
 
     identity: ClientIdentity
     events: deque[ClientEvent]
 
     def connect(self) -> None:
-        """Open the connection and say who we are."""
+        """Open the connection and send CONNECT."""
 
     def turn(self) -> str | None:
-        """Let the network move; why there is no connection any more, if so."""
+        """Run the network for up to a second; the reason when the connection has ended, else None."""
 
     def subscribe(self, *channels: Channel) -> None:
-        """Ask to hear channels."""
+        """Subscribe to channels."""
 
     def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
-        """Hand over a message; its packet id, None when it is not taken."""
+        """Publish a message; its packet id, None when it is not accepted."""
 
     def ack(self, packet_id: int) -> None:
         """Acknowledge a message."""
 
     def disconnect(self) -> None:
-        """Take leave."""
+        """Send DISCONNECT."""
 
 
 class Session:
-    """One connection; `ready` while commands are heard."""
+    """One connection; `ready` while its subscriptions are in place."""
 
     def __init__(self, number: int, client: MqttClient, callbacks: Callbacks, call: Callable[..., bool]) -> None:
         self.number = number
         self.ready = False
         self.end_reason = ConnectionEnd()
-        self._wire = client
+        self._client = client
         self._callbacks = callbacks
         self._call = call
         self._unacknowledged: dict[int, Channel] = {}
-        # Held around a publish, and never while the library runs us: locks are taken in one order only.
+        # Held around a publish, and never inside a callback of the library: locks are taken in one order only.
         self._acknowledged = threading.Condition()
         self._largest = MAX_MESSAGE_SIZE
         self._allowance: int | None = None
         self._ready_at = 0.0
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Connect and work until the connection ends; `ending` says how."""
-        self._wire.connect()
+        """Connect and work until the connection ends; `end_reason` then has the cause."""
+        self._client.connect()
         give_up_at = time.monotonic() + _HANDSHAKE_TIMEOUT
         over = None
         while over is None:
-            over = self._wire.turn()
-            while self._wire.events:
-                self._handle(self._wire.events.popleft())
+            over = self._client.turn()
+            while self._client.events:
+                self._handle(self._client.events.popleft())
             if not self.ready and (stopping() or time.monotonic() > give_up_at):
                 over = "the broker does not answer"
         self.end(over)
 
     def end(self, text: str, *, permanent: bool = False) -> None:
-        """Note why it ended; the first reason counts."""
+        """Record why it ended; the first reason counts."""
         if not self.end_reason.text:
             lasted = time.monotonic() - self._ready_at if self.ready else 0.0
             self.end_reason = ConnectionEnd(text, self.end_reason.connected, lasted, permanent)
         self.ready = False
 
     def disconnect(self) -> None:
-        """Send DISCONNECT, which also takes the will back; `run` then returns."""
-        self._wire.disconnect()
+        """Send DISCONNECT, which also deletes the will; `run` then returns."""
+        self._client.disconnect()
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
-        """Hand over a message; see `Connection.publish`."""
+        """Publish a message; see `Connection.publish`."""
         if len(data) > self._largest:
             log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self._largest)
             return False
@@ -194,22 +194,22 @@ class Session:
             if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
                 return False
             try:
-                packet_id = self._wire.publish(channel, data, expiry)
+                packet_id = self._client.publish(channel, data, expiry)
             except (ValueError, OSError):
-                log.exception("MQTT: a %s could not be handed over", channel)
+                log.exception("MQTT: a %s could not be published", channel)
                 return False
             if packet_id is not None and QOS[channel]:
                 self._unacknowledged[packet_id] = channel
         return packet_id is not None
 
     def wait_acknowledged(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until the broker has answered everything that was published."""
+        """Wait up to `timeout` seconds until the broker has acknowledged all published messages."""
         with self._acknowledged:
             self._acknowledged.wait_for(lambda: not (self._unacknowledged and self.ready), timeout)
 
     def ack(self, packet_id: int) -> None:
         """Acknowledge a command."""
-        self._wire.ack(packet_id)
+        self._client.ack(packet_id)
 
     def _handle(self, event: ClientEvent) -> None:
         match event:
@@ -222,16 +222,18 @@ class Session:
             case MessageArrived():
                 self._on_message(event)
             case ServerDisconnect():
-                self.end(f"the broker hung up: {event.text}", permanent=event.reason in _NO_RETRY_HELPS)
+                self.end(f"the broker closed the connection: {event.text}", permanent=event.reason in _NO_RETRY_HELPS)
+            case _:
+                assert_never(event)
 
     def _on_connack(self, connack: Connack) -> None:
         if connack.reason >= _FAILURE:
             self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
             return
         if connack.largest_packet is not None:
-            self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _OUR_HEADROOM)
+            self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _SEND_HEADROOM)
         self._allowance = connack.receive_maximum
-        self._wire.subscribe(Channel.COMMAND, Channel.BIRTH)
+        self._client.subscribe(Channel.COMMAND, Channel.BIRTH)
 
     def _on_suback(self, suback: Suback) -> None:
         if suback.refused:
@@ -251,12 +253,12 @@ class Session:
             self._call(self._callbacks.on_refused, channel, puback.refused)
 
     def _on_message(self, message: MessageArrived) -> None:
-        if not self._call(self._hand_over, message) or message.topic != self._wire.identity.topic(Channel.COMMAND):
+        if not self._call(self._dispatch, message) or message.topic != self._client.identity.topic(Channel.COMMAND):
             self.ack(message.packet_id)
 
-    def _hand_over(self, message: MessageArrived) -> None:
-        """Raises for a topic that was not asked for."""
-        identity = self._wire.identity
+    def _dispatch(self, message: MessageArrived) -> None:
+        """Raises for a topic without a subscription."""
+        identity = self._client.identity
         channels = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
         if channels[message.topic] is Channel.COMMAND:
             self._callbacks.on_command(message.payload, AckToken(self.number, message.packet_id))

@@ -35,18 +35,18 @@ class StatusReporter:
         self._system_info = system_info
         self._sent: tuple[CurrentUpload, ...] = ()
         self._sent_at: float | None = None
-        self._looked_at: float | None = None
+        self._checked_at: float | None = None
         self._system_at: float | None = None
         self._idle = True
 
     def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
         """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
-        if self._looked_at is None and runs:
+        if self._checked_at is None and runs:
             # An upload that ends within a second needs no Status.
-            self._looked_at = now
-        if self._looked_at is None or now - self._looked_at < EVERY:
+            self._checked_at = now
+        if self._checked_at is None or now - self._checked_at < EVERY:
             return None
-        self._looked_at = now if runs else None
+        self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
         shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_UPLOADS]
@@ -68,7 +68,7 @@ class StatusReporter:
     @property
     def next_at(self) -> float | None:
         """When to call `due` again; None while there is no upload."""
-        return None if self._looked_at is None else self._looked_at + EVERY
+        return None if self._checked_at is None else self._checked_at + EVERY
 
     def _report_idle(self, epoch: int, now: float) -> Status | None:
         if self._idle:

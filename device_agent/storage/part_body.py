@@ -1,7 +1,7 @@
 """The body of one PUT: the bytes of a part, from the file to a connected socket.
 
-Rule: exactly the bytes of the part, moved by the kernel or in blocks of one reused buffer. Between two sends it looks
-whether it is stopped, whether the store speaks already, and whether anything moved lately; it knows nothing of HTTP.
+Rule: exactly the bytes of the part, moved by the kernel or in blocks of one reused buffer. Between two sends it checks
+whether it is stopped, whether an answer has arrived, and when bytes last moved; it contains no HTTP.
 """
 
 import select
@@ -17,15 +17,15 @@ from device_agent.storage.throttle import Throttle
 from schemas.parts import Part
 
 SLICE: Final = 0.5
-"""Seconds between two looks at `stopped` while nothing moves."""
+"""Seconds between two checks of `stopped` while nothing moves."""
 
 PIECE: Final = 1024 * 1024
-"""The most bytes between two looks at `stopped` while everything moves."""
+"""The most bytes between two checks of `stopped` while bytes move."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How one PUT is held back and watched; times in seconds."""
+    """The limits of one PUT, and how it is stopped and counted; times in seconds."""
 
     stopped: Callable[[], bool]
     on_bytes: Callable[[int], None]
@@ -33,13 +33,13 @@ class Pace:
     idle_timeout: float
 
     def require_running(self) -> None:
-        """`PutFailed` with `stopped` when somebody wants it to end."""
+        """`PutFailed` with `stopped` once the PUT is stopped."""
         if self.stopped():
             raise PutFailed(PutFailure.STOPPED, "stopped")
 
 
 class PartBody:
-    """One part on its way; `sent` counts the bytes that the system took."""
+    """The bytes of one part; `sent` counts those that the system has accepted."""
 
     def __init__(self, source: Source, piece: Part, pace: Pace) -> None:
         self.sent = 0
@@ -57,17 +57,17 @@ class PartBody:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it went."""
+        """Whether all bytes are sent."""
         return self.sent == self.size
 
     def send(
         self, to: socket.socket, buffer: memoryview, answered: Callable[[], bool], *, direct: bool = False
     ) -> None:
-        """Send all of it, or less when `answered` says that the store did not wait for the end.
+        """Send all bytes, or fewer when `answered` reports an answer before the end.
 
-        With `direct` the kernel moves the bytes, where it can; what is to be encrypted has to pass through `buffer`.
-        `OSError` when the connection breaks; `PutFailed` with `stopped`, `source_changed`, or `try_again` when the
-        store takes nothing for the idle timeout.
+        With `direct` the kernel moves the bytes, where it can; bytes to be encrypted pass through `buffer`. `OSError`
+        when the connection breaks; `PutFailed` with `stopped`, `source_changed`, or `try_again` when the object store
+        accepts nothing for the idle timeout.
         """
         to.settimeout(SLICE)
         self._moved_at = time.monotonic()
@@ -81,14 +81,14 @@ class PartBody:
                 return
 
     def await_answer(self, on: socket.socket) -> None:
-        """Return when the store speaks or hangs up; fails as `send` does."""
+        """Return when an answer or the end of the stream can be read; fails as `send` does."""
         self._moved_at = time.monotonic()
         while not readable(on, SLICE):
             self.pace.require_running()
             self._require_moving("answered nothing")
 
     def take_back(self) -> None:
-        """Nothing of it counts; `send` begins at the beginning again."""
+        """Count no byte as sent; `send` starts again at the first one."""
         if self.sent:
             self.pace.on_bytes(-self.sent)
         self.sent = 0
@@ -97,7 +97,7 @@ class PartBody:
         for limit in self.pace.limits:
             limit.take(size)
         if self.pace.limits:
-            # What we waited for our own throttle is not the store's silence.
+            # Time spent in the throttle does not count as idle.
             self._moved_at = time.monotonic()
 
     def _send_piece(self, to: socket.socket, size: int, buffer: memoryview, answered: Callable[[], bool]) -> bool:
@@ -105,11 +105,11 @@ class PartBody:
             self.pace.require_running()
             if answered():
                 return False
-            # Not sendall: its timeout is one for all of the data, and a slow link is no reason to give up.
+            # Not sendall: its timeout covers all of the data, and a slow link must not end the PUT.
             try:
                 count = self._move(to, size) if self._direct else self._copy(to, size, buffer)
             except TimeoutError:
-                self._require_moving("took nothing")
+                self._require_moving("accepted nothing")
                 continue
             size -= count
             self.sent += count
@@ -119,7 +119,7 @@ class PartBody:
         return True
 
     def _move(self, to: socket.socket, size: int) -> int:
-        """Have the kernel send up to `size` bytes; 0 where it cannot, and from then on they are copied."""
+        """Make the kernel send up to `size` bytes; 0 where it cannot, and from then on they are copied."""
         try:
             count = self._source.send_to(to.fileno(), self._piece.offset + self.sent, size)
         except BlockingIOError as error:
@@ -129,7 +129,7 @@ class PartBody:
         except ConnectionError:
             raise
         except OSError:
-            # A file system that cannot do it, or a disk that fails: reading tells which (sendfile(2)).
+            # The file system does not support it, or the disk fails: reading shows which (sendfile(2)).
             self._direct = False
             return 0
         if not count:
@@ -150,7 +150,7 @@ class PartBody:
 
     def _require_moving(self, what: str) -> None:
         if time.monotonic() - self._moved_at >= self.pace.idle_timeout:
-            raise PutFailed(PutFailure.TRY_AGAIN, f"the store {what} for {self.pace.idle_timeout:g} s")
+            raise PutFailed(PutFailure.TRY_AGAIN, f"the object store {what} for {self.pace.idle_timeout:g} s")
 
 
 def readable(sock: socket.socket, timeout: float) -> bool:

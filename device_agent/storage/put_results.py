@@ -1,7 +1,8 @@
-"""What the store's answer to a PUT means (protocol.md section 4, "What a PUT's answer means").
+"""The meaning of the object store's answer to a PUT (protocol.md section 4, "What a PUT's answer means").
 
-Rule: pure. One table. Only what bears an S3 error is the store's word: a portal, a proxy or a load balancer may answer
-in its place, and is waited out. Whatever the table does not know is refused if the store blames the request.
+Rule: pure. One table. Only an answer with an S3 error comes from the object store: a portal, a proxy or a load balancer
+may answer in its place, and the PUT is tried again. A status that is not in the table counts as refused if it blames
+the request.
 """
 
 import re
@@ -13,10 +14,10 @@ from typing import Final
 from device_agent.errors import PutFailed, PutFailure
 
 MAX_BODY: Final = 64 * 1024
-"""How much of an answer's body is read: more than any S3 error needs."""
+"""Bytes of an answer's body that are read: more than any S3 error needs."""
 
 MAX_RETRY_AFTER: Final = 300.0
-"""Seconds; a store that asks for more is asked again after this."""
+"""Seconds; a longer Retry-After counts as this."""
 
 _CODE: Final = re.compile(rb"<Error\b[^>]{0,200}>.{0,2000}?<Code>([A-Za-z0-9.]{1,64})</Code>", re.DOTALL)
 _ETAG: Final = re.compile(r"[!-~]{1,256}")
@@ -28,20 +29,20 @@ _TRANSIENT_CODES: Final = frozenset(
     {"RequestTimeout", "IncompleteBody", "SlowDown", "InternalError", "TemporaryRedirect"}
 )
 
-# Spelled here, since only the uploader may import the package `http`.
+# Written as numbers, because only the uploader may import the package `http`.
 _BAD_REQUEST: Final = 400
 _FORBIDDEN: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _PRECONDITION_FAILED: Final = 412
-_PROXY_WANTS_A_PASSWORD: Final = 407
-_TRANSIENT: Final = frozenset({_PROXY_WANTS_A_PASSWORD, 408, 409, 425, 429})
+_PROXY_AUTHENTICATION: Final = 407
+_TRANSIENT: Final = frozenset({_PROXY_AUTHENTICATION, 408, 409, 425, 429})
 _STORED: Final = range(200, 300)
 _BLAMES_REQUEST: Final = range(300, 500)
 
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """What is read of an answer. `whole` says that the request had been sent to its end when it came."""
+    """The answer to one PUT. `whole` is True when the request had been sent to its end before."""
 
     status: int
     etag: str | None = None
@@ -52,33 +53,33 @@ class PutResult:
 
 
 def stored_etag(result: PutResult) -> str:
-    """The ETag exactly as the store wrote it; "" for 412, where an earlier PUT of ours may have won.
+    """The ETag exactly as the object store wrote it; "" for 412, after an earlier PUT that may have stored the part.
 
-    `PutFailed` says what any other answer means.
+    `PutFailed` for every other answer, with its meaning.
     """
     if result.status == _PRECONDITION_FAILED:
         return ""
     if result.status not in _STORED:
         raise _failure(result)
     if not result.whole:
-        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {result.status} before it had the whole part")
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the object store answered {result.status} before it had the whole part")
     if result.etag is None or _ETAG.fullmatch(result.etag) is None:
-        # A load balancer in between can do that (rclone issue 9823).
-        raise PutFailed(PutFailure.TRY_AGAIN, f"the store answered {result.status} without an ETag")
+        # A load balancer in between can cause this (rclone issue 9823).
+        raise PutFailed(PutFailure.TRY_AGAIN, f"the object store answered {result.status} without an ETag")
     return result.etag
 
 
 def retry_after(result: PutResult) -> float | None:
-    """Seconds for which the store asks to be left alone, at most `MAX_RETRY_AFTER`; None when it does not say.
+    """The pause that the object store requests in seconds, at most `MAX_RETRY_AFTER`; None without one.
 
-    A date is counted from the store's own `Date`, since a device's clock may stand in 1970.
+    A date is counted from the `Date` of the same answer, because a device's clock may be wrong by years.
 
     >>> retry_after(PutResult(503, retry_after="7"))
     7.0
     """
     text = (result.retry_after or "").strip()
     if text.isascii() and text.isdigit():
-        # Ten digits are centuries; a number of thousands of digits would not even convert.
+        # Ten digits are centuries; a number of thousands of digits would not convert.
         return min(float(text[:10]), MAX_RETRY_AFTER)
     until, now = _instant(text), _instant(result.date) or datetime.now(UTC)
     return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
@@ -88,9 +89,9 @@ def _failure(result: PutResult) -> PutFailed:
     found = _CODE.search(result.body)
     code = found[1].decode() if found else ""
     kind = _kind(result.status, code)
-    ours = code or result.status not in _BLAMES_REQUEST
-    who = "the store" if ours else "the store, or something on the way to it,"
-    text = f"{who} answered {result.status} {code}".rstrip()
+    certain = code or result.status not in _BLAMES_REQUEST
+    sender = "the object store" if certain else "the object store, or a proxy before it,"
+    text = f"{sender} answered {result.status} {code}".rstrip()
     return PutFailed(kind, text, retry_after(result) if kind is PutFailure.TRY_AGAIN else None)
 
 

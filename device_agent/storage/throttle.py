@@ -1,7 +1,7 @@
-"""How fast the agent may send: one token bucket, shared by everything that sends.
+"""The rate limit of the agent: one token bucket, shared by all senders.
 
-Rule: a sender asks before it sends, and sleeps outside the lock for as long as its bytes take; the order of asking is
-the order of sending, so no worker starves.
+Rule: a sender calls `take` before it sends, and sleeps outside the lock for as long as its bytes take; senders continue
+in the order of their calls, so no worker starves.
 """
 
 import threading
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 SMOOTH: Final = 64 * 1024
-"""The most bytes to ask for at once: a larger piece would leave as a burst."""
+"""The most bytes to take at once: a larger piece would leave as a burst."""
 
 _SHARES: Final = 8
 _SMALLEST: Final = 1024
@@ -37,11 +37,11 @@ class Throttle:
 
     @property
     def piece(self) -> int:
-        """How many bytes to send between two calls of `take`: small at a low rate, so that nobody sleeps for long."""
+        """Bytes to send between two calls of `take`: few at a low rate, so that no sender sleeps for long."""
         return min(SMOOTH, max(_SMALLEST, self._rate // _SHARES))
 
     def take(self, size: int) -> None:
-        """Return when `size` more bytes may be sent; unused time is not saved up beyond one piece."""
+        """Return when `size` more bytes may be sent; unused time counts for one piece at most."""
         with self._lock:
             now = self._clock()
             begin = max(self._free_at, now - self.piece / self._rate)

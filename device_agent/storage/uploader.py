@@ -1,8 +1,8 @@
-"""Putting one part to one presigned URL: the only module that speaks HTTP.
+"""PUTs one part to one presigned URL: the only module that uses HTTP.
 
-Rule: exactly the bytes of the part or a failure that says what to do; never a redirect, a proxy, a host that is not
-allowed, or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped;
-an answer, which a store might send byte by byte for ever, has twice that time in all.
+Rule: exactly the bytes of the part, or a failure with its kind; never a redirect, a proxy, a host that is not allowed,
+or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped; an
+answer, which could arrive byte by byte for ever, has twice that time in all.
 """
 
 import functools
@@ -41,13 +41,13 @@ _HEADER_VALUE: Final = re.compile(r"[!-~]{1,1024}")
 _CONNECT_TIMEOUT: Final = 15.0
 _CONTENT_TYPE: Final = "application/octet-stream"
 _REUSE_WITHIN: Final = 10.0
-"""Seconds for which an idle connection is trusted: stores and NAT routers forget it soon after."""
+"""Seconds for which an idle connection is reused: servers and NAT routers drop it soon after."""
 _EARLY_ANSWER_TIMEOUT: Final = 2.0
-"""Seconds to wait for the answer of a store that stopped taking bytes."""
+"""Seconds to wait for the answer of an object store that stopped accepting bytes."""
 
 
 class Uploader:
-    """Puts parts. Any number of threads may call `put`; each keeps one connection and one buffer of its own."""
+    """Sends parts. Any number of threads may call `put`; each keeps its own connection and buffer."""
 
     def __init__(
         self, hosts: UploadHosts, *, throttle: Throttle | None = None, idle_timeout: float = IDLE_TIMEOUT
@@ -62,7 +62,7 @@ class Uploader:
         self._closed = False
 
     def check(self, part: PresignedPart) -> ParsedUrl:
-        """The URL taken apart; `PutFailed` with `host_not_allowed` or `bad_header` when it must not be used."""
+        """The parsed URL; `PutFailed` with `host_not_allowed` or `bad_header` when it must not be used."""
         _require_headers(part.headers)
         try:
             return self._hosts.allowed(part.url)
@@ -79,10 +79,11 @@ class Uploader:
         on_bytes: Callable[[int], None],
         max_bytes_per_second: int | None = None,
     ) -> str:
-        """Send the bytes of `piece`; the ETag exactly as the store wrote it, "" when it answered 412.
+        """Send the bytes of `piece`; the ETag exactly as the object store wrote it, "" when it answered 412.
 
-        `PutFailed` for anything else. `on_bytes` hears of bytes as they leave, and of a negative number when they have
-        to be taken back: over a `put` that fails it sums to 0. All puts of `source` share `max_bytes_per_second`.
+        `PutFailed` for every other result. `on_bytes` is called with the bytes that leave, and with a negative number
+        when they do not count any more: over a `put` that fails the sum is 0. All puts of `source` share
+        `max_bytes_per_second`.
         """
         url = self.check(part)
         pace = Pace(
@@ -95,7 +96,7 @@ class Uploader:
         return self._worker().put(url, part.headers, PartBody(source, piece, pace))
 
     def close(self) -> None:
-        """Cut every connection; a `put` under way fails with `stopped`, and so does every later one."""
+        """Cut every connection; a running `put` fails with `stopped`, and so does every later one."""
         self._closed = True
         with self._lock:
             workers = list(self._workers)
@@ -134,7 +135,7 @@ class _Worker:
             link.cut()
 
     def put(self, url: ParsedUrl, headers: Mapping[str, str], body: PartBody) -> str:
-        """Send once; twice where a kept connection turns out to be dead, which says nothing about the store."""
+        """Send once; send again when a kept connection was dead, which is no failure of the object store."""
         while True:
             link = self._link(url)
             try:
@@ -182,7 +183,7 @@ class _Worker:
 
 
 class _Link:
-    """One open connection to one store; `fresh` until it is used for a second request."""
+    """One open connection to one host; `fresh` until it is used for a second request."""
 
     def __init__(self, url: ParsedUrl) -> None:
         self._where = (url.scheme, url.host, url.port)
@@ -195,17 +196,17 @@ class _Link:
         self.fresh = True
 
     def serves(self, url: ParsedUrl) -> bool:
-        """Whether it leads there, was used lately, and nothing, not even its end, waits to be read."""
+        """Whether it leads to this host, was used lately, and has nothing to be read, not even its end."""
         lately = time.monotonic() - self._used_at < _REUSE_WITHIN
         return self._where == (url.scheme, url.host, url.port) and lately and not readable(self._socket, 0.0)
 
     def send(self, target: str, headers: Mapping[str, str], body: PartBody, buffer: memoryview) -> None:
-        """Send a request, and return when an answer can be read, be it early."""
+        """Send a request, and return when an answer can be read, even before the end of the body."""
         try:
             self._send_head(target, headers, body.size)
             body.send(self._socket, buffer, self._answered, direct=not self._secure)
         except OSError:
-            # A store that has heard enough answers and closes; its answer says more than our broken pipe.
+            # The server may answer and close before the end; its answer has more detail than the broken pipe.
             if not readable(self._socket, _EARLY_ANSWER_TIMEOUT):
                 raise
         else:
@@ -231,24 +232,24 @@ class _Link:
             return
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         self._connection.close()
 
     def _answered(self) -> bool:
-        """Whether the store speaks already. Under TLS bytes may wait that are no answer: session tickets."""
+        """Whether an answer has begun. Under TLS other bytes may wait: session tickets."""
         return not self._secure and readable(self._socket, 0.0)
 
     def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
         self._socket.settimeout(_CONNECT_TIMEOUT)
         self._connection.putrequest("PUT", target, skip_accept_encoding=True)
-        ours = {"User-Agent": f"backhaul-agent/{VERSION}", "Content-Type": _CONTENT_TYPE, "Content-Length": str(size)}
-        for name, value in {**ours, **headers}.items():
+        always = {"User-Agent": f"backhaul-agent/{VERSION}", "Content-Type": _CONTENT_TYPE, "Content-Length": str(size)}
+        for name, value in {**always, **headers}.items():
             self._connection.putheader(name, value)
         self._connection.endheaders()
 
 
 class _Response(HTTPResponse):
-    """An answer whose header section must end: http.client takes a connection cut within it for its end."""
+    """An answer whose header section must be complete: http.client accepts a connection that ends inside it."""
 
     def __init__(self, pace: Pace, sock: socket.socket, method: str | None = None) -> None:
         super().__init__(sock, method=method)
@@ -262,7 +263,7 @@ class _Response(HTTPResponse):
 
 
 class _Slices(io.RawIOBase):
-    """What comes in on a socket with a short timeout: between two of them somebody may want it to end."""
+    """The bytes from a socket with a short timeout; after each timeout it checks whether the PUT is stopped."""
 
     def __init__(self, stream: io.RawIOBase, sock: socket.socket, pace: Pace) -> None:
         self._stream = stream
@@ -272,14 +273,14 @@ class _Slices(io.RawIOBase):
         self._until = time.monotonic() + self._patience
 
     def readable(self) -> bool:
-        """It is: the buffer above asks."""
+        """Required by `io.BufferedReader`."""
         return True
 
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (whatever can be written to)
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (any writable buffer)
         while True:
             self._pace.require_running()
             if time.monotonic() >= self._until:
-                text = f"the store did not end its answer within {self._patience:g} s"
+                text = f"the object store did not end its answer within {self._patience:g} s"
                 raise PutFailed(PutFailure.TRY_AGAIN, text)
             try:
                 return self._socket.recv_into(buffer)
@@ -318,7 +319,7 @@ def _sendable(name: str, value: str) -> bool:
 
 
 def _text_of(error: Exception) -> str:
-    """What happened; never what the store wrote, which may be our own request with the key in it."""
+    """The kind of failure; never bytes of the server, which may repeat the request with the key in it."""
     if isinstance(error, BadStatusLine | UnknownProtocol) and not isinstance(error, OSError):
         return type(error).__name__
     return f"{type(error).__name__}: {error}".rstrip(": ")

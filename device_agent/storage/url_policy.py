@@ -1,7 +1,7 @@
-"""Where the agent may send bytes: the setting `UPLOAD_HOSTS`, and the one reading of a URL.
+"""The hosts that parts may be sent to (the setting `UPLOAD_HOSTS`), and the only parser of granted URLs.
 
-Rule: default-deny, and one grammar. A URL that the grammar below does not match is refused; what it does match is
-taken apart here and nowhere else, so no second parser can see another host in it.
+Rule: default-deny, and one grammar. A URL that the grammar does not match is refused; one that it matches is parsed
+here only, so no second parser can read another host from it.
 """
 
 import re
@@ -28,7 +28,7 @@ _ENTRY: Final = re.compile(rf"(?P<host>{_HOST})(?::(?P<port>{_PORT}))?")
 
 @dataclass(frozen=True, slots=True)
 class ParsedUrl:
-    """A URL taken apart. `host` is in lower case and without brackets; `target` is path and query as written."""
+    """The parts of a URL. `host` is in lower case and without brackets; `target` is path and query as written."""
 
     scheme: str
     host: str
@@ -52,7 +52,7 @@ class UploadHosts:
         return cls(frozenset(_pair(entry) for entry in entries))
 
     def allowed(self, url: str) -> ParsedUrl:
-        """Take `url` apart; `HostNotAllowed` when it is no plain HTTP URL, or leads to a host not listed.
+        """Parse `url`; `HostNotAllowed` when it is not a plain HTTP URL, or its host is not listed.
 
         Names are compared as they are written, never resolved; a missing port is the scheme's default.
         """
@@ -64,7 +64,7 @@ class UploadHosts:
 
 
 def parse_url(url: str) -> ParsedUrl:
-    """Take a URL apart by the grammar above; `HostNotAllowed`, without the URL in it, for any other text.
+    """Parse a URL by the grammar above; `HostNotAllowed`, without the URL in it, for any other text.
 
     >>> parse_url("https://S3.example.com/bucket/key?partNumber=1")
     ParsedUrl(scheme='https', host='s3.example.com', port=443, target='/bucket/key?partNumber=1')

@@ -181,7 +181,7 @@ def _answers_request(transfer: Transfer, event: Granted) -> bool:
 
 
 def _contradiction(transfer: Transfer, event: Granted) -> str | None:
-    """The sentence that tells where the grant does not fit this file; None when it fits."""
+    """The reason why the grant does not fit this file; None when it fits."""
     if transfer.source is None:
         return None
     plan = transfer.plan

@@ -1,6 +1,6 @@
-"""A set of part numbers, small however many there are: one bit each.
+"""A set of part numbers, one bit each.
 
-Rule: immutable; 10,000 parts take 1.3 KB, so that an upload's state may be copied at every event.
+Rule: immutable; 10,000 parts take 1.3 KB, so an upload's state can be copied at every event.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,15 +31,15 @@ class PartSet:
 
     @classmethod
     def of_ranges(cls, ranges: Iterable[tuple[int, int]]) -> Self:
-        """The set of all numbers in inclusive ranges; numbers that S3 does not have are left out."""
+        """The set of all numbers in inclusive ranges; numbers beyond those of S3 are left out."""
         return cls.of(from_ranges(ranges))
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The members as inclusive ranges, ascending and apart."""
+        """The members as inclusive ranges, ascending and disjoint."""
         return to_ranges(self)
 
     def first_missing(self) -> int:
-        """The lowest number from 1 on that is no member."""
+        """The lowest number from 1 on that is not a member."""
         return (~self.bits & (self.bits + 1)).bit_length()
 
     def __contains__(self, number: int) -> bool:

@@ -1,7 +1,7 @@
-"""The threads that do what may take long: opening, digesting and sending.
+"""The file and network work of one upload: open, digest, send.
 
-Rule: a job reads the source and the network, and posts one event; it knows nothing of any state. Whatever goes wrong in
-it becomes an event too, so no upload waits for a job that died.
+Rule: runs on worker threads. Each call reads the source and the network and posts exactly one event; it reads no state
+of the loop. Every failure becomes an event too, so no upload waits for an event that never arrives.
 """
 
 import contextlib
@@ -42,17 +42,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SourceSession:
-    """One opening of one source; what works on it, works on this and nothing else."""
+    """One opening of one source, shared by all work on it."""
 
     stopped: threading.Event = field(default_factory=threading.Event)
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)
-    """Bytes of each part under way that have left; each key is written by one thread only."""
+    """Bytes that have left, for each part in flight; each key is written by one thread only."""
     running: int = 0
-    """Jobs under way; counted by the agent's loop."""
+    """Running effects; counted by the agent's loop."""
 
     def end(self) -> None:
-        """Stop everything and close the source; reads under way finish first."""
+        """Stop all work and close the source; running reads finish first."""
         self.stopped.set()
         if self.source is not None:
             self.source.close()
@@ -60,7 +60,7 @@ class SourceSession:
 
 @dataclass(frozen=True, slots=True)
 class PartIO:
-    """What jobs need of the device."""
+    """The work, and what it needs of the device."""
 
     roots: Roots
     uploader: Uploader
@@ -86,29 +86,29 @@ class PartIO:
                 source.close()
             post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
 
-    def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
-        """Digest parts; the event is `Digested`, or `Rechecked` when the task says so, or `Faulted` with the reason."""
+    def digest(self, effect: DigestParts, session: SourceSession, post: Post) -> None:
+        """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
         try:
-            digests = {part.number: self._digest_of(part, task.digest, session) for part in task.parts}
+            digests = {part.number: self._digest_of(part, effect.digest, session) for part in effect.parts}
         except FileRefused as refused:
             post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("parts could not be digested")
             post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
-            event = Rechecked if task.recheck else Digested
+            event = Rechecked if effect.recheck else Digested
             post(event(now=self.clock(), digests=digests))
 
-    def put(self, task: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
+    def put(self, effect: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
         """Send a part; the event is `PartStored` or `PartFailed`."""
-        number = task.part.number
+        number = effect.part.number
         session.sent[number] = 0
 
         def count(size: int) -> None:
             session.sent[number] += size
 
         try:
-            event = self._put(task, session, count, max_bytes_per_second)
+            event = self._put(effect, session, count, max_bytes_per_second)
         except Exception as error:
             log.exception("part %d could not be sent", number)
             event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _text_of(error)), session)
@@ -116,16 +116,16 @@ class PartIO:
         post(event)
 
     def _put(
-        self, task: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
+        self, effect: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
     ) -> PartStored | PartFailed:
-        number, source = task.part.number, session.source
+        number, source = effect.part.number, session.source
         if source is None or session.stopped.is_set():
             return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
         try:
             etag = self.uploader.put(
-                task.url,
+                effect.url,
                 source,
-                task.part,
+                effect.part,
                 stopped=session.stopped.is_set,
                 on_bytes=count,
                 max_bytes_per_second=rate,
@@ -152,14 +152,14 @@ class PartIO:
         )
 
     def _look(self, source: Source) -> Seen:
-        """What the source looks like now; `FileRefused` when the system cannot tell."""
+        """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
             return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
         except FileRefused as refused:
             if refused.code is not ErrorCode.SOURCE_CHANGED:
                 raise
-            # Closed meanwhile: whoever closed it has stopped this upload.
+            # It was closed meanwhile, because this upload was stopped.
             return Seen()
 
     def _digest_of(self, part: Part, name: DigestName, session: SourceSession) -> str | None:
@@ -174,9 +174,9 @@ class PartIO:
 
 
 def _digest_if_small(source: Source, order: Order) -> str | None:
-    """To wake another thread, which would wake the loop again, takes longer than to read a small file."""
+    """The digest of a small file: reading it takes less time than two more thread switches."""
     size = source.fingerprint.size
-    # Where it cannot be read, whoever is asked to digest it says why.
+    # Where it cannot be read, the later `digest` reports why.
     with contextlib.suppress(Exception):
         return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
     return None

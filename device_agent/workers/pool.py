@@ -1,6 +1,6 @@
 """A few threads and one queue of calls.
 
-Rule: a call that raises is logged, and its thread goes on.
+Rule: a call that raises is logged, and its thread continues.
 """
 
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class ThreadPool:
-    """A few threads and one queue of jobs."""
+    """A few threads and one queue of calls."""
 
     def __init__(self, name: str, count: int) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -21,16 +21,16 @@ class ThreadPool:
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Have a job done by the next thread that is free."""
+        """Run a call on the next free thread."""
         self._calls.put(call)
 
     def stop(self) -> None:
-        """Have the threads end once they have done what is queued."""
+        """End the threads after the queued calls."""
         for _ in self._threads:
             self._calls.put(None)
 
@@ -45,4 +45,4 @@ class ThreadPool:
             try:
                 call()
             except Exception:
-                log.exception("a job failed")
+                log.exception("a call failed")

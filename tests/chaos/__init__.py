@@ -1,1 +1,1 @@
-"""Whole sites under a nemesis, for minutes; `pytest -m chaos`."""
+"""Whole sites under random faults for minutes; `pytest -m chaos`."""

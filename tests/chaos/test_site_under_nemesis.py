@@ -1,6 +1,6 @@
-"""Real processes under a seeded nemesis, then calm: every upload ends, and what is completed is the file.
+"""Real processes under seeded random faults, then in calm: every upload ends, and a completed object is the file.
 
-Rule: the history is judged by `tests.support.history`; a failure names the seed and tells the nemesis' diary.
+Rule: `tests.support.history` checks the run; a failure shows the seed and the diary of the nemesis.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ STORM: Final = 70.0
 CALM: Final = 200.0
 SIZES: Final = (0, 1, 1000, MIB, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7, 6 * CHUNK)
 IN_FLIGHT: Final = 4
-"""Parts that an agent sends side by side, each of which a blow may cost."""
+"""Parts that an agent sends in parallel; one fault may lose the answers of all of them."""
 
 CUTS: Final = ("store's connections cut", "store out of reach")
-"""What resets the connections on which the store's answers come."""
+"""Faults that reset the connections on which the object store answers."""
 
 
 @dataclass
 class Plan:
-    """One upload to be asked for at its time, and what was asked."""
+    """One upload: when to trigger it (seconds from the start), with which file and options, and its id afterwards."""
 
     at: float
     client_id: str
@@ -57,14 +57,14 @@ class Plan:
     key: str = ""
 
     def note(self) -> None:
-        """Remember what the file holds now."""
+        """Record the present content of the file."""
         content = self.path.read_bytes()
         self.versions.add(hashlib.sha256(content).hexdigest())
         self.size = max(self.size, len(content))
 
 
 def planned(site: FaultSite, seed: int) -> list[Plan]:
-    """Files of many sizes, spread over most of the storm; some change while they are sent."""
+    """Files of many sizes, triggered during the first 80 % of the storm; some change during their upload."""
     chance = random.Random(f"plan {seed}")
     plans = []
     for number in range(UPLOADS):
@@ -81,7 +81,7 @@ def planned(site: FaultSite, seed: int) -> list[Plan]:
 
 
 class Run:
-    """One storm and the calm after it."""
+    """One run: the storm, in which faults occur, and the calm after it."""
 
     def __init__(self, site: FaultSite, nemesis: Nemesis, plans: list[Plan]) -> None:
         self.site = site
@@ -89,12 +89,12 @@ class Run:
         self.plans = plans
 
     def storm(self) -> None:
-        """Ask for everything while the nemesis rages."""
+        """Trigger the uploads while the nemesis causes faults."""
         while (passed := time.monotonic() - self.nemesis.began) < STORM:
             self.nemesis.turn()
             for plan in self.plans:
                 if plan.upload_id is None and passed >= plan.at:
-                    self._ask(plan)
+                    self._trigger(plan)
                     break
                 if plan.change_at is not None and passed >= plan.change_at:
                     plan.change_at = None
@@ -109,17 +109,17 @@ class Run:
             agent.start()
         for plan in self.plans:
             if plan.upload_id is None:
-                self.site.until(lambda one=plan: self._ask(one), "the last trigger", CALM)  # type: ignore[misc]
+                self.site.until(lambda one=plan: self._trigger(one), "the last trigger", CALM)  # type: ignore[misc]
         end = time.monotonic() + CALM
         while left := self._open():
             assert time.monotonic() < end, "\n".join(("still open:", *left, self.site.log_tail()))
             time.sleep(0.2)
         for name in self.site.agents:
-            self.site.until(lambda one=name: self.site.connected(one), f"{name} to be seen", CALM)  # type: ignore[misc]
+            self.site.until(lambda one=name: self.site.connected(one), f"{name} to be online", CALM)  # type: ignore[misc]
         self.site.until(lambda: not litter(self.site.strict.events()), "the abandoned attempts to be aborted", CALM)
 
-    def _ask(self, plan: Plan) -> bool:
-        """Trigger once; an answer that was lost is asked for again under the same key."""
+    def _trigger(self, plan: Plan) -> bool:
+        """Trigger one upload; after a lost answer, repeat the request with the same idempotency key."""
         body = {"file_path": str(plan.path), "options": plan.options}
         url = f"{self.site.server}/trigger-download/{plan.client_id}"
         try:
@@ -137,13 +137,13 @@ class Run:
         plan.note()
 
     def _open(self) -> list[str]:
-        """What has not ended, and what it waits for."""
+        """The uploads that have not ended, and what each waits for."""
         uploads = [self.site.upload(str(plan.upload_id)) for plan in self.plans if plan.upload_id is not None]
-        told = ("upload_id", "client_id", "state", "attempt", "reason", "next_wake_at", "updated_at")
-        return [str({name: one[name] for name in told}) for one in uploads if one["state"] not in TERMINAL]
+        shown = ("upload_id", "client_id", "state", "attempt", "reason", "next_wake_at", "updated_at")
+        return [str({name: one[name] for name in shown}) for one in uploads if one["state"] not in TERMINAL]
 
     def history(self, watcher: Watcher) -> History:
-        """Everything that the run left behind."""
+        """The record of the run."""
         uploads = {str(plan.upload_id): self.site.upload(str(plan.upload_id)) for plan in self.plans}
         completed = [upload_id for upload_id, upload in uploads.items() if upload["state"] == "completed"]
         agents = self.site.agents
@@ -159,7 +159,7 @@ class Run:
             epochs={name: read_epochs(agent.log) for name, agent in agents.items()},
             messages=tuple(watcher.messages),
             agent_logs={name: agent.log for name, agent in agents.items()},
-            # An answer is lost with the agent that waits for it, or with the connection that it is on.
+            # An answer is lost when its agent is killed, or when its connection is cut.
             blows={name: self.nemesis.struck_at(f"{name} killed", *CUTS) for name in agents},
             in_flight=IN_FLIGHT,
             connected={name: self.site.connected(name) for name in agents},
@@ -168,7 +168,7 @@ class Run:
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Iterator[Ground]:
-    """A site with two agents whose state lies on small disks, and clocks that can be moved."""
+    """A site with two agents, a small disk for the state folder of each, and clocks that can be shifted."""
     assert FAKETIME is not None, "faketime is not installed: run `apt-get install faketime`"
     clocks = {name: tmp_path / f"{name}.clock" for name in (*AGENTS, "plane")}
     for clock in clocks.values():
@@ -198,10 +198,10 @@ def test_every_promise_is_kept(ground: Ground, seed: int) -> None:
         except BaseException as error:
             error.add_note(f"seed {seed}:\n" + "\n".join(nemesis.diary))
             raise
-    told = f"seed {seed}:\n" + "\n".join(nemesis.diary)
-    assert check(history) == [], told
+    diary = f"seed {seed}:\n" + "\n".join(nemesis.diary)
+    assert check(history) == [], diary
     # A file that changed three times may have cost three attempts; every other upload was completed.
     ended = {(one["state"], one["error"]) for one in history.uploads.values()}
-    assert ended <= {("completed", None), ("failed", "source_changed")}, told
+    assert ended <= {("completed", None), ("failed", "source_changed")}, diary
     assert len(watcher.messages) > UPLOADS
     assert nemesis.blows > STORM / 6

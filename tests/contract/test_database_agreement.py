@@ -1,4 +1,4 @@
-"""Memory and SQLite agree on whatever is done to them: the same answers, the same errors, the same rows at the end.
+"""Memory and SQLite agree on every operation: the same results, the same errors, the same rows at the end.
 
 Rule: Hypothesis writes the scripts; a transaction of a script may end in an exception.
 """
@@ -36,7 +36,7 @@ Step = Callable[[Records], object]
 
 @dataclass(frozen=True)
 class Named:
-    """A step that says in a failure what it does."""
+    """A step with a name, which a failure prints."""
 
     name: str
     do: Step
@@ -54,7 +54,7 @@ def step(name: str, do: Callable[..., object], *values: st.SearchStrategy[object
     return st.tuples(*values).map(named)
 
 
-# Few names, so that steps meet.
+# Few names, so that steps affect the same rows.
 client_ids = st.sampled_from(["a", "B", "b"])
 keys = st.builds(UploadKey, client_ids, st.sampled_from(["u1", "u2"]))
 times = st.integers(0, 6).map(float)
@@ -171,8 +171,8 @@ steps = st.one_of(
 scripts = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=8)
 
 
-def answered(records: Records, one: Named) -> object:
-    """What a step gives back, an error of ours included: the work goes on behind it."""
+def outcome(records: Records, one: Named) -> object:
+    """What a step returns, or the name of its service error; the transaction continues after it."""
     try:
         return one.do(records)
     except ServiceError as error:
@@ -180,7 +180,7 @@ def answered(records: Records, one: Named) -> object:
 
 
 def everything(records: Records) -> object:
-    """All rows, in an order that does not hang on the database's."""
+    """All rows, in an order that does not depend on the database."""
     listed, _ = records.uploads.list(UploadFilter(), Page(100))
     uploads = [records.uploads.get(one.key) for one in listed]
     entries = sorted(records.outbox.due(2 * PARKED, 100), key=repr)
@@ -188,16 +188,16 @@ def everything(records: Records) -> object:
 
 
 async def played(database: Database, script: list[list[Named]]) -> list[object]:
-    """What a script's transactions answer, and what is there in the end."""
-    answers: list[object] = []
+    """What a script's transactions return, and the rows after each."""
+    results: list[object] = []
     for transaction in script:
         try:
-            answers.append(await database.write(lambda r, t=transaction: [answered(r, one) for one in t]))  # type: ignore[misc]
+            results.append(await database.write(lambda r, t=transaction: [outcome(r, one) for one in t]))  # type: ignore[misc]
         except LookupError:
-            answers.append("rolled back")
-        answers.append(await database.read(everything))
+            results.append("rolled back")
+        results.append(await database.read(everything))
     await database.close()
-    return answers
+    return results
 
 
 EXAMPLES: Final = 40
@@ -206,7 +206,7 @@ EXAMPLES: Final = 40
 
 @settings(max_examples=EXAMPLES)
 @given(script=scripts)
-def test_memory_and_sqlite_answer_alike(script: list[list[Named]]) -> None:
+def test_memory_and_sqlite_give_the_same_results(script: list[list[Named]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         sqlite = SqlDatabase.open(f"sqlite:///{Path(directory) / 'backhaul.db'}")
         expected = asyncio.run(played(MemoryDatabase(), script))

@@ -1,6 +1,6 @@
-"""What every database promises about the outbox, clients and idempotency keys.
+"""What every database promises about the outbox, clients, idempotency keys and changes.
 
-Rule: only the port is used. What is told of one database alone stands in tests/integration.
+Rule: only the port is used. Tests of one kind of database are in tests/integration.
 """
 
 from dataclasses import replace
@@ -40,7 +40,7 @@ from tests.support.postgres import postgres
 
 __all__ = ["database", "migrated", "postgres"]
 
-# One database serves all examples: each of them has keys of its own.
+# One database serves all examples: each of them has unique keys.
 shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
@@ -48,7 +48,7 @@ shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 
 
 async def outbox(database: Database, *due: OutboxEntry) -> None:
-    """Put rows, each with the upload that it needs."""
+    """Put entries, each with its upload."""
 
     def work(records: Records) -> None:
         for key in {entry.subject.upload_key for entry in due}:
@@ -73,7 +73,7 @@ async def test_an_entry_comes_back_as_it_was(database: Database, data: st.DataOb
     assert await database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == [entry]
 
 
-async def test_an_entry_replaces_the_one_of_its_kind_and_subject(database: Database) -> None:
+async def test_an_entry_replaces_the_one_of_its_kind_and_target(database: Database) -> None:
     key = an_upload().key
     first = an_entry(key, Kind.ABORT_MULTIPART, target="a")
     other = an_entry(key, Kind.ABORT_MULTIPART, target="b")
@@ -83,7 +83,7 @@ async def test_an_entry_replaces_the_one_of_its_kind_and_subject(database: Datab
     assert sorted(found, key=lambda entry: entry.duty.target) == [again, other]
 
 
-async def test_dropping_takes_one_row_and_only_that(database: Database) -> None:
+async def test_drop_deletes_exactly_one_row(database: Database) -> None:
     key = an_upload().key
     first, second = an_entry(key, Kind.SEND_GRANT), an_entry(key, Kind.DELETE_OBJECT, target="x")
     await outbox(database, first, second)
@@ -158,12 +158,12 @@ async def test_the_last_of_several_with_one_id_is_kept(database: Database) -> No
     await database.write(lambda records: records.clients.save([first, last]))
     await database.write(lambda records: records.clients.save([]))
     assert await database.read(lambda records: records.clients.get("restaurant-1")) == last
-    assert await bearers(database, {"site": "berlin"}) == []
-    assert await bearers(database, {"site": "paris"}) == ["restaurant-1"]
+    assert await with_labels(database, {"site": "berlin"}) == []
+    assert await with_labels(database, {"site": "paris"}) == ["restaurant-1"]
 
 
-async def bearers(database: Database, labels: dict[str, str], limit: int = 100) -> list[str]:
-    """Ids of the clients that bear these labels, page by page; the total is right on each."""
+async def with_labels(database: Database, labels: dict[str, str], limit: int = 100) -> list[str]:
+    """Ids of the clients with these labels, read page by page; the total is the same on each page."""
     found: list[str] = []
     totals: set[int] = set()
     page = Page(limit)
@@ -180,11 +180,11 @@ async def bearers(database: Database, labels: dict[str, str], limit: int = 100) 
 async def test_clients_are_listed_by_id_in_the_order_of_code_points(database: Database) -> None:
     names = ["b", "a", "B", "A", "a-1", "a.1", "a1", "a10", "a2", "_", "a_"]
     await database.write(lambda records: records.clients.save([a_client(name) for name in names]))
-    assert await bearers(database, {}) == sorted(names)
-    assert await bearers(database, {}, 2) == sorted(names)
+    assert await with_labels(database, {}) == sorted(names)
+    assert await with_labels(database, {}, 2) == sorted(names)
 
 
-async def test_a_label_filter_asks_for_all_of_its_labels(database: Database) -> None:
+async def test_a_label_filter_requires_all_its_labels(database: Database) -> None:
     fleet = [
         a_client("a", labels={"site": "berlin", "floor": "1"}),
         a_client("b", labels={"site": "berlin", "floor": "2", "kind": "till"}),
@@ -192,23 +192,23 @@ async def test_a_label_filter_asks_for_all_of_its_labels(database: Database) -> 
         a_client("d"),
     ]
     await database.write(lambda records: records.clients.save(fleet))
-    assert await bearers(database, {"site": "berlin"}, 1) == ["a", "b"]
-    assert await bearers(database, {"site": "berlin", "floor": "1"}) == ["a"]
-    assert await bearers(database, {"floor": "1"}) == ["a", "c"]
-    assert await bearers(database, {"site": "berlin", "floor": "2", "kind": "till"}) == ["b"]
-    assert await bearers(database, {"site": "rome"}) == []
-    assert await bearers(database, {"site": "1"}) == []
+    assert await with_labels(database, {"site": "berlin"}, 1) == ["a", "b"]
+    assert await with_labels(database, {"site": "berlin", "floor": "1"}) == ["a"]
+    assert await with_labels(database, {"floor": "1"}) == ["a", "c"]
+    assert await with_labels(database, {"site": "berlin", "floor": "2", "kind": "till"}) == ["b"]
+    assert await with_labels(database, {"site": "rome"}) == []
+    assert await with_labels(database, {"site": "1"}) == []
 
 
 async def test_labels_follow_the_client(database: Database) -> None:
     client = a_client("a", labels={"site": "berlin", "floor": "1"})
     await database.write(lambda records: records.clients.save([client]))
     await database.write(lambda records: records.clients.save([replace(client, labels={"site": "paris"})]))
-    assert await bearers(database, {"site": "berlin"}) == []
-    assert await bearers(database, {"floor": "1"}) == []
-    assert await bearers(database, {"site": "paris"}) == ["a"]
+    assert await with_labels(database, {"site": "berlin"}) == []
+    assert await with_labels(database, {"floor": "1"}) == []
+    assert await with_labels(database, {"site": "paris"}) == ["a"]
     await database.write(lambda records: records.clients.save([replace(client, labels={})]))
-    assert await bearers(database, {"site": "paris"}) == []
+    assert await with_labels(database, {"site": "paris"}) == []
 
 
 async def test_a_cursor_of_another_list_is_bad_input(database: Database) -> None:
@@ -220,7 +220,7 @@ async def test_a_cursor_of_another_list_is_bad_input(database: Database) -> None
             await database.read(lambda records, wrong=wrong: records.clients.list({}, Page(1, wrong)))  # type: ignore[misc]
 
 
-async def test_a_deleted_client_is_forgotten_but_not_its_uploads(database: Database) -> None:
+async def test_deleting_a_client_keeps_its_uploads(database: Database) -> None:
     upload = an_upload("a")
 
     def work(records: Records) -> None:
@@ -231,11 +231,11 @@ async def test_a_deleted_client_is_forgotten_but_not_its_uploads(database: Datab
     assert await database.write(lambda records: records.clients.delete("a")) is True
     assert await database.write(lambda records: records.clients.delete("a")) is False
     assert await database.read(lambda records: records.clients.get("a")) is None
-    assert await bearers(database, {"site": "berlin"}) == []
+    assert await with_labels(database, {"site": "berlin"}) == []
     assert await database.read(lambda records: records.uploads.get(upload.key)) == upload
 
 
-async def test_what_happened_to_clients_is_taken_back_too(database: Database) -> None:
+async def test_a_rollback_restores_clients_and_their_labels(database: Database) -> None:
     client = a_client("a", labels={"site": "berlin"})
     await database.write(lambda records: records.clients.save([client]))
 
@@ -246,8 +246,8 @@ async def test_what_happened_to_clients_is_taken_back_too(database: Database) ->
 
     with pytest.raises(LookupError):
         await database.write(work)
-    assert await bearers(database, {}) == ["a"]
-    assert await bearers(database, {"site": "berlin"}) == ["a"]
+    assert await with_labels(database, {}) == ["a"]
+    assert await with_labels(database, {"site": "berlin"}) == ["a"]
 
 
 # --- idempotency ------------------------------------------------------------------------------------------------------
@@ -255,13 +255,13 @@ async def test_what_happened_to_clients_is_taken_back_too(database: Database) ->
 
 @shared
 @given(record=idempotency_records)
-async def test_a_key_comes_back_as_it_was(database: Database, record: IdempotencyRecord) -> None:
+async def test_an_idempotency_key_comes_back_as_it_was(database: Database, record: IdempotencyRecord) -> None:
     await database.write(lambda records: records.idempotency.add(record))
     names = (record.caller, record.client_id, record.idempotency_key)
     assert await database.read(lambda records: records.idempotency.get(*names)) == record
 
 
-async def test_a_key_is_the_callers_and_the_clients(database: Database) -> None:
+async def test_an_idempotency_key_is_scoped_by_caller_and_client(database: Database) -> None:
     first = IdempotencyRecord("ann", "a", "key", "body", "u-1", 1.0)
     same = replace(first, body="another", upload_id="u-9")
     others = [replace(first, caller="bob"), replace(first, client_id="b"), replace(first, idempotency_key="k")]
@@ -278,7 +278,7 @@ async def test_a_key_is_the_callers_and_the_clients(database: Database) -> None:
     assert await database.read(lambda records: records.idempotency.get("ann", "b", "k")) is None
 
 
-async def test_old_keys_are_forgotten(database: Database) -> None:
+async def test_old_idempotency_keys_are_pruned(database: Database) -> None:
     old, young = IdempotencyRecord("ann", "a", "1", "", "u", 1.0), IdempotencyRecord("ann", "a", "2", "", "u", 2.0)
 
     def work(records: Records) -> int:
@@ -321,7 +321,7 @@ async def test_changes_are_numbered_in_the_order_in_which_they_were_appended(dat
     assert sorted({one.number for one in found}) == [one.number for one in found]
 
 
-async def test_a_reader_goes_through_the_changes_page_by_page(database: Database) -> None:
+async def test_changes_are_read_page_by_page(database: Database) -> None:
     await database.write(lambda records: records.changes.append([created(n) for n in range(7)]))
     read: list[Change] = []
     number = 0

@@ -1,6 +1,6 @@
 """What every database promises about uploads: memory, SQLite and PostgreSQL under one suite.
 
-Rule: only the port is used. What is told of one database alone stands in tests/integration.
+Rule: only the port is used. Tests of one kind of database are in tests/integration.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.postgres import postgres
 
 __all__ = ["database", "migrated", "postgres"]
 
-# One database serves all examples: each of them has keys of its own.
+# One database serves all examples: each of them has unique keys.
 shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
@@ -38,7 +38,7 @@ async def save(database: Database, before: Upload, after: Upload) -> Upload:
     return await database.write(lambda records: records.uploads.save(before, after))
 
 
-# --- there and back ---------------------------------------------------------------------------------------------------
+# --- round trips ------------------------------------------------------------------------------------------------------
 
 
 @shared
@@ -121,7 +121,7 @@ async def test_an_upload_that_is_not_there_cannot_be_saved(database: Database) -
     assert await load(database, upload.key) is None
 
 
-async def test_saving_what_did_not_change_still_counts(database: Database) -> None:
+async def test_saving_without_changes_increments_the_version(database: Database) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(database, upload)
     assert await save(database, upload, upload) == replace(upload, version=1)
@@ -129,7 +129,7 @@ async def test_saving_what_did_not_change_still_counts(database: Database) -> No
 
 
 @pytest.mark.parametrize("same", ["upload_id", "s3_key"])
-async def test_a_key_in_use_is_refused_and_the_work_goes_on(database: Database, same: str) -> None:
+async def test_a_key_in_use_raises_and_leaves_the_transaction_usable(database: Database, same: str) -> None:
     first, other = an_upload(), an_upload()
     second = replace(other, **{same: getattr(first, same)})
     await add(database, first)
@@ -144,7 +144,7 @@ async def test_a_key_in_use_is_refused_and_the_work_goes_on(database: Database, 
     assert await load(database, other.key) == other
 
 
-async def test_an_object_cannot_be_taken_over(database: Database) -> None:
+async def test_an_object_key_of_another_upload_cannot_be_taken(database: Database) -> None:
     first, second = an_upload(), an_upload(parts={1: PartRecord("a")})
     await add(database, first, second)
 
@@ -157,7 +157,7 @@ async def test_an_object_cannot_be_taken_over(database: Database) -> None:
     assert await load(database, second.key) == saved
 
 
-async def test_an_object_that_was_left_is_free(database: Database) -> None:
+async def test_an_object_key_is_free_after_its_upload_changed_to_another(database: Database) -> None:
     first = an_upload()
     await add(database, first)
     await save(database, first, replace(first, s3_key="elsewhere"))
@@ -166,7 +166,7 @@ async def test_an_object_that_was_left_is_free(database: Database) -> None:
     assert await load(database, second.key) == second
 
 
-async def test_an_exception_takes_everything_back(database: Database) -> None:
+async def test_an_exception_rolls_everything_back(database: Database) -> None:
     kept = an_upload(parts={1: PartRecord("a")})
     await add(database, kept)
     new = an_upload()
@@ -182,7 +182,7 @@ async def test_an_exception_takes_everything_back(database: Database) -> None:
     assert await load(database, kept.key) == kept
     assert await load(database, new.key) is None
     assert await database.read(lambda records: records.outbox.of(Subject.of_upload(new.key))) == []
-    # The same changes, this time for good: nothing of the first time is in the way.
+    # The same changes, now committed: the first ones left nothing behind.
     again = await save(database, kept, replace(kept, state=State.FAILED, s3_key="moved", parts={2: PartRecord("b")}))
     assert await load(database, kept.key) == again
 
@@ -199,7 +199,7 @@ async def test_a_transaction_sees_what_it_wrote(database: Database) -> None:
     assert seen == saved
 
 
-async def test_a_pruned_upload_leaves_no_parts_to_one_of_the_same_id(database: Database) -> None:
+async def test_pruning_an_upload_deletes_its_parts(database: Database) -> None:
     old = an_upload(state=State.COMPLETED, completed_at=1.0, parts={1: PartRecord("a", "b")})
     await add(database, old)
     assert await load(database, old.key) == old
@@ -213,12 +213,12 @@ async def test_a_pruned_upload_leaves_no_parts_to_one_of_the_same_id(database: D
 
 
 def as_listed(upload: Upload) -> Upload:
-    """What a listing promises of an upload: of its parts only which are stored."""
+    """What a listing promises of an upload: of the parts, only which are stored."""
     return replace(upload, parts=dict.fromkeys(upload.stored_parts, PartRecord(etag="")))
 
 
 async def listed(database: Database, where: UploadFilter, limit: int = 100) -> list[Upload]:
-    """All pages of a listing, one behind the other."""
+    """All pages of a listing, in order."""
     found: list[Upload] = []
     cursor: str | None = None
     while True:
@@ -231,7 +231,7 @@ async def listed(database: Database, where: UploadFilter, limit: int = 100) -> l
 
 
 async def a_history(database: Database) -> list[Upload]:
-    """Forty uploads of two clients in all states, several of an instant, newest first."""
+    """Forty uploads of two clients in all states, several with the same instant, newest first."""
     states = list(State)
     history = [
         an_upload(
@@ -248,7 +248,7 @@ async def a_history(database: Database) -> list[Upload]:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 40, 100])
-async def test_pages_are_the_whole_in_order(database: Database, limit: int) -> None:
+async def test_pages_together_are_the_whole_list_in_order(database: Database, limit: int) -> None:
     history = await a_history(database)
     assert await listed(database, UploadFilter(), limit) == history
 
@@ -266,7 +266,7 @@ async def test_pages_are_the_whole_in_order(database: Database, limit: int) -> N
         UploadFilter("restaurant-0", frozenset(State), "not_proven", 1_002.0, 1_008.0),
     ],
 )
-async def test_a_filter_keeps_what_fits(database: Database, where: UploadFilter) -> None:
+async def test_a_filter_returns_the_matching_uploads(database: Database, where: UploadFilter) -> None:
     history = await a_history(database)
     fitting = [
         one
@@ -280,7 +280,7 @@ async def test_a_filter_keeps_what_fits(database: Database, where: UploadFilter)
     assert await listed(database, where, 7) == fitting
 
 
-async def test_what_comes_and_goes_moves_no_page(database: Database) -> None:
+async def test_inserts_and_deletes_do_not_shift_pages(database: Database) -> None:
     history = await a_history(database)
     first, cursor = await database.read(lambda records: records.uploads.list(UploadFilter(), Page(10)))
     await add(database, an_upload(created_at=9_999.0), an_upload(created_at=1.0))
@@ -292,7 +292,7 @@ async def test_what_comes_and_goes_moves_no_page(database: Database) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!", "bm90IGpzb24", "WzEsMiwzXQ", "WyJhIl0", "W10", "\N{SNOWMAN}"])
-async def test_a_cursor_that_nobody_gave_is_bad_input(database: Database, cursor: str) -> None:
+async def test_a_malformed_cursor_is_bad_input(database: Database, cursor: str) -> None:
     with pytest.raises(BadInput):
         await database.read(lambda records: records.uploads.list(UploadFilter(), Page(10, cursor)))
 
@@ -303,7 +303,7 @@ async def test_a_page_without_room_is_bad_input(database: Database, limit: int) 
         await database.read(lambda records: records.uploads.list(UploadFilter(), Page(limit)))
 
 
-async def test_open_uploads_of_a_client_are_those_that_it_must_hear_of(database: Database) -> None:
+async def test_open_uploads_are_those_that_are_not_over_for_their_client(database: Database) -> None:
     every = [an_upload(state=state, client_busy=busy) for state in State for busy in (False, True)]
     await add(database, *every, an_upload("restaurant-2"))
     found = await database.read(lambda records: records.uploads.open_of("restaurant-1"))
@@ -336,7 +336,7 @@ async def test_an_upload_that_ended_is_no_longer_overdue(database: Database) -> 
     assert await database.read(lambda records: records.uploads.overdue(100.0, 10)) == []
 
 
-async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(database: Database) -> None:
+async def test_pruning_deletes_the_oldest_ended_uploads_without_outbox_entries(database: Database) -> None:
     ended = [an_upload(state=state, completed_at=10.0 + n) for n, state in enumerate(sorted(TERMINAL))]
     owing = an_upload(state=State.FAILED, completed_at=1.0)
     running = an_upload()
@@ -350,7 +350,7 @@ async def test_pruning_takes_the_oldest_that_ended_and_owe_nothing(database: Dat
     assert left == {one.key for one in (*ended[2:], owing, running)}
 
 
-async def test_an_end_without_its_time_counts_from_the_last_change(database: Database) -> None:
+async def test_an_end_without_completed_at_counts_from_updated_at(database: Database) -> None:
     upload = an_upload(state=State.FAILED, updated_at=5.0)
     await add(database, upload)
     assert await database.write(lambda records: records.uploads.prune(5.0, 10)) == 0
@@ -360,5 +360,5 @@ async def test_an_end_without_its_time_counts_from_the_last_change(database: Dat
 # --- the database itself ----------------------------------------------------------------------------------------------
 
 
-async def test_a_store_that_works_says_nothing(database: Database) -> None:
+async def test_check_raises_nothing_while_the_database_works(database: Database) -> None:
     assert await database.check() is None  # type: ignore[func-returns-value]

@@ -34,7 +34,7 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  (a JSON tree)
 
 
 def resolve(reference: str, home: str) -> Any:  # noqa: ANN401  (a JSON tree)
-    """What a `$ref` in the document `home` points to; KeyError when nothing is there."""
+    """The node that a `$ref` in the document `home` points to; KeyError when there is none."""
     name, _, pointer = reference.partition("#")
     node = DOCUMENTS[name.removeprefix("./") or home]
     for step in filter(None, pointer.split("/")):

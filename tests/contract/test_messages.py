@@ -1,7 +1,7 @@
-"""Golden messages, some from the Go demo this started from: what they decode to, and that the schema agrees.
+"""Golden messages, some from the Go demo that this project began with: each decodes as expected and fits its schema.
 
-Rule: every file in `golden/` has an expected Struct here, and the other way round. What is expected is spelled out; no
-value is derived from the code under test.
+Rule: every file in `golden/` has an expected Struct here, and every expected Struct a file. Expected values are
+literals; none is derived from the code under test.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Finds citations in a text, and reports those that lead to nothing.
+"""Finds citations in a text, and reports those without a target.
 
 Rule: pure. A citation is the name of a document, a numbered section of one, a decision, or a relative Markdown link. In
 a Python file only comments and docstrings count.
@@ -28,7 +28,7 @@ _NEW_LINE: Final = re.compile(r"\s*\n[ \t]*(?:[#*>-] ?)?")
 
 
 def wrong_citations(name: str, text: str, documents: Mapping[str, str]) -> list[str]:
-    """Each citation in the file `name` that leads to nothing, as a sentence; `documents` are all `*.md` by path."""
+    """Each citation in the file `name` without a target, as a sentence; `documents` are all `*.md` by path."""
     return [f"{name}: {text}" for text in _wrong(name, text, documents)]
 
 

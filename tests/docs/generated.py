@@ -1,4 +1,4 @@
-"""The parts of the documents that are read off the code. `python -m tests.docs.generated` writes them.
+"""The parts of the documents that are derived from the code. `python -m tests.docs.generated` writes them.
 
 Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is never edited by hand.
 """
@@ -157,7 +157,7 @@ def states() -> str:
 
 
 def settings() -> str:
-    """Both tables of settings, with the defaults that the code has."""
+    """Both tables of settings, with the defaults of the code."""
     plane = [
         (f"`{name.upper()}`", _shown(field.default), CONTROL_PLANE_SETTINGS[name.upper()])
         for name, field in Settings.model_fields.items()
@@ -186,7 +186,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
 
 
 def rendered(text: str) -> str:
-    """The document with every generated part as it should be."""
+    """The document with every generated part written anew."""
     return _SECTION.sub(lambda found: f"{found[1]}{SECTIONS[found[2]]()}\n{found[3]}", text)
 
 

@@ -34,7 +34,7 @@ _OPENAPI: Final = "control_plane/api/models.py"
 
 
 def modules_without_docstring(files: Files) -> list[str]:
-    """Every module says what it is for."""
+    """Every module has a docstring."""
     return [path for path, text in _python(files) if ast.get_docstring(parse(text)) is None]
 
 
@@ -112,7 +112,7 @@ def work_left_for_later(files: Files) -> list[str]:
 
 
 def tests_without_assertion(files: Files) -> list[str]:
-    """Every test can fail by an assertion of its own."""
+    """Every test asserts something."""
     return [
         f"{path}: {node.name}"
         for path, text in _python(files)

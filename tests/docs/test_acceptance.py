@@ -1,6 +1,6 @@
-"""The acceptance list names tests that exist, and no row of the fault catalogue goes without one.
+"""The acceptance list names tests that exist, and every row of the fault catalogue has a test or a reason.
 
-Rule: the rows are listed here once more, so that none disappears from the document unnoticed.
+Rule: the rows are listed here a second time, so that a row that disappears from the document fails a test.
 """
 
 import ast
@@ -38,6 +38,7 @@ FAULTS: Final = (
     "Clock skew of the control plane",
     "Clock jumps",
     "File grows, changes, is truncated or replaced",
+    "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",
     "SQLite locked",
@@ -49,6 +50,7 @@ FAULTS: Final = (
     "Database restored from an old backup",
     "Reconnect storm",
     "DNS failure, captive portal, TLS expiry, proxy 407",
+    "A byte rots in the object store",
 )
 PROMISES: Final = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P13", "P14", "P15")
 
@@ -83,16 +85,16 @@ def defined(path: str) -> frozenset[str]:
     return frozenset(node.name for node in functions)
 
 
-def test_every_row_of_the_catalogue_is_there() -> None:
+def test_every_row_of_the_catalogue_is_present() -> None:
     assert [name for name in FAULTS if name not in rows()] == []
 
 
-def test_every_promise_is_there() -> None:
+def test_every_promise_is_present() -> None:
     named = {name.split()[0] for name in rows()}
     assert [promise for promise in PROMISES if promise not in named] == []
 
 
-def test_every_row_has_a_test_or_says_why_it_has_none() -> None:
+def test_every_row_has_a_test_or_a_reason() -> None:
     bare = [name for name, lines in rows().items() if not named_by(name) and not any(map(UNTESTED.match, lines))]
     assert bare == []
 

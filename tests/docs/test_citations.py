@@ -1,6 +1,6 @@
-"""Every document, section and decision that the project cites exists, and every relative link leads somewhere.
+"""Every document, section and decision that the project cites exists, and so does the target of every relative link.
 
-Rule: the checker is tested on small texts first, so that it is seen to fail.
+Rule: the checker is tested on small texts first, which proves that it can fail.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from tests.docs.citations import links, wrong_citations
 from tests.docs.test_house_rules import ROOT, tracked_texts
 
 DATA: Final = (".json", ".txt", ".svg")
-"""What holds data and no prose."""
+"""File types without prose."""
 
 DOCUMENTS: Final = {
     "docs/protocol.md": "# Protocol\n\n## 1. Topics\n\n### 1.2 Roots and `ids`\n",
@@ -38,7 +38,7 @@ DOCUMENTS: Final = {
         ("docs/protocol.md", "## 1. A\n[up](../README.md), section 9\n", ["no section 9 in README.md"]),
     ],
 )
-def test_a_wrong_citation_is_found(name: str, text: str, wrong: list[str]) -> None:
+def test_a_wrong_citation_is_reported(name: str, text: str, wrong: list[str]) -> None:
     found = wrong_citations(name, text, {**DOCUMENTS, name: text} if name in DOCUMENTS else DOCUMENTS)
     assert [one.removeprefix(f"{name}: ").replace("../", "") for one in found] == wrong
 
@@ -53,11 +53,11 @@ def test_a_wrong_citation_is_found(name: str, text: str, wrong: list[str]) -> No
         ("docs/protocol.md", "## 1. Topics\nSection 1; MQTT 5.0 section 3.1.3; [up](../README.md).\n"),
     ],
 )
-def test_a_right_citation_is_not(name: str, text: str) -> None:
+def test_a_right_citation_is_not_reported(name: str, text: str) -> None:
     assert wrong_citations(name, text, {**DOCUMENTS, name: text} if name in DOCUMENTS else DOCUMENTS) == []
 
 
-def test_every_citation_of_the_project_leads_somewhere() -> None:
+def test_every_citation_of_the_project_has_a_target() -> None:
     texts = dict(tracked_texts())
     documents = {name: text for name, text in texts.items() if name.endswith(".md")}
     prose = {name: text for name, text in texts.items() if not name.endswith(DATA)}
@@ -65,7 +65,7 @@ def test_every_citation_of_the_project_leads_somewhere() -> None:
     assert len(documents) > len(DOCUMENTS)
 
 
-def test_every_relative_link_leads_to_a_file() -> None:
+def test_every_relative_link_has_a_file() -> None:
     broken = [
         f"{name}: {target}"
         for name, text in tracked_texts()

@@ -47,7 +47,7 @@ def test_the_topic_table_names_the_writers_that_the_broker_admits() -> None:
     for topic, row in zip(TOPICS, rows, strict=True):
         writers = row.split("|")[2].split("→")[0]
         for name, role in (("control-plane", "control plane"), ("operator-ann", "operator")):
-            # Presence is the agent's, but for the one that a control plane clears.
+            # Only agents publish presence, except that a control plane clears a retained one.
             if topic.channel is not Channel.PRESENCE:
                 assert (role in writers) == (Topics().every(topic.channel) in allowed[name]), row
 

@@ -1,4 +1,4 @@
-"""The import contracts hold because each of them is seen to break: a rule that cannot fail guards nothing.
+"""Every import contract can fail: a planted violation breaks it.
 
 Rule: every contract of pyproject.toml has a violation here, planted in a copy of the tree and linted once.
 """
@@ -30,6 +30,10 @@ VIOLATIONS: Final = (
     ("control-plane-layers", "control_plane.api.planted_sideways", "control_plane.cli"),
     ("control-plane-layers", "control_plane.presentation", "control_plane.api.models"),
     ("control-plane-layers", "control_plane.services.planted_presentation", "control_plane.presentation"),
+    ("agent-layers", "device_agent.durability", "device_agent.effects"),
+    ("agent-layers", "device_agent.uploads", "device_agent.inbox"),
+    ("agent-layers", "device_agent.state.planted_upwards", "device_agent.files"),
+    ("transfer-layers", "device_agent.transfer.model", "device_agent.transfer.machine"),
     ("adapters-know-services", "control_plane.adapters.planted_upwards", "control_plane.api"),
     ("composition-roots", "control_plane.services.planted_adapter", "control_plane.adapters"),
     ("composition-roots", "control_plane.cli.planted_adapter", "control_plane.adapters"),

@@ -1,8 +1,8 @@
-"""The README is true: its figures and settings are those of the code, and its commands were run and worked.
+"""The README is correct: its figures and settings are those of the code, and its commands work.
 
 Rule: the commands run unchanged, one after the other in one shell; only the ports are replaced by free ones, since
-those of the README may be in use. The commands of its section on Docker are run, where an engine is installed, by
-tests/e2e/test_containers_quick_start.py.
+those of the README may be in use. Where Docker is installed, tests/e2e/test_containers_quick_start.py runs the commands
+of the section on Docker.
 """
 
 import os
@@ -26,27 +26,27 @@ pytestmark = pytest.mark.slow
 PATIENCE: Final = 120
 
 
-def test_the_figures_are_those_that_were_kept() -> None:
+def test_the_figures_are_those_of_the_stored_results() -> None:
     """`python -m benchmarks.table README.md` writes them."""
     assert markdown() in README.read_text()
 
 
 def test_every_setting_has_a_meaning() -> None:
-    """In the table, and nothing else is."""
+    """The tables hold every setting, and no other row."""
     assert len(CONTROL_PLANE_SETTINGS) + len(AGENT_SETTINGS) == len(
         re.findall(r"^\| `[A-Z_0-9]+` \|", README.read_text(), re.MULTILINE)
     )
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    """`make demo` is run by tests/e2e/test_demo.py; what `make test` runs, `make test-all` runs first."""
+    """tests/e2e/test_demo.py runs `make demo`; `make test-all` begins with the tests of `make test`."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"make ([a-z-]+)", README.read_text()))
     assert {"demo", "test"} <= named <= targets
 
 
 def test_every_command_is_run_with_docker_or_without() -> None:
-    """Never by both tests, and each by one of them."""
+    """Exactly one of the two tests runs each command."""
     every = blocks(README.read_text())
     assert sorted(every) == sorted(quick_start() + without_docker())
     assert [block for block in every if ("docker" in block) and block not in quick_start()] == []
@@ -56,7 +56,7 @@ def test_every_command_is_run_with_docker_or_without() -> None:
 @pytest.mark.timeout(PATIENCE + 30)
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
-    """In order, in one shell; the first that fails ends it."""
+    """In order, in one shell; the first command that fails ends the shell."""
     ports = {"8080": free_port(), "1883": free_port(), "9000": free_port()}
     script = "\n".join(without_docker())
     script = script.replace("--data ./site", "--data ./site --port 8080 --mqtt-port 1883 --store-port 9000")

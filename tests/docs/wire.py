@@ -1,6 +1,6 @@
 """The tables of docs/protocol.md: the fields of every message, and the error codes.
 
-Rule: types, bounds and defaults are read off the JSON Schemas, which are read off the Structs. Only the meanings are
+Rule: types, bounds and defaults come from the JSON Schemas, which come from the Structs. Only the meanings are
 written here, and `test_generated.py` compares them with the fields.
 """
 

@@ -1,6 +1,6 @@
-"""One site for all tests of this folder that a worker runs; a test that needs other settings starts its own.
+"""One site for all tests of this folder that a worker runs; a test that needs other settings starts another site.
 
-Rule: a test gets it whole, whatever the test before has broken.
+Rule: the site is reset before and after every test.
 """
 
 import shutil
@@ -13,11 +13,11 @@ from broker.server import find_mosquitto
 from tests.support.fault_sites import FAKETIME, FaultSite, running_site, small_tmpfs
 
 PATIENCE = 120
-"""Seconds: these tests wait for processes, on machines that may have other things to do."""
+"""Timeout of a test in seconds: these tests wait for processes, and the machine may be busy."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder more time than the others, where they do not ask for their own."""
+    """Give the tests of this folder a longer timeout, except those with a timeout marker."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(PATIENCE))
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
-    """The site itself."""
+    """The site of the session."""
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: run `apt-get install mosquitto`")
     with running_site(tmp_path_factory.mktemp("site")) as site:
@@ -34,22 +34,22 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]
 
 @pytest.fixture
 def site(shared_site: FaultSite) -> Iterator[FaultSite]:
-    """The site, whole and without agents."""
-    shared_site.healed()
+    """The site, without faults and without agents."""
+    shared_site.reset()
     yield shared_site
-    shared_site.healed()
+    shared_site.reset()
 
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A client id that no other test has."""
-    words: str = request.node.name
-    return "".join(letter if letter.isalnum() else "-" for letter in words)[-56:].strip("-")
+    test_name: str = request.node.name
+    return "".join(letter if letter.isalnum() else "-" for letter in test_name)[-56:].strip("-")
 
 
 @pytest.fixture(scope="session")
 def faketime() -> str:
-    """The library that gives a process another clock."""
+    """The library that shifts the clock of a process."""
     if FAKETIME is None:
         pytest.skip("faketime is not installed: run `apt-get install faketime`")
     return str(FAKETIME)
@@ -57,7 +57,7 @@ def faketime() -> str:
 
 @pytest.fixture
 def strace() -> str:
-    """The program that kills another at its n-th system call of a kind."""
+    """The program that kills a process at its n-th system call of one kind."""
     found = shutil.which("strace")
     if found is None:
         pytest.skip("strace is not installed: run `apt-get install strace`")
@@ -66,6 +66,6 @@ def strace() -> str:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk that is soon full."""
+    """A file system of 256 KiB."""
     with small_tmpfs(tmp_path / "disk", "256k") as disk:
         yield disk

@@ -1,6 +1,6 @@
-"""CompleteMultipartUpload is in doubt by nature: whatever it answers, the upload ends right, and once.
+"""Faults of CompleteMultipartUpload: after every answer the upload is completed once, and the object is the file.
 
-Rule: all cases run side by side; a test looks at one of them. What the store did is read in the store's own log.
+Rule: all cases run in parallel; a test checks one of them. What the object store did is read from its log.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.faults.test_object_store_answers import Outcome
 from tests.support.fault_sites import CHUNK, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation
 
-# The first test of the module has its timeout for all the uploads.
+# The first test of the module waits for all the uploads.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
@@ -29,23 +29,23 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "slow-down": {"kind": Kind.ERROR, "status": 503, "code": "SlowDown", "retry_after": 1},
     "slow": {"kind": Kind.SLOW, "seconds": 1.5},
     "no-such-upload-though-done": {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload", "done": True},
-    "done-by-nobody": {"kind": Kind.PRETEND},
+    "success-without-effect": {"kind": Kind.PRETEND},
     "page-of-an-ingress": {"kind": Kind.PAGE, "status": 404, "times": 2},
     "key-revoked-for-a-while": {"kind": Kind.ERROR, "status": 403, "code": "InvalidAccessKeyId", "times": 2},
 }
 LOST: Final = "no-such-upload"
-"""The one answer that costs an attempt: the store knows neither the upload nor an object of ours."""
+"""The one answer that costs an attempt: the object store has neither the multipart upload nor the object."""
 
 
 @pytest.fixture(scope="module")
 def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
-    """Every answer to a Complete."""
+    """One upload for every faulty answer to a Complete, by case."""
     site = shared_site
-    site.healed()
+    site.reset()
     client_id = "completing"
     site.attach(client_id)
     paths = {case: site.file(client_id, case, CHUNK + 7) for case in (*FAULTS, LOST)}
-    # The time of day stands before a file's name: a digit keeps `slow` from striking `error-slow`.
+    # The time of day precedes the file name in a key: with a digit before it, `slow` does not match `error-slow`.
     site.strict.add(*(Fault(operation=COMPLETE, key=f"*[0-9]-{case}", **fields) for case, fields in FAULTS.items()))
     gone = Fault(operation=COMPLETE, key=f"*[0-9]-{LOST}", kind=Kind.ERROR, status=404, code="NoSuchUpload")
     site.strict.add(gone)
@@ -63,24 +63,24 @@ def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
         )
         for case, upload in ended.items()
     }
-    site.healed()
+    site.reset()
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_doubtful_answer_ends_completed_once_in_the_same_attempt(outcomes: dict[str, Outcome], case: str) -> None:
+def test_a_completion_in_doubt_completes_once_in_the_same_attempt(outcomes: dict[str, Outcome], case: str) -> None:
     outcome = outcomes[case]
-    assert any(one.fault for one in outcome.events), "the fault befell nobody"
+    assert any(one.fault for one in outcome.events), "no request met the fault"
     assert (outcome.upload["state"], outcome.upload["error"], outcome.upload["attempt"]) == ("completed", None, 1)
     assert outcome.equal
     assert sum(one.done for one in outcome.events if one.operation == COMPLETE) == 1
 
 
-def test_parts_are_not_sent_again_for_a_doubtful_answer(outcomes: dict[str, Outcome]) -> None:
+def test_a_completion_in_doubt_sends_no_part_again(outcomes: dict[str, Outcome]) -> None:
     sent = {case: sum(one.operation == Operation.UPLOAD_PART for one in outcomes[case].events) for case in FAULTS}
     assert sent == dict.fromkeys(FAULTS, 2)
 
 
-def test_an_upload_that_the_store_lost_is_a_new_attempt_and_the_old_one_is_aborted(
+def test_a_lost_multipart_upload_is_aborted_and_tried_again(
     outcomes: dict[str, Outcome],
 ) -> None:
     outcome = outcomes[LOST]
@@ -91,7 +91,7 @@ def test_an_upload_that_the_store_lost_is_a_new_attempt_and_the_old_one_is_abort
     assert [one.upload_id for one in outcome.events if one.operation == COMPLETE and one.done] == [second]
 
 
-def test_a_cancel_while_the_object_is_completed_comes_too_late(site: FaultSite, name: str) -> None:
+def test_a_cancel_during_the_completion_is_refused(site: FaultSite, name: str) -> None:
     site.attach(name)
     path = site.file(name, "late.bin", CHUNK + 1)
     site.strict.add(Fault(kind=Kind.HELD, operation=COMPLETE, key=f"*/{name}/*"))

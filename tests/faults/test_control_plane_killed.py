@@ -1,4 +1,4 @@
-"""A control plane that is killed forgets nothing that it answered for, and costs the agents nothing."""
+"""A killed control plane loses no trigger that it answered, and no part is sent again."""
 
 import json
 import sqlite3
@@ -14,19 +14,19 @@ from tests.support.strict_s3 import Fault, Kind, Operation
 pytestmark = pytest.mark.slow
 
 
-def test_killed_mid_upload_the_parts_that_are_stored_meanwhile_count(site: FaultSite, name: str) -> None:
+def test_parts_stored_while_the_control_plane_is_dead_count(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=6)
     key = site.upload(upload_id)["s3_key"]
     site.plane.kill()
     site.s3.flow()
     parts = Operation.UPLOAD_PART
-    # The URLs that it signed are good for the whole file: the agent goes on without it.
+    # The URLs cover the whole file: the agent needs no control plane to send the rest.
     site.until(
         lambda: sum(one.done for one in site.strict.events() if one.key == key and one.operation == parts) == 6,
         "every part, while the control plane is dead",
     )
     site.restart_plane()
-    # The fleet says hello within half a minute of its birth; a new connection does so at once.
+    # Agents publish a hello within half a minute of the birth message; on a new connection at once.
     site.mqtt.cut()
     upload = site.completed(upload_id, path)
     assert upload["attempt"] == 1
@@ -34,7 +34,7 @@ def test_killed_mid_upload_the_parts_that_are_stored_meanwhile_count(site: Fault
     assert site.bytes_received(upload_id) == path.stat().st_size
 
 
-def test_every_trigger_that_was_answered_survives_a_kill(site: FaultSite, name: str) -> None:
+def test_every_answered_trigger_survives_a_kill(site: FaultSite, name: str) -> None:
     site.attach(name).terminate()
     path = site.file(name, "small.bin", 1000)
     answered: list[str] = []
@@ -44,7 +44,8 @@ def test_every_trigger_that_was_answered_survives_a_kill(site: FaultSite, name: 
         try:
             while True:
                 answer = httpx.post(f"{site.server}/trigger-download/{name}", json=body, timeout=5)
-                answered.append(str(answer.json()["upload_id"]))
+                if answer.status_code == httpx.codes.OK:
+                    answered.append(str(answer.json()["upload_id"]))
         except (httpx.TransportError, json.JSONDecodeError):
             return
 
@@ -63,7 +64,7 @@ def test_every_trigger_that_was_answered_survives_a_kill(site: FaultSite, name: 
 
 
 def stored_uploads(site: FaultSite) -> set[str]:
-    """The uploads in the file that the dead process left."""
+    """The upload ids in the database file that the killed process left."""
     path = Path(site.plane.settings["DATABASE_URL"].removeprefix("sqlite:///"))
     with sqlite3.connect(path) as database:
         found = {str(row[0]) for row in database.execute("SELECT upload_id FROM uploads")}
@@ -71,8 +72,7 @@ def stored_uploads(site: FaultSite) -> set[str]:
     return found
 
 
-@pytest.mark.slow
-def test_killed_while_completing_it_completes_once(site: FaultSite, name: str) -> None:
+def test_a_kill_during_a_completion_completes_once(site: FaultSite, name: str) -> None:
     complete = Operation.COMPLETE_MULTIPART_UPLOAD
     site.attach(name)
     path = site.file(name, "big.bin", CHUNK + 1)
@@ -82,7 +82,7 @@ def test_killed_while_completing_it_completes_once(site: FaultSite, name: str) -
     site.plane.kill()
     site.strict.clear()
     site.restart_plane()
-    # Whoever began a completion has 30 s for it; then it is anybody's again.
+    # The lease of a completion is 30 s; after that a control plane may claim it again.
     site.ended(upload_id, 60)
     upload = site.completed(upload_id, path)
     assert upload["attempt"] == 1

@@ -1,7 +1,7 @@
-"""Killed at its n-th call that makes a file durable, for every n of one upload: restarted, it is completed, and once.
+"""A process is killed at its n-th call that makes a file durable, for every n of one upload; the upload completes once.
 
-Rule: strace kills, so the process ends at exactly that call, and its log proves it. Each file is swept for itself; a
-sweep is over when an upload ends before the call, and is worth nothing if that is too soon.
+Rule: strace kills, so the process ends at exactly that call, and the log of strace proves it. Each file has a separate
+sweep; a sweep ends when an upload ends before the call, and the test fails if it had too few calls.
 """
 
 import sys
@@ -15,32 +15,32 @@ import httpx
 import pytest
 
 from tests.support.crash_points import Point, Tracer, thread_of
-from tests.support.fault_sites import CHUNK, TERMINAL, FaultSite, Victim, clock_of, running_site
+from tests.support.fault_sites import CHUNK, TERMINAL, FaultSite, SiteProcess, clock_of, running_site
 from tests.support.strict_s3 import Operation
 
 PARTS: Final = 3
 IN_FLIGHT: Final = 2
 MOST: Final = 40
-"""More calls than one upload can need: a sweep that gets there is going round in circles."""
+"""More calls than one upload needs: a sweep that reaches this number would never end."""
 
 LEASE: Final = "+35"
-"""Where the control plane's clock is moved: beyond the half minute that whoever began something has for it."""
+"""Offset of the control plane's clock that expires every lease (30 s)."""
 
 TRACED: Final = 240.0
-"""Seconds that a traced program has for what another does in one or two: strace stops it at every call it makes."""
+"""Seconds for a step that takes an untraced program one or two: strace stops the program at every system call."""
 
 QUICK: Final = 3.0
-"""Seconds after which an upload counts as one that waits for the lease."""
+"""Seconds after which an upload is taken to wait for a lease."""
 
 AFTERWARDS: Final = 1.5
-"""Seconds after the end of an upload in which what is still written about it is written."""
+"""Seconds for the writes that follow the end of an upload."""
 
 CLIENT: Final = "swept"
 
 
 @dataclass(slots=True)
 class Sweep:
-    """One upload for each call, with one crash in it."""
+    """A series of uploads, each with a crash at another call."""
 
     site: FaultSite
     clock: Path
@@ -49,34 +49,34 @@ class Sweep:
     died: bool = False
 
     @property
-    def agent(self) -> Victim:
-        """The one agent."""
+    def agent(self) -> SiteProcess:
+        """The only agent of the site."""
         return self.site.agents[CLIENT]
 
     @property
     def state(self) -> Path:
-        """Where it keeps what it must not forget."""
+        """The agent's state folder."""
         return self.site.directory / CLIENT / "state"
 
     @property
     def database(self) -> Path:
-        """The folder of the control plane's."""
+        """The folder of the control plane's database."""
         return self.site.plane.log_path.parent
 
-    def every(self, victim: Victim, call: str, *paths: Path, attached: bool = False) -> int:
-        """Crash `victim` at each such call of an upload; how many there were."""
+    def every(self, victim: SiteProcess, call: str, *paths: Path, attached: bool = False) -> int:
+        """Crash `victim` at each such call of an upload; returns the number of calls."""
         for number in range(1, MOST):
             if not self.at(victim, Point(call, paths, number), attached=attached):
                 sys.stdout.write(f"{number - 1} crash points: {call} of {paths[0].name}\n")
                 return number - 1
         pytest.fail(f"no upload ended within {MOST} calls")
 
-    def at(self, victim: Victim, point: Point, *, attached: bool = False) -> bool:
-        """Whether the victim was killed at the point. In any case the upload was completed, and once.
+    def at(self, victim: SiteProcess, point: Point, *, attached: bool = False) -> bool:
+        """Whether the victim was killed at the point. In both cases the upload must complete once.
 
-        Of a victim that is `attached` only the thread that makes the calls is traced, and its start is not.
+        With `attached` the tracer attaches to the one thread that makes the calls, after the start of the process.
         """
-        site, told = self.site, f"{point.call} {point.number} of {point.paths[0].name}"
+        site, label = self.site, f"{point.call} {point.number} of {point.paths[0].name}"
         victim.kill()
         self.clock.write_text("+0")
         log = site.directory / "strace.log"
@@ -91,22 +91,22 @@ class Sweep:
         self.died = False
         self.uploads += 1
         path = site.file(CLIENT, f"{self.uploads}.bin", PARTS * CHUNK)
-        upload_id = self._asked(path, victim)
-        self._await_crash(victim, upload_id, told)
-        # One that reached the end would be killed at the call all the same, while that is looked at.
+        upload_id = self._trigger(path, victim)
+        self._await_crash(victim, upload_id, label)
+        # A victim may still reach the call after the end of the upload, so look before it is killed here.
         self.died = self.died or not victim.alive
         victim.kill()
         tracer.release()
         assert tracer.struck or not self.died, (
-            f"{told}: it ended, and not by that call\n{tracer.log}\n{site.log_tail()}"
+            f"{label}: the process ended, but not at that call\n{tracer.log}\n{site.log_tail()}"
         )
-        self._go_on(victim)
-        self._completed_once(upload_id, path, told)
+        self._revive(victim)
+        self._check_completed_once(upload_id, path, label)
         path.unlink()
         return tracer.struck
 
-    def _await_crash(self, victim: Victim, upload_id: str, told: str) -> None:
-        """Wait for it, or for all that is written about an upload that ends without it."""
+    def _await_crash(self, victim: SiteProcess, upload_id: str, label: str) -> None:
+        """Wait for the crash, or for the last write about an upload that ends without it."""
         over: list[float] = []
 
         def done() -> bool:
@@ -114,45 +114,45 @@ class Sweep:
                 over.append(time.monotonic())
             return self.died or not victim.alive or bool(over and time.monotonic() - over[0] > AFTERWARDS)
 
-        self.site.until(done, f"the crash at {told}, or the end", TRACED)
+        self.site.until(done, f"the crash at {label}, or the end", TRACED)
 
-    def _completed_once(self, upload_id: str, path: Path, told: str) -> None:
+    def _check_completed_once(self, upload_id: str, path: Path, label: str) -> None:
         site, wait_until = self.site, time.monotonic() + QUICK
         site.until(lambda: self._over(upload_id) or time.monotonic() > wait_until, "a quick end")
-        # What the dead process had begun is now anybody's.
+        # Expires the leases of the killed process.
         self.clock.write_text(LEASE)
-        site.until(lambda: self._over(upload_id), f"the end, after a crash at {told}")
+        site.until(lambda: self._over(upload_id), f"the end, after a crash at {label}")
         upload = site.completed(upload_id, path)
-        assert upload["attempt"] == 1, told
-        assert len(site.s3_uploads(upload_id)) == 1, told
-        assert site.bytes_received(upload_id) <= (PARTS + IN_FLIGHT) * CHUNK, told
+        assert upload["attempt"] == 1, label
+        assert len(site.s3_uploads(upload_id)) == 1, label
+        assert site.bytes_received(upload_id) <= (PARTS + IN_FLIGHT) * CHUNK, label
         made = [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]
-        assert len(made) == 1, told
+        assert len(made) == 1, label
 
-    def _asked(self, path: Path, victim: Victim) -> str:
-        """Trigger, once: an answer that the crash took is asked for again under the same key."""
+    def _trigger(self, path: Path, victim: SiteProcess) -> str:
+        """Trigger one upload; if the crash loses the answer, repeat the request with the same idempotency key."""
         found: list[str] = []
-        told: list[str] = []
+        latest: list[str] = []
 
-        def ask() -> bool:
+        def request() -> bool:
             body, headers = {"file_path": str(path)}, {"Idempotency-Key": path.name}
             try:
                 url = f"{self.site.server}/trigger-download/{CLIENT}"
                 answer = httpx.post(url, json=body, headers=headers, timeout=5)
             except httpx.TransportError as error:
-                told[:] = [repr(error)]
-                self._go_on(victim)
+                latest[:] = [repr(error)]
+                self._revive(victim)
                 return False
-            told[:] = [answer.text]
+            latest[:] = [answer.text]
             if answer.status_code == httpx.codes.OK:
                 found.append(str(answer.json()["upload_id"]))
             return bool(found)
 
-        self.site.until(ask, lambda: f"the trigger to be answered, last with {told}", TRACED)
+        self.site.until(request, lambda: f"the trigger to be answered, last with {latest}", TRACED)
         return found[0]
 
-    def _go_on(self, victim: Victim) -> None:
-        """Start the victim again if it is dead, and have the agent say hello to whoever is there."""
+    def _revive(self, victim: SiteProcess) -> None:
+        """Start the victim again if it is dead, and cut the agent's connection so that it publishes a hello."""
         if not victim.alive:
             self.died = True
             victim.kill()
@@ -167,7 +167,7 @@ class Sweep:
             return False
 
     def _answers(self) -> bool:
-        """Unlike readiness this writes nothing, so it uses up no call."""
+        """Unlike the readiness check, this writes nothing to the database, so it makes none of the counted calls."""
         try:
             return httpx.get(f"{self.site.server}/health", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:
@@ -176,7 +176,7 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path: Path, faketime: str, strace: str) -> Iterator[Sweep]:
-    """A site with one agent that sends two parts side by side."""
+    """A site with one agent that sends two parts in parallel."""
     clock = tmp_path / "clock"
     clock.write_text("+0")
     with running_site(tmp_path, {"CLIENT_TIMEOUT": "5", **clock_of(faketime, clock, traced=True)}) as site:
@@ -186,35 +186,35 @@ def sweep(tmp_path: Path, faketime: str, strace: str) -> Iterator[Sweep]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_agent_killed_at_any_call(sweep: Sweep) -> None:
+def test_an_agent_killed_at_any_fdatasync_completes_once(sweep: Sweep) -> None:
     calls = sweep.every(sweep.agent, "fdatasync", sweep.state / "journal")
-    # What the last one left, the command, the offer, the grant, an etag or more, the end, the close.
+    # The rest of the upload before, the command, the offer, the grant, one or more etags, the end, the close.
     assert calls >= 6
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_agent_killed_while_it_writes_its_identity(sweep: Sweep) -> None:
-    """A thread of its own does that at every start; each of the three calls that replace a file."""
+def test_an_agent_killed_while_it_writes_its_identity_completes_once(sweep: Sweep) -> None:
+    """A separate thread writes it at every start, with three calls that replace the file."""
     fresh, folder = sweep.state / "identity.new", sweep.state
-    # The folder first: once there is a journal another thread makes its name durable sooner.
+    # The folder first: as soon as there is a journal, another thread makes the folder durable earlier.
     for point in (Point("fsync", (folder,), 1), Point("fsync", (fresh,), 1), Point("rename", (fresh,), 1)):
         assert sweep.at(sweep.agent, point), point
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_control_plane_killed_at_any_call(sweep: Sweep) -> None:
+def test_a_control_plane_killed_at_any_fdatasync_completes_once(sweep: Sweep) -> None:
     files = (sweep.database / "backhaul.db-wal", sweep.database / "backhaul.db")
     calls = sweep.every(sweep.site.plane, "fdatasync", *files, attached=True)
-    # The trigger, the offer, the multipart upload, the client's success, the proof.
+    # The trigger, the offer, the multipart upload, the success response, the proof.
     assert calls >= 5
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_control_plane_killed_as_it_starts(sweep: Sweep) -> None:
-    """It looks whether the database is the right one, and leaves it as one file."""
+def test_a_control_plane_killed_at_its_start_completes_once(sweep: Sweep) -> None:
+    """At its start it checks the database, then checkpoints the write-ahead log into the database file."""
     for name in ("backhaul.db-wal", "backhaul.db"):
         point = Point("fdatasync", (sweep.database / name,), 1)
         assert sweep.at(sweep.site.plane, point), point

@@ -1,4 +1,4 @@
-"""A database that is locked or full: told as 503, never half done, and whole again when it is over."""
+"""A locked or full database: the answer is 503, nothing is half done, and everything works again afterwards."""
 
 import sqlite3
 import time
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def locked(site: FaultSite) -> Iterator[None]:
-    """Another process holds a transaction that writes."""
+    """Another connection holds the write lock of the SQLite file."""
     path = site.plane.settings["DATABASE_URL"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as database:
         database.execute("BEGIN IMMEDIATE")
@@ -24,18 +24,17 @@ def locked(site: FaultSite) -> Iterator[None]:
         database.execute("ROLLBACK")
 
 
-def test_an_upload_waits_for_a_locked_database_and_goes_on(site: FaultSite, name: str) -> None:
+def test_an_upload_waits_for_a_locked_database_and_completes(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
     with locked(site):
         sent = site.s3.carried
         site.s3.flow()
         site.until(lambda: site.s3.carried >= sent + 2 * CHUNK - CHUNK // 2, "the rest of the file to be sent")
-        assert site.upload(upload_id)["state"] == "in_progress", "reading must not wait for who writes"
+        assert site.upload(upload_id)["state"] == "in_progress", "a read must not wait for the writer"
     assert site.completed(upload_id, path)["attempt"] == 1
 
 
-@pytest.mark.slow
-def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: FaultSite, name: str) -> None:
+def test_a_database_locked_for_long_answers_503_with_retry_after(site: FaultSite, name: str) -> None:
     site.attach(name)
     path = site.file(name, "small.bin", 1000)
     with locked(site):
@@ -45,10 +44,10 @@ def test_a_database_locked_for_long_is_a_503_that_says_when_to_come_back(site: F
         assert int(answer.headers["Retry-After"]) > 0
         assert time.monotonic() - began < 25
     site.completed(site.trigger(name, path), path)
-    assert len(site.get(f"/uploads?client_id={name}")["uploads"]) == 1, "what was refused was done all the same"
+    assert len(site.get(f"/uploads?client_id={name}")["uploads"]) == 1, "the refused trigger created an upload"
 
 
-def test_a_full_disk_is_told_and_costs_nothing_that_was_answered(tmp_path: Path, name: str) -> None:
+def test_a_full_database_disk_answers_503_and_loses_no_trigger(tmp_path: Path, name: str) -> None:
     with (
         small_tmpfs(tmp_path / "disk", "6m") as disk,
         running_site(tmp_path, {"DATABASE_URL": f"sqlite:///{disk / 'backhaul.db'}"}) as site,

@@ -1,6 +1,6 @@
-"""What lies between a device and its neighbours: names that nobody knows, portals and proxies that answer instead.
+"""Faults of the network: host names that do not resolve, captive portals and proxies that answer requests.
 
-Rule: none of it is an answer of the store or of the broker, so it is waited out, and said.
+Rule: no such answer comes from the object store or the broker, so the agent tries again and reports the reason.
 """
 
 import os
@@ -40,15 +40,15 @@ CONTENT: Final = os.urandom(1000)
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """How an upload behind a portal went: what was said, however often, and what arrived."""
+    """One upload behind a portal: its distinct responses (sequence, status), and the body of every PUT."""
 
-    said: list[tuple[int, str]]
+    responses: list[tuple[int, str]]
     bodies: list[bytes]
 
 
 @pytest.fixture(scope="module")
 def passed(mosquitto: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Passed]]:
-    """One upload behind each portal. They run side by side, since each waits for half a minute."""
+    """One upload behind each portal. They run in parallel, since each waits for half a minute."""
     port, found = mosquitto.address.port, dict[str, Passed]()
     with ExitStack() as stack:
         sinks = {name: stack.enter_context(PutSink()) for name in PORTALS}
@@ -68,8 +68,8 @@ def passed(mosquitto: Broker, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 owners[name] = owner
         for name, owner in owners.items():
             owner.answer(name, 2, timeout=60)
-            said = sorted({(one.sequence or 0, one.status) for one in owner.answers(name)})
-            found[name] = Passed(said, [put.body for put in sinks[name].puts])
+            responses = sorted({(one.sequence or 0, one.status) for one in owner.answers(name)})
+            found[name] = Passed(responses, [put.body for put in sinks[name].puts])
         yield found
 
 
@@ -82,13 +82,13 @@ def batched(names: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("portal", PORTALS)
-def test_a_portal_that_answers_for_the_store_costs_another_try(passed: dict[str, Passed], portal: str) -> None:
+def test_an_answer_of_a_portal_costs_only_another_try(passed: dict[str, Passed], portal: str) -> None:
     assert passed[portal].bodies == [CONTENT] * (ANSWERS + 1)
-    # Neither a new URL nor an end: nobody took a part in this but the portal.
-    assert passed[portal].said == [(1, "in_progress"), (2, "success")]
+    # The agent requests no new URL and does not fail: only the offer and the success are sent.
+    assert passed[portal].responses == [(1, "in_progress"), (2, "success")]
 
 
-def test_a_store_whose_name_nobody_knows_is_tried_again(mosquitto: Broker, tmp_path: Path) -> None:
+def test_an_object_store_with_an_unknown_name_is_tried_again(mosquitto: Broker, tmp_path: Path) -> None:
     nowhere = "nowhere.invalid:9000"
     with (
         AgentProcess("nameless", tmp_path, mosquitto.address.port, nowhere) as agent,
@@ -108,13 +108,13 @@ def test_a_store_whose_name_nobody_knows_is_tried_again(mosquitto: Broker, tmp_p
         assert owner.answer("u1", 2).status == "cancelled"
 
 
-def test_a_broker_whose_name_nobody_knows_is_tried_again_and_said(tmp_path: Path) -> None:
+def test_a_broker_with_an_unknown_name_is_tried_again_and_logged(tmp_path: Path) -> None:
     settings = {"MQTT_URL": "mqtt://nowhere.invalid:1883"}
     with AgentProcess("lost", tmp_path, 1, settings=settings) as agent:
         give_up_at = time.monotonic() + 30
         while agent.log.count("trying again in") < 2:
             assert agent.process is not None
-            assert agent.process.poll() is None, "it gave up"
+            assert agent.process.poll() is None, "the agent ended"
             assert time.monotonic() < give_up_at, agent.log
             time.sleep(0.02)
         assert "nowhere.invalid" in agent.log

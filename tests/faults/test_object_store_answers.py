@@ -1,6 +1,6 @@
-"""What the store does wrong with parts and objects: only what is stored counts, and the upload ends well.
+"""Faults of the object store for parts and objects: only stored bytes count, and the upload completes.
 
-Rule: all cases run side by side on one agent, each struck by a fault of its own; a test looks at one of them.
+Rule: all cases run in parallel on one agent, each with another fault; a test checks one of them.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pytest
 from tests.support.fault_sites import CHUNK, MIB, FaultSite
 from tests.support.strict_s3 import Fault, Kind, Operation, StoreEvent
 
-# The first test of the module has its timeout for all the uploads.
+# The first test of the module waits for all the uploads.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PART: Final = Operation.UPLOAD_PART
@@ -27,8 +27,8 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "reset-at-once": {"kind": Kind.RESET, "times": 2},
     "response-lost": {"kind": Kind.LOST_RESPONSE},
     "no-etag": {"kind": Kind.NO_ETAG},
-    "done-by-nobody": {"kind": Kind.PRETEND},
-    "corrupt-on-its-way": {"kind": Kind.CORRUPT_RECEIVED, "at_byte": 1000},
+    "success-without-effect": {"kind": Kind.PRETEND},
+    "corrupted-in-transit": {"kind": Kind.CORRUPT_RECEIVED, "at_byte": 1000},
     "slow": {"kind": Kind.SLOW, "bytes_per_second": 8 * MIB, "seconds": 0.2},
     "forbidden-once": {"kind": Kind.ERROR, "status": 403, "code": "AccessDenied"},
 }
@@ -37,7 +37,7 @@ SIZES: Final = {PART: CHUNK + 7, PUT: 2 * MIB}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one upload went."""
+    """One upload at its end: as REST shows it, whether the object equals the file, the requests for its key."""
 
     upload: dict[str, Any]
     equal: bool
@@ -46,9 +46,9 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
-    """Every fault on a part of many and on an object of one part."""
+    """One upload for every fault of a PUT of a part, and for every fault of a PUT of an object."""
     site = shared_site
-    site.healed()
+    site.reset()
     client_id = "spoiled"
     site.attach(client_id)
     paths = {}
@@ -68,7 +68,7 @@ def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
         )
         for file_name, upload in ended.items()
     }
-    site.healed()
+    site.reset()
 
 
 @pytest.mark.parametrize("operation", [PART, PUT])
@@ -77,17 +77,16 @@ def test_the_upload_ends_completed_and_equal_in_its_first_attempt(
     outcomes: dict[str, Outcome], operation: Operation, case: str
 ) -> None:
     outcome = outcomes[f"{operation}-{case}"]
-    struck = [one for one in outcome.events if one.fault is not None]
-    assert struck, "the fault befell nobody"
+    assert any(one.fault for one in outcome.events), "no request met the fault"
     assert (outcome.upload["state"], outcome.upload["error"], outcome.upload["attempt"]) == ("completed", None, 1)
     assert outcome.equal
     assert outcome.upload["proof"] == "etag"
     made = [one for one in outcome.events if one.done and one.operation in {Operation.COMPLETE_MULTIPART_UPLOAD, PUT}]
-    # An object that is put a second time, for want of an answer, is the same object.
+    # A PUT of an object is repeated when its answer is lost; that makes the same object again.
     assert len(made) == 1 or operation == PUT
 
 
-def test_a_store_that_asks_to_be_left_alone_is(outcomes: dict[str, Outcome]) -> None:
+def test_the_agent_respects_retry_after(outcomes: dict[str, Outcome]) -> None:
     events = [one for one in outcomes[f"{PART}-slow-down"].events if one.operation == PART and one.part_number == 1]
     refused, taken = events[0], events[-1]
     assert (refused.status, taken.status) == (503, 200)

@@ -1,4 +1,4 @@
-"""More than there is room for: queues that overflow and a fleet that comes back at once cost time, and nothing else."""
+"""Overload: queues that overflow and a fleet that reconnects at once delay uploads and lose none."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ CLIENTS = 200
 
 
 @pytest.mark.slow
-def test_commands_that_the_brokers_full_queue_dropped_are_said_again(tmp_path: Path, name: str) -> None:
-    """Mosquitto drops the newest and tells the publisher that all is well."""
+def test_commands_dropped_by_a_full_broker_queue_are_sent_again(tmp_path: Path, name: str) -> None:
+    """Mosquitto drops the newest message and acknowledges it as usual."""
     port = free_port()
     text = development_mosquitto(port=port, directory=tmp_path / "broker", persistence=False)
     text = text.replace("max_queued_messages 200", "max_queued_messages 2")
@@ -36,7 +36,7 @@ def test_commands_that_the_brokers_full_queue_dropped_are_said_again(tmp_path: P
 
 
 def born(port: int, name: str, epoch: int) -> Wire:
-    """A raw client that connects as an agent does: it subscribes, says that it is online, and says hello."""
+    """A raw client that connects like an agent: it subscribes, publishes `online`, and publishes a hello."""
     wire = connected(port, Connect(name))
     wire.subscribe(TOPICS.command(name), TOPICS.birth())
     presence = {"client_id": name, "status": "online", "install_id": name, "epoch": epoch, "sequence": 0}
@@ -48,12 +48,12 @@ def born(port: int, name: str, epoch: int) -> Wire:
 
 
 def resident(site: FaultSite) -> int:
-    """Bytes of memory that the control plane holds."""
+    """Resident memory of the control plane in bytes."""
     status = Path(f"/proc/{site.plane.pid}/status").read_text()
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
 
-def test_a_fleet_that_reconnects_at_once_is_served_in_bounded_time_and_memory(site: FaultSite, name: str) -> None:
+def test_a_fleet_that_reconnects_at_once_takes_bounded_memory(site: FaultSite, name: str) -> None:
     names = [f"storm-{number}" for number in range(CLIENTS)]
     wires = [born(site.broker.address.port, one, 1) for one in names]
     try:
@@ -73,6 +73,6 @@ def test_a_fleet_that_reconnects_at_once_is_served_in_bounded_time_and_memory(si
 
 
 def online(site: FaultSite) -> int:
-    """How many of the storm's clients are connected."""
+    """The number of connected clients of the reconnect storm."""
     clients = site.get("/clients?limit=500")["clients"]
     return sum(one["connected"] and one["client_id"].startswith("storm-") for one in clients)

@@ -1,4 +1,4 @@
-"""The proxy does what it is told, and nothing when it is told nothing."""
+"""The proxy causes the configured faults, and none when none is configured."""
 
 import socket
 import threading
@@ -14,11 +14,11 @@ from tests.support.proxy import Proxy
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """The port of a server that sends back what it gets."""
+    """The port of a server that sends back every byte that it receives."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()[1]
-        # Wakes the accept that waits.
+        # Ends the pending accept.
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -55,7 +55,7 @@ def answered(connection: socket.socket, data: bytes) -> bytes:
     return got
 
 
-def test_it_carries_both_ways_and_ends_with_its_ends(proxy: Proxy) -> None:
+def test_it_carries_both_ways_and_closes_with_its_ends(proxy: Proxy) -> None:
     with closing(opened(proxy)) as connection:
         data = bytes(range(256)) * 2000
         threading.Thread(target=connection.sendall, args=(data,), daemon=True).start()
@@ -68,7 +68,7 @@ def test_it_carries_both_ways_and_ends_with_its_ends(proxy: Proxy) -> None:
         assert connection.recv(1) == b""
 
 
-def test_a_cut_resets_what_is_open_and_takes_what_is_new(proxy: Proxy) -> None:
+def test_a_cut_resets_open_connections_and_accepts_new_ones(proxy: Proxy) -> None:
     with closing(opened(proxy)) as connection:
         assert answered(connection, b"before") == b"before"
         assert proxy.cut() == 1
@@ -87,7 +87,7 @@ def test_it_refuses_and_accepts_again_on_the_same_port(proxy: Proxy) -> None:
         assert answered(connection, b"again") == b"again"
 
 
-def test_what_stalls_is_carried_when_it_flows(proxy: Proxy) -> None:
+def test_stalled_bytes_are_delivered_when_it_flows_again(proxy: Proxy) -> None:
     with closing(opened(proxy)) as connection:
         assert answered(connection, b"before") == b"before"
         proxy.stall()
@@ -100,7 +100,7 @@ def test_what_stalls_is_carried_when_it_flows(proxy: Proxy) -> None:
         assert connection.recv(10) == b"late"
 
 
-def test_it_stalls_by_itself_after_so_many_bytes(proxy: Proxy) -> None:
+def test_it_stalls_after_the_given_number_of_bytes(proxy: Proxy) -> None:
     proxy.stall_after(10)
     with closing(opened(proxy)) as connection:
         assert answered(connection, b"x" * 10) == b"x" * 10
@@ -115,7 +115,7 @@ def test_it_stalls_by_itself_after_so_many_bytes(proxy: Proxy) -> None:
         assert connection.recv(10) == b"y"
 
 
-def test_a_throttle_slows_down(proxy: Proxy) -> None:
+def test_a_throttle_limits_the_rate(proxy: Proxy) -> None:
     proxy.throttle(200_000)
     with closing(opened(proxy)) as connection:
         began = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_throttle_slows_down(proxy: Proxy) -> None:
         assert time.monotonic() - began > 0.15
 
 
-def test_a_connection_is_reset_after_so_many_bytes_and_only_once(proxy: Proxy) -> None:
+def test_a_connection_is_reset_once_after_the_given_bytes(proxy: Proxy) -> None:
     proxy.reset_after(10)
     with closing(opened(proxy)) as connection:
         assert answered(connection, b"x" * 9) == b"x" * 9

@@ -1,4 +1,4 @@
-"""A database that was put back from an old copy: what it forgot is found out again, and nothing is done twice."""
+"""A database that is restored from a backup: later events are recovered, and no object is made twice."""
 
 import sqlite3
 from contextlib import closing
@@ -22,7 +22,7 @@ def backup(site: FaultSite, copy: Path) -> None:
 
 
 def state_in(copy: Path, upload_id: str) -> str:
-    """The upload's state in a copied database."""
+    """The state of an upload in a backup."""
     with closing(sqlite3.connect(copy)) as database:
         row = database.execute("SELECT state FROM uploads WHERE upload_id = ?", (upload_id,)).fetchone()
     return str(row[0])
@@ -35,11 +35,11 @@ def restore(site: FaultSite, copy: Path) -> None:
         path.with_name(path.name + left).unlink(missing_ok=True)
     path.write_bytes(copy.read_bytes())
     site.restart_plane()
-    # The fleet says hello within half a minute of its birth; a new connection does so at once.
+    # Agents publish a hello within half a minute of the birth message; on a new connection at once.
     site.mqtt.cut()
 
 
-def test_an_upload_that_went_on_since_the_copy_is_finished_once(site: FaultSite, name: str, tmp_path: Path) -> None:
+def test_an_upload_that_progressed_after_the_backup_completes_once(site: FaultSite, name: str, tmp_path: Path) -> None:
     upload_id, path = site.begun(name, parts=4)
     backup(site, tmp_path / "copy.db")
     sent = site.s3.carried
@@ -52,14 +52,12 @@ def test_an_upload_that_went_on_since_the_copy_is_finished_once(site: FaultSite,
     assert len(site.s3_uploads(upload_id)) == 1
 
 
-def test_an_upload_that_was_completed_since_the_copy_is_found_by_its_token(
-    site: FaultSite, name: str, tmp_path: Path
-) -> None:
+def test_an_object_completed_after_the_backup_is_found_by_its_token(site: FaultSite, name: str, tmp_path: Path) -> None:
     upload_id, path = site.begun(name, parts=4)
     backup(site, tmp_path / "copy.db")
     site.s3.flow()
     site.completed(upload_id, path)
-    # Read before the restore: a control plane that runs on the copy can complete the upload within milliseconds.
+    # Read before the restore: a control plane that runs on the backup can complete the upload within milliseconds.
     assert state_in(tmp_path / "copy.db", upload_id) != "completed"
     restore(site, tmp_path / "copy.db")
     upload = site.completed(upload_id, path)
@@ -67,9 +65,7 @@ def test_an_upload_that_was_completed_since_the_copy_is_found_by_its_token(
     assert sum(one.done for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD)) == 1
 
 
-def test_an_upload_that_the_copy_does_not_know_is_let_go_of_and_the_client_works_on(
-    site: FaultSite, name: str, tmp_path: Path
-) -> None:
+def test_an_upload_unknown_to_the_backup_does_not_block_the_client(site: FaultSite, name: str, tmp_path: Path) -> None:
     site.attach(name)
     backup(site, tmp_path / "copy.db")
     path = site.file(name, "small.bin", 1000)

@@ -1,7 +1,7 @@
-"""A file that changes while it is uploaded: the object is one version of it, whole, or there is none.
+"""A file that changes during its upload: the object is one whole version of the file, or there is no object.
 
-Rule: the upload stands still in the middle of a part while the file is changed. A new attempt begins after a pause of
-5 to 60 s, so those that need one run side by side, and are slow.
+Rule: the upload stalls in the middle of a part while the file is changed. A new attempt begins after a pause of 5 to
+60 s, so the uploads that need one run in parallel.
 """
 
 import os
@@ -35,14 +35,14 @@ def rewrite(path: Path) -> None:
 
 
 def rewrite_in_secret(path: Path) -> None:
-    """In place, with the time of modification put back: only ctime tells."""
+    """Rewrite in place and restore the modification time: only ctime shows the change."""
     before = path.stat()
     rewrite(path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def rewrite_what_was_sent(path: Path) -> None:
-    """And append to it, as to a log that somebody edits: neither the size nor the parts still to come tell of it."""
+    """Rewrite a part that is stored, and append: with `prefix` neither the size nor the later parts show the change."""
     with path.open("r+b") as file:
         file.write(b"other bytes")
     append(path)
@@ -67,13 +67,13 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Path], None]]]] = {
 
 @pytest.fixture(scope="module")
 def changed(shared_site: FaultSite) -> Iterator[dict[str, dict[str, Any]]]:
-    """Each change made while the second part of its file hangs; the uploads as they ended."""
+    """One upload for each change, made while the second part of its file is stalled; the uploads after their end."""
     site, client_id = shared_site, "changing"
-    site.healed()
+    site.reset()
     site.attach(client_id, MAX_PARALLEL_PARTS="16")
     paths = {case: site.file(client_id, case, PARTS * CHUNK) for case in CHANGES}
-    hangs = {"kind": Kind.STALL, "operation": Operation.UPLOAD_PART, "part_number": 2, "at_byte": MIB, "seconds": 8.0}
-    site.strict.add(*(Fault.read({**hangs, "key": f"*[0-9]-{case}"}) for case in CHANGES))
+    stall = {"kind": Kind.STALL, "operation": Operation.UPLOAD_PART, "part_number": 2, "at_byte": MIB, "seconds": 8.0}
+    site.strict.add(*(Fault.read({**stall, "key": f"*[0-9]-{case}"}) for case in CHANGES))
     uploads = {
         case: site.trigger(client_id, path, options={"on_change": CHANGES[case][0]}) for case, path in paths.items()
     }
@@ -89,19 +89,16 @@ def changed(shared_site: FaultSite) -> Iterator[dict[str, dict[str, Any]]]:
         }
         for case, upload in ended.items()
     }
-    site.healed()
+    site.reset()
 
 
 def _stored(site: FaultSite, upload_id: str) -> bool:
     return any(one.done for one in site.events(upload_id, Operation.UPLOAD_PART))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_changed_file_is_a_new_attempt_and_arrives_as_it_is_now(
-    changed: dict[str, dict[str, Any]], case: str
-) -> None:
+def test_a_changed_file_is_uploaded_whole_in_a_new_attempt(changed: dict[str, dict[str, Any]], case: str) -> None:
     upload = changed[case]
     assert (upload["state"], upload["error"], upload["attempt"]) == ("completed", None, 2)
     assert upload["equal"]
@@ -109,7 +106,7 @@ def test_a_changed_file_is_a_new_attempt_and_arrives_as_it_is_now(
 
 
 @pytest.mark.parametrize("change", [append, truncate, rewrite_in_secret, replace])
-def test_under_fail_a_change_costs_the_attempt_and_says_why(
+def test_with_fail_a_change_ends_the_attempt_with_a_reason(
     site: FaultSite, name: str, change: Callable[[Path], None]
 ) -> None:
     upload_id, path = site.begun(name, parts=PARTS)
@@ -123,7 +120,7 @@ def test_under_fail_a_change_costs_the_attempt_and_says_why(
     assert not [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]
 
 
-def test_under_fail_a_deleted_file_ends_with_that_reason(site: FaultSite, name: str) -> None:
+def test_with_fail_a_deleted_file_ends_as_source_gone(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=PARTS)
     path.unlink()
     site.s3.flow()
@@ -132,7 +129,7 @@ def test_under_fail_a_deleted_file_ends_with_that_reason(site: FaultSite, name: 
 
 
 @pytest.mark.parametrize("change", [append, Path.unlink, replace], ids=["append", "delete", "replace"])
-def test_under_prefix_the_bytes_that_were_there_at_the_start_arrive(
+def test_with_prefix_exactly_the_first_bytes_are_uploaded(
     site: FaultSite, name: str, change: Callable[[Path], None]
 ) -> None:
     upload_id, path = site.begun(name, parts=PARTS, on_change="prefix")
@@ -144,7 +141,7 @@ def test_under_prefix_the_bytes_that_were_there_at_the_start_arrive(
     assert site.stored(upload_id) == content
 
 
-def test_a_log_that_grew_while_the_agent_was_dead_is_gone_on_with_under_prefix(site: FaultSite, name: str) -> None:
+def test_with_prefix_a_log_that_grew_meanwhile_resumes(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=PARTS, on_change="prefix")
     content = path.read_bytes()
     site.agents[name].kill()
@@ -156,7 +153,7 @@ def test_a_log_that_grew_while_the_agent_was_dead_is_gone_on_with_under_prefix(s
 
 
 @pytest.mark.parametrize("on_change", ["fail", "prefix"])
-def test_a_file_deleted_while_the_agent_was_dead_is_gone(site: FaultSite, name: str, on_change: str) -> None:
+def test_a_file_deleted_while_the_agent_was_dead_is_source_gone(site: FaultSite, name: str, on_change: str) -> None:
     upload_id, path = site.begun(name, parts=PARTS, on_change=on_change)
     site.agents[name].kill()
     path.unlink()
@@ -167,7 +164,7 @@ def test_a_file_deleted_while_the_agent_was_dead_is_gone(site: FaultSite, name: 
 
 
 @pytest.mark.parametrize("change", [append, rewrite, rewrite_in_secret])
-def test_a_file_changed_while_the_agent_was_dead_is_no_longer_the_file_that_was_begun(
+def test_a_file_changed_while_the_agent_was_dead_is_a_new_attempt(
     site: FaultSite, name: str, change: Callable[[Path], None]
 ) -> None:
     upload_id, path = site.begun(name, parts=PARTS)

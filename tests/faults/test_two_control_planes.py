@@ -1,4 +1,4 @@
-"""Two control planes on one database and one broker: both hear everything, and still everything happens once."""
+"""Two replicas of the control plane on one database and one broker: both receive everything, all happens once."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,33 +7,33 @@ import httpx
 import pytest
 
 from broker.server import free_port
-from tests.support.fault_sites import CHUNK, SERVE, FaultSite, Victim
+from tests.support.fault_sites import CHUNK, SERVE, FaultSite, SiteProcess
 from tests.support.strict_s3 import Fault, Kind, Operation
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def second(site: FaultSite) -> Iterator[Victim]:
-    """Another control plane beside the site's."""
+def second(site: FaultSite) -> Iterator[SiteProcess]:
+    """A second control plane with the database and the broker of the first."""
     settings = {**site.plane.settings, "SERVER_PORT": str(free_port())}
-    with Victim(SERVE, settings, site.directory / "second" / "plane.log") as plane:
+    with SiteProcess(SERVE, settings, site.directory / "second" / "plane.log") as plane:
         site.until(lambda: answers(plane), "the second control plane")
         yield plane
 
 
-def server_of(plane: Victim) -> str:
+def server_of(plane: SiteProcess) -> str:
     return f"http://127.0.0.1:{plane.settings['SERVER_PORT']}"
 
 
-def answers(plane: Victim) -> bool:
+def answers(plane: SiteProcess) -> bool:
     try:
         return httpx.get(f"{server_of(plane)}/health/ready", timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
-def state_at(plane: Victim, upload_id: str) -> str:
+def state_at(plane: SiteProcess, upload_id: str) -> str:
     return str(httpx.get(f"{server_of(plane)}/uploads/{upload_id}", timeout=20).json()["state"])
 
 
@@ -43,11 +43,11 @@ def check_happened_once(site: FaultSite, upload_id: str) -> None:
     assert len(made) == 1
     created = sum(one.operation == Operation.CREATE_MULTIPART_UPLOAD for one in events)
     aborted = sum(one.done and one.operation == Operation.ABORT_MULTIPART_UPLOAD for one in events)
-    assert created == 1 + aborted, "the loser of a race leaves its multipart upload behind"
+    assert created == 1 + aborted, "a replica that lost a race did not abort its multipart upload"
     assert len(site.s3_uploads(upload_id)) == 1
 
 
-def test_uploads_asked_of_either_are_done_once(site: FaultSite, second: Victim, name: str) -> None:
+def test_uploads_triggered_at_either_replica_complete_once(site: FaultSite, second: SiteProcess, name: str) -> None:
     site.attach(name)
     paths = [site.file(name, f"{number}.bin", CHUNK + 1 + number) for number in range(8)]
     servers = itertools.cycle((site.server, server_of(second)))
@@ -60,14 +60,13 @@ def test_uploads_asked_of_either_are_done_once(site: FaultSite, second: Victim, 
         check_happened_once(site, upload_id)
 
 
-def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
-    site: FaultSite, second: Victim, name: str
+def test_a_replica_that_was_frozen_past_the_end_changes_nothing(
+    site: FaultSite, second: SiteProcess, name: str
 ) -> None:
     upload_id, path = site.begun(name, parts=3)
-    # Asked of the site's own, finished by the other.
+    # Triggered at the first replica, completed by the second.
     site.plane.freeze()
     site.s3.flow()
-
     site.until(lambda: state_at(second, upload_id) == "completed", "the other to complete it")
     site.plane.thaw()
     again = site.file(name, "again.bin", CHUNK + 1)
@@ -76,9 +75,9 @@ def test_one_that_slept_through_the_end_changes_nothing_when_it_wakes(
     check_happened_once(site, upload_id)
 
 
-def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: Victim, name: str) -> None:
+def test_an_upload_of_a_killed_replica_completes_at_the_other(site: FaultSite, second: SiteProcess, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
-    # Asked of the site's own, which never sees the end of it.
+    # Triggered at the first replica, which is dead when the upload ends.
     site.plane.kill()
     site.s3.flow()
     site.until(lambda: state_at(second, upload_id) == "completed", "the other to complete it")
@@ -87,11 +86,8 @@ def test_one_that_dies_leaves_its_uploads_to_the_other(site: FaultSite, second: 
     check_happened_once(site, upload_id)
 
 
-@pytest.mark.slow
-def test_one_that_dies_in_the_middle_of_a_completion_leaves_it_to_the_other(
-    site: FaultSite, second: Victim, name: str
-) -> None:
-    """Both hear that every part is stored; whoever writes it down completes, and has half a minute for it."""
+def test_a_completion_of_a_killed_replica_ends_at_the_other(site: FaultSite, second: SiteProcess, name: str) -> None:
+    """Both receive the success; the replica that commits it completes the upload, under a lease of half a minute."""
     second.freeze()
     site.attach(name)
     path = site.file(name, "big.bin", CHUNK + 1)

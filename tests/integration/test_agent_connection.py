@@ -97,7 +97,7 @@ def cut(made: Device) -> None:
     """The network goes away under the connection."""
     session = made.connection._session
     assert session is not None
-    client = session._wire._client  # type: ignore[attr-defined]
+    client = session._client._client  # type: ignore[attr-defined]
     client.socket().shutdown(socket.SHUT_RDWR)
 
 

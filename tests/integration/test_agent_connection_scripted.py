@@ -70,7 +70,7 @@ def test_nagles_algorithm_is_off(fake: FakeBroker) -> None:
         made.expect("connected")
         session = made.connection._session
         assert session is not None
-        sock = session._wire._client.socket()  # type: ignore[attr-defined]
+        sock = session._client._client.socket()  # type: ignore[attr-defined]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

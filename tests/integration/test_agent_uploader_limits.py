@@ -100,7 +100,7 @@ def test_an_answer_that_drips_is_not_waited_for_for_ever(sender: Sender, sink: P
     sink.expect(Script(then="drip"))
     began = time.monotonic()
     failed = sender.failing(WHOLE)
-    assert (failed.kind, failed.text) == (AGAIN, "the store did not end its answer within 2 s")
+    assert (failed.kind, failed.text) == (AGAIN, "the object store did not end its answer within 2 s")
     assert time.monotonic() - began < SINK_GIVES_UP
     assert sum(sender.moved) == 0
     assert sender.put(WHOLE)

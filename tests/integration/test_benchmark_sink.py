@@ -1,6 +1,6 @@
-"""The benchmarks' store: enough of S3 for boto3 and for the probe of the control plane.
+"""The benchmarks' object store: enough of S3 for boto3 and for the probe of the control plane.
 
-Rule: the sink runs as the process that it is in a benchmark.
+Rule: the sink runs as a process, as in a benchmark.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ async def test_the_probe_finds_that_digests_are_enforced(url: str) -> None:
     assert {DigestName.MD5, DigestName.SHA256, DigestName.CRC32} <= seen.part_digests & seen.object_digests
 
 
-async def test_an_upload_in_parts_becomes_an_object_that_bears_its_token(url: str, tmp_path: Path) -> None:
+async def test_a_multipart_upload_becomes_an_object_with_its_token(url: str, tmp_path: Path) -> None:
     store, key = store_at(url), f"uploads/{tmp_path.name}"
     body = bytes(3_000_000)
     upload_id = await store.create_multipart(key, "token.1", DigestName.NONE)
@@ -55,7 +55,7 @@ async def test_an_upload_in_parts_becomes_an_object_that_bears_its_token(url: st
     assert [int(after[at]) - int(before[at]) for at in (0, 2)] == [2, 2 * len(body)]
 
 
-async def test_what_is_put_twice_is_counted(url: str, tmp_path: Path) -> None:
+async def test_an_object_that_is_put_twice_is_counted(url: str, tmp_path: Path) -> None:
     store, key = store_at(url), f"uploads/{tmp_path.name}"
     grant = store.presign_object(key, "token.1", Grantable(1, 4, None, 60), DigestName.NONE, once=False)
     before = get(url + COUNTS).split()
@@ -68,8 +68,8 @@ async def test_what_is_put_twice_is_counted(url: str, tmp_path: Path) -> None:
     assert int(after[1]) - int(before[1]) == 1
 
 
-async def test_a_body_in_chunks_with_a_trailer_is_counted_as_what_it_holds(url: str, tmp_path: Path) -> None:
-    """As boto3 sends it over TLS: the connection stays in step."""
+async def test_a_chunked_body_with_a_trailer_is_counted_by_its_content(url: str, tmp_path: Path) -> None:
+    """boto3 sends such a body over TLS; the second request on the same connection is read correctly."""
     store, key = store_at(url), f"uploads/{tmp_path.name}"
     grant = store.presign_object(key, "token.1", Grantable(1, 9, None, 60), DigestName.NONE, once=False)
     headers = {**grant.headers, "x-amz-decoded-content-length": "9", "Content-Encoding": "aws-chunked"}

@@ -1,6 +1,6 @@
-"""PostgreSQL: replicas that write the same rows at once, and a server that goes away.
+"""PostgreSQL: replicas that write the same rows at once, and a server that stops.
 
-Rule: a real server, of the test's own where it is stopped.
+Rule: a real server; a test that stops it starts its own.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ KEY = UploadKey("restaurant-1", "counter")
 
 
 def add_one(records: Records) -> int:
-    """What two replicas do at once: read, think, write."""
+    """What two replicas do at once: read, then write."""
     before = records.uploads.get(KEY)
     assert before is not None
     return records.uploads.save(before, replace(before, bytes_sent=before.bytes_sent + 1)).bytes_sent
@@ -41,21 +41,21 @@ async def opened(url: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
 
 @pytest.fixture
 async def replicas(postgres: Postgres, migrated: str) -> AsyncIterator[tuple[SqlDatabase, SqlDatabase]]:
-    """Two databases on one database."""
+    """Two replicas' connections to one database."""
     async for databases in opened(postgres.url(postgres.create_database(migrated))):
         yield databases
 
 
-async def test_replicas_that_change_one_upload_at_once_lose_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+async def test_concurrent_changes_of_one_upload_lose_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     await replicas[0].write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
     numbers = await asyncio.gather(*(replicas[n % 2].write(add_one) for n in range(60)))
     assert sorted(numbers) == list(range(1, 61))
 
 
-async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(
+async def test_a_transaction_that_lost_a_race_runs_again_on_the_new_rows(
     replicas: tuple[SqlDatabase, SqlDatabase],
 ) -> None:
-    """Presence has no version: without this, an older beat could overwrite a newer one."""
+    """Presence has no version: without this, an older message could overwrite a newer one."""
     client = a_client("a", sequence=1)
     await replicas[0].write(lambda records: records.clients.save([client]))
     read, go_on = threading.Event(), threading.Event()
@@ -79,7 +79,9 @@ async def test_the_loser_of_a_race_runs_again_on_what_the_winner_wrote(
     assert await replicas[0].read(lambda records: records.clients.get("a")) == replace(client, sequence=7)
 
 
-async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+async def test_one_of_two_concurrent_inserts_of_an_object_key_succeeds(
+    replicas: tuple[SqlDatabase, SqlDatabase],
+) -> None:
     rivals = [an_upload(s3_key="the one") for _ in range(8)]
 
     async def add(n: int, upload: Upload) -> bool:
@@ -92,7 +94,9 @@ async def test_two_who_add_one_object_at_once_cannot_both_win(replicas: tuple[Sq
     assert sum(await asyncio.gather(*(add(n, upload) for n, upload in enumerate(rivals)))) == 1
 
 
-async def test_two_who_move_to_one_object_at_once_cannot_both_win(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+async def test_one_of_two_concurrent_changes_to_an_object_key_succeeds(
+    replicas: tuple[SqlDatabase, SqlDatabase],
+) -> None:
     rivals = [an_upload() for _ in range(8)]
 
     async def move(n: int, upload: Upload) -> bool:
@@ -113,7 +117,7 @@ async def test_a_read_that_writes_is_refused(replicas: tuple[SqlDatabase, SqlDat
         await replicas[0].read(lambda records: records.uploads.add(an_upload()))
 
 
-async def test_a_zero_character_poisons_nothing(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
+async def test_a_nul_character_is_replaced(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
     upload = an_upload(message="a\0b", parts={1: PartRecord("x", "e\0")}, metadata={"a\0": "b\0"})
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin", "long": "x" * 10_000})
 
@@ -139,7 +143,7 @@ def own_postgres() -> Iterator[Postgres]:
     yield from running_cluster()
 
 
-async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Postgres) -> None:
+async def test_a_stopped_server_is_database_unavailable_until_it_is_back(own_postgres: Postgres) -> None:
     async for database, _ in opened(own_postgres.url(own_postgres.create_database())):
         await database.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
         await database.write(add_one)
@@ -154,7 +158,7 @@ async def test_a_server_that_goes_away_is_told_and_comes_back(own_postgres: Post
         assert await database.write(add_one) == 2
 
 
-async def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_postgres: Postgres) -> None:
+async def test_a_server_restart_between_two_calls_has_no_effect(own_postgres: Postgres) -> None:
     async for database, _ in opened(own_postgres.url(own_postgres.create_database())):
         await database.write(lambda records: records.uploads.add(an_upload(upload_id=KEY.upload_id)))
         own_postgres.kill()
@@ -170,7 +174,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret
 
 
 async def test_changes_are_numbered_in_the_order_of_the_commits(replicas: tuple[SqlDatabase, SqlDatabase]) -> None:
-    """A reader that never goes back sees every change, however many replicas append at once."""
+    """A reader that requests only higher numbers sees every change, however many replicas append at once."""
     seen: list[NumberedChange] = []
     written = asyncio.Event()
 

@@ -48,7 +48,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
-    """The same database, for looking at it from outside."""
+    """The same database, through a connection of the test."""
     one = create_engine(parse_url(url))
     yield one
     one.dispose()
@@ -60,7 +60,7 @@ def differences(engine: Engine) -> list[object]:
         return found
 
 
-def test_the_migrations_build_what_the_models_say(url: str, engine: Engine) -> None:
+def test_the_migrations_build_the_schema_of_the_models(url: str, engine: Engine) -> None:
     migrate(url)
     assert differences(engine) == []
     migrate(url)
@@ -155,13 +155,13 @@ async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str,
     await database.close()
 
 
-def test_history_is_one_line_from_the_first_revision() -> None:
+def test_the_revisions_are_one_line_from_the_first() -> None:
     scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
     assert scripts.get_bases() == [FIRST]
     assert len(scripts.get_heads()) == 1
 
 
-def test_a_database_of_a_later_version_is_one_clear_error(url: str, engine: Engine) -> None:
+def test_a_database_of_a_later_version_is_bad_input(url: str, engine: Engine) -> None:
     migrate(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -222,12 +222,12 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "prune_idempotency": lambda records: records.idempotency.prune(1.0),
 }
 LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
-"""These walk an index from one end until the page is full; `total` counts the keys of all clients."""
+"""These scan an index from one end until the page is full; `total` counts the keys of all clients."""
 
 
 @pytest.fixture
 async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable[[], list[str]]]]:
-    """A database on SQLite, and what its planner says of the statements that were run."""
+    """A database on SQLite, and the query plans of the statements that ran."""
     database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
     seen: list[str] = []
     opened: list[sqlite3.Connection] = []
@@ -247,7 +247,7 @@ async def explained(tmp_path: Path) -> AsyncIterator[tuple[SqlDatabase, Callable
 
 
 @pytest.mark.parametrize("name", QUERIES)
-async def test_every_query_finds_its_rows_by_an_index_in_their_order(
+async def test_every_query_uses_an_index_and_sorts_nothing(
     explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str
 ) -> None:
     database, plans = explained
@@ -271,7 +271,7 @@ async def test_every_query_finds_its_rows_by_an_index_in_their_order(
         ("list_clients by labels", "ix_client_labels_bearers"),
     ],
 )
-async def test_a_query_uses_the_index_that_was_made_for_it(
+async def test_a_query_uses_its_index(
     explained: tuple[SqlDatabase, Callable[[], list[str]]], name: str, index: str
 ) -> None:
     database, plans = explained

@@ -1,6 +1,6 @@
-"""SQLite under stress: processes that write side by side, a lock that stays, a full disk, SIGKILL.
+"""SQLite under stress: concurrent processes, a lock that is held, a full disk, SIGKILL.
 
-Rule: the other processes are real ones; nothing is injected.
+Rule: the other processes are real; nothing is injected.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 0.3
 COUNTER: Final = an_upload(upload_id="counter", s3_key="counter", bytes_sent=0)
 
-# Reads and then writes, which is what a deferred transaction fails at.
+# Reads and then writes: a deferred transaction would fail here.
 COUNT: Final = """
 import asyncio, sys
 from dataclasses import replace
@@ -103,11 +103,11 @@ async def load(database: SqlDatabase, key: UploadKey) -> Upload:
     return found
 
 
-# --- side by side -----------------------------------------------------------------------------------------------------
+# --- concurrency ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Path) -> None:
+async def test_concurrent_processes_lose_no_write(path: Path) -> None:
     database = SqlDatabase.open(f"sqlite:///{path}")
     await add(database, COUNTER)
     writers = [run(COUNT, f"sqlite:///{path}", "40") for _ in range(4)]
@@ -119,9 +119,7 @@ async def test_processes_that_read_and_write_side_by_side_lose_nothing(path: Pat
     await database.close()
 
 
-async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(
-    database: SqlDatabase, path: Path
-) -> None:
+async def test_a_change_by_another_process_is_read_although_parts_are_cached(database: SqlDatabase, path: Path) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(database, upload)
     assert (await load(database, upload.key)).parts == upload.parts
@@ -132,7 +130,7 @@ async def test_a_change_of_another_process_is_seen_though_the_parts_are_cached(
     assert (await load(database, upload.key)).parts == changed.parts
 
 
-async def test_parts_that_were_rolled_back_are_not_remembered(database: SqlDatabase) -> None:
+async def test_rolled_back_parts_are_not_served_from_the_cache(database: SqlDatabase) -> None:
     upload = an_upload(parts={1: PartRecord("a")})
     await add(database, upload)
 
@@ -150,7 +148,7 @@ async def test_parts_that_were_rolled_back_are_not_remembered(database: SqlDatab
     assert await load(database, upload.key) == saved
 
 
-async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(database: SqlDatabase) -> None:
+async def test_a_reader_neither_waits_for_a_writer_nor_sees_its_writes(database: SqlDatabase) -> None:
     upload = an_upload()
     await add(database, upload)
     written, finish = threading.Event(), threading.Event()
@@ -169,7 +167,7 @@ async def test_a_reader_does_not_wait_for_a_writer_and_sees_nothing_of_it(databa
     assert (await load(database, upload.key)).strikes == 1
 
 
-async def test_a_read_sees_one_moment(database: SqlDatabase) -> None:
+async def test_a_read_sees_one_snapshot(database: SqlDatabase) -> None:
     upload = an_upload()
     await add(database, upload)
     looked, look_again = threading.Event(), threading.Event()
@@ -197,7 +195,7 @@ async def test_a_read_that_writes_is_refused(database: SqlDatabase) -> None:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(database: SqlDatabase, path: Path) -> None:
+async def test_a_kill_keeps_exactly_the_committed_transactions(database: SqlDatabase, path: Path) -> None:
     await add(database, COUNTER)
     killed = run(KILLED, f"sqlite:///{path}")
     await asyncio.to_thread(killed.communicate)
@@ -209,7 +207,9 @@ async def test_a_kill_keeps_what_was_committed_and_drops_what_was_not(database: 
     assert again.version == 21
 
 
-async def test_a_lock_that_stays_is_told_and_passes(database: SqlDatabase, path: Path) -> None:
+async def test_a_lock_held_too_long_is_database_unavailable_until_it_is_released(
+    database: SqlDatabase, path: Path
+) -> None:
     upload = an_upload()
     await add(database, upload)
     holder = sqlite3.connect(path, isolation_level=None)
@@ -227,7 +227,7 @@ async def test_a_lock_that_stays_is_told_and_passes(database: SqlDatabase, path:
     assert (await database.write(lambda records: records.uploads.save(upload, changed))).version == 1
 
 
-async def test_a_lock_that_passes_is_waited_for(path: Path) -> None:
+async def test_a_short_lock_is_waited_for(path: Path) -> None:
     database = SqlDatabase.open(f"sqlite:///{path}", patience=10)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
@@ -258,7 +258,7 @@ def resize(disk: Path, size: str) -> None:
 
 
 async def fill(database: SqlDatabase, taken: list[Upload]) -> None:
-    """Add uploads, each with a entry, and note those that were taken."""
+    """Add uploads, each with an outbox entry, and return those that were accepted."""
     while True:
         upload = an_upload(metadata={"text": "x" * 4_000})
 
@@ -271,12 +271,12 @@ async def fill(database: SqlDatabase, taken: list[Upload]) -> None:
 
 
 async def check_until_refused(database: SqlDatabase) -> None:
-    """What little room the last rollback left is used up first."""
+    """Until the room that the last rollback left is used up."""
     while True:
         await database.check()
 
 
-async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) -> None:
+async def test_a_full_disk_is_database_unavailable_and_loses_nothing(small_disk: Path) -> None:
     database = SqlDatabase.open(f"sqlite:///{small_disk / 'backhaul.db'}", patience=PATIENCE)
     taken: list[Upload] = []
     with pytest.raises(DatabaseUnavailable, match="full") as caught:
@@ -293,18 +293,18 @@ async def test_a_full_disk_is_told_loses_nothing_and_passes(small_disk: Path) ->
     await database.close()
 
 
-def test_a_store_without_its_directory_is_unavailable(tmp_path: Path) -> None:
+def test_a_missing_directory_is_database_unavailable(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match="unable to open"):
         SqlDatabase.open(f"sqlite:///{tmp_path / 'missing' / 'backhaul.db'}", patience=PATIENCE)
 
 
-def test_a_file_that_is_no_database_is_told(path: Path) -> None:
+def test_a_file_that_is_no_database_is_database_unavailable(path: Path) -> None:
     path.write_text("This is a shopping list. " * 100)
     with pytest.raises(DatabaseUnavailable, match="not a database"):
         SqlDatabase.open(f"sqlite:///{path}", patience=PATIENCE)
 
 
-async def test_a_closed_store_is_unavailable(path: Path) -> None:
+async def test_a_closed_database_is_unavailable(path: Path) -> None:
     database = SqlDatabase.open(f"sqlite:///{path}", patience=PATIENCE)
     await add(database, COUNTER)
     await database.close()
@@ -327,24 +327,24 @@ async def test_a_closed_store_is_unavailable(path: Path) -> None:
         "postgresql://user:secret@host:port/x",
     ],
 )
-def test_a_url_that_is_none_is_bad_input_and_keeps_its_secrets(url: str) -> None:
+def test_an_invalid_url_is_bad_input_and_is_not_quoted(url: str) -> None:
     with pytest.raises(BadInput) as caught:
         SqlDatabase.open(url)
     assert "secret" not in str(caught.value)
 
 
-# --- what is promised of SQLite alone ---------------------------------------------------------------------------------
+# --- SQLite only ------------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_is_on_the_disk(database: SqlDatabase) -> None:
-    """A power cut cannot be had in a test; these two are what SQLite asks for (www.sqlite.org/wal.html)."""
+def test_a_commit_is_synchronised_to_disk(database: SqlDatabase) -> None:
+    """A test cannot cut the power; these two settings are what SQLite requires (www.sqlite.org/wal.html)."""
     with database._writing.connect() as connection:
         pragmas = ("journal_mode", "synchronous", "foreign_keys")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
     assert found == ["wal", 2, 1]
 
 
-async def test_a_zero_character_poisons_nothing(database: SqlDatabase) -> None:
+async def test_a_nul_character_is_replaced(database: SqlDatabase) -> None:
     upload = an_upload(message="a\0b", file_path="\0", parts={1: PartRecord("x", "e\0")}, metadata={"a\0": "b\0"})
     client = a_client("a", default_file="/x\0", labels={"si\0te": "ber\0lin"})
 
@@ -362,7 +362,7 @@ async def test_a_zero_character_poisons_nothing(database: SqlDatabase) -> None:
 
 
 @pytest.mark.parametrize("field", [{"metadata": {"a": "\ud800"}}, {"file_path": "\ud800"}, {"token": "\udfff"}])
-async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
+async def test_half_a_surrogate_pair_is_bad_input_and_leaves_the_transaction_usable(
     database: SqlDatabase, field: dict[str, object]
 ) -> None:
     good = an_upload()
@@ -379,7 +379,7 @@ async def test_half_a_surrogate_pair_is_bad_input_and_the_work_goes_on(
     assert await load(database, good.key) == good
 
 
-async def test_a_label_too_long_to_index_is_kept_but_not_found(database: SqlDatabase) -> None:
+async def test_a_label_too_long_to_index_is_stored_but_not_searchable(database: SqlDatabase) -> None:
     client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
     await database.write(lambda records: records.clients.save([client]))
     assert await database.read(lambda records: records.clients.get("a")) == client

@@ -1,4 +1,4 @@
-"""`backhaul doctor` against real stores: one that knows lifecycle rules, and one that does not."""
+"""`backhaul doctor` against two S3 servers: one that supports lifecycle rules, and one that does not."""
 
 import json
 import os
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 MINE: Any = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": "reports/"}, "Expiration": {"Days": 400}}
 
 
-def doctor(server: S3Server, directory: Path, bucket: str, *words: str) -> tuple[int, dict[str, Any]]:
-    """Run the command; its exit code and what it found by name."""
+def doctor(server: S3Server, directory: Path, bucket: str, *options: str) -> tuple[int, dict[str, Any]]:
+    """Run the command; returns its exit code and its findings by name."""
     settings = {
         "PATH": os.environ["PATH"],
         "AWS_ENDPOINT": server.endpoint,
@@ -29,14 +29,14 @@ def doctor(server: S3Server, directory: Path, bucket: str, *words: str) -> tuple
         "S3_BUCKET_NAME": bucket,
         "DATABASE_URL": f"sqlite:///{directory / 'backhaul.db'}",
     }
-    command = [sys.executable, "-m", "control_plane.cli.main", "--json", "doctor", *words]
+    command = [sys.executable, "-m", "control_plane.cli.main", "--json", "doctor", *options]
     done = subprocess.run(command, env=settings, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout, done.stderr
     return done.returncode, {one["name"]: one for one in json.loads(done.stdout)["findings"]}
 
 
-def test_the_rule_is_added_beside_the_operators_own(moto: S3Server, tmp_path: Path) -> None:
-    """And is found again."""
+def test_the_lifecycle_rule_is_added_beside_other_rules(moto: S3Server, tmp_path: Path) -> None:
+    """The next run finds it."""
     s3 = boto3.client(
         "s3",
         endpoint_url=moto.endpoint,
@@ -58,8 +58,8 @@ def test_the_rule_is_added_beside_the_operators_own(moto: S3Server, tmp_path: Pa
     assert found["lifecycle rule"]["fine"] is True
 
 
-def test_a_store_without_lifecycle_rules_is_told_apart(nanio: S3Server, tmp_path: Path) -> None:
-    """Nanio takes the call for another one."""
+def test_an_object_store_without_lifecycle_rules_is_recognised(nanio: S3Server, tmp_path: Path) -> None:
+    """Nanio takes the request for a different call."""
     code, found = doctor(nanio, tmp_path, "undoctored", "--fix")
     assert code == 1
     assert "takes no lifecycle rules" in found["lifecycle rule"]["text"]
@@ -67,10 +67,8 @@ def test_a_store_without_lifecycle_rules_is_told_apart(nanio: S3Server, tmp_path
     assert found["multipart uploads"]["fine"]
 
 
-@pytest.mark.parametrize("wrong", ["AWS_SECRET_ACCESS_KEY"])
-def test_wrong_credentials_are_one_sentence(nanio: S3Server, tmp_path: Path, wrong: str) -> None:
-    """That names the setting."""
+def test_wrong_credentials_are_reported_with_the_setting(nanio: S3Server, tmp_path: Path) -> None:
     server = S3Server(**{**{name: getattr(nanio, name) for name in nanio.__slots__}, "secret_key": "x" * 40})
     code, found = doctor(server, tmp_path, "undoctored")
     assert code == 1
-    assert wrong in found["object store"]["text"]
+    assert "AWS_SECRET_ACCESS_KEY" in found["object store"]["text"]

@@ -1,6 +1,6 @@
-"""The port `ObjectStore` over three real S3 servers: the same promises, whoever stores the bytes.
+"""The port `ObjectStore` over three real S3 servers: the same promises on each.
 
-Rule: bytes go up through presigned URLs, as agents send them; what a server is known to ignore is not asked here.
+Rule: bytes are uploaded through presigned URLs, as agents send them; checks that a server ignores are not tested here.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def settings(server: S3Server) -> S3Settings:
 
 @pytest.fixture(scope="module")
 def store(settings: S3Settings) -> Iterator[ObjectStore]:
-    """One for all tests: it belongs to no event loop."""
+    """One for all tests: it is not bound to an event loop."""
     made: ObjectStore = S3ObjectStore(settings)
     asyncio.run(made.ensure_bucket())
     yield made
@@ -59,7 +59,7 @@ def store(settings: S3Settings) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def key() -> str:
-    """A key of this test alone, with what people write in names."""
+    """A unique key, with characters that occur in names."""
     return f"uploads/gerät-1/{uuid.uuid4().hex} größe & Maß+1.bin"
 
 
@@ -77,7 +77,7 @@ async def send_part(store: ObjectStore, key: str, s3_upload_id: str, number: int
     return answer.headers["etag"]
 
 
-async def test_parts_become_one_object_that_bears_our_token(store: ObjectStore, key: str) -> None:
+async def test_parts_become_one_object_with_the_token(store: ObjectStore, key: str) -> None:
     bodies = [bytes([number]) * PART for number in (1, 2)] + [b"the rest"]
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     etags = {n: await send_part(store, key, s3_upload_id, n, body) for n, body in enumerate(bodies, 1)}
@@ -93,7 +93,7 @@ async def test_parts_become_one_object_that_bears_our_token(store: ObjectStore, 
 
 
 async def test_etags_without_quotes_complete_too(store: ObjectStore, key: str) -> None:
-    """`list_parts` gives them so, and a part whose answer was lost is known from there."""
+    """`list_parts` returns them without quotes, and a part with a lost response is known from there only."""
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     await send_part(store, key, s3_upload_id, 1, b"only")
     await store.complete(key, s3_upload_id, await store.list_parts(key, s3_upload_id) or {})
@@ -103,7 +103,7 @@ async def test_etags_without_quotes_complete_too(store: ObjectStore, key: str) -
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"some more bytes"], ids=["empty", "one byte", "several"])
-async def test_one_put_makes_the_whole_object(store: ObjectStore, key: str, body: bytes) -> None:
+async def test_one_put_creates_the_whole_object(store: ObjectStore, key: str, body: bytes) -> None:
     grant = store.presign_object(key, "token.1", part_of(1, body), DigestName.MD5, once=True)
     assert (await put(grant, body)).status_code == 200
     info = await store.head(key)
@@ -115,20 +115,20 @@ async def test_one_put_makes_the_whole_object(store: ObjectStore, key: str, body
     )
 
 
-async def test_what_is_not_there_is_told_apart(store: ObjectStore, key: str) -> None:
+async def test_a_missing_object_and_a_missing_upload_are_none(store: ObjectStore, key: str) -> None:
     assert await store.head(key) is None
     assert await store.list_parts(key, "never-was") is None
     await store.abort(key, "never-was")
     await store.delete(key)
 
 
-async def test_an_aborted_upload_takes_nothing_more(store: ObjectStore, key: str) -> None:
+async def test_an_aborted_upload_accepts_no_part(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     grant = store.presign_part(key, s3_upload_id, part_of(1, b"late"), DigestName.MD5)
     assert (await put(grant, b"late")).status_code == 200
     await store.abort(key, s3_upload_id)
     assert await store.list_parts(key, s3_upload_id) is None
-    # 404 where it is done right; moto falls over its own feet (500).
+    # 404 where it is implemented; moto fails (500).
     assert (await put(grant, b"late")).status_code in {404, 500}
     assert await store.list_parts(key, s3_upload_id) is None
     await store.abort(key, s3_upload_id)
@@ -154,11 +154,11 @@ async def test_uploads_in_flight_are_listed_below_a_prefix(store: ObjectStore, k
 async def test_initiated_is_an_instant(store: ObjectStore, settings: S3Settings, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     (found,) = [one for one in await store.list_multipart(key) if one.s3_upload_id == s3_upload_id]
-    # moto gives every upload the same instant of 2010.
+    # moto gives every upload the same instant in 2010.
     assert found.initiated_at == pytest.approx(time.time(), abs=10) or found.initiated_at < 1.3e9
 
 
-async def test_parts_that_are_not_there_are_refused_by_name(store: ObjectStore, key: str) -> None:
+async def test_missing_parts_are_rejected_with_a_code(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     await send_part(store, key, s3_upload_id, 1, b"only")
     with pytest.raises(ObjectStoreRefused) as caught:
@@ -168,7 +168,7 @@ async def test_parts_that_are_not_there_are_refused_by_name(store: ObjectStore, 
 
 
 @pytest.mark.slow
-async def test_more_parts_than_a_page_are_all_listed(store: ObjectStore, key: str) -> None:
+async def test_parts_of_several_pages_are_all_listed(store: ObjectStore, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token.1", DigestName.MD5)
     grants = [store.presign_part(key, s3_upload_id, part_of(n, b"x"), DigestName.MD5) for n in range(1, 1103)]
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -179,7 +179,7 @@ async def test_more_parts_than_a_page_are_all_listed(store: ObjectStore, key: st
     assert sorted(listed) == list(range(1, 1103))
 
 
-async def test_making_the_bucket_again_changes_nothing(store: ObjectStore, key: str) -> None:
+async def test_ensuring_an_existing_bucket_changes_nothing(store: ObjectStore, key: str) -> None:
     await put(store.presign_object(key, "token", part_of(1, b"x"), DigestName.MD5, once=False), b"x")
     await store.ensure_bucket()
     assert await store.head(key) is not None

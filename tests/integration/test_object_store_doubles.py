@@ -1,6 +1,6 @@
-"""The servers of the tests against each other: one script of right and wrong requests for nanio, moto and the double.
+"""The test servers compared: the same correct and wrong requests to nanio, moto and the strict double.
 
-Rule: where a server is known to look away, its answer is pinned by name; the day it learns to look, this test says so.
+Rule: where a server is known to skip a check, the test expects that by its name, and fails once the server checks.
 """
 
 import asyncio
@@ -88,18 +88,18 @@ async def part_grant(store: S3ObjectStore, key: str, digest: DigestName, body: b
     return store.presign_part(key, s3_upload_id, granted(digest, body), digest)
 
 
-# --- where all agree -------------------------------------------------------------------------------------------------
+# --- all agree --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("digest", list(DigestName))
-async def test_a_right_part_is_taken(store: S3ObjectStore, key: str, digest: DigestName) -> None:
+async def test_a_correct_part_is_accepted(store: S3ObjectStore, key: str, digest: DigestName) -> None:
     answer = await put(await part_grant(store, key, digest), BODY)
     assert answer.status_code == 200
     assert answer.headers["etag"] == f'"{hashlib.md5(BODY, usedforsecurity=False).hexdigest()}"'
 
 
 @pytest.mark.parametrize("digest", list(DigestName))
-async def test_a_right_object_is_taken(store: S3ObjectStore, key: str, digest: DigestName) -> None:
+async def test_a_correct_object_is_accepted(store: S3ObjectStore, key: str, digest: DigestName) -> None:
     grant = store.presign_object(key, "token", granted(digest), digest, once=True)
     assert (await put(grant, BODY)).status_code == 200
     info = await store.head(key)
@@ -114,7 +114,7 @@ async def test_the_order_of_parts_is_kept(store: S3ObjectStore, key: str) -> Non
     assert await store.list_parts(key, s3_upload_id) == {}
 
 
-# --- where somebody looks away ---------------------------------------------------------------------------------------
+# --- some skip a check ------------------------------------------------------------------------------------------------
 
 REFUSED: Final = {400, 403}
 
@@ -129,7 +129,7 @@ def tampered(url: str, old: str, new: str) -> str:
     [("partNumber=1", "partNumber=2"), ("X-Amz-Expires=60", "X-Amz-Expires=6000"), ("uploads/", "uploads/x")],
     ids=["part", "expiry", "key"],
 )
-async def test_a_changed_url_is_refused_except_by_moto(
+async def test_a_changed_url_is_rejected_except_by_moto(
     store: S3ObjectStore, name: Name, key: str, old: str, new: str
 ) -> None:
     grant = await part_grant(store, key, DigestName.NONE)
@@ -146,14 +146,14 @@ def replace_url(grant: PresignedPart, url: str) -> PresignedPart:
 
 
 @pytest.mark.parametrize("size", ["shorter", "longer"])
-async def test_another_size_is_refused_except_by_moto(store: S3ObjectStore, name: Name, key: str, size: str) -> None:
+async def test_another_size_is_rejected_except_by_moto(store: S3ObjectStore, name: Name, key: str, size: str) -> None:
     body = BODY[:-1] if size == "shorter" else BODY + b"!"
     answer = await put(await part_grant(store, key, DigestName.NONE), body)
     assert answer.status_code == (200 if name == "moto" else 403)
 
 
 @pytest.mark.slow
-async def test_an_expired_url_is_refused_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_an_expired_url_is_rejected_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token", DigestName.NONE)
     grant = store.presign_part(key, s3_upload_id, replace(granted(), expires_in=1), DigestName.NONE)
     await asyncio.sleep(2.1)
@@ -161,7 +161,7 @@ async def test_an_expired_url_is_refused_except_by_moto(store: S3ObjectStore, na
 
 
 @pytest.mark.parametrize("digest", [DigestName.MD5, DigestName.SHA256, DigestName.CRC32])
-async def test_a_part_with_other_bytes_is_refused_by_the_double_alone(
+async def test_a_part_with_other_bytes_is_rejected_by_the_double_only(
     store: S3ObjectStore, name: Name, key: str, digest: DigestName
 ) -> None:
     answer = await put(await part_grant(store, key, digest, OTHER), BODY)
@@ -170,7 +170,7 @@ async def test_a_part_with_other_bytes_is_refused_by_the_double_alone(
 
 
 @pytest.mark.parametrize("digest", [DigestName.MD5, DigestName.SHA256, DigestName.CRC32])
-async def test_an_object_with_other_bytes_is_refused_where_it_is_looked_at(
+async def test_an_object_with_other_bytes_is_rejected_where_digests_are_checked(
     store: S3ObjectStore, name: Name, key: str, digest: DigestName
 ) -> None:
     grant = store.presign_object(key, "token", granted(digest, OTHER), digest, once=False)
@@ -179,24 +179,24 @@ async def test_an_object_with_other_bytes_is_refused_where_it_is_looked_at(
     assert (await store.head(key) is None) is looks
 
 
-async def test_a_second_put_is_refused_except_by_nanio(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_a_second_put_is_rejected_except_by_nanio(store: S3ObjectStore, name: Name, key: str) -> None:
     grant = store.presign_object(key, "token", granted(), DigestName.NONE, once=True)
     assert (await put(grant, BODY)).status_code == 200
     assert (await put(grant, BODY)).status_code == (200 if name == "nanio" else 412)
 
 
-async def test_an_unsigned_header_is_refused_by_the_double_alone(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_an_unsigned_header_is_rejected_by_the_double_only(store: S3ObjectStore, name: Name, key: str) -> None:
     grant = await part_grant(store, key, DigestName.NONE)
     smuggled = PresignedPart(1, grant.url, {"x-amz-meta-backhaul-token": "mine"})
     assert (await put(smuggled, BODY)).status_code == (403 if name == "strict" else 200)
 
 
-async def test_a_missing_signed_header_is_refused_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_a_missing_signed_header_is_rejected_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
     grant = await part_grant(store, key, DigestName.MD5)
     assert (await put(PresignedPart(1, grant.url), BODY)).status_code == (200 if name == "moto" else 403)
 
 
-async def test_small_parts_are_refused_except_by_nanio(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_small_parts_are_rejected_except_by_nanio(store: S3ObjectStore, name: Name, key: str) -> None:
     s3_upload_id = await store.create_multipart(key, "token", DigestName.NONE)
     for number in (1, 2):
         await put(store.presign_part(key, s3_upload_id, granted(number=number), DigestName.NONE), BODY)
@@ -209,7 +209,7 @@ async def test_small_parts_are_refused_except_by_nanio(store: S3ObjectStore, nam
         assert caught.value.code == "EntityTooSmall"
 
 
-async def test_a_second_complete_is_refused_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
+async def test_a_second_complete_is_rejected_except_by_moto(store: S3ObjectStore, name: Name, key: str) -> None:
     grant = await part_grant(store, key, DigestName.NONE)
     s3_upload_id = next(one.s3_upload_id for one in await store.list_multipart(key))
     etags = {1: (await put(grant, BODY)).headers["etag"]}
@@ -222,7 +222,7 @@ async def test_a_second_complete_is_refused_except_by_moto(store: S3ObjectStore,
         assert caught.value.code == "NoSuchUpload"
 
 
-async def test_nobody_without_a_signature_gets_in_except_at_moto(server: S3Server, name: Name) -> None:
+async def test_an_unsigned_request_is_rejected_except_by_moto(server: S3Server, name: Name) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"{server.endpoint}/{BUCKET}?list-type=2")
     assert answer.status_code == (200 if name == "moto" else 403)

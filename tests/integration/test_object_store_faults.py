@@ -1,6 +1,6 @@
-"""What the adapter makes of a store that fails: which calls are repeated, and what is left in doubt.
+"""The adapter with a failing object store: which calls are repeated, and which outcomes are in doubt.
 
-Rule: faults are planted in the strict double; its log says how often it was asked and what it did.
+Rule: faults are planted in the strict double; its log shows how often a request arrived and what it did.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def shared(server: StrictServer) -> Iterator[S3ObjectStore]:
 
 @pytest_asyncio.fixture
 async def store(strict: StrictServer, shared: S3ObjectStore) -> S3ObjectStore:
-    """The one store of all tests, emptied."""
+    """One object store for all tests, emptied."""
     await shared.delete(KEY)
     for left in await shared.list_multipart(""):
         await shared.abort(left.s3_key, left.s3_upload_id)
@@ -72,7 +72,7 @@ async def opened(store: S3ObjectStore, *bodies: bytes) -> tuple[str, dict[int, s
     return s3_upload_id, etags
 
 
-async def asked_for(store: S3ObjectStore, operation: Operation, s3_upload_id: str, etags: dict[int, str]) -> None:
+async def call(store: S3ObjectStore, operation: Operation, s3_upload_id: str, etags: dict[int, str]) -> None:
     """One call about a multipart upload."""
     match operation:
         case Operation.COMPLETE_MULTIPART_UPLOAD:
@@ -83,7 +83,7 @@ async def asked_for(store: S3ObjectStore, operation: Operation, s3_upload_id: st
             await store.abort(KEY, s3_upload_id)
 
 
-def asked(strict: StrictServer, operation: Operation, since: int) -> int:
+def requests_of(strict: StrictServer, operation: Operation, since: int) -> int:
     return sum(1 for event in strict.events if event.number > since and event.operation == operation)
 
 
@@ -104,7 +104,7 @@ DOUBTFUL: Final[tuple[dict[str, Any], ...]] = (
 
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: "-".join(str(value) for value in fault.values()))
-async def test_a_doubtful_complete_is_not_repeated_and_said_to_be_in_doubt(
+async def test_a_doubtful_complete_is_not_repeated_and_is_object_store_down(
     strict: StrictServer, store: S3ObjectStore, fault: dict[str, Any]
 ) -> None:
     s3_upload_id, etags = await opened(store, b"one", b"two")
@@ -112,7 +112,7 @@ async def test_a_doubtful_complete_is_not_repeated_and_said_to_be_in_doubt(
     since = now(strict)
     with pytest.raises(ObjectStoreDown):
         await store.complete(KEY, s3_upload_id, etags)
-    assert asked(strict, Operation.COMPLETE_MULTIPART_UPLOAD, since) == 1
+    assert requests_of(strict, Operation.COMPLETE_MULTIPART_UPLOAD, since) == 1
     done = bool(fault.get("done")) or fault["kind"] is Kind.LOST_RESPONSE
     assert (await store.head(KEY) is not None) is done
 
@@ -121,23 +121,23 @@ async def test_a_doubtful_complete_is_not_repeated_and_said_to_be_in_doubt(
 @pytest.mark.parametrize(
     "operation", [Operation.COMPLETE_MULTIPART_UPLOAD, Operation.LIST_PARTS, Operation.ABORT_MULTIPART_UPLOAD]
 )
-async def test_a_page_of_an_ingress_says_nothing_of_the_upload(
+async def test_an_error_page_of_an_ingress_is_object_store_down(
     strict: StrictServer, store: S3ObjectStore, operation: Operation, status: int
 ) -> None:
-    """Taken for the store's word it would end an upload, or leave one behind as if it were aborted."""
+    """As a response of the object store it would fail an upload, or leave one behind as if it were aborted."""
     s3_upload_id, etags = await opened(store, b"one")
     strict.faults.add(Fault(kind=Kind.PAGE, operation=operation, status=status))
     with pytest.raises(ObjectStoreDown, match=rf"answered {status}: .*: (check|these credentials)"):
-        await asked_for(store, operation, s3_upload_id, etags)
+        await call(store, operation, s3_upload_id, etags)
     assert await store.list_parts(KEY, s3_upload_id) == {1: etags[1].strip('"')}
     await store.complete(KEY, s3_upload_id, etags)
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_head_that_an_ingress_answers_says_nothing_of_the_object(
+async def test_a_404_of_an_ingress_for_a_head_is_object_store_down(
     strict: StrictServer, store: S3ObjectStore, *, there: bool
 ) -> None:
-    """It has no body to tell by. Taken for the store's word, an object that was just completed would be made again."""
+    """A HEAD has no body to recognise it by. As a missing object it would restart an upload that is complete."""
     if there:
         s3_upload_id, etags = await opened(store, b"one")
         await store.complete(KEY, s3_upload_id, etags)
@@ -148,8 +148,8 @@ async def test_a_head_that_an_ingress_answers_says_nothing_of_the_object(
     assert (await store.head(KEY) is not None) is there
 
 
-async def test_an_object_that_comes_while_it_is_looked_for_is_found(strict: StrictServer, store: S3ObjectStore) -> None:
-    """Or that only the HEAD did not reach; an empty one too, of which no byte can be asked for."""
+async def test_an_object_that_appears_between_head_and_get_is_found(strict: StrictServer, store: S3ObjectStore) -> None:
+    """So is one that only the HEAD did not reach, and an empty one, which has no first byte to request."""
     for body in (b"one", b""):
         s3_upload_id, etags = await opened(store, body)
         await store.complete(KEY, s3_upload_id, etags)
@@ -161,16 +161,16 @@ async def test_an_object_that_comes_while_it_is_looked_for_is_found(strict: Stri
 
 
 @pytest.mark.parametrize("operation", [Operation.COMPLETE_MULTIPART_UPLOAD, Operation.LIST_PARTS])
-async def test_a_key_that_is_revoked_is_told_from_a_request_that_is_wrong(
+async def test_a_revoked_key_is_object_store_forbids(
     strict: StrictServer, store: S3ObjectStore, operation: Operation
 ) -> None:
     s3_upload_id, etags = await opened(store, b"one")
     strict.faults.add(Fault(kind=Kind.ERROR, operation=operation, status=403, code="InvalidAccessKeyId"))
     with pytest.raises(ObjectStoreForbids, match="AWS_ACCESS_KEY_ID"):
-        await asked_for(store, operation, s3_upload_id, etags)
+        await call(store, operation, s3_upload_id, etags)
 
 
-async def test_a_second_complete_says_that_the_upload_is_gone(store: S3ObjectStore) -> None:
+async def test_a_second_complete_reports_a_missing_upload(store: S3ObjectStore) -> None:
     s3_upload_id, etags = await opened(store, b"one")
     await store.complete(KEY, s3_upload_id, etags)
     with pytest.raises(ObjectStoreRefused) as caught:
@@ -178,7 +178,7 @@ async def test_a_second_complete_says_that_the_upload_is_gone(store: S3ObjectSto
     assert caught.value.code == "NoSuchUpload"
 
 
-async def test_parts_below_the_minimum_are_refused(tmp_path: Path) -> None:
+async def test_parts_below_the_minimum_are_rejected(tmp_path: Path) -> None:
     with start_strict(tmp_path) as picky:
         store = store_of(picky)
         await store.ensure_bucket()
@@ -190,29 +190,29 @@ async def test_parts_below_the_minimum_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"kind": Kind.ERROR, "status": 500}, {"kind": Kind.LOST_RESPONSE}])
-async def test_create_is_asked_once(strict: StrictServer, store: S3ObjectStore, fault: dict[str, Any]) -> None:
-    """It is the one call that leaves something behind each time it is made."""
+async def test_create_is_sent_once(strict: StrictServer, store: S3ObjectStore, fault: dict[str, Any]) -> None:
+    """It is the only call that creates something each time it is sent."""
     strict.faults.add(Fault(operation=Operation.CREATE_MULTIPART_UPLOAD, **fault))
     since = now(strict)
     with pytest.raises(ObjectStoreDown):
         await store.create_multipart(KEY, "token.1", DigestName.MD5)
-    assert asked(strict, Operation.CREATE_MULTIPART_UPLOAD, since) == 1
+    assert requests_of(strict, Operation.CREATE_MULTIPART_UPLOAD, since) == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.ERROR, Kind.RESET])
-async def test_what_may_be_repeated_is(strict: StrictServer, store: S3ObjectStore, kind: Kind) -> None:
+async def test_idempotent_calls_are_repeated(strict: StrictServer, store: S3ObjectStore, kind: Kind) -> None:
     strict.faults.add(Fault(kind=kind, operation=Operation.HEAD_OBJECT, status=503, times=2))
     assert await store.head(KEY) is None
 
 
 @pytest.mark.slow
-async def test_a_store_that_stays_away_is_down(strict: StrictServer, store: S3ObjectStore) -> None:
+async def test_an_object_store_that_stays_unreachable_is_down(strict: StrictServer, store: S3ObjectStore) -> None:
     strict.faults.add(Fault(kind=Kind.ERROR, operation=Operation.LIST_PARTS, status=503, code="SlowDown", times=99))
     with pytest.raises(ObjectStoreDown, match="SlowDown"):
         await store.list_parts(KEY, "id")
 
 
-async def test_a_wish_for_a_pause_is_passed_on(strict: StrictServer, store: S3ObjectStore) -> None:
+async def test_retry_after_is_passed_on(strict: StrictServer, store: S3ObjectStore) -> None:
     s3_upload_id, etags = await opened(store, b"one")
     strict.faults.add(
         Fault(
@@ -230,10 +230,10 @@ async def test_an_abort_is_repeated_until_no_part_is_left(strict: StrictServer, 
     since = now(strict)
     await store.abort(KEY, s3_upload_id)
     assert await store.list_parts(KEY, s3_upload_id) is None
-    assert asked(strict, Operation.ABORT_MULTIPART_UPLOAD, since) == 3
+    assert requests_of(strict, Operation.ABORT_MULTIPART_UPLOAD, since) == 3
 
 
-async def test_an_abort_without_end_is_given_up(
+async def test_an_abort_gives_up_when_parts_keep_appearing(
     strict: StrictServer, store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multipart_calls, "_ABORT_PAUSE", 0.0)
@@ -244,7 +244,7 @@ async def test_an_abort_without_end_is_given_up(
 
 
 async def test_listings_are_paged(store: S3ObjectStore) -> None:
-    """The double gives three at a time."""
+    """The double returns three at a time."""
     s3_upload_id, etags = await opened(store, *(b"%d" % number for number in range(8)))
     assert sorted(await store.list_parts(KEY, s3_upload_id) or {}) == sorted(etags)
     more = [await store.create_multipart(f"{KEY}.{n}", "token", DigestName.NONE) for n in range(6)]
@@ -252,7 +252,7 @@ async def test_listings_are_paged(store: S3ObjectStore) -> None:
 
 
 async def test_sha256_parts_are_completed_with_their_checksums(store: S3ObjectStore) -> None:
-    """The port names etags alone; the store is asked for the rest when it insists."""
+    """The port passes etags only; the adapter lists the checksums when the object store requires them."""
     s3_upload_id = await store.create_multipart(KEY, "token.1", DigestName.SHA256)
     etags = {}
     digests = {body: b64encode(hashlib.sha256(body).digest()).decode() for body in (b"one", b"two")}
@@ -265,7 +265,7 @@ async def test_sha256_parts_are_completed_with_their_checksums(store: S3ObjectSt
     assert info.checksums == {"sha256": composite_checksum(DigestName.SHA256, list(digests.values()))}
 
 
-async def test_crc32_parts_make_one_checksum_of_the_whole_object(store: S3ObjectStore) -> None:
+async def test_crc32_parts_have_one_checksum_of_the_whole_object(store: S3ObjectStore) -> None:
     parts = {body: b64encode(zlib.crc32(body).to_bytes(4)).decode() for body in (b"back", b"haul")}
     s3_upload_id = await store.create_multipart(KEY, "token.1", DigestName.CRC32)
     etags = {}

@@ -1,6 +1,6 @@
-"""The folder store: a real nanio that starts, enforces signatures, survives a kill and ends with its parent.
+"""The folder object store: a real nanio that starts, enforces signatures, survives a kill and ends with its parent.
 
-Rule: processes are told apart by their ids, never by their names.
+Rule: a process is identified by its id, never by its name.
 """
 
 import os
@@ -21,13 +21,13 @@ def answer_to(url: str) -> int:
     return httpx.get(url, timeout=5, trust_env=False).status_code
 
 
-def test_it_answers_and_refuses_what_is_not_signed(tmp_path: Path) -> None:
+def test_an_unsigned_request_is_rejected(tmp_path: Path) -> None:
     with start_folder_store(tmp_path) as store:
         assert store.alive
         assert answer_to(f"{store.endpoint}/bucket") == 403
 
 
-def test_it_starts_again_on_its_port_with_its_credentials_after_a_kill(tmp_path: Path) -> None:
+def test_a_restart_after_a_kill_keeps_port_and_credentials(tmp_path: Path) -> None:
     store = start_folder_store(tmp_path)
     store.kill()
     assert not store.alive
@@ -36,7 +36,7 @@ def test_it_starts_again_on_its_port_with_its_credentials_after_a_kill(tmp_path:
         assert answer_to(again.endpoint) == 403
 
 
-def test_credentials_are_for_the_owners_eyes_only(tmp_path: Path) -> None:
+def test_the_credentials_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with start_folder_store(tmp_path, credentials=FolderCredentials("AKIAME", 'quote " and \\ slash')) as store:
         assert (tmp_path / "nanio.toml").stat().st_mode & 0o077 == 0
         assert folder_store.read_credentials(tmp_path / "nanio.toml") == store.credentials
@@ -45,7 +45,7 @@ def test_credentials_are_for_the_owners_eyes_only(tmp_path: Path) -> None:
         assert "quote" not in repr(store.credentials)
 
 
-def test_a_metadata_file_left_half_written_does_not_block_its_key_for_ever(tmp_path: Path) -> None:
+def test_an_incomplete_metadata_file_is_removed_at_the_start(tmp_path: Path) -> None:
     objects = tmp_path / "objects" / "bucket"
     litter = (objects / ".nanio-meta" / "a" / "b.bin.json.tmp", objects / "a" / f".tmp.{'0' * 32}")
     kept = (objects / "a" / "notes.tmp", objects / "a" / "b.json.tmp")
@@ -61,7 +61,7 @@ def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
         start_folder_store(tmp_path / "second", port=first.port)
 
 
-def test_it_listens_where_it_is_told_and_nowhere_else(tmp_path: Path) -> None:
+def test_it_listens_on_the_given_address_only(tmp_path: Path) -> None:
     with start_folder_store(tmp_path, address="127.0.0.2") as store:
         assert store.endpoint == f"http://127.0.0.2:{store.port}"
         assert answer_to(store.endpoint) == 403

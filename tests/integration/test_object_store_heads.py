@@ -1,6 +1,6 @@
-"""HeadObject without botocore: the same answers, and boto3 where ours is not understood.
+"""HeadObject without botocore: the same results, and boto3 for every other response.
 
-Rule: the strict double verifies every signature; boto3 signs in a header, we sign in the URL.
+Rule: the strict double verifies every signature; boto3 signs in a header, `Heads` in the URL.
 """
 
 from collections.abc import Iterator
@@ -48,8 +48,8 @@ def heads(server: StrictServer, clients: Clients) -> Iterator[Heads]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys that boto3 was asked for."""
+def by_boto3(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the requests that boto3 sent."""
     keys: list[str] = []
 
     def head(bucket: Bucket, key: str) -> ObjectInfo | None:
@@ -60,41 +60,41 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-def test_it_tells_what_boto3_tells(heads: Heads, clients: Clients, asked: list[str]) -> None:
+def test_head_returns_what_boto3_returns(heads: Heads, clients: Clients, by_boto3: list[str]) -> None:
     found = heads.head(KEY)
     assert found == THEIRS(clients.calls, KEY)
     assert found is not None
     assert (found.size, found.metadata["backhaul-token"], set(found.checksums)) == (5, "t.1", {"sha256"})
     assert heads.head("uploads/nothing") is None
-    assert asked == []
+    assert by_boto3 == []
 
 
 @pytest.mark.parametrize("kind", [Kind.RESET, Kind.ERROR])
-def test_whatever_else_happens_boto3_has_its_tries(
-    heads: Heads, server: StrictServer, asked: list[str], kind: Kind
+def test_boto3_repeats_a_request_with_another_response(
+    heads: Heads, server: StrictServer, by_boto3: list[str], kind: Kind
 ) -> None:
     server.faults.add(Fault(kind=kind, operation=Operation.HEAD_OBJECT, status=503, code="SlowDown", nth=2, times=2))
     found = [heads.head(KEY) for _ in range(3)]
     assert found[0] is not None
     assert found == [found[0]] * 3
-    assert asked == [KEY]
+    assert by_boto3 == [KEY]
 
 
-def test_a_store_that_refuses_signed_urls_is_asked_by_boto3_from_then_on(
-    heads: Heads, server: StrictServer, asked: list[str]
+def test_boto3_is_used_once_presigned_urls_are_rejected(
+    heads: Heads, server: StrictServer, by_boto3: list[str]
 ) -> None:
     server.faults.add(Fault(kind=Kind.ERROR, operation=Operation.HEAD_OBJECT, status=403, code="AccessDenied"))
     assert heads.head(KEY) == heads.head(KEY)
-    assert asked == [KEY, KEY]
+    assert by_boto3 == [KEY, KEY]
 
 
-def test_many_threads_look_at_once(heads: Heads) -> None:
+def test_many_threads_request_at_once(heads: Heads) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(heads.head, [KEY] * 64))
     assert all(info is not None and info.size == 5 for info in found)
 
 
-def test_a_proxy_is_boto3s_business(clients: Clients, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boto3_is_used_behind_a_proxy(clients: Clients, by_boto3: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("control_plane.adapters.object_store.heads.get_environ_proxies", lambda _: {"http": "proxy"})
     assert Heads(clients.calls, clients.credentials, None).head(KEY) is not None
-    assert asked == [KEY]
+    assert by_boto3 == [KEY]

@@ -1,6 +1,6 @@
-"""What the probe says of three servers, and of stores that cannot be used or are not what they seem.
+"""The findings of the probe on three servers, on object stores that cannot be used, and on misleading ones.
 
-Rule: what a server was measured to enforce is pinned here, so that an upgrade which changes it is noticed.
+Rule: the tests expect what each server enforced when it was measured, so an upgrade that changes it fails them.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,7 +32,7 @@ Open = Callable[[S3Settings], S3ObjectStore]
 
 @pytest_asyncio.fixture
 async def open_store() -> AsyncIterator[Open]:
-    """Opens stores, which close with the test."""
+    """Opens object stores, and closes them after the test."""
     opened: list[S3ObjectStore] = []
 
     def open_one(settings: S3Settings) -> S3ObjectStore:
@@ -75,7 +75,9 @@ async def test_moto_checks_no_digest_at_all(tmp_path: Path, open_store: Open) ->
     assert (seen.if_none_match, seen.encrypts, seen.etag_is_md5) == (True, True, True)
 
 
-async def test_a_strict_store_checks_everything_and_is_left_as_it_was(strict: StrictServer, open_store: Open) -> None:
+async def test_the_strict_double_checks_everything_and_is_left_unchanged(
+    strict: StrictServer, open_store: Open
+) -> None:
     seen = await probed(open_store(settings_of(strict.s3)))
     assert (seen.part_digests, seen.object_digests) == (ALL, ALL)
     assert (seen.if_none_match, seen.encrypts, seen.etag_is_md5) == (True, True, True)
@@ -87,24 +89,26 @@ async def test_a_strict_store_checks_everything_and_is_left_as_it_was(strict: St
 
 
 @pytest.mark.parametrize("encryption", ["aws:kms", "AES256"])
-async def test_a_bucket_that_encrypts_is_not_told_how(tmp_path: Path, open_store: Open, encryption: str) -> None:
-    """Asking for AES256 would undo a default of KMS; and under KMS no ETag is an MD5."""
+async def test_a_bucket_that_encrypts_by_default_gets_no_encryption_header(
+    tmp_path: Path, open_store: Open, encryption: str
+) -> None:
+    """Requesting AES256 would override a default of KMS; and under KMS no ETag is an MD5."""
     with start_strict(tmp_path, Options(encryption=encryption)) as server:
         store = open_store(settings_of(server.s3))
         seen = await probed(store)
         s3_upload_id = await store.create_multipart("key", "token", DigestName.MD5)
-        assert server.storage.uploads[s3_upload_id].wishes.encryption == encryption
+        assert server.storage.uploads[s3_upload_id].properties.encryption == encryption
     assert seen.encrypts
     assert seen.etag_is_md5 is (encryption == "AES256")
     grant = store.presign_object("key", "token", Grantable(1, 0, None, 60), DigestName.NONE, once=False)
     assert "x-amz-server-side-encryption" not in grant.headers
 
 
-async def test_a_store_that_encrypts_when_asked_is_asked(strict: StrictServer, open_store: Open) -> None:
+async def test_encryption_is_requested_where_it_works_only_on_request(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await probed(store)
     s3_upload_id = await store.create_multipart("key", "token", DigestName.MD5)
-    assert strict.storage.uploads[s3_upload_id].wishes.encryption == "AES256"
+    assert strict.storage.uploads[s3_upload_id].properties.encryption == "AES256"
     grant = store.presign_object("key", "token", Grantable(1, 0, None, 60), DigestName.NONE, once=False)
     assert grant.headers["x-amz-server-side-encryption"] == "AES256"
 
@@ -114,7 +118,7 @@ async def test_a_clock_that_differs_is_noted(tmp_path: Path, open_store: Open, s
     with start_strict(tmp_path, Options(clock_skew=skew)) as server:
         seen = await probed(open_store(settings_of(server.s3)))
     assert seen.clock_skew == pytest.approx(skew, abs=2)
-    assert any("The store's clock is" in note for note in seen.notes)
+    assert any("The object store's clock is" in note for note in seen.notes)
 
 
 @pytest.mark.slow
@@ -125,7 +129,7 @@ async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_s
             await probed(store)
 
 
-async def test_a_probe_that_fails_midway_leaves_nothing(strict: StrictServer, open_store: Open) -> None:
+async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once", times=99))
@@ -135,7 +139,7 @@ async def test_a_probe_that_fails_midway_leaves_nothing(strict: StrictServer, op
     assert strict.storage.uploads == {}
 
 
-async def test_what_could_not_be_removed_is_noted(strict: StrictServer, open_store: Open) -> None:
+async def test_objects_that_could_not_be_removed_are_noted(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     denied = Fault(kind=Kind.ERROR, operation=Operation.DELETE_OBJECT, status=403, code="AccessDenied", times=99)
@@ -144,9 +148,7 @@ async def test_what_could_not_be_removed_is_noted(strict: StrictServer, open_sto
     assert any("may be left below uploads/.backhaul-probe/" in note for note in seen.notes)
 
 
-async def test_a_store_that_takes_no_multipart_with_sha256_is_no_failure(
-    strict: StrictServer, open_store: Open
-) -> None:
+async def test_multipart_without_sha256_support_is_a_finding(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     strict.faults.add(
@@ -164,8 +166,8 @@ async def test_a_store_that_takes_no_multipart_with_sha256_is_no_failure(
 
 
 @pytest.mark.slow
-async def test_a_store_that_was_busy_has_enforced_nothing(strict: StrictServer, open_store: Open) -> None:
-    """The wrong digest was turned away for another reason than being wrong."""
+async def test_a_busy_object_store_counts_as_enforcing_nothing(strict: StrictServer, open_store: Open) -> None:
+    """The wrong digest was rejected for another reason."""
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     busy = Fault(kind=Kind.ERROR, key="*/object-md5", status=429, code="TooManyRequests")
@@ -175,14 +177,14 @@ async def test_a_store_that_was_busy_has_enforced_nothing(strict: StrictServer, 
     assert DigestName.MD5 in seen.part_digests
 
 
-async def test_a_public_endpoint_is_the_one_that_is_tried(strict: StrictServer, open_store: Open) -> None:
+async def test_the_public_endpoint_is_probed(strict: StrictServer, open_store: Open) -> None:
     public = strict.s3.endpoint.replace("127.0.0.1", "localhost")
     seen = await probed(open_store(settings_of(strict.s3, public_endpoint=public)))
     assert seen.part_digests == ALL
     assert not any("S3_PUBLIC_ENDPOINT" in note for note in seen.notes)
 
 
-async def test_a_public_endpoint_out_of_reach_is_noted(strict: StrictServer, open_store: Open) -> None:
+async def test_an_unreachable_public_endpoint_is_noted(strict: StrictServer, open_store: Open) -> None:
     public = f"http://127.0.0.1:{free_port()}"
     seen = await probed(open_store(settings_of(strict.s3, public_endpoint=public)))
     assert seen.part_digests == ALL
@@ -211,7 +213,7 @@ async def test_a_missing_bucket_is_named(strict: StrictServer, open_store: Open)
         await open_store(settings_of(strict.s3)).probe()
 
 
-async def test_nobody_there_is_one_sentence(open_store: Open) -> None:
+async def test_an_unreachable_object_store_is_one_sentence(open_store: Open) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
     store = open_store(S3Settings(bucket=BUCKET, access_key="a", secret_key="b", endpoint=endpoint))
     with pytest.raises(ObjectStoreDown, match=r"did not answer .*: check AWS_ENDPOINT"):

@@ -1,6 +1,6 @@
-"""The strict double goes wrong exactly as told, and its log tells what really happened.
+"""The strict double fails exactly as planted, and its log shows what really happened.
 
-Rule: spoken to in plain HTTP; what the adapter makes of it stands in test_object_store_faults.
+Rule: requests are plain HTTP; test_object_store_faults tests the adapter with these faults.
 """
 
 import asyncio
@@ -68,13 +68,11 @@ def plant(strict: StrictServer, kind: Kind, **how: float) -> None:
 
 
 async def seen(condition: Callable[[], object]) -> bool:
-    """Whether something came true at the store, which runs in another thread."""
+    """Whether a condition became true in the double, which runs in another thread."""
     return await asyncio.to_thread(came_true, condition, 20, 0.02)
 
 
-async def test_an_error_comes_with_its_retry_after_and_only_as_often_as_told(
-    strict: StrictServer, grant: PresignedPart
-) -> None:
+async def test_a_planted_error_has_its_retry_after_and_its_count(strict: StrictServer, grant: PresignedPart) -> None:
     strict.faults.add(Fault(kind=Kind.ERROR, status=503, code="SlowDown", retry_after=3, nth=2, times=1))
     answers = [await put(grant, BODY) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 503, 200]
@@ -98,7 +96,7 @@ async def test_a_stall_ends_in_a_reset(strict: StrictServer, grant: PresignedPar
         await put(grant, BODY)
 
 
-async def test_a_lost_response_was_done(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_lost_response_was_executed(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.LOST_RESPONSE)
     with pytest.raises(httpx.TransportError):
         await put(grant, BODY)
@@ -106,7 +104,7 @@ async def test_a_lost_response_was_done(strict: StrictServer, grant: PresignedPa
     assert list(strict.events)[-1].done
 
 
-async def test_a_held_answer_waits_until_the_faults_are_cleared(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_held_response_waits_until_the_faults_are_cleared(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.HELD)
     held = asyncio.create_task(put(grant, BODY))
     assert await seen(lambda: KEY in strict.storage.buckets[BUCKET].objects)
@@ -116,13 +114,13 @@ async def test_a_held_answer_waits_until_the_faults_are_cleared(strict: StrictSe
     assert (await held).status_code == 200
 
 
-async def test_an_answer_without_an_etag(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_response_without_an_etag(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.NO_ETAG)
     answer = await put(grant, BODY)
     assert (answer.status_code, "etag" in answer.headers) == (200, False)
 
 
-async def test_a_byte_that_rots_in_store_shows_only_when_it_is_read(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_byte_corrupted_at_rest_shows_only_when_it_is_read(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.CORRUPT_STORED, at_byte=70_000)
     answer = await put(grant, BODY)
     assert answer.headers["etag"] == f'"{hashlib.md5(BODY, usedforsecurity=False).hexdigest()}"'
@@ -130,13 +128,13 @@ async def test_a_byte_that_rots_in_store_shows_only_when_it_is_read(strict: Stri
     assert [index for index, (one, two) in enumerate(zip(stored, BODY, strict=True)) if one != two] == [70_000]
 
 
-async def test_a_byte_that_turns_on_the_way_is_noticed(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_byte_corrupted_in_transit_is_rejected(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.CORRUPT_RECEIVED, at_byte=70_000)
     answer = await put(grant, BODY)
     assert (answer.status_code, "BadDigest" in answer.text) == (400, True)
 
 
-async def test_bytes_are_counted_also_of_requests_that_failed(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_bytes_of_failed_requests_are_counted(strict: StrictServer, grant: PresignedPart) -> None:
     plant(strict, Kind.ERROR)
     await put(grant, BODY)
     await put(grant, BODY)
@@ -145,7 +143,7 @@ async def test_bytes_are_counted_also_of_requests_that_failed(strict: StrictServ
     assert read_events(strict.events.path) == list(strict.events)
 
 
-async def test_a_client_that_stops_sending_is_told_so(strict: StrictServer, grant: PresignedPart) -> None:
+async def test_a_client_that_stops_sending_gets_request_timeout(strict: StrictServer, grant: PresignedPart) -> None:
     strict.app.options = replace(strict.app.options, idle_timeout=0.3)
 
     async def dribble() -> AsyncIterator[bytes]:
@@ -167,8 +165,8 @@ async def logged_put(strict: StrictServer) -> StoreEvent:
     return list(strict.events)[-1]
 
 
-async def test_a_client_that_hangs_up_is_logged(strict: StrictServer, store: S3ObjectStore) -> None:
-    body = bytes(32 << 20)  # more than the sockets between us can hold
+async def test_a_client_that_disconnects_is_logged(strict: StrictServer, store: S3ObjectStore) -> None:
+    body = bytes(32 << 20)  # more than the sockets in between can hold
     grant = store.presign_object(KEY, "token", Grantable(1, len(body), None, 60), DigestName.NONE, once=False)
     plant(strict, Kind.SLOW, bytes_per_second=5e6)
     sending = asyncio.create_task(put(grant, body))
@@ -196,7 +194,7 @@ async def test_ranges_are_served(store: S3ObjectStore, strict: StrictServer, gra
     assert beyond.status_code == 416
 
 
-async def test_bytes_need_not_be_kept(tmp_path: Path) -> None:
+async def test_bytes_can_be_discarded(tmp_path: Path) -> None:
     with start_strict(tmp_path, Options(keep_bytes=False)) as server:
         store = store_of(server.s3)
         await store.ensure_bucket()
@@ -209,7 +207,7 @@ async def test_bytes_need_not_be_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "blobs").iterdir()) == []
 
 
-async def test_a_process_of_its_own_is_told_over_http(tmp_path: Path) -> None:
+async def test_a_separate_process_is_controlled_over_http(tmp_path: Path) -> None:
     server, control = start_strict_process(tmp_path)
     with server:
         store = store_of(server)

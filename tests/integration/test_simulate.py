@@ -1,6 +1,6 @@
-"""Simulated devices against the real thing: broker, control plane and an S3 store that checks signatures.
+"""Simulated devices against a real broker, a control plane and an S3 server that checks signatures.
 
-Rule: what the command reports is compared with what the control plane says.
+Rule: the report of the command is compared with the answers of the control plane.
 """
 
 import json
@@ -43,10 +43,10 @@ def document(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 )
 def test_every_device_uploads_once(site: Site, name: str, devices: int, size: int, parts: int) -> None:
     options = ("--devices", str(devices), "--file-size", str(size), "--username", name, "--trigger")
-    reported = document(simulate(site, *options))
-    assert reported["outcomes"] == {"completed": devices}
-    assert (reported["triggered"], reported["refused"], reported["errors"]) == (devices, 0, {})
-    assert (reported["puts"], reported["bytes_sent"]) == (devices * parts, devices * size)
+    report = document(simulate(site, *options))
+    assert report["outcomes"] == {"completed": devices}
+    assert (report["triggered"], report["refused"], report["errors"]) == (devices, 0, {})
+    assert (report["puts"], report["bytes_sent"]) == (devices * parts, devices * size)
     with ControlPlane(site.server) as plane:
         uploads = [upload for upload in plane.uploads()["uploads"] if upload["client_id"].startswith(name[:-2])]
         clients = [client for client in plane.clients()["clients"] if client["client_id"].startswith(name[:-2])]
@@ -54,28 +54,28 @@ def test_every_device_uploads_once(site: Site, name: str, devices: int, size: in
     assert (len(uploads), len(clients)) == (devices, devices)
 
 
-def test_devices_publish_that_they_leave(site: Site) -> None:
-    reported = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
-    assert reported["connected"] == 3
+def test_devices_that_stop_publish_offline_at_once(site: Site) -> None:
+    report = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
+    assert report["connected"] == 3
     with ControlPlane(site.server) as plane:
 
         def seen() -> dict[str, bool]:
             clients = plane.clients()["clients"]
             return {one["client_id"]: one["connected"] for one in clients if one["client_id"].startswith("leaving-")}
 
-        # Their wills would say the same, but later.
-        goodbye = dict.fromkeys(("leaving-1", "leaving-2", "leaving-3"), False)
-        assert came_true(lambda: seen() == goodbye, WILL_DELAY / 2), seen()
+        # Earlier than their wills, which would have the same effect.
+        offline = dict.fromkeys(("leaving-1", "leaving-2", "leaving-3"), False)
+        assert came_true(lambda: seen() == offline, WILL_DELAY / 2), seen()
 
 
-def test_a_broker_that_is_not_there_is_named(site: Site) -> None:
+def test_an_unreachable_broker_is_reported_with_exit_code_3(site: Site) -> None:
     refused = simulate(site, "--devices", "1", "--mqtt-url", "mqtt://127.0.0.1:1", "--patience", "1")
     assert refused.returncode == 3
     assert "only 0 of 1 devices are connected" in refused.stderr
 
 
 @pytest.mark.parametrize("wrong", ["a/b-{}", "cli-{}", "{"])
-def test_a_name_that_no_device_may_have_is_refused(site: Site, wrong: str) -> None:
+def test_an_invalid_device_name_is_refused(site: Site, wrong: str) -> None:
     refused = simulate(site, "--username", wrong)
     assert refused.returncode == 2
     assert "--username" in refused.stderr

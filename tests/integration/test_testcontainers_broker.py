@@ -1,7 +1,7 @@
 """The broker's image with the repository's `mosquitto.conf`, started by testcontainers: what docker-compose.yml runs.
 
 Rule: the container is started as the compose file starts it (user, read-only root), and its accounts are made by
-`broker.access`. What the configuration does is tested on a real broker elsewhere; here it is that the image takes it.
+`broker.access`. Other tests check what the configuration does; this one checks that the image accepts it.
 """
 
 import os
@@ -29,7 +29,7 @@ USER = 1883
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A broker in a container, and a device's account there."""
+    """A broker in a container, and the account of one device at it."""
 
     port: int
     device: Credentials
@@ -38,7 +38,7 @@ class Running:
 @pytest.fixture(scope="module")
 def broker(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     images.provide(MOSQUITTO)
-    # Read when the package is imported; its helper container cannot be pulled everywhere, and ours are stopped below.
+    # The package reads these at its import. Its helper container cannot be pulled everywhere; `with` stops the broker.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
@@ -58,7 +58,7 @@ def broker(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         .waiting_for(LogMessageWaitStrategy("mosquitto version .* running").with_startup_timeout(30))
     )
-    # A free port of loopback alone: docker-py takes the pair, and testcontainers passes on what it is given.
+    # A free port of the loopback address only: docker-py accepts the pair, and testcontainers passes it on unchanged.
     configured.ports["1883/tcp"] = ("127.0.0.1", None)  # type: ignore[assignment]
     configured.tmpfs["/var/lib/mosquitto"] = f"uid={USER},gid={USER},mode=0700"
     with configured as container:
@@ -66,7 +66,7 @@ def broker(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def accounts(directory: Path) -> Path:
-    """The broker's directory; the container's user owns what it has to read."""
+    """The broker's directory; it belongs to the user of the container."""
     if os.geteuid() != 0:
         pytest.skip("only root can give the broker's files to the user of its container")
     directory.chmod(0o700)
@@ -77,21 +77,21 @@ def accounts(directory: Path) -> Path:
     return directory
 
 
-def test_a_device_comes_in_under_its_own_name(broker: Running) -> None:
+def test_a_device_publishes_only_under_its_client_id(broker: Running) -> None:
     topics = Topics()
     with connected(broker.port, as_device(broker, "restaurant-1")) as wire:
         assert wire.publish(topics.response("restaurant-1"), b"{}") != NOT_AUTHORIZED
         assert wire.publish(topics.response("restaurant-2"), b"{}") == NOT_AUTHORIZED
 
 
-def test_another_client_id_is_not_believed(broker: Running) -> None:
-    """`use_username_as_clientid`: whoever claims to be another is still itself."""
+def test_a_forged_client_id_grants_no_topic(broker: Running) -> None:
+    """`use_username_as_clientid`: the broker replaces the client id of a connection by its username."""
     topics = Topics()
     with connected(broker.port, as_device(broker, "restaurant-2")) as wire:
         assert wire.publish(topics.response("restaurant-2"), b"{}") == NOT_AUTHORIZED
 
 
-def test_a_missing_password_is_refused(broker: Running) -> None:
+def test_a_connection_without_a_password_is_refused(broker: Running) -> None:
     with Wire(broker.port) as wire:
         assert wire.connect(Connect("restaurant-1")).reason == NOT_AUTHORIZED
 

@@ -1,4 +1,4 @@
-"""Tokens: everything but a fresh HS256 token for us is turned away, and the answer does not help to make one."""
+"""Tokens: only a valid HS256 token for this audience is accepted, and the refusal shows nothing of the secret."""
 
 import base64
 import hashlib
@@ -44,10 +44,10 @@ PATHS: Final = (
 
 
 def claims(**changes: object) -> dict[str, Any]:
-    """What a good token says, changed; a change to None leaves the claim out."""
+    """The claims of a good token with changes; None removes a claim."""
     now = int(time.time())
-    said: dict[str, Any] = {"sub": "me", "aud": AUDIENCE, "iat": now, "exp": now + DAY, **changes}
-    return {name: value for name, value in said.items() if value is not None}
+    merged: dict[str, Any] = {"sub": "me", "aud": AUDIENCE, "iat": now, "exp": now + DAY, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def b64(data: bytes) -> str:
@@ -55,7 +55,7 @@ def b64(data: bytes) -> str:
 
 
 def forge(header: Mapping[str, Any] | str, payload: Mapping[str, Any] | str, key: bytes = SECRET.encode()) -> str:
-    """A token with any header and payload, signed with HMAC-SHA256 whatever the header says."""
+    """A token with any header and payload, signed with HMAC-SHA256 in every case."""
     head, body = (part if isinstance(part, str) else json.dumps(part) for part in (header, payload))
     signed = f"{b64(head.encode())}.{b64(body.encode())}"
     return f"{signed}.{b64(hmac.digest(key, signed.encode(), hashlib.sha256))}"
@@ -88,10 +88,10 @@ def bad_tokens() -> Iterator[tuple[str, str]]:
     yield "an empty key", forge({"alg": "HS256"}, claims(), b"")
     yield "HS384", jwt.encode(claims(), SECRET * 2, algorithm="HS384")
     yield "HS512", jwt.encode(claims(), SECRET * 2, algorithm="HS512")
-    yield "HS256 said to be HS512", forge({"alg": "HS512"}, claims())
+    yield "HS256 labelled as HS512", forge({"alg": "HS512"}, claims())
     yield "RS256", jwt.encode(claims(), private, algorithm="RS256")
     yield "HS256 with an RSA public key", forge({"alg": "HS256"}, claims(), public)
-    yield "RS256 said of an HMAC", forge({"alg": "RS256"}, claims())
+    yield "an HMAC labelled as RS256", forge({"alg": "RS256"}, claims())
     yield "no alg", forge({"typ": "JWT"}, claims())
     yield "a list of algs", forge({"alg": ["HS256"]}, claims())
     yield "a critical extension", forge({"alg": "HS256", "crit": ["x"], "x": 1}, claims())
@@ -162,18 +162,20 @@ async def test_a_bad_token_is_refused(http: httpx.AsyncClient, services: FakeSer
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-async def test_every_path_is_closed(http: httpx.AsyncClient, services: FakeServices, method: str, path: str) -> None:
+async def test_every_path_needs_a_token(
+    http: httpx.AsyncClient, services: FakeServices, method: str, path: str
+) -> None:
     check_refused(await http.request(method, path))
     assert services.calls == []
 
 
-async def test_health_alone_is_open(http: httpx.AsyncClient) -> None:
+async def test_only_health_needs_no_token(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).status_code == 200
     assert (await http.get("/health", headers=bearer("x"))).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in PATHS if "health" not in pair[1]])
-async def test_a_good_token_opens_what_exists(http: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_a_good_token_is_accepted_on_every_path(http: httpx.AsyncClient, method: str, path: str) -> None:
     answer = await http.request(method, path, headers=bearer(create_token(SECRET, "me", 60)))
     assert answer.status_code == (404 if path == "/nowhere" else 204 if method == "DELETE" else 200)
 
@@ -197,30 +199,30 @@ async def test_two_headers_are_refused_even_when_one_is_good(http: httpx.AsyncCl
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic bWU6cHc=", "Token x", "x"])
-async def test_a_header_of_another_kind_is_refused(http: httpx.AsyncClient, value: str) -> None:
+async def test_a_header_without_a_bearer_token_is_refused(http: httpx.AsyncClient, value: str) -> None:
     check_refused(await http.get("/clients", headers={"Authorization": value}))
 
 
-async def test_a_token_counts_only_in_its_header(http: httpx.AsyncClient) -> None:
+async def test_a_token_in_a_query_or_a_cookie_is_ignored(http: httpx.AsyncClient) -> None:
     token = create_token(SECRET, "me", 60)
     check_refused(await http.get(f"/clients?access_token={token}&token={token}"))
     check_refused(await http.get("/clients", headers={"Cookie": f"token={token}; Authorization=Bearer {token}"}))
 
 
-async def test_clocks_may_differ_a_little(http: httpx.AsyncClient) -> None:
+async def test_clocks_may_differ_by_the_leeway(http: httpx.AsyncClient) -> None:
     now = int(time.time())
     near = forge({"alg": "HS256"}, claims(exp=now - LEEWAY + 10, iat=now + LEEWAY - 10, nbf=now + LEEWAY - 10))
     assert (await http.get("/clients", headers=bearer(near))).status_code == 200
     assert LEEWAY <= 30
 
 
-async def test_an_expired_token_is_told_so(http: httpx.AsyncClient) -> None:
+async def test_an_expired_token_is_refused_with_that_detail(http: httpx.AsyncClient) -> None:
     answer = await http.get("/clients", headers=bearer(BAD["expired"]))
     assert answer.json()["detail"] == "the token has expired"
 
 
-def test_a_token_says_who_and_until_when() -> None:
+def test_a_token_has_subject_audience_and_lifetime() -> None:
     token = create_token(SECRET, "me", 3600)
-    said = jwt.decode(token, SECRET, ["HS256"], audience=AUDIENCE)
-    assert (said["sub"], said["aud"], said["exp"] - said["iat"]) == ("me", "backhaul", 3600)
+    decoded = jwt.decode(token, SECRET, ["HS256"], audience=AUDIENCE)
+    assert (decoded["sub"], decoded["aud"], decoded["exp"] - decoded["iat"]) == ("me", "backhaul", 3600)
     assert jwt.get_unverified_header(token)["alg"] == "HS256"

@@ -1,4 +1,4 @@
-"""What a browser, a page of another site, or a body that never ends cannot do to REST."""
+"""REST against foreign pages, foreign host names, and bodies without end."""
 
 from collections.abc import AsyncIterator
 
@@ -29,19 +29,21 @@ async def in_pieces(size: int) -> AsyncIterator[bytes]:
         yield b" " * 1024
 
 
-async def test_a_body_of_the_full_size_is_taken(http: httpx.AsyncClient) -> None:
+async def test_a_body_of_the_largest_size_is_accepted(http: httpx.AsyncClient) -> None:
     body = b"{}".ljust(MAX_BODY)
     assert (await http.post(TRIGGER, content=body, headers=JSON)).status_code == 200
 
 
-async def test_a_body_beyond_it_is_refused(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_a_larger_body_is_refused(http: httpx.AsyncClient, services: FakeServices) -> None:
     answer = await http.post(TRIGGER, content=b"{}".ljust(MAX_BODY + 1), headers=JSON)
     assert (answer.status_code, answer.headers["connection"]) == (413, "close")
     assert answer.headers["content-type"] == "application/problem+json"
     assert services.calls == []
 
 
-async def test_bytes_are_counted_whatever_is_declared(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_the_limit_counts_bytes_and_ignores_content_length(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
     undeclared = await http.post(TRIGGER, content=in_pieces(MAX_BODY * 2), headers=JSON)
     understated = await http.post(TRIGGER, content=in_pieces(MAX_BODY * 2), headers={**JSON, "Content-Length": "2"})
     overstated = await http.post(TRIGGER, content=b"{}", headers={**JSON, "Content-Length": "9" * 30})
@@ -49,19 +51,19 @@ async def test_bytes_are_counted_whatever_is_declared(http: httpx.AsyncClient, s
     assert services.calls == []
 
 
-async def test_every_path_has_the_cap(http: httpx.AsyncClient) -> None:
+async def test_every_path_has_the_limit(http: httpx.AsyncClient) -> None:
     for method, path in (("POST", "/uploads/upload-1/cancel"), ("GET", "/clients"), ("POST", "/nowhere")):
         assert (await http.request(method, path, content=b"x" * (MAX_BODY + 1))).status_code == 413
 
 
 @pytest.mark.parametrize("path", ["/health", "/clients", "/nowhere", "/uploads/nope", "/openapi.json"])
-async def test_every_answer_is_careful_with_browsers(http: httpx.AsyncClient, path: str) -> None:
+async def test_every_answer_has_the_security_headers(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(path)
     assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert "server" not in answer.headers
 
 
-async def test_refusals_are_careful_too() -> None:
+async def test_refusals_have_the_security_headers() -> None:
     async with http_to(make_api(FakeServices(), JWT_SECRET=SECRET)) as http:
         answer = await http.get("/clients")
     assert answer.status_code == 401
@@ -78,35 +80,37 @@ async def test_refusals_are_careful_too() -> None:
         {"Sec-Fetch-Site": "cross-site"},
     ],
 )
-async def test_a_page_of_another_site_gives_no_commands(
+async def test_a_command_from_a_page_of_another_site_is_refused(
     http: httpx.AsyncClient, services: FakeServices, headers: dict[str, str]
 ) -> None:
-    """A POST without a body is sent by any page without asking first: an open tab must not empty a fleet."""
+    """A browser sends a POST without a body for any page, without a preflight request."""
     for method, path in (("POST", TRIGGER), ("POST", "/uploads/upload-1/cancel"), ("DELETE", "/clients/restaurant-1")):
         answer = await http.request(method, path, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (403, "urn:backhaul:problem:foreign-page")
     assert services.calls == []
 
 
-async def test_our_own_page_gives_commands(http: httpx.AsyncClient) -> None:
+async def test_a_command_from_a_page_of_this_origin_is_accepted(http: httpx.AsyncClient) -> None:
     own = {"Origin": HOST, "Sec-Fetch-Site": "same-origin"}
     assert (await http.post(TRIGGER, headers=own)).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil:80"])
-async def test_a_name_that_points_here_is_not_ours(http: httpx.AsyncClient, services: FakeServices, host: str) -> None:
-    """DNS rebinding: without a token the name in the address bar is all that tells pages apart."""
+async def test_a_foreign_host_name_is_refused_without_a_token(
+    http: httpx.AsyncClient, services: FakeServices, host: str
+) -> None:
+    """DNS rebinding: without a token, only the host name distinguishes a foreign page."""
     answer = await http.get("/clients", headers={"Host": host})
     assert answer.status_code == 421
     assert services.calls == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:9", "localhost", "localhost:8080", "[::1]:8080", "[::1]"])
-async def test_this_machines_names_are_ours(http: httpx.AsyncClient, host: str) -> None:
+async def test_the_names_of_this_machine_are_served(http: httpx.AsyncClient, host: str) -> None:
     assert (await http.get("/clients", headers={"Host": host})).status_code == 200
 
 
-async def test_with_a_token_or_openly_any_name_is_served() -> None:
+async def test_any_host_name_is_served_with_a_token_or_auth_off() -> None:
     for settings, status in (({"JWT_SECRET": SECRET}, 401), ({"AUTH": "off"}, 200)):
         async with http_to(make_api(FakeServices(), **settings)) as http:
             assert (await http.get("/clients", headers={"Host": "backhaul.example"})).status_code == status

@@ -1,4 +1,4 @@
-"""Callers that never finish a sentence, against a real uvicorn: each is cut off, and nobody else waits for them."""
+"""Slow callers against a real uvicorn: each connection is closed, and other callers do not wait."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ from tests.support.fake_services import FakeServices, api_over
 
 DEADLINE: Final = 0.4
 LONG: Final = 3.0
-"""The deadline (s) where something has to happen before it."""
+"""Seconds: the deadline where something must happen before it."""
 
 STALL: Final = 4.0
-"""How late (s) a busy machine may be; a deadline that every byte puts off would cost a whole head's time more."""
+"""Seconds by which a busy machine may be late. A deadline that every byte extends would add more than that."""
 
 PATIENCE: Final = 15.0
 HEAD: Final = b"POST /trigger-download/restaurant-1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -30,21 +30,21 @@ HEAD: Final = b"POST /trigger-download/restaurant-1 HTTP/1.1\r\nHost: localhost\
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """Where REST is served, with deadlines short enough to wait for."""
+    """The port of a server with short deadlines."""
     async with serving(monkeypatch, DEADLINE) as bound:
         yield bound
 
 
 @pytest.fixture
 async def lenient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """The same with deadlines that are far away."""
+    """The port of a server with long deadlines."""
     async with serving(monkeypatch, LONG) as bound:
         yield bound
 
 
 @asynccontextmanager
 async def serving(monkeypatch: pytest.MonkeyPatch, deadline: float) -> AsyncIterator[int]:
-    """A running server's port."""
+    """The port of a running server."""
     monkeypatch.setattr(PromptProtocol, "head_deadline", deadline)
     api = api_over(FakeServices(), Settings.load({}), Metrics(), receipt_deadline=deadline)
     server = uvicorn.Server(server_config(api, "127.0.0.1", 0))
@@ -58,75 +58,75 @@ async def serving(monkeypatch: pytest.MonkeyPatch, deadline: float) -> AsyncIter
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
-    """All that is said before the connection ends; whoever talks on after that is reset, which ends it too."""
-    heard = b""
+    """All bytes until the connection ends; a reset ends it too, when the caller still sends."""
+    received = b""
     with contextlib.suppress(ConnectionError):
         while piece := await reader.read(4096):
-            heard += piece
-    return heard
+            received += piece
+    return received
 
 
-async def told(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
-    """What a caller hears that sends these pieces slowly, and after how many seconds the connection is cut."""
+async def answer_to(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
+    """Send the pieces slowly; the answer, and the seconds until the connection was closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
-    heard = asyncio.create_task(everything(reader))
+    received = asyncio.create_task(everything(reader))
     try:
         async with asyncio.timeout(PATIENCE):
             for piece in pieces:
-                if heard.done():
+                if received.done():
                     break
                 writer.write(piece)
-                await asyncio.wait([heard], timeout=pause)
-            return await heard, time.monotonic() - began
+                await asyncio.wait([received], timeout=pause)
+            return await received, time.monotonic() - began
     finally:
-        heard.cancel()
+        received.cancel()
         writer.close()
 
 
-def check_cut(answer: bytes, seconds: float) -> None:
+def check_closed(answer: bytes, seconds: float) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert DEADLINE * 0.9 <= seconds < DEADLINE + STALL
 
 
-async def test_a_caller_that_says_nothing_is_cut_off(port: int) -> None:
-    check_cut(*await told(port))
+async def test_a_silent_connection_is_closed(port: int) -> None:
+    check_closed(*await answer_to(port))
 
 
-async def test_a_head_that_trickles_is_cut_off(port: int) -> None:
-    check_cut(*await told(port, *(bytes([letter]) for letter in HEAD)))
+async def test_a_slow_head_is_closed(port: int) -> None:
+    check_closed(*await answer_to(port, *(bytes([letter]) for letter in HEAD)))
 
 
-async def test_headers_without_end_are_cut_off(port: int) -> None:
-    check_cut(*await told(port, HEAD, *(b"X-%d: y\r\n" % n for n in range(500))))
+async def test_endless_headers_are_closed(port: int) -> None:
+    check_closed(*await answer_to(port, HEAD, *(b"X-%d: y\r\n" % n for n in range(500))))
 
 
-async def test_a_body_that_trickles_is_cut_off(port: int) -> None:
-    answer, seconds = await told(port, HEAD + b"Content-Length: 1000\r\n\r\n", *([b" "] * 500))
-    check_cut(answer, seconds)
+async def test_a_slow_body_is_closed(port: int) -> None:
+    answer, seconds = await answer_to(port, HEAD + b"Content-Length: 1000\r\n\r\n", *([b" "] * 500))
+    check_closed(answer, seconds)
     assert b"application/problem+json" in answer
 
 
-async def test_chunks_that_trickle_are_cut_off(port: int) -> None:
-    check_cut(*await told(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *([b"1\r\n \r\n"] * 500)))
+async def test_a_slow_chunked_body_is_closed(port: int) -> None:
+    check_closed(*await answer_to(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *([b"1\r\n \r\n"] * 500)))
 
 
-async def test_a_second_request_that_trickles_is_cut_off(port: int) -> None:
+async def test_a_slow_second_request_is_closed(port: int) -> None:
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer, seconds = await told(port, whole, *(bytes([letter]) for letter in HEAD))
+    answer, seconds = await answer_to(port, whole, *(bytes([letter]) for letter in HEAD))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"HTTP/1.1 408 " in answer
     assert seconds < DEADLINE + STALL
 
 
-async def test_a_body_without_end_is_cut_off_by_its_size(lenient: int) -> None:
+async def test_an_endless_body_is_closed_at_its_limit(lenient: int) -> None:
     pieces = [b"2000\r\n" + b" " * 8192 + b"\r\n"] * 20
-    answer, _ = await told(lenient, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *pieces, pause=0.005)
+    answer, _ = await answer_to(lenient, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *pieces, pause=0.005)
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_head_without_end_is_cut_off_by_its_size(lenient: int) -> None:
-    answer, seconds = await told(lenient, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=0.01)
+async def test_an_endless_head_is_closed_at_its_limit(lenient: int) -> None:
+    answer, seconds = await answer_to(lenient, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=0.01)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert seconds < LONG
 
@@ -139,13 +139,13 @@ async def test_a_caller_that_pauses_between_requests_is_served(port: int) -> Non
     assert (first.status_code, second.status_code) == (200, 200)
 
 
-async def test_nobody_waits_for_slow_callers(lenient: int) -> None:
-    slow = [asyncio.create_task(told(lenient, *(bytes([letter]) for letter in HEAD))) for _ in range(50)]
+async def test_other_callers_do_not_wait_for_slow_ones(lenient: int) -> None:
+    slow = [asyncio.create_task(answer_to(lenient, *(bytes([letter]) for letter in HEAD))) for _ in range(50)]
     await asyncio.sleep(0.1)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{lenient}", trust_env=False) as http:
         answer = await http.get("/clients")
-        cut_off = [caller for caller in slow if caller.done()]
+        closed = [caller for caller in slow if caller.done()]
     answers = await asyncio.gather(*slow)
     assert answer.status_code == 200
-    assert cut_off == []
-    assert {heard[:12] for heard, _ in answers} == {b"HTTP/1.1 408"}
+    assert closed == []
+    assert {received[:12] for received, _ in answers} == {b"HTTP/1.1 408"}

@@ -1,6 +1,6 @@
-"""URLs that parsers disagree about: whatever anybody might see in them, nothing is sent.
+"""URLs that parsers read differently are refused, and redirects are not followed: nothing is sent.
 
-Rule: a corpus of known tricks (Orange Tsai, "A New Era of SSRF"; the WHATWG URL tests; CVE-2019-9636, CVE-2023-24329).
+Rule: a corpus of known attacks (Orange Tsai, "A New Era of SSRF"; the WHATWG URL tests; CVE-2019-9636, CVE-2023-24329).
 """
 
 import threading
@@ -19,7 +19,7 @@ from tests.support.put_sink import PutSink, Script
 
 HOSTS = UploadHosts.parse(["good.example:80", "good.example:443"])
 
-TRICKS = [
+DECEPTIVE = [
     "http://good.example@evil.example/",
     "http://good.example:80@evil.example/",
     "http://evil.example@good.example/",
@@ -89,20 +89,20 @@ TRICKS = [
 ]
 
 
-@pytest.mark.parametrize("url", TRICKS)
-def test_a_trick_is_refused(url: str) -> None:
+@pytest.mark.parametrize("url", DECEPTIVE)
+def test_a_deceptive_url_is_refused(url: str) -> None:
     with pytest.raises(HostNotAllowed) as refused:
         HOSTS.allowed(url)
     assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_leads_nowhere(tmp_path: Path, status: int) -> None:
+def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     with PutSink() as store, PutSink() as elsewhere, open_source(str(path), Roots((str(tmp_path),))) as source:
         store.expect(Script(status=status, headers={"Location": elsewhere.url()}))
-        # Both are listed, so that only the refusal to follow keeps the bytes at home.
+        # Both hosts are allowed, so only the missing support of redirects keeps the bytes from the second.
         uploader = Uploader(UploadHosts.parse([store.host_port, elsewhere.host_port]))
         part = PresignedPart(1, store.url())
         with pytest.raises(PutFailed) as failed:

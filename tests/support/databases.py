@@ -1,7 +1,7 @@
-"""Every database there is, for tests of what they all promise; and examples of what is kept in them.
+"""Fixtures with each kind of database, and examples of the rows.
 
-Rule: a test asks for `database` and runs once on each kind. Examples fill every field, with values that a device, an
-operator or an object store may really send.
+Rule: a test with the fixture `database` runs once on each kind. Examples fill every field, with values that a device,
+an operator or an object store may send.
 """
 
 import itertools
@@ -67,11 +67,11 @@ async def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         yield one
 
 
-# --- one of each, told apart by what the test names -------------------------------------------------------------------
+# --- one example of each ----------------------------------------------------------------------------------------------
 
 
 def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
-    """A queued upload with an id and an object of its own."""
+    """A queued upload with a unique id and object key."""
     number = next(_fresh)
     upload = Upload(
         client_id=client_id,
@@ -88,21 +88,21 @@ def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
 
 
 def an_entry(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, target: str = "") -> OutboxEntry:
-    """An outbox row."""
+    """An outbox entry of an upload."""
     return OutboxEntry(Subject.of_upload(key), Duty(kind, 1, 0.0, target), due_at)
 
 
 def a_client(client_id: str, **changes: object) -> Client:
-    """A client that just came."""
+    """A client that is online."""
     client = Client(client_id=client_id, install_id="i-1", epoch=1, sequence=0, online=True, seen_at=1_000.0)
     return replace(client, **changes)  # type: ignore[arg-type]
 
 
-# --- any of each ------------------------------------------------------------------------------------------------------
+# --- strategies -------------------------------------------------------------------------------------------------------
 
 instants = st.floats(min_value=0, max_value=1e12, allow_nan=False)
 counts = st.integers(min_value=0, max_value=2**53 - 1)
-# U+0000 is the one character that not every database keeps; surrogates never leave the decoder.
+# U+0000 is the only character that not every database can store; surrogates never leave the decoder.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 maybe_texts = st.none() | texts
 jsons = st.recursive(
@@ -120,7 +120,7 @@ big = st.integers(min_value=0, max_value=2**64 - 1)
 
 @st.composite
 def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
-    """An upload with anything in every field; its keys are fresh."""
+    """An upload with any value in every field and unique keys."""
     fresh = an_upload()
     return draw(
         st.builds(
@@ -196,7 +196,7 @@ failures = st.none() | st.builds(Failure, reasons, instants)
 
 
 def entries(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
-    """Outbox rows of one upload."""
+    """Outbox entries of one upload."""
     duty = st.builds(Duty, st.sampled_from(Kind), st.integers(1, 3), instants, texts)
     return st.builds(
         OutboxEntry, st.just(Subject.of_upload(key)), duty, instants | st.just(PARKED), st.integers(0, 100), failures

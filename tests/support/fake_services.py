@@ -83,7 +83,7 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
     """
 
-    def __init__(self) -> None:  # nothing of the real one is wanted
+    def __init__(self) -> None:  # the real constructors need real services
         self.known = {"restaurant-1": a_client()}
         self.views = {"upload-1": UploadView(an_upload(), OFFLINE, NOW + 30)}
         self.found = FileList(files=(FileEntry(path="/data/a", size=1, mtime_ns=3),), cursor="next")

@@ -1,6 +1,6 @@
-"""A site to do violence to: real processes, a store that goes wrong on command, and a proxy on each leg of an agent.
+"""A site for fault tests: real processes, an object store that fails on request, proxies between agents and servers.
 
-Rule: every process is started and ended here, by its own id; what is broken on purpose is whole again at `healed`.
+Rule: every process is started and ended here, by its process id; `reset` undoes every fault.
 """
 
 import os
@@ -31,13 +31,13 @@ MIB: Final = 1024 * 1024
 CHUNK: Final = 5 * MIB
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
 STEP_TIMEOUT: Final = 6
-"""`CLIENT_TIMEOUT` (s) of these sites: the longest delay before a lost message is sent again."""
+"""`CLIENT_TIMEOUT` of these sites, in seconds: the longest time until a lost message is sent again."""
 
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
-class Victim:
-    """One of the product's programs, which is killed, frozen and started again, always with the same settings."""
+class SiteProcess:
+    """One program of this project that is killed, frozen and started again, always with the same settings."""
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, str], log_path: Path) -> None:
         self.command = command
@@ -65,11 +65,11 @@ class Victim:
 
     @property
     def log(self) -> str:
-        """Its log, over all its starts."""
+        """Its log over all its starts."""
         return self.log_path.read_text(errors="replace")
 
     def start(self, *before: str, **settings: str) -> None:
-        """Start it if it does not run. `before` is put before the command line: for example a tracer."""
+        """Start it if it does not run. `before` is put before the command line, for example a tracer."""
         if not self.alive:
             given = {**self.settings, **settings}
             self._program = ChildProcess((*before, *self.command), settings=given, log_path=self.log_path)
@@ -88,7 +88,7 @@ class Victim:
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut does it; returns when it is gone. A traced program is the child of its tracer."""
+        """SIGKILL, like a power cut; returns when it has ended. A traced program is the child of its tracer."""
         if self.alive:
             for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)
@@ -98,7 +98,7 @@ class Victim:
             self._program = None
 
     def terminate(self) -> None:
-        """SIGTERM, as a service manager does it."""
+        """SIGTERM, like a service manager."""
         if self._program is not None:
             self._program.stop()
             self._program = None
@@ -106,7 +106,7 @@ class Victim:
 
 @dataclass
 class FaultSite:
-    """A running site. Agents reach broker and store through `mqtt` and `s3`; the control plane goes straight."""
+    """A running site. Agents reach broker and object store through `mqtt` and `s3`; the control plane uses no proxy."""
 
     directory: Path
     broker: Broker
@@ -114,10 +114,10 @@ class FaultSite:
     strict: StrictControl
     mqtt: Proxy
     s3: Proxy
-    plane: Victim
+    plane: SiteProcess
     server: str
     stack: ExitStack = field(default_factory=ExitStack)
-    agents: dict[str, Victim] = field(default_factory=dict)
+    agents: dict[str, SiteProcess] = field(default_factory=dict)
 
     # REST.
 
@@ -171,29 +171,29 @@ class FaultSite:
         clients = self.get("/clients?limit=500")["clients"]
         return any(one["client_id"] == client_id and one["connected"] for one in clients)
 
-    # What the store saw.
+    # What the object store received.
 
     def events(self, upload_id: str, operation: Operation | None = None) -> list[StoreEvent]:
-        """What happened at the store under the key of one upload."""
+        """The requests that the object store received for the key of one upload."""
         key = self.upload(upload_id)["s3_key"]
         return [one for one in self.strict.events() if one.key == key and operation in {None, one.operation}]
 
     def bytes_received(self, upload_id: str) -> int:
-        """Bytes of parts that arrived at the store for one upload, kept or not."""
+        """Bytes of parts that the object store received for one upload, stored or not."""
         return received(self.events(upload_id), Operation.UPLOAD_PART)
 
     def s3_uploads(self, upload_id: str) -> list[str]:
-        """S3's ids of the multipart uploads of one upload, in the order in which parts came."""
+        """S3's ids of the multipart uploads of one upload, in the order in which parts arrived."""
         return list(dict.fromkeys(one.upload_id or "" for one in self.events(upload_id, Operation.UPLOAD_PART)))
 
     # Processes.
 
-    def agent(self, client_id: str, **settings: str) -> Victim:
-        """An agent that is not started yet; it ends with the site, or with `healed`."""
+    def agent(self, client_id: str, **settings: str) -> SiteProcess:
+        """An agent that is not started yet; it ends with the site, or at `reset`."""
         home = self.directory / client_id
         files = home / "files"
         files.mkdir(parents=True, exist_ok=True)
-        settings = {
+        given = {
             "CLIENT_ID": client_id,
             "MQTT_URL": f"mqtt://{self.mqtt.host_port}",
             "UPLOAD_HOSTS": self.s3.host_port,
@@ -202,10 +202,10 @@ class FaultSite:
             "LOG_LEVEL": "debug",
             **settings,
         }
-        self.agents[client_id] = Victim(AGENT, settings, home / "agent.log")
+        self.agents[client_id] = SiteProcess(AGENT, given, home / "agent.log")
         return self.agents[client_id]
 
-    def attach(self, client_id: str, **settings: str) -> Victim:
+    def attach(self, client_id: str, **settings: str) -> SiteProcess:
         """Start an agent and wait until it is connected."""
         agent = self.agent(client_id, **settings)
         agent.start()
@@ -220,12 +220,12 @@ class FaultSite:
         return path
 
     def begun(self, client_id: str, *, parts: int, **options: Any) -> tuple[str, Path]:  # noqa: ANN401
-        """An upload that stands still in the middle of its second part until `s3.flow()`; its id and its file."""
+        """Begin an upload that stalls in the middle of its second part until `s3.flow()`; returns its id and file."""
         self.attach(client_id, MAX_PARALLEL_PARTS="1")
         path = self.file(client_id, "big.bin", parts * CHUNK)
         self.s3.stall_after(CHUNK + CHUNK // 2)
         upload_id = self.trigger(client_id, path, options=options)
-        self.until(lambda: self.s3.stalled, "the upload to stand in the middle of a part")
+        self.until(lambda: self.s3.stalled, "the upload to stall in the middle of a part")
         return upload_id, path
 
     def restart_plane(self) -> None:
@@ -240,7 +240,7 @@ class FaultSite:
         self.agents.clear()
 
     def until(self, condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
-        """Wait for a condition; fail with what was waited for, returned by `what` if that changes meanwhile."""
+        """Wait for a condition; fail with `what` was waited for: a text, or a function that returns it at the end."""
         if not came_true(condition, patience, 0.03):
             awaited = what if isinstance(what, str) else what()
             pytest.fail(f"waited {patience:.0f} s for {awaited}\n{self.log_tail()}")
@@ -251,8 +251,8 @@ class FaultSite:
         texts = {name: path.read_text(errors="replace") for name, path in logs.items() if path.exists()}
         return "\n".join(f"{name}:\n" + "\n".join(text.splitlines()[-15:]) for name, text in texts.items())
 
-    def healed(self) -> None:
-        """End the agents, and make everything else whole again."""
+    def reset(self) -> None:
+        """End the agents, undo every fault, and wait until the control plane is ready."""
         self.end_agents()
         self.strict.clear()
         for proxy in (self.mqtt, self.s3):
@@ -267,10 +267,10 @@ class FaultSite:
 
 
 def clock_of(library: str, clock: Path, *, traced: bool = False) -> dict[str, str]:
-    """Settings that give a process the clock which the file `clock` tells at each look, as `+10m` or `-20000d`.
+    """Settings that shift the clock of a process by the offset in the file `clock`, such as `+10m` or `-20000d`.
 
-    Only the clock on the wall is moved: what counts durations must not notice. A process that is `traced` looks once a
-    second: under strace a file that is read whenever the time is asked for makes it fifty times slower.
+    Only the wall clock is shifted, never the monotonic one. The file is read at every call for the time; in a `traced`
+    process once a second, since under strace a read at every call makes the process fifty times slower.
     """
     paths = (str(Path(__file__).parent / "fault_sites_clock"), os.environ.get("PYTHONPATH", ""))
     looks = {"FAKETIME_CACHE_DURATION": "1"} if traced else {"FAKETIME_NO_CACHE": "1"}
@@ -285,7 +285,7 @@ def clock_of(library: str, clock: Path, *, traced: bool = False) -> dict[str, st
 
 @contextmanager
 def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
-    """A disk that is soon full; the test is skipped where none can be mounted."""
+    """A small file system, `size` bytes; the test is skipped where none can be mounted."""
     folder.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
@@ -297,14 +297,14 @@ def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(ballast: Path) -> None:
-    """Take every byte that is left."""
+    """Fill the file system of the file `ballast` to its last byte."""
     with ballast.open("ab", buffering=0) as stream, suppress(OSError):
         while True:
             stream.write(b"x" * 512)
 
 
 def plane_settings(directory: Path, broker: Broker, store: S3Server, s3: Proxy, port: int) -> dict[str, str]:
-    """The settings that join a control plane to a broker and to a store whose URLs lead through a proxy."""
+    """The settings of a control plane with a broker and an object store whose presigned URLs lead through a proxy."""
     return {
         "SERVER_PORT": str(port),
         "MQTT_URL": broker.address.url,
@@ -322,7 +322,7 @@ def plane_settings(directory: Path, broker: Broker, store: S3Server, s3: Proxy, 
 def running_site(
     directory: Path, settings: Mapping[str, str] | None = None, *, broker: Broker | None = None
 ) -> Iterator[FaultSite]:
-    """A site without agents, with `settings` of the control plane's; everything ends with it."""
+    """A site without agents; `settings` are added to the control plane's. All its processes end with the context."""
     with ExitStack() as stack:
         broker = stack.enter_context(broker or start_broker(directory / "broker", kind="mosquitto", persistence=True))
         store, strict = start_strict_process(directory / "store")
@@ -330,8 +330,8 @@ def running_site(
         mqtt = stack.enter_context(Proxy(broker.address.port))
         s3 = stack.enter_context(Proxy(int(store.endpoint.rpartition(":")[2])))
         port, home = free_port(), directory / "plane"
-        settings = {**plane_settings(home, broker, store, s3, port), **(settings or {})}
-        plane = stack.enter_context(Victim(SERVE, settings, home / "plane.log"))
+        given = {**plane_settings(home, broker, store, s3, port), **(settings or {})}
+        plane = stack.enter_context(SiteProcess(SERVE, given, home / "plane.log"))
         site = FaultSite(directory, broker, store, strict, mqtt, s3, plane, f"http://127.0.0.1:{port}", stack)
         stack.callback(site.end_agents)
         site.until(site.ready, "the control plane")

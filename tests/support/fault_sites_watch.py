@@ -1,6 +1,7 @@
-"""A client that receives everything at the broker, through all its restarts, and writes down when.
+"""Records every command and response at the broker, with its time, through all restarts of the broker.
 
-Rule: it publishes nothing. Messages during its reconnects are missed, so nothing may be concluded from silence.
+Rule: it only subscribes. Messages that are published while it reconnects are missed, so a test draws no conclusion
+from a missing message.
 """
 
 import json
@@ -15,7 +16,7 @@ from tests.support.mqtt_wire import Closed, Wire
 
 
 class Watcher:
-    """Listens to every command and response; `messages` are in the order of arrival."""
+    """Subscribes to every command and response; `messages` are in the order of arrival."""
 
     def __init__(self, port: int, root: str = "fleet/v1") -> None:
         self.messages: list[RecordedMessage] = []
@@ -34,13 +35,13 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.05):
-            # The broker is killed, frozen and restarted: subscribe again after each.
+            # The broker is killed, frozen and restarted: after every failure, connect again.
             with suppress(OSError, Closed, AssertionError), Wire(self._port) as wire:
                 wire.connect(Connect("cli-watcher"))
                 wire.subscribe(*self._filters)
-                self._listen(wire)
+                self._receive(wire)
 
-    def _listen(self, wire: Wire) -> None:
+    def _receive(self, wire: Wire) -> None:
         while not self._stopping.is_set():
             try:
                 packet = wire.receive(0.5)

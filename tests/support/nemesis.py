@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.support.fault_sites import MIB, FaultSite, Victim, fill
+from tests.support.fault_sites import MIB, FaultSite, SiteProcess, fill
 from tests.support.strict_s3 import Fault, Kind, Operation
 
 Act = Callable[[], None]
@@ -60,7 +60,7 @@ class Ground:
     """What may be broken: the site, its agents' disks, and the files that set the clocks of its processes."""
 
     site: FaultSite
-    agents: Mapping[str, Victim]
+    agents: Mapping[str, SiteProcess]
     disks: Mapping[str, Path] = field(default_factory=dict)
     clocks: Mapping[str, Path] = field(default_factory=dict)
 

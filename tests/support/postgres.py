@@ -1,7 +1,7 @@
-"""A real PostgreSQL server of the test run's own: a private cluster on a Unix socket, gone when the run ends.
+"""A real PostgreSQL server for the test run: a private cluster on a Unix socket, removed when the run ends.
 
-Rule: nothing listens on the network, and nothing of the machine's own server is touched. PostgreSQL refuses to run as
-root, so a test run of root's hands it to the account that Debian's package made.
+Rule: nothing listens on the network, and the machine's PostgreSQL server is not touched. PostgreSQL refuses to run as
+root; a test run of root starts it under the account of Debian's package.
 """
 
 import itertools
@@ -26,7 +26,7 @@ _SETTINGS: Final = (
     "max_connections=50",
     "shared_buffers=32MB",
 )
-"""The machine survives the tests; a server that is killed loses nothing that it had written."""
+"""The tests kill the server, not the machine: what the server has written survives without fsync."""
 
 
 def programs() -> Path | None:
@@ -39,7 +39,7 @@ def programs() -> Path | None:
 
 
 def _as_user() -> tuple[str, ...]:
-    """What to put before a command so that the server runs as nobody of importance and ends with us."""
+    """The prefix of a command that makes the server unprivileged and ends it with this process."""
     if os.geteuid() != 0:
         return ("setpriv", "--pdeathsig=INT")
     return ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=INT")
@@ -62,7 +62,7 @@ class Postgres:
         subprocess.run(command, check=True, cwd=directory, capture_output=True, timeout=60)
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
+        """Start the server, and wait until it accepts connections."""
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         program = (str(self._binaries / "postgres"), "-D", str(self._directory / "data"))
         command = (*_as_user(), *program, "-k", str(self._directory), *settings)
@@ -88,7 +88,7 @@ class Postgres:
         return name
 
     def url(self, database: str) -> str:
-        """How our settings name this database."""
+        """The URL of this database."""
         return f"postgresql://backhaul@/{database}?host={self._directory}"
 
     def _conninfo(self, database: str) -> str:
@@ -107,7 +107,7 @@ def running_cluster() -> Iterator[Postgres]:
     binaries = programs()
     if binaries is None:
         pytest.skip("no PostgreSQL server is installed")
-    # Not below pytest's directories: those are closed to the server's account, and too long for a socket's path.
+    # Not below pytest's directories: the server's account cannot read them, and a socket's path would be too long.
     directory = Path(tempfile.mkdtemp(prefix="backhaul-pg-"))
     cluster = Postgres(directory, binaries)
     cluster.start()
@@ -120,5 +120,5 @@ def running_cluster() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One cluster for the whole run; a test takes a database of its own."""
+    """One cluster for the whole run; each test creates its own database."""
     yield from running_cluster()

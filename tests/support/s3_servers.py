@@ -1,9 +1,9 @@
 """Real S3 servers for tests, as child processes on free ports of loopback: nanio and moto.
 
-Rule: a server that a test got is its own child and was seen to listen; a test never talks to a stranger's.
+Rule: each server is a child of the test run and has been seen to listen.
 
 `start_nanio` is the product's own `start_folder_store` with known credentials. moto enforces nothing at all
-(reliability.md 0.10): it shows that we speak S3, not that anything is refused.
+(reliability.md 0.10): it shows that requests are valid S3, not that anything is rejected.
 """
 
 import socket
@@ -39,7 +39,7 @@ class S3Server:
     region: str
     directory: Path
     stop: Callable[[], None] = field(repr=False)
-    """Ends it; fine when it has ended."""
+    """Ends it; does nothing when it has ended."""
 
     kill: Callable[[], None] = field(repr=False)
     """SIGKILL."""
@@ -72,7 +72,7 @@ def start_nanio(
 
 
 def start_moto(directory: Path) -> S3Server:
-    """A running moto server; it keeps everything in memory and takes any signature."""
+    """A running moto server; it keeps everything in memory and accepts any signature."""
     directory.mkdir(parents=True, exist_ok=True)
     moto = _Moto(directory)
     moto.start()

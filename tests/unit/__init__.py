@@ -1,1 +1,1 @@
-"""One module at a time: no socket, no sleep, no mock; mirrors the source tree."""
+"""Tests of one module at a time, without socket, sleep or mock; the folders mirror the source tree."""

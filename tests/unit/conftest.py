@@ -1,6 +1,6 @@
-"""What holds for every unit test: our code never blocks the event loop.
+"""In every unit test the code of this project must not block the event loop.
 
-Rule: only our packages are watched; what a test itself or a library does on the loop is not under test.
+Rule: only packages of this project are checked; a test or a library may block the loop.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from blockbuster import blockbuster_ctx
 
 @pytest.fixture(autouse=True)
 def loop_never_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Raise `BlockingError` where our code blocks while an event loop runs; sync tests have no loop to block."""
+    """Raise `BlockingError` where code of this project blocks a running event loop; a sync test has no loop."""
     if not inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         yield
         return

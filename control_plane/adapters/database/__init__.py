@@ -1,6 +1,6 @@
-"""The database: uploads, outbox, clients and idempotency keys on SQLite or PostgreSQL.
+"""The database on SQLite or PostgreSQL: uploads, outbox, clients, idempotency keys and the change log.
 
-Rule: the only package that knows SQL; what goes in and out are the domain's dataclasses.
+Rule: the only package with SQL; arguments and results are the domain's dataclasses.
 """
 
 from control_plane.adapters.database.database import SqlDatabase

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select
 
 from control_plane.adapters.database.engines import POSTGRES
 from control_plane.adapters.database.rows import CHANGE_TYPES, change_values, to_change
-from control_plane.adapters.database.sql import Session, Statement, insert_numbered
+from control_plane.adapters.database.sql import Statement, Transaction, insert_numbered
 from control_plane.adapters.database.tables import CHANGES
 from control_plane.domain.changes import Change, NumberedChange
 
@@ -42,21 +42,21 @@ _PRUNE: Final = Statement(delete(CHANGES).where(_C.number.in_(_OLD)))
 class SqlChanges:
     """The change log, inside one transaction."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     def append(self, changes: Iterable[Change]) -> None:
         """The lock is released by the commit, after the rows have become visible to readers."""
         rows = [change_values(change) for change in changes]
-        if rows and self._session.dialect == POSTGRES:
-            self._session.run(_LOCK, {})
-        self._session.run_each(_ADD, rows)
+        if rows and self._transaction.dialect == POSTGRES:
+            self._transaction.run(_LOCK, {})
+        self._transaction.run_each(_ADD, rows)
 
     def after(self, number: int, limit: int) -> list[NumberedChange]:
         """By the primary key."""
-        found = self._session.run(_AFTER, {"number": number, "limit": limit})
+        found = self._transaction.run(_AFTER, {"number": number, "limit": limit})
         return [to_change(row) for row in found.fetchall()]
 
     def prune(self, before: float, limit: int) -> int:
         """By the index on `at`."""
-        return self._session.run(_PRUNE, {"before": before, "limit": limit}).rowcount
+        return self._transaction.run(_PRUNE, {"before": before, "limit": limit}).rowcount

@@ -1,7 +1,6 @@
-"""The store on SQLite or PostgreSQL.
+"""The port `Database` on SQLite or PostgreSQL.
 
-Rule: all work runs on threads of the store's own, so the event loop never waits: on SQLite one that writes and a few
-that read.
+Rule: all work runs in two thread pools, so the event loop never waits: on SQLite one thread writes and a few read.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from control_plane.adapters.database.clients import SqlClients
 from control_plane.adapters.database.idempotency import SqlIdempotency
 from control_plane.adapters.database.outbox import SqlOutbox
 from control_plane.adapters.database.parts import PartsCache
-from control_plane.adapters.database.sql import Session
+from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
 from control_plane.adapters.database.uploads import SqlUploads
 from control_plane.services.errors import DatabaseUnavailable
@@ -26,20 +25,20 @@ from control_plane.services.ports.database import Records
 T = TypeVar("T")
 
 PATIENCE: Final = 10.0
-"""Seconds to wait for a lock before the caller is told to come back."""
+"""Seconds to wait for a lock until `DatabaseUnavailable`."""
 
 _TOUCH: Final = update(CHECKS).values(count=CHECKS.c.count + 1)
 
 
 class SqlRecords:
-    """`services.ports.database.Records` in one session; it ends with the transaction."""
+    """The port `Records` over one transaction."""
 
-    def __init__(self, session: Session, cache: PartsCache) -> None:
-        self.uploads = SqlUploads(session, cache)
-        self.outbox = SqlOutbox(session)
-        self.clients = SqlClients(session)
-        self.idempotency = SqlIdempotency(session)
-        self.changes = SqlChanges(session)
+    def __init__(self, transaction: Transaction, cache: PartsCache) -> None:
+        self.uploads = SqlUploads(transaction, cache)
+        self.outbox = SqlOutbox(transaction)
+        self.clients = SqlClients(transaction)
+        self.idempotency = SqlIdempotency(transaction)
+        self.changes = SqlChanges(transaction)
 
 
 class SqlDatabase:
@@ -50,54 +49,54 @@ class SqlDatabase:
         self._cache = PartsCache()
         self._writing = engines.writing_engine(url, patience)
         self._reading = engines.reading_engine(url, patience)
-        self._writers = ThreadPoolExecutor(engines.writers(url), "store-writer")
-        self._readers = ThreadPoolExecutor(engines.READERS, "store-reader")
+        self._writers = ThreadPoolExecutor(engines.writers(url), "database-writer")
+        self._readers = ThreadPoolExecutor(engines.READERS, "database-reader")
 
     @classmethod
     def open(cls, url: str, *, patience: float = PATIENCE) -> Self:
-        """Migrate the database and open it; blocks. `patience` (s) is how long a lock is waited for.
+        """Migrate the database and open it; blocks. `patience` is the longest wait for a lock (s).
 
-        `BadInput` when the URL is none or the database is newer than this program; else as `Database`.
+        `BadInput` when the URL is invalid or the database is newer than this program; else as `Database`.
         """
         parsed = engines.parse_url(url)
         migration.upgrade(parsed, max(patience, migration.PATIENCE))
         return cls(parsed, patience)
 
     async def write(self, work: Callable[[Records], T]) -> T:
-        """In a transaction of its own, in the order of the calls on SQLite; `work` runs again if it loses a race.
+        """On SQLite in the order of the calls.
 
-        Cancelling the caller does not stop what runs already: it may still be committed.
+        Cancelling the caller does not stop a transaction that runs already: it may still be committed.
         """
         return await self._run(self._writers, self._writing, lambda connection: work(self._records(connection)))
 
     async def read(self, work: Callable[[Records], T]) -> T:
-        """On one snapshot; never waits for a writer."""
+        """Never waits for a writer."""
         return await self._run(self._readers, self._reading, lambda connection: work(self._records(connection)))
 
     async def check(self) -> None:
-        """Write one row and read: a full disk is noticed too."""
+        """Writes one row and reads: a full disk is detected too."""
         await self._run(self._writers, self._writing, lambda connection: connection.execute(_TOUCH))
         await self._run(self._readers, self._reading, lambda connection: connection.execute(CHECKS.select()).all())
 
     async def close(self) -> None:
-        """Finish what was begun, then close the connections."""
+        """Waits for the transactions that have begun."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self._writers.shutdown()
         self._readers.shutdown()
         self._reading.dispose()
-        # SQLite moves its log into the database as the last connection closes: only one that may write can.
+        # SQLite moves its log into the database when the last connection closes; a read-only one cannot do it.
         self._writing.dispose()
 
     def _records(self, connection: Connection) -> SqlRecords:
-        return SqlRecords(Session(connection), self._cache)
+        return SqlRecords(Transaction(connection), self._cache)
 
     async def _run(self, threads: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
             done = loop.run_in_executor(threads, transactions.run, engine, work, self._patience)
         except RuntimeError as error:
-            message = "the store is closed"
+            message = "the database is closed"
             raise DatabaseUnavailable(message) from error
         return await done

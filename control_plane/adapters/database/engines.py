@@ -1,6 +1,6 @@
 """Engines for SQLite and PostgreSQL: how a connection is set up and how a transaction begins.
 
-Rule: everything in which the two databases differ at run time stands here; the queries are the same.
+Rule: what differs between the two databases at run time is here; the queries are the same.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ SQLITE: Final = "sqlite"
 POSTGRES: Final = "postgresql"
 
 READERS: Final = 4
-"""Threads that read, each on a connection of its own."""
+"""Threads that read, each on its own connection."""
 
 _WRITERS: Final = {SQLITE: 1, POSTGRES: 4}
 """SQLite has one writer at a time; a queue in this process is fairer than its lock."""
@@ -26,7 +26,7 @@ _CONNECT_TIMEOUT: Final = 10
 
 _WAL: Final = "PRAGMA journal_mode = WAL"
 
-# FULL: a commit is on the disk when it returns. NORMAL would lose the last ones with the power, in WAL mode too
+# FULL: a commit is on disk when it returns. NORMAL loses the last ones in a power failure, in WAL mode too
 # (https://www.sqlite.org/pragma.html#pragma_synchronous).
 _SQLITE_SETUP: Final = (
     "PRAGMA synchronous = FULL",
@@ -41,8 +41,8 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # Neither the text nor the error that quotes it goes further: it may hold a password.
-        message = "the database URL cannot be read: say sqlite:///path or postgresql://user@host/name"
+        # The message contains neither the text nor the error that quotes it: it may contain a password.
+        message = "the database URL cannot be read: use sqlite:///path or postgresql://user@host/name"
         raise BadInput(message) from None
     kind = url.get_backend_name()
     if kind == POSTGRES:
@@ -50,7 +50,7 @@ def parse_url(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if kind != SQLITE or url.database in {None, "", ":memory:"} or url.query:
         message = (
-            f"{url.render_as_string()} is no database for uploads: say sqlite:///path or postgresql://user@host/name"
+            f"{url.render_as_string()} is no database for uploads: use sqlite:///path or postgresql://user@host/name"
         )
         raise BadInput(message)
     return url.set(drivername="sqlite+pysqlite")
@@ -63,19 +63,19 @@ def _require_psycopg() -> None:
 
 
 def writers(url: URL) -> int:
-    """How many transactions may write side by side."""
+    """How many transactions may write at the same time."""
     return _WRITERS[url.get_backend_name()]
 
 
 def writing_engine(url: URL, patience: float) -> Engine:
-    """An engine whose transactions write. A lock is waited for `patience` seconds."""
+    """An engine for transactions that write. `patience` is the longest wait for a lock (s)."""
     if url.get_backend_name() == POSTGRES:
         return _postgres(url, patience, writers(url))
     return _sqlite(url, patience, 1, setup=(_WAL, "PRAGMA foreign_keys = ON"), begin="BEGIN IMMEDIATE")
 
 
 def reading_engine(url: URL, patience: float) -> Engine:
-    """An engine whose transactions see one snapshot and cannot write."""
+    """An engine for transactions that read one snapshot and cannot write."""
     if url.get_backend_name() == POSTGRES:
         return _postgres(url, patience, READERS, read_only=True)
     return _sqlite(url, patience, READERS, setup=("PRAGMA query_only = ON",), begin="BEGIN")
@@ -84,8 +84,8 @@ def reading_engine(url: URL, patience: float) -> Engine:
 def migrating_engine(url: URL, patience: float) -> Engine:
     """An engine for one transaction that changes the schema.
 
-    On SQLite it does not follow foreign keys, for rebuilding a table must not delete what refers to it; on PostgreSQL
-    it sees what the process it waited for has done.
+    On SQLite it ignores foreign keys: rebuilding a table must not delete the rows that refer to it. On PostgreSQL it
+    sees what the process that held the lock before has committed.
     """
     if url.get_backend_name() == POSTGRES:
         return _postgres(url, patience, 1, isolation="READ COMMITTED")
@@ -93,7 +93,7 @@ def migrating_engine(url: URL, patience: float) -> Engine:
 
 
 def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], begin: str) -> Engine:
-    """We say BEGIN: a deferred one that comes to write fails at once, busy timeout or not, if another wrote since."""
+    """BEGIN is explicit: a deferred one fails at its first write, without waiting, if another process wrote since."""
     engine = create_engine(url, pool_size=size, max_overflow=0, paramstyle="named", connect_args={"timeout": patience})
 
     def set_up(connection: DBAPIConnection, _: object) -> None:
@@ -101,20 +101,20 @@ def _sqlite(url: URL, patience: float, size: int, *, setup: tuple[str, ...], beg
         for statement in (*_SQLITE_SETUP, *setup):
             _execute(connection, statement)
 
-    def say_begin(connection: Connection) -> None:
-        # Past SQLAlchemy's statement machinery, which would cost more than BEGIN itself.
+    def begin_transaction(connection: Connection) -> None:
+        # Directly on the driver: SQLAlchemy's execution would cost more than BEGIN itself.
         driver: Any = connection.connection.driver_connection
         driver.execute(begin)
 
     event.listen(engine, "connect", set_up)
-    event.listen(engine, "begin", say_begin)
+    event.listen(engine, "begin", begin_transaction)
     return engine
 
 
 def _postgres(
     url: URL, patience: float, size: int, *, read_only: bool = False, isolation: IsolationLevel = "REPEATABLE READ"
 ) -> Engine:
-    """Repeatable read: one snapshot, and whoever writes what another wrote meanwhile has to run again."""
+    """Repeatable read: one snapshot; a transaction that writes a row which another changed meanwhile runs again."""
     engine = create_engine(
         url,
         pool_size=size,

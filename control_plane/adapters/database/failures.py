@@ -1,6 +1,7 @@
-"""What a database fails with, in the words of `services.errors`.
+"""Translates errors of the database to `services.errors`.
 
-Rule: `DatabaseUnavailable` is for what may pass (locked, full, away); nothing of the driver goes further than here.
+Rule: `DatabaseUnavailable` is for conditions that may pass (locked, full, unreachable); no exception of the driver
+leaves this package.
 """
 
 from enum import StrEnum
@@ -20,10 +21,10 @@ _POSTGRES_RACES: Final = frozenset({"40001", "40P01"})
 
 
 class Remedy(StrEnum):
-    """What to do about a failed transaction, all of which was rolled back."""
+    """What to do after a failed transaction, which was rolled back as a whole."""
 
     AGAIN = "run it again: it lost a race or its connection"
-    REPORT = "tell the caller"
+    REPORT = "raise the error"
 
 
 def remedy(error: SQLAlchemyError) -> Remedy:
@@ -37,7 +38,7 @@ def remedy(error: SQLAlchemyError) -> Remedy:
 
 
 def translated(error: SQLAlchemyError) -> ServiceError:
-    """The error for the caller. It quotes the database, not the statement, whose values are nobody's business."""
+    """The error for the caller. It quotes the database, not the statement: the values may be private."""
     text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
     if isinstance(error, IntegrityError):
         return KeyTaken(f"the database refuses a row: {text}")

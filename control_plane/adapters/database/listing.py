@@ -1,6 +1,6 @@
 """Pages of uploads in SQL, newest first.
 
-Rule: a page costs what it holds, however long the history is: each query walks an index in the order of the page.
+Rule: the cost of a page depends on its size, not on the length of the history: each query scans an index in page order.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from control_plane.services.ports.database import Page, UploadFilter
 
 _U: Final = UPLOADS.c
 ROWS: Final = select(*(_U[name] for name in UPLOAD_COLUMNS))
-"""Whole uploads, but for their parts."""
+"""Whole uploads, without their parts."""
 
 _CREATED_AT: Final = UPLOAD_COLUMNS.index("created_at")
 _NEWEST: Final = (_U.created_at.desc(), _U.client_id.desc(), _U.upload_id.desc())

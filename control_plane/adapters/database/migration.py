@@ -1,4 +1,4 @@
-"""Brings a database's schema to what this program expects.
+"""Upgrades a database's schema to the revision of this program.
 
 Rule: all or nothing, and one process at a time: the others wait, then find nothing to do.
 """
@@ -21,14 +21,14 @@ PATIENCE: Final = 60.0
 """Seconds to wait for another process that migrates."""
 
 _ADVISORY_LOCK: Final = 0x4241434B
-"""Any number, so long as it is always the same one."""
+"""Any number that never changes and that nothing else in this database locks."""
 
 
 def migrate(url: str, *, patience: float = PATIENCE) -> None:
     """Create or upgrade the schema.
 
-    `BadInput` for a database that a later version of this program has upgraded, or that is not ours;
-    `DatabaseUnavailable` when it is locked, full or away.
+    `BadInput` for a database that a later version of this program, or another program, has upgraded;
+    `DatabaseUnavailable` when it is locked, full or unreachable.
     """
     upgrade(parse_url(url), patience)
 

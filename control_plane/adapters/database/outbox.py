@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, select, update
 
 from control_plane.adapters.database.rows import entry_values, to_entry
-from control_plane.adapters.database.sql import Session, Statement, Values, upsert
+from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
 from control_plane.adapters.database.tables import OUTBOX
 from control_plane.domain.uploads.duties import Kind
 from control_plane.services.ports.database import PARKED, OutboxEntry, Subject
@@ -36,32 +36,32 @@ _NEXT: Final = Statement(select(_O.due_at).where(_O.due_at < PARKED).order_by(_O
 class SqlOutbox:
     """The outbox, inside one transaction."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     def of(self, subject: Subject) -> list[OutboxEntry]:
         """By kind and target."""
-        return [to_entry(row) for row in self._session.run(_OF, _named(subject)).fetchall()]
+        return [to_entry(row) for row in self._transaction.run(_OF, _named(subject)).fetchall()]
 
     def put(self, entry: OutboxEntry) -> None:
         """Insert or replace."""
-        self._session.run(_PUT, entry_values(entry))
+        self._transaction.run(_PUT, entry_values(entry))
 
     def drop(self, subject: Subject, kind: Kind, target: str) -> None:
         """Does nothing when the row does not exist."""
-        self._session.run(_DROP, {**_named(subject), "of_kind": str(kind), "of_target": target})
+        self._transaction.run(_DROP, {**_named(subject), "of_kind": str(kind), "of_target": target})
 
     def due(self, now: float, limit: int) -> list[OutboxEntry]:
         """Earliest first."""
-        return [to_entry(row) for row in self._session.run(_DUE, {"now": now, "limit": limit}).fetchall()]
+        return [to_entry(row) for row in self._transaction.run(_DUE, {"now": now, "limit": limit}).fetchall()]
 
     def wake(self, client_id: str, now: float) -> int:
         """Only parked rows."""
-        return self._session.run(_WAKE, {"of_client": client_id, "now": now}).rowcount
+        return self._transaction.run(_WAKE, {"of_client": client_id, "now": now}).rowcount
 
     def next_due(self) -> float | None:
         """None when all rows are parked, or there are none."""
-        row = self._session.run(_NEXT, {}).fetchone()
+        row = self._transaction.run(_NEXT, {}).fetchone()
         return None if row is None else row[0]
 
 

@@ -1,8 +1,8 @@
-"""The parts of uploads in SQL, and a cache of them: an upload of 10,000 parts is not read again for every answer.
+"""The parts of uploads in SQL, and a cache of them: an upload of 10,000 parts is not read again for every grant.
 
-Rule: a cached entry is found by the stamp that stands in the upload's row, and a stamp is drawn anew, at random,
-whenever a part changes. So an entry is right for whoever sees its stamp: after a rollback, beside another process that
-writes, or when an id is used again. Nothing ever has to be invalidated.
+Rule: the key of a cached entry is the stamp in the upload's row, and every change of a part draws a new random stamp.
+So an entry is right for every reader of its stamp: after a rollback, beside another process that writes, or when an id
+is used again. No entry is ever invalidated.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, select
 
 from control_plane.adapters.database.rows import Parts, altered, part_values
-from control_plane.adapters.database.sql import Session, Statement, Values, upsert
+from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
 from control_plane.adapters.database.tables import PARTS
 from control_plane.domain.uploads.model import PartRecord, UploadKey
 
@@ -31,7 +31,7 @@ _DROP: Final = Statement(delete(PARTS).where(_KEY, PARTS.c.part_number == bindpa
 
 
 def new_stamp(parts: Parts) -> int:
-    """A stamp that nobody has: 62 random bits, which every database holds."""
+    """A new stamp: 62 random bits, which fit every database."""
     return secrets.randbits(62) + 1 if parts else NO_PARTS
 
 
@@ -45,7 +45,7 @@ class PartsCache:
         self._lock = threading.Lock()
 
     def get(self, stamp: int) -> Parts | None:
-        """The parts of this stamp, if they are still here."""
+        """The parts of this stamp, if they are cached."""
         if stamp == NO_PARTS:
             return {}
         with self._lock:
@@ -69,15 +69,15 @@ class PartsCache:
 class PartTable:
     """The rows of parts, inside one transaction."""
 
-    def __init__(self, session: Session, cache: PartsCache) -> None:
-        self._session = session
+    def __init__(self, transaction: Transaction, cache: PartsCache) -> None:
+        self._transaction = transaction
         self._cache = cache
 
     def read(self, key: UploadKey, stamp: int) -> Parts:
-        """The parts of the upload whose row has this stamp."""
+        """The parts of the upload with this stamp in its row."""
         parts = self._cache.get(stamp)
         if parts is None:
-            found = self._session.run(_OF, _named(key)).fetchall()
+            found = self._transaction.run(_OF, _named(key)).fetchall()
             parts = {number: PartRecord(digest, etag) for number, digest, etag in found}
             self._cache.put(stamp, parts)
         return parts
@@ -86,12 +86,12 @@ class PartTable:
         """Make the rows `after`, given that they are `before`; the upload's row has the new stamp already."""
         gone = before.keys() - after.keys()
         if gone and len(gone) == len(before):
-            self._session.run(_DROP_ALL, _named(key))
+            self._transaction.run(_DROP_ALL, _named(key))
         else:
-            self._session.run_each(_DROP, [{**_named(key), "of_part": number} for number in gone])
+            self._transaction.run_each(_DROP, [{**_named(key), "of_part": number} for number in gone])
         rows = part_values(key, {number: part for number, part in after.items() if altered(before.get(number), part)})
-        self._session.run_each(_PUT, rows)
-        # What was cleaned on its way is not what a reader would find: let the first of them fill the cache.
+        self._transaction.run_each(_PUT, rows)
+        # If the rows were cleaned, a reader finds other parts than `after`: the first reader fills the cache.
         if all(after[row["part_number"]] == PartRecord(row["digest"], row["etag"]) for row in rows):
             self._cache.put(stamp, after)
 

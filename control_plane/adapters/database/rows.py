@@ -1,7 +1,7 @@
 """Between the domain's dataclasses and the rows of the tables.
 
-Rule: nothing is lost on the way there and back, but for U+0000 in plain text, which PostgreSQL cannot hold: it becomes
-U+FFFD, so that no message of a device can poison a batch.
+Rule: a round trip loses nothing except U+0000 in plain text, which PostgreSQL cannot hold: it becomes U+FFFD, so no
+message of a device makes a batch fail.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
 
 Parts = Mapping[int, PartRecord]
 DriverRow = Sequence[Any]
-"""As the driver gives it: columns by their place, and SQLite's booleans as 0 and 1."""
+"""As the driver returns it: columns by position, and SQLite's booleans as 0 and 1."""
 
 Convert = Callable[[Any], Any]
 
@@ -33,7 +33,7 @@ _json: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def to_json(value: object) -> str:
-    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot say."""
+    """One line of JSON; equal values give equal texts. `BadInput` for what JSON in UTF-8 cannot represent."""
     try:
         return _json.encode(value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -57,12 +57,12 @@ def clean(text: str) -> str:
 # --- uploads ---------------------------------------------------------------------------------------------------------
 
 _FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "reason", "version"})
-"""The fields with a column of the same name; each of the others has columns of its own."""
+"""The fields with a column of the same name; the others have several columns, or other tables."""
 
 _READ: Final = (*_FIELDS, "reason_code", "reason", "version")
 
 UPLOAD_COLUMNS: Final = (*_READ, "stored_parts", "parts_stamp")
-"""What a row to be read holds, in this order; the first two are the key."""
+"""The columns that a query of uploads selects, in this order; the first two are the key."""
 
 _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "origin": str,
@@ -106,7 +106,7 @@ def _columns(record: Upload | Client, names: tuple[str, ...], converts: Mapping[
 
 
 def _derived(upload: Upload) -> Values:
-    """The columns that queries go by, and that follow from others."""
+    """The columns that exist for queries and follow from others."""
     if upload.state not in TERMINAL:
         return {"ended_at": None, "live": True}
     ended_at = upload.updated_at if upload.completed_at is None else upload.completed_at
@@ -114,7 +114,7 @@ def _derived(upload: Upload) -> Values:
 
 
 def upload_key(row: DriverRow) -> UploadKey:
-    """Whose row this is."""
+    """The key of a row."""
     return UploadKey(row[0], row[1])
 
 
@@ -158,7 +158,7 @@ def upload_values(upload: Upload, stamp: int) -> Values:
 def changed_values(before: Upload, after: Upload) -> Values:
     """The columns that differ, without those of the version and the parts.
 
-    What is not written costs nothing: an index whose column is set is written again, even to the same value.
+    A column that is set costs an update of its indexes, even if the value is the same.
     """
     names = tuple(name for name in _FIELDS if altered(getattr(before, name), getattr(after, name)))
     values = _columns(after, names, _FIELD_TO_COLUMN)
@@ -169,12 +169,12 @@ def changed_values(before: Upload, after: Upload) -> Values:
 
 
 def altered(before: object, after: object) -> bool:
-    """Whether they differ. Most are the same object, and a dataclass would be compared field by field to learn that."""
+    """Whether they differ. Most are the same object, which is cheaper to see than to compare field by field."""
     return before is not after and before != after
 
 
 def parts_values(parts: Parts, stamp: int) -> Values:
-    """The columns that speak of an upload's parts."""
+    """The columns that follow from an upload's parts."""
     stored = to_ranges(number for number, part in parts.items() if part.stored)
     return {"stored_parts": to_json(stored), "parts_stamp": stamp}
 

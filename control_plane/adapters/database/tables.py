@@ -1,8 +1,8 @@
-"""The tables, as SQLModel models. They never leave this package: what goes out are the domain's dataclasses.
+"""The tables, as SQLModel models. They never leave this package: its results are the domain's dataclasses.
 
 Rule: a table serves the queries of `services.ports.Records`, and every query has an index. The migrations build the
-same schema; a test compares the two. Structured fields are JSON in text columns: no query looks into them, and
-PostgreSQL's own JSON type refuses U+0000, which a device may send.
+same schema; a test compares the two. Structured fields are JSON in text columns: no query reads inside them, and
+PostgreSQL's JSON type rejects U+0000, which a device may send.
 """
 
 from typing import Any, ClassVar, Final
@@ -22,17 +22,17 @@ METADATA: Final = MetaData(
 
 _NEWEST: Final = ("created_at", "client_id", "upload_id")
 _CLUSTERED: Final = {"sqlite_with_rowid": False}
-"""SQLite keeps the rows in the primary key's tree itself: one tree to write instead of two."""
+"""SQLite stores the rows in the primary key's tree: one tree to write instead of two."""
 
 
 class Code(TypeDecorator[str]):
-    """Text that sorts by code point everywhere: left alone, PostgreSQL sorts by its cluster's language."""
+    """Text that sorts by code point everywhere: by default PostgreSQL sorts by its cluster's language."""
 
     impl = String
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """`COLLATE "C"` where the default may be another."""
+        """`COLLATE "C"` on PostgreSQL."""
         return dialect.type_descriptor(String(collation="C" if dialect.name == "postgresql" else None))
 
 
@@ -43,9 +43,9 @@ class _Row(SQLModel):
 class UploadRow(_Row, table=True):
     """One upload without its parts.
 
-    `ended_at` is None while the state is not terminal; `live` is false once the client need not be told of the end
-    either. `stored_parts` are the numbers of those that are stored, as
-    ranges. `parts_stamp` changes whenever a part does, is never used twice, and is 0 while there are no parts.
+    `ended_at` is None while the state is not terminal; `live` is false once the client has no end to acknowledge
+    either. `stored_parts` are the numbers of the stored parts, as ranges. `parts_stamp` changes whenever a part does,
+    is never used twice, and is 0 while there are no parts.
     """
 
     __tablename__ = "uploads"
@@ -157,7 +157,7 @@ class ChangeRow(_Row, table=True):
 
 
 class ClientRow(_Row, table=True):
-    """One client. `labels` says again what the table of labels says, for reading it in one go."""
+    """One client. `labels` repeats the table of labels, so one query reads a client."""
 
     __tablename__ = "clients"
     client_id: str = Field(primary_key=True, sa_type=Code)
@@ -177,7 +177,7 @@ class ClientRow(_Row, table=True):
 
 
 class LabelRow(_Row, table=True):
-    """One label of one client, for finding clients by it."""
+    """One label of one client, for queries by label."""
 
     __tablename__ = "client_labels"
     __table_args__ = (
@@ -204,7 +204,7 @@ class IdempotencyRow(_Row, table=True):
 
 
 class CheckRow(_Row, table=True):
-    """One row to write to, for seeing whether the database can be written."""
+    """One row that `check` writes."""
 
     __tablename__ = "checks"
     id: int = Field(primary_key=True)
@@ -220,7 +220,7 @@ LABELS: Final[Table] = METADATA.tables["client_labels"]
 IDEMPOTENCY: Final[Table] = METADATA.tables["idempotency"]
 CHECKS: Final[Table] = METADATA.tables["checks"]
 
-# A query uses a partial index when it says the same condition, so both take it from here.
+# A query uses a partial index only if it has the same condition, so both use these.
 IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
 HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
 

@@ -1,7 +1,7 @@
-"""One transaction, run again when it lost a race.
+"""Runs one transaction, again when it lost a race.
 
-Rule: either all of it is committed when `run` returns, or none of it is when `run` raises; but for a connection that
-breaks during COMMIT, where nobody can know, and which is reported like a database that is away.
+Rule: all of it is committed when `run` returns, and nothing when `run` raises. One case is in doubt: after a
+connection that breaks during COMMIT the error is that of an unreachable database.
 """
 
 import random
@@ -18,11 +18,11 @@ from control_plane.adapters.database.failures import Remedy, remedy, translated
 T = TypeVar("T")
 
 _PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5)
-"""Seconds at most between two tries."""
+"""Upper limits of the pauses between tries (s)."""
 
 
 def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
-    """Run `work` in a transaction and commit it; at most ten times, within `patience` seconds or a try longer.
+    """Run `work` in a transaction and commit it; at most ten tries, the last one begun within `patience` seconds.
 
     Raises what `work` raises, else an error of `services.errors`.
     """
@@ -33,8 +33,8 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
         except SQLAlchemyError as error:
             if remedy(error) is Remedy.REPORT or time.monotonic() + pause > give_up_at:
                 raise translated(error) from error
-        # Jitter: those who collided once should not collide again.
-        time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads load, hides nothing
+        # Jitter: transactions that collided once should not collide again.
+        time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads load, not a secret
     try:
         return _once(engine, work)
     except SQLAlchemyError as error:
@@ -43,22 +43,22 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
 
 def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
     with engine.connect() as connection:
-        with _in_one_tongue(connection):
+        with _translated_driver_errors(connection):
             connection.begin()
             result = work(connection)
         try:
             connection.commit()
         except DBAPIError as error:
             if error.connection_invalidated:
-                # Perhaps it is committed: running it again is for the caller to decide, who will read first.
+                # It may be committed: the caller decides whether to run it again, after a read.
                 raise translated(error) from error
             raise
         return result
 
 
 @contextmanager
-def _in_one_tongue(connection: Connection) -> Iterator[None]:
-    """What the driver raises where SQLAlchemy is passed by, BEGIN among it, is told in SQLAlchemy's words."""
+def _translated_driver_errors(connection: Connection) -> Iterator[None]:
+    """Turn exceptions of the driver, which `Statement` and BEGIN call directly, into those of SQLAlchemy."""
     dialect = connection.dialect
     driver = connection.connection.dbapi_connection
     try:

@@ -21,7 +21,7 @@ from control_plane.adapters.database.rows import (
     upload_key,
     upload_values,
 )
-from control_plane.adapters.database.sql import Session, Statement, Values, insert_new
+from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
@@ -34,10 +34,10 @@ _ONE: Final = Statement(ROWS.where(_KEY))
 _BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
 _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
 _LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
-_OVERHEARD: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
+_OBSERVED: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
-    .where(IS_OPEN, _U.deadline <= bindparam("now"), or_(_U.state != State.COMPLETING.value, _OVERHEARD))
+    .where(IS_OPEN, _U.deadline <= bindparam("now"), or_(_U.state != State.COMPLETING.value, _OBSERVED))
     .order_by(_U.deadline)
     .limit(bindparam("limit"))
 )
@@ -62,17 +62,17 @@ _PRUNE: Final = Statement(delete(UPLOADS).where(tuple_(_U.client_id, _U.upload_i
 class SqlUploads:
     """Uploads, inside one transaction."""
 
-    def __init__(self, session: Session, cache: PartsCache) -> None:
-        self._session = session
-        self._parts = PartTable(session, cache)
+    def __init__(self, transaction: Transaction, cache: PartsCache) -> None:
+        self._transaction = transaction
+        self._parts = PartTable(transaction, cache)
 
     def get(self, key: UploadKey) -> Upload | None:
-        """By the primary key; the parts only if they changed since somebody here last saw them."""
+        """By the primary key; the parts are read only if they are not cached."""
         return self._one(_ONE, _named(key))
 
     def by_id(self, upload_id: str) -> list[Upload]:
         """By client id."""
-        return self._wholes(self._session.run(_BY_ID, {"upload_id": upload_id}).fetchall())
+        return self._wholes(self._transaction.run(_BY_ID, {"upload_id": upload_id}).fetchall())
 
     def by_s3_key(self, s3_key: str) -> Upload | None:
         """By the unique key of its object."""
@@ -80,10 +80,10 @@ class SqlUploads:
 
     def open_of(self, client_id: str) -> list[Upload]:
         """Oldest first."""
-        return self._wholes(self._session.run(_LIVE, {"client_id": client_id}).fetchall())
+        return self._wholes(self._transaction.run(_LIVE, {"client_id": client_id}).fetchall())
 
     def _one(self, statement: Statement, values: Values) -> Upload | None:
-        row = self._session.run(statement, values).fetchone()
+        row = self._transaction.run(statement, values).fetchone()
         return None if row is None else self._whole(row)
 
     def _wholes(self, rows: Iterable[DriverRow]) -> list[Upload]:
@@ -93,9 +93,9 @@ class SqlUploads:
         return to_upload(row, self._parts.read(upload_key(row), parts_stamp(row)))
 
     def add(self, upload: Upload) -> None:
-        """One INSERT that does nothing where a key is taken, so that the work may go on with another."""
+        """`KeyTaken` leaves the transaction usable."""
         stamp = new_stamp(upload.parts)
-        if self._session.run(_ADD, upload_values(upload, stamp)).rowcount == 0:
+        if self._transaction.run(_ADD, upload_values(upload, stamp)).rowcount == 0:
             message = f"upload {upload.upload_id!r} of {upload.client_id!r}, or its object {upload.s3_key!r}, exists"
             raise KeyTaken(message)
         self._parts.write(upload.key, {}, upload.parts, stamp)
@@ -108,7 +108,7 @@ class SqlUploads:
         stamp = new_stamp(after.parts) if after.parts != before.parts else None
         if stamp is not None:
             values.update(parts_values(after.parts, stamp))
-        if self._session.update(_SAVE, values, {**_named(before.key), "read_version": before.version}) == 0:
+        if self._transaction.update(_SAVE, values, {**_named(before.key), "read_version": before.version}) == 0:
             message = f"upload {before.upload_id!r} is no longer at version {before.version}"
             raise VersionConflict(message)
         if stamp is not None:
@@ -116,25 +116,25 @@ class SqlUploads:
         return replace(after, version=before.version + 1)
 
     def _require_free(self, s3_key: str) -> None:
-        """Asked first: an UPDATE against the constraint would end the transaction on PostgreSQL."""
-        if self._session.run(_BY_OBJECT, {"s3_key": s3_key}).fetchone() is not None:
+        """Checked first: an UPDATE against the constraint would end the transaction on PostgreSQL."""
+        if self._transaction.run(_BY_OBJECT, {"s3_key": s3_key}).fetchone() is not None:
             message = f"the object {s3_key!r} belongs to another upload"
             raise KeyTaken(message)
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """From the index of the open uploads' deadlines."""
-        return [UploadKey(*row) for row in self._session.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
+        return [UploadKey(*row) for row in self._transaction.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
 
     def prune(self, ended_before: float, limit: int) -> int:
-        """The parts go with their uploads, by the foreign key."""
-        return self._session.run(_PRUNE, {"ended_before": ended_before, "limit": limit}).rowcount
+        """The foreign key deletes the parts too."""
+        return self._transaction.run(_PRUNE, {"ended_before": ended_before, "limit": limit}).rowcount
 
     def list(self, where: UploadFilter, page: Page) -> UploadPage:
-        """No row of a part is read: which are stored stands in the upload's own row."""
-        rows, cursor = page_of_uploads(self._session.connection, where, page)
+        """Reads no rows of parts: the upload's row has the numbers of the stored ones."""
+        rows, cursor = page_of_uploads(self._transaction.connection, where, page)
         return [to_upload(row, stored_parts(row)) for row in rows], cursor
 
 
 def _named(key: UploadKey) -> Values:
-    """Names that no column has: an UPDATE sets the columns that are named."""
+    """Parameter names that no column has: an UPDATE sets the columns among its parameters."""
     return {"of_client": key.client_id, "of_upload": key.upload_id}

@@ -45,7 +45,7 @@ class Tables:
     last_change: int = 0
 
 
-class Transaction:
+class _Transaction:
     """Writes to the tables, each with the step that undoes it."""
 
     def __init__(self, tables: Tables) -> None:
@@ -86,7 +86,7 @@ class Transaction:
 class MemoryUploads:
     """Uploads, inside one transaction."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
         self._tables = transaction.tables
 
@@ -174,7 +174,7 @@ class MemoryUploads:
 class MemoryOutbox:
     """The outbox, inside one transaction."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
         self._rows = transaction.tables.outbox
 
@@ -218,7 +218,7 @@ class MemoryOutbox:
 class MemoryClients:
     """Clients, inside one transaction."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
         self._rows = transaction.tables.clients
 
@@ -246,18 +246,18 @@ class MemoryClients:
         """By client id, in the order of code points."""
         check_limit(page)
         after = client_position(page)
-        bearers = [one for one in self._rows.values() if labels.items() <= one.labels.items()]
-        fitting = (one for one in bearers if after is None or one.client_id > after)
+        matching = [one for one in self._rows.values() if labels.items() <= one.labels.items()]
+        fitting = (one for one in matching if after is None or one.client_id > after)
         found = nsmallest(page.limit + 1, fitting, key=lambda one: one.client_id)
         rest = len(found) > page.limit
         cursor = encode_cursor((found[page.limit - 1].client_id,)) if rest else None
-        return found[: page.limit], cursor, len(bearers)
+        return found[: page.limit], cursor, len(matching)
 
 
 class MemoryIdempotency:
     """Idempotency keys, inside one transaction."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
         self._rows = transaction.tables.idempotency
 
@@ -284,7 +284,7 @@ class MemoryIdempotency:
 class MemoryChanges:
     """The change log, inside one transaction. It keeps the last `MAX_CHANGES`, and ends with the process."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
 
     def append(self, changes: Iterable[Change]) -> None:
@@ -314,7 +314,7 @@ class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
     def __init__(self, tables: Tables) -> None:
-        transaction = Transaction(tables)
+        transaction = _Transaction(tables)
         self.uploads = MemoryUploads(transaction)
         self.outbox = MemoryOutbox(transaction)
         self.clients = MemoryClients(transaction)

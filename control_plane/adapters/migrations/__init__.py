@@ -1,4 +1,4 @@
 """The schema's history, from the first revision on; `adapters.database.migration` runs it.
 
-Rule: a revision that was released is never edited. It spells its tables out, since models change and history does not.
+Rule: a released revision is never edited. It defines its tables itself, since the models change.
 """

@@ -1,4 +1,4 @@
-"""What Alembic runs to find its connection: the caller has opened it and begun the transaction.
+"""Passes the caller's connection to Alembic; the caller has begun the transaction.
 
 Rule: nothing is decided here.
 """
@@ -10,7 +10,7 @@ from control_plane.adapters.database.tables import METADATA
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
-    # SQLite rolls DDL back like everything else, once BEGIN is said by us; Alembic cannot know that it is.
+    # SQLite rolls back DDL too, since BEGIN is explicit here; Alembic cannot detect that.
     transactional_ddl=True,
     render_as_batch=True,
 )

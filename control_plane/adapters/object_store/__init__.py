@@ -1,10 +1,10 @@
 """The S3 bucket behind the port `ObjectStore`.
 
-Rule: the one package that imports boto3 and botocore. No exception of theirs leaves it, and no error text carries a
-presigned URL or a secret.
+Rule: the only package that imports boto3 and botocore. None of their exceptions leaves it, and no error text contains
+a presigned URL or a secret.
 """
 
+from control_plane.adapters.object_store.s3 import S3ObjectStore
 from control_plane.adapters.object_store.settings import S3Settings
-from control_plane.adapters.object_store.store import S3ObjectStore
 
 __all__ = ["S3ObjectStore", "S3Settings"]

@@ -1,6 +1,6 @@
 """The calls about the bucket and about whole objects.
 
-Rule: blocking functions over one client, for a thread of the adapter. What they raise is translated by the caller.
+Rule: blocking functions over one client, for a thread of the adapter. The caller translates what they raise.
 """
 
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from control_plane.adapters.object_store.answers import GONE, GONE_BY_HEAD, code_of, status_of
 from control_plane.adapters.object_store.clients import Bucket
+from control_plane.adapters.object_store.errors import GONE, GONE_BY_HEAD, code_of, status_of
 from control_plane.services.ports.object_store import ObjectInfo
 
 _FORBIDDEN: Final = 403
@@ -24,9 +24,9 @@ _CHECKSUMS: Final[Mapping[str, str]] = {
 
 
 def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
-    """Create the bucket, private, when it is missing; returns what an operator should know of it.
+    """Create the bucket, private, when it is missing; returns notes for the operator.
 
-    A bucket that may not be looked at (403) is left to the probe: a policy for our prefix alone is enough for us.
+    A bucket that HEAD may not read (403) is left to the probe: access to the prefix of the uploads is enough.
     """
     try:
         bucket.client.head_bucket(Bucket=bucket.name)
@@ -40,7 +40,7 @@ def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
 
 
 def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
-    """What is there under this key. `checksums` go by the algorithm's lower-case name, composite ones end in `-N`."""
+    """The object of this key. `checksums` have the algorithm's lower-case name; composite ones end in `-N`."""
     try:
         found: Any = bucket.client.head_object(Bucket=bucket.name, Key=s3_key, ChecksumMode="ENABLED")
     except ClientError as error:
@@ -57,7 +57,7 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
 
 
 def is_missing(bucket: Bucket, s3_key: str) -> bool:
-    """Whether the store itself says that nothing is there: it names the reason, as it cannot in answer to a HEAD."""
+    """Whether GET confirms that the object does not exist: unlike a HEAD, its response contains the error code."""
     try:
         found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key, Range="bytes=0-0")
     except ClientError as error:
@@ -72,7 +72,7 @@ def is_missing(bucket: Bucket, s3_key: str) -> bool:
 
 
 def delete(bucket: Bucket, s3_key: str) -> None:
-    """Delete an object; S3 says 204 whether it was there or not, some stores say 404."""
+    """Delete an object. If it does not exist, S3 responds with 204, some object stores with 404."""
     try:
         bucket.client.delete_object(Bucket=bucket.name, Key=s3_key)
     except ClientError as error:
@@ -81,7 +81,7 @@ def delete(bucket: Bucket, s3_key: str) -> None:
 
 
 def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
-    # us-east-1 is the one region that must not be named (CreateBucket, API reference).
+    # us-east-1 is the only region that must not be named (CreateBucket, API reference).
     where: Any = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
         bucket.client.create_bucket(Bucket=bucket.name, **where)
@@ -93,12 +93,12 @@ def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
 
 
 def _block_public_access(bucket: Bucket) -> str:
-    """Forbid public access where the store can; nanio answers this call as if it were CreateBucket."""
+    """Block public access where the object store can; nanio handles this call as if it were CreateBucket."""
     block: Any = dict.fromkeys(
         ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
     )
     try:
         bucket.client.put_public_access_block(Bucket=bucket.name, PublicAccessBlockConfiguration=block)
     except ClientError as error:
-        return f"The store has no public access block ({code_of(error)}); a bucket without a policy is private."
+        return f"The object store has no public access block ({code_of(error)}); a bucket without a policy is private."
     return "Public access to it is blocked."

@@ -1,8 +1,8 @@
 """The three boto3 clients: one for calls, one for calls that must not be repeated, one that only signs.
 
 Rule: SigV4 always (boto3 still presigns with SigV2 in us-east-1 by default, which binds no header), regional endpoints
-(a presigned URL must not be answered with a redirect), checksums only where we ask for them (stores other than
-Amazon's refuse what newer SDKs add).
+(a presigned URL must not be answered with a redirect), checksums only where they are requested (object
+stores other than Amazon's reject what newer SDKs add).
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Clients:
     ca_bundle: str | None = None
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Close the sockets."""
         for client in (self.calls.client, self.once.client, self.signer):
             client.close()
 
@@ -67,8 +67,8 @@ def build_clients(settings: S3Settings) -> Clients:
 
     return Clients(
         calls=Bucket(client(settings.endpoint, ATTEMPTS, READ_TIMEOUT), settings.bucket),
-        # Complete is settled by a HEAD, never by asking blindly again: a second Complete answers NoSuchUpload after
-        # the first has succeeded (reliability.md 0.9). A second Create leaves an upload that nobody knows of.
+        # An unanswered Complete is checked by a HEAD, not repeated: a second one gets NoSuchUpload after the first has
+        # succeeded (docs/reliability.md 0.9). A repeated Create leaves an upload that no row refers to.
         once=Bucket(client(settings.endpoint, 1, COMPLETE_TIMEOUT), settings.bucket),
         signer=client(settings.public_endpoint or settings.endpoint, 1, READ_TIMEOUT),
         credentials=session.get_credentials(),

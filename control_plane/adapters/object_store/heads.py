@@ -1,7 +1,7 @@
-"""HeadObject, asked for once per upload, without botocore's machinery: a signed URL and a kept connection.
+"""HeadObject, once per upload, without botocore's overhead: a signed URL and a kept connection.
 
-Rule: only the plain answers, 200 and 404, are understood here. Whatever else happens, boto3 is asked, which knows about
-retries, redirects and errors; and where a proxy stands between, it is asked at once.
+Rule: only the responses 200 and 404 are handled here. For everything else the request is repeated with boto3, which
+handles retries, redirects and errors; behind an HTTP proxy all requests go through boto3.
 """
 
 import ssl
@@ -15,14 +15,14 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from control_plane.adapters.object_store import buckets
-from control_plane.adapters.object_store.answers import PASSING_STATUS
 from control_plane.adapters.object_store.clients import Bucket
+from control_plane.adapters.object_store.errors import PASSING_STATUS
 from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.ports.object_store import ObjectInfo
 
 TIMEOUT: Final = 20.0
 LIFETIME: Final = 300
-"""Seconds for which the URL is good: enough for a store whose clock is not quite ours."""
+"""Seconds for which the URL is valid: enough for an object store with another time."""
 
 _CHECKSUM: Final = "x-amz-checksum-"
 _METADATA: Final = "x-amz-meta-"
@@ -31,7 +31,7 @@ _FOUND, _MISSING, _BUSY = 200, 404, 500
 
 
 class Heads:
-    """Looks at objects, from any number of threads: there come to be as many connections as looks at one time."""
+    """Sends HEAD requests, from any number of threads; there are as many connections as requests at one time."""
 
     def __init__(self, bucket: Bucket, credentials: Credentials | None, ca_bundle: str | None) -> None:
         self._bucket = bucket
@@ -42,13 +42,13 @@ class Heads:
         self._signer: QuerySigner | None = None
 
     def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there under this key; None when nothing is. Raises what boto3 raises."""
+        """The object of this key; None when it does not exist. Raises what boto3 raises."""
         if not self._plain:
             return buckets.head(self._bucket, s3_key)
         try:
-            status, headers = self._ask(s3_key)
+            status, headers = self._request(s3_key)
         except (OSError, HTTPException):
-            # A kept connection that the store has closed meanwhile, or worse: boto3 will find out.
+            # The object store closed a kept connection, or is unreachable: boto3 finds out.
             return buckets.head(self._bucket, s3_key)
         if status == _FOUND:
             return _info(headers)
@@ -56,31 +56,31 @@ class Heads:
             return None
         info = buckets.head(self._bucket, s3_key)
         if status not in PASSING_STATUS and status < _BUSY:
-            # boto3 could do what we could not: this store does not take HEAD by a signed URL.
+            # boto3 succeeded: this object store does not accept HEAD by a presigned URL.
             self._plain = False
         return info
 
     def close(self) -> None:
-        """Let go of the connections that nobody uses."""
+        """Close the idle connections."""
         while connection := self._kept():
             connection.close()
 
-    def _ask(self, s3_key: str) -> tuple[int, Mapping[str, str]]:
+    def _request(self, s3_key: str) -> tuple[int, Mapping[str, str]]:
         signer = self._signer = self._signer or signer_for(self._bucket.client, self._bucket.name, self._credentials)
         url = signer.url("HEAD", s3_key, query={}, headers=_MODE, expires=LIFETIME)
         connection = self._kept() or self._connection(url)
         kept = False
         try:
             connection.request("HEAD", url[url.index("/", len("https://")) :], headers=dict(_MODE))
-            answer = connection.getresponse()
-            answer.read()
-            kept = not answer.will_close
+            response = connection.getresponse()
+            response.read()
+            kept = not response.will_close
         finally:
             if kept:
                 self._idle.append(connection)
             else:
                 connection.close()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+        return response.status, {name.lower(): value for name, value in response.getheaders()}
 
     def _kept(self) -> HTTPConnection | None:
         try:

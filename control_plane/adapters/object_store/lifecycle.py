@@ -1,15 +1,16 @@
 """The bucket's lifecycle configuration: read whole, written whole.
 
-Rule: PutBucketLifecycleConfiguration replaces everything (S3 API reference), so whoever writes has read before. Stores
-that know no lifecycle answer these calls as if they were others (nanio 0.1.7); the caller reads again to be sure.
+Rule: PutBucketLifecycleConfiguration replaces everything (S3 API reference), so a caller reads before it
+writes. Object stores without lifecycles handle these calls as if they were others (nanio 0.1.7), so the caller reads
+afterwards too.
 """
 
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from control_plane.adapters.object_store.answers import code_of
 from control_plane.adapters.object_store.clients import Bucket
+from control_plane.adapters.object_store.errors import code_of
 
 _KEPT = ("Rules", "TransitionDefaultMinimumObjectSize")
 

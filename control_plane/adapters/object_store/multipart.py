@@ -1,6 +1,6 @@
 """The calls about multipart uploads: create, complete, list, abort.
 
-Rule: blocking functions over one client, for a thread of the adapter. What they raise is translated by the caller.
+Rule: blocking functions over one client, for a thread of the adapter. The caller translates what they raise.
 """
 
 import time
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from control_plane.adapters.object_store.answers import GONE, code_of
 from control_plane.adapters.object_store.clients import Bucket
+from control_plane.adapters.object_store.errors import GONE, code_of
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.ports.object_store import MultipartInfo
 from schemas.names import TOKEN_METADATA
@@ -33,22 +33,22 @@ _PART_CHECKSUMS: Final = ("ChecksumSHA256", "ChecksumCRC32")
 
 def create(bucket: Bucket, s3_key: str, *, token: str, digest: DigestName, encrypt: bool = False) -> str:
     """Open a multipart upload; returns S3's upload id."""
-    wishes: dict[str, Any] = dict(_CHECKSUMS.get(digest, {}))
+    options: dict[str, Any] = dict(_CHECKSUMS.get(digest, {}))
     if encrypt:
-        wishes["ServerSideEncryption"] = "AES256"
-    wishes["Metadata"] = {TOKEN_METADATA: token}
-    made = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=s3_key, **wishes)
+        options["ServerSideEncryption"] = "AES256"
+    options["Metadata"] = {TOKEN_METADATA: token}
+    made = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=s3_key, **options)
     if not made.get("UploadId"):
-        message = "CreateMultipartUpload: the object store named no upload id"
+        message = "CreateMultipartUpload: the response of the object store has no upload id"
         raise ObjectStoreDown(message)
     return made["UploadId"]
 
 
 def complete(bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
-    """Assemble exactly these parts; an answer that does not say so is `ObjectStoreDown`.
+    """Assemble exactly these parts; `ObjectStoreDown` when the response does not confirm it.
 
-    An upload with SHA-256 wants each part's checksum said again. Only the store knows them, so they are asked for
-    when it refuses; the usual upload needs no second call.
+    An upload with SHA-256 requires each part's checksum again. Only the object store has them, so they are listed
+    when it rejects the first call; other uploads need no second call.
     """
     try:
         _complete(bucket, s3_key, s3_upload_id, etags, {})
@@ -83,7 +83,7 @@ def size(bucket: Bucket, s3_key: str, s3_upload_id: str) -> int:
 
 
 def abort(bucket: Bucket, s3_key: str, s3_upload_id: str) -> None:
-    """Abort until no part is listed; `ObjectStoreDown` when parts keep coming."""
+    """Abort until no part is listed; `ObjectStoreDown` when parts keep appearing."""
     for round_number in range(ABORT_ROUNDS):
         try:
             bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=s3_key, UploadId=s3_upload_id)
@@ -98,7 +98,7 @@ def abort(bucket: Bucket, s3_key: str, s3_upload_id: str) -> None:
 
 
 def list_uploads(bucket: Bucket, prefix: str) -> list[MultipartInfo]:
-    """Uploads in flight below `prefix`, which some stores ignore (nanio 0.1.7): so it is applied here too."""
+    """Uploads in flight below `prefix`. Some object stores ignore it (nanio 0.1.7), so it is applied here too."""
     pages = bucket.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket.name, Prefix=prefix)
     return [
         MultipartInfo(upload["Key"], upload["UploadId"], upload["Initiated"].timestamp())
@@ -113,12 +113,12 @@ def _complete(
 ) -> None:
     parts = [{"PartNumber": n, "ETag": etags[n], **checksums.get(n, {})} for n in sorted(etags)]
     manifest: Any = {"Parts": parts}
-    answer = bucket.client.complete_multipart_upload(
+    response = bucket.client.complete_multipart_upload(
         Bucket=bucket.name, Key=s3_key, UploadId=s3_upload_id, MultipartUpload=manifest
     )
-    if not answer.get("ETag"):
-        # S3 sends 200 before it has assembled anything; an empty body is taken for success by botocore.
-        message = "CompleteMultipartUpload: the object store's answer names no ETag"
+    if not response.get("ETag"):
+        # S3 sends 200 before it has assembled anything; botocore takes an empty body for success.
+        message = "CompleteMultipartUpload: the response of the object store has no ETag"
         raise ObjectStoreDown(message)
 
 

@@ -1,6 +1,6 @@
-"""HTTP with presigned URLs, as clients experience it: for the probe.
+"""PUT requests with presigned URLs, as clients send them: for the probe.
 
-Rule: the only requests of the control plane that are not boto3's own; they carry the headers that an agent sends.
+Rule: these requests have the headers that an agent sends, and do not go through boto3.
 """
 
 import re
@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from control_plane.adapters.object_store.answers import PASSING_STATUS
+from control_plane.adapters.object_store.errors import PASSING_STATUS
 from schemas.values import PresignedPart
 
 TIMEOUT: Final = 30
@@ -21,8 +21,8 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a store said to one PUT; `etag` is without quotes, `code` the store's own word for a refusal."""
+class PutResult:
+    """The response to one PUT; `etag` is without quotes, `code` is the object store's error code."""
 
     status: int
     etag: str = ""
@@ -35,12 +35,12 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """Whether the request was found wrong, rather than the store being busy or broken."""
+        """Whether the request was rejected as wrong, rather than the object store being busy or broken."""
         wrong = 400 <= self.status < 500  # noqa: PLR2004
         return wrong and self.status not in PASSING_STATUS and self.code != "RequestTimeout"
 
 
-def put(grant: PresignedPart, body: bytes) -> Answer:
+def put(grant: PresignedPart, body: bytes) -> PutResult:
     """PUT the bytes with the granted headers."""
     headers = {**grant.headers, "Content-Type": "application/octet-stream"}
     request = AWSRequest("PUT", grant.url, headers=headers, data=body).prepare()
@@ -49,6 +49,6 @@ def put(grant: PresignedPart, body: bytes) -> Answer:
         response = session.send(request)
         code = _CODE.search(response.content)
         etag = response.headers.get("ETag", "").strip('"')
-        return Answer(response.status_code, etag, code[1].decode() if code else "")
+        return PutResult(response.status_code, etag, code[1].decode() if code else "")
     finally:
         session.close()

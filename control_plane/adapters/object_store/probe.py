@@ -1,7 +1,7 @@
-"""What the store enforces, seen on objects of our own (protocol.md section 5).
+"""Which checks the object store enforces, tried on probe objects (docs/protocol.md section 8).
 
-Rule: nothing is believed because a store is known by name. A digest counts as enforced if a wrong one was refused and
-the right one taken, through URLs such as clients get. Whatever is made is removed again, also after a failure.
+Rule: no capability follows from a product's name. A digest counts as enforced if a wrong one was rejected and the
+right one accepted, through URLs like those of clients. Every probe object is removed, also after a failure.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from control_plane.adapters.object_store import buckets, multipart
-from control_plane.adapters.object_store.answers import code_of
 from control_plane.adapters.object_store.clients import Clients
-from control_plane.adapters.object_store.presigned_put import Answer, put
+from control_plane.adapters.object_store.errors import code_of
+from control_plane.adapters.object_store.presigned_put import PutResult, put
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import Signer
 from control_plane.services.errors import ServiceError
@@ -38,7 +38,7 @@ _LIFETIME: Final = 300.0
 
 @dataclass
 class Findings:
-    """What has been seen so far."""
+    """The results so far."""
 
     object_digests: set[DigestName] = field(default_factory=set)
     part_digests: set[DigestName] = field(default_factory=set)
@@ -66,14 +66,14 @@ class Probe:
 
     @property
     def must_ask_to_encrypt(self) -> bool:
-        """Whether the store encrypts only what it is asked to encrypt.
+        """Whether the object store encrypts only on request.
 
-        A bucket that encrypts by default is not asked: asking for AES256 would undo a default of KMS.
+        A bucket that encrypts by default gets no request: AES256 would override a default of KMS.
         """
         return self._found.must_ask_to_encrypt
 
     def run(self) -> ObjectStoreCapabilities:
-        """Everything, in about thirty small requests; boto3's exceptions when the store cannot be used at all."""
+        """The whole probe, about thirty small requests; boto3's exceptions when the object store cannot be used."""
         try:
             self._see_plain_object()
             self._see_encryption()
@@ -87,31 +87,31 @@ class Probe:
         return self._capabilities()
 
     def _see_plain_object(self) -> None:
-        """The first call, which tells a store that cannot be used in boto3's own words; ETag and clock beside."""
-        key, asked_at = self._key("plain"), time.time()
+        """The first call: boto3's exception shows an object store that cannot be used. Also the ETag and the clock."""
+        key, sent_at = self._key("plain"), time.time()
         metadata = {TOKEN_METADATA: "probe"}
-        answer = self._calls.client.put_object(Bucket=self._calls.name, Key=key, Body=BODY, Metadata=metadata)
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        self._found.clock_skew = _skew(date, (asked_at + time.time()) / 2)
+        response = self._calls.client.put_object(Bucket=self._calls.name, Key=key, Body=BODY, Metadata=metadata)
+        date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
+        self._found.clock_skew = _skew(date, (sent_at + time.time()) / 2)
         info = self._head(key)
         self._found.encryption = info.encryption
         self._found.object_etag = info.etag == object_etag(_digest(DigestName.MD5, BODY))
         if info.metadata.get(TOKEN_METADATA) != "probe":
-            self._note("The store loses object metadata: completed uploads cannot be told from others' objects.")
+            self._note("The object store loses metadata: objects of completed uploads cannot be recognised.")
 
     def _see_encryption(self) -> None:
         if self._found.encryption is not None:
             return
         key = self._key("encrypted")
-        with self._optional("Encryption at rest could not be asked for"):
+        with self._optional("Encryption at rest could not be requested"):
             self._calls.client.put_object(Bucket=self._calls.name, Key=key, Body=BODY, ServerSideEncryption="AES256")
             self._found.encryption = self._head(key).encryption
         self._found.must_ask_to_encrypt = self._found.encryption is not None
         if self._found.encryption is None:
-            self._note("The store does not encrypt at rest.")
+            self._note("The object store does not encrypt at rest.")
 
     def _choose_endpoint(self) -> None:
-        """URLs are tried on the host that clients use, if it can be reached from here."""
+        """Use the endpoint of the clients for URLs, if it can be reached from here."""
         if self._settings.public_endpoint is None or self._settings.public_endpoint == self._settings.endpoint:
             return
         with suppress(BotoCoreError):
@@ -119,12 +119,12 @@ class Probe:
                 return
         self._signer = Signer(self._calls.client, self._calls.name, self._clients.credentials)
         self._note(
-            f"S3_PUBLIC_ENDPOINT {self._settings.public_endpoint} cannot be used from here; what the store enforces"
-            " was seen through AWS_ENDPOINT."
+            f"S3_PUBLIC_ENDPOINT {self._settings.public_endpoint} cannot be used from here; the object store was"
+            " probed through AWS_ENDPOINT."
         )
 
     def _see_object_digest(self, digest: DigestName) -> None:
-        def attempt(content: bytes) -> Answer:
+        def attempt(content: bytes) -> PutResult:
             return put(self._object_grant(self._key(f"object-{digest}"), _digest(digest, content), digest), BODY)
 
         if self._enforced(f"PutObject with {digest}", attempt):
@@ -136,7 +136,7 @@ class Probe:
             s3_upload_id = multipart.create(self._calls, key, token="probe", digest=digest)  # noqa: S106
             self._uploads.append((key, s3_upload_id))
 
-            def attempt(content: bytes) -> Answer:
+            def attempt(content: bytes) -> PutResult:
                 part = Grantable(1, len(BODY), _digest(digest, content), _LIFETIME)
                 return put(self._signer.part(key, s3_upload_id, part, digest), BODY)
 
@@ -146,7 +146,7 @@ class Probe:
                 self._see_multipart_etag(key, s3_upload_id)
 
     def _see_multipart_etag(self, key: str, s3_upload_id: str) -> None:
-        """Whichever digest the store enforces, the part is stored now."""
+        """The part is stored, whether or not the digest is enforced."""
         md5 = _digest(DigestName.MD5, BODY)
         etags = multipart.list_parts(self._calls, key, s3_upload_id) or {}
         multipart.complete(self._clients.once, key, s3_upload_id, etags)
@@ -160,8 +160,8 @@ class Probe:
         if not self._found.if_none_match:
             self._note("If-None-Match is not enforced: an object could be overwritten through its own URL.")
 
-    def _enforced(self, what: str, attempt: Callable[[bytes], Answer]) -> bool:
-        """Whether a wrong digest is refused and the right one taken."""
+    def _enforced(self, what: str, attempt: Callable[[bytes], PutResult]) -> bool:
+        """Whether a wrong digest is rejected and the right one accepted."""
         wrong, right = attempt(OTHER), attempt(BODY)
         if not right.taken:
             self._note(f"{what} is refused even when it is right ({right.code or right.status}).")
@@ -173,8 +173,10 @@ class Probe:
         found = self._found
         skew = found.clock_skew
         if skew is not None and abs(skew) > MAX_SKEW:
-            self._note(f"The store's clock is {skew:+.0f} s from ours: URLs may be refused or live too long.")
-        # Under KMS or a customer's key an ETag is never an MD5 (Object, S3 API reference), whatever it looked like.
+            self._note(
+                f"The object store's clock is {skew:+.0f} s from this machine's: its URLs expire too early or late."
+            )
+        # Under KMS or a customer's key an ETag is never an MD5 (Object, S3 API reference), even if it looks like one.
         readable = found.encryption in {None, "AES256"}
         return ObjectStoreCapabilities(
             part_digests=frozenset(found.part_digests),
@@ -197,7 +199,7 @@ class Probe:
 
     @contextmanager
     def _optional(self, note: str) -> Iterator[None]:
-        """The store may refuse this; that is a finding, not a failure."""
+        """A rejection of this is a finding, not a failure."""
         try:
             yield
         except ClientError as error:
@@ -231,7 +233,7 @@ def _digest(name: DigestName, content: bytes) -> str:
 
 
 def _skew(date: str | None, now: float) -> float | None:
-    """The store's clock minus ours; `Date` is cut to whole seconds, so half a second is put back."""
+    """The object store's clock minus this machine's (s); `Date` has whole seconds, so half a second is added."""
     if date is None:
         return None
     with suppress(ValueError):

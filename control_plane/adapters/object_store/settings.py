@@ -1,6 +1,6 @@
-"""What the adapter must be told about the bucket.
+"""The configuration of the object store.
 
-Rule: plain values named after the settings they come from (protocol.md section 7); secrets are never shown.
+Rule: plain values named after the settings they come from; `repr` never shows a secret.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ PROBE_FOLDER: Final = ".backhaul-probe"
 class S3Settings:
     """One bucket and how to reach it.
 
-    Without `access_key` boto3 looks where it always does: environment, profile, instance role. `endpoint` is for
-    stores other than Amazon's; calls go there. Clients' URLs are signed for `public_endpoint`, which is for networks
-    where clients reach the store under another name than the control plane; without it they are the same. `BadInput`
-    when half of the credentials is missing.
+    Without `access_key` boto3 uses its usual sources: environment, profile, instance role. `endpoint` is for object
+    stores other than Amazon's. URLs for clients are signed for `public_endpoint`, for networks where clients reach the
+    object store under another name than the control plane; it defaults to `endpoint`. `BadInput` when only one half of
+    the credentials is set.
     """
 
     bucket: str
@@ -37,6 +37,6 @@ class S3Settings:
 
     @property
     def probe_prefix(self) -> str:
-        """What the keys of probe objects begin with."""
+        """The prefix of the keys of probe objects."""
         base = self.base_path.strip("/")
         return f"{base}/{PROBE_FOLDER}/" if base else f"{PROBE_FOLDER}/"

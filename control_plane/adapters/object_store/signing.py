@@ -1,7 +1,7 @@
-"""URLs that grant one request each.
+"""Presigned URLs, each for one request.
 
-Rule: a URL for a part is bound to the part's size and digest, so whoever gets hold of it can only store the same
-bytes again; it lives no longer than the credentials that signed it. Computation only, no request.
+Rule: the URL of a part is bound to the part's size and digest, so it can only store the same bytes again; it expires no
+later than the credentials that signed it. Computation only, no request.
 """
 
 import time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_LIFETIME: Final = 7 * 86_400.0
-"""SigV4's limit. A longer `X-Amz-Expires` is signed without complaint and refused by S3 (reliability.md section 5)."""
+"""SigV4's limit. A longer `X-Amz-Expires` is signed without an error and rejected by S3 (reliability.md section 5)."""
 
 _HEADER: Final = {
     DigestName.MD5: "content-md5",
@@ -32,7 +32,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Signer:
-    """Signs for one bucket as one boto3 client addresses it, whose endpoint is the host in the URLs."""
+    """Signs for one bucket as one boto3 client addresses it; the client's endpoint is the host in the URLs."""
 
     def __init__(self, client: "S3Client", bucket: str, credentials: Credentials | None) -> None:
         self._client = client
@@ -41,7 +41,7 @@ class Signer:
         self._signer: QuerySigner | None = None
 
     def part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
-        """UploadPart; `BadInput` when the part does not say the digest that it is to be bound to."""
+        """UploadPart; `BadInput` when the part lacks the digest that it is to be bound to."""
         headers = _bound(part, digest)
         query = {"uploadId": s3_upload_id, "partNumber": str(part.part_number)}
         signed = {"content-length": str(part.size), **headers}
@@ -51,7 +51,7 @@ class Signer:
     def object(
         self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool, encrypt: bool
     ) -> PresignedPart:
-        """PutObject of the whole object with our token in its metadata."""
+        """PutObject of the whole object, with `token` in its metadata."""
         headers = {**_bound(part, digest), f"x-amz-meta-{TOKEN_METADATA}": token}
         if once:
             headers["if-none-match"] = "*"
@@ -67,7 +67,7 @@ class Signer:
 
     def lifetime(self, wanted: float) -> float:
         """Seconds that a URL signed now may live."""
-        # botocore has no public name for the end of temporary credentials; others have no such attribute.
+        # botocore has no public name for the expiry of temporary credentials; other credentials lack the attribute.
         ends_at = getattr(self._credentials, "_expiry_time", None)
         remaining = MAX_LIFETIME if ends_at is None else ends_at.timestamp() - time.time()
         return max(0.0, min(wanted, remaining, MAX_LIFETIME))
@@ -87,7 +87,7 @@ class Signer:
 
 
 def _bound(part: Grantable, digest: DigestName) -> dict[str, str]:
-    """The headers that bind a request to its bytes, and that the client then must send."""
+    """The headers that bind a request to its bytes; the client has to send them."""
     if digest is DigestName.NONE:
         return {}
     if part.digest is None or raw_digest(digest, part.digest) is None:

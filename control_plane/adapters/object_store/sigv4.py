@@ -1,6 +1,6 @@
-"""Signature Version 4 in a URL's query, for one bucket: letter for letter what botocore writes.
+"""Signature Version 4 in a URL's query, for one bucket: byte for byte what botocore produces.
 
-Rule: botocore decides once where the bucket is and how requests are scoped; from then on this is string work and two
+Rule: botocore determines the address of the bucket and the scope once; each URL then takes string operations and two
 hashes. Computation only. The steps are those of "Authenticating Requests: Using Query Parameters" (S3 API reference).
 """
 
@@ -28,8 +28,8 @@ _SAMPLE: Final = "sample"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the objects of a bucket are: `prefix` is the URL up to the key, `scope` what follows the date there."""
+class BucketAddress:
+    """Where the objects of a bucket are: `prefix` is the URL up to the key, `scope` the credential after the date."""
 
     prefix: str
     path: str
@@ -37,8 +37,8 @@ class Place:
     scope: str
 
     @classmethod
-    def of(cls, url: str, key: str) -> "Place":
-        """Read it off a URL that botocore presigned for the object `key`, which needs no quoting."""
+    def of(cls, url: str, key: str) -> "BucketAddress":
+        """Parse a URL that botocore presigned for the object `key`, which needs no quoting."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
@@ -55,10 +55,10 @@ class Place:
 
 
 class QuerySigner:
-    """Signs requests for one bucket. `credentials` are asked for at every signature: they may have been renewed."""
+    """Signs requests for one bucket. `credentials` is called for every signature: they may have been renewed."""
 
-    def __init__(self, place: Place, credentials: Callable[[], ReadOnlyCredentials]) -> None:
-        self._place = place
+    def __init__(self, address: BucketAddress, credentials: Callable[[], ReadOnlyCredentials]) -> None:
+        self._address = address
         self._credentials = credentials
 
     def url(
@@ -76,14 +76,14 @@ class QuerySigner:
         `headers`, with lower-case names and values without outer or double blanks, must then be sent as they are, and
         so must the host. `expires` are seconds from `now`, which is an instant (s).
         """
-        place, credentials = self._place, self._credentials()
+        address, credentials = self._address, self._credentials()
         stamp = _stamp(int(time.time() if now is None else now))
-        scope = f"{stamp[:8]}/{place.scope}"
-        signed = {"host": place.host, **headers}
+        scope = f"{stamp[:8]}/{address.scope}"
+        signed = {"host": address.host, **headers}
         names = sorted(signed)
         key = _quoted_path(s3_key)
-        wanted = [f"{name}={quote(value, _SAFE)}" for name, value in query.items()]
-        wanted += [
+        parameters = [f"{name}={quote(value, _SAFE)}" for name, value in query.items()]
+        parameters += [
             f"X-Amz-Algorithm={ALGORITHM}",
             f"X-Amz-Credential={quote(credentials.access_key or '', _SAFE)}%2F{scope.replace('/', '%2F')}",
             f"X-Amz-Date={stamp}",
@@ -91,31 +91,31 @@ class QuerySigner:
             f"X-Amz-SignedHeaders={'%3B'.join(names)}",
         ]
         if credentials.token is not None:
-            wanted.append(f"X-Amz-Security-Token={quote(credentials.token, _SAFE)}")
+            parameters.append(f"X-Amz-Security-Token={quote(credentials.token, _SAFE)}")
         lines = "".join(f"{name}:{signed[name]}\n" for name in names)
         canonical = "\n".join(
-            (method, place.path + key, "&".join(sorted(wanted)), lines, ";".join(names), PAYLOAD),
+            (method, address.path + key, "&".join(sorted(parameters)), lines, ";".join(names), PAYLOAD),
         )
         digest = sha256(canonical.encode()).hexdigest()
         signing_key = _signing_key(credentials.secret_key, scope)
         signature = hmac.digest(signing_key, f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}".encode(), "sha256").hex()
-        return f"{place.prefix}{key}?{'&'.join(wanted)}&X-Amz-Signature={signature}"
+        return f"{address.prefix}{key}?{'&'.join(parameters)}&X-Amz-Signature={signature}"
 
 
 def signer_for(client: "S3Client", bucket: str, credentials: Credentials | None) -> QuerySigner:
-    """A signer for the bucket as this client addresses it; raises what botocore raises without credentials."""
+    """A signer for the bucket as this client addresses it; without credentials it raises what botocore raises."""
     url = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": _SAMPLE})
     if credentials is None:
         raise NoCredentialsError
-    return QuerySigner(Place.of(url, _SAMPLE), credentials.get_frozen_credentials)
+    return QuerySigner(BucketAddress.of(url, _SAMPLE), credentials.get_frozen_credentials)
 
 
 @lru_cache(maxsize=4)
 def _signing_key(secret: str, scope: str) -> bytes:
-    """Four hashes that stay the same for a day."""
+    """Four hashes that are the same for a day."""
     key = f"AWS4{secret}".encode()
-    for word in scope.split("/"):
-        key = hmac.digest(key, word.encode(), "sha256")
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
     return key
 
 

@@ -116,7 +116,7 @@ class UploadRecords(Protocol):
         """Every client's upload of this id: usually one."""
 
     def by_s3_key(self, s3_key: str) -> Upload | None:
-        """The upload whose object has this key."""
+        """The upload with this object key."""
 
     def add(self, upload: Upload) -> None:
         """Insert at `version` 0; `KeyTaken` when the key or the object key is in use."""
@@ -128,12 +128,12 @@ class UploadRecords(Protocol):
         """
 
     def open_of(self, client_id: str) -> list[Upload]:
-        """Every upload of the client that is not terminal, or whose end the client has not acknowledged."""
+        """Every upload of the client that is not terminal, or that the client has yet to acknowledge as ended."""
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
-        """Uploads that a deadline can end and whose deadline has passed, longest overdue first.
+        """Uploads past their deadline, in a state that a deadline can end, longest overdue first.
 
-        Uploads whose object this owner is completing are left out; observed ones are not.
+        Uploads that this owner is completing are left out; observed ones are not.
         """
 
     def prune(self, ended_before: float, limit: int) -> int:
@@ -156,7 +156,7 @@ class OutboxRecords(Protocol):
         """Delete one entry, if it exists."""
 
     def due(self, now: float, limit: int) -> list[OutboxEntry]:
-        """Entries whose `due_at` has come, earliest first."""
+        """Entries with a `due_at` up to `now`, earliest first."""
 
     def wake(self, client_id: str, now: float) -> int:
         """Make the parked entries of one client due; returns the number of entries."""
@@ -210,7 +210,7 @@ class ChangeRecords(Protocol):
         """Changes with a higher number, lowest first; 0 starts at the oldest one kept."""
 
     def prune(self, before: float, limit: int) -> int:
-        """Delete up to `limit` changes whose `at` is before this instant, oldest first; returns the number deleted."""
+        """Delete up to `limit` changes from before this instant, oldest first; returns the number deleted."""
 
 
 class Records(Protocol):

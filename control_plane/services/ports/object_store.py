@@ -14,7 +14,7 @@ from schemas.values import DigestName, PresignedPart
 class ObjectStoreCapabilities:
     """What the object store does, as found by a probe (protocol.md section 5).
 
-    `part_digests` and `object_digests` are the digests whose mismatch it refuses on UploadPart and on PutObject;
+    `part_digests` and `object_digests` are the digests that it verifies on UploadPart and on PutObject;
     `etag_is_md5`: an ETag is the MD5 of the bytes, or of the parts' MD5s. `if_none_match`: a conditional request never
     overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date.
     """
@@ -70,7 +70,7 @@ class ObjectStore(Protocol):
         """Find out what the object store enforces, with test objects under the prefix that are deleted again."""
 
     async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
-        """Open a multipart upload whose object will have `token`; returns S3's upload id. Not idempotent."""
+        """Open a multipart upload; its object will have `token`. Returns S3's upload id. Not idempotent."""
 
     def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
         """A URL for one part, bound to its size and digest. No request is made."""
@@ -102,7 +102,7 @@ class ObjectStore(Protocol):
         """Delete an object; no error when it does not exist."""
 
     async def list_multipart(self, prefix: str) -> list[MultipartInfo]:
-        """Every multipart upload in progress whose key begins with `prefix`."""
+        """Every multipart upload in progress under `prefix`."""
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
         """Bytes in the parts of a multipart upload; 0 when it does not exist."""

@@ -1,4 +1,4 @@
-"""Use cases and background work for uploads: the writer, the outbox, completion, and what is observed of other owners.
+"""Use cases and background work for uploads: the writer, the outbox, completion, and observed uploads.
 
 Rule: only the writer changes an upload.
 """

@@ -27,7 +27,7 @@ Settled = CompletionProven | CompletionFailed
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Completes uploads whose parts are all stored."""
+    """Completes uploads that have all their parts stored."""
 
     object_store: ObjectStore
     probe: ObjectStoreProbe

@@ -56,7 +56,7 @@ FAULT_WAIT: Final = 30.0
 """Seconds, at least, before a duty is retried after a fault of the program."""
 
 REFUSED_WAIT: Final = 3600.0
-"""Seconds before a clean-up is retried that the object store refused, for lack of a permission perhaps."""
+"""Seconds before a clean-up is retried that the object store refused, such as for lack of a permission."""
 
 _Name = tuple[UploadKey, str, int, str]
 _Work = Coroutine[Any, Any, None]
@@ -190,7 +190,7 @@ class Outbox:
             self.poke()
 
     def _claim(self, records: Records) -> tuple[list[_Claimed], list[UploadKey]]:
-        """Lease due entries: the duties to perform, and the uploads whose clients did not respond in time."""
+        """Lease due entries: the duties to perform, and the uploads of clients that did not respond in time."""
         now = self._clock.now()
         claimed: list[_Claimed] = []
         silent: list[UploadKey] = []

@@ -45,7 +45,7 @@ LEASE: Final = 30.0
 _TRIES: Final = 5
 
 Plan = Callable[[Records], Upload]
-"""Makes a new upload from the records; called in the transaction, perhaps more than once."""
+"""Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
 
 _Name = tuple[Kind, str]
 """Names a duty of one upload: its kind and target."""
@@ -156,13 +156,13 @@ class UploadWriter:
     def enqueue(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_defer: bool = False) -> None:
         """Apply one event with the next batch. `new` is inserted first when the upload is unknown.
 
-        With `may_defer` a success whose proof takes one look at the object store is committed after that look. Never
+        With `may_defer` a success that one look at the object store proves is committed after that look. Never
         waits: when the queue is full, the event is dropped and counted, and the device repeats it.
         """
         self._enqueue(_Happened(key, event, new=new, may_defer=may_defer))
 
     def enqueue_lazily(self, key: UploadKey, event: Event) -> None:
-        """Apply an event whose commit is not urgent with the next batch, or alone after `linger` seconds.
+        """Apply an event that is not urgent with the next batch, or alone after `linger` seconds.
 
         A client responds to a command at once: a separate commit of the publication would delay its answer.
         """

@@ -1,1 +1,1 @@
-"""What a process needs whose clock libfaketime moves; `clock_of` puts this folder on its path."""
+"""Support for a process under libfaketime; `clock_of` puts this folder on its path."""

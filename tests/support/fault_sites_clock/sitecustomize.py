@@ -1,7 +1,7 @@
-"""Lets a Python under libfaketime sleep; imported by the interpreter itself as it starts (see `site`).
+"""Makes `time.sleep` work under libfaketime; the interpreter imports this module at its start (see `site`).
 
-Rule: nothing but that. Python 3.11 sleeps with clock_nanosleep(2) and an instant, which libfaketime 0.9.10 answers with
-EINVAL whenever the monotonic clock is left alone.
+Rule: nothing else is here. Python 3.11 sleeps with clock_nanosleep(2) and an absolute time. libfaketime 0.9.10 answers
+that with EINVAL when the monotonic clock is not faked.
 """
 
 import select

@@ -1,7 +1,7 @@
-"""A store that takes nothing on trust and goes wrong on command.
+"""The strict double: an object store that checks everything and fails on command.
 
-Rule: it refuses what Amazon S3 refuses, where nanio and moto look away (reliability.md 0.10, 0.13); where S3's own
-behaviour is not documented, it is the stricter of the two readings.
+Rule: it rejects what Amazon S3 rejects, also where nanio and moto do not check (docs/reliability.md 0.10, 0.13). Where
+S3's behaviour is not documented, it follows the stricter reading.
 """
 
 from tests.support.strict_s3.answers import Options

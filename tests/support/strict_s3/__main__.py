@@ -1,4 +1,4 @@
-"""`python -m tests.support.strict_s3 --directory DIR`: the store double as a process.
+"""`python -m tests.support.strict_s3 --directory DIR`: the strict double as a process.
 
 Rule: credentials and region are the tests' well-known ones.
 """

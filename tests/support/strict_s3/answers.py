@@ -1,4 +1,4 @@
-"""What the store answers, and what an operation is given to work with.
+"""The responses of the strict double, and the arguments of an operation.
 
 Rule: plain values; `application` puts them on the wire.
 """
@@ -16,10 +16,10 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How strict, and how large.
+    """Strictness and limits.
 
-    `clock_skew` (s) is added to the store's clock; `encryption` is what every object gets without asking: under
-    `aws:kms` an ETag is no MD5. `page_size` caps every listing.
+    `clock_skew` (s) is added to the double's clock; `encryption` applies to every object without a request: under
+    `aws:kms` an ETag is no MD5. `page_size` limits every listing.
     """
 
     min_part_size: int = 5 * MIB
@@ -32,7 +32,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request whose signature, length and digests were found right."""
+    """One request with a correct signature, length and digests."""
 
     request: Request
     blob: Blob
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, headers and body. `done` says whether the store changed."""
+    """Status, headers and body. `done` is whether the double changed its state."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""The store double as an ASGI application: verify, receive, do, answer, and go wrong where the script says so.
+"""The strict double as an ASGI application: verify, receive, execute, respond, and fail where a fault is planted.
 
-Rule: a request changes the store only if its signature, its length and its digests hold. `/_strict/` is the tests' own
-door: `GET events`, `POST faults` (a JSON list), `DELETE faults`.
+Rule: a request changes the state only if its signature, length and digests are correct. `/_strict/` is the tests'
+interface: `GET events`, `POST faults` (a JSON list), `DELETE faults`.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ _DO: Final[Mapping[Operation, Callable[[Call], Answer]]] = {
 
 @dataclass(slots=True)
 class Exchange:
-    """One request under way, and what its line in the log will say."""
+    """One request under way, and the content of its line in the log."""
 
     request: Request
     fault: Fault | None
@@ -66,7 +66,7 @@ class Exchange:
 
 
 class StrictS3:
-    """One store; `faults`, `events` and `storage` are for the test that runs it in its own process."""
+    """One double; `faults`, `events` and `storage` are for a test in the same process."""
 
     def __init__(self, directory: Path, keys: Keys, options: Options | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,12 +105,12 @@ class StrictS3:
         if exchange.fault is not None:
             answer = await self._spoiled(exchange, exchange.fault, answer)
         exchange.status = answer.status
-        # Before the client can know: a test that has its answer finds it in the log.
+        # Before the client receives it: a test that has its response finds it in the log.
         self._log(exchange)
         await self._send(exchange.request, answer, send)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> Answer:
-        """What a faultless store answers; the body is received in any case, so that the client hears the answer."""
+        """The response without a fault; the body is received in any case, so the client receives the response."""
         request = exchange.request
         trusted = self._trusted(request)
         is_data = request.operation in DATA and isinstance(trusted, Promise)
@@ -134,14 +134,14 @@ class StrictS3:
             exchange.received = receiver.received
 
     def _trusted(self, request: Request) -> Promise | Refusal:
-        """What the request promises, if its signature holds."""
+        """What the request promises, if its signature is correct."""
         try:
             return promised(request, verify(request, self.keys, self._now()))
         except Refusal as refusal:
             return refusal
 
     async def _spoiled(self, exchange: Exchange, fault: Fault, answer: Answer) -> Answer:
-        """The answer as the fault has it; what was refused stays refused."""
+        """The response as the fault changes it; a rejection stays a rejection."""
         if fault.kind is Kind.SLOW:
             await asyncio.sleep(fault.seconds)
         while fault.kind is Kind.HELD and self.faults.in_force(fault):  # noqa: ASYNC110 - cleared by another thread

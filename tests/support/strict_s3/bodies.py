@@ -1,6 +1,6 @@
-"""Bodies of requests: received, digested, checked against what their headers promise, kept as files.
+"""Bodies of requests: received, digested, checked against their headers, stored as files.
 
-Rule: a body is a file once it was received whole; what fails leaves no file.
+Rule: a body is a file once it is complete; a failure leaves no file.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.support.strict_s3.signatures import Signed
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 DATA: Final = frozenset({Operation.PUT_OBJECT, Operation.UPLOAD_PART})
-"""Operations whose body is an object's bytes; all others have a small document."""
+"""Operations with an object's bytes as body; all others have a small document."""
 
 MAX_DOCUMENT: Final = 2 << 20
 CHECKSUM_BYTES: Final = {"sha256": 32, "crc32": 4}
@@ -29,12 +29,12 @@ _FLIPPED: Final = 0xFF
 
 
 class Reset(Exception):
-    """The connection is to be cut now."""
+    """Reset the connection now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes that the store keeps; without a `path` they are only counted (`keep_bytes=False`)."""
+    """Bytes that the double stores; without a `path` they are only counted (`keep_bytes=False`)."""
 
     path: Path | None
     size: int
@@ -43,17 +43,17 @@ class Blob:
     crc32: bytes
 
     def checksum(self, algorithm: str) -> str:
-        """One of the checksums that S3 knows, in base64."""
+        """One of the checksums of S3, in base64."""
         return b64encode(self.sha256 if algorithm == "sha256" else self.crc32).decode()
 
     def delete(self) -> None:
-        """Forget the bytes."""
+        """Delete the bytes."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
 class Receiver:
-    """Takes one body; `received` counts what came, whatever becomes of it."""
+    """Receives one body; `received` counts the bytes, also of a body that fails."""
 
     def __init__(self, path: Path | None, fault: Fault | None, idle_timeout: float) -> None:
         self.received = 0
@@ -66,7 +66,7 @@ class Receiver:
         self._crc32 = 0
 
     async def take(self, receive: Receive, *, is_data: bool) -> Blob:
-        """The whole body; `Reset` and `Vanished` when it does not come to its end."""
+        """The whole body; `Reset` and `Vanished` when it ends early."""
         await self._maybe_break()
         with (self._path or Path("/dev/null")).open("wb") as file:
             more = True
@@ -122,14 +122,14 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the headers of a request say of its body; `checksums` by algorithm."""
+    """What the headers of a request promise about its body; `checksums` by algorithm."""
 
     md5: bytes | None = None
     sha256_of_payload: str | None = None
     checksums: dict[str, str] = field(default_factory=dict)
 
     def check(self, blob: Blob) -> None:
-        """`Refusal` when the body is not what was promised."""
+        """`Refusal` when the body differs from the promise."""
         if self.md5 not in {None, blob.md5}:
             raise Refusal(Code.BAD_DIGEST, "The Content-MD5 you specified did not match what we received.")
         if self.sha256_of_payload not in {None, blob.sha256.hex()}:
@@ -142,7 +142,7 @@ class Promise:
 
 
 def promised(request: Request, signed: Signed) -> Promise:
-    """Read the promise; `Refusal` when it is not one."""
+    """Parse the promise; `Refusal` when it is malformed."""
     if request.operation in DATA and request.length is None:
         raise Refusal(Code.MISSING_CONTENT_LENGTH, "You must provide the Content-Length HTTP header.")
     if "x-amz-trailer" in request.headers:

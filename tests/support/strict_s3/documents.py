@@ -1,4 +1,4 @@
-"""The XML that S3 speaks, as far as the double answers and reads it.
+"""The XML documents of S3 that the double writes and reads.
 
 Rule: text in, text out; names and order are those of the S3 API reference.
 """
@@ -39,7 +39,7 @@ def instant(seconds: float) -> str:
 
 
 def checksum_fields(checksums: dict[str, str] | None) -> list[Field]:
-    """The elements that carry checksums."""
+    """The elements of checksums."""
     return [(tag, checksums[name]) for tag, name in _CHECKSUM_TAGS.items() if checksums and name in checksums]
 
 

@@ -1,6 +1,6 @@
-"""What happened at the store, one JSON line for each request.
+"""The log of the double, one JSON line for each request.
 
-Rule: written when the outcome is known and before the client can know it, with the bytes that really arrived.
+Rule: a line is written when the outcome is known and before the client receives it, with the bytes that arrived.
 """
 
 import json
@@ -15,9 +15,9 @@ STORED: Final = "ok"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreEvent:
-    """One request. `outcome` is `ok`, S3's error code, or what became of the connection; `fault` what was planted.
+    """One request. `outcome` is `ok`, S3's error code, or the end of the connection; `fault` is the planted fault.
 
-    `done` says whether the store changed, whatever it answered.
+    `done` is whether the double changed its state, independent of the response.
     """
 
     number: int

@@ -1,6 +1,6 @@
-"""What goes wrong on purpose, and when.
+"""Planted faults.
 
-Rule: a fault names the requests it strikes by operation, part, key and count, so that a test is the same on each run.
+Rule: a fault selects its requests by operation, part, key and count, so a test is the same on each run.
 """
 
 import threading
@@ -13,53 +13,53 @@ from tests.support.strict_s3.requests import Operation, Request
 
 
 class Kind(StrEnum):
-    """How a request is answered."""
+    """The effect of a fault."""
 
     ERROR = "error"
     """`status` and `code`, with Retry-After when `retry_after` is set."""
 
     ERROR_IN_200 = "error_in_200"
-    """200 whose body is an error document (CompleteMultipartUpload, API reference)."""
+    """200 with an error document as body (CompleteMultipartUpload, API reference)."""
 
     EMPTY_200 = "empty_200"
     """200 without body and ETag."""
 
     STALL = "stall"
-    """After `at_byte` bytes of the body nothing more is read or said for `seconds`; then the connection is reset."""
+    """After `at_byte` bytes of the body nothing is read or written for `seconds`; then the connection is reset."""
 
     RESET = "reset"
     """The connection is reset after `at_byte` bytes of the body."""
 
     LOST_RESPONSE = "lost_response"
-    """The request is done; the connection is reset instead of the answer."""
+    """The request is executed; the connection is reset before the response."""
 
     NO_ETAG = "no_etag"
-    """The request is done; its answer has no ETag, as behind some proxies."""
+    """The request is executed; its response has no ETag, as behind some proxies."""
 
     CORRUPT_STORED = "corrupt_stored"
-    """The request is done and answered as usual, but byte `at_byte` is stored flipped."""
+    """The request is executed and answered as usual, but byte `at_byte` is stored flipped."""
 
     CORRUPT_RECEIVED = "corrupt_received"
-    """Byte `at_byte` arrives flipped: whoever signed a digest is told so."""
+    """Byte `at_byte` arrives flipped: a request with a signed digest is rejected."""
 
     SLOW = "slow"
-    """The request is done; its body is read at `bytes_per_second`, and the answer waits `seconds`."""
+    """The request is executed; its body is read at `bytes_per_second`, and the response waits `seconds`."""
 
     HELD = "held"
-    """The request is done; the answer waits until the faults are cleared."""
+    """The request is executed; the response waits until the faults are cleared."""
 
     PRETEND = "pretend"
-    """Nothing is done; the answer is 204."""
+    """Nothing is executed; the response is 204."""
 
     PAGE = "page"
-    """Nothing is done; `status` and a page of text, as an ingress answers that does not find the store."""
+    """Nothing is executed; `status` and a page of text, like an ingress without a route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One fault. It strikes the `nth` matching request (counted from 1) and the `times - 1` after it.
 
-    `done`: an ERROR, ERROR_IN_200 or EMPTY_200 is answered after the request was done all the same.
+    `done`: an ERROR, ERROR_IN_200 or EMPTY_200 is sent after the request was executed.
     """
 
     kind: Kind
@@ -83,11 +83,11 @@ class Fault:
         return cls(**{**fields, "kind": Kind(fields["kind"]), "operation": operation and Operation(operation)})
 
     def to_json(self) -> dict[str, Any]:
-        """What `read` reads."""
+        """The JSON that `read` parses."""
         return asdict(self)
 
     def matches(self, request: Request) -> bool:
-        """Whether the request is one of those that are counted."""
+        """Whether the request counts for this fault."""
         return (
             self.operation in {None, request.operation}
             and self.part_number in {None, request.part_number}
@@ -104,24 +104,24 @@ class FaultScript:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, *faults: Fault) -> None:
-        """Put faults into force; the first that strikes wins."""
+        """Plant faults; the first that matches applies."""
         with self._lock:
             self._faults += faults
             self._seen += [0] * len(faults)
 
     def clear(self) -> None:
-        """From now on everything goes well."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
             self._seen.clear()
 
     def in_force(self, fault: Fault) -> bool:
-        """Whether a fault was not cleared yet."""
+        """Whether a fault is still planted."""
         with self._lock:
             return fault in self._faults
 
     def strike(self, request: Request) -> Fault | None:
-        """The fault that befalls this request; counts it for all faults that it matches."""
+        """The fault of this request, if any; counts the request for all faults that it matches."""
         struck = None
         with self._lock:
             for index, fault in enumerate(self._faults):

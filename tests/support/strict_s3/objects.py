@@ -1,6 +1,6 @@
 """Operations on buckets and whole objects.
 
-Rule: a function from a call to its answer; it raises `Refusal` before it changes anything.
+Rule: a function from a call to its response; it raises `Refusal` before it changes anything.
 """
 
 import re
@@ -12,7 +12,7 @@ from tests.support.strict_s3.answers import Answer, Call
 from tests.support.strict_s3.documents import Field, document, instant
 from tests.support.strict_s3.refusals import Code, Refusal
 from tests.support.strict_s3.requests import RULES
-from tests.support.strict_s3.storage import Bucket, StoredObject, Wishes
+from tests.support.strict_s3.storage import Bucket, ObjectProperties, StoredObject
 
 META: Final = "x-amz-meta-"
 MAX_METADATA: Final = 2048
@@ -89,9 +89,9 @@ def put_object(call: Call) -> Answer:
     if call.blob.size > MAX_PUT:
         raise Refusal(Code.ENTITY_TOO_LARGE, "Your proposed upload exceeds the maximum allowed object size.")
     etag, checksums = etag_of(call, call.blob.md5.hex()), call.promise.checksums
-    made = StoredObject((call.blob,), etag, wishes_of(call), call.now, checksums)
+    made = StoredObject((call.blob,), etag, properties_of(call), call.now, checksums)
     call.storage.put(request.bucket, request.key, made)
-    return Answer(headers={"ETag": f'"{etag}"', **encryption_header(made.wishes)}, done=True)
+    return Answer(headers={"ETag": f'"{etag}"', **encryption_header(made.properties)}, done=True)
 
 
 def head_object(call: Call) -> Answer:
@@ -115,7 +115,7 @@ def delete_object(call: Call) -> Answer:
 
 
 def check_free(call: Call) -> None:
-    """`PreconditionFailed` when the object may only be made once and is there."""
+    """`PreconditionFailed` when the object may be created only once and exists."""
     condition = call.request.headers.get("if-none-match")
     if condition not in {None, "*"}:
         raise Refusal(Code.NOT_IMPLEMENTED, "If-None-Match takes only *")
@@ -125,8 +125,8 @@ def check_free(call: Call) -> None:
         raise Refusal(Code.PRECONDITION_FAILED, "At least one of the pre-conditions you specified did not hold")
 
 
-def wishes_of(call: Call) -> Wishes:
-    """What the request that begins an object asks for."""
+def properties_of(call: Call) -> ObjectProperties:
+    """The properties that a request sets for a new object."""
     headers = call.request.headers
     metadata = {name.removeprefix(META): value for name, value in headers.items() if name.startswith(META)}
     if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA:
@@ -137,7 +137,7 @@ def wishes_of(call: Call) -> Wishes:
         raise Refusal(Code.INVALID_REQUEST, "The checksum algorithm or type is not supported")
     encryption = headers.get("x-amz-server-side-encryption") or call.options.encryption
     content_type = headers.get("content-type", "binary/octet-stream")
-    return Wishes(metadata, encryption, content_type, algorithm, full_object)
+    return ObjectProperties(metadata, encryption, content_type, algorithm, full_object)
 
 
 def etag_of(call: Call, md5: str, suffix: str = "") -> str:
@@ -146,19 +146,19 @@ def etag_of(call: Call, md5: str, suffix: str = "") -> str:
     return (secrets.token_hex(16) if encryption == "aws:kms" else md5) + suffix
 
 
-def encryption_header(wishes: Wishes) -> dict[str, str]:
+def encryption_header(properties: ObjectProperties) -> dict[str, str]:
     """How the object is encrypted."""
-    return {"x-amz-server-side-encryption": wishes.encryption} if wishes.encryption else {}
+    return {"x-amz-server-side-encryption": properties.encryption} if properties.encryption else {}
 
 
 def _headers(call: Call, found: StoredObject) -> dict[str, str]:
     headers = {
         "ETag": f'"{found.etag}"',
         "Last-Modified": formatdate(found.modified_at, usegmt=True),
-        "Content-Type": found.wishes.content_type,
+        "Content-Type": found.properties.content_type,
         "Accept-Ranges": "bytes",
-        **encryption_header(found.wishes),
-        **{f"{META}{name}": value for name, value in found.wishes.metadata.items()},
+        **encryption_header(found.properties),
+        **{f"{META}{name}": value for name, value in found.properties.metadata.items()},
     }
     if call.request.headers.get("x-amz-checksum-mode") == "ENABLED":
         headers |= {f"x-amz-checksum-{name}": value for name, value in found.checksums.items()}

@@ -1,4 +1,4 @@
-"""S3's error answers, as the store double gives them.
+"""S3's error responses, as the strict double sends them.
 
 Rule: codes and statuses are those of "Error responses" in the S3 API reference.
 """
@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 
 class Code(Enum):
-    """What S3 says, and its HTTP status."""
+    """S3's error codes, with their HTTP statuses."""
 
     ACCESS_DENIED = "AccessDenied", 403
     AUTHORIZATION_HEADER_MALFORMED = "AuthorizationHeaderMalformed", 400
@@ -49,7 +49,7 @@ class Code(Enum):
 
     @property
     def text(self) -> str:
-        """The word in the error document."""
+        """The code in the error document."""
         return str(self.value[0])
 
     @property
@@ -59,7 +59,7 @@ class Code(Enum):
 
 
 class Refusal(Exception):
-    """The store will not do this."""
+    """The request is rejected."""
 
     def __init__(self, code: Code, message: str = "") -> None:
         super().__init__(f"{code.text}: {message}")
@@ -69,10 +69,10 @@ class Refusal(Exception):
 
 
 class Vanished(Exception):
-    """The client went away before its request was whole."""
+    """The client disconnected before its request was complete."""
 
 
 def error_document(code: str, message: str) -> bytes:
-    """The body of an error answer."""
+    """The body of an error response."""
     text = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()

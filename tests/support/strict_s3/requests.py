@@ -1,6 +1,6 @@
-"""One request as the store double sees it: bytes of path, query and headers, and which operation they mean.
+"""One request to the strict double: the bytes of path, query and headers, and the operation.
 
-Rule: nothing is normalised before the signature was verified over it.
+Rule: nothing is normalised before its signature is verified.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 
 class Operation(StrEnum):
-    """What a request asks for, in the names of the S3 API reference."""
+    """The operations, with the names of the S3 API reference."""
 
     CREATE_BUCKET = "CreateBucket"
     HEAD_BUCKET = "HeadBucket"
@@ -34,9 +34,9 @@ class Operation(StrEnum):
 
 
 RULES: Final = ("lifecycle", "publicAccessBlock")
-"""Sub-resources of a bucket that are stored and given back as they are."""
+"""Sub-resources of a bucket that are stored and returned unchanged."""
 
-# (method, whether there is a key, the query name that tells it apart): the first that fits.
+# (method, whether there is a key, the distinguishing query name): the first match.
 _TABLE: Final = (
     ("PUT", False, "publicAccessBlock", Operation.PUT_BUCKET_RULES),
     ("PUT", False, "lifecycle", Operation.PUT_BUCKET_RULES),
@@ -75,7 +75,7 @@ class Request:
 
     @property
     def operation(self) -> Operation:
-        """What it asks for."""
+        """The operation."""
         if _SUB_RESOURCES & set(self.query):
             return Operation.UNKNOWN
         for method, has_key, name, operation in _TABLE:
@@ -85,13 +85,13 @@ class Request:
 
     @property
     def part_number(self) -> int | None:
-        """The part that it is about."""
+        """The number of the part."""
         number = self.query.get("partNumber", "")
         return int(number) if number.isdecimal() else None
 
     @property
     def upload_id(self) -> str | None:
-        """The multipart upload that it is about."""
+        """The id of the multipart upload."""
         return self.query.get("uploadId")
 
     @property

@@ -1,6 +1,6 @@
-"""The store double, running: in a thread of the test, or as a process of its own.
+"""A running strict double: in a thread of the test, or as a separate process.
 
-Rule: a port is bound before anybody is told of it.
+Rule: a port is bound before its number is passed on.
 
     with start_strict(tmp_path) as strict:
         strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.UPLOAD_PART, at_byte=1000))
@@ -40,7 +40,7 @@ _LISTENS: Final = re.compile(r"listens on port (\d+)\n")
 
 
 class StrictServer:
-    """A store in a thread. `faults`, `events` and `storage` are its own; `s3` is how others reach it."""
+    """A double in a thread, with its `faults`, `events` and `storage`; `s3` has its address."""
 
     def __init__(self, directory: Path, options: Options | None = None, keys: Keys = KEYS, port: int = 0) -> None:
         self.app = StrictS3(directory, keys, options)
@@ -61,28 +61,28 @@ class StrictServer:
 
     @property
     def faults(self) -> FaultScript:
-        """What shall go wrong."""
+        """The planted faults."""
         return self.app.faults
 
     @property
     def events(self) -> EventLog:
-        """What happened."""
+        """The log."""
         return self.app.events
 
     @property
     def storage(self) -> Storage:
-        """What is stored."""
+        """The stored objects."""
         return self.app.storage
 
     def start(self) -> None:
-        """Begin to answer; does nothing when it does."""
+        """Start to serve; does nothing when it is running."""
         if not self._thread.is_alive():
             self._thread.start()
         while not self._server.started:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Stop answering, for good."""
+        """Stop for good."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(READY_TIMEOUT)
@@ -93,14 +93,14 @@ class StrictServer:
 
 
 def start_strict(directory: Path, options: Options | None = None, *, keys: Keys = KEYS) -> StrictServer:
-    """A running store in a thread of this process."""
+    """A running double in a thread of this process."""
     server = StrictServer(directory, options, keys)
     server.start()
     return server
 
 
 def start_strict_process(directory: Path) -> tuple[S3Server, "StrictControl"]:
-    """A running store as a process of its own, that ends with this one; and the handle on its faults and events."""
+    """A running double as a child process, which ends with this one; and the control of its faults and events."""
     directory.mkdir(parents=True, exist_ok=True)
     command = (sys.executable, "-m", "tests.support.strict_s3", "--directory", str(directory))
     child = ChildProcess(command, directory / "strict.log")
@@ -118,21 +118,21 @@ def start_strict_process(directory: Path) -> tuple[S3Server, "StrictControl"]:
 
 
 class StrictControl:
-    """Faults and events of a store in another process."""
+    """Faults and events of a double in another process."""
 
     def __init__(self, port: int) -> None:
         self._port = port
 
     def add(self, *faults: Fault) -> None:
-        """Put faults into force."""
+        """Plant faults."""
         self._ask("POST", "faults", json.dumps([fault.to_json() for fault in faults]))
 
     def clear(self) -> None:
-        """From now on everything goes well."""
+        """Remove all faults."""
         self._ask("DELETE", "faults")
 
     def events(self) -> list[StoreEvent]:
-        """What happened so far."""
+        """The events so far."""
         return [StoreEvent.read(line) for line in self._ask("GET", "events").decode().splitlines()]
 
     def _ask(self, method: str, what: str, body: str | None = None) -> bytes:
@@ -151,7 +151,7 @@ def received(events: Iterable[StoreEvent], operation: str, key: str | None = Non
 
 def _config(app: StrictS3) -> uvicorn.Config:
     class Protocol(H11Protocol):
-        """Lets the application find the connection that it is to cut."""
+        """Gives the application access to the connection, which a fault may reset."""
 
         def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as uvicorn has it
             super().connection_made(transport)
@@ -174,7 +174,7 @@ def _config(app: StrictS3) -> uvicorn.Config:
 
 
 def serve_forever(directory: Path) -> None:
-    """Be the process: tell the port, and answer until a signal comes."""
+    """Run as a process: print the port, and serve until a signal arrives."""
     app = StrictS3(directory, KEYS)
     with socket.create_server((LOOPBACK, 0)) as listener:
         server = uvicorn.Server(_config(app))

@@ -1,8 +1,8 @@
 """Signature Version 4, verified from the specification alone.
 
-Rule: what an attacker could change must break the signature; every header `x-amz-*` that is sent must be signed.
-Source: "Authenticating Requests (AWS Signature Version 4)", S3 API reference. No code of botocore: a double that shared
-its signer would share its mistakes.
+Rule: every change of a request breaks the signature; every header `x-amz-*` that is sent must be signed.
+Source: "Authenticating Requests (AWS Signature Version 4)", S3 API reference. No code of botocore: a shared
+signer would have the same faults.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _SCOPE_PARTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The one user of the store."""
+    """The only user of the double."""
 
     access_key: str
     secret_key: str

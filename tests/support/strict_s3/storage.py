@@ -1,6 +1,6 @@
-"""What the store keeps: buckets, objects, multipart uploads.
+"""The state of the double: buckets, objects, multipart uploads.
 
-Rule: the bytes are files that never change; everything else is in memory and ends with the store.
+Rule: the bytes are files that never change; everything else is in memory and ends with the process.
 """
 
 import itertools
@@ -14,8 +14,8 @@ from tests.support.strict_s3.refusals import Code, Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the request that begins an object asks for; `algorithm` is a checksum's, in lower case."""
+class ObjectProperties:
+    """The properties that a request sets for a new object; `algorithm` is a checksum's, in lower case."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     encryption: str | None = None
@@ -26,11 +26,11 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object: its bytes are those of the blobs, one after the other. `etag` is without quotes."""
+    """One object: its bytes are those of the blobs, in order. `etag` is without quotes."""
 
     blobs: tuple[Blob, ...]
     etag: str
-    wishes: Wishes
+    properties: ObjectProperties
     modified_at: float
     checksums: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,7 +40,7 @@ class StoredObject:
         return sum(blob.size for blob in self.blobs)
 
     def read(self) -> bytes:
-        """All of it, for tests that compare."""
+        """All bytes, for tests that compare."""
         return b"".join(self.chunks(0, self.size))
 
     def chunks(self, start: int, end: int, size: int = 1 << 18) -> Iterator[bytes]:
@@ -74,7 +74,7 @@ class Multipart:
     key: str
     upload_id: str
     initiated_at: float
-    wishes: Wishes
+    properties: ObjectProperties
     parts: dict[int, Part] = field(default_factory=dict)
 
 
@@ -87,7 +87,7 @@ class Bucket:
 
 
 class Storage:
-    """All of it."""
+    """All buckets."""
 
     def __init__(self, directory: Path, *, keep_bytes: bool = True) -> None:
         self.buckets: dict[str, Bucket] = {}
@@ -98,25 +98,25 @@ class Storage:
         self._numbers = itertools.count(1)
 
     def new_path(self) -> Path | None:
-        """Where the next body goes; None when bytes are only counted."""
+        """The file of the next body; None when bytes are only counted."""
         return self._directory / f"{next(self._numbers):08d}" if self._keep_bytes else None
 
     def bucket(self, name: str) -> Bucket:
-        """`NoSuchBucket` when it is not there."""
+        """`NoSuchBucket` when it does not exist."""
         try:
             return self.buckets[name]
         except KeyError:
             raise Refusal(Code.NO_SUCH_BUCKET, "The specified bucket does not exist") from None
 
     def object(self, bucket: str, key: str) -> StoredObject:
-        """`NoSuchKey` when it is not there."""
+        """`NoSuchKey` when it does not exist."""
         try:
             return self.bucket(bucket).objects[key]
         except KeyError:
             raise Refusal(Code.NO_SUCH_KEY, "The specified key does not exist.") from None
 
     def upload(self, bucket: str, key: str, upload_id: str | None) -> Multipart:
-        """`NoSuchUpload` when it never was, was completed or aborted, or belongs to another key."""
+        """`NoSuchUpload` when it never existed, was completed or aborted, or belongs to another key."""
         self.bucket(bucket)
         found = self.uploads.get(upload_id or "")
         if found is None or (found.bucket, found.key) != (bucket, key):
@@ -125,10 +125,10 @@ class Storage:
             )
         return found
 
-    def begin(self, bucket: str, key: str, wishes: Wishes, now: float) -> Multipart:
+    def begin(self, bucket: str, key: str, properties: ObjectProperties, now: float) -> Multipart:
         """Open a multipart upload."""
         self.bucket(bucket)
-        upload = Multipart(bucket, key, secrets.token_urlsafe(32), now, wishes)
+        upload = Multipart(bucket, key, secrets.token_urlsafe(32), now, properties)
         self.uploads[upload.upload_id] = upload
         return upload
 
@@ -140,14 +140,14 @@ class Storage:
         objects[key] = new
 
     def remove(self, bucket: str, key: str) -> bool:
-        """Delete an object; False when there was none."""
+        """Delete an object; False when it does not exist."""
         old = self.bucket(bucket).objects.pop(key, None)
         if old is not None:
             self._drop(old.blobs)
         return old is not None
 
     def end(self, upload: Multipart, *, keep: tuple[Blob, ...] = ()) -> None:
-        """Forget an upload and the parts that became nothing."""
+        """Delete an upload and its unused parts."""
         del self.uploads[upload.upload_id]
         self._drop(tuple(part.blob for part in upload.parts.values()), keep=keep)
 

@@ -1,6 +1,6 @@
 """Operations on multipart uploads.
 
-Rule: a function from a call to its answer; it raises `Refusal` before it changes anything. An upload ends when it is
+Rule: a function from a call to its response; it raises `Refusal` before it changes anything. An upload ends when it is
 completed or aborted: from then on every request that names it is `NoSuchUpload`.
 """
 
@@ -19,7 +19,7 @@ from tests.support.strict_s3.documents import (
     instant,
     read_completed_parts,
 )
-from tests.support.strict_s3.objects import check_free, encryption_header, etag_of, wishes_of
+from tests.support.strict_s3.objects import check_free, encryption_header, etag_of, properties_of
 from tests.support.strict_s3.refusals import Code, Refusal
 from tests.support.strict_s3.storage import Multipart, Part, StoredObject
 
@@ -28,10 +28,12 @@ MAX_PART: Final = 5 << 30
 
 
 def create_multipart_upload(call: Call) -> Answer:
-    wishes, request = wishes_of(call), call.request
-    upload = call.storage.begin(request.bucket, request.key, wishes, call.now)
+    properties, request = properties_of(call), call.request
+    upload = call.storage.begin(request.bucket, request.key, properties, call.now)
     fields: list[Field] = [("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload.upload_id)]
-    return Answer(headers=encryption_header(wishes), body=document("InitiateMultipartUploadResult", fields), done=True)
+    return Answer(
+        headers=encryption_header(properties), body=document("InitiateMultipartUploadResult", fields), done=True
+    )
 
 
 def upload_part(call: Call) -> Answer:
@@ -45,7 +47,7 @@ def upload_part(call: Call) -> Answer:
         old.blob.delete()
     part = Part(call.blob, etag_of(call, call.blob.md5.hex()), call.promise.checksums, call.now)
     upload.parts[number] = part
-    return Answer(headers={"ETag": f'"{part.etag}"', **encryption_header(upload.wishes)}, done=True)
+    return Answer(headers={"ETag": f'"{part.etag}"', **encryption_header(upload.properties)}, done=True)
 
 
 def complete_multipart_upload(call: Call) -> Answer:
@@ -57,7 +59,7 @@ def complete_multipart_upload(call: Call) -> Answer:
     md5s = b"".join(part.blob.md5 for part in parts)
     etag = etag_of(call, hashlib.md5(md5s, usedforsecurity=False).hexdigest(), f"-{len(parts)}")
     blobs = tuple(part.blob for part in parts)
-    made = StoredObject(blobs, etag, upload.wishes, call.now, _checksums(upload, parts))
+    made = StoredObject(blobs, etag, upload.properties, call.now, _checksums(upload, parts))
     call.storage.put(upload.bucket, upload.key, made)
     call.storage.end(upload, keep=blobs)
     fields: list[Field] = [("Bucket", upload.bucket), ("Key", upload.key), ("ETag", f'"{etag}"')]
@@ -106,10 +108,10 @@ def _upload(call: Call) -> Multipart:
 
 
 def _check_algorithm(upload: Multipart, given: set[str]) -> None:
-    """S3 refuses a part whose checksum is not of the kind that the upload was created with (botocore #3216)."""
-    wanted = {upload.wishes.algorithm} - {None}
+    """S3 rejects a part with another checksum algorithm than that of its upload (botocore #3216)."""
+    wanted = {upload.properties.algorithm} - {None}
     if given != wanted:
-        expected, actual = upload.wishes.algorithm or "null", ", ".join(sorted(given)) or "null"
+        expected, actual = upload.properties.algorithm or "null", ", ".join(sorted(given)) or "null"
         text = f"Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"
         raise Refusal(Code.INVALID_REQUEST, text)
 
@@ -118,8 +120,8 @@ def _checked(upload: Multipart, named: CompletedPart) -> Part:
     part = upload.parts.get(named.number)
     if part is None or part.etag != named.etag:
         raise Refusal(Code.INVALID_PART, f"Part {named.number} could not be found, or its entity tag did not match.")
-    algorithm = upload.wishes.algorithm
-    if algorithm is not None and not upload.wishes.full_object and algorithm not in named.checksums:
+    algorithm = upload.properties.algorithm
+    if algorithm is not None and not upload.properties.full_object and algorithm not in named.checksums:
         text = f"The upload was created using a {algorithm} checksum. The complete request must include the checksum"
         raise Refusal(
             Code.INVALID_REQUEST, f"{text} for each part. It was missing for part {named.number} in the request."
@@ -143,10 +145,10 @@ def _check_sizes(call: Call, parts: list[Part]) -> None:
 
 
 def _checksums(upload: Multipart, parts: list[Part]) -> dict[str, str]:
-    algorithm = upload.wishes.algorithm
+    algorithm = upload.properties.algorithm
     if algorithm is None:
         return {}
-    if upload.wishes.full_object:
+    if upload.properties.full_object:
         crc = 0
         for part in parts:
             if part.blob.path is not None:

@@ -1,4 +1,4 @@
-"""Every failure has one answer: each error class of services, domain and contract is walked to its HTTP status."""
+"""Every failure has one answer: each error class of services, domain and schemas reaches its HTTP status."""
 
 import importlib
 import inspect
@@ -58,7 +58,7 @@ def every_error() -> Iterator[type[Exception]]:
 
 
 def one_of(kind: type[Exception]) -> Exception:
-    """An error of this class, whatever its constructor wants."""
+    """An error of this class, with the arguments that its constructor needs."""
     special: dict[type[Exception], Exception] = {
         UnknownClient: UnknownClient("restaurant-9"),
         UnknownUpload: UnknownUpload("upload-9"),
@@ -67,15 +67,15 @@ def one_of(kind: type[Exception]) -> Exception:
         IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
         BadCommand: BadCommand("bad", "m", "a", "bad_request"),
     }
-    return special.get(kind) or kind("what went wrong")
+    return special.get(kind) or kind("a text")
 
 
-def test_every_class_has_its_own_row() -> None:
+def test_every_error_class_has_a_row() -> None:
     assert {kind.__name__ for kind in every_error() if kind not in PROBLEMS} == set()
 
 
 @pytest.mark.parametrize("kind", [*every_error()], ids=lambda kind: kind.__name__)
-async def test_every_class_reaches_its_http_answer(kind: type[Exception]) -> None:
+async def test_every_error_class_gets_its_http_answer(kind: type[Exception]) -> None:
     services = FakeServices()
     services.fault = one_of(kind)
     async with http_to(make_api(services)) as http:
@@ -94,7 +94,7 @@ def test_one_name_means_one_status_and_title() -> None:
     assert len(meanings) == len({row.name for row in PROBLEMS.values()})
 
 
-async def test_a_fault_of_ours_tells_nothing() -> None:
+async def test_an_internal_error_shows_no_details() -> None:
     services = FakeServices()
     services.fault = RuntimeError("hunter2 at /etc/secret")
     async with http_to(make_api(services)) as http:
@@ -106,7 +106,7 @@ async def test_a_fault_of_ours_tells_nothing() -> None:
     assert "Traceback" not in answer.text
 
 
-async def test_a_store_that_is_away_says_when_to_ask_again_and_keeps_its_name() -> None:
+async def test_an_unavailable_object_store_gives_retry_after_and_no_address() -> None:
     services = FakeServices()
     services.fault = ObjectStoreDown("https://me:hunter2@10.0.0.7 timed out", retry_after=17)
     async with http_to(make_api(services)) as http:
@@ -115,13 +115,13 @@ async def test_a_store_that_is_away_says_when_to_ask_again_and_keeps_its_name() 
     assert "10.0.0.7" not in answer.text
 
 
-def test_what_programs_need_stands_in_members_of_its_own() -> None:
+def test_codes_and_states_are_separate_members() -> None:
     assert problem_of(one_of(ClientRefused)).more == {"code": "path_not_allowed"}
     assert problem_of(ObjectStoreRefused("no", "AccessDenied")).more == {"code": "AccessDenied"}
     assert problem_of(one_of(IllegalTransition)).more == {"state": "completing"}
 
 
-async def test_what_is_not_there_is_a_problem_document_too() -> None:
+async def test_an_unknown_path_or_method_is_a_problem_document() -> None:
     async with http_to(make_api(FakeServices())) as http:
         nowhere = await http.get("/nowhere")
         unknown_method = await http.put("/clients/restaurant-1")

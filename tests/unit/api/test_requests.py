@@ -1,4 +1,4 @@
-"""What a caller may send, and what of it reaches the services."""
+"""Requests: what is accepted, and what of it reaches the services."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ async def http(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def asked(services: FakeServices) -> TriggerRequest:
+def last_trigger(services: FakeServices) -> TriggerRequest:
     """The last trigger that reached the services."""
     requests = [arguments for name, arguments in services.calls if name == "trigger"]
     assert isinstance(requests[-1], TriggerRequest)
@@ -53,13 +53,13 @@ def asked(services: FakeServices) -> TriggerRequest:
 async def test_the_body_is_optional(http: httpx.AsyncClient, services: FakeServices, body: dict[str, Any]) -> None:
     answer = await http.post(TRIGGER, **body)
     assert answer.status_code == 200
-    request = asked(services)
+    request = last_trigger(services)
     assert (request.client_id, request.file_path) == ("restaurant-1", None)
     assert services.principals == [ANONYMOUS]
     assert (request.deadline, request.idempotency_key, dict(request.metadata)) == (None, None, {})
 
 
-async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_every_member_of_the_body_reaches_the_service(http: httpx.AsyncClient, services: FakeServices) -> None:
     body = {
         "file_path": "/data/Bücher & more.bin",
         "metadata": {"key": ["value", 1, None]},
@@ -68,7 +68,7 @@ async def test_all_that_was_said_reaches_the_services(http: httpx.AsyncClient, s
     }
     answer = await http.post(TRIGGER, json=body, headers={"Idempotency-Key": "once"})
     assert answer.status_code == 200
-    request = asked(services)
+    request = last_trigger(services)
     assert (request.file_path, request.metadata) == (body["file_path"], body["metadata"])
     assert (request.options.priority, request.options.on_change, request.options.compression) == (3, "prefix", "gzip")
     assert (request.options.max_bytes_per_second, request.options.give_up_after) == (1000, 86_400)
@@ -88,10 +88,10 @@ async def test_a_deadline_is_an_instant_or_seconds_from_now(
     http: httpx.AsyncClient, services: FakeServices, deadline: object, at: float
 ) -> None:
     assert (await http.post(TRIGGER, json={"deadline": deadline})).status_code == 200
-    assert asked(services).deadline == at
+    assert last_trigger(services).deadline == at
 
 
-async def test_one_request_has_one_digest_however_it_is_written(
+async def test_the_digest_of_a_request_is_independent_of_its_spelling(
     http: httpx.AsyncClient, services: FakeServices
 ) -> None:
     bodies = [b'{"file_path":"/a","metadata":{"a":1,"b":2}}', b'{ "metadata": {"b": 2, "a": 1}, "file_path": "/a" }']
@@ -142,7 +142,7 @@ async def test_a_wrong_body_is_one_clear_sentence(
         b'{"metadata":{"a":' + b"9" * 5000 + b"}}",
     ],
 )
-async def test_what_is_no_json_is_told_so(http: httpx.AsyncClient, content: bytes) -> None:
+async def test_a_body_that_is_no_json_is_refused_with_that_title(http: httpx.AsyncClient, content: bytes) -> None:
     answer = await http.post(TRIGGER, content=content, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["title"]) == (400, "The body is not JSON")
 
@@ -151,12 +151,12 @@ async def test_what_is_no_json_is_told_so(http: httpx.AsyncClient, content: byte
     "content",
     [b'{"metadata":{"a":NaN}}', b'{"metadata":{"a":1e999}}', b'{"metadata":{"\\ud800":1}}', b'{"file_path":"\\ud800"}'],
 )
-async def test_what_not_every_reader_understands_is_refused(http: httpx.AsyncClient, content: bytes) -> None:
+async def test_json_that_not_every_parser_reads_is_refused(http: httpx.AsyncClient, content: bytes) -> None:
     answer = await http.post(TRIGGER, content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
 
 
-async def test_json_is_sent_as_json(http: httpx.AsyncClient) -> None:
+async def test_a_body_needs_the_content_type_of_json(http: httpx.AsyncClient) -> None:
     form = await http.post(TRIGGER, data={"file_path": "/a"})
     bare = await http.post(TRIGGER, content=b'{"file_path":"/a"}')
     assert [answer.status_code for answer in (form, bare)] == [415, 415]
@@ -172,7 +172,7 @@ async def test_an_idempotency_key_is_visible_ascii(http: httpx.AsyncClient, key:
 
 
 @pytest.mark.parametrize("client_id", ["cli-1", "control-plane", "operator-x", "a%2Fb", "%2B", "a" * 65, "a%0A", ".a"])
-async def test_a_name_that_no_client_can_have_is_refused(http: httpx.AsyncClient, client_id: str) -> None:
+async def test_an_invalid_client_id_is_refused(http: httpx.AsyncClient, client_id: str) -> None:
     paths = (f"/trigger-download/{client_id}", f"/status/{client_id}", f"/clients/{client_id}")
     answers = [await http.request("POST" if "trigger" in path else "GET", path) for path in paths]
     assert {answer.status_code for answer in answers} <= {404, 422}
@@ -228,7 +228,7 @@ async def test_a_wrong_query_is_refused(http: httpx.AsyncClient, services: FakeS
     assert answer.json()["detail"]
 
 
-async def test_files_are_asked_of_the_client(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_the_query_for_files_reaches_the_service(http: httpx.AsyncClient, services: FakeServices) -> None:
     answer = await http.get("/clients/restaurant-1/files?pattern=/data/*.bin&limit=9&cursor=c&digest=md5")
     client_id, wanted = services.calls[-1][1]
     assert (client_id, wanted.pattern, wanted.limit, wanted.cursor) == ("restaurant-1", "/data/*.bin", 9, "c")
@@ -239,11 +239,11 @@ async def test_files_are_asked_of_the_client(http: httpx.AsyncClient, services: 
     }
 
 
-async def test_an_upload_may_be_told_apart_by_its_client(http: httpx.AsyncClient, services: FakeServices) -> None:
+async def test_the_client_id_of_an_upload_reaches_the_service(http: httpx.AsyncClient, services: FakeServices) -> None:
     for method, path in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/url")):
         assert (await http.request(method, f"/uploads/upload-1{path}?client_id=restaurant-1")).status_code == 200
         assert services.calls[-1] == ("upload", ("upload-1", "restaurant-1"))
 
 
-def test_the_fakes_now_is_the_seeds() -> None:
+def test_the_clock_of_the_fake_shows_the_instant_of_the_examples() -> None:
     assert datetime.fromtimestamp(NOW, UTC).isoformat() == "2025-11-01T10:00:00+00:00"

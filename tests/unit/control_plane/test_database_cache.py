@@ -1,6 +1,6 @@
-"""The cache of parts: what is in it, what goes first, and how much it holds.
+"""The cache of parts: its content, its order of eviction and its capacity.
 
-Rule: that it is never wrong beside a database is told in tests/integration.
+Rule: tests/integration shows that it is never stale.
 """
 
 from control_plane.adapters.database.parts import NO_PARTS, PartsCache, new_stamp
@@ -10,7 +10,7 @@ ONE = {1: PartRecord("a")}
 TWO = {1: PartRecord("a"), 2: PartRecord("b")}
 
 
-def test_no_parts_are_known_without_looking() -> None:
+def test_the_stamp_of_no_parts_is_always_cached() -> None:
     assert new_stamp({}) == NO_PARTS
     assert PartsCache().get(NO_PARTS) == {}
 
@@ -21,11 +21,11 @@ def test_a_stamp_is_never_used_twice_and_fits_a_bigint() -> None:
     assert all(0 < stamp < 2**63 for stamp in stamps)
 
 
-def test_an_unknown_stamp_is_not_known() -> None:
+def test_an_unknown_stamp_is_not_cached() -> None:
     assert PartsCache().get(17) is None
 
 
-def test_the_least_recently_used_go_when_there_is_no_room() -> None:
+def test_the_least_recently_used_entries_are_evicted() -> None:
     cache = PartsCache(capacity=4)
     cache.put(11, TWO)
     cache.put(12, ONE)
@@ -35,7 +35,7 @@ def test_the_least_recently_used_go_when_there_is_no_room() -> None:
     assert [cache.get(stamp) for stamp in (11, 12, 13, 14)] == [TWO, None, ONE, ONE]
 
 
-def test_what_is_larger_than_the_cache_throws_nothing_out() -> None:
+def test_an_entry_larger_than_the_cache_evicts_nothing() -> None:
     cache = PartsCache(capacity=1)
     cache.put(11, ONE)
     cache.put(12, TWO)

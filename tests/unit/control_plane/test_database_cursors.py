@@ -1,6 +1,6 @@
-"""Cursors: what goes in comes out, in a text that URLs need not quote, and everything else is bad input.
+"""Cursors: a position survives a round trip in characters that a URL does not quote; any other text is bad input.
 
-Rule: paging itself is told in tests/contract.
+Rule: paging itself is tested in tests/contract.
 """
 
 import re
@@ -17,18 +17,18 @@ names = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.tuples(st.floats(allow_nan=False, allow_infinity=False), names, names))
-def test_an_uploads_position_survives(position: tuple[float, str, str]) -> None:
+def test_a_position_of_an_upload_survives_a_round_trip(position: tuple[float, str, str]) -> None:
     cursor = encode_cursor(position)
     assert re.fullmatch(r"[A-Za-z0-9_-]+", cursor)
     assert upload_position(Page(1, cursor)) == position
 
 
 @given(names)
-def test_a_clients_position_survives(client_id: str) -> None:
+def test_a_position_of_a_client_survives_a_round_trip(client_id: str) -> None:
     assert client_position(Page(1, encode_cursor((client_id,)))) == client_id
 
 
-def test_no_cursor_is_the_beginning() -> None:
+def test_without_a_cursor_a_page_begins_at_the_start() -> None:
     assert upload_position(Page()) is None
     assert client_position(Page()) is None
 

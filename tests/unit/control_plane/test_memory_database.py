@@ -1,6 +1,6 @@
-"""The database in memory as a file: what `dump` gives, `load` takes, and nothing else.
+"""The saved state of the database in memory: `load` accepts what `dump` returns, and nothing else.
 
-Rule: what it promises as a database is told in tests/contract.
+Rule: its behaviour as a database is tested in tests/contract.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.support.databases import an_entry, an_upload, clients, entries, idemp
 
 
 def written(database: MemoryDatabase, *work: object) -> None:
-    """Keep these, whatever they are."""
+    """Write uploads, clients and idempotency records."""
 
     def keep(records: Records) -> None:
         for one in work:
@@ -39,7 +39,7 @@ def written(database: MemoryDatabase, *work: object) -> None:
 
 
 @given(upload=uploads(), client=clients, record=idempotency_records, data=st.data())
-def test_what_was_dumped_is_loaded(
+def test_a_dumped_state_is_loaded(
     upload: Upload, client: Client, record: IdempotencyRecord, data: st.DataObject
 ) -> None:
     database = MemoryDatabase()
@@ -56,7 +56,7 @@ def test_what_was_dumped_is_loaded(
     assert again.dump() == database.dump()
 
 
-def test_a_loaded_store_knows_whose_object_is_whose() -> None:
+def test_object_keys_are_unique_after_a_load() -> None:
     database = MemoryDatabase()
     upload = an_upload()
     written(database, upload)
@@ -85,7 +85,7 @@ def test_a_state_of_format_1_is_loaded() -> None:
 
 
 @given(cut=st.integers(0, 10_000), inserted=st.binary(max_size=4), lost=st.integers(0, 4))
-def test_a_damaged_state_of_format_1_is_loaded_or_one_clear_error(cut: int, inserted: bytes, lost: int) -> None:
+def test_a_damaged_state_of_format_1_is_loaded_or_bad_input(cut: int, inserted: bytes, lost: int) -> None:
     old = (Path(__file__).parent / "golden" / "state-format-1.json").read_bytes()
     cut %= len(old)
     try:
@@ -107,16 +107,16 @@ async def test_the_change_log_keeps_the_latest_changes(monkeypatch: pytest.Monke
     assert database.dump() == MemoryDatabase().dump()
 
 
-def test_nothing_is_a_state_too() -> None:
+def test_an_empty_state_is_loaded() -> None:
     assert MemoryDatabase.load(MemoryDatabase().dump()).dump() == MemoryDatabase().dump()
 
 
-def test_a_state_of_a_later_version_is_refused() -> None:
+def test_a_state_of_a_later_version_is_bad_input() -> None:
     with pytest.raises(BadInput, match="format 3"):
         MemoryDatabase.load(b'{"format":3,"uploads":"in another shape"}')
 
 
-def test_a_state_that_contradicts_itself_is_refused() -> None:
+def test_a_contradictory_state_is_bad_input() -> None:
     dump = msgspec.json.decode(dumped(an_upload()))
     dump["uploads"] *= 2
     with pytest.raises(BadInput, match="cannot be read"):
@@ -130,7 +130,7 @@ def dumped(upload: Upload) -> bytes:
 
 
 @given(cut=st.integers(0, 10_000), inserted=st.binary(max_size=4), lost=st.integers(0, 4))
-def test_a_damaged_state_is_loaded_or_one_clear_error(cut: int, inserted: bytes, lost: int) -> None:
+def test_a_damaged_state_is_loaded_or_bad_input(cut: int, inserted: bytes, lost: int) -> None:
     whole = dumped(an_upload(state=State.QUEUED))
     cut %= len(whole)
     try:
@@ -140,7 +140,7 @@ def test_a_damaged_state_is_loaded_or_one_clear_error(cut: int, inserted: bytes,
     assert loaded is None or MemoryDatabase.load(loaded.dump()).dump() == loaded.dump()
 
 
-async def test_an_exception_of_any_kind_is_taken_back() -> None:
+async def test_an_exception_of_any_kind_rolls_back() -> None:
     database = MemoryDatabase()
     upload = an_upload()
 
@@ -154,7 +154,7 @@ async def test_an_exception_of_any_kind_is_taken_back() -> None:
     assert database.dump() == MemoryDatabase().dump()
 
 
-async def test_what_a_read_writes_is_taken_back() -> None:
+async def test_the_writes_of_a_read_are_rolled_back() -> None:
     database = MemoryDatabase()
     await database.read(lambda records: records.uploads.add(an_upload()))
     assert database.dump() == MemoryDatabase().dump()

@@ -1,4 +1,4 @@
-"""What happened is counted and logged, and nothing secret leaves with it."""
+"""Events are counted and logged, and no secret is in a line."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def redacted(**facts: object) -> dict[str, Any]:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged, with the logging of the process put back afterwards."""
+    """The log of the process; its logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     written = io.StringIO()
@@ -44,7 +44,7 @@ def test_events_are_counted_by_name() -> None:
     assert value(metrics, "backhaul_events_total", event="presence.stale") == 3
 
 
-def test_uploads_are_counted_as_they_come_to_a_state() -> None:
+def test_uploads_are_counted_when_they_enter_a_state() -> None:
     metrics = Metrics()
     metrics("upload.state", {"was": "completing", "state": "completed", "error": None})
     metrics("upload.state", {"was": "in_progress", "state": "in_progress", "error": None})
@@ -58,7 +58,7 @@ def test_two_control_planes_do_not_count_together() -> None:
     assert value(other, "backhaul_events_total", event="agent.hello") is None
 
 
-def test_a_callers_words_are_no_labels() -> None:
+def test_a_method_of_a_caller_is_no_label() -> None:
     metrics = Metrics()
     metrics.request("BREW", "unmatched", 405, 0.01)
     assert value(metrics, "backhaul_http_requests_total", method="other", route="unmatched", status="405") == 1
@@ -78,7 +78,7 @@ def test_credentials_are_not_logged() -> None:
         ("password", "jwt_secret", "Authorization", "object_token"), REDACTED
     )
     assert redacted(headers={"authorization": "Bearer x"})["headers"] == {"authorization": REDACTED}
-    assert redacted(said="sent Bearer abc.def.ghi")["said"] == f"sent Bearer {REDACTED}"
+    assert redacted(text="sent Bearer abc.def.ghi")["text"] == f"sent Bearer {REDACTED}"
 
 
 def test_a_signed_url_loses_its_signature_and_keeps_its_path() -> None:
@@ -92,7 +92,7 @@ def test_a_url_loses_its_credentials() -> None:
     assert redacted(database="postgresql://me:hunter2@db/x")["database"] == f"postgresql://{REDACTED}@db/x"
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_other_facts_are_logged_unchanged() -> None:
     facts = {"event": "upload.state", "client_id": "a", "file_path": "/data/a?b=c", "state": "completed", "part": 3}
     assert redacted(**facts) == facts
 
@@ -105,7 +105,7 @@ def test_a_line_is_json_with_its_facts(lines: io.StringIO) -> None:
     assert len(lines.getvalue().splitlines()) == 1
 
 
-def test_lines_of_libraries_pass_the_same_way(lines: io.StringIO) -> None:
+def test_lines_of_libraries_are_redacted_too(lines: io.StringIO) -> None:
     logging.getLogger("botocore").warning("retrying %s", SIGNED)
     logging.getLogger("uvicorn.error").error("it broke", exc_info=RuntimeError(SIGNED))
     first, second = [json.loads(line) for line in lines.getvalue().splitlines()]
@@ -114,7 +114,7 @@ def test_lines_of_libraries_pass_the_same_way(lines: io.StringIO) -> None:
     assert "c0ffee" not in lines.getvalue()
 
 
-def test_a_fault_is_a_warning_with_its_trace(lines: io.StringIO) -> None:
+def test_a_fault_is_a_warning_with_its_traceback(lines: io.StringIO) -> None:
     with pytest.raises(SchemaError) as caught:
         require_client_id("at the bottom")
     Metrics()("request.failed", {"fault": caught.value})
@@ -124,7 +124,7 @@ def test_a_fault_is_a_warning_with_its_trace(lines: io.StringIO) -> None:
     assert "require_client_id" in line["exception"]
 
 
-def test_a_level_is_obeyed(lines: io.StringIO) -> None:
+def test_lines_below_the_level_are_dropped(lines: io.StringIO) -> None:
     configure_logging("ERROR")
     Metrics()("upload.created", {})
     assert lines.getvalue() == ""

@@ -38,7 +38,7 @@ def crc32(data: bytes) -> str:
 
 
 @given(PARTS)
-def test_the_crc32_of_the_whole_comes_from_those_of_the_parts(parts: list[bytes]) -> None:
+def test_the_crc32_of_an_object_is_combined_from_its_parts(parts: list[bytes]) -> None:
     assert full_object_crc32((crc32(part), len(part)) for part in parts) == crc32(b"".join(parts))
 
 
@@ -49,8 +49,8 @@ def test_two_crc32s_combine(first: bytes, second: bytes) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**45), st.integers(0, 2**45))
-def test_combining_does_not_depend_on_where_one_cuts(one: int, two: int, size: int, more: int) -> None:
-    """Sizes that no test can hash: three pieces joined from either end."""
+def test_combining_is_independent_of_the_part_boundaries(one: int, two: int, size: int, more: int) -> None:
+    """Sizes too large to hash in a test: three pieces, combined from either end."""
     left = combine_crc32(combine_crc32(one, two, size), 7, more)
     right = combine_crc32(one, combine_crc32(two, 7, more), size + more)
     assert left == right
@@ -78,7 +78,7 @@ def test_composite_checksums_are_digests_of_digests(parts: list[bytes]) -> None:
     assert crc == f"{crc32(b''.join(crcs))}-{len(parts)}"
 
 
-def test_ten_thousand_parts_shift_once_for_each_size() -> None:
+def test_ten_thousand_parts_need_one_shift_for_each_size() -> None:
     proof_arithmetic._shift_by.cache_clear()
     full_object_crc32([("AAAAAQ==", 5 << 20)] * 9_999 + [("AAAAAQ==", 1)])
     assert proof_arithmetic._shift_by.cache_info().misses == 2
@@ -87,8 +87,8 @@ def test_ten_thousand_parts_shift_once_for_each_size() -> None:
 @pytest.mark.parametrize(
     "wrong", ["", "AAAA", "AAAAAQ", "AAAAAQ==\n", "AAAAAR==\r\nx: y", "AAAAAf==", "é", "AAAA AQ=="]
 )
-def test_what_is_not_a_digest_is_not_taken_for_one(wrong: str) -> None:
-    """A digest becomes a header: nothing but base64 of the right length may pass, and only in its one spelling."""
+def test_a_text_that_is_no_digest_is_refused(wrong: str) -> None:
+    """A digest becomes a header: only canonical base64 of the right length is accepted."""
     assert raw_digest(DigestName.CRC32, wrong) is None
 
 

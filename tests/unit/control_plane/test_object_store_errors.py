@@ -1,6 +1,6 @@
-"""What a store's answers and boto3's exceptions become, and what their texts may not say.
+"""The translation of the object store's answers and boto3's exceptions, and what their texts must not contain.
 
-Rule: exceptions are made as botocore makes them; nothing is asked of a server.
+Rule: exceptions are built as botocore builds them; no server runs.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.adapters.object_store.answers import translated
+from control_plane.adapters.object_store.errors import translated
 from control_plane.services.errors import (
     BadInput,
     ObjectStoreDown,
@@ -60,20 +60,20 @@ def translation(error: Exception) -> ServiceError:
         ("429", 429),
     ],
 )
-def test_what_passes_is_down(code: str, status: int) -> None:
+def test_a_transient_error_is_object_store_down(code: str, status: int) -> None:
     assert isinstance(translation(answer(code, status)), ObjectStoreDown)
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 405, 413])
 @pytest.mark.parametrize("operation", ["CreateMultipartUpload", "CompleteMultipartUpload", "ListParts"])
-def test_a_page_of_what_stands_before_the_store_is_no_answer_of_the_store(operation: str, status: int) -> None:
-    """Of a body that is no document of S3's botocore makes the status the code, or, if it is XML, nothing at all."""
+def test_an_error_page_of_a_proxy_is_object_store_down(operation: str, status: int) -> None:
+    """If a body is no document of S3, botocore's code is the status, or empty if the body is XML."""
     for code in (str(status), ""):
         assert isinstance(translation(answer(code, status, operation=operation)), ObjectStoreDown)
 
 
 @pytest.mark.parametrize("operation", ["HeadObject", "HeadBucket"])
-def test_the_answer_to_a_head_has_no_other_code_than_its_status(operation: str) -> None:
+def test_the_code_of_a_head_request_is_its_status(operation: str) -> None:
     error = translation(answer("400", 400, operation=operation))
     assert isinstance(error, ObjectStoreRefused)
     assert not isinstance(error, ObjectStoreForbids)
@@ -91,13 +91,13 @@ def test_the_answer_to_a_head_has_no_other_code_than_its_status(operation: str) 
     ],
     ids=str,
 )
-def test_what_the_credentials_may_not_is_told_from_what_nobody_may(error: Exception) -> None:
-    """A key is revoked, and another given; an object that is too small stays so."""
+def test_missing_permission_is_object_store_forbids(error: Exception) -> None:
+    """A new key may cure it; an object that is too small stays too small."""
     assert isinstance(translation(error), ObjectStoreForbids)
 
 
 @pytest.mark.parametrize(("code", "status"), [("NoSuchUpload", 404), ("EntityTooSmall", 400), ("NoSuchBucket", 404)])
-def test_what_nobody_may_is_not_a_matter_of_the_credentials(code: str, status: int) -> None:
+def test_a_refusal_of_the_request_is_not_object_store_forbids(code: str, status: int) -> None:
     assert not isinstance(translation(answer(code, status)), ObjectStoreForbids)
 
 
@@ -113,7 +113,7 @@ def test_what_nobody_may_is_not_a_matter_of_the_credentials(code: str, status: i
         ("NotImplemented", 501),
     ],
 )
-def test_what_stays_is_refused_with_the_stores_own_code(code: str, status: int) -> None:
+def test_a_permanent_error_is_refused_with_the_code_of_the_object_store(code: str, status: int) -> None:
     error = translation(answer(code, status))
     assert isinstance(error, ObjectStoreRefused)
     assert error.code == code
@@ -127,7 +127,7 @@ def test_what_stays_is_refused_with_the_stores_own_code(code: str, status: int) 
         ConnectionResetError("reset"),
     ],
 )
-def test_silence_is_down_and_its_text_names_the_setting_not_the_url(error: Exception) -> None:
+def test_no_answer_is_object_store_down_and_names_the_setting_but_no_url(error: Exception) -> None:
     down = translation(error)
     assert isinstance(down, ObjectStoreDown)
     assert "AWS_ENDPOINT" in str(down)
@@ -135,13 +135,13 @@ def test_silence_is_down_and_its_text_names_the_setting_not_the_url(error: Excep
 
 
 @pytest.mark.parametrize("error", [ResponseParserError(f"invalid XML: {URL}"), KeyError("ContentLength")])
-def test_an_answer_that_makes_no_sense_leaves_the_call_in_doubt(error: Exception) -> None:
+def test_an_answer_that_cannot_be_parsed_is_object_store_down(error: Exception) -> None:
     down = translation(error)
     assert isinstance(down, ObjectStoreDown)
     assert "c0ffee" not in str(down)
 
 
-def test_a_store_that_quotes_a_url_is_not_quoted() -> None:
+def test_urls_in_a_message_of_the_object_store_are_removed() -> None:
     text = str(translation(answer("AccessDenied", 403, f"no access to {URL}\nat all")))
     assert "c0ffee" not in text
     assert "AKIA" not in text
@@ -161,11 +161,11 @@ def test_a_store_that_quotes_a_url_is_not_quoted() -> None:
         ("RequestTimeTooSkewed", 403, "clock"),
     ],
 )
-def test_a_refusal_names_what_to_look_at(code: str, status: int, setting: str) -> None:
+def test_a_refusal_names_the_setting_to_check(code: str, status: int, setting: str) -> None:
     assert setting in str(translation(answer(code, status)))
 
 
-def test_the_stores_wish_for_a_pause_is_passed_on() -> None:
+def test_retry_after_of_the_object_store_is_passed_on() -> None:
     error = translation(answer("SlowDown", 503, headers={"retry-after": "17"}))
     assert isinstance(error, ObjectStoreDown)
     assert error.retry_after == 17
@@ -181,12 +181,12 @@ def test_a_parameter_that_botocore_refuses_is_refused() -> None:
     assert isinstance(translation(ParamValidationError(report="bad bucket")), ObjectStoreRefused)
 
 
-def test_our_own_errors_pass_unchanged() -> None:
+def test_service_errors_pass_unchanged() -> None:
     with pytest.raises(BadInput), translated("presigning", "http://store"):
         raise BadInput
 
 
 @pytest.mark.parametrize("endpoint", ["store:9000", "http://"])
-def test_an_endpoint_that_is_no_url_is_named_at_once(endpoint: str) -> None:
+def test_an_endpoint_that_is_no_url_is_refused_at_the_start(endpoint: str) -> None:
     with pytest.raises(ObjectStoreRefused, match="AWS_ENDPOINT"):
         S3ObjectStore(S3Settings(bucket="bucket", endpoint=endpoint))

@@ -1,6 +1,6 @@
-"""Presigned URLs: what they are bound to, for whom they are signed, how long they live.
+"""Presigned URLs: what they are bound to, their host, and their lifetime.
 
-Rule: nothing is asked of a server; signatures are verified by the store double's own code, which knows no botocore.
+Rule: no server runs; the code of the test double for S3, which is independent of botocore, verifies the signatures.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ def signed_headers(url: str) -> set[str]:
 
 
 def as_sent(grant: PresignedPart, **changed: str) -> Request:
-    """The request that an agent makes of a grant: the granted headers and its own three."""
+    """The request of an agent with a grant: the granted headers and the three that it adds."""
     url = urlsplit(grant.url)
     own = {"host": url.netloc, "content-length": str(len(BODY)), "content-type": "application/octet-stream"}
     headers = {**own, **grant.headers, **{name.replace("_", "-"): value for name, value in changed.items()}}
@@ -94,25 +94,25 @@ def test_other_bytes_or_another_host_break_the_signature(changed: Mapping[str, s
         verify(as_sent(grant, **changed), KEYS, time.time())
 
 
-def test_without_a_digest_the_size_is_bound_all_the_same() -> None:
+def test_without_a_digest_a_part_is_bound_to_its_size() -> None:
     grant = STORE.presign_part(KEY, "id", part(), DigestName.NONE)
     assert grant.headers == {}
     assert signed_headers(grant.url) == {"host", "content-length"}
 
 
-def test_a_file_of_no_bytes_is_bound_to_that() -> None:
+def test_an_empty_file_is_bound_to_its_size() -> None:
     grant = STORE.presign_object(KEY, "token", Grantable(1, 0, None, 60), DigestName.NONE, once=False)
     assert "content-length" in signed_headers(grant.url)
     assert verify(as_sent(grant, content_length="0"), KEYS, time.time()).presigned
 
 
 @pytest.mark.parametrize("wrong", [None, "", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA==\r\nx-amz-acl: public-read"])
-def test_a_part_without_a_digest_is_not_granted_unbound(wrong: str | None) -> None:
+def test_a_part_without_its_required_digest_is_not_signed(wrong: str | None) -> None:
     with pytest.raises(BadInput, match="part 3 is to be bound to its md5"):
         STORE.presign_part(KEY, "id", part(wrong), DigestName.MD5)
 
 
-def test_an_object_carries_token_and_digest_and_is_made_once() -> None:
+def test_an_object_is_bound_to_token_and_digest_and_is_created_once() -> None:
     header, value = DIGESTS[DigestName.MD5]
     grant = STORE.presign_object(KEY, "the-token.1", part(value, number=1), DigestName.MD5, once=True)
     assert grant.headers == {header: value, "x-amz-meta-backhaul-token": "the-token.1", "if-none-match": "*"}
@@ -120,7 +120,7 @@ def test_an_object_carries_token_and_digest_and_is_made_once() -> None:
     assert verify(as_sent(grant), KEYS, time.time()).presigned
 
 
-def test_an_object_may_be_made_again_where_once_is_not_enforced() -> None:
+def test_an_object_may_be_created_again_where_if_none_match_is_not_enforced() -> None:
     grant = STORE.presign_object(KEY, "token", part(number=1), DigestName.NONE, once=False)
     assert "if-none-match" not in signed_headers(grant.url)
 
@@ -137,14 +137,14 @@ def test_any_name_is_signed_as_it_is_sent(name: str) -> None:
     assert verify(as_sent(grant), KEYS, time.time()).presigned
 
 
-def test_urls_are_for_the_hosts_that_clients_know() -> None:
+def test_urls_have_the_public_endpoint() -> None:
     public = store("http://store:9000", "https://files.example.org")
     assert public.presign_part(KEY, "id", part(), DigestName.NONE).url.startswith("https://files.example.org/bucket/")
     assert public.presign_get(KEY, 60).startswith("https://files.example.org/bucket/")
     assert STORE.presign_get(KEY, 60).startswith("http://store:9000/bucket/")
 
 
-def test_amazon_is_addressed_in_its_region_where_no_redirect_awaits() -> None:
+def test_urls_of_amazon_name_the_region() -> None:
     assert store(None).presign_get(KEY, 60).startswith("https://bucket.s3.eu-central-1.amazonaws.com/")
 
 
@@ -156,7 +156,7 @@ def test_temporary_credentials_are_named_in_the_url() -> None:
         verify(as_sent(grant), KEYS, time.time())
 
 
-def test_a_url_expires_when_it_says() -> None:
+def test_a_url_expires_at_its_instant() -> None:
     grant = STORE.presign_part(KEY, "id", part(expires_in=60.9), DigestName.NONE)
     assert verify(as_sent(grant), KEYS, time.time() + 58).presigned
     with pytest.raises(Refusal, match="Request has expired"):
@@ -164,7 +164,7 @@ def test_a_url_expires_when_it_says() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "given"), [(900.0, "900"), (10.0**9, "604800"), (0.2, "1")])
-def test_a_lifetime_stays_within_what_s3_takes(wanted: float, given: str) -> None:
+def test_a_lifetime_stays_within_the_limits_of_s3(wanted: float, given: str) -> None:
     query = parse_qs(urlsplit(STORE.presign_get(KEY, wanted)).query)
     assert query["X-Amz-Expires"] == [given]
 
@@ -189,11 +189,11 @@ def test_settings_do_not_show_their_secrets() -> None:
 
 
 @pytest.mark.parametrize("half", [{"access_key": "AKIA"}, {"secret_key": "hush"}])
-def test_half_of_the_credentials_is_an_error_at_once(half: dict[str, str]) -> None:
+def test_one_half_of_the_credentials_is_refused(half: dict[str, str]) -> None:
     with pytest.raises(BadInput, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         S3Settings(**{"bucket": "bucket", **half})
 
 
 @pytest.mark.parametrize(("base", "prefix"), [("uploads", "uploads/.backhaul-probe/"), ("", ".backhaul-probe/")])
-def test_probe_objects_have_a_place_of_their_own(base: str, prefix: str) -> None:
+def test_probe_objects_have_a_separate_prefix(base: str, prefix: str) -> None:
     assert S3Settings(bucket="b", base_path=base).probe_prefix == prefix

@@ -1,6 +1,6 @@
-"""Our signatures are botocore's, letter for letter, for whatever key, place and credentials.
+"""The signatures of `sigv4` equal botocore's, for any key, endpoint and credentials.
 
-Rule: botocore signs first; ours is made for the instant that its URL names, so no clock has to stand still.
+Rule: botocore signs first; `sigv4` signs for the instant in that URL, so no clock needs to be fixed.
 """
 
 from calendar import timegm

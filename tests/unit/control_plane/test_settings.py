@@ -1,4 +1,4 @@
-"""Settings: names and defaults of the Go demo this started from, and one clear line for each thing that is wrong."""
+"""Settings: names, defaults, and one clear line for each wrong setting."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from control_plane.settings import NAMES, Settings, SettingsError
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-def complaint(**env: str) -> str:
+def error_text(**env: str) -> str:
     with pytest.raises(SettingsError) as caught:
         Settings.load(env)
     return str(caught.value)
 
 
-def test_defaults_are_the_seeds() -> None:
+def test_without_settings_the_defaults_apply() -> None:
     settings = Settings.load({})
     assert (settings.server_host, settings.server_port) == ("127.0.0.1", 8080)
     assert (settings.s3_bucket_name, settings.base_s3_path) == ("file-download-system-uploads", "uploads")
@@ -29,7 +29,7 @@ def test_names_are_those_of_the_protocol() -> None:
     named = """SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
     AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE BASE_S3_PATH PRESIGNED_URL_EXPIRY
     CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
-    # Credentials of limited life have a third part, and what binds a URL to its bytes is the operator's to choose.
+    # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
     assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN", "S3_DIGEST"}
 
 
@@ -38,15 +38,15 @@ def test_a_digest_is_named_in_any_case(name: str) -> None:
     assert Settings.load({"S3_DIGEST": name, "REQUIRE_PROOF": "false"}).s3_digest == name.lower()
 
 
-def test_a_proof_that_could_never_be_given_is_not_required() -> None:
+def test_proof_without_a_digest_is_refused() -> None:
     """Every upload would fail after its last byte."""
-    text = complaint(S3_DIGEST="none")
+    text = error_text(S3_DIGEST="none")
     assert text == "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
     assert not Settings.load({"S3_DIGEST": "none", "REQUIRE_PROOF": "false"}).require_proof
 
 
 def test_an_unknown_digest_is_one_line() -> None:
-    assert "S3_DIGEST" in complaint(S3_DIGEST="sha1")
+    assert "S3_DIGEST" in error_text(S3_DIGEST="sha1")
 
 
 def test_an_empty_value_is_not_set() -> None:
@@ -89,33 +89,33 @@ def test_an_empty_value_is_not_set() -> None:
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str, line: str | None) -> None:
-    text = complaint(**{name: value})
+    text = error_text(**{name: value})
     assert text.startswith(name)
     assert "\n" not in text
     assert line is None or text == line
 
 
 @pytest.mark.parametrize("host", ["[::1]", "[fe80::1%25eth0]", "broker.example.", "bröker.example", "mqtt_broker"])
-def test_a_host_that_can_be_looked_up_is_taken(host: str) -> None:
+def test_a_valid_host_name_is_accepted(host: str) -> None:
     assert Settings.load({"MQTT_URL": f"mqtt://{host}:1883"}).mqtt_address[1:] == (1883, False)
 
 
 def test_two_wrong_values_are_two_lines() -> None:
-    assert len(complaint(SERVER_PORT="x", HISTORY_DAYS="x").splitlines()) == 2
+    assert len(error_text(SERVER_PORT="x", HISTORY_DAYS="x").splitlines()) == 2
 
 
-def test_no_secret_is_told() -> None:
-    told = [
-        complaint(JWT_SECRET="hunter2"),
-        complaint(DATABASE_URL="mysql://root:hunter2@db/x"),
-        complaint(MQTT_URL="mqtt://me:hunter2@host"),
-        complaint(AWS_ENDPOINT="https://me:hunter2@host"),
+def test_no_error_and_no_repr_shows_a_secret() -> None:
+    texts = [
+        error_text(JWT_SECRET="hunter2"),
+        error_text(DATABASE_URL="mysql://root:hunter2@db/x"),
+        error_text(MQTT_URL="mqtt://me:hunter2@host"),
+        error_text(AWS_ENDPOINT="https://me:hunter2@host"),
         repr(Settings.load({"JWT_SECRET": SECRET, "MQTT_USERNAME": "me", "MQTT_PASSWORD": "hunter2"})),
     ]
-    assert [text for text in told if "hunter2" in text or SECRET in text] == []
+    assert [text for text in texts if "hunter2" in text or SECRET in text] == []
 
 
-def test_the_error_keeps_no_value_behind_it() -> None:
+def test_the_error_has_no_context_with_values() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load({"JWT_SECRET": "hunter2"})
     assert caught.value.__context__ is None
@@ -123,7 +123,7 @@ def test_the_error_keeps_no_value_behind_it() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "backhaul.example"])  # noqa: S104 - refused is the point
 def test_without_a_secret_only_this_machine_is_served(host: str) -> None:
-    text = complaint(SERVER_HOST=host)
+    text = error_text(SERVER_HOST=host)
     assert text.startswith(f"SERVER_HOST={host}: without JWT_SECRET")
     assert "\n" not in text
     assert Settings.load({"SERVER_HOST": host, "AUTH": "OFF"}).open_to_all
@@ -157,8 +157,8 @@ def test_loopback_needs_no_secret(host: str) -> None:
         ("LOG_LEVL", "LOG_LEVEL"),
     ],
 )
-def test_a_slip_in_a_name_stops_the_program(typo: str, meant: str) -> None:
-    assert complaint(**{typo: "x"}) == f"{typo} is not a setting: did you mean {meant}?"
+def test_a_misspelt_name_stops_the_program(typo: str, meant: str) -> None:
+    assert error_text(**{typo: "x"}) == f"{typo} is not a setting: did you mean {meant}?"
 
 
 @pytest.mark.parametrize(
@@ -183,11 +183,11 @@ def test_a_slip_in_a_name_stops_the_program(typo: str, meant: str) -> None:
         "LS_COLORS",
     ],
 )
-def test_other_programs_names_are_left_alone(name: str) -> None:
+def test_names_of_other_programs_are_ignored(name: str) -> None:
     assert Settings.load({name: "x"}) == Settings.load({})
 
 
-def test_a_near_name_is_no_slip_beside_the_right_one() -> None:
+def test_a_similar_name_beside_the_right_one_is_ignored() -> None:
     assert Settings.load({"MQTT_USER": "x", "MQTT_USERNAME": "y"}).mqtt_username == "y"
 
 
@@ -219,14 +219,14 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_no_file_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "debug")
     assert Settings.load(dotenv=tmp_path / ".env").log_level == "DEBUG"
 
 
-def test_a_broker_over_tls_has_its_own_port() -> None:
+def test_the_default_port_of_mqtts_is_8883() -> None:
     assert Settings.load({"MQTT_URL": "mqtts://broker.example"}).mqtt_address == ("broker.example", 8883, True)
 
 
-def test_a_prefix_loses_its_outer_slashes() -> None:
+def test_the_outer_slashes_of_a_prefix_are_removed() -> None:
     assert Settings.load({"BASE_S3_PATH": "/a/b/"}).base_s3_path == "a/b"

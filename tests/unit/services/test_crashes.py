@@ -1,12 +1,12 @@
-"""What is left when a control plane dies between a commit and what follows from it."""
+"""What remains when a control plane ends between a commit and the duties that follow from it."""
 
 from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
 from tests.support.fakes import Rig
 
 
-async def test_a_command_that_was_never_said_is_said_by_whoever_looks_next() -> None:
-    """The row says that somebody meant to; the state says that nobody knows he did."""
+async def test_a_command_that_was_not_published_is_published_when_its_lease_ends() -> None:
+    """The entry is leased, and the upload is still queued: so the command may not be published."""
     async with Rig(Policy(step_timeout=40.0)) as rig:
         await rig.birth()
         rig.engine.outbox._performs = False

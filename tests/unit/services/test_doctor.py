@@ -1,4 +1,4 @@
-"""What the doctor finds, and the one thing it mends."""
+"""The findings of the doctor, and the one that it repairs."""
 
 import pytest
 from hypothesis import given
@@ -29,8 +29,8 @@ def named(findings: list[Finding], name: str) -> Finding:
     return finding
 
 
-async def test_a_missing_rule_is_found_and_mended_beside_the_others() -> None:
-    """Other rules, and what else the configuration holds, come back unchanged."""
+async def test_a_missing_lifecycle_rule_is_found_and_added_beside_the_others() -> None:
+    """Other rules, and the rest of the configuration, stay as they are."""
     async with Rig() as rig:
         rig.objects.rules = {"Rules": [OTHERS], "TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
         doctor = doctor_of(rig)
@@ -44,8 +44,8 @@ async def test_a_missing_rule_is_found_and_mended_beside_the_others() -> None:
         assert rig.objects.calls.count("set_lifecycle") == 1
 
 
-async def test_a_store_that_forgets_the_rule_is_not_called_mended() -> None:
-    """It answered the call as if it were another."""
+async def test_an_object_store_that_does_not_keep_the_rule_is_not_reported_as_repaired() -> None:
+    """It accepts the call and stores nothing."""
     async with Rig() as rig:
         rig.objects.keeps_rules = False
         assert "did not keep" in named(await doctor_of(rig).examine(fix=True), "lifecycle rule").text
@@ -54,7 +54,7 @@ async def test_a_store_that_forgets_the_rule_is_not_called_mended() -> None:
 @pytest.mark.parametrize(
     ("prefix", "days", "found"), [("", 7, "x"), ("uploads/eu/", 7, "x"), ("other/", 7, None), ("", 31, None)]
 )
-def test_a_rule_that_aborts_what_is_under_way_is_named(prefix: str, days: int, found: str | None) -> None:
+def test_a_rule_that_aborts_open_uploads_is_named(prefix: str, days: int, found: str | None) -> None:
     """An upload may live thirty days."""
     rule = {
         "ID": "x",
@@ -65,8 +65,8 @@ def test_a_rule_that_aborts_what_is_under_way_is_named(prefix: str, days: int, f
     assert aborts_too_early({"Rules": [rule]}, PREFIX) == found
 
 
-async def test_strangers_uploads_are_reported_with_their_size() -> None:
-    """And stay."""
+async def test_multipart_uploads_of_unknown_origin_are_reported_with_their_size() -> None:
+    """They are not aborted."""
     async with Rig() as rig:
         await rig.granted()
         rig.objects.multipart["theirs"] = ("uploads/somebody/else", "t")
@@ -78,7 +78,7 @@ async def test_strangers_uploads_are_reported_with_their_size() -> None:
         assert "theirs" in rig.objects.multipart
 
 
-async def test_what_is_away_or_wrong_is_a_finding() -> None:
+async def test_an_unreachable_or_misconfigured_neighbour_is_a_finding() -> None:
     """One sentence each, and no exception."""
     async with Rig() as rig:
         rig.objects.fails = {"probe": [ObjectStoreRefused("check AWS_SECRET_ACCESS_KEY")]}
@@ -91,7 +91,7 @@ async def test_what_is_away_or_wrong_is_a_finding() -> None:
 
 
 @given(st.lists(st.fixed_dictionaries({"ID": st.text(max_size=5), "Status": st.just("Enabled")}), max_size=5))
-def test_merging_twice_is_merging_once(rules: list[dict[str, str]]) -> None:
+def test_the_rule_is_added_once(rules: list[dict[str, str]]) -> None:
     """Every other rule stays in its place."""
     once = with_our_rule({"Rules": rules}, PREFIX)
     assert with_our_rule(once, PREFIX) == once

@@ -1,4 +1,4 @@
-"""An upload through the running engine: what is committed, what is said, what is tried again."""
+"""An upload through the running engine: what is committed, published and retried."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from schemas.values import DigestName, PresignedPart
 from tests.support.fakes import FakeObjects, Rig
 
 
-async def test_the_whole_way_through_the_engine() -> None:
+async def test_an_upload_is_triggered_granted_proven_and_closed() -> None:
     """Trigger, command, offer, grant, success, proof, close."""
     async with Rig() as rig:
         upload = await rig.finished()
@@ -26,8 +26,8 @@ async def test_the_whole_way_through_the_engine() -> None:
         assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
-async def test_a_grant_names_every_wanted_part_with_its_md5() -> None:
-    """Bound to the bytes that were offered."""
+async def test_a_grant_has_every_requested_part_with_its_md5() -> None:
+    """Each URL is bound to the offered bytes."""
     async with Rig() as rig:
         await rig.granted()
         grant = rig.last_grant()
@@ -36,8 +36,8 @@ async def test_a_grant_names_every_wanted_part_with_its_md5() -> None:
         assert (grant.lifetime, grant.acknowledges) == (900.0, 1)
 
 
-async def test_an_offline_client_is_queued_and_told_when_it_appears() -> None:
-    """Nothing is published before; the reason says why."""
+async def test_the_command_for_an_offline_client_is_published_when_it_connects() -> None:
+    """Nothing is published before; the view has the reason."""
     async with Rig() as rig:
         await rig.birth()
         rig.clock.time += 100
@@ -53,23 +53,23 @@ async def test_an_offline_client_is_queued_and_told_when_it_appears() -> None:
         assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
 
 
-async def test_a_silent_client_is_told_again_and_then_given_up() -> None:
+async def test_a_silent_client_gets_the_command_again_and_then_the_upload_fails() -> None:
     """Two repeats of the last command, then `no_progress`; beats keep it connected meanwhile."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
-        said: list[list[str]] = []
+        sent: list[list[str]] = []
         for round_ in (1, 2, 3):
             for beat in range(1, 12):
                 rig.clock.time += 30
                 await rig.birth(sequence=100 * round_ + beat)
             await rig.settle()
-            said.append(rig.messenger.actions())
-        assert [actions.count("grant_parts") for actions in said] == [1, 1, 0]
+            sent.append(rig.messenger.actions())
+        assert [actions.count("grant_parts") for actions in sent] == [1, 1, 0]
         assert (await rig.upload(upload.upload_id)).error == "no_progress"
 
 
-async def test_a_client_that_was_away_is_told_again_and_not_blamed() -> None:
+async def test_time_offline_does_not_count_as_silence() -> None:
     """The step timer runs while the client is connected, from when it connected."""
     async with Rig() as rig:
         upload = await rig.granted()
@@ -85,8 +85,8 @@ async def test_a_client_that_was_away_is_told_again_and_not_blamed() -> None:
         assert (upload.strikes, upload.state) == (0, State.IN_PROGRESS)
 
 
-async def test_a_broker_that_is_away_is_tried_again() -> None:
-    """The upload stays queued until the command is out."""
+async def test_a_command_is_retried_while_the_broker_is_away() -> None:
+    """The upload stays queued until the command is published."""
     async with Rig() as rig:
         await rig.birth()
         rig.messenger.down = True
@@ -102,7 +102,7 @@ async def test_a_broker_that_is_away_is_tried_again() -> None:
         assert (await rig.upload(view.upload.upload_id)).state is State.DISPATCHED
 
 
-async def test_a_store_that_is_down_is_tried_again() -> None:
+async def test_a_call_is_retried_while_the_object_store_is_down() -> None:
     """CreateMultipartUpload and Complete alike."""
     async with Rig() as rig:
         rig.objects.fails = {"create_multipart": [ObjectStoreDown("503")], "complete": [ObjectStoreDown("slow")]}
@@ -119,8 +119,8 @@ async def test_a_store_that_is_down_is_tried_again() -> None:
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
 
-async def test_a_store_that_refuses_ends_the_upload_with_its_words() -> None:
-    """Nobody on the device can help it."""
+async def test_a_refused_multipart_upload_fails_the_upload_with_its_message() -> None:
+    """The device cannot repair it."""
     async with Rig() as rig:
         rig.objects.fails = {"create_multipart": [ObjectStoreRefused("AccessDenied: no", "AccessDenied")]}
         upload = await rig.granted()
@@ -129,8 +129,10 @@ async def test_a_store_that_refuses_ends_the_upload_with_its_words() -> None:
 
 
 @pytest.mark.parametrize("error", [ObjectStoreDown("timeout"), ObjectStoreRefused("x", "NoSuchUpload")])
-async def test_a_complete_that_succeeded_in_secret_is_success(error: ObjectStoreDown | ObjectStoreRefused) -> None:
-    """HEAD shows our token and size, whatever the answer said."""
+async def test_a_complete_that_succeeded_despite_its_error_is_success(
+    error: ObjectStoreDown | ObjectStoreRefused,
+) -> None:
+    """HEAD shows the token and the size, so the error does not matter."""
     async with Rig() as rig:
         rig.objects.complete_then_fail = True
         rig.objects.fails = {"complete": [error]}
@@ -138,7 +140,7 @@ async def test_a_complete_that_succeeded_in_secret_is_success(error: ObjectStore
 
 
 async def test_a_lost_multipart_upload_is_a_new_attempt() -> None:
-    """`NoSuchUpload`, and no object of ours."""
+    """`NoSuchUpload`, and no object of this attempt."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.objects.multipart.clear()
@@ -148,7 +150,7 @@ async def test_a_lost_multipart_upload_is_a_new_attempt() -> None:
         assert (upload.state, upload.attempt) == (State.DISPATCHED, 2)
 
 
-async def test_a_lost_multipart_upload_whose_etags_are_not_all_known_is_a_new_attempt() -> None:
+async def test_a_lost_multipart_upload_with_a_missing_etag_is_a_new_attempt() -> None:
     """A 412 left one empty, and nothing can be listed any more."""
     async with Rig() as rig:
         upload = await rig.granted()
@@ -158,8 +160,8 @@ async def test_a_lost_multipart_upload_whose_etags_are_not_all_known_is_a_new_at
         assert (await rig.upload(upload.upload_id)).attempt == 2
 
 
-async def test_a_tombstone_of_an_upload_that_our_database_forgot_to_be_completed_is_settled_by_the_store() -> None:
-    """The database was put back from a copy: the client knows only the end, the object bears our token."""
+async def test_the_object_store_settles_a_success_from_a_tombstone() -> None:
+    """The database was restored from a copy: the client has only a tombstone, the object has the token."""
     async with Rig() as rig:
         upload = await rig.granted()
         (s3_upload_id,) = rig.objects.multipart
@@ -169,8 +171,8 @@ async def test_a_tombstone_of_an_upload_that_our_database_forgot_to_be_completed
         assert (upload.state, upload.attempt) == (State.COMPLETED, 1)
 
 
-async def test_a_tombstone_alone_completes_nothing_of_which_parts_are_missing() -> None:
-    """Whoever says so: an object made of some of the parts would be torn."""
+async def test_a_success_from_a_tombstone_does_not_complete_an_upload_with_missing_parts() -> None:
+    """An object made of some of the parts would be torn."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.objects.listed = {1: "e1", 3: "e3"}
@@ -181,7 +183,7 @@ async def test_a_tombstone_alone_completes_nothing_of_which_parts_are_missing() 
 
 
 async def test_an_object_of_another_size_is_a_new_attempt() -> None:
-    """Never believed."""
+    """It is not the file."""
     async with Rig() as rig:
         rig.objects.object_size = 7
         upload = await rig.finished()
@@ -189,8 +191,8 @@ async def test_an_object_of_another_size_is_a_new_attempt() -> None:
         assert "7 bytes" in str(upload.reason)
 
 
-async def test_an_object_that_is_not_the_file_is_removed_and_its_key_not_used_again() -> None:
-    """Else the next attempt's object could be deleted in its place."""
+async def test_a_wrong_object_is_deleted_and_its_key_is_not_used_again() -> None:
+    """Otherwise the next attempt's object could be deleted in its place."""
     async with Rig() as rig:
         rig.objects.object_size = 7
         before = await rig.granted()
@@ -203,7 +205,7 @@ async def test_an_object_that_is_not_the_file_is_removed_and_its_key_not_used_ag
         assert (await rig.upload(before.upload_id)).strays == ()
 
 
-async def test_without_proof_it_fails_unless_size_is_enough() -> None:
+async def test_an_upload_without_proof_fails_unless_the_size_is_enough() -> None:
     """`REQUIRE_PROOF`."""
     for require_proof, state in ((True, State.FAILED), (False, State.COMPLETED)):
         async with Rig(Policy(require_proof=require_proof)) as rig:
@@ -212,16 +214,16 @@ async def test_without_proof_it_fails_unless_size_is_enough() -> None:
             assert (await rig.finished()).state is state
 
 
-async def test_an_etag_that_contradicts_the_digests_is_not_the_file() -> None:
-    """The store's ETag is an MD5, and another one."""
+async def test_an_etag_that_contradicts_the_digests_is_a_new_attempt() -> None:
+    """The object store's ETag is an MD5, of other bytes."""
     async with Rig() as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(etag_is_md5=True)
         await rig.engine.probe.probe()
         assert (await rig.finished()).attempt == 2
 
 
-async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client asks again for the rest."""
+async def test_a_grant_is_filled_to_the_size_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client requests the rest again."""
 
     def long(_self: object, _key: str, _id: str, part: Grantable, _digest: object) -> PresignedPart:
         return PresignedPart(part.part_number, "http://s3/" + "x" * 40_000)
@@ -233,8 +235,8 @@ async def test_a_grant_is_filled_to_its_size_and_no_more(monkeypatch: pytest.Mon
         assert len(encode(rig.messenger.sent[-1][1])) < 128 * 1024
 
 
-async def test_nothing_is_signed_while_the_clocks_differ() -> None:
-    """A URL signed in the future is refused by the store; the upload waits and says why."""
+async def test_no_url_is_signed_while_the_clocks_differ() -> None:
+    """The object store refuses a URL signed in the future; the upload waits, with that reason."""
     async with Rig() as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(clock_skew=-600.0)
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):

@@ -1,4 +1,4 @@
-"""What the fleet says, and what is made of it: offers typed by hand, other owners, hellos, rubbish."""
+"""Messages of the fleet and their effects: offers started by hand, other owners, hellos, invalid messages."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from schemas.values import Outcome
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
-async def test_progress_keeps_the_step_timer_quiet() -> None:
+async def test_progress_restarts_the_step_timer() -> None:
     """A status with more bytes is a sign of life."""
     async with Rig() as rig:
         upload = await rig.granted()
@@ -46,8 +46,8 @@ async def test_progress_keeps_the_step_timer_quiet() -> None:
         assert (await rig.upload(upload.upload_id)).bytes_sent == 7
 
 
-async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
-    """No byte moves while the store asks for a pause, and the reason stays the same."""
+async def test_a_reported_wait_restarts_the_step_timer() -> None:
+    """No byte moves while the object store requests a pause, and the reason stays the same."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
@@ -64,8 +64,8 @@ async def test_a_named_wait_keeps_the_step_timer_quiet() -> None:
         assert upload.version < 15
 
 
-async def test_a_command_typed_by_hand_is_adopted_by_its_offer() -> None:
-    """The offer carries all that is known; the second offer of the same id is a repeat."""
+async def test_an_upload_that_was_started_by_hand_is_adopted_from_its_offer() -> None:
+    """The offer has all that is known; the second offer of the same id is a repeat."""
     async with Rig() as rig:
         await rig.birth()
         offer = rig.offer("typed-by-hand", metadata={"why": "test"})
@@ -81,8 +81,8 @@ async def test_a_command_typed_by_hand_is_adopted_by_its_offer() -> None:
         assert rig.messenger.actions() == ["grant_parts"]
 
 
-async def test_an_end_of_an_unknown_upload_is_closed_as_unknown() -> None:
-    """So that the client can let go."""
+async def test_a_reported_end_of_an_unknown_upload_is_answered_with_a_close() -> None:
+    """So that the client can delete its record."""
     async with Rig() as rig:
         await rig.birth()
         await rig.respond(rig.offer("who"), "success", sequence=3)
@@ -92,7 +92,7 @@ async def test_an_end_of_an_unknown_upload_is_closed_as_unknown() -> None:
 
 
 async def test_progress_of_an_unknown_upload_is_not_answered() -> None:
-    """A status names no owner: it may be a direct CLI's upload, whose command was not overheard."""
+    """A status names no owner: it may be a direct CLI's upload, started by a command that was not observed."""
     async with Rig() as rig:
         await rig.birth()
         await rig.hear(
@@ -101,7 +101,7 @@ async def test_progress_of_an_unknown_upload_is_not_answered() -> None:
         assert rig.messenger.actions() == []
 
 
-async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
+async def test_uploads_of_other_owners_are_observed_and_not_acted_on() -> None:
     """A direct CLI at work: command, reports, close."""
     async with Rig() as rig:
         await rig.birth()
@@ -120,16 +120,16 @@ async def test_uploads_of_others_are_history_and_never_acted_on() -> None:
             await rig.engine.upload_service.cancel(OPERATOR, "cli1")
 
 
-async def test_an_endless_key_of_others_is_not_kept() -> None:
-    """PostgreSQL could not index it, and the whole batch would be refused."""
+async def test_a_too_long_key_of_an_observed_upload_is_not_stored() -> None:
+    """PostgreSQL could not index it, and the whole batch would fail."""
     async with Rig() as rig:
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="x" * 50_000, presigned_urls=())
         await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
         assert (await rig.upload("cli1")).s3_key == f"unknown/{CLIENT}/cli1"
 
 
-async def test_an_answer_without_an_owner_does_not_end_an_upload_of_others() -> None:
-    """Such an answer is taken for one of ours, and the machine of ours knows nothing of theirs."""
+async def test_a_response_without_an_owner_does_not_change_an_observed_upload() -> None:
+    """Such a response is for this owner, which knows nothing of the state of an observed upload."""
     async with Rig() as rig:
         await rig.birth()
         await rig.respond(rig.offer("cli1", owner="cli-7"), sequence=1)
@@ -139,8 +139,8 @@ async def test_an_answer_without_an_owner_does_not_end_an_upload_of_others() -> 
         assert (upload.state, upload.attempt) == (State.IN_PROGRESS, 1)
 
 
-async def test_of_a_devices_words_not_more_is_kept_than_one_reads() -> None:
-    """The code that we do not know is kept with them."""
+async def test_a_devices_texts_are_clipped() -> None:
+    """An unknown error code is kept with the message."""
     async with Rig() as rig:
         upload = await rig.granted()
         report = rig.offer(upload.upload_id, wanted_parts=())
@@ -153,8 +153,8 @@ async def test_of_a_devices_words_not_more_is_kept_than_one_reads() -> None:
             assert len((await rig.upload(f"by-{owner}")).file_path or "") == 4_096
 
 
-async def test_a_close_played_back_does_not_touch_our_own() -> None:
-    """The embedded broker has no No Local, and anyone may type one."""
+async def test_an_observed_close_does_not_change_an_upload_of_this_owner() -> None:
+    """The embedded broker has no No Local, and anyone may publish a close."""
     async with Rig() as rig:
         upload = await rig.granted()
         close = Command("m", "close_upload", CloseUpload(upload_id=upload.upload_id, attempt=1, outcome="completed"))
@@ -163,7 +163,7 @@ async def test_a_close_played_back_does_not_touch_our_own() -> None:
 
 
 async def test_a_hello_is_answered_entry_by_entry() -> None:
-    """Listed and open: from the state. Listed and over: close. Not listed: told again."""
+    """Listed and open: from the state. Listed and over: close. Not listed: the command again."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
@@ -182,13 +182,12 @@ async def test_a_hello_is_answered_entry_by_entry() -> None:
         assert rig.messenger.actions() == ["close_upload", "close_upload"]
 
 
-async def test_an_upload_told_since_the_hello_is_not_taken_for_forgotten() -> None:
-    """The hello waited while the client offered: it could not know."""
+async def test_an_offer_after_a_hello_is_not_taken_for_missing_from_it() -> None:
+    """The offer arrived while the hello was waiting."""
     async with Rig() as rig:
         await rig.birth()
         view = await rig.trigger()
-        hellos = rig.engine.resync
-        hellos.receive(CLIENT, 1, Hello("install", ()))
+        rig.engine.resync.receive(CLIENT, 1, Hello("install", ()))
         rig.clock.time += 0.1
         rig.engine.inbox.receive(
             Delivered(
@@ -202,7 +201,7 @@ async def test_an_upload_told_since_the_hello_is_not_taken_for_forgotten() -> No
 
 
 async def test_the_pages_of_a_hello_count_as_one() -> None:
-    """An upload on the second page is not taken for forgotten."""
+    """An upload on the second page is not missing."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
@@ -211,7 +210,7 @@ async def test_the_pages_of_a_hello_count_as_one() -> None:
         assert rig.messenger.actions() == ["grant_parts"]
 
 
-async def test_a_hello_without_end_is_refused() -> None:
+async def test_a_hello_with_too_many_uploads_is_refused() -> None:
     """Its pages would fill the memory."""
     async with Rig() as rig:
         page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(1_000)), more=True)
@@ -220,16 +219,16 @@ async def test_a_hello_without_end_is_refused() -> None:
         assert rig.counted("hello.refused") == 1
 
 
-async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
+async def test_a_query_gets_its_response_or_the_client_is_silent() -> None:
     """Matched by `message_id`."""
     async with Rig() as rig:
         await rig.birth()
-        asking = asyncio.create_task(rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*")))
+        query = asyncio.create_task(rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*")))
         await rig.settle()
         (_, command), *_ = rig.messenger.sent
         files = FileList((FileEntry("/data/a", 1, 2),))
         await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
-        assert await asking == files
+        assert await query == files
         rig.engine.client_service._queries._patience = 0.01
         with pytest.raises(ClientSilent):
             await rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*"))
@@ -257,8 +256,8 @@ async def test_a_question_to_a_client_is_answered_or_it_is_silent() -> None:
         ),
     ],
 )
-async def test_what_is_not_understood_is_counted_and_disturbs_nothing(topic: str, payload: bytes) -> None:
-    """One message, one count, and the next one is heard."""
+async def test_an_invalid_message_is_counted_and_disturbs_nothing(topic: str, payload: bytes) -> None:
+    """One message, one count, and the next message is processed."""
     async with Rig() as rig:
         rig.engine.inbox.receive(Delivered(topic, payload))
         assert rig.counted("message.refused") == 1

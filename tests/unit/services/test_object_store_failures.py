@@ -1,6 +1,6 @@
-"""What an upload does when the store does not do as it is asked: wait and say why, or end and say why.
+"""What an upload does when the object store fails: it waits with a reason, or it ends with a message.
 
-Rule: what may pass is waited out until the deadline; what cannot pass ends the upload at once.
+Rule: an outage is waited for until the deadline; a final refusal ends the upload at once.
 """
 
 import pytest
@@ -20,7 +20,7 @@ REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "Inv
 
 
 async def sent(rig: Rig) -> Upload:
-    """An upload of which the client says that every part is stored."""
+    """An upload that the client reports as stored."""
     upload = await rig.granted()
     report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
     await rig.respond(report, "success", sequence=2)
@@ -32,8 +32,8 @@ async def seen(rig: Rig, upload: Upload) -> UploadView:
 
 
 @pytest.mark.parametrize("method", ["complete", "head"])
-async def test_a_key_that_is_revoked_for_a_while_costs_an_upload_that_is_stored_nothing(method: str) -> None:
-    """Forty gigabytes are at the store; somebody rotates the key."""
+async def test_an_upload_whose_parts_are_stored_survives_a_revoked_key(method: str) -> None:
+    """Forty gigabytes are stored when an operator rotates the key."""
     async with Rig() as rig:
         rig.objects.complete_then_fail = method == "head"
         rig.objects.fails = {method: [REVOKED] * 4}
@@ -47,8 +47,8 @@ async def test_a_key_that_is_revoked_for_a_while_costs_an_upload_that_is_stored_
         assert rig.counted("duty.again") == 4
 
 
-async def test_a_key_that_stays_revoked_ends_the_upload_after_its_deadline() -> None:
-    """In `completing` the deadline waits for the store's word; that it has none is one."""
+async def test_a_key_that_stays_revoked_fails_the_upload_after_its_deadline() -> None:
+    """In `completing` the deadline waits for an answer; a refusal is one."""
     async with Rig() as rig:
         rig.objects.fails = {"complete": [REVOKED] * 99}
         upload = await sent(rig)
@@ -59,8 +59,8 @@ async def test_a_key_that_stays_revoked_ends_the_upload_after_its_deadline() -> 
         assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", str(REVOKED))
 
 
-async def test_an_upload_that_may_not_be_opened_waits_and_says_so() -> None:
-    """CreateMultipartUpload under a key that was revoked: nothing is lost yet."""
+async def test_a_forbidden_multipart_upload_waits_with_that_reason() -> None:
+    """CreateMultipartUpload with a revoked key: nothing is lost yet."""
     async with Rig() as rig:
         denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
         rig.objects.fails = {"create_multipart": [denied, denied]}
@@ -73,8 +73,8 @@ async def test_an_upload_that_may_not_be_opened_waits_and_says_so() -> None:
         assert (await rig.reason(upload.upload_id)).text != str(denied)
 
 
-async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
-    """It says that it waits for URLs; why it gets none is the answer to who asks."""
+async def test_the_reason_is_the_failed_grant_and_not_the_client_that_waits_for_it() -> None:
+    """The client reports that it waits for URLs; the reason is why it gets none."""
     async with Rig() as rig:
         denied = ObjectStoreForbids("CreateMultipartUpload: AccessDenied", "AccessDenied")
         rig.objects.fails = {"create_multipart": [denied, denied]}
@@ -89,16 +89,16 @@ async def test_a_client_that_waits_for_us_is_not_the_reason() -> None:
         assert (await rig.reason(upload.upload_id)).text == waits.reason
 
 
-async def test_what_the_store_will_never_do_ends_the_upload_with_its_words() -> None:
-    """No key makes parts larger."""
+async def test_a_final_refusal_fails_the_upload_with_its_message() -> None:
+    """No other key makes parts larger."""
     async with Rig() as rig:
         rig.objects.fails = {"complete": [ObjectStoreRefused("InvalidRequest: no", "InvalidRequest")]}
         upload = await sent(rig)
         assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "InvalidRequest: no")
 
 
-async def test_what_waits_for_the_store_is_not_said_to_wait_for_its_client_or_for_its_deadline() -> None:
-    """The client has done its part, and a deadline ends nothing that is completing."""
+async def test_a_completing_upload_waits_neither_for_its_client_nor_for_its_deadline() -> None:
+    """The client has done its part, and a deadline ends no upload that is completing."""
     async with Rig() as rig:
         rig.objects.fails = {"complete": [ObjectStoreDown("503 SlowDown")] * 99}
         upload = await sent(rig)
@@ -114,11 +114,11 @@ async def test_what_waits_for_the_store_is_not_said_to_wait_for_its_client_or_fo
         assert view.next_wake_at > upload.deadline
 
 
-async def test_a_fault_of_ours_is_told_and_tried_again_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence for ever, every half minute, is what it would be else."""
+async def test_a_fault_is_shown_and_retried_with_a_growing_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a reason and a growing wait it would fail unseen, every half minute."""
 
     async def faulty(_self: Completion, _upload: Upload) -> Settled:
-        message = "what nobody thought of"
+        message = "a planted fault"
         raise RuntimeError(message)
 
     async with Rig() as rig:
@@ -129,7 +129,7 @@ async def test_a_fault_of_ours_is_told_and_tried_again_ever_later(monkeypatch: p
             assert (view.upload.state, rig.counted("duty.fault")) == (State.COMPLETING, 1)
             reason = await rig.reason(upload.upload_id)
             assert (reason.code, "RuntimeError" in reason.text) == (WaitCode.INTERNAL, True)
-            assert "what nobody thought of" not in reason.text
+            assert "a planted fault" not in reason.text
             for _ in range(8):
                 await rig.settle(331)
             (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))

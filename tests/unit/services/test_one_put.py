@@ -1,4 +1,4 @@
-"""A file of one part: one PUT by the client, one look at the object by us, and one commit of both."""
+"""A file of one part: one PUT by the client, one HEAD by the control plane, and one commit of both."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,19 +39,19 @@ def put(rig: Rig, upload: Upload) -> None:
 
 
 async def succeed(rig: Rig, upload: Upload) -> Upload:
-    """The client says so; the upload as it is then."""
+    """The client reports success; returns the upload as it is then."""
     report = rig.offer(upload.upload_id, file_size=SIZE, wanted_parts=(), etags={1: '"e1"'})
     await rig.respond(report, "success", sequence=2)
     return await rig.upload(upload.upload_id)
 
 
-def told(rig: Rig) -> list[tuple[object, object]]:
+def changes_of_state(rig: Rig) -> list[tuple[object, object]]:
     """Every change of a state, as logged."""
     return [(facts["was"], facts["state"]) for event, facts in rig.events if event == "upload.state"]
 
 
-async def test_where_the_store_enforces_the_digest() -> None:
-    """One S3 request by the client, none to open; a short life, and our token in the URL's headers."""
+async def test_a_small_file_is_granted_one_put_where_the_digest_is_enforced() -> None:
+    """One S3 request by the client, none to open; a short life, and the token in the URL's headers."""
     async with Rig() as rig:
         await offered(rig)
         grant = rig.last_grant()
@@ -61,7 +61,7 @@ async def test_where_the_store_enforces_the_digest() -> None:
 
 
 async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written for a success takes as long as the look at the object, and the client waits for both."""
+    """Two commits would make the client wait for both."""
     async with Rig() as rig:
         upload = await offered(rig)
         put(rig, upload)
@@ -84,8 +84,8 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
-async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> None:
-    """It is a duty then like any other, and done when the store is back."""
+async def test_the_success_alone_is_committed_while_the_object_store_is_away() -> None:
+    """Its proof is a duty then, performed when the object store is back."""
     async with Rig() as rig:
         upload = await offered(rig)
         put(rig, upload)
@@ -97,8 +97,8 @@ async def test_a_store_that_is_away_keeps_no_success_from_being_committed() -> N
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
 
-async def test_a_store_that_refuses_the_look_ends_it_as_ever() -> None:
-    """With the store's words."""
+async def test_a_refused_look_fails_the_upload() -> None:
+    """With the message of the object store."""
     async with Rig() as rig:
         upload = await offered(rig)
         refused = ObjectStoreRefused("no HEAD for you", "AccessDenied")
@@ -107,16 +107,16 @@ async def test_a_store_that_refuses_the_look_ends_it_as_ever() -> None:
         assert (ended.state, ended.error, ended.message) == (State.FAILED, "store_refused", "no HEAD for you")
 
 
-async def test_a_success_without_an_object_is_another_attempt() -> None:
-    """What the look finds is committed too when it is bad."""
+async def test_a_success_without_an_object_is_a_new_attempt() -> None:
+    """A bad result of the look is committed too."""
     async with Rig() as rig:
         upload = await offered(rig)
         again = await succeed(rig, upload)
         assert (again.attempt, again.parts) == (2, {})
 
 
-async def test_an_operator_who_cancels_during_the_look_wins() -> None:
-    """The success is then one of an upload that is over, and the object is removed."""
+async def test_a_cancel_during_the_look_wins() -> None:
+    """The success then is one of an upload that is over, and the object is deleted."""
     async with Rig() as rig:
         upload = await offered(rig)
         put(rig, upload)
@@ -139,13 +139,13 @@ async def test_an_operator_who_cancels_during_the_look_wins() -> None:
         assert rig.messenger.actions()[-1] == "close_upload", "it says that it is done, so it is released"
         after = await rig.upload(upload.upload_id)
         assert (after.state, after.client_busy) == (State.CANCELLED, False)
-        assert (str(State.IN_PROGRESS), str(State.CANCELLED)) in told(rig)
+        assert (str(State.IN_PROGRESS), str(State.CANCELLED)) in changes_of_state(rig)
         await rig.settle(3600)
         assert rig.objects.objects == {}
 
 
-async def test_a_control_plane_that_dies_during_the_look_is_told_again() -> None:
-    """Nothing was committed, so the client repeats itself, and the next one looks."""
+async def test_a_success_is_repeated_after_a_crash_during_the_look() -> None:
+    """Nothing was committed, so the client repeats its success, and the next process looks."""
     async with Rig() as rig:
         upload = await offered(rig)
         put(rig, upload)
@@ -155,13 +155,13 @@ async def test_a_control_plane_that_dies_during_the_look_is_told_again() -> None
         assert (await succeed(rig, upload)).state is State.COMPLETED
 
 
-async def test_a_faulty_proof_takes_no_success_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug of ours is logged, and the success is kept."""
+async def test_a_fault_in_the_look_does_not_lose_the_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and the success is committed."""
     async with Rig() as rig:
         upload = await offered(rig)
 
         async def broken(_objects: FakeObjects, _key: str) -> ObjectInfo | None:
-            message = "nobody thought of this"
+            message = "a planted fault"
             raise ValueError(message)
 
         monkeypatch.setattr(FakeObjects, "head", broken)
@@ -175,8 +175,8 @@ async def never(_objects: FakeObjects, _key: str) -> ObjectInfo | None:
     return None
 
 
-async def test_a_slow_look_keeps_no_success_from_being_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it is, the step timer runs, and would end an upload whose object is there."""
+async def test_the_success_alone_is_committed_when_the_look_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is committed the step timer runs, and would fail an upload that is stored."""
     monkeypatch.setattr(outbox, "LONGEST_LOOK", 0.01)
     async with Rig() as rig:
         upload = await offered(rig)
@@ -191,8 +191,8 @@ async def test_a_slow_look_keeps_no_success_from_being_committed(monkeypatch: py
         assert rig.counted("duty.fault") == 0
 
 
-async def test_a_success_waits_for_no_turn_at_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every hand is busy it is committed at once, and looked at when one is free."""
+async def test_the_success_alone_is_committed_when_no_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every place is taken it is committed at once, and proven when one is free."""
     monkeypatch.setattr(outbox, "MAX_AT_ONCE", 1)
     async with Rig() as rig:
         first, second = await offered(rig), await offered(rig)
@@ -203,8 +203,8 @@ async def test_a_success_waits_for_no_turn_at_the_store(monkeypatch: pytest.Monk
         assert (await succeed(rig, second)).state is State.COMPLETING
 
 
-async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier attempt may still write is deleted when its URL is dead, whatever happens to this one."""
+async def test_a_failed_look_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier attempt's object is deleted when its URL is expired, and not before."""
     async with Rig() as rig:
         upload = await offered(rig)
         again = await succeed(rig, upload)
@@ -213,12 +213,12 @@ async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.Monke
         wanted = (WantedPart(1, SIZE, md5_of(1)),)
         offer = rig.offer(upload.upload_id, attempt=2, file_size=SIZE, wanted_parts=wanted)
         await rig.respond(offer, sequence=1)
-        stray = next(task for task in await tasks(rig, upload) if task.duty.kind is Kind.DELETE_OBJECT)
+        stray = next(entry for entry in await entries(rig, upload) if entry.duty.kind is Kind.DELETE_OBJECT)
         rig.objects.calls.clear()
 
         async def broken(objects: FakeObjects, _key: str) -> ObjectInfo | None:
             objects.calls.append("head")
-            message = "nobody thought of this"
+            message = "a planted fault"
             raise ValueError(message)
 
         monkeypatch.setattr(FakeObjects, "head", broken)
@@ -226,10 +226,10 @@ async def test_the_look_is_one_and_moves_no_other_duty(monkeypatch: pytest.Monke
         await rig.respond(report, "success", sequence=2)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETING
         assert rig.objects.calls == ["head", "head"], "once ahead, once as a duty"
-        after = next(task for task in await tasks(rig, upload) if task.duty.kind is Kind.DELETE_OBJECT)
+        after = next(entry for entry in await entries(rig, upload) if entry.duty.kind is Kind.DELETE_OBJECT)
         assert after.due_at == stray.due_at
 
 
-async def tasks(rig: Rig, upload: Upload) -> list[OutboxEntry]:
-    """What its rows oblige to."""
+async def entries(rig: Rig, upload: Upload) -> list[OutboxEntry]:
+    """The stored duties of an upload."""
     return list(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))

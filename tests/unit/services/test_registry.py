@@ -1,4 +1,4 @@
-"""Who is there, and whose parked duties are due again."""
+"""Clients from their presence, and the parked entries that become due."""
 
 from control_plane.domain.clients import CONFLICT_FOR
 from control_plane.domain.reasons import WaitCode
@@ -7,8 +7,8 @@ from control_plane.services.ports.database import PARKED, Records, Subject
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
-async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
-    """Somebody parked it who had not seen the beat that was on its way."""
+async def test_the_next_beat_wakes_an_entry_that_was_parked_after_a_beat() -> None:
+    """Another transaction parked it before it could read the beat."""
     async with Rig() as rig:
         await rig.birth()
         view = await rig.trigger()
@@ -24,8 +24,8 @@ async def test_what_was_parked_behind_a_beat_is_woken_by_the_next() -> None:
         assert rig.messenger.actions() == ["download_file"]
 
 
-async def test_the_end_of_a_conflict_wakes_what_waited_for_it() -> None:
-    """A conflict ends by time alone: no birth tells."""
+async def test_the_end_of_a_conflict_wakes_parked_entries() -> None:
+    """A conflict ends by time alone, without a birth."""
     async with Rig() as rig:
         await rig.birth(install_id="one")
         await rig.birth(install_id="other", epoch=2)
@@ -40,7 +40,7 @@ async def test_the_end_of_a_conflict_wakes_what_waited_for_it() -> None:
 
 
 async def test_a_hello_is_not_answered_while_two_devices_share_the_id() -> None:
-    """Nobody knows which of them says it."""
+    """It may be from either."""
     async with Rig() as rig:
         upload = await rig.granted()
         await rig.birth(install_id="other", epoch=2)
@@ -51,21 +51,21 @@ async def test_a_hello_is_not_answered_while_two_devices_share_the_id() -> None:
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
 
 
-async def test_a_verdict_is_logged_with_the_pair_that_it_was_reached_by() -> None:
-    """Whoever reads the log can tell whether it was right."""
+async def test_a_verdict_is_logged_with_its_epoch_and_sequence() -> None:
+    """So that the log shows whether it was right."""
     async with Rig() as rig:
         await rig.birth(epoch=2)
         await rig.birth(epoch=1)
-        told = [facts for event, facts in rig.events if event == "presence"]
+        lines = [facts for event, facts in rig.events if event == "presence"]
         fields = ("client_id", "install_id", "epoch", "sequence", "verdict")
-        assert [tuple(facts[name] for name in fields) for facts in told] == [
+        assert [tuple(facts[name] for name in fields) for facts in lines] == [
             (CLIENT, f"install-{CLIENT}", 2, 0, "birth"),
             (CLIENT, f"install-{CLIENT}", 1, 0, "stale"),
         ]
 
 
-async def test_a_beat_is_no_news() -> None:
-    """At ten thousand clients a line for each would be three hundred lines a second."""
+async def test_a_beat_is_not_logged() -> None:
+    """With ten thousand clients, a line for each would be three hundred lines a second."""
     async with Rig() as rig:
         await rig.birth()
         await rig.birth(sequence=1)

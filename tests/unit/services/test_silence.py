@@ -1,4 +1,4 @@
-"""Whoever should speak last and does not: nothing waits for him for ever."""
+"""Clients and owners that never respond: no upload waits for them for ever."""
 
 from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
@@ -12,8 +12,8 @@ STEP = 300.0
 """The step timer."""
 
 
-async def overheard(rig: Rig) -> None:
-    """Another owner's upload, of which the client said that everything is sent."""
+async def observed(rig: Rig) -> None:
+    """Another owner's upload, reported as stored by its client."""
     await rig.birth()
     config = UploadConfig(upload_id="cli1", attempt=1, owner="cli-7", key="uploads/x", presigned_urls=())
     begun = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
@@ -22,10 +22,10 @@ async def overheard(rig: Rig) -> None:
     assert (await rig.upload("cli1")).state is State.COMPLETING
 
 
-async def test_an_upload_that_its_owner_never_closes_ends_with_its_deadline_and_is_pruned() -> None:
-    """Pre-granted with a bare MQTT client, say: whether it was completed only its owner knows."""
+async def test_an_observed_upload_without_a_close_ends_with_its_deadline_and_is_pruned() -> None:
+    """Such as a pre-granted one with a bare MQTT client: only its owner knows whether it was completed."""
     async with Rig(Policy(history=100)) as rig:
-        await overheard(rig)
+        await observed(rig)
         deadline = (await rig.upload("cli1")).deadline
         rig.clock.time = deadline - 1
         assert await rig.engine.maintenance.expire() == 0
@@ -39,10 +39,10 @@ async def test_an_upload_that_its_owner_never_closes_ends_with_its_deadline_and_
         assert await rig.engine.maintenance.prune() == 1
 
 
-async def test_an_upload_of_another_owner_that_is_closed_in_time_is_left_alone() -> None:
-    """An end that was heard is final."""
+async def test_an_observed_upload_that_was_closed_stays_as_it_is() -> None:
+    """An observed end is final."""
     async with Rig() as rig:
-        await overheard(rig)
+        await observed(rig)
         closed = CloseUpload(upload_id="cli1", attempt=1, outcome="completed")
         await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         rig.clock.time = (await rig.upload("cli1")).deadline + 1
@@ -51,7 +51,7 @@ async def test_an_upload_of_another_owner_that_is_closed_in_time_is_left_alone()
 
 
 async def connected_for(rig: Rig, seconds: float, beat: int) -> int:
-    """Time passes, and the client goes on saying that it is there; the number of its next beat."""
+    """Time passes while the client sends beats; returns the number of its next beat."""
     end = rig.clock.time + seconds
     while rig.clock.time < end:
         rig.clock.time += 60
@@ -61,8 +61,8 @@ async def connected_for(rig: Rig, seconds: float, beat: int) -> int:
     return beat
 
 
-async def test_a_client_that_is_there_and_silent_is_told_to_cancel_three_times_and_no_more() -> None:
-    """An agent that hears nothing is not told for ever; one that speaks again is answered then."""
+async def test_a_silent_connected_client_gets_three_cancels() -> None:
+    """After that only a response of the client is answered."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
@@ -76,8 +76,8 @@ async def test_a_client_that_is_there_and_silent_is_told_to_cancel_three_times_a
         assert rig.messenger.actions() == ["close_upload"]
 
 
-async def test_while_the_client_is_away_its_silence_does_not_count() -> None:
-    """It is told when it comes, however often it came and went."""
+async def test_time_offline_does_not_count_against_a_cancel() -> None:
+    """The cancel is published at every connect."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()

@@ -1,4 +1,4 @@
-"""The one writer: what cannot be committed, and what must not fall with it."""
+"""The one writer: events that cannot be committed, and their effect on others."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,15 +23,15 @@ def poison(monkeypatch: pytest.MonkeyPatch, upload_id: str) -> None:
 
     def refuse(records: MemoryUploads, before: Upload, after: Upload) -> Upload:
         if after.upload_id == upload_id:
-            message = "nobody thought of this"
+            message = "a planted fault"
             raise ValueError(message)
         return save(records, before, after)
 
     monkeypatch.setattr(MemoryUploads, "save", refuse)
 
 
-async def test_an_event_that_cannot_be_committed_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are in one batch; and the writer goes on."""
+async def test_an_event_that_cannot_be_committed_does_not_fail_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are in one batch; and the writer continues."""
     async with Rig() as rig:
         await rig.birth()
         bad, good = (await rig.trigger()).upload, (await rig.trigger(file_path="/data/other")).upload
@@ -45,7 +45,7 @@ async def test_an_event_that_cannot_be_committed_takes_no_other_with_it(monkeypa
         assert (await rig.trigger(file_path="/data/third")).upload.state is State.QUEUED
 
 
-async def test_what_changes_nothing_is_counted() -> None:
+async def test_an_event_that_changes_nothing_is_counted() -> None:
     """A repeat, and a message of an older attempt."""
     async with Rig() as rig:
         upload = await rig.granted()
@@ -56,8 +56,8 @@ async def test_what_changes_nothing_is_counted() -> None:
         assert rig.counted("event.repeated") == 2
 
 
-async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another replica was faster: all is read and applied again, and counts once."""
+async def test_a_rolled_back_change_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another replica was faster: all is read and applied again, and logged once."""
     async with Rig() as rig:
         await rig.birth()
         upload = (await rig.trigger()).upload
@@ -75,10 +75,10 @@ async def test_nothing_is_told_that_was_not_committed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("owner", ["control-plane", "cli-7"])
-async def test_a_device_that_invents_uploads_does_not_fill_the_database(
+async def test_the_uploads_that_a_device_creates_unasked_are_limited(
     owner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is beyond its measure is not closed either: an honest client asks again, and later it is heard."""
+    """A refused upload is not closed: an honest client offers it again, and later it is stored."""
     monkeypatch.setattr(quota, "NEW_UPLOADS", 3)
     async with Rig() as rig:
         await rig.birth()
@@ -91,8 +91,8 @@ async def test_a_device_that_invents_uploads_does_not_fill_the_database(
         assert (await rig.upload("u4")).owner == owner
 
 
-async def test_having_said_a_command_costs_no_commit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is committed together with the client's answer; without an answer, by itself a little later."""
+async def test_the_publication_of_a_command_costs_no_separate_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is committed together with the client's answer; without an answer, alone a little later."""
     async with Rig() as rig:
         await rig.birth()
         rig.engine.uploads.linger = 60

@@ -131,7 +131,7 @@ def test_a_page_fits_into_a_message(tmp_path: Path) -> None:
 def test_a_page_looks_at_only_so_many_entries_and_the_next_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 7)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 7)
     monkeypatch.setattr(listing, "_BATCH", 3)
     wanted = []
     for folder in range(4):
@@ -210,7 +210,7 @@ def test_the_exact_file_stands_among_the_others_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exact: str, limit: int, looked_at: int
 ) -> None:
     """In its place, whether a root holds it too, only a link to it, or no root at all."""
-    monkeypatch.setattr(listing, "MAX_LOOKED_AT", looked_at)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", looked_at)
     site = tmp_path / "site"
     for name in FILES:
         (site / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""The names of settings: those of both sides, and no ordinary environment in which one of them seems misspelt."""
+"""The names of settings on both sides: which are allowed, which are taken for a misspelt one, and which are not."""
+
+from types import ModuleType
 
 import pytest
 
-from control_plane import settings as plane
+from control_plane import settings as control_plane
 from device_agent import settings as agent
-from schemas.settings import AGENT, CONTROL_PLANE, misspelt
 
 DEBIAN = """SHELL PWD LOGNAME XDG_SESSION_TYPE HOME LANG LC_ALL LC_CTYPE LS_COLORS LESSOPEN LESSCLOSE SSH_CONNECTION
 SSH_CLIENT SSH_TTY SSH_AUTH_SOCK XDG_SESSION_CLASS XDG_SESSION_ID XDG_RUNTIME_DIR XDG_DATA_DIRS XDG_CONFIG_DIRS TERM
@@ -26,7 +27,7 @@ AWS_EXECUTION_ENV AWS_PAGER AWS_USE_FIPS_ENDPOINT AWS_SDK_LOAD_CONFIG AWS_REQUES
 
 
 def service_links(*names: str) -> dict[str, str]:
-    """What Kubernetes tells every pod of each service of its namespace."""
+    """The variables that Kubernetes sets in every pod for each service of its namespace."""
     links: dict[str, str] = {}
     for name in names:
         tcp = f"{name}_PORT_1883_TCP"
@@ -54,25 +55,30 @@ ORDINARY = {
 }
 
 
-def test_the_names_are_those_that_either_side_reads() -> None:
-    assert set(plane.NAMES) == CONTROL_PLANE
-    assert set(agent.NAMES) == AGENT
+SIDES = pytest.mark.parametrize("side", [control_plane, agent], ids=["control plane", "agent"])
 
 
-@pytest.mark.parametrize("known", [CONTROL_PLANE, AGENT], ids=["control plane", "agent"])
+def test_each_side_allows_the_names_of_the_other() -> None:
+    assert set(control_plane.NAMES) == agent.CONTROL_PLANE_NAMES
+    assert set(agent.NAMES) == control_plane.AGENT_NAMES
+
+
+@SIDES
 @pytest.mark.parametrize("environment", ORDINARY.values(), ids=ORDINARY)
-def test_no_ordinary_environment_is_complained_about(environment: dict[str, str], known: frozenset[str]) -> None:
-    assert misspelt(environment, known) == []
+def test_no_name_of_an_ordinary_environment_counts_as_misspelt(environment: dict[str, str], side: ModuleType) -> None:
+    assert side.misspelt(environment) == []
 
 
-@pytest.mark.parametrize("name", sorted(CONTROL_PLANE | AGENT))
-def test_two_letters_that_changed_places_are_seen_in_every_name(name: str) -> None:
-    known = CONTROL_PLANE if name in CONTROL_PLANE else AGENT
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [(side, name) for side in (control_plane, agent) for name in side.NAMES],
+)
+def test_two_swapped_letters_are_found_in_every_name(side: ModuleType, name: str) -> None:
     swapped = name[:-2] + name[-1] + name[-2]
-    assert misspelt({swapped: "x"}, known) == [f"{swapped} is not a setting: did you mean {name}?"]
+    assert side.misspelt({swapped: "x"}) == [f"{swapped} is not a setting: did you mean {name}?"]
 
 
-def test_a_setting_of_the_other_side_is_no_slip() -> None:
-    """`CLIENT_ID` stands in the environment of a machine that runs both."""
-    assert misspelt(dict.fromkeys(AGENT, "x"), CONTROL_PLANE) == []
-    assert misspelt(dict.fromkeys(CONTROL_PLANE, "x"), AGENT) == []
+def test_a_setting_of_the_other_side_is_not_misspelt() -> None:
+    """`CLIENT_ID` is in the environment of a machine that runs both."""
+    assert control_plane.misspelt(dict.fromkeys(agent.NAMES, "x")) == []
+    assert agent.misspelt(dict.fromkeys(control_plane.NAMES, "x")) == []

@@ -1,7 +1,7 @@
-"""What the store's answers and boto3's exceptions mean, in the words of `services.errors`.
+"""Translates the object store's error responses and boto3's exceptions to `services.errors`.
 
-Rule: an answer means `ObjectStoreRefused` only if the store surely did nothing and would do nothing next time;
-whatever is in doubt is `ObjectStoreDown`, and so is what something before the store answers. Codes are those of "Error
+Rule: an error is `ObjectStoreRefused` only if the object store certainly did nothing and would do nothing next time.
+Everything in doubt is `ObjectStoreDown`, responses of a proxy or ingress in between included. Codes are those of "Error
 responses" in the S3 API reference.
 """
 
@@ -24,7 +24,7 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, O
 
 GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "NotFound"})
 GONE_BY_HEAD: Final = GONE | {"404"}
-"""The answer to a HEAD has no body, so botocore makes the status its code."""
+"""The response to a HEAD has no body, so botocore uses the status as its code."""
 
 _PASSING: Final = frozenset(
     {
@@ -45,7 +45,7 @@ _PASSING: Final = frozenset(
 PASSING_STATUS: Final = frozenset({408, 425, 429})
 _NOT_IMPLEMENTED: Final = 501
 _FORBIDDEN: Final = frozenset({401, 403})
-_NO_ANSWER: Final = "check AWS_ENDPOINT: that is no answer of an object store"
+_NO_ANSWER: Final = "check AWS_ENDPOINT: this is not the response of an object store"
 _TEXT_LIMIT: Final = 300
 _SIGNED_QUERY: Final = re.compile(r"(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"'<]*", re.IGNORECASE)
 
@@ -55,7 +55,7 @@ HINTS: Final[Mapping[str, str]] = {
     "403": "these credentials may not do this with S3_BUCKET_NAME",
     "AccessDenied": "these credentials may not do this with S3_BUCKET_NAME",
     "AuthorizationHeaderMalformed": "check AWS_REGION",
-    "BucketAlreadyExists": "S3_BUCKET_NAME is somebody else's bucket: choose another name",
+    "BucketAlreadyExists": "S3_BUCKET_NAME is the bucket of another account: choose another name",
     "ExpiredToken": "the session token has expired: give new credentials",
     "IllegalLocationConstraintException": "AWS_REGION is not the region of AWS_ENDPOINT",
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
@@ -65,11 +65,11 @@ HINTS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "set the clock of this machine",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and AWS_REGION",
 }
-"""What an operator should look at, by the store's code."""
+"""What an operator should check, by the object store's code."""
 
 
 def code_of(error: ClientError) -> str:
-    """The store's code; of an answer without a body (HEAD) the HTTP status."""
+    """The object store's code; for a response without a body (HEAD) the HTTP status."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -80,13 +80,13 @@ def status_of(error: ClientError) -> int:
 
 @contextmanager
 def translated(what: str, endpoint: str) -> Iterator[None]:
-    """Turn whatever boto3 raises while doing `what` into an error of `services.errors`."""
+    """Translate what boto3 raises during `what` to an error of `services.errors`."""
     try:
         yield
     except ServiceError:
         raise
     except ClientError as error:
-        raise _refusal(what, error) from error
+        raise _with_retry_after(what, error) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         text = f"{what}: no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise ObjectStoreForbids(text, code="NoCredentials") from error
@@ -94,21 +94,21 @@ def translated(what: str, endpoint: str) -> Iterator[None]:
         text = f"{what}: {_clean(str(error))}"
         raise ObjectStoreRefused(text, code="BadParameter") from error
     except (ResponseParserError, KeyError) as error:
-        text = f"{what}: the answer of the object store at {endpoint} makes no sense ({type(error).__name__})"
+        text = f"{what}: the response of the object store at {endpoint} is malformed ({type(error).__name__})"
         raise ObjectStoreDown(text) from error
     except (BotoCoreError, OSError) as error:
-        # Not its text, which carries the whole URL.
+        # The text of the error is left out: it contains the whole URL.
         text = f"{what}: the object store at {endpoint} did not answer ({type(error).__name__}): check AWS_ENDPOINT"
         raise ObjectStoreDown(text) from error
 
 
-def _refused(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
-    """The error for an answer that was not a success."""
+def _error_of(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
+    """The error for a response that is not a success."""
     code, status = code_of(error), status_of(error)
     foreign = _is_foreign(error)
     hint = HINTS.get(code) or HINTS.get(str(status)) or (_NO_ANSWER if foreign else None)
-    said = _clean(str(error.response.get("Error", {}).get("Message", "")))
-    text = ": ".join(part for part in (f"{what}: the object store answered {code or status}", said, hint) if part)
+    message = _clean(str(error.response.get("Error", {}).get("Message", "")))
+    text = ": ".join(part for part in (f"{what}: the object store answered {code or status}", message, hint) if part)
     passing = code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in PASSING_STATUS  # noqa: PLR2004
     if passing or (foreign and status != _NOT_IMPLEMENTED):
         return ObjectStoreDown(text)
@@ -116,23 +116,23 @@ def _refused(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefu
 
 
 def _is_foreign(error: ClientError) -> bool:
-    """Whether it was not the store that answered: an ingress without a route to it (`404 page not found`), say.
+    """Whether the response is not the object store's, but for example that of an ingress without a route to it.
 
-    Every refusal of S3's has a document with a code, except to a HEAD. Of any other body botocore makes the status
-    the code, and of XML that is not S3's no code at all.
+    Every error of S3 has a document with a code, except for a HEAD. For any other body botocore uses the status as the
+    code, and for XML that is not S3's no code at all.
     """
     code = code_of(error)
     return (code.isdecimal() or not code) and not error.operation_name.startswith("Head")
 
 
-def _refusal(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
-    answer = _refused(what, error)
+def _with_retry_after(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRefused:
+    refused = _error_of(what, error)
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if isinstance(answer, ObjectStoreDown) and headers.get("retry-after", "").isdecimal():
-        return ObjectStoreDown(str(answer), retry_after=float(headers["retry-after"]))
-    return answer
+    if isinstance(refused, ObjectStoreDown) and headers.get("retry-after", "").isdecimal():
+        return ObjectStoreDown(str(refused), retry_after=float(headers["retry-after"]))
+    return refused
 
 
 def _clean(text: str) -> str:
-    """One line, not too long, without what a signature is made of."""
+    """One line of limited length, without the parts of a signature."""
     return _SIGNED_QUERY.sub(r"\1…", " ".join(text.split()))[:_TEXT_LIMIT]

@@ -1,6 +1,6 @@
-"""The port `ObjectStore` over boto3: blocking calls in threads of its own, signing inline.
+"""The port `ObjectStore` over boto3: blocking calls in a thread pool, signing inline.
 
-Rule: this class decides nothing; it calls, translates and answers.
+Rule: this class decides nothing; it calls and translates errors.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from control_plane.adapters.object_store import buckets, lifecycle, multipart
-from control_plane.adapters.object_store.answers import translated
 from control_plane.adapters.object_store.clients import CONNECTIONS, build_clients
+from control_plane.adapters.object_store.errors import translated
 from control_plane.adapters.object_store.heads import Heads
 from control_plane.adapters.object_store.probe import Probe
 from control_plane.adapters.object_store.settings import S3Settings
@@ -24,7 +24,7 @@ AMAZON: Final = "Amazon S3"
 
 
 class S3ObjectStore:
-    """One bucket. Building it makes no request; `probe` must have run before encryption is asked for."""
+    """One bucket. The constructor makes no request; it requests encryption once `probe` found it necessary."""
 
     def __init__(self, settings: S3Settings) -> None:
         self.bucket = settings.bucket
@@ -56,7 +56,7 @@ class S3ObjectStore:
         )
 
     def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
-        """A URL for one part, bound to its size and digest; `BadInput` when the digest is not one."""
+        """`BadInput` when the digest is malformed."""
         with translated("presigning UploadPart", self._endpoint):
             return self._signer.part(s3_key, s3_upload_id, part, digest)
 
@@ -71,19 +71,18 @@ class S3ObjectStore:
             return self._signer.get(s3_key, expires_in)
 
     def url_lifetime(self, wanted: float) -> float:
-        """Seconds that a URL signed now may live: `wanted`, what is left of the credentials, or seven days."""
+        """The least of `wanted`, the rest of the credentials' life, and seven days."""
         return self._signer.lifetime(wanted)
 
     async def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
-        """Assemble the parts, once. Any error leaves it in doubt; `ObjectStoreRefused.code` may be `NoSuchUpload`."""
+        """One request, never repeated here: any error leaves the outcome in doubt."""
         once = self._clients.once
         await self._call("CompleteMultipartUpload", lambda: multipart.complete(once, s3_key, s3_upload_id, etags))
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there under this key; None when nothing is.
+        """A 404 is confirmed by a GET: its response contains the error code.
 
-        That nothing is there is asked again by a GET: any ingress can answer a HEAD with 404, and an upload whose
-        object is not there is begun anew.
+        Any ingress can send a 404 for a HEAD, and a missing object restarts its upload.
         """
         info = await self._call("HeadObject", lambda: self._heads.head(s3_key))
         if info is not None:
@@ -113,7 +112,7 @@ class S3ObjectStore:
         return await self._call("ListParts", lambda: multipart.size(calls, s3_key, s3_upload_id))
 
     async def lifecycle(self) -> Mapping[str, Any]:
-        """The bucket's lifecycle configuration, without rules when there is none."""
+        """Without rules when there is no configuration."""
         return await self._call("GetBucketLifecycleConfiguration", lambda: lifecycle.read(self._clients.calls))
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
@@ -121,7 +120,7 @@ class S3ObjectStore:
         await self._call("PutBucketLifecycleConfiguration", lambda: lifecycle.write(calls, given))
 
     async def close(self) -> None:
-        """Let go of everything; a call that is under way ends in its thread."""
+        """A call that is under way ends in its thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._heads.close()
         self._clients.close()

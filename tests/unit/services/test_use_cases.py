@@ -1,4 +1,4 @@
-"""What an operator may do, and what time alone does."""
+"""The use cases, and what time alone makes due."""
 
 import pytest
 
@@ -24,8 +24,8 @@ from schemas.values import DigestName
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 
-async def test_cancel_aborts_tells_the_client_and_closes() -> None:
-    """And is a conflict afterwards."""
+async def test_cancel_aborts_sends_a_cancel_and_then_a_close() -> None:
+    """A second cancel is a conflict."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.messenger.actions()
@@ -39,7 +39,7 @@ async def test_cancel_aborts_tells_the_client_and_closes() -> None:
             await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
 
 
-async def test_retry_is_a_new_upload_of_the_same() -> None:
+async def test_retry_is_a_new_upload_of_the_same_file() -> None:
     """Only once the old one is over."""
     async with Rig() as rig:
         upload = await rig.granted()
@@ -52,8 +52,8 @@ async def test_retry_is_a_new_upload_of_the_same() -> None:
 
 
 @pytest.mark.parametrize("key", ["uploads/restaurant-2/payroll.csv", "uploads/restaurant-1/a.bin", None])
-async def test_nothing_is_signed_for_a_key_that_was_only_overheard(key: str | None) -> None:
-    """Whoever may publish a command could else name any object of the bucket, and read it."""
+async def test_no_url_is_signed_for_the_key_of_an_observed_upload(key: str | None) -> None:
+    """Otherwise everyone who may publish a command could read any object of the bucket."""
     async with Rig() as rig:
         await rig.birth()
         config = UploadConfig(upload_id="cli1", owner="cli-7", key=key)
@@ -66,8 +66,8 @@ async def test_nothing_is_signed_for_a_key_that_was_only_overheard(key: str | No
             await rig.engine.upload_service.object_url(OPERATOR, "cli1")
 
 
-async def test_a_retry_of_an_overheard_upload_is_ours_under_a_key_of_our_own() -> None:
-    """Of the overheard command only the file's name and the wishes are taken over."""
+async def test_a_retry_of_an_observed_upload_has_this_owner_and_a_new_key() -> None:
+    """Only the path and the options of the observed command are used."""
     async with Rig() as rig:
         await rig.birth()
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/restaurant-2/payroll.csv")
@@ -80,7 +80,7 @@ async def test_a_retry_of_an_overheard_upload_is_ours_under_a_key_of_our_own() -
 
 
 async def test_two_triggers_in_one_second_have_two_keys() -> None:
-    """The second one gets the first eight of its id before the name."""
+    """The second one has the first eight characters of its id before the name."""
     async with Rig() as rig:
         await rig.birth()
         first, second = await rig.trigger(), await rig.trigger()
@@ -101,8 +101,8 @@ async def test_an_idempotency_key_stands_for_one_upload() -> None:
             await rig.trigger(idempotency_key="k", body_digest="other")
 
 
-async def test_an_idempotency_key_outlives_the_deadline_that_was_asked_for() -> None:
-    """A caller that heard no answer asks again until it does: what it asked for is known, though no longer possible."""
+async def test_an_idempotency_key_outlives_the_requested_deadline() -> None:
+    """A caller without an answer repeats its request: the upload is found, though it could not be created now."""
     async with Rig() as rig:
         await rig.birth()
         deadline = rig.clock.time + 10
@@ -118,7 +118,7 @@ async def test_an_idempotency_key_outlives_the_deadline_that_was_asked_for() -> 
         assert (await rig.trigger(idempotency_key="k", body_digest="b")).upload == again.upload
 
 
-async def test_bad_requests_say_what_to_change() -> None:
+async def test_a_bad_request_names_what_to_change() -> None:
     """Unknown client, no path, too much metadata, a deadline too far."""
     async with Rig() as rig:
         with pytest.raises(UnknownClient):
@@ -138,7 +138,7 @@ async def test_bad_requests_say_what_to_change() -> None:
             await rig.engine.upload_service.upload(OPERATOR, "nope")
 
 
-async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
+async def test_the_deadline_expires_an_upload() -> None:
     """By the clock and the stored state alone."""
     async with Rig() as rig:
         await rig.birth()
@@ -149,8 +149,8 @@ async def test_the_deadline_expires_an_upload_wherever_it_waits() -> None:
         assert (upload.state, upload.error) == (State.EXPIRED, "deadline_passed")
 
 
-async def test_litter_of_ours_is_aborted_and_that_of_others_is_reported() -> None:
-    """By the key of our row and an id that is not its own, an hour after it began."""
+async def test_unused_multipart_uploads_are_aborted_and_foreign_ones_reported() -> None:
+    """Under a key of an upload, with an id that is not its own, an hour after it was created."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.objects.multipart["crashed"] = (upload.s3_key, "token")
@@ -168,7 +168,7 @@ async def test_litter_of_ours_is_aborted_and_that_of_others_is_reported() -> Non
         assert (await rig.upload("cli1")).litter == ()
 
 
-async def test_history_is_pruned_but_never_an_open_row() -> None:
+async def test_history_is_pruned_but_no_open_upload() -> None:
     """After `HISTORY_DAYS`."""
     async with Rig(Policy(history=100)) as rig:
         done, open_one = await rig.finished(), (await rig.trigger()).upload
@@ -179,8 +179,8 @@ async def test_history_is_pruned_but_never_an_open_row() -> None:
         assert done.upload_id != open_one.upload_id
 
 
-async def test_a_commit_that_fails_is_told_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the next one is made."""
+async def test_a_failed_commit_raises_in_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commit succeeds."""
 
     async def broken(_self: object, _work: object) -> None:
         message = "disk full"
@@ -196,7 +196,7 @@ async def test_a_commit_that_fails_is_told_to_who_waits(monkeypatch: pytest.Monk
 
 
 async def test_forgetting_a_client_clears_its_retained_presence() -> None:
-    """Its history stays."""
+    """Its uploads stay."""
     async with Rig() as rig:
         upload = await rig.granted()
         await rig.engine.client_service.forget(OPERATOR, CLIENT)
@@ -207,7 +207,7 @@ async def test_forgetting_a_client_clears_its_retained_presence() -> None:
 
 
 async def test_readiness_names_what_is_wrong() -> None:
-    """Broker, database, store."""
+    """Broker, database, object store."""
     async with Rig() as rig:
         assert (await rig.engine.readiness.readiness(OPERATOR)).ready
         rig.messenger.down = True
@@ -226,10 +226,10 @@ async def test_readiness_names_what_is_wrong() -> None:
         (DigestName.NONE, set(), DigestName.NONE),
     ],
 )
-async def test_a_digest_is_used_only_where_the_store_enforces_it(
+async def test_a_digest_is_used_only_where_the_object_store_enforces_it(
     wanted: DigestName, enforced: set[DigestName], used: DigestName
 ) -> None:
-    """MD5 goes anywhere."""
+    """MD5 is used anywhere."""
     async with Rig(Policy(digest=wanted)) as rig:
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
         await rig.engine.probe.probe()
