@@ -217,12 +217,17 @@ class Rig:
     """The engine over fakes, running; time moves only when the test says so."""
 
     def __init__(
-        self, policy: Policy | None = None, *, scope: UploadScope | None = None, performs: bool = True
+        self,
+        policy: Policy | None = None,
+        *,
+        scope: UploadScope | None = None,
+        performs: bool = True,
+        database: MemoryDatabase | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.store = MemoryDatabase()
+        self.store = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
         self.ports = Ports(self.store, self.objects, self.messenger, self.clock)
