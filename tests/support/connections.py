@@ -1,6 +1,6 @@
-"""A connection of the device under test, and all that it said.
+"""A connection of the device under test, and its events.
 
-Rule: whoever waits here waits for what happens, with a limit; nothing sleeps for a guess.
+Rule: every wait is for an event, with a limit; nothing sleeps for a guessed time.
 """
 
 import itertools
@@ -20,7 +20,7 @@ TOPICS: Final = Topics()
 
 
 class Device:
-    """A connection, and all that it said."""
+    """A connection, and its events."""
 
     def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401 (options of Connection)
         self.id = f"device-{uuid.uuid4().hex[:12]}"

@@ -1,6 +1,6 @@
-"""The device of the pair: the real machine, a journal that a crash cuts, and jobs that end in any order.
+"""The device of the pair: the real machine, a journal that a crash cuts, and effects that end in any order.
 
-Rule: nothing is said or begun before the journal holds what it relies on; a crash may come before that, or between.
+Rule: nothing is published or started before its records are in the journal; a crash may happen before that, or between.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ WORKERS = 3
 
 @dataclass(frozen=True)
 class Command:
-    """What the owner says: its upload at that moment, and what goes with this kind of word."""
+    """A command of the owner: its upload at that moment, and the fields of this kind of command."""
 
     kind: Kind
     upload: Upload
@@ -87,10 +87,10 @@ class PairDevice:
         """Whether nothing is left but a tombstone."""
         return self.transfer is None
 
-    # What it hears.
+    # Commands.
 
     def receive(self, command: Command, now: float) -> None:
-        """Obey, like `device_agent.commands`."""
+        """Carry out a command, like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
             return
@@ -146,10 +146,10 @@ class PairDevice:
                     lifetime=command.lifetime,
                 )
 
-    # What it does.
+    # Work.
 
     def work(self, now: float) -> bool:
-        """One thing that is to be done; False when there is none."""
+        """Do one pending effect; False when there is none."""
         transfer = self.transfer
         if transfer is None:
             return False
@@ -172,7 +172,7 @@ class PairDevice:
             self._on(Tick(now=now, jitter=self._chance.random()))
 
     def crash(self, now: float) -> None:
-        """Lose everything that is not in the journal, start again, and say again what nobody acknowledged."""
+        """Lose everything that is not in the journal, start again, and publish unanswered responses again."""
         self.jobs.clear()
         transfer: Transfer | None = None
         for record in self._journal:
@@ -235,7 +235,7 @@ class PairDevice:
                     pass
 
     def _keep(self, effects: tuple[Effect, ...]) -> None:
-        """From here on a crash does not take it."""
+        """Append to the journal: a crash does not remove it."""
         self._journal += [effect.record for effect in effects if isinstance(effect, Keep)]
         if self.transfer is None:
             return
