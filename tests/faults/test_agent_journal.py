@@ -42,7 +42,7 @@ def begin(owner: Owner, path: Path, acknowledges: int = 0, upload_id: str = "u1"
 
 
 class LevelTriggered:
-    """An owner that looks at the latest response, and says what it calls for, until the upload is over."""
+    """An owner that reads the latest response, and sends the command for it, until the upload is closed."""
 
     def __init__(self, owner: Owner, sink: PutSink) -> None:
         self.owner = owner
@@ -84,7 +84,7 @@ def test_after_a_kill_at_any_fsync_no_finished_part_is_sent_again(
 
 
 def survived_a_kill(mosquitto: Broker, sink: PutSink, home: Path, strace: str, call: int) -> bool:
-    """Whether an agent was killed as it made its journal durable that often. In any case the upload ends well."""
+    """Whether an agent was killed at this fsync. In any case the upload succeeds."""
     content = os.urandom(PARTS * CHUNK)
     one_by_one = {"MAX_PARALLEL_PARTS": "1"}
     agent = AgentProcess(home.name, home, mosquitto.address.port, sink.host_port, one_by_one)
@@ -155,7 +155,7 @@ def test_on_a_full_disk_new_uploads_are_refused_and_known_ones_continue(
         agent.start()
         owner.online(epoch=1001)
         ballast.unlink()
-        # The grant was never acknowledged to the broker, which therefore delivers it again; the agent may ask before.
+        # The grant was never acknowledged to the broker, so it is delivered again; the agent may request earlier.
         owner.until(lambda: owner.answers("u1")[-1].status == "success")
         end = owner.answers("u1")[-1]
         assert sorted(report(end).etags) == [1, 2]
@@ -165,11 +165,11 @@ def test_on_a_full_disk_new_uploads_are_refused_and_known_ones_continue(
 
 
 def until_refused(owner: Owner, path: Path) -> str:
-    """Begin uploads until the last block of the journal is full too; the first that was refused."""
+    """Begin uploads until the last block of the journal is full too; the first refused upload."""
     for number in range(100):
         upload_id, reported = f"v{number}", len(owner.statuses)
         begin(owner, path, upload_id=upload_id)
-        # One whose beginning just fitted, and whose end does not, is not answered: it waits, and is told as waiting.
+        # An upload whose first record fits and whose end does not has no response: it is reported as waiting.
         owner.until(lambda name=upload_id, reported=reported: owner.answers(name) or reports_full_disk(owner, reported))  # type: ignore[misc]
         if any(answer.error == "no_space" for answer in owner.answers(upload_id)):
             return upload_id
@@ -177,7 +177,7 @@ def until_refused(owner: Owner, path: Path) -> str:
 
 
 def reports_full_disk(owner: Owner, reported: int) -> bool:
-    """Whether the agent has said, since it had told so many statuses, that its disk is full."""
+    """Whether a status after the first `reported` ones has the full disk as its reason."""
     return any(one.current_upload and one.current_upload.reason == FULL for one in owner.statuses[reported:])
 
 

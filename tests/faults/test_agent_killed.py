@@ -1,4 +1,4 @@
-"""An agent that dies in the middle of a part sends only what was in flight again."""
+"""An agent that is killed in the middle of a part sends only the parts in flight again."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The agent's memory is flat: a file of 20 GiB takes no more of it than one of 10 MiB.
+"""The agent's memory is constant: a file of 20 GiB needs no more than one of 10 MiB.
 
 Rule: the kernel's own high-water mark of the process. The file is sparse and the store is a sink that counts bytes:
 what is left is the agent. Once with URLs that were granted beforehand for few large parts, and once as a control plane
@@ -63,7 +63,7 @@ def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int)
 
 
 def negotiate(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int) -> None:
-    """The same, part by part: every question is answered, and every etag acknowledged."""
+    """The same, part by part: every request is answered, and every etag acknowledged."""
     path = sparse(agent, name, size)
     begin(owner, path, name)
     etags, sequence = set[int](), 0
@@ -78,7 +78,7 @@ def negotiate(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size:
         completed = to_ranges(etags)
         payload = GrantParts(upload_config=config, acknowledges=sequence, completed_parts=completed)
         owner.send(payload, Action.GRANT_PARTS)
-        # What was said is of no use any more, and is searched through for every answer.
+        # Earlier responses are not needed any more, and every wait searches through them.
         owner.responses.clear()
     assert (response.status, len(etags | set(report(response).etags))) == ("success", -(-size // MIN_CHUNK_SIZE))
     close(owner, name)

@@ -1,6 +1,6 @@
-"""The device's connection on real brokers: what they do every day.
+"""The device's connection with real brokers: the common cases.
 
-Rule: a test waits for what happens, with a limit; it never sleeps for a guess.
+Rule: a test waits for an event, with a limit; it never sleeps for a guessed time.
 """
 
 import queue
@@ -87,14 +87,14 @@ def test_an_unacknowledged_command_is_delivered_again(any_broker: Broker, operat
 
 
 def round_trip(made: Device) -> None:
-    """The broker has worked off what was sent before."""
+    """Wait until the broker has processed all earlier packets."""
     session = made.connection._session
     assert session is not None
     session.wait_acknowledged(TIMEOUT)
 
 
 def cut(made: Device) -> None:
-    """The network goes away under the connection."""
+    """Cut the network of the connection."""
     session = made.connection._session
     assert session is not None
     client = session._client._client  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""The device's connection on a scripted broker: what brokers do rarely.
+"""The device's connection with a scripted broker: the rare cases.
 
-Rule: a test waits for what happens, with a limit; it never sleeps for a guess.
+Rule: a test waits for an event, with a limit; it never sleeps for a guessed time.
 """
 
 import gc
@@ -25,7 +25,7 @@ from tests.support.self_signed import self_signed
 
 
 class Noted(ReconnectBackoff):
-    """Notes which waits were taken for hopeless."""
+    """Records which pauses were for a permanent failure."""
 
     def __init__(self) -> None:
         super().__init__(first=0.01, longest=0.02)

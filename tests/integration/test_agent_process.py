@@ -1,4 +1,4 @@
-"""A real agent process, a real broker, an HTTP sink: what it says, what it sends, what it survives."""
+"""A real agent process, a real broker, an HTTP sink: its messages, its PUTs, and its recovery."""
 
 import base64
 import hashlib

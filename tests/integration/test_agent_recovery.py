@@ -1,4 +1,4 @@
-"""A real agent process that is killed, stopped, or left by its broker: what it still knows, and what it sends again."""
+"""A real agent process that is killed, stopped, or cut off from its broker: its state, and the parts it sends again."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ CHUNK = 5 * MIB
 def kept_while_others_stand_still(
     agent: AgentProcess, owner: Owner, sink: PutSink, *, stored: int, stalled: int
 ) -> list[int]:
-    """The parts that are stored and in the journal, once `stored` are and `stalled` others stand in their middle."""
+    """The parts in the journal, once `stored` parts are stored and `stalled` others are half sent."""
 
     def whole() -> list[int]:
         return [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
@@ -164,7 +164,7 @@ def test_a_broker_without_memory_loses_nothing(sink: PutSink, tmp_path: Path) ->
 
 @contextmanager
 def mosquitto_on(configuration: Path) -> Iterator[None]:
-    """A broker without a memory, on a port of our choice."""
+    """A broker without persistence, on a fixed port."""
     executable = find_mosquitto()
     assert executable is not None
     with subprocess.Popen([executable, "-c", configuration], stderr=subprocess.DEVNULL) as process:

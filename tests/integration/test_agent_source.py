@@ -1,4 +1,4 @@
-"""A real agent process whose source changes under its hands."""
+"""A real agent process with a source that changes during the upload."""
 
 import gzip
 import os
@@ -38,7 +38,7 @@ def append(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    """In place, with the time of modification put back."""
+    """Rewrite in place, and restore the time of modification."""
     before = path.stat()
     with path.open("r+b") as stream:
         stream.write(b"other")

@@ -1,4 +1,4 @@
-"""Whom the agent trusts, and what of that it reads into memory."""
+"""The certificates that the agent trusts, and those that it loads into memory."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ from device_agent import tls
 from tests.support.self_signed import self_signed
 
 HASH_OF_LOCALHOST: Final = "ce275665"
-"""What `openssl x509 -hash` says of a certificate for CN=localhost."""
+"""The output of `openssl x509 -hash` for a certificate with CN=localhost."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def shake_hands(certificate: Path) -> None:
-    """A TLS connection to a server with this certificate; `ssl.SSLError` when it is not trusted."""
+    """Connect with TLS to a server with this certificate; `ssl.SSLError` when it is not trusted."""
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(certificate)
     here, there = socket.socketpair()

@@ -1,4 +1,4 @@
-"""The device's uploader against a store that misbehaves: what arrives, and what each answer is taken for.
+"""The device's uploader with a misbehaving object store: the bytes that arrive, and the meaning of each answer.
 
 Rule: real sockets and real files; only the idle timeout is shortened.
 """
@@ -195,7 +195,7 @@ def test_an_answer_before_the_end_of_the_body(sender: Sender, sink: PutSink, sta
 
 
 def test_success_before_the_end_is_not_success(sender: Sender, sink: PutSink, source: Source) -> None:
-    """The part is larger than what the system's buffers hold, or all of it would seem to have gone."""
+    """The part is larger than the system's buffers, or all of it would count as sent."""
     os.truncate(source.path, 64 * MIB)
     sink.expect(Script(read=MIB))
     failed = sender.failing(Part(1, 0, 64 * MIB))

@@ -1,4 +1,4 @@
-"""Where the device's uploader sends nothing, stops, or slows down; and whom it trusts.
+"""When the device's uploader sends nothing, stops, or slows down; and the certificates it trusts.
 
 Rule: real sockets and real files; only the idle timeout is shortened.
 """
@@ -111,7 +111,7 @@ def test_a_slow_answer_times_out(sender: Sender, sink: PutSink) -> None:
 def test_a_stopped_upload_ends_its_put(
     source: Source, trusted: ssl.SSLContext, *, secure: bool, then: Literal["stall", "drip"]
 ) -> None:
-    """After the body a TLS server may have said something that is no answer: session tickets."""
+    """After the body a TLS server may have sent bytes that are no answer: session tickets."""
     with PutSink(tls=trusted if secure else None) as sink:
         sender = Sender(sink, source, Uploader(UploadHosts.parse([sink.host_port])))
         sink.expect(Script(then=then))
@@ -211,7 +211,7 @@ def test_ipv6_addresses_work(source: Source) -> None:
 
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
-    """A server's context, whose certificate is what `SSL_CERT_FILE` names."""
+    """The context of a server with the certificate in `SSL_CERT_FILE`."""
     certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls.client_context.cache_clear()

@@ -1,4 +1,4 @@
-"""The agent opens regular files beneath its roots and nothing else, whatever lies there and whoever swaps it.
+"""The agent opens only regular files beneath its roots, even while another process swaps files and links.
 
 Rule: each case on both ways of opening, openat2 and the walk for kernels without it. Nothing here may wait.
 """
@@ -171,7 +171,7 @@ def test_a_forbidden_file_has_its_error_code(root: Path) -> None:
 
 
 def test_swapping_a_folder_and_a_link_gives_no_access(root: Path, outside: Path) -> None:
-    """Renames are atomic, so at each moment `folder` is our folder or a link to the outside."""
+    """Renames are atomic, so at each moment `folder` is the real folder or a link to the outside."""
     folder, aside, link = root / "folder", root / "aside", root / "link"
     link.symlink_to(outside)
     done = threading.Event()

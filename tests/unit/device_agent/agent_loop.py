@@ -1,4 +1,4 @@
-"""The agent's loop, with its file work and its network played by the test."""
+"""The agent's loop; the test takes the place of its file work and its network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +27,14 @@ FILE = fingerprint(10 * MIB)
 
 
 class IdlePool(ThreadPool):
-    """Workers that never do anything."""
+    """A pool that runs nothing."""
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Forget the job."""
+        """Drop the call."""
 
 
 class FakeNetwork:
-    """A network that takes everything; what happens is noted in order."""
+    """A network that accepts everything; calls are recorded in order."""
 
     def __init__(self, happened: list[str]) -> None:
         self.happened = happened
@@ -58,7 +58,7 @@ class FakeNetwork:
 
 
 class AgentLoop:
-    """An agent whose file work and network are played by the test."""
+    """An agent; the test takes the place of its file work and its network."""
 
     def __init__(self, folder: Path) -> None:
         self.happened: list[str] = []
@@ -85,7 +85,7 @@ class AgentLoop:
         return CommandArrived(msgspec.json.encode(message), AckToken(1, packet_id))
 
     def sending(self) -> Run:
-        """An upload whose first part is under way."""
+        """An upload with its first part in flight."""
         self.agent.turn([self.command("download_file", file_path="/d/a")])
         run = self.agent.uploads.get("u1")
         assert run is not None

@@ -1,4 +1,4 @@
-"""A full disk, as the agent's loop meets it: what is known waits, and keeps nobody out."""
+"""The agent's loop on a full disk: known uploads wait, and commands still arrive."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def test_refused_commands_are_acknowledged_while_the_disk_is_full(
     loop.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
     refused = [loop.command("download_file", number, upload_id=f"n{number}") for number in range(2, 40)]
     loop.agent.turn(refused)
-    # Sixteen that nobody acknowledges would stop the flow, and a cancel with it.
+    # Sixteen unacknowledged commands would stop the flow, and a cancel with it.
     assert [token.packet_id for token in loop.network.acknowledged] == list(range(2, 40))
     loop.agent.turn([loop.command("cancel_upload", 40)])
     assert loop.network.acknowledged[-1].packet_id == 39, "it is not durable yet"

@@ -1,4 +1,4 @@
-"""What a job says that was begun for an upload before it was interrupted, and ends after it was resumed."""
+"""Effects that started before an interruption and end after the resume."""
 
 from pathlib import Path
 

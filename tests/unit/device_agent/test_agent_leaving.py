@@ -1,4 +1,4 @@
-"""How the agent leaves: what is stored by then is kept, what is under way is stopped."""
+"""The graceful stop: stored parts are kept, running work is stopped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The program `backhaul-agent`: what it prints, and how it ends."""
+"""The program `backhaul-agent`: its output and its exit codes."""
 
 import logging
 from pathlib import Path

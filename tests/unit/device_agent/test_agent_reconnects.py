@@ -1,4 +1,4 @@
-"""What an agent repeats for a new connection must not overtake what is happening already."""
+"""Effects derived for a new connection do not repeat work that has ended in the same turn."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.unit.device_agent.agent_loop import FILE, AgentLoop
 
 
 def test_a_source_opened_in_the_same_turn_is_not_opened_again(tmp_path: Path) -> None:
-    """The connection came, and the file was open, in one turn: what was derived before that is out of date."""
+    """The connection and the open file arrive in one turn: effects derived before are outdated."""
     loop = AgentLoop(tmp_path)
     loop.agent.turn([loop.command("download_file", file_path="/d/a")])
     run = loop.agent.uploads.get("u1")

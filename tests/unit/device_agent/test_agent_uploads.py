@@ -1,4 +1,4 @@
-"""Between uploads: whose turn it is, what waits, what a full disk costs; and what each command is answered."""
+"""The table of uploads: scheduling, waits, a full disk, and the answer to each command."""
 
 import errno
 import os

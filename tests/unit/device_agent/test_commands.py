@@ -1,4 +1,4 @@
-"""Messages that cannot be obeyed: answered where they can be, else told once and counted where an operator looks."""
+"""Messages that cannot be carried out: answered if possible, else logged at a limited rate and counted."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ UNREADABLE = {
 
 
 class CommandReceiver:
-    """Commands over a real journal; what they say and ask is kept."""
+    """Commands over a real journal, with lists of their responses and queries."""
 
     def __init__(self, folder: Path) -> None:
         journal, transfers = Journal.open(folder)
@@ -44,7 +44,7 @@ class CommandReceiver:
         )
 
     def health(self) -> Health:
-        """What the agent says of itself."""
+        """The agent's answer to a health check."""
         self.commands.receive(msgspec.json.encode({"message_id": "h", "action": "health_check"}), 0.0)
         command, query = self.queries.pop()
         answer = answer_query(command, query, roots=Roots(), active_uploads=0, system_info=SystemInfo)
@@ -81,7 +81,7 @@ def test_a_flood_is_logged_once_a_minute_and_counted_in_full(
 
 
 def test_a_bad_command_is_answered_and_logged(receiver: CommandReceiver, caplog: pytest.LogCaptureFixture) -> None:
-    """Beside the unreadable ones: either kind has its own line."""
+    """Each kind of bad message has its own log line."""
     receiver.commands.receive(b"{", 0.0)
     receiver.commands.receive(b'{"message_id":"m","action":"format_disk"}', 0.0)
     assert [response.error for response in receiver.responses] == ["unsupported"]

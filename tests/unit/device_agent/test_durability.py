@@ -1,4 +1,4 @@
-"""What the agent does before its journal is written: nothing that anyone could rely on."""
+"""Effects before the commit of the journal: only those that depend on no pending record."""
 
 import hashlib
 import os
@@ -68,13 +68,13 @@ def urls(*numbers: int) -> list[dict[str, Any]]:
 
 
 def early(table: UploadTable) -> list[int]:
-    """The parts that leave before the next commit."""
+    """The parts that are sent before the next commit."""
     table.uploads.schedule(1.0)
     return [effect.part.number for _, effect in table.take_early() if isinstance(effect, PutPart)]
 
 
 def requested(table: UploadTable) -> Run:
-    """An upload of two parts, whose question was said and kept."""
+    """An upload of two parts with a published and durable request."""
     run = table.download("u1")
     assert run is not None
     table.uploads.schedule(1.0)
@@ -119,7 +119,7 @@ def test_no_part_is_sent_before_its_command_and_its_source_are_durable(table: Up
 
 @pytest.fixture
 def fsyncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each."""
+    """One entry for each fsync."""
     done: list[int] = []
     monkeypatch.setattr(os, "fdatasync", done.append)
     return done
@@ -172,7 +172,7 @@ def test_a_full_disk_refuses_a_lingering_command(tmp_path: Path, monkeypatch: py
 
 
 def test_parts_of_a_refused_command_occupy_no_sender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the command, which lingered, and the failing commit its file was opened."""
+    """The file is opened between the lingering command and the failing commit."""
     loop = AgentLoop(tmp_path)
     uploads = loop.agent.uploads
     granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
@@ -187,7 +187,7 @@ def test_parts_of_a_refused_command_occupy_no_sender(tmp_path: Path, monkeypatch
 
 
 def test_lingering_commands_that_are_refused_are_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen that nobody acknowledges would keep every other command out for as long as the disk is full."""
+    """Sixteen unacknowledged commands would block every other command while the disk is full."""
     loop = AgentLoop(tmp_path)
     run = loop.sending()
     loop.agent.turn([Connected()])

@@ -1,4 +1,4 @@
-"""Digests taken by several readers are one answer."""
+"""Digests of several threads are one event."""
 
 import pytest
 

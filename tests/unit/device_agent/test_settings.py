@@ -105,7 +105,7 @@ def test_a_misspelt_name_in_the_environment_stops_the_program(name: str, meant: 
 
 
 def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
-    """The file is written for us; the names of the control plane and of compose may stand in it all the same."""
+    """The file belongs to Backhaul; names of the control plane and of compose are allowed in it."""
     file = tmp_path / ".env"
     file.write_text("S3_BUCKET_NAME=x\nCOMPOSE_PROJECT_NAME=x\nANSWER=42\n")
     with pytest.raises(SettingsError, match="ANSWER is not a setting"):

@@ -1,4 +1,4 @@
-"""What the device says of itself, here and where the system tells nothing."""
+"""The figures of the device, here and on a system without them."""
 
 import os
 import time

@@ -1,6 +1,6 @@
-"""Uploads and commands of an agent over a real journal, for tests that look between two of its turns.
+"""Uploads and commands over a real journal, for tests of the state between two turns of the loop.
 
-Rule: nothing happens by itself; `flush` commits and lets effects happen at once.
+Rule: nothing runs by itself; `flush` commits and runs the effects at once.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from tests.unit.device_agent.device import fingerprint
 
 @dataclass
 class UploadTable:
-    """Uploads and commands over a real journal, with nobody to do the work."""
+    """Uploads and commands over a real journal, without threads."""
 
     folder: Path
     workers: int = 4
@@ -66,7 +66,7 @@ class UploadTable:
         return self.uploads.take_effects(self.durability.may_run_early)
 
     def flush(self) -> list[Response]:
-        """Commit, and let effects happen at once; what was said."""
+        """Commit, and run the effects at once; the published responses."""
         responses = []
         self.journal.commit()
         while effects := self.uploads.take_effects():
@@ -85,7 +85,7 @@ class UploadTable:
         return responses
 
     def begun(self, now: float) -> list[str]:
-        """The uploads of the parts that idle senders begin, one entry a part."""
+        """The uploads of the parts that idle senders start, one entry for each part."""
         self.uploads.effects.clear()
         self.uploads.tick(now, 0.5)
         self.uploads.schedule(now)

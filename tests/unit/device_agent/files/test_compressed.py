@@ -1,4 +1,4 @@
-"""Compressed copies: whole or not there, and never at the cost of the journal."""
+"""Compressed copies: whole or absent, and never in the disk space of the journal."""
 
 import gzip
 from pathlib import Path

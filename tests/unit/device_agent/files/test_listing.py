@@ -1,6 +1,6 @@
-"""Listing files: what matches, in which order, and that a page never grows beyond its bounds.
+"""Listing files: the matches, their order, and the bounds of a page.
 
-Rule: pathlib's own glob and a plain sort say what is right.
+Rule: the expected result comes from pathlib's glob and a plain sort.
 """
 
 import base64
@@ -189,7 +189,7 @@ def test_a_foreign_cursor_is_refused(root: Path, cursor: str) -> None:
 
 
 def test_the_exact_file_is_listed_without_any_root(root: Path) -> None:
-    """An agent with FILE_PATH alone: its owner asks for the size of what it may read."""
+    """An agent with FILE_PATH alone: the listing shows its size."""
     roots = Roots(exact=f"{root}/b.bin")
     for pattern in (f"{root}/b.bin", f"{root}/*", "/**"):
         [entry] = list_files(ListFiles(pattern, digest=DigestName.MD5), roots).files
@@ -209,7 +209,7 @@ def test_a_missing_exact_file_gives_an_empty_list(root: Path) -> None:
 def test_the_exact_file_is_listed_once_at_its_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exact: str, limit: int, looked_at: int
 ) -> None:
-    """In its place, whether a root holds it too, only a link to it, or no root at all."""
+    """At its position, whether a root holds the file, a link to it, or neither."""
     monkeypatch.setattr(listing, "MAX_EXAMINED", looked_at)
     site = tmp_path / "site"
     for name in FILES:

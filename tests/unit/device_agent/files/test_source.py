@@ -1,4 +1,4 @@
-"""An open file: what is told of it, what is read of it, and when it is no longer the file that was opened."""
+"""An open file: its fingerprint, its bytes, and the detection of changes."""
 
 import base64
 import hashlib
@@ -116,7 +116,7 @@ def test_a_closed_source_refuses_reads(path: Path, roots: Roots) -> None:
 
 
 def test_closing_waits_for_a_running_read(path: Path, roots: Roots) -> None:
-    """Else the number of the descriptor could be another file's before the read."""
+    """Otherwise the number of the descriptor could belong to another file before the read."""
     source = open_source(str(path), roots)
     with source._using() as descriptor:
         source.close()
@@ -149,7 +149,7 @@ def test_the_exact_file_is_allowed_and_its_folder_is_not(path: Path) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Make `link` lead elsewhere in one step, as whoever turns a log does."""
+    """Change the target of `link` in one step, as a log rotation does."""
     fresh = link.with_name("fresh")
     fresh.symlink_to(target)
     fresh.replace(link)
@@ -168,7 +168,7 @@ def test_a_root_that_is_a_link_is_resolved_once(tmp_path: Path) -> None:
 
 
 def test_the_exact_file_is_the_present_target_of_its_link(tmp_path: Path) -> None:
-    """`latest.bin -> today.bin`: tomorrow's file is wanted tomorrow, without a restart."""
+    """`latest.bin -> today.bin`: a new target counts without a restart."""
     for name in ("monday", "tuesday"):
         (tmp_path / name).write_text(name)
     link = tmp_path / "latest"
@@ -196,7 +196,7 @@ def test_the_exact_file_follows_its_link_into_an_allowed_root(tmp_path: Path) ->
 
 @pytest.mark.parametrize("target", ["secret/key", "/etc/passwd", "secret", "latest"])
 def test_a_link_changed_to_an_outside_target_is_not_followed(tmp_path: Path, target: str) -> None:
-    """Whoever may write into the folder decides which of its files is meant, and not what else the agent may read."""
+    """Write access to the folder selects one of its files, and gives no access to other folders."""
     (tmp_path / "file").touch()
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").touch()

@@ -1,4 +1,4 @@
-"""How long to wait: never in step with others, never for ever."""
+"""The pause before a reconnect: random, and bounded."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who the agent is: an epoch is never used twice, whatever happens to the file."""
+"""The installation: an epoch is never used twice, with any fault of the file."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_on_a_full_disk_the_file_is_overwritten_in_place(tmp_path: Path, monkeyp
 
 
 def test_no_epoch_is_used_before_its_ceiling_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut may bring the old file back: nobody connects before the new one is there for good."""
+    """A power cut may restore the old file: no connection starts before the new one is durable."""
     Installation.open(tmp_path).next_epoch()
     identity = Installation.open(tmp_path)
     with monkeypatch.context() as patch:

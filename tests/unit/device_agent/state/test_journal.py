@@ -1,4 +1,4 @@
-"""The journal after every crash that a disk can stage: a torn tail, a full disk, a second agent."""
+"""The journal after a crash, with a torn tail, on a full disk, and with a second agent."""
 
 import errno
 import os
@@ -154,7 +154,7 @@ def refuse(*_: object) -> None:
 
 
 def grown(folder: Path) -> tuple[Journal, dict[str, Transfer]]:
-    """A journal that has much more bytes than it has to say."""
+    """A journal with many outdated records."""
     written(folder, [RECORDS[0], *(Progressed("u1", number, 0, fingerprint(99)) for number in range(1, 500))])
     return Journal.open(folder)
 
@@ -219,7 +219,7 @@ def test_a_compaction_without_its_rename_changes_nothing(tmp_path: Path, monkeyp
 def test_records_read_at_the_start_are_durable_before_they_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process before may have been killed between its write, or its rename, and the fsync."""
+    """The earlier process may have been killed between its write, or its rename, and the fsync."""
     path = written(tmp_path, RECORDS)
     inode, synced = path.stat().st_ino, set[int]()
     for name in ("fsync", "fdatasync"):
@@ -229,7 +229,7 @@ def test_records_read_at_the_start_are_durable_before_they_are_used(
 
 
 class Disk:
-    """A disk with room for so many more bytes."""
+    """A disk with room for a number of bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room

@@ -1,4 +1,4 @@
-"""The token bucket, on a clock of its own."""
+"""The token bucket, on a simulated clock."""
 
 import threading
 
@@ -10,7 +10,7 @@ from device_agent.storage.throttle import SMOOTH, Throttle
 
 
 class Clock:
-    """Time that passes only in sleep."""
+    """A clock that moves only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""The allow-list: how its entries are read, and that a URL leads where the list says."""
+"""The allow-list: its entries, and the host of a URL."""
 
 from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""The device's side of one upload, word for word as the protocol has it."""
+"""The device's side of one upload, as in the protocol."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One upload and its owner: what it says, when it falls silent, and what is left after a crash."""
+"""One upload and its owner: commands, silence, and the state after a crash."""
 
 import pytest
 
@@ -157,7 +157,7 @@ class TestResume:
         assert device.puts.count(1) == 1
 
     def test_a_resumed_upload_requests_at_once(self) -> None:
-        """However seldom an owner that granted nothing was asked before."""
+        """Even after long pauses because of empty grants."""
         device = Device()
         device.start()
         for _ in range(8):

@@ -13,7 +13,7 @@ from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, re
 
 
 def begin_a_part(device: Device) -> None:
-    """Grant what is asked for, and let time pass until a part is begun."""
+    """Grant the requested parts, and let time pass until a part starts."""
     for _ in range(50):
         device.perform()
         if device.transfer.awaiting_grant:

@@ -1,4 +1,4 @@
-"""Under `prefix` a file may grow. Whether it only grew, no fingerprint tells: what is stored is compared at the end."""
+"""Under `prefix` a file may grow. No fingerprint shows that it only grew, so stored parts are compared at the end."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def begun(**changes: object) -> Device:
 
 
 def send_the_rest(device: Device) -> None:
-    """Until the last part is stored; the file work that follows is left to the test."""
+    """Send until the last part is stored; the test does the file work that follows."""
     while not device.transfer.complete:
         device.perform()
         if device.transfer.awaiting_grant:
@@ -34,7 +34,7 @@ def send_the_rest(device: Device) -> None:
 
 
 def rechecks(device: Device) -> list[int]:
-    """Compare what is due; the parts in order."""
+    """Do the comparisons that are due; the numbers of the parts in order."""
     compared: list[int] = []
     while device.work:
         match device.work[0]:
@@ -50,7 +50,7 @@ def test_a_changed_file_is_compared_once_with_all_stored_parts() -> None:
     send_the_rest(device)
     assert device.is_in(State.CHECKING)
     assert wait_reason(device.transfer, device.now) == "comparing the stored parts with the file"
-    # It goes on growing, which a log does at any time: no reason to begin again.
+    # The file keeps growing, as a log does: no reason to start again.
     device.version = 3
     assert rechecks(device) == list(range(1, PARTS + 1))
     assert (device.last.status, len(device.puts)) == ("success", PARTS)
@@ -91,7 +91,7 @@ def test_a_crash_during_the_comparison_repeats_only_the_comparison() -> None:
 
 @pytest.mark.parametrize("salt", ["", "other"])
 def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> None:
-    """The journal is gone. The owner knows of more parts than were offered, and this file may be another."""
+    """The journal is lost. The owner has more parts than were requested, and this file may be a different one."""
     device = Device(size=PARTS * CHUNK, order=order(options=PREFIX), salt=salt)
     device.start()
     first = device.wanted
@@ -102,7 +102,7 @@ def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> 
     device.perform()
     if not salt:
         assert list(device.transfer.settled) == first
-        # Not after a pause: this answer did tell something.
+        # Without a pause: this answer had new completed parts.
         assert device.wanted == list(range(len(first) + 1, PARTS + 1))
         device.restart()
         assert sorted(device.transfer.digests) == first
@@ -111,7 +111,7 @@ def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> 
 
 
 def test_under_fail_completed_parts_are_accepted() -> None:
-    """It has compared the whole fingerprint."""
+    """The owner has compared the whole fingerprint."""
     device = Device(size=PARTS * CHUNK)
     device.start()
     device.on(Granted(now=device.now, acknowledges=1, completed=((1, 15),), parts=urls([16])))

@@ -1,4 +1,4 @@
-"""The transfer machine against an owner and a world that lose, repeat, delay and crash whatever they like."""
+"""The transfer machine with an owner and faults: lost, repeated and late messages, and crashes."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ KINDS = [PutFailure.TRY_AGAIN, PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.BAD_D
 
 
 class World(RuleBasedStateMachine):
-    """One upload; the owner has committed `acknowledged` responses and knows the etags in them."""
+    """One upload; the owner has committed `acknowledged` responses and the etags in them."""
 
     @initialize(parts=st.integers(1, 40), pregranted=st.integers(0, 3))
     def command(self, parts: int, pregranted: int) -> None:
@@ -50,7 +50,7 @@ class World(RuleBasedStateMachine):
 
     @rule(data=st.data(), loses=st.booleans())
     def owner_reads(self, data: st.DataObject, *, loses: bool) -> None:
-        """Commit everything said so far, and answer the latest response if it asks."""
+        """Commit every published response, and answer the latest one if it is a request."""
         if self.read == len(self.device.responses) or self.device.transfer.state is State.CLOSED:
             return
         for response in self.device.responses[self.read :]:
@@ -97,7 +97,7 @@ class World(RuleBasedStateMachine):
         self.device.fail(number, kind)
 
     def survives(self, transfer: Transfer) -> Transfer:
-        """What a crash must not take. A file of which nobody has heard may be looked at afresh."""
+        """The fields that survive a crash. A source that was never reported may be examined again."""
         kept = durable(transfer)
         return kept if self.device.responses or self.device.puts else replace(kept, source=None)
 
@@ -133,7 +133,7 @@ class World(RuleBasedStateMachine):
         self.in_flight.clear()
 
     def commit(self, acknowledges: int) -> None:
-        """The device hears which of its responses are committed: their etags must not come again."""
+        """The device learns which responses are committed: their etags must not be reported again."""
         self.committed |= {number for number, sequence in self.reported.items() if sequence <= acknowledges}
 
     def deliver(self, grant: Granted) -> None:

@@ -1,4 +1,4 @@
-"""A disk that fails, or a file server that is away: no change of the file, so the attempt may go on one day."""
+"""A failing disk, or an unreachable file server: the file is not changed, so the attempt may be resumed."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Iterator[Source]:
 
 @pytest.fixture(params=FAILURES, ids=[errno.errorcode[code] for code in FAILURES])
 def broken(request: pytest.FixtureRequest, source: Source, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whatever asks the disk for this file's bytes or its state is refused; what the system says."""
+    """Every read of this file or of its state fails; the message of the system."""
     for name in ("preadv", "fstat", "lstat"):
         call = getattr(os, name)
 
