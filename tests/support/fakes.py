@@ -93,7 +93,7 @@ class FakeMessenger:
 
 @dataclass(slots=True)
 class FakeObjects:
-    """A bucket in memory. `fails` has the errors of the next calls of a method; `capabilities` the result of a probe."""
+    """A bucket in memory. `fails` has the next errors of a method; `capabilities` is the result of a probe."""
 
     bucket: str = "bucket"
     capabilities: ObjectStoreCapabilities = field(
