@@ -17,6 +17,7 @@ from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.services.commands import CommandPublisher
 from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.inbox import UploadScope
@@ -108,6 +109,11 @@ def direct_messenger(
         announces=False,
     )
     return MqttMessenger(mqtt, Topics(settings.topic_root), log)
+
+
+def command_publisher(messenger: Messenger) -> CommandPublisher:
+    """Publishes single commands of the command line, without an engine."""
+    return CommandPublisher(messenger, SystemClock())
 
 
 def file_database(path: Path | None = None) -> FileDatabase:

@@ -38,11 +38,11 @@ def sink() -> Iterator[PutSink]:
 def begin(owner: Owner, path: Path, acknowledges: int = 0, upload_id: str = "u1") -> None:
     config = UploadConfig(upload_id=upload_id, attempt=1, owner="cli-test")
     payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.send_command(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}")
+    owner.send(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}")
 
 
 class LevelTriggered:
-    """An owner that looks at the latest response, and says what it calls for, until the upload is over."""
+    """An owner that reads the latest response, and sends the command for it, until the upload is closed."""
 
     def __init__(self, owner: Owner, sink: PutSink) -> None:
         self.owner = owner
@@ -56,9 +56,9 @@ class LevelTriggered:
         self.owner.listen(0.05)
         for response in self.owner.answers("u1")[self._read :]:
             self._read += 1
-            told = report(response).etags
-            assert not set(told) & set(self.etags) or (response.sequence or 0) > self.acknowledged - 1
-            self.etags.update(told)
+            reported = report(response).etags
+            assert not set(reported) & set(self.etags) or (response.sequence or 0) > self.acknowledged - 1
+            self.etags.update(reported)
             self.acknowledged = max(self.acknowledged, response.sequence or 0)
             if response.status == "in_progress":
                 self._grant(wanted(response))
@@ -68,12 +68,12 @@ class LevelTriggered:
     def _grant(self, numbers: list[int]) -> None:
         needed = [number for number in numbers if number not in self.etags]
         config = UploadConfig(upload_id="u1", presigned_urls=urls(self.sink, needed), expires_in=900)
-        self.owner.send_command(GrantParts(upload_config=config, acknowledges=self.acknowledged), Action.GRANT_PARTS)
+        self.owner.send(GrantParts(upload_config=config, acknowledges=self.acknowledged), Action.GRANT_PARTS)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_killed_at_any_fsync_it_goes_on_and_sends_nothing_finished_twice(
+def test_after_a_kill_at_any_fsync_no_finished_part_is_sent_again(
     mosquitto: Broker, sink: PutSink, tmp_path: Path, strace: str
 ) -> None:
     calls = 0
@@ -84,7 +84,7 @@ def test_killed_at_any_fsync_it_goes_on_and_sends_nothing_finished_twice(
 
 
 def survived_a_kill(mosquitto: Broker, sink: PutSink, home: Path, strace: str, call: int) -> bool:
-    """Whether an agent was killed as it made its journal durable that often. In any case the upload ends well."""
+    """Whether an agent was killed at this fsync. In any case the upload succeeds."""
     content = os.urandom(PARTS * CHUNK)
     one_by_one = {"MAX_PARALLEL_PARTS": "1"}
     agent = AgentProcess(home.name, home, mosquitto.address.port, sink.host_port, one_by_one)
@@ -94,10 +94,10 @@ def survived_a_kill(mosquitto: Broker, sink: PutSink, home: Path, strace: str, c
     with Owner(mosquitto.address.port, home.name) as owner:
         played = LevelTriggered(owner, sink)
         agent.start(*tracer.command)
-        died, told_at = False, 0
+        died, seen = False, 0
         for turn in range(400):
-            if owner.presences and owner.presences[-1].status == "online" and len(owner.presences) > told_at:
-                told_at = len(owner.presences)
+            if owner.presences and owner.presences[-1].status == "online" and len(owner.presences) > seen:
+                seen = len(owner.presences)
                 begin(owner, path, played.acknowledged)
             played.turn()
             if agent.process is not None and agent.process.poll() is not None:
@@ -130,7 +130,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
+def test_on_a_full_disk_new_uploads_are_refused_and_known_ones_continue(
     mosquitto: Broker, sink: PutSink, tmp_path: Path, small_disk: Path
 ) -> None:
     settings = {"STATE_DIR": str(small_disk / "state")}
@@ -147,7 +147,7 @@ def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
         fill(ballast)
         refused = until_refused(owner, agent.data / "missing")
         config = UploadConfig(upload_id="u1", presigned_urls=urls(sink, wanted(offer)), expires_in=900)
-        owner.send_command(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
+        owner.send(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
         owner.until(lambda: any(s.current_upload and s.current_upload.reason for s in owner.statuses))
         assert owner.statuses[-1].current_upload is not None
         assert owner.statuses[-1].current_upload.reason == FULL
@@ -155,30 +155,30 @@ def test_on_a_full_disk_it_refuses_what_is_new_and_goes_on_with_what_is_known(
         agent.start()
         owner.online(epoch=1001)
         ballast.unlink()
-        # The grant was never acknowledged to the broker, which therefore delivers it again; the agent may ask before.
+        # The grant was never acknowledged to the broker, so it is delivered again; the agent may request earlier.
         owner.until(lambda: owner.answers("u1")[-1].status == "success")
         end = owner.answers("u1")[-1]
         assert sorted(report(end).etags) == [1, 2]
-        owner.send_command(CloseUpload(upload_id="u1", attempt=1, outcome="completed"), Action.CLOSE_UPLOAD)
+        owner.send(CloseUpload(upload_id="u1", attempt=1, outcome="completed"), Action.CLOSE_UPLOAD)
         begin(owner, path, upload_id=refused)
         assert owner.answer(refused, 1).status == "in_progress"
 
 
 def until_refused(owner: Owner, path: Path) -> str:
-    """Begin uploads until the last block of the journal is full too; the first that was refused."""
+    """Begin uploads until the last block of the journal is full too; the first refused upload."""
     for number in range(100):
-        upload_id, told = f"v{number}", len(owner.statuses)
+        upload_id, reported = f"v{number}", len(owner.statuses)
         begin(owner, path, upload_id=upload_id)
-        # One whose beginning just fitted, and whose end does not, is not answered: it waits, and is told as waiting.
-        owner.until(lambda name=upload_id, told=told: owner.answers(name) or complains(owner, told))  # type: ignore[misc]
+        # An upload whose first record fits and whose end does not has no response: it is reported as waiting.
+        owner.until(lambda name=upload_id, reported=reported: owner.answers(name) or reports_full_disk(owner, reported))  # type: ignore[misc]
         if any(answer.error == "no_space" for answer in owner.answers(upload_id)):
             return upload_id
     pytest.fail("the disk never fills up")
 
 
-def complains(owner: Owner, told: int) -> bool:
-    """Whether the agent has said, since it had told so many statuses, that its disk is full."""
-    return any(one.current_upload and one.current_upload.reason == FULL for one in owner.statuses[told:])
+def reports_full_disk(owner: Owner, reported: int) -> bool:
+    """Whether a status after the first `reported` ones has the full disk as its reason."""
+    return any(one.current_upload and one.current_upload.reason == FULL for one in owner.statuses[reported:])
 
 
 def fill(ballast: Path) -> None:

@@ -1,4 +1,4 @@
-"""An agent that dies in the middle of a part sends only what was in flight again."""
+"""An agent that is killed in the middle of a part sends only the parts in flight again."""
 
 from collections import Counter
 
@@ -44,7 +44,7 @@ def test_killed_with_parts_in_flight_on_every_connection(site: FaultSite, name: 
     assert site.bytes_received(upload_id) <= path.stat().st_size + in_flight * CHUNK
 
 
-def test_stopped_in_order_it_goes_on_where_it_stopped(site: FaultSite, name: str) -> None:
+def test_after_a_graceful_stop_the_upload_resumes(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=3)
     site.agents[name].terminate()
     site.until(lambda: not site.connected(name), "its goodbye")

@@ -1,4 +1,4 @@
-"""The agent's memory is flat: a file of 20 GiB takes no more of it than one of 10 MiB.
+"""The agent's memory is constant: a file of 20 GiB needs no more than one of 10 MiB.
 
 Rule: the kernel's own high-water mark of the process. The file is sparse and the store is a sink that counts bytes:
 what is left is the agent. Once with URLs that were granted beforehand for few large parts, and once as a control plane
@@ -55,7 +55,7 @@ def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int)
     path = sparse(agent, name, size)
     numbers = list(range(1, -(-size // CHUNK) + 1))
     config = UploadConfig(upload_id=name, chunk_size=CHUNK, presigned_urls=urls(sink, numbers, name), expires_in=3600)
-    owner.send_command(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
+    owner.send(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
     owner.until(lambda: any(one.status != "in_progress" for one in owner.answers(name)), timeout=500)
     end = owner.answers(name)[-1]
     assert (end.status, len(report(end).etags)) == ("success", len(numbers))
@@ -63,24 +63,24 @@ def send(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int)
 
 
 def negotiate(agent: AgentProcess, owner: Owner, sink: PutSink, name: str, size: int) -> None:
-    """The same, part by part: every question is answered, and every etag acknowledged."""
+    """The same, part by part: every request is answered, and every etag acknowledged."""
     path = sparse(agent, name, size)
     begin(owner, path, name)
     etags, sequence = set[int](), 0
-    while (said := owner.answer(name, sequence + 1, timeout=60)).status == "in_progress":
-        etags |= set(report(said).etags)
-        sequence = said.sequence or 0
-        wanted = report(said).wanted_parts
+    while (response := owner.answer(name, sequence + 1, timeout=60)).status == "in_progress":
+        etags |= set(report(response).etags)
+        sequence = response.sequence or 0
+        wanted = report(response).wanted_parts
         assert all(part.digest for part in wanted)
         granted = urls(sink, [part.part_number for part in wanted], name)
         bound = [replace(url, headers={"content-md5": part.digest}) for url, part in zip(granted, wanted, strict=True)]
         config = UploadConfig(upload_id=name, presigned_urls=tuple(bound), expires_in=900)
         completed = to_ranges(etags)
         payload = GrantParts(upload_config=config, acknowledges=sequence, completed_parts=completed)
-        owner.send_command(payload, Action.GRANT_PARTS)
-        # What was said is of no use any more, and is searched through for every answer.
+        owner.send(payload, Action.GRANT_PARTS)
+        # Earlier responses are not needed any more, and every wait searches through them.
         owner.responses.clear()
-    assert (said.status, len(etags | set(report(said).etags))) == ("success", -(-size // MIN_CHUNK_SIZE))
+    assert (response.status, len(etags | set(report(response).etags))) == ("success", -(-size // MIN_CHUNK_SIZE))
     close(owner, name)
     path.unlink()
 

@@ -100,11 +100,11 @@ def test_an_object_store_with_an_unknown_name_is_tried_again(mosquitto: Broker, 
         owner.answer("u1", 1)
         lost = PresignedPart(1, f"http://{nowhere}/key?partNumber=1")
         config = UploadConfig(upload_id="u1", presigned_urls=(lost,), expires_in=900)
-        owner.send_command(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
+        owner.send(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
         owner.until(lambda: any(one.current_upload and one.current_upload.reason for one in owner.statuses))
         reason = [one.current_upload.reason for one in owner.statuses if one.current_upload][-1]
         assert "nowhere.invalid" in (reason or "")
-        owner.send_command(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
+        owner.send(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
         assert owner.answer("u1", 2).status == "cancelled"
 
 

@@ -1,6 +1,6 @@
-"""The device's connection on real brokers: what they do every day.
+"""The device's connection with real brokers: the common cases.
 
-Rule: a test waits for what happens, with a limit; it never sleeps for a guess.
+Rule: a test waits for an event, with a limit; it never sleeps for a guessed time.
 """
 
 import queue
@@ -30,7 +30,7 @@ def operator(any_broker: Broker) -> Iterator[Wire]:
         yield wire
 
 
-def test_a_command_arrives_once_it_says_connected(any_broker: Broker, operator: Wire) -> None:
+def test_commands_arrive_after_connected(any_broker: Broker, operator: Wire) -> None:
     with online(any_broker) as made:
         assert made.connection.connected
         operator.publish(made.topic, b"do")
@@ -43,7 +43,7 @@ def test_the_birth_of_a_control_plane_arrives(any_broker: Broker, operator: Wire
         assert made.births.get(timeout=TIMEOUT) == b"born"
 
 
-def test_each_channel_goes_out_as_the_table_has_it(mosquitto: Broker) -> None:
+def test_each_channel_is_published_as_in_the_table(mosquitto: Broker) -> None:
     """On mosquitto alone: the embedded broker delivers with the QoS of the subscription."""
     who = Connect(f"operator-{uuid.uuid4().hex[:12]}")
     with connected(mosquitto.address.port, who) as operator, online(mosquitto) as made:
@@ -68,7 +68,7 @@ def test_presence_is_retained(any_broker: Broker, operator: Wire) -> None:
     assert (packet.payload, packet.retain) == (b"here", True)
 
 
-def test_a_command_that_was_not_acknowledged_comes_again(any_broker: Broker, operator: Wire) -> None:
+def test_an_unacknowledged_command_is_delivered_again(any_broker: Broker, operator: Wire) -> None:
     with online(any_broker) as made:
         operator.publish(made.topic, b"first")
         operator.publish(made.topic, b"second")
@@ -87,21 +87,21 @@ def test_a_command_that_was_not_acknowledged_comes_again(any_broker: Broker, ope
 
 
 def round_trip(made: Device) -> None:
-    """The broker has worked off what was sent before."""
+    """Wait until the broker has processed all earlier packets."""
     session = made.connection._session
     assert session is not None
     session.wait_acknowledged(TIMEOUT)
 
 
 def cut(made: Device) -> None:
-    """The network goes away under the connection."""
+    """Cut the network of the connection."""
     session = made.connection._session
     assert session is not None
     client = session._client._client  # type: ignore[attr-defined]
     client.socket().shutdown(socket.SHUT_RDWR)
 
 
-def test_commands_wait_for_a_device_that_was_away(any_broker: Broker, operator: Wire) -> None:
+def test_commands_wait_for_an_offline_device(any_broker: Broker, operator: Wire) -> None:
     with online(any_broker) as made:
         identity = made.id
     operator.publish(made.topic, b"meanwhile")
@@ -109,7 +109,7 @@ def test_commands_wait_for_a_device_that_was_away(any_broker: Broker, operator: 
         assert back.command()[0] == b"meanwhile"
 
 
-def test_a_graceful_stop_says_offline_and_leaves_no_will(any_broker: Broker, operator: Wire) -> None:
+def test_a_graceful_stop_publishes_offline_and_no_will(any_broker: Broker, operator: Wire) -> None:
     made = Device(any_broker.address.url)
     operator.subscribe(TOPICS.presence(made.id))
     made.connection.start()
@@ -121,7 +121,7 @@ def test_a_graceful_stop_says_offline_and_leaves_no_will(any_broker: Broker, ope
     assert operator.receive().payload == b"offline"
 
 
-def test_it_comes_back_after_the_broker_was_killed(tmp_path: Path) -> None:
+def test_it_reconnects_after_the_broker_was_killed(tmp_path: Path) -> None:
     with started(tmp_path, "mosquitto") as broker, online(broker) as made:
         for _ in range(3):
             broker.kill()
@@ -144,16 +144,16 @@ def test_a_publish_that_is_too_large_never_reaches_the_broker(any_broker: Broker
 def test_a_callback_that_raises_disturbs_nothing(
     any_broker: Broker, operator: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: queue.Queue[bytes] = queue.Queue()
+    received: queue.Queue[bytes] = queue.Queue()
 
     def on_command(data: bytes, _token: AckToken) -> None:
-        heard.put(data)
+        received.put(data)
         raise ValueError(data)
 
     with online(any_broker, on_command=on_command) as made:
         for number in range(20):
             operator.publish(made.topic, b"%d" % number)
-        assert [heard.get(timeout=TIMEOUT) for _ in range(20)] == [b"%d" % number for number in range(20)]
+        assert [received.get(timeout=TIMEOUT) for _ in range(20)] == [b"%d" % number for number in range(20)]
         operator.publish(TOPICS.birth(), b"born")
         assert made.births.get(timeout=TIMEOUT) == b"born"
         assert made.connection.faults == 20

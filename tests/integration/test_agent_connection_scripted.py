@@ -1,6 +1,6 @@
-"""The device's connection on a scripted broker: what brokers do rarely.
+"""The device's connection with a scripted broker: the rare cases.
 
-Rule: a test waits for what happens, with a limit; it never sleeps for a guess.
+Rule: a test waits for an event, with a limit; it never sleeps for a guessed time.
 """
 
 import gc
@@ -25,7 +25,7 @@ from tests.support.self_signed import self_signed
 
 
 class Noted(ReconnectBackoff):
-    """Notes which waits were taken for hopeless."""
+    """Records which pauses were for a permanent failure."""
 
     def __init__(self) -> None:
         super().__init__(first=0.01, longest=0.02)
@@ -42,7 +42,7 @@ def fake() -> Iterator[FakeBroker]:
         yield broker
 
 
-def test_every_connect_says_who_it_is_with_a_new_will(fake: FakeBroker) -> None:
+def test_every_connect_has_the_identity_and_a_new_will(fake: FakeBroker) -> None:
     with device(fake.url, username="me", password="secret") as made:
         for number in (1, 2, 3):
             with fake.visitor() as visitor:
@@ -75,7 +75,7 @@ def test_nagles_algorithm_is_off(fake: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize(("reason", "text"), [(0x86, "Bad user name or password"), (0x87, "Not authorized")])
-def test_a_refusal_is_one_clear_line_and_tried_again(
+def test_a_refused_connection_is_one_log_line_and_tried_again(
     fake: FakeBroker, caplog: pytest.LogCaptureFixture, reason: int, text: str
 ) -> None:
     with caplog.at_level(logging.INFO), device(fake.url) as made:
@@ -91,7 +91,7 @@ def test_a_refusal_is_one_clear_line_and_tried_again(
             assert len(caplog.records) == 1
 
 
-def test_connections_that_never_last_are_told_to_be_suspicious(
+def test_short_connections_are_logged_as_a_possible_takeover(
     fake: FakeBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), device(fake.url) as made:
@@ -107,7 +107,7 @@ def test_connections_that_never_last_are_told_to_be_suspicious(
     assert "3 times in a row" in hints[0]
 
 
-def test_a_name_taken_by_another_is_not_fought_over(fake: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_takeover_leads_to_a_long_pause(fake: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
     backoff = Noted()
     with caplog.at_level(logging.WARNING), device(fake.url, backoff=backoff) as made:
         with fake.visitor() as visitor:
@@ -134,7 +134,7 @@ def test_a_refused_subscription_is_not_a_connection(fake: FakeBroker) -> None:
             assert made.connection.connected
 
 
-def test_a_publish_that_the_broker_refuses_is_told(fake: FakeBroker) -> None:
+def test_a_refused_publish_is_reported(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
         made.expect("connected")
@@ -143,7 +143,7 @@ def test_a_publish_that_the_broker_refuses_is_told(fake: FakeBroker) -> None:
         assert made.expect("refused") == (Channel.RESPONSE, "Not authorized")
 
 
-def test_nobody_listening_is_no_refusal(fake: FakeBroker) -> None:
+def test_no_matching_subscribers_is_no_refusal(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
         made.expect("connected")
@@ -154,7 +154,7 @@ def test_nobody_listening_is_no_refusal(fake: FakeBroker) -> None:
         assert made.events.empty()
 
 
-def test_what_the_broker_takes_is_respected(fake: FakeBroker) -> None:
+def test_the_limits_of_the_broker_are_respected(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome({Property.MAXIMUM_PACKET_SIZE: 10_000, Property.RECEIVE_MAXIMUM: 2})
         made.expect("connected")
@@ -169,7 +169,7 @@ def test_what_the_broker_takes_is_respected(fake: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("topic", [b"fleet/v1/other/command", b"\xff\xfe", b"a"])
-def test_a_message_that_nobody_asked_for_is_counted_and_put_away(fake: FakeBroker, topic: bytes) -> None:
+def test_a_message_without_a_subscription_is_counted_and_acknowledged(fake: FakeBroker, topic: bytes) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome()
         made.expect("connected")
@@ -191,7 +191,7 @@ GARBAGE: Final = {
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
 @pytest.mark.parametrize("welcomed", [True, False])
-def test_it_comes_back_whatever_a_broker_says(
+def test_it_reconnects_after_any_bytes_of_a_broker(
     fake: FakeBroker, garbage: Callable[[Visitor], None], *, welcomed: bool
 ) -> None:
     with device(fake.url) as made:
@@ -221,7 +221,7 @@ def test_a_will_that_cannot_be_made_is_made_later(fake: FakeBroker) -> None:
         made.expect("connected")
 
 
-def test_stopping_while_nobody_answers_is_quick(fake: FakeBroker) -> None:
+def test_a_stop_without_an_answer_is_quick(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.greeting()
         made.connection.stop(b"offline")
@@ -246,13 +246,13 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "url",
     ["", "mqtt://", "http://broker", "mqtt://broker:0", "mqtt://broker:99999", "mqtt://user:pw@broker", "mqtt://b/x"],
 )
-def test_a_wrong_url_is_said_without_repeating_it(url: str) -> None:
+def test_a_wrong_url_is_reported_without_the_url(url: str) -> None:
     with pytest.raises(SettingsError, match="MQTT_URL") as wrong:
         Device(url)
     assert "pw@" not in str(wrong.value)
 
 
-def test_sockets_of_ended_connections_are_given_back(fake: FakeBroker) -> None:
+def test_sockets_of_ended_connections_are_closed(fake: FakeBroker) -> None:
     descriptors = Path("/proc/self/fd")
     # What earlier tests left to the collector would be closed in between.
     gc.collect()

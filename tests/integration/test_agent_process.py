@@ -1,4 +1,4 @@
-"""A real agent process, a real broker, an HTTP sink: what it says, what it sends, what it survives."""
+"""A real agent process, a real broker, an HTTP sink: its messages, its PUTs, and its recovery."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ __all__ = ["agent", "client_id", "mosquitto", "owner", "sink"]
 CHUNK = 5 * MIB
 
 
-def test_comes_online_and_says_hello(agent: AgentProcess, owner: Owner) -> None:
+def test_publishes_online_and_hello(agent: AgentProcess, owner: Owner) -> None:
     birth = owner.online()
     assert (birth.epoch, birth.sequence, birth.client_id) == (1, 0, agent.client_id)
     assert (birth.agent.protocol, "download_file" in birth.capabilities) == ((1,), True)
@@ -56,28 +56,28 @@ def test_negotiates_an_upload_of_many_parts(agent: AgentProcess, owner: Owner, s
     owner.online()
     begin(owner, path)
     offer = owner.answer("u1", 1)
-    said = report(offer)
-    assert (offer.status, said.file_size, said.owner, wanted(offer)) == (
+    first = report(offer)
+    assert (offer.status, first.file_size, first.owner, wanted(offer)) == (
         "in_progress",
         len(content),
         "cli-test",
         [1, 2, 3, 4, 5],
     )
-    digests = {part.part_number: part.digest for part in said.wanted_parts}
+    digests = {part.part_number: part.digest for part in first.wanted_parts}
     assert digests[1] == base64.b64encode(hashlib.md5(content[:CHUNK], usedforsecurity=False).digest()).decode()
     grant(owner, sink, [1, 2, 3], 1)
-    ask = owner.answer("u1", 2)
-    assert (ask.status, wanted(ask)) == ("in_progress", [4, 5])
+    request = owner.answer("u1", 2)
+    assert (request.status, wanted(request)) == ("in_progress", [4, 5])
     grant(owner, sink, [4, 5], 2)
     end = owner.answer("u1", 3)
     assert end.status == "success"
-    assert {*report(ask).etags, *report(end).etags} == {1, 2, 3, 4, 5}
+    assert {*report(request).etags, *report(end).etags} == {1, 2, 3, 4, 5}
     assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
     assert len(sink.puts) == 5
     assert {put.headers["content-type"] for put in sink.puts} == {"application/octet-stream"}
 
 
-def test_a_pre_granted_upload_in_the_seeds_shape(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_a_pre_granted_upload_in_the_original_shape(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     content = os.urandom(CHUNK + 1)
     path = agent.file("granted.bin", content)
     owner.online()
@@ -107,8 +107,8 @@ def test_a_bare_command_belongs_to_the_control_plane(agent: AgentProcess, owner:
     owner.online()
     message = {"message_id": "typed.by-hand_1", "action": "download_file", "payload": {"file_path": str(path)}}
     owner.publish(json.dumps(message).encode())
-    said = report(owner.answer("typed.by-hand_1", 1))
-    assert (said.owner, said.attempt, said.chunk_size, said.digest) == ("control-plane", 1, CHUNK, "md5")
+    first = report(owner.answer("typed.by-hand_1", 1))
+    assert (first.owner, first.attempt, first.chunk_size, first.digest) == ("control-plane", 1, CHUNK, "md5")
 
 
 def test_a_repeated_command_is_executed_once(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
@@ -134,16 +134,16 @@ def test_cancel_stops_the_part_in_flight(agent: AgentProcess, owner: Owner, sink
     sink.expect(Script(read=MIB, then="stall"))
     grant(owner, sink, [1], 1)
     owner.until(sink.stalled.is_set)
-    owner.send_command(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
+    owner.send(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
     end = owner.answer("u1", 2)
     assert (end.status, end.error) == ("cancelled", None)
-    cancel = owner.send_command(CancelUpload(upload_id="never-heard-of"), Action.CANCEL_UPLOAD)
+    cancel = owner.send(CancelUpload(upload_id="never-heard-of"), Action.CANCEL_UPLOAD)
     owner.until(lambda: owner.answers("never-heard-of"))
     unknown = owner.answers("never-heard-of")[0]
     assert (unknown.status, unknown.message_id, unknown.sequence) == ("cancelled", cancel, None)
 
 
-def test_refuses_what_it_must_not_do(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_forbidden_commands_are_refused(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     path = agent.file("a.bin", b"abc")
     owner.online()
     begin(owner, Path("/etc/passwd"), "outside")
@@ -156,12 +156,12 @@ def test_refuses_what_it_must_not_do(agent: AgentProcess, owner: Owner, sink: Pu
         grant(owner, foreign, [1], 1, "host")
         end = owner.answer("host", 2)
         assert (end.status, end.error, foreign.puts) == ("rejected", "host_not_allowed", [])
-    owner.send_command(GrantParts(upload_id="nobody", presigned_urls=urls(sink, [1])), Action.GRANT_PARTS)
+    owner.send(GrantParts(upload_id="nobody", presigned_urls=urls(sink, [1])), Action.GRANT_PARTS)
     owner.until(lambda: owner.answers("nobody"))
     assert owner.answers("nobody")[0].error == "upload_gone"
 
 
-def test_poison_is_answered_or_counted_and_never_comes_back(agent: AgentProcess, owner: Owner) -> None:
+def test_a_bad_message_is_answered_or_counted_and_never_delivered_again(agent: AgentProcess, owner: Owner) -> None:
     owner.online()
     for data in (b"\xff\xfe", b"{", b"[" * 5000, b"{}", b"null", b'{"message_id":7}'):
         owner.publish(data)
@@ -186,8 +186,8 @@ def test_poison_is_answered_or_counted_and_never_comes_back(agent: AgentProcess,
 def test_answers_about_its_files_and_its_health(agent: AgentProcess, owner: Owner) -> None:
     agent.file("one.bin", b"1")
     owner.online()
-    files = owner.send_command(ListFiles(pattern=f"{agent.data}/*"), Action.LIST_FILES)
-    health = owner.send_command(HealthCheck(), Action.HEALTH_CHECK)
+    files = owner.send(ListFiles(pattern=f"{agent.data}/*"), Action.LIST_FILES)
+    health = owner.send(HealthCheck(), Action.HEALTH_CHECK)
     owner.until(lambda: {files, health} <= {one.message_id for one in owner.responses})
     found = {one.message_id: one.payload for one in owner.responses}
     listed, healthy = found[files], found[health]
@@ -197,7 +197,7 @@ def test_answers_about_its_files_and_its_health(agent: AgentProcess, owner: Owne
     assert healthy.system_info.hostname
 
 
-def test_tells_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_publishes_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     path = agent.file("a.bin", os.urandom(CHUNK))
     owner.online()
     begin(owner, path)
@@ -209,7 +209,7 @@ def test_tells_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, si
     assert current is not None
     assert (owner.statuses[0].status, current.upload_id, current.total_parts) == ("uploading", "u1", 1)
     assert owner.statuses[0].system_info is not None
-    owner.send_command(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
+    owner.send(CancelUpload(upload_id="u1"), Action.CANCEL_UPLOAD)
     owner.until(lambda: owner.statuses[-1].status == "idle")
 
 
@@ -225,7 +225,7 @@ def test_no_url_with_its_signature_reaches_the_log(agent: AgentProcess, owner: O
     assert b"CANARY" not in (agent.folder / "state" / "journal").read_bytes()
 
 
-def test_a_second_agent_on_the_same_state_is_told_so(agent: AgentProcess, owner: Owner) -> None:
+def test_a_second_agent_on_the_same_state_folder_exits(agent: AgentProcess, owner: Owner) -> None:
     owner.online()
     twin = AgentProcess("twin", agent.folder, agent.port)
     twin.start()

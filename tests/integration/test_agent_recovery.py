@@ -1,4 +1,4 @@
-"""A real agent process that is killed, stopped, or left by its broker: what it still knows, and what it sends again."""
+"""A real agent process that is killed, stopped, or cut off from its broker: its state, and the parts it sends again."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ CHUNK = 5 * MIB
 def kept_while_others_stand_still(
     agent: AgentProcess, owner: Owner, sink: PutSink, *, stored: int, stalled: int
 ) -> list[int]:
-    """The parts that are stored and in the journal, once `stored` are and `stalled` others stand in their middle."""
+    """The parts in the journal, once `stored` parts are stored and `stalled` others are half sent."""
 
     def whole() -> list[int]:
         return [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
@@ -50,7 +50,7 @@ def kept_while_others_stand_still(
     return whole()
 
 
-def test_a_kill_costs_only_the_parts_in_flight(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_after_a_kill_only_parts_in_flight_are_sent_again(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     content = os.urandom(10 * CHUNK)
     path = agent.file("big.bin", content)
     owner.online()
@@ -63,13 +63,13 @@ def test_a_kill_costs_only_the_parts_in_flight(agent: AgentProcess, owner: Owner
     sink.released.set()
     agent.start()
     owner.online(epoch=2)
-    ask = owner.answer("u1", 2)
-    assert not set(wanted(ask)) & set(before)
-    assert sorted(report(ask).etags) == sorted(before)
+    request = owner.answer("u1", 2)
+    assert not set(wanted(request)) & set(before)
+    assert sorted(report(request).etags) == sorted(before)
     hello = [one.payload for one in owner.responses if one.action == "hello"][-1]
     assert isinstance(hello, Hello)
     assert [(one.upload_id, one.attempt) for one in hello.active] == [("u1", 1)]
-    grant(owner, sink, wanted(ask), 2)
+    grant(owner, sink, wanted(request), 2)
     end = owner.answer("u1", 3)
     assert end.status == "success"
     whole = [part_of(put.target) for put in sink.puts if len(put.body) == CHUNK]
@@ -85,7 +85,7 @@ def test_a_pre_granted_upload_survives_a_kill(agent: AgentProcess, owner: Owner,
     owner.online()
     sink.expect(Script(), *[Script(read=MIB, then="stall")] * 2)
     config = UploadConfig(upload_id="u1", chunk_size=CHUNK, presigned_urls=urls(sink, [1, 2, 3]), expires_in=900)
-    owner.send_command(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
+    owner.send(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
     whole = kept_while_others_stand_still(agent, owner, sink, stored=1, stalled=2)
     agent.kill()
     sink.released.set()
@@ -96,7 +96,9 @@ def test_a_pre_granted_upload_survives_a_kill(agent: AgentProcess, owner: Owner,
     assert (len(whole), sorted(sent)) == (1, [1, 2, 3])
 
 
-def test_an_end_is_said_again_after_a_kill_until_it_is_closed(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_an_end_is_published_again_after_a_kill_until_it_is_closed(
+    agent: AgentProcess, owner: Owner, sink: PutSink
+) -> None:
     path = agent.file("a.bin", b"abc")
     owner.online()
     begin(owner, path)
@@ -122,7 +124,7 @@ def test_an_end_is_said_again_after_a_kill_until_it_is_closed(agent: AgentProces
     assert (last.status, last.sequence, report(last).etags, len(sink.puts)) == ("success", None, {}, 1)
 
 
-def test_leaves_gracefully_and_resumes(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_stops_gracefully_and_resumes(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     path = agent.file("a.bin", os.urandom(2 * CHUNK))
     owner.online()
     begin(owner, path)
@@ -136,12 +138,12 @@ def test_leaves_gracefully_and_resumes(agent: AgentProcess, owner: Owner, sink: 
     assert owner.presences[-1].sequence == LAST_SEQUENCE
     sink.released.set()
     agent.start()
-    ask = owner.answer("u1", 2)
-    grant(owner, sink, wanted(ask), 2)
+    request = owner.answer("u1", 2)
+    grant(owner, sink, wanted(request), 2)
     assert owner.answer("u1", 3).status == "success"
 
 
-def test_a_broker_that_forgets_everything_costs_nothing(sink: PutSink, tmp_path: Path) -> None:
+def test_a_broker_without_memory_loses_nothing(sink: PutSink, tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     content = os.urandom(4 * CHUNK)
@@ -162,7 +164,7 @@ def test_a_broker_that_forgets_everything_costs_nothing(sink: PutSink, tmp_path:
 
 @contextmanager
 def mosquitto_on(configuration: Path) -> Iterator[None]:
-    """A broker without a memory, on a port of our choice."""
+    """A broker without persistence, on a fixed port."""
     executable = find_mosquitto()
     assert executable is not None
     with subprocess.Popen([executable, "-c", configuration], stderr=subprocess.DEVNULL) as process:

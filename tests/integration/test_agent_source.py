@@ -1,4 +1,4 @@
-"""A real agent process whose source changes under its hands."""
+"""A real agent process with a source that changes during the upload."""
 
 import gzip
 import os
@@ -38,7 +38,7 @@ def append(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    """In place, with the time of modification put back."""
+    """Rewrite in place, and restore the time of modification."""
     before = path.stat()
     with path.open("r+b") as stream:
         stream.write(b"other")
@@ -60,9 +60,7 @@ CHANGES: Final[dict[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("change", sorted(CHANGES))
-def test_a_source_that_changes_is_never_taken_for_whole(
-    agent: AgentProcess, owner: Owner, sink: PutSink, change: str
-) -> None:
+def test_a_changing_source_never_succeeds(agent: AgentProcess, owner: Owner, sink: PutSink, change: str) -> None:
     path = agent.file("a.bin", os.urandom(CHUNK))
     owner.online()
     begin(owner, path)
@@ -80,7 +78,7 @@ def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, 
     owner.online()
     config = UploadConfig(upload_id="u1", owner="cli-test")
     options = UploadOptions(on_change="prefix")
-    owner.send_command(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    owner.send(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
     owner.answer("u1", 1)
     append(path)
     grant(owner, sink, [1, 2], 1)
@@ -88,13 +86,13 @@ def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, 
     assert b"".join(body for _, body in sorted(bodies(sink).items())) == content
 
 
-def test_a_compressed_copy_is_the_file_in_every_sense(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
+def test_a_compressed_copy_counts_as_the_source(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
     content = b"a line of a log\n" * 1_000_000
     path = agent.file("log.txt", content)
     owner.online()
     config = UploadConfig(upload_id="u1", owner="cli-test")
     options = UploadOptions(compression="gzip")
-    owner.send_command(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
+    owner.send(DownloadFile(upload_config=config, file_path=str(path), options=options), Action.DOWNLOAD_FILE)
     offer = report(owner.answer("u1", 1))
     copies = agent.folder / "state" / "spool"
     assert offer.file_size == (copies / "u1.1.gz").stat().st_size

@@ -1,4 +1,4 @@
-"""Whom the agent trusts, and what of that it reads into memory."""
+"""The certificates that the agent trusts, and those that it loads into memory."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ from device_agent import tls
 from tests.support.self_signed import self_signed
 
 HASH_OF_LOCALHOST: Final = "ce275665"
-"""What `openssl x509 -hash` says of a certificate for CN=localhost."""
+"""The output of `openssl x509 -hash` for a certificate with CN=localhost."""
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / f"{HASH_OF_LOCALHOST}.0").symlink_to("bundle.crt")
     (tmp_path / "cert.pem").symlink_to(folder / "bundle.crt")
     paths = ssl.get_default_verify_paths()
-    told = paths._replace(cafile=str(tmp_path / "cert.pem"), capath=str(folder))
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: told)
+    changed = paths._replace(cafile=str(tmp_path / "cert.pem"), capath=str(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: changed)
     monkeypatch.delenv(paths.openssl_cafile_env, raising=False)
     tls.client_context.cache_clear()
     yield folder
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def shake_hands(certificate: Path) -> None:
-    """A TLS connection to a server with this certificate; `ssl.SSLError` when it is not trusted."""
+    """Connect with TLS to a server with this certificate; `ssl.SSLError` when it is not trusted."""
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(certificate)
     here, there = socket.socketpair()
@@ -55,13 +55,13 @@ def shake_hands(certificate: Path) -> None:
         serving.join()
 
 
-def test_of_the_systems_certificates_only_those_that_are_met_are_read(folder: Path) -> None:
+def test_only_needed_system_certificates_are_loaded(folder: Path) -> None:
     assert tls.client_context().cert_store_stats()["x509"] == 0
     shake_hands(folder / "bundle.crt")
     assert tls.client_context().cert_store_stats()["x509"] == 1
 
 
-def test_whom_the_folder_does_not_name_is_not_trusted(folder: Path, tmp_path: Path) -> None:
+def test_a_server_without_a_certificate_in_the_folder_is_not_trusted(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(ssl.SSLError):
@@ -69,7 +69,7 @@ def test_whom_the_folder_does_not_name_is_not_trusted(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_the_environment_names_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_from_the_environment_is_loaded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.setenv("SSL_CERT_FILE", str(self_signed(other)))

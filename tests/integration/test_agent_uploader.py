@@ -1,4 +1,4 @@
-"""The device's uploader against a store that misbehaves: what arrives, and what each answer is taken for.
+"""The device's uploader with a misbehaving object store: the bytes that arrive, and the meaning of each answer.
 
 Rule: real sockets and real files; only the idle timeout is shortened.
 """
@@ -106,7 +106,7 @@ def test_a_kept_connection_that_was_closed_is_replaced(sender: Sender, sink: Put
     assert sum(sender.moved) == 2000
 
 
-def test_an_answer_that_closes_is_believed(sender: Sender, sink: PutSink) -> None:
+def test_an_answer_that_closes_the_connection_counts(sender: Sender, sink: PutSink) -> None:
     sink.expect(Script(close=True))
     sender.put(Part(1, 0, 1000))
     sender.put(Part(2, 0, 1000))
@@ -170,7 +170,7 @@ def test_an_etag_is_passed_on_as_it_is(sender: Sender, sink: PutSink, etag: str)
     ],
     ids=lambda value: f"{value.status}-{value.then}-{value.cut}" if isinstance(value, Script) else value,
 )
-def test_what_an_answer_is_taken_for(sender: Sender, sink: PutSink, script: Script, kind: PutFailure) -> None:
+def test_the_meaning_of_each_answer(sender: Sender, sink: PutSink, script: Script, kind: PutFailure) -> None:
     sink.expect(script)
     failed = sender.failing(WHOLE)
     assert failed.kind is kind, failed.text
@@ -188,16 +188,14 @@ def test_an_answer_cut_at_any_byte_stores_nothing(sender: Sender, sink: PutSink)
 
 @pytest.mark.parametrize("status", [403, 503])
 @pytest.mark.parametrize("read", [0, MIB])
-def test_the_answer_of_a_store_that_does_not_wait_for_the_end(
-    sender: Sender, sink: PutSink, status: int, read: int
-) -> None:
+def test_an_answer_before_the_end_of_the_body(sender: Sender, sink: PutSink, status: int, read: int) -> None:
     sink.expect(Script(status=status, read=read, close=True, body=s3_error("AccessDenied")))
     assert f"{status} AccessDenied" in sender.failing(WHOLE).text
     assert sink.received < SIZE
 
 
 def test_success_before_the_end_is_not_success(sender: Sender, sink: PutSink, source: Source) -> None:
-    """The part is larger than what the system's buffers hold, or all of it would seem to have gone."""
+    """The part is larger than the system's buffers, or all of it would count as sent."""
     os.truncate(source.path, 64 * MIB)
     sink.expect(Script(read=MIB))
     failed = sender.failing(Part(1, 0, 64 * MIB))
@@ -218,9 +216,7 @@ def test_success_before_the_end_is_not_success(sender: Sender, sink: PutSink, so
         ("-1", None),
     ],
 )
-def test_how_long_a_store_asks_to_be_left_alone(
-    sender: Sender, sink: PutSink, text: str, seconds: float | None
-) -> None:
+def test_the_pause_that_an_answer_requests(sender: Sender, sink: PutSink, text: str, seconds: float | None) -> None:
     date = format_datetime(datetime(2020, 1, 1, tzinfo=UTC), usegmt=True)
     sink.expect(Script(status=503, headers={"Date": date, "Retry-After": text}))
     assert sender.failing(Part(1, 0, 1)).retry_after == seconds

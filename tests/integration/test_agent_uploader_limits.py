@@ -1,4 +1,4 @@
-"""Where the device's uploader sends nothing, stops, or slows down; and whom it trusts.
+"""When the device's uploader sends nothing, stops, or slows down; and the certificates it trusts.
 
 Rule: real sockets and real files; only the idle timeout is shortened.
 """
@@ -54,7 +54,7 @@ def test_nothing_is_sent_to_a_host_that_is_not_allowed(sender: Sender, sink: Put
         {f"x-amz-{number}": "1" for number in range(17)},
     ],
 )
-def test_a_header_that_is_not_ours_to_send_is_refused(sender: Sender, sink: PutSink, headers: dict[str, str]) -> None:
+def test_a_foreign_header_is_refused(sender: Sender, sink: PutSink, headers: dict[str, str]) -> None:
     part = PresignedPart(1, sink.url(), headers)
     with pytest.raises(PutFailed) as failed:
         sender.uploader.check(part)
@@ -67,7 +67,7 @@ def test_a_proxy_in_the_environment_is_ignored(sender: Sender, sink: PutSink, mo
     assert sender.put(Part(1, 0, 1))
 
 
-def test_a_file_that_became_shorter_is_told_and_nothing_counts(sender: Sender, source: Source, sink: PutSink) -> None:
+def test_a_file_that_became_shorter_fails_and_no_byte_counts(sender: Sender, source: Source, sink: PutSink) -> None:
     os.truncate(source.path, MIB)
     failed = sender.failing(WHOLE)
     assert failed.kind is PutFailure.SOURCE_CHANGED
@@ -96,7 +96,7 @@ def test_closing_cuts_what_is_in_flight(sender: Sender, sink: PutSink) -> None:
     assert sender.failing(WHOLE).kind is PutFailure.STOPPED
 
 
-def test_an_answer_that_drips_is_not_waited_for_for_ever(sender: Sender, sink: PutSink) -> None:
+def test_a_slow_answer_times_out(sender: Sender, sink: PutSink) -> None:
     sink.expect(Script(then="drip"))
     began = time.monotonic()
     failed = sender.failing(WHOLE)
@@ -108,10 +108,10 @@ def test_an_answer_that_drips_is_not_waited_for_for_ever(sender: Sender, sink: P
 
 @pytest.mark.parametrize("then", ["stall", "drip"])
 @pytest.mark.parametrize("secure", [False, True])
-def test_an_upload_that_ends_takes_its_sender_along(
+def test_a_stopped_upload_ends_its_put(
     source: Source, trusted: ssl.SSLContext, *, secure: bool, then: Literal["stall", "drip"]
 ) -> None:
-    """After the body a TLS server may have said something that is no answer: session tickets."""
+    """After the body a TLS server may have sent bytes that are no answer: session tickets."""
     with PutSink(tls=trusted if secure else None) as sink:
         sender = Sender(sink, source, Uploader(UploadHosts.parse([sink.host_port])))
         sink.expect(Script(then=then))
@@ -122,7 +122,7 @@ def test_an_upload_that_ends_takes_its_sender_along(
         sender.uploader.close()
 
 
-def test_a_store_that_is_not_there_is_tried_again(sender: Sender, sink: PutSink) -> None:
+def test_an_unreachable_host_is_tried_again(sender: Sender, sink: PutSink) -> None:
     with PutSink() as gone:
         url, entry = gone.url(), gone.host_port
     uploader = Uploader(UploadHosts.parse([entry]), idle_timeout=IDLE)
@@ -131,7 +131,7 @@ def test_a_store_that_is_not_there_is_tried_again(sender: Sender, sink: PutSink)
     assert failed.value.kind is AGAIN
 
 
-def test_a_url_never_stands_in_a_failure(sender: Sender, sink: PutSink) -> None:
+def test_a_failure_never_contains_a_url(sender: Sender, sink: PutSink) -> None:
     secret = "X-Amz-Signature=0123456789"
     sink.expect(Script(status=403, close=True, body=s3_error("AccessDenied")), Script(then="reset"))
     texts = [sender.failing(WHOLE, sink.url(f"/k?{secret}")).text for _ in range(2)]
@@ -139,7 +139,7 @@ def test_a_url_never_stands_in_a_failure(sender: Sender, sink: PutSink) -> None:
     assert [text for text in texts if secret in text] == []
 
 
-def test_what_a_store_writes_never_stands_in_a_failure(source: Source) -> None:
+def test_a_failure_never_contains_text_of_the_server(source: Source) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -170,7 +170,7 @@ def test_four_threads_share_one_file(sender: Sender, sink: PutSink) -> None:
     assert len({put.connection for put in sink.puts}) == 4
 
 
-def test_what_is_sent_is_paid_for_at_the_throttle(sink: PutSink, source: Source) -> None:
+def test_every_sent_byte_passes_the_throttle(sink: PutSink, source: Source) -> None:
     slept: list[float] = []
     now = [0.0]
 
@@ -196,7 +196,7 @@ def test_one_uploads_limit_is_shared_by_its_parts(sink: PutSink, source: Source,
     assert first is not third
 
 
-def test_ipv6_is_spoken(source: Source) -> None:
+def test_ipv6_addresses_work(source: Source) -> None:
     try:
         sink = PutSink(host="::1")
     except OSError:
@@ -211,7 +211,7 @@ def test_ipv6_is_spoken(source: Source) -> None:
 
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
-    """A server's context, whose certificate is what `SSL_CERT_FILE` names."""
+    """The context of a server with the certificate in `SSL_CERT_FILE`."""
     certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls.client_context.cache_clear()
@@ -236,7 +236,7 @@ def test_tls(source: Source, trusted: ssl.SSLContext, script: Script) -> None:
         uploader.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+def test_an_unknown_certificate_is_not_trusted(
     source: Source, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")

@@ -1,4 +1,4 @@
-"""The agent opens regular files beneath its roots and nothing else, whatever lies there and whoever swaps it.
+"""The agent opens only regular files beneath its roots, even while another process swaps files and links.
 
 Rule: each case on both ways of opening, openat2 and the walk for kernels without it. Nothing here may wait.
 """
@@ -135,7 +135,7 @@ def test_devices_and_magic_links_are_not_opened_even_where_everything_is_allowed
         "file://{root}/folder/file",
     ],
 )
-def test_a_path_that_means_something_else_is_refused(root: Path, outside: Path, path: str) -> None:
+def test_a_path_with_special_components_is_refused(root: Path, outside: Path, path: str) -> None:
     (root / "folder" / "deep").mkdir()
     assert refusal(path.format(root=root, outside=outside), root) is ErrorCode.PATH_NOT_ALLOWED
 
@@ -160,7 +160,7 @@ def test_a_file_deep_beneath_a_root_is_opened(root: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_what_the_system_forbids_is_told(root: Path) -> None:
+def test_a_forbidden_file_has_its_error_code(root: Path) -> None:
     (root / "folder" / "file").chmod(0o000)
     os.seteuid(65534)
     try:
@@ -170,8 +170,8 @@ def test_what_the_system_forbids_is_told(root: Path) -> None:
     assert code is ErrorCode.PERMISSION_DENIED
 
 
-def test_a_racer_who_swaps_a_folder_and_a_link_gains_nothing(root: Path, outside: Path) -> None:
-    """Renames are atomic, so at each moment `folder` is our folder or a link to the outside."""
+def test_swapping_a_folder_and_a_link_gives_no_access(root: Path, outside: Path) -> None:
+    """Renames are atomic, so at each moment `folder` is the real folder or a link to the outside."""
     folder, aside, link = root / "folder", root / "aside", root / "link"
     link.symlink_to(outside)
     done = threading.Event()

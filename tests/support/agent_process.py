@@ -53,7 +53,7 @@ TOPICS: Final = Topics()
 
 @dataclass
 class AgentProcess:
-    """One agent with a folder of its own: `data` may be uploaded, `state` is what it remembers."""
+    """One agent with its folder: `data` may be uploaded, `state` is its state folder."""
 
     client_id: str
     folder: Path
@@ -79,7 +79,7 @@ class AgentProcess:
         return (self.folder / "agent.log").read_text()
 
     def start(self, *before: str) -> None:
-        """Start it; `before` is put before the command line: a tracer, say."""
+        """Start it; `before` is put before the command line, for a tracer."""
         environment = {
             "PATH": os.environ["PATH"],
             "CLIENT_ID": self.client_id,
@@ -100,7 +100,7 @@ class AgentProcess:
         return path
 
     def known(self) -> tuple[Memory, dict[str, Transfer]]:
-        """What it would still know after a power cut: a copy of its journal, read."""
+        """The state after a power cut, read from a copy of its journal."""
         with TemporaryDirectory() as copy:
             shutil.copy(self.folder / "state" / "journal", copy)
             journal, transfers = Journal.open(Path(copy))
@@ -108,13 +108,13 @@ class AgentProcess:
         return journal.memory, transfers
 
     def kill(self) -> None:
-        """As a power cut does it."""
+        """Kill it, as a power cut does."""
         if self.process is not None:
             kill_traced(self.process)
             self.process = None
 
     def terminate(self) -> int:
-        """As a service manager does it; the exit code."""
+        """Terminate it, as a service manager does; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
@@ -142,7 +142,7 @@ class Owner:
     def __exit__(self, *_: object) -> None:
         self._wire.drop()
 
-    def send_command(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
+    def send(self, payload: CommandPayload, action: Action, message_id: str | None = None) -> str:
         message_id = message_id or f"m{next(self._ids)}"
         self.publish(encode(Command(message_id, action, payload)))
         return message_id
@@ -154,7 +154,7 @@ class Owner:
         self._wire.publish(TOPICS.birth(), data)
 
     def until(self, happened: Callable[[], object], timeout: float = PATIENCE) -> None:
-        """Listen until something is so."""
+        """Receive until the condition holds."""
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -169,7 +169,7 @@ class Owner:
             self._read(packet)
 
     def listen(self, seconds: float) -> None:
-        """Listen for so long."""
+        """Receive for a number of seconds."""
         for packet in self._wire.received(seconds):
             self._read(packet)
 
@@ -221,16 +221,16 @@ def part_of(target: str) -> int:
 def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
     config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
     payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
-    owner.send_command(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
+    owner.send(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
 
 
 def grant(owner: Owner, sink: PutSink, numbers: list[int], acknowledges: int, upload_id: str = "u1") -> None:
     config = UploadConfig(upload_id=upload_id, presigned_urls=urls(sink, numbers, upload_id), expires_in=900)
-    owner.send_command(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
+    owner.send(GrantParts(upload_config=config, acknowledges=acknowledges), Action.GRANT_PARTS)
 
 
 def close(owner: Owner, upload_id: str = "u1", outcome: str = "completed") -> None:
-    owner.send_command(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
+    owner.send(CloseUpload(upload_id=upload_id, attempt=1, outcome=outcome), Action.CLOSE_UPLOAD)
 
 
 def bodies(sink: PutSink) -> dict[int, bytes]:

@@ -46,8 +46,8 @@ class Device:
         self.topic = TOPICS.command(self.id)
 
     def expect(self, what: str) -> object:
-        event, detail = self.events.get(timeout=TIMEOUT)
-        assert event == what, (event, detail)
+        events, detail = self.events.get(timeout=TIMEOUT)
+        assert events == what, (events, detail)
         return detail
 
     def command(self) -> tuple[bytes, AckToken]:

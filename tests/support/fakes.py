@@ -217,12 +217,17 @@ class Rig:
     """The engine over fakes, running; only the test moves the clock."""
 
     def __init__(
-        self, policy: Policy | None = None, *, scope: UploadScope | None = None, performs: bool = True
+        self,
+        policy: Policy | None = None,
+        *,
+        scope: UploadScope | None = None,
+        performs: bool = True,
+        database: MemoryDatabase | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.database = MemoryDatabase()
+        self.database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
         self.ports = Ports(self.database, self.objects, self.messenger, self.clock)

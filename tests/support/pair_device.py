@@ -1,6 +1,6 @@
-"""The device of the pair: the shipped machine, a journal that a crash cuts, and jobs that end in any order.
+"""The device of the pair: the real machine, a journal that a crash cuts, and effects that end in any order.
 
-Rule: nothing is published or started before the journal holds the records it depends on; a crash may come in between.
+Rule: nothing is published or started before its records are in the journal; a crash may happen before that, or between.
 """
 
 from collections.abc import Callable
@@ -90,7 +90,7 @@ class PairDevice:
     # Commands.
 
     def receive(self, command: Command, now: float) -> None:
-        """Process a command like `device_agent.commands`."""
+        """Carry out a command, like `device_agent.commands`."""
         attempt, known = command.upload.attempt, self.transfer
         if known is not None and attempt < known.order.attempt:
             return
@@ -149,7 +149,7 @@ class PairDevice:
     # Work.
 
     def work(self, now: float) -> bool:
-        """Do one piece of work; False when there is none."""
+        """Do one pending effect; False when there is none."""
         transfer = self.transfer
         if transfer is None:
             return False
@@ -172,7 +172,7 @@ class PairDevice:
             self._on(Tick(now=now, jitter=self._chance.random()))
 
     def crash(self, now: float) -> None:
-        """Lose everything that is not in the journal, start again, and publish unacknowledged responses again."""
+        """Lose everything that is not in the journal, start again, and publish unanswered responses again."""
         self.jobs.clear()
         transfer: Transfer | None = None
         for record in self._journal:
@@ -235,7 +235,7 @@ class PairDevice:
                     pass
 
     def _keep(self, effects: tuple[Effect, ...]) -> None:
-        """After this a crash does not lose the records."""
+        """Append to the journal: a crash does not remove it."""
         self._journal += [effect.record for effect in effects if isinstance(effect, Keep)]
         if self.transfer is None:
             return

@@ -1,6 +1,6 @@
 """`backhaul mqtt`: uploads straight over MQTT, with the operator's own S3 credentials and no control plane.
 
-Rule: parses and prints; the engine is `direct`'s.
+Rule: parses and prints; `run`, `publish`, `print_command` and `watch` do the work.
 """
 
 import asyncio
@@ -59,10 +59,9 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
 ) -> None:
     """Upload a file and stay until it is proven; Ctrl-C cancels, and `mqtt resume` goes on after a kill."""
     # Behind the command: the engine takes half a second to import.
-    from control_plane.cli.mqtt import direct_commands
-    from control_plane.cli.mqtt import print_command as pregranted
+    from control_plane.cli.mqtt import print_command, publish, request, run
 
-    wanted = direct_commands.read_wanted(
+    wanted = request.read_request(
         client,
         path,
         metadata=read_key_values(metadata or ()),
@@ -73,24 +72,24 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
         text = "--print and --ask-control-plane are two ways: choose one"
         raise Misused(text)
     if print_:
-        command = asyncio.run(pregranted.pre_granted(session.output, wanted, state, file_size))
+        command = asyncio.run(print_command.granted_command(session.output, wanted, state, file_size))
         session.output.document(command)
         return
     if ask_control_plane:
-        command = asyncio.run(direct_commands.ask(wanted))
+        command = asyncio.run(publish.publish_download(wanted))
         session.output.result(command, f"published; if a control plane listens: backhaul upload {wanted.upload_id}")
         return
     with display_for(session.output) as display:
-        ended = asyncio.run(direct_commands.trigger(session.output, display, wanted, state))
+        ended = asyncio.run(run.trigger(session.output, display, wanted, state))
     _finish(session, ended)
 
 
 def resume(session: CliSession, upload_id: UploadId, *, state: State = None) -> None:
     """Go on with an upload whose command was killed, or with a printed one."""
-    from control_plane.cli.mqtt import direct_commands
+    from control_plane.cli.mqtt import run
 
     with display_for(session.output) as display:
-        ended = asyncio.run(direct_commands.resume(session.output, display, upload_id, state))
+        ended = asyncio.run(run.resume(session.output, display, upload_id, state))
     _finish(session, ended)
 
 
@@ -109,14 +108,14 @@ def cancel(
     state: State = None,
 ) -> None:
     """End an upload: ours with all it left at the store; with --client anybody's, whose owner then cleans up."""
-    from control_plane.cli.mqtt import direct_commands
+    from control_plane.cli.mqtt import publish, run
 
     if client is not None:
-        answer = asyncio.run(direct_commands.ask_to_cancel(client, upload_id))
+        answer = asyncio.run(publish.publish_cancel(client, upload_id))
         session.output.result(answer, f"{client} says: {answer['status']}")
         return
     with display_for(session.output) as display:
-        ended = asyncio.run(direct_commands.resume(session.output, display, upload_id, state, cancel=True))
+        ended = asyncio.run(run.resume(session.output, display, upload_id, state, cancel=True))
     session.output.result(ended, upload_view(ended))
     if ended["status"] != "cancelled":
         raise typer.Exit(Failed.exit_code)
@@ -131,6 +130,6 @@ def _finish(session: CliSession, ended: Document) -> None:
 def _seconds(text: str | None) -> float | None:
     seconds = duration(text) if text is not None else None
     if text is not None and not seconds:
-        complaint = f"--deadline {text!r} is no time: write 2h or 7d"
-        raise Misused(complaint)
+        message = f"--deadline {text!r} is no time: write 2h or 7d"
+        raise Misused(message)
     return seconds

@@ -1,31 +1,27 @@
-"""The control plane's own engine in the command line: uploads straight over MQTT.
+"""The control plane's own engine in the command line, for one upload straight over MQTT.
 
-Rule: there is no second engine, and `control_plane.bootstrap` names the adapters.
+Rule: there is no second engine. `control_plane.bootstrap` names the adapters, and rows are written by the engine only.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from control_plane.bootstrap import direct_engine, direct_messenger, file_database
-from control_plane.cli.errors import Failed, Misused, Unreachable
-from control_plane.cli.mqtt.filter import OwnOnly
+from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
 from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.engine import Engine
-from control_plane.services.errors import BadInput
+from control_plane.services.errors import BadInput, ServiceError, Transient
+from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database
-from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.settings import Settings, SettingsError
-from schemas.codec import decode_command
-from schemas.topics import Channel, Topics
-from schemas.values import Action
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds within which the broker, and the object store, have to answer."""
@@ -42,6 +38,38 @@ class StateDatabase(Database, Protocol):
     path: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A running engine for one upload. `released` is set once a close for the upload is published to its client."""
+
+    engine: Engine
+    database: StateDatabase
+    object_store: ObjectStore
+    policy: Policy
+    released: asyncio.Event
+    _loops: tuple[asyncio.Task[None], ...]
+
+    def check(self) -> None:
+        """Raise the error that ended one of the loops: it is a fault of the program."""
+        for loop in self._loops:
+            if loop.done():
+                loop.result()
+
+
+class FailureLog:
+    """An event log that keeps the last error of each event, and passes it to `note`."""
+
+    def __init__(self, note: Note = lambda _: None) -> None:
+        self._note = note
+        self.last: dict[str, str] = {}
+
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Keep the event's error, if it has one. An upload's own error is shown with the upload."""
+        if facts.get("error") and event != "upload.state":
+            self.last[event] = str(facts["error"])
+            self._note(f"{event}: {facts['error']}")
+
+
 def load_settings() -> Settings:
     """The operator's settings, from the environment and `.env`; `Misused` when one is wrong."""
     try:
@@ -51,62 +79,11 @@ def load_settings() -> Settings:
 
 
 def new_owner() -> str:
-    """A name that no other run has."""
+    """An owner name that no other run has."""
     return f"cli-{secrets.token_hex(6)}"
 
 
-class _Overheard:
-    """A messenger that notes when the client was released from the upload."""
-
-    def __init__(self, messenger: Messenger) -> None:
-        self._messenger = messenger
-        self.released = asyncio.Event()
-
-    @property
-    def connected(self) -> bool:
-        """Whether a connection stands."""
-        return self._messenger.connected
-
-    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
-        """Publish; errors are the messenger's."""
-        await self._messenger.publish(channel, client_id, payload)
-        if channel is Channel.COMMAND and decode_command(payload).action == Action.CLOSE_UPLOAD:
-            self.released.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Direct:
-    """A running engine for one client; `released` is set once the client was told that the upload is over."""
-
-    engine: Engine
-    store: StateDatabase
-    objects: ObjectStore
-    policy: Policy
-    released: asyncio.Event
-    _loops: tuple[asyncio.Task[None], ...]
-
-    def check(self) -> None:
-        """Raise what ended one of the loops: it is a fault of ours."""
-        for loop in self._loops:
-            if loop.done():
-                loop.result()
-
-
-class _Complaints:
-    """The event log of a run: what fails is noted, and kept for whoever waits for the first success."""
-
-    def __init__(self, note: Note) -> None:
-        self._note = note
-        self.last: dict[str, str] = {}
-
-    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        # The upload's own error is shown with the upload.
-        if facts.get("error") and event != "upload.state":
-            self.last[event] = str(facts["error"])
-            self._note(f"{event}: {facts['error']}")
-
-
-def load_store(path: Path) -> StateDatabase:
+def load_database(path: Path) -> StateDatabase:
     """The state that a run left in `path`; later commits go there too. `Misused` without one, `Failed` if damaged."""
     try:
         return file_database(path)
@@ -118,29 +95,40 @@ def load_store(path: Path) -> StateDatabase:
         raise Failed(text) from error
 
 
+@contextmanager
+def cli_errors() -> Iterator[None]:
+    """Raise a `Transient` error of the services as `Unreachable`, and any other one as `Failed`."""
+    try:
+        yield
+    except CliError:
+        raise
+    except Transient as error:
+        raise Unreachable(str(error)) from error
+    except ServiceError as error:
+        raise Failed(str(error)) from error
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, store: StateDatabase, policy: Policy, *, about: UploadKey, note: Note
+    settings: Settings, database: StateDatabase, policy: Policy, *, key: UploadKey, note: Note, performs: bool = True
 ) -> AsyncIterator[Direct]:
     """The engine of one upload, connected to the broker and with the bucket probed.
 
-    `Unreachable` when one of them does not answer, `Failed` when the bucket refuses.
+    With `performs` False duties are stored and none is performed. `Unreachable` when broker or object store does not
+    answer, `Failed` when the bucket refuses.
     """
-    log = _Complaints(note)
-    messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=about.client_id)
-    overheard = _Overheard(messenger)
-    parts = direct_engine(settings, store, overheard, log, policy)
-    engine, objects = parts.engine, parts.object_store
-    own = OwnOnly(Topics(settings.topic_root), about.upload_id)
-    receiving = messenger.run(lambda message: own.pass_on(message, engine.inbox.receive))
-    async with background(engine.run(), receiving) as loops:
+    log = FailureLog(note)
+    messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=key.client_id)
+    parts = direct_engine(settings, database, messenger, log, policy, scope=UploadScope(key), performs=performs)
+    engine, object_store = parts.engine, parts.object_store
+    async with background(engine.run(), messenger.run(engine.inbox.receive)) as loops:
         try:
-            direct = Direct(engine, store, objects, policy, overheard.released, loops)
+            direct = Direct(engine, database, object_store, policy, engine.released(key), loops)
             await connected(messenger.up(), settings, log.last, loops)
             await _probed(direct, log.last)
             yield direct
         finally:
-            await objects.close()
+            await object_store.close()
 
 
 @asynccontextmanager
@@ -158,7 +146,7 @@ async def background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[tuple[a
 async def connected(
     connection: Awaitable[None], settings: Settings, last: Mapping[str, str], loops: Sequence[asyncio.Task[None]]
 ) -> None:
-    """Wait for the broker; `Unreachable`, or what ended one of the `loops` that were to reach it."""
+    """Wait for the broker; `Unreachable`, or the error that ended one of the `loops`."""
     up = asyncio.ensure_future(connection)
     try:
         await asyncio.wait({up, *loops}, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +162,7 @@ async def connected(
 
 
 async def _probed(direct: Direct, last: Mapping[str, str]) -> None:
-    """Wait until it is known what the bucket enforces."""
+    """Wait until the probe of the bucket has a result."""
     deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
     while direct.engine.probe.seen is None:
         direct.check()

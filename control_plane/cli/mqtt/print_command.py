@@ -1,72 +1,68 @@
-"""`backhaul mqtt trigger --print`: a command whose URLs are granted already, for anyone with an MQTT client.
+"""`backhaul mqtt trigger --print`: a command with granted URLs in it, for a person with any MQTT client.
 
-Rule: the upload is kept as our own from the first moment, so that `backhaul mqtt resume` completes it, or removes it.
+Rule: the upload is in the state file before anything exists in the object store, so that `backhaul mqtt resume`
+completes it, or removes it.
 """
 
 import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.mqtt.direct_commands import cli_errors
-from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, load_settings, new_owner, running
-from control_plane.cli.mqtt.run import Wanted, known_client, new_upload
+from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, cli_errors, load_settings, new_owner, running
+from control_plane.cli.mqtt.request import UploadRequest
+from control_plane.cli.mqtt.run import file_of
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Lines
 from control_plane.cli.site.operator_env import program
+from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
+from control_plane.services.commands import build_granted_download
 from control_plane.services.errors import ClientRefused, ServiceError
-from control_plane.services.ports.object_store import Grantable
 from control_plane.settings import Settings
-from schemas.codec import GRANT_FILL_SIZE, encode
-from schemas.messages import Command, DownloadFile, ListFiles, UploadConfig
+from schemas.codec import encode
+from schemas.messages import ListFiles
 from schemas.parts import PartPlan, plan_parts
 from schemas.topics import Topics
-from schemas.values import Action, DigestName, PresignedPart
-
-_JSON_AROUND_URL: Final = 128
+from schemas.values import DigestName
 
 
-async def pre_granted(output: CliOutput, wanted: Wanted, state: Path | None, file_size: int | None) -> dict[str, Any]:
-    """The command, kept and granted; how to publish and complete it is said on standard error."""
+async def granted_command(
+    output: CliOutput, request: UploadRequest, state: Path | None, file_size: int | None
+) -> dict[str, Any]:
+    """The command, with its upload kept and its parts granted; standard error explains how to publish it."""
     settings = load_settings()
     if file_size is not None:
-        # Here already: nothing has to be reached to say that S3 takes no such file.
+        # First of all: a size that S3 does not allow needs no connection to be refused.
         plan_parts(file_size, settings.s3_chunk_size)
-    path = state_path(wanted.upload_id, state)
+    path = state_path(request.upload_id, state)
     if path.exists():
         text = f"{path} holds an upload already: name another file"
         raise Misused(text)
-    store, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
+    database, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
     with held(path), cli_errors():
-        async with running(settings, store, policy, about=wanted.key, note=display.note) as direct:
-            file_path = wanted.file_path or await _default_file(direct, wanted.client_id, display)
-            size = file_size if file_size is not None else await size_of(direct, wanted.client_id, file_path)
+        async with running(settings, database, policy, key=request.key, note=display.note, performs=False) as direct:
+            file_path = request.file_path or await file_of(direct, request, display)
+            size = file_size if file_size is not None else await size_of(direct, request.client_id, file_path)
+            database.path = path
             try:
-                upload = await opened(direct, wanted, file_path, plan_parts(size, policy.chunk_size), path)
+                upload = await open_upload(direct, request, file_path, plan_parts(size, policy.chunk_size))
             except ServiceError:
-                output.note(f"what may have been made is kept in {path}: `{program()} mqtt cancel {wanted.upload_id}`")
+                output.note(f"what may have been made is kept in {path}: `{program()} mqtt cancel {request.upload_id}`")
                 raise
-            command = _command(direct, upload)
+            grant = direct.engine.signer.pre_grant(upload)
+            command = build_granted_download(upload, grant, direct.object_store.bucket)
     _explain(output, settings, upload)
     printed: dict[str, Any] = json.loads(encode(command))
     return printed
 
 
-async def _default_file(direct: Direct, client_id: str, display: Lines) -> str:
-    client = await known_client(direct, client_id, display)
-    if client.default_file is None:
-        text = f"client {client_id!r} has no default file: name a path"
-        raise Misused(text)
-    return client.default_file
-
-
 async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
-    """The file's size, as its client tells it: every URL is signed for the length of its part; `Failed`."""
+    """The file's size (bytes) from its client, since every URL is signed for the size of its part; `Failed`."""
     escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file_path)
     try:
         listed = await direct.engine.client_service.files(PRINCIPAL, client_id, ListFiles(pattern=escaped, limit=1))
@@ -80,14 +76,14 @@ async def size_of(direct: Direct, client_id: str, file_path: str) -> int:
     return sizes[0]
 
 
-async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan, path: Path) -> Upload:
-    """The upload as if its offer had come and its multipart upload were made, told to nobody yet, and kept in `path`.
+async def open_upload(direct: Direct, request: UploadRequest, file_path: str, plan: PartPlan) -> Upload:
+    """Commit the upload in the state after its offer, create its multipart upload, and commit the id of that.
 
-    Its row is kept before the multipart upload is made, and again with that one's id: to make it is not idempotent, and
-    what a crash leaves between the two is found by the row's key.
+    Two commits, since creating a multipart upload is not idempotent: after a crash between the two, what exists in the
+    object store is found by the object key of the row.
     """
     planned = replace(
-        new_upload(wanted, direct.policy, file_path, direct.engine.clock.now()),
+        request.upload(direct.policy, file_path, direct.engine.clock.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,
@@ -95,44 +91,10 @@ async def opened(direct: Direct, wanted: Wanted, file_path: str, plan: PartPlan,
         part_size=plan.part_size,
         client_busy=True,
     )
-    direct.store.path = path
-    await direct.store.write(lambda records: records.uploads.add(planned))
-    s3_upload_id = await direct.objects.create_multipart(planned.s3_key, planned.object_token, planned.digest)
-    made = replace(planned, s3_upload_id=s3_upload_id)
-    return await direct.store.write(lambda records: records.uploads.save(planned, made))
-
-
-def _command(direct: Direct, upload: Upload) -> Command:
-    config = UploadConfig(
-        upload_id=upload.upload_id,
-        attempt=upload.attempt,
-        owner=upload.owner,
-        digest=upload.digest,
-        chunk_size=upload.chunk_size,
-        bucket=direct.objects.bucket,
-        key=upload.s3_key,
-        presigned_urls=_signed(direct, upload),
-    )
-    payload = DownloadFile(
-        upload_config=config, file_path=upload.file_path, options=upload.options, metadata=dict(upload.metadata)
-    )
-    return Command(message_id=upload.message_id, action=Action.DOWNLOAD_FILE, payload=payload)
-
-
-def _signed(direct: Direct, upload: Upload) -> tuple[PresignedPart, ...]:
-    """URLs for the first parts, as many as a message holds; the agent asks for more, and `resume` answers."""
-    plan, s3_upload_id = upload.plan, upload.s3_upload_id
-    assert plan is not None and s3_upload_id is not None  # noqa: PT018, S101 - for the type checker: just opened
-    signed: list[PresignedPart] = []
-    size = 0
-    lifetime = direct.objects.url_lifetime(direct.policy.url_expiry)
-    for part in plan:
-        grantable = Grantable(part.number, part.size, None, lifetime)
-        signed.append(direct.objects.presign_part(upload.s3_key, s3_upload_id, grantable, upload.digest))
-        size += len(signed[-1].url) + _JSON_AROUND_URL
-        if size > GRANT_FILL_SIZE:
-            break
-    return tuple(signed)
+    adopted = await direct.engine.adopt(planned)
+    s3_upload_id = await direct.object_store.create_multipart(adopted.s3_key, adopted.object_token, adopted.digest)
+    created = MultipartCreated(now=direct.engine.clock.now(), attempt=adopted.attempt, s3_upload_id=s3_upload_id)
+    return await direct.engine.uploads.submit(adopted.key, created)
 
 
 def _explain(output: CliOutput, settings: Settings, upload: Upload) -> None:
@@ -153,9 +115,9 @@ def _explain(output: CliOutput, settings: Settings, upload: Upload) -> None:
 
 def _completion(settings: Settings, upload: Upload) -> str:
     endpoint = ("--endpoint-url", settings.aws_endpoint) if settings.aws_endpoint else ()
-    words = (
+    arguments = (
         *("aws", "s3api", "complete-multipart-upload", *endpoint),
         *("--bucket", settings.s3_bucket_name, "--key", upload.s3_key, "--upload-id", upload.s3_upload_id or ""),
         *("--multipart-upload", '{"Parts":[{"PartNumber":1,"ETag":"..."}]}'),
     )
-    return shlex.join(words)
+    return shlex.join(arguments)

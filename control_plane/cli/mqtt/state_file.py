@@ -1,6 +1,6 @@
-"""The file in which a direct upload keeps its state, so that `backhaul mqtt resume` goes on after any end.
+"""The state file of a direct upload, with which `backhaul mqtt resume` continues after any end.
 
-Rule: one file for one upload, replaced as a whole and forced to disk at every commit; one process at a time holds it.
+Rule: one file for one upload, locked by one process at a time; `FileDatabase` replaces it at every commit.
 """
 
 import fcntl
@@ -13,19 +13,19 @@ from control_plane.cli.errors import Failed, Misused
 
 
 def default_directory() -> Path:
-    """Where the state of this user's programs belongs (XDG Base Directory Specification)."""
+    """The folder for the state of this user's programs (XDG Base Directory Specification)."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "backhaul"
 
 
 def state_path(upload_id: str, given: Path | None) -> Path:
-    """The file of one upload: the one that was named, else one of the upload's own name."""
+    """The file of one upload: the given one, else one with the id of the upload in the default folder."""
     return given if given is not None else default_directory() / f"{upload_id}.json"
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the file, which need not exist yet; `Failed` when another process does."""
+    """Lock the file, which need not exist yet; `Failed` when another process holds the lock."""
     lock_path = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,18 +1,16 @@
 """`backhaul mqtt watch`: every message of the fleet, decoded, a line each.
 
-Rule: it only listens. What cannot be decoded is shown all the same, with the reason.
+Rule: it publishes nothing. A message that cannot be decoded is shown all the same, with the reason.
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from control_plane.bootstrap import direct_messenger
-from control_plane.cli.mqtt.direct_commands import cli_errors
-from control_plane.cli.mqtt.engine import background, connected, load_settings, new_owner
+from control_plane.cli.mqtt.engine import FailureLog, background, cli_errors, connected, load_settings, new_owner
 from control_plane.cli.output import CliOutput
 from control_plane.cli.text import size, visible
 from control_plane.presentation import known_instant
@@ -27,27 +25,21 @@ _MAX_WAITING: Final = 10_000
 
 
 async def watch(output: CliOutput, client: str | None) -> None:
-    """Print what is said until Ctrl-C; `Unreachable` when the broker does not answer at the start."""
+    """Print every message until Ctrl-C; `Unreachable` when the broker does not answer at the start."""
     if client is not None:
         require_client_id(client)
     settings = load_settings()
     topics = Topics(settings.topic_root)
-    heard: asyncio.Queue[Delivered] = asyncio.Queue(_MAX_WAITING)
-    last: dict[str, str] = {}
-
-    def log(event: str, facts: Mapping[str, Any]) -> None:
-        if "error" in facts:
-            last[event] = str(facts["error"])
-            output.note(f"{event}: {facts['error']}", "dim")
-
+    received: asyncio.Queue[Delivered] = asyncio.Queue(_MAX_WAITING)
+    log = FailureLog(lambda text: output.note(text, "dim"))
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
-    receiving = messenger.run(lambda message: None if heard.full() else heard.put_nowait(message))
+    receiving = messenger.run(lambda message: None if received.full() else received.put_nowait(message))
     with cli_errors():
         async with background(receiving) as loops:
-            await connected(messenger.up(), settings, last, loops)
+            await connected(messenger.up(), settings, log.last, loops)
             output.note(f"listening at {_where(settings, topics, client)}", "dim")
             while True:
-                _print(output, topics, await heard.get())
+                _print(output, topics, await received.get())
 
 
 def _where(settings: Settings, topics: Topics, client: str | None) -> str:
@@ -59,9 +51,9 @@ def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
     try:
         topic = topics.parse(delivered.topic)
         message = _decoded(topic.channel, delivered.payload)
-        says, content = _summary(message), msgspec.to_builtins(message)
+        summary, content = _summary(message), msgspec.to_builtins(message)
     except SchemaError as error:
-        says, content = f"not a message of this protocol: {error}", delivered.payload.decode(errors="replace")
+        summary, content = f"not a message of this protocol: {error}", delivered.payload.decode(errors="replace")
     if output.as_json:
         facts = {
             "at": known_instant(at.timestamp()),
@@ -72,7 +64,7 @@ def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
         output.document(facts)
         return
     kept = " (retained)" if delivered.retained else ""
-    output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}  {visible(says)}")
+    output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}  {visible(summary)}")
 
 
 def _decoded(channel: Channel, payload: bytes) -> Message:
@@ -90,7 +82,7 @@ def _decoded(channel: Channel, payload: bytes) -> Message:
 
 
 def _summary(message: Message) -> str:
-    """What the message says, in a line without URLs: whoever has one may write."""
+    """The content of the message, in a line without URLs: each of them permits a write."""
     match message:
         case Command():
             return " ".join(filter(None, (message.action, *_about(message.payload))))

@@ -1,4 +1,4 @@
-"""The direct upload's own parts: what it hears, what it keeps, how it prints."""
+"""A direct upload: its request, its state file, and the engine that it runs on."""
 
 import asyncio
 from dataclasses import replace
@@ -12,10 +12,9 @@ from broker.atomic_file import replace_file
 from control_plane.adapters.memory.file_database import FileDatabase
 from control_plane.bootstrap import direct_messenger, policy_of
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.mqtt import direct_commands
-from control_plane.cli.mqtt.engine import Direct, background, connected, load_store
-from control_plane.cli.mqtt.filter import OwnOnly
-from control_plane.cli.mqtt.run import Wanted, begin, new_upload
+from control_plane.cli.mqtt.engine import Direct, background, connected, load_database
+from control_plane.cli.mqtt.request import UploadRequest, read_request
+from control_plane.cli.mqtt.run import start
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.reasons import Reason, WaitCode
@@ -23,70 +22,18 @@ from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.policy import Policy
-from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
-from schemas.codec import decode, decode_response, encode
-from schemas.messages import ActiveUpload, CurrentUpload, Hello, Presence, Response, Status, UploadReport
-from schemas.topics import Topics
 from schemas.values import DigestName
 from tests.support.fakes import Rig
 
-TOPICS = Topics()
-OURS, THEIRS = "0123456789abcdef0123456789abcdef", "another-upload"
-WANTED = Wanted("restaurant-1", OURS, "/data/ü.bin")
+UPLOAD_ID = "0123456789abcdef0123456789abcdef"
+REQUEST = UploadRequest("restaurant-1", UPLOAD_ID, "/data/ü.bin")
 
 
 def an_upload() -> Upload:
-    return new_upload(WANTED, Policy(owner="cli-7"), "/data/ü.bin", 1_761_999_896.0)
-
-
-def heard(topic: str, payload: bytes) -> list[Delivered]:
-    passed: list[Delivered] = []
-    OwnOnly(TOPICS, OURS).pass_on(Delivered(topic, payload), passed.append)
-    return passed
-
-
-def report(upload_id: str | None, message_id: str = "m") -> bytes:
-    return encode(Response(message_id, "download_file", "in_progress", UploadReport(upload_id=upload_id)))
-
-
-def test_a_response_about_our_upload_passes() -> None:
-    assert len(heard(TOPICS.response("restaurant-1"), report(OURS))) == 1
-    assert len(heard(TOPICS.response("restaurant-1"), report(None, message_id=OURS))) == 1
-
-
-def test_a_response_about_another_upload_is_dropped() -> None:
-    assert heard(TOPICS.response("restaurant-1"), report(THEIRS)) == []
-    assert heard(TOPICS.response("restaurant-1"), report(None)) == []
-
-
-def test_a_hello_lists_only_our_upload() -> None:
-    hello = Hello("install", (ActiveUpload(OURS, 1), ActiveUpload(THEIRS, 1, owner=None)))
-    (passed,) = heard(TOPICS.response("restaurant-1"), encode(Response("m", "hello", "success", hello, epoch=1)))
-    payload = decode_response(passed.payload).payload
-    assert isinstance(payload, Hello)
-    assert [entry.upload_id for entry in payload.active] == [OURS]
-
-
-def test_a_status_is_reduced_to_our_upload() -> None:
-    both = Status("uploading", uploads=(CurrentUpload(THEIRS), CurrentUpload(OURS)))
-    (passed,) = heard(TOPICS.status("restaurant-1"), encode(both))
-    assert [entry.upload_id for entry in decode(Status, passed.payload).uploads] == [OURS]
-    assert heard(TOPICS.status("restaurant-1"), encode(Status("uploading", current_upload=CurrentUpload(THEIRS)))) == []
-
-
-def test_presence_passes_and_commands_of_others_do_not() -> None:
-    presence = encode(Presence("restaurant-1", "online", "install", 1, 0))
-    assert len(heard(TOPICS.presence("restaurant-1"), presence)) == 1
-    assert heard(TOPICS.command("restaurant-1"), b'{"message_id":"m","action":"health_check","payload":{}}') == []
-
-
-@pytest.mark.parametrize("payload", [b"", b"{", b"[" * 5000, b"\xff"])
-def test_an_undecodable_message_is_dropped(payload: bytes) -> None:
-    assert heard(TOPICS.response("restaurant-1"), payload) == []
-    assert heard("somebody/else", payload) == []
+    return REQUEST.upload(Policy(owner="cli-7"), "/data/ü.bin", 1_761_999_896.0)
 
 
 def test_every_commit_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
@@ -123,7 +70,7 @@ def test_two_commands_cannot_lock_one_state_file(tmp_path: Path) -> None:
 
 def test_a_missing_state_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misused, match=r"gone\.json"):
-        load_store(tmp_path / "gone.json")
+        load_database(tmp_path / "gone.json")
 
 
 def test_a_state_file_is_in_the_xdg_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,7 +80,7 @@ def test_a_state_file_is_in_the_xdg_state_folder(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_object_key_of_a_direct_upload_contains_its_id() -> None:
-    assert an_upload().s3_key == f"uploads/restaurant-1/20251101-122456-{OURS[:8]}-ü.bin"
+    assert an_upload().s3_key == f"uploads/restaurant-1/20251101-122456-{UPLOAD_ID[:8]}-ü.bin"
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
@@ -159,12 +106,10 @@ def test_a_wrong_option_is_refused_before_anything_is_published(
     client: str, options: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(Misused, match=complaint):
-        direct_commands.read_wanted(client, None, metadata={}, options=options, deadline=None)
+        read_request(client, None, metadata={}, options=options, deadline=None)
 
 
 async def test_a_fault_of_the_program_is_not_reported_as_an_unreachable_broker() -> None:
-    """Nobody should look at the broker for it."""
-
     async def faulty() -> None:
         message = "a fault of ours"
         raise RuntimeError(message)
@@ -194,5 +139,5 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
         await rig.engine.probe.probe()
         await rig.birth()
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
-        key = await begin(direct, WANTED, cast("Display", None))
+        key = await start(direct, REQUEST, cast("Display", None))
         assert (await rig.upload(key.upload_id)).digest is used

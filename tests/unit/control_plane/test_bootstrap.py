@@ -45,7 +45,7 @@ def test_the_direct_command_line_runs_without_the_server_extra() -> None:
 import sys
 for name in {ONLY_IN_THE_SERVER_EXTRA}:
     sys.modules[name] = None
-import control_plane.cli.mqtt.direct_commands, control_plane.cli.mqtt.print_command, control_plane.cli.mqtt.watch
+from control_plane.cli.mqtt import print_command, publish, run, watch
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from control_plane import presentation
 from control_plane.cli.mqtt.engine import Direct
-from control_plane.cli.mqtt.run import to_the_end
+from control_plane.cli.mqtt.run import until_over
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
 from control_plane.presentation import Status, upload_document
@@ -49,7 +49,7 @@ async def document_of_the_direct_cli(services: FakeServices) -> dict[str, Any]:
     display, view = Recorder(), services.views["upload-1"]
     engine = SimpleNamespace(upload_service=services)
     direct = cast("Direct", SimpleNamespace(engine=engine, check=lambda: None))
-    await to_the_end(direct, view.upload.key, display)
+    await until_over(direct, view.upload.key, display)
     printed: dict[str, Any] = json.loads(json.dumps(display.shown[-1], default=str))
     return printed
 

@@ -1,6 +1,6 @@
-"""A device and an owner for the transfer machine, made of nothing but lists: no IO, no clock, no thread.
+"""A device and an owner for the transfer machine, made of lists: no IO, no clock, no thread.
 
-Rule: the device performs effects only when told to, so that a test decides what is lost, late or repeated.
+Rule: the test starts every effect, so that it decides what is lost, late or repeated.
 """
 
 from dataclasses import dataclass, field, replace
@@ -58,7 +58,7 @@ def report(response: Response) -> UploadReport:
 
 @dataclass
 class Device:
-    """Runs one transfer; what it said, kept and put is in lists."""
+    """Runs one transfer; its responses, records and PUTs are in lists."""
 
     size: int = 10 * MIB
     order: Order = field(default_factory=order)
@@ -68,7 +68,7 @@ class Device:
     lifetime: float | None = None
     version: int = 1
     salt: str = ""
-    said: list[Response] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
     journal: list[TransferRecord] = field(default_factory=list)
     work: list[Effect] = field(default_factory=list)
     puts: list[int] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Device:
 
     @property
     def last(self) -> Response:
-        return self.said[-1]
+        return self.responses[-1]
 
     @property
     def wanted(self) -> list[int]:
@@ -103,12 +103,12 @@ class Device:
         self._take(effects)
 
     def start(self) -> None:
-        """Admit, open and digest: as far as the device gets by itself."""
+        """Admit, open and digest: all steps before the first answer of the owner."""
         self.on(Admitted(now=self.now))
         self.perform()
 
     def perform(self) -> None:
-        """Do all file work there is."""
+        """Do all pending file work."""
         while self.work:
             self.perform_one()
 
@@ -122,12 +122,12 @@ class Device:
                 self.on(kind(now=self.now, digests=digests))
 
     def grant(self, numbers: object, *, acknowledges: int | None = None, lifetime: float | None = 900.0) -> None:
-        said = self.transfer.sequence if acknowledges is None else acknowledges
-        self.on(Granted(now=self.now, acknowledges=said, parts=urls(numbers), lifetime=lifetime))
+        responses = self.transfer.sequence if acknowledges is None else acknowledges
+        self.on(Granted(now=self.now, acknowledges=responses, parts=urls(numbers), lifetime=lifetime))
         self.perform()
 
     def begin_parts(self, workers: int = 4) -> list[int]:
-        """Let idle workers begin what is ready; the parts begun."""
+        """Start the parts that are ready on idle workers; their numbers."""
         before = len(self.puts)
         while len(self.transfer.in_flight) < workers and ready(self.transfer, self.now):
             self.on(WorkerFree(now=self.now))
@@ -153,7 +153,7 @@ class Device:
         return Seen(fingerprint=fingerprint(self.size, self.version))
 
     def send_all(self, *, workers: int = 4) -> None:
-        """Play the owner too, until the device has nothing more to send."""
+        """Act as the owner too, until the device has nothing more to send."""
         for _ in range(10_000):
             self.perform()
             if self.transfer.awaiting_grant:
@@ -179,7 +179,7 @@ class Device:
                 case Keep(record=record):
                     self.journal.append(record)
                 case PublishResponse(response=response):
-                    self.said.append(response)
+                    self.responses.append(response)
                 case PutPart(part=part):
                     self.puts.append(part.number)
                 case WriteTombstone(outcome=outcome):
@@ -193,7 +193,7 @@ class Device:
 
 
 def durable(transfer: Transfer) -> Transfer:
-    """What of a transfer a crash must not take."""
+    """The fields of a transfer that survive a crash."""
     fresh = Transfer(transfer.order)
     return replace(
         fresh,

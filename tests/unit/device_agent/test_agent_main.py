@@ -1,4 +1,4 @@
-"""The program `backhaul-agent`: what it prints, and how it ends."""
+"""The program `backhaul-agent`: its output and its exit codes."""
 
 import logging
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_wrong_setting_is_one_line_and_code_2(env_file: Path, capsys: pytest.C
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
@@ -55,5 +55,5 @@ def test_a_scheme_in_capitals_hides_nothing() -> None:
     assert without_queries("HTTPS://store/key?X-Amz-Signature=abc") == "HTTPS://store/key?…"
 
 
-def test_urls_without_a_query_are_left_alone() -> None:
+def test_urls_without_a_query_are_unchanged() -> None:
     assert without_queries("see https://store/key and more") == "see https://store/key and more"

@@ -1,4 +1,4 @@
-"""What the agent does before its journal is written: nothing that anyone could rely on."""
+"""Effects before the commit of the journal: only those that depend on no pending record."""
 
 import hashlib
 import os
@@ -30,12 +30,12 @@ from device_agent.uploads import DeferredEffect, DiscardCopy, Run
 from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
 from schemas.parts import MIB, Part
 from schemas.values import DigestName, PresignedPart, UploadOptions
-from tests.unit.device_agent.desk import Desk, desk
+from tests.unit.device_agent.agent_loop import FILE, AgentLoop
 from tests.unit.device_agent.device import fingerprint
-from tests.unit.device_agent.scene import FILE, Scene
 from tests.unit.device_agent.test_agent_full_disk import full
+from tests.unit.device_agent.upload_table import UploadTable, table
 
-__all__ = ["desk"]
+__all__ = ["table"]
 
 SIZE = 10 * MIB
 ORDER = Order("u1", "m1", "/d/a")
@@ -67,160 +67,160 @@ def urls(*numbers: int) -> list[dict[str, Any]]:
     return [{"part_number": number, "url": f"https://s/{number}"} for number in numbers]
 
 
-def early(desk: Desk) -> list[int]:
-    """The parts that leave before the next commit."""
-    desk.uploads.schedule(1.0)
-    return [effect.part.number for _, effect in desk.take_early() if isinstance(effect, PutPart)]
+def early(table: UploadTable) -> list[int]:
+    """The parts that are sent before the next commit."""
+    table.uploads.schedule(1.0)
+    return [effect.part.number for _, effect in table.take_early() if isinstance(effect, PutPart)]
 
 
-def asked(desk: Desk) -> Run:
-    """An upload of two parts, whose question was said and kept."""
-    run = desk.download("u1")
+def requested(table: UploadTable) -> Run:
+    """An upload of two parts with a published and durable request."""
+    run = table.download("u1")
     assert run is not None
-    desk.uploads.schedule(1.0)
-    desk.flush()
+    table.uploads.schedule(1.0)
+    table.flush()
     return run
 
 
-def test_a_granted_part_leaves_before_the_grant_is_kept(desk: Desk) -> None:
-    asked(desk)
-    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1), acknowledges=1)
-    assert desk.journal.pending
-    assert early(desk) == [1]
+def test_a_granted_part_is_sent_before_the_grant_is_durable(table: UploadTable) -> None:
+    requested(table)
+    table.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1), acknowledges=1)
+    assert table.journal.pending
+    assert early(table) == [1]
 
 
-def test_no_part_leaves_before_a_stored_one_is_kept(desk: Desk) -> None:
+def test_no_part_is_sent_before_a_stored_part_is_durable(table: UploadTable) -> None:
     """After a crash both would be sent again, and only one of them was in flight."""
-    run = asked(desk)
-    desk.uploads._workers = 1
-    desk.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
-    assert early(desk) == [1]
-    desk.flush()
-    desk.uploads.effect_done(run.session, sends=True)
-    desk.uploads.handle(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
-    assert early(desk) == []
-    desk.journal.commit()
-    assert [effect.part.number for _, effect in desk.uploads.take_effects() if isinstance(effect, PutPart)] == [2]
+    run = requested(table)
+    table.uploads._workers = 1
+    table.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
+    assert early(table) == [1]
+    table.flush()
+    table.uploads.effect_done(run.session, sends=True)
+    table.uploads.handle(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
+    assert early(table) == []
+    table.journal.commit()
+    assert [effect.part.number for _, effect in table.uploads.take_effects() if isinstance(effect, PutPart)] == [2]
 
 
-def test_no_part_leaves_before_its_command_or_its_source_is_kept(desk: Desk) -> None:
+def test_no_part_is_sent_before_its_command_and_its_source_are_durable(table: UploadTable) -> None:
     granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
-    desk.command("download_file", file_path="/d/a", upload_config=granted)
-    run = desk.uploads.get("u1")
+    table.command("download_file", file_path="/d/a", upload_config=granted)
+    run = table.uploads.get("u1")
     assert run is not None
-    assert run not in desk.uploads.durable()
-    desk.uploads.schedule(1.0)
-    desk.journal.commit()
-    assert [type(effect) for _, effect in desk.uploads.take_effects()] == [OpenSource]
-    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
-    assert desk.journal.pending
-    assert early(desk) == []
+    assert run not in table.uploads.durable()
+    table.uploads.schedule(1.0)
+    table.journal.commit()
+    assert [type(effect) for _, effect in table.uploads.take_effects()] == [OpenSource]
+    table.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(SIZE)))
+    assert table.journal.pending
+    assert early(table) == []
 
 
 @pytest.fixture
 def fsyncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each."""
+    """One entry for each fsync."""
     done: list[int] = []
     monkeypatch.setattr(os, "fdatasync", done.append)
     return done
 
 
-def test_the_first_question_and_its_command_are_kept_together(tmp_path: Path, fsyncs: list[int]) -> None:
-    scene = Scene(tmp_path)
+def test_one_fsync_serves_a_command_and_its_first_request(tmp_path: Path, fsyncs: list[int]) -> None:
+    loop = AgentLoop(tmp_path)
     fsyncs.clear()
-    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
-    run = scene.agent.uploads.get("u1")
+    loop.agent.turn([loop.command("download_file", file_path="/d/a")])
+    run = loop.agent.uploads.get("u1")
     assert run is not None
-    scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
-    assert (fsyncs, scene.network.acknowledged) == ([], [])
-    scene.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+    loop.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
+    assert (fsyncs, loop.network.acknowledged) == ([], [])
+    loop.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
     assert len(fsyncs) == 1
-    assert [token.packet_id for token in scene.network.acknowledged] == [1]
+    assert [token.packet_id for token in loop.network.acknowledged] == [1]
 
 
-def test_a_file_that_takes_long_to_read_keeps_no_command_from_being_kept(tmp_path: Path, fsyncs: list[int]) -> None:
-    scene = Scene(tmp_path)
+def test_a_command_is_committed_although_its_file_is_still_read(tmp_path: Path, fsyncs: list[int]) -> None:
+    loop = AgentLoop(tmp_path)
     fsyncs.clear()
-    waits = scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    waits = loop.agent.turn([loop.command("download_file", file_path="/d/a")])
     assert waits == pytest.approx(LINGER)
-    scene.now += waits
-    scene.agent.turn([])
-    assert (len(fsyncs), len(scene.network.acknowledged)) == (1, 1)
-    assert scene.agent.turn([]) > LINGER
+    loop.now += waits
+    loop.agent.turn([])
+    assert (len(fsyncs), len(loop.network.acknowledged)) == (1, 1)
+    assert loop.agent.turn([]) > LINGER
 
 
-def test_a_stored_part_is_kept_at_once(tmp_path: Path, fsyncs: list[int]) -> None:
+def test_a_stored_part_is_committed_at_once(tmp_path: Path, fsyncs: list[int]) -> None:
     """A crash would have it sent again."""
-    scene = Scene(tmp_path)
-    run = scene.sending()
-    scene.now += LINGER
-    scene.agent.turn([])
+    loop = AgentLoop(tmp_path)
+    run = loop.sending()
+    loop.now += LINGER
+    loop.agent.turn([])
     fsyncs.clear()
-    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
-    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    stored = PartStored(now=loop.now, number=1, etag="e1", seen=Seen(FILE))
+    loop.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
     assert len(fsyncs) == 1
 
 
-def test_a_full_disk_refuses_a_command_that_lingered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(tmp_path)
-    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+def test_a_full_disk_refuses_a_lingering_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = AgentLoop(tmp_path)
+    loop.agent.turn([loop.command("download_file", file_path="/d/a")])
     monkeypatch.setattr(journal_module, "write_all", full)
-    scene.now += LINGER
-    scene.agent.turn([Connected()])
-    assert scene.agent.uploads.get("u1") is None
-    assert any(b'"no_space"' in said for said in scene.network.said)
+    loop.now += LINGER
+    loop.agent.turn([Connected()])
+    assert loop.agent.uploads.get("u1") is None
+    assert any(b'"no_space"' in published for published in loop.network.published)
 
 
-def test_parts_of_a_command_that_was_refused_after_all_keep_no_sender(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the command, which lingered, and the failing commit its file was opened."""
-    scene = Scene(tmp_path)
-    uploads = scene.agent.uploads
+def test_parts_of_a_refused_command_occupy_no_sender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is opened between the lingering command and the failing commit."""
+    loop = AgentLoop(tmp_path)
+    uploads = loop.agent.uploads
     granted = {"upload_id": "u1", "presigned_urls": urls(1, 2)}
-    scene.agent.turn([scene.command("download_file", file_path="/d/a", upload_config=granted)])
+    loop.agent.turn([loop.command("download_file", file_path="/d/a", upload_config=granted)])
     run = uploads.get("u1")
     assert run is not None
     with monkeypatch.context() as disk:
         disk.setattr(journal_module, "write_all", full)
-        scene.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
+        loop.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
     assert uploads.get("u1") is None
     assert uploads._sending == 0
 
 
-def test_commands_that_were_refused_after_all_are_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen that nobody acknowledges would keep every other command out for as long as the disk is full."""
-    scene = Scene(tmp_path)
-    run = scene.sending()
-    scene.agent.turn([Connected()])
-    scene.network.acknowledged.clear()
-    more = [scene.command("download_file", n, upload_id=f"n{n}", file_path="/d/a") for n in range(2, 10)]
-    scene.agent.turn(more)
-    assert scene.network.acknowledged == []
+def test_lingering_commands_that_are_refused_are_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen unacknowledged commands would block every other command while the disk is full."""
+    loop = AgentLoop(tmp_path)
+    run = loop.sending()
+    loop.agent.turn([Connected()])
+    loop.network.acknowledged.clear()
+    more = [loop.command("download_file", n, upload_id=f"n{n}", file_path="/d/a") for n in range(2, 10)]
+    loop.agent.turn(more)
+    assert loop.network.acknowledged == []
     monkeypatch.setattr(journal_module, "write_all", full)
-    stored = PartStored(now=scene.now, number=1, etag="e1", seen=Seen(FILE))
-    scene.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
-    assert [token.packet_id for token in scene.network.acknowledged] == [*range(2, 10)]
+    stored = PartStored(now=loop.now, number=1, etag="e1", seen=Seen(FILE))
+    loop.agent.turn([EffectDone(run, run.session, stored, PUT, 5 * MIB, 1.0, "https://s/1")])
+    assert [token.packet_id for token in loop.network.acknowledged] == [*range(2, 10)]
 
 
-def test_a_hello_names_no_command_that_is_not_kept(tmp_path: Path, fsyncs: list[int]) -> None:
-    scene = Scene(tmp_path)
-    scene.agent.turn([Connected()])
+def test_a_hello_waits_for_the_commit_of_new_commands(tmp_path: Path, fsyncs: list[int]) -> None:
+    loop = AgentLoop(tmp_path)
+    loop.agent.turn([Connected()])
     fsyncs.clear()
-    scene.agent.turn([scene.command("download_file", file_path="/d/a")])
+    loop.agent.turn([loop.command("download_file", file_path="/d/a")])
     assert fsyncs == []
-    scene.agent.turn([Connected()])
+    loop.agent.turn([Connected()])
     assert len(fsyncs) == 1
 
 
 @pytest.mark.parametrize(("digest", "effect"), [("bm9uZQ==", PublishResponse), (None, DigestParts)])
-def test_a_small_file_is_asked_for_as_soon_as_it_is_open(desk: Desk, digest: str | None, effect: type[Effect]) -> None:
-    run = desk.download("u1")
+def test_a_small_file_is_requested_as_soon_as_it_is_open(
+    table: UploadTable, digest: str | None, effect: type[Effect]
+) -> None:
+    run = table.download("u1")
     assert run is not None
-    desk.uploads.schedule(1.0)
-    desk.uploads.effects.clear()
-    desk.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
-    assert [type(one) for _, one in desk.uploads.effects] == [effect]
+    table.uploads.schedule(1.0)
+    table.uploads.effects.clear()
+    table.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(4096), digest=digest))
+    assert [type(one) for _, one in table.uploads.effects] == [effect]
 
 
 def md5(data: bytes) -> str:
@@ -242,11 +242,11 @@ def test_a_small_file_is_digested_where_it_is_opened(
 ) -> None:
     path = tmp_path / "small"
     path.write_bytes(bytes(size))
-    nobody = cast("Any", None)
+    unused = cast("Any", None)
     posted: list[IoEvent] = []
     session = SourceSession()
     order = Order("u1", "m1", str(path), **more)
-    PartIO(Roots((str(tmp_path),)), nobody, nobody, clock=lambda: 1.0).open(order, session, posted.append)
+    PartIO(Roots((str(tmp_path),)), unused, unused, clock=lambda: 1.0).open(order, session, posted.append)
     (opened,) = posted
     assert isinstance(opened, Opened)
     assert opened.digest == (md5(bytes(size)) if found else None)

@@ -1,4 +1,4 @@
-"""Digests taken by several readers are one answer."""
+"""Digests of several threads are one event."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def task(parts: int) -> DigestParts:
 
 
 @pytest.mark.parametrize(("parts", "numbers"), [(5, [[1, 3, 5], [2, 4]]), (2, [[1], [2]]), (1, [[1]]), (0, [[]])])
-def test_neighbours_go_to_different_readers(parts: int, numbers: list[list[int]]) -> None:
+def test_neighbouring_parts_go_to_different_threads(parts: int, numbers: list[list[int]]) -> None:
     assert [[part.number for part in share.parts] for share in split_digests(task(parts), 2)] == numbers
 
 
@@ -28,7 +28,7 @@ def test_the_answer_waits_for_the_last_share() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_what_is_wrong_with_one_share_is_wrong_with_all(*, first: bool) -> None:
+def test_a_fault_of_one_share_is_the_fault_of_all(*, first: bool) -> None:
     posted: list[IoEvent] = []
     gathered = DigestJoin(2, posted.append)
     fault = Faulted(now=1.0, code=ErrorCode.INTERNAL, text="OSError")

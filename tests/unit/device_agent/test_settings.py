@@ -18,8 +18,8 @@ def test_defaults() -> None:
     assert settings.topic_root == "fleet/v1"
 
 
-def test_every_setting_can_be_told() -> None:
-    told = {
+def test_every_setting_can_be_given() -> None:
+    given = {
         "CLIENT_ID": "till-1",
         "MQTT_URL": "mqtts://broker:8883",
         "MQTT_USERNAME": "till-1",
@@ -34,8 +34,8 @@ def test_every_setting_can_be_told() -> None:
         "LOG_LEVEL": "DEBUG",
         "TOPIC_ROOT": "fleet/v2",
     }
-    assert set(told) == set(NAMES)
-    settings = load_settings(told)
+    assert set(given) == set(NAMES)
+    settings = load_settings(given)
     assert settings.allowed_roots == ("/data", "/var/log")
     assert settings.upload_hosts == ("s3.example.com:443", "minio:9000")
     assert settings.labels == {"site": "berlin", "model": "pi4"}
@@ -83,7 +83,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     ("line", "meant"),
     [("UPLOAD_HOST=a:1", "UPLOAD_HOSTS"), ("MQTT_PASWORD=x", "MQTT_PASSWORD"), ("client_id=x", "CLIENT_ID")],
 )
-def test_a_misspelt_name_is_not_passed_over(tmp_path: Path, line: str, meant: str) -> None:
+def test_a_misspelt_name_in_the_file_stops_the_program(tmp_path: Path, line: str, meant: str) -> None:
     file = tmp_path / ".env"
     file.write_text(line)
     with pytest.raises(SettingsError, match=f"did you mean {meant}"):
@@ -105,14 +105,14 @@ def test_a_misspelt_name_in_the_environment_stops_the_program(name: str, meant: 
 
 
 def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
-    """The file is written for us; the names of the control plane and of compose may stand in it all the same."""
+    """The file belongs to Backhaul; names of the control plane and of compose are allowed in it."""
     file = tmp_path / ".env"
     file.write_text("S3_BUCKET_NAME=x\nCOMPOSE_PROJECT_NAME=x\nANSWER=42\n")
     with pytest.raises(SettingsError, match="ANSWER is not a setting"):
         load_settings(BASE, file)
 
 
-def test_a_line_that_says_nothing_is_named_and_not_repeated(tmp_path: Path) -> None:
+def test_a_line_without_a_name_is_reported_and_not_repeated(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("CLIENT_ID=x\nhunter2\n")
     with pytest.raises(SettingsError, match="line 2") as caught:
@@ -127,7 +127,7 @@ def test_no_secret_is_shown() -> None:
     assert settings.mqtt_username == "till-1"
 
 
-def test_the_state_folder_is_where_the_system_has_such_things() -> None:
-    told = {"CLIENT_ID": "till-1"}
-    assert load_settings({**told, "STATE_DIRECTORY": "/var/lib/agent:/x"}).state_dir == Path("/var/lib/agent")
-    assert load_settings(told).state_dir.name == "till-1"
+def test_the_default_state_folder_follows_the_system() -> None:
+    given = {"CLIENT_ID": "till-1"}
+    assert load_settings({**given, "STATE_DIRECTORY": "/var/lib/agent:/x"}).state_dir == Path("/var/lib/agent")
+    assert load_settings(given).state_dir.name == "till-1"

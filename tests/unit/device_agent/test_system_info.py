@@ -1,4 +1,4 @@
-"""What the device says of itself, here and where the system tells nothing."""
+"""The figures of the device, here and on a system without them."""
 
 import os
 import time
@@ -20,11 +20,11 @@ def test_this_machine() -> None:
     assert info.load is not None
 
 
-def test_time_in_suspend_counts() -> None:
+def test_uptime_includes_suspend() -> None:
     assert system_info().uptime == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1.0)
 
 
-def test_what_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_figures_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> tuple[float, float, float]:
         raise OSError
 
@@ -32,11 +32,11 @@ def test_what_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", fail)
     monkeypatch.delattr(time, "CLOCK_BOOTTIME")
     info = system_info("/nonexistent")
-    told = (info.memory_total, info.memory_available, info.disk_total, info.disk_free, info.load, info.uptime)
-    assert told == (None,) * 6
+    figures = (info.memory_total, info.memory_available, info.disk_total, info.disk_free, info.load, info.uptime)
+    assert figures == (None,) * 6
 
 
-def test_a_meminfo_that_is_nonsense_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_meminfo_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_bytes(b"\xff\xfe\nMemTotal:\nMemAvailable: many kB\nOther: 5 kB\n")
     monkeypatch.setattr(system_info_module, "_MEMINFO", str(tmp_path / "meminfo"))
     assert system_info().memory_total is None

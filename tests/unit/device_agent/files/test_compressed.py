@@ -1,4 +1,4 @@
-"""Compressed copies: whole or not there, and never at the cost of the journal."""
+"""Compressed copies: whole or absent, and never in the disk space of the journal."""
 
 import gzip
 from pathlib import Path
@@ -50,14 +50,14 @@ def test_equal_files_make_equal_copies(copies: CompressedCopies, data: Path) -> 
     assert contents[0] == contents[1]
 
 
-def test_what_may_not_be_read_is_not_copied(copies: CompressedCopies) -> None:
+def test_a_file_outside_the_roots_is_not_copied(copies: CompressedCopies) -> None:
     with pytest.raises(FileRefused) as refused:
         copies.open(order(file_path="/etc/passwd"), going)
     assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
 
 
 @pytest.mark.parametrize("why", ["stopped", "no room"])
-def test_half_a_copy_is_never_left(
+def test_a_partial_copy_is_deleted(
     copies: CompressedCopies, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why == "no room":
@@ -68,7 +68,7 @@ def test_half_a_copy_is_never_left(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_what_belongs_to_nobody_is_swept(copies: CompressedCopies, data: Path, tmp_path: Path) -> None:
+def test_copies_without_an_order_are_deleted(copies: CompressedCopies, data: Path, tmp_path: Path) -> None:
     mine, old = order(file_path=str(data)), order(file_path=str(data), upload_id="old")
     for about in (mine, old):
         copies.open(about, going).close()

@@ -1,6 +1,6 @@
-"""Listing files: what matches, in which order, and that a page never grows beyond its bounds.
+"""Listing files: the matches, their order, and the bounds of a page.
 
-Rule: pathlib's own glob and a plain sort say what is right.
+Rule: the expected result comes from pathlib's glob and a plain sort.
 """
 
 import base64
@@ -94,22 +94,22 @@ def by_components(name: str) -> tuple[str, ...]:
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_what_matches_in_which_order(root: Path, pattern: str, expected: list[str], limit: int) -> None:
+def test_matching_files_are_listed_in_order(root: Path, pattern: str, expected: list[str], limit: int) -> None:
     assert names(pattern, root, limit=limit) == sorted(expected, key=by_components)
 
 
-def test_an_entry_tells_size_and_time(root: Path) -> None:
+def test_an_entry_has_size_and_time(root: Path) -> None:
     [entry] = list_files(ListFiles(f"{root}/a.log"), Roots((str(root),))).files
     found = (root / "a.log").stat()
     assert (entry.size, entry.mtime_ns, entry.digest) == (found.st_size, found.st_mtime_ns, None)
 
 
-def test_a_digest_is_told_when_asked_for(root: Path) -> None:
+def test_an_entry_has_a_digest_when_requested(root: Path) -> None:
     [entry] = list_files(ListFiles(f"{root}/a.log", digest=DigestName.SHA256), Roots((str(root),))).files
     assert entry.digest == base64.b64encode(hashlib.sha256(b"a.log").digest()).decode()
 
 
-def test_a_page_digests_only_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_digests_a_limited_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MAX_DIGESTED", 100)
     for name, size in (("a", 60), ("b", 60), ("c", 101), ("d", 40)):
         (tmp_path / name).write_bytes(bytes(size))
@@ -128,7 +128,7 @@ def test_a_page_fits_into_a_message(tmp_path: Path) -> None:
     assert paths == sorted(paths)
 
 
-def test_a_page_looks_at_only_so_many_entries_and_the_next_goes_on(
+def test_a_page_examines_a_limited_number_of_entries_and_the_next_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "MAX_EXAMINED", 7)
@@ -182,14 +182,14 @@ def test_a_pattern_that_leads_outside_is_refused(root: Path, pattern: str, code:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "/a/../b", "/a\0"])
-def test_a_cursor_that_we_did_not_give_is_refused(root: Path, cursor: str) -> None:
+def test_a_foreign_cursor_is_refused(root: Path, cursor: str) -> None:
     with pytest.raises(FileRefused) as refused:
         list_files(ListFiles(f"{root}/*", cursor=cursor), Roots((str(root),)))
     assert refused.value.code is ErrorCode.BAD_REQUEST
 
 
-def test_the_exact_file_is_listed_though_nothing_else_is(root: Path) -> None:
-    """An agent with FILE_PATH alone: its owner asks for the size of what it may read."""
+def test_the_exact_file_is_listed_without_any_root(root: Path) -> None:
+    """An agent with FILE_PATH alone: the listing shows its size."""
     roots = Roots(exact=f"{root}/b.bin")
     for pattern in (f"{root}/b.bin", f"{root}/*", "/**"):
         [entry] = list_files(ListFiles(pattern, digest=DigestName.MD5), roots).files
@@ -199,17 +199,17 @@ def test_the_exact_file_is_listed_though_nothing_else_is(root: Path) -> None:
         list_files(ListFiles(f"{root}/a.log"), roots)
 
 
-def test_an_exact_file_that_is_not_there_is_an_empty_list(root: Path) -> None:
+def test_a_missing_exact_file_gives_an_empty_list(root: Path) -> None:
     assert list_files(ListFiles(f"{root}/gone"), Roots(exact=f"{root}/gone")) == FileList()
 
 
 @pytest.mark.parametrize("exact", ["a.log", "link", "sub/deep/c.log", "zzz"])
 @pytest.mark.parametrize("limit", [1, 2, 100])
 @pytest.mark.parametrize("looked_at", [5, 8, 100])
-def test_the_exact_file_stands_among_the_others_once(
+def test_the_exact_file_is_listed_once_at_its_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exact: str, limit: int, looked_at: int
 ) -> None:
-    """In its place, whether a root holds it too, only a link to it, or no root at all."""
+    """At its position, whether a root holds the file, a link to it, or neither."""
     monkeypatch.setattr(listing, "MAX_EXAMINED", looked_at)
     site = tmp_path / "site"
     for name in FILES:

@@ -1,4 +1,4 @@
-"""An open file: what is told of it, what is read of it, and when it is no longer the file that was opened."""
+"""An open file: its fingerprint, its bytes, and the detection of changes."""
 
 import base64
 import hashlib
@@ -43,7 +43,7 @@ def read(source: Source, offset: int, size: int) -> bytes:
     return bytes(buffer[: source.read_into(buffer, offset)])
 
 
-def test_the_fingerprint_is_what_the_file_system_says(path: Path, roots: Roots) -> None:
+def test_the_fingerprint_is_that_of_the_file_system(path: Path, roots: Roots) -> None:
     found = path.stat()
     with open_source(str(path), roots) as source:
         mark = source.fingerprint
@@ -61,7 +61,7 @@ def test_reads_are_short_only_at_the_end(path: Path, roots: Roots) -> None:
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 700_001), (1, 262_144), (17, 262_145), (3, 1), (5, 0)])
-def test_digests_are_what_the_header_wants(path: Path, roots: Roots, offset: int, size: int) -> None:
+def test_digests_have_the_format_of_the_header(path: Path, roots: Roots, offset: int, size: int) -> None:
     data = CONTENT[offset : offset + size]
     raw = {
         DigestName.MD5: hashlib.md5(data, usedforsecurity=False).digest(),
@@ -74,7 +74,7 @@ def test_digests_are_what_the_header_wants(path: Path, roots: Roots, offset: int
         assert source.digest(offset, size, DigestName.NONE) is None
 
 
-def test_a_digest_of_more_than_there_is_tells_that_the_file_changed(path: Path, roots: Roots) -> None:
+def test_a_digest_beyond_the_end_reports_a_changed_file(path: Path, roots: Roots) -> None:
     with open_source(str(path), roots) as source:
         os.truncate(path, 10)
         with pytest.raises(FileRefused) as refused:
@@ -82,7 +82,7 @@ def test_a_digest_of_more_than_there_is_tells_that_the_file_changed(path: Path, 
     assert refused.value.code is ErrorCode.SOURCE_CHANGED
 
 
-def test_a_change_with_the_time_set_back_is_seen(path: Path, roots: Roots) -> None:
+def test_a_change_with_a_restored_mtime_is_detected(path: Path, roots: Roots) -> None:
     with open_source(str(path), roots) as source:
         before = source.now()
         with path.open("r+b") as writer:
@@ -92,7 +92,7 @@ def test_a_change_with_the_time_set_back_is_seen(path: Path, roots: Roots) -> No
         assert source.now() != before
 
 
-def test_whether_the_path_still_leads_to_the_file(path: Path, roots: Roots) -> None:
+def test_linked_compares_the_path_with_the_open_file(path: Path, roots: Roots) -> None:
     with open_source(str(path), roots) as source:
         assert source.linked()
         path.rename(path.with_name("moved"))
@@ -106,7 +106,7 @@ def test_whether_the_path_still_leads_to_the_file(path: Path, roots: Roots) -> N
         assert read(source, 0, 5) == CONTENT[:5]
 
 
-def test_after_closing_nothing_is_read(path: Path, roots: Roots) -> None:
+def test_a_closed_source_refuses_reads(path: Path, roots: Roots) -> None:
     source = open_source(str(path), roots)
     source.close()
     source.close()
@@ -115,8 +115,8 @@ def test_after_closing_nothing_is_read(path: Path, roots: Roots) -> None:
             use()
 
 
-def test_closing_waits_for_a_read_under_way(path: Path, roots: Roots) -> None:
-    """Else the number of the descriptor could be another file's before the read."""
+def test_closing_waits_for_a_running_read(path: Path, roots: Roots) -> None:
+    """Otherwise the number of the descriptor could belong to another file before the read."""
     source = open_source(str(path), roots)
     with source._using() as descriptor:
         source.close()
@@ -149,7 +149,7 @@ def test_the_exact_file_is_allowed_and_its_folder_is_not(path: Path) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Make `link` lead elsewhere in one step, as whoever turns a log does."""
+    """Change the target of `link` in one step, as a log rotation does."""
     fresh = link.with_name("fresh")
     fresh.symlink_to(target)
     fresh.replace(link)
@@ -167,8 +167,8 @@ def test_a_root_that_is_a_link_is_resolved_once(tmp_path: Path) -> None:
             assert read(source, 0, 10) == b"real"
 
 
-def test_the_exact_file_is_what_its_link_leads_to_now(tmp_path: Path) -> None:
-    """`latest.bin -> today.bin`: tomorrow's file is wanted tomorrow, without a restart."""
+def test_the_exact_file_is_the_present_target_of_its_link(tmp_path: Path) -> None:
+    """`latest.bin -> today.bin`: a new target counts without a restart."""
     for name in ("monday", "tuesday"):
         (tmp_path / name).write_text(name)
     link = tmp_path / "latest"
@@ -195,8 +195,8 @@ def test_the_exact_file_follows_its_link_into_an_allowed_root(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("target", ["secret/key", "/etc/passwd", "secret", "latest"])
-def test_a_link_that_was_made_to_lead_elsewhere_is_not_followed(tmp_path: Path, target: str) -> None:
-    """Whoever may write into the folder decides which of its files is meant, and not what else the agent may read."""
+def test_a_link_changed_to_an_outside_target_is_not_followed(tmp_path: Path, target: str) -> None:
+    """Write access to the folder selects one of its files, and gives no access to other folders."""
     (tmp_path / "file").touch()
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").touch()
@@ -207,7 +207,7 @@ def test_a_link_that_was_made_to_lead_elsewhere_is_not_followed(tmp_path: Path, 
     assert refusal(link, roots) in {ErrorCode.PATH_NOT_ALLOWED, ErrorCode.NOT_A_FILE}
 
 
-def test_a_link_may_lead_anywhere_from_the_start(tmp_path: Path) -> None:
+def test_a_link_may_have_any_target_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").touch()
     link = tmp_path / "latest"
@@ -231,9 +231,7 @@ def test_a_root_has_to_be_absolute(root: str) -> None:
         Roots((root,))
 
 
-def test_a_file_larger_than_the_store_takes_is_refused(
-    path: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_larger_than_s3_accepts_is_refused(path: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_module, "MAX_FILE_SIZE", len(CONTENT) - 1)
     assert refusal(path, roots) is ErrorCode.FILE_TOO_LARGE
 
@@ -245,7 +243,7 @@ def test_a_file_of_no_bytes_is_a_file(path: Path, roots: Roots) -> None:
 
 
 @given(st.text(max_size=60))
-def test_a_plain_path_means_itself(text: str) -> None:
+def test_a_plain_path_is_its_own_normal_form(text: str) -> None:
     path = f"/{text}"
     try:
         components = require_plain(path)
@@ -255,7 +253,7 @@ def test_a_plain_path_means_itself(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["data", "a", "..", ".", "", "database", "\0"]), max_size=6))
-def test_what_is_beneath_a_root_stays_there_when_normalised(components: list[str]) -> None:
+def test_a_path_beneath_a_root_stays_there_when_normalised(components: list[str]) -> None:
     path = "/" + "/".join(components)
     try:
         inside = beneath("/data", require_plain(path))

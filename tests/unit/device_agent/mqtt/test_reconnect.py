@@ -1,4 +1,4 @@
-"""How long to wait: never in step with others, never for ever."""
+"""The pause before a reconnect: random, and bounded."""
 
 import pytest
 
@@ -10,12 +10,12 @@ def test_the_span_doubles_up_to_a_minute() -> None:
     assert [backoff.next() for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_chance_chooses_within_the_span() -> None:
+def test_the_pause_is_a_random_part_of_the_span() -> None:
     backoff = ReconnectBackoff(chance=lambda: 0.25)
     assert [backoff.next() for _ in range(3)] == [0.25, 0.5, 1.0]
 
 
-def test_after_a_try_that_held_the_next_is_quick() -> None:
+def test_a_stable_connection_resets_the_backoff() -> None:
     backoff = ReconnectBackoff(chance=lambda: 1.0)
     for _ in range(8):
         backoff.next()
@@ -23,7 +23,7 @@ def test_after_a_try_that_held_the_next_is_quick() -> None:
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 30.0), (1.0, 60.0)])
-def test_what_only_a_hand_can_mend_is_tried_slowly(chance: float, seconds: float) -> None:
+def test_a_permanent_failure_waits_at_least_half_of_the_longest_time(chance: float, seconds: float) -> None:
     assert ReconnectBackoff(chance=lambda: chance).next(permanent=True) == seconds
 
 

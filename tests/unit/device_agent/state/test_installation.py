@@ -1,4 +1,4 @@
-"""Who the agent is: an epoch is never used twice, whatever happens to the file."""
+"""The installation: an epoch is never used twice, with any fault of the file."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_epochs_rise_over_every_restart(tmp_path: Path) -> None:
     assert seen == sorted(set(seen))
 
 
-def test_a_connect_costs_no_write(tmp_path: Path) -> None:
+def test_a_connection_needs_no_write(tmp_path: Path) -> None:
     identity = Installation.open(tmp_path)
     identity.next_epoch()
     before = (tmp_path / "identity").stat().st_mtime_ns
@@ -32,7 +32,7 @@ def test_a_connect_costs_no_write(tmp_path: Path) -> None:
     assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
 
 
-def test_an_installation_keeps_its_name(tmp_path: Path) -> None:
+def test_an_installation_keeps_its_id(tmp_path: Path) -> None:
     first = Installation.open(tmp_path)
     first.next_epoch()
     assert Installation.open(tmp_path).install_id == first.install_id
@@ -45,13 +45,13 @@ def test_a_damaged_file_means_a_new_installation(tmp_path: Path) -> None:
     assert Installation.open(tmp_path).install_id != first.install_id
 
 
-def test_a_file_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "identity").mkdir()
     with pytest.raises(JournalError, match="identity cannot be read: Is a directory"):
         Installation.open(tmp_path)
 
 
-def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_file_is_overwritten_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Installation.open(tmp_path).next_epoch()
 
     def full(*_: object) -> None:
@@ -64,10 +64,8 @@ def test_on_a_full_disk_the_file_is_rewritten_where_it_lies(tmp_path: Path, monk
     assert Installation.open(tmp_path).next_epoch() == 2 * STEP + 1
 
 
-def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A power cut may bring the old file back: nobody connects before the new one is there for good."""
+def test_no_epoch_is_used_before_its_ceiling_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut may restore the old file: no connection starts before the new one is durable."""
     Installation.open(tmp_path).next_epoch()
     identity = Installation.open(tmp_path)
     with monkeypatch.context() as patch:
@@ -83,7 +81,7 @@ def test_an_epoch_is_not_used_twice_though_the_folder_was_not_made_durable(
     assert synced == [tmp_path], "a connection costs no write"
 
 
-def test_an_installation_that_was_never_kept_connects_and_is_kept_as_soon_as_may_be(
+def test_an_unsaved_installation_connects_and_is_saved_as_soon_as_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = Installation.open(tmp_path)
@@ -104,7 +102,7 @@ def refuse_folders(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "sync_folder", fail)
 
 
-class TestAnnouncer:
+class TestPresence:
     @pytest.fixture
     def presence(self, tmp_path: Path) -> PresenceBuilder:
         return PresenceBuilder(
@@ -112,12 +110,12 @@ class TestAnnouncer:
         )
 
     def test_births_and_beats_count_from_zero_in_each_epoch(self, presence: PresenceBuilder) -> None:
-        told = []
+        births = []
         for _ in range(2):
             presence.will()
-            told += [decode(Presence, presence.online()) for _ in range(3)]
-        assert [(one.epoch, one.sequence) for one in told] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
-        assert {one.status for one in told} == {"online"}
+            births += [decode(Presence, presence.online()) for _ in range(3)]
+        assert [(one.epoch, one.sequence) for one in births] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+        assert {one.status for one in births} == {"online"}
 
     def test_the_will_comes_last_in_its_epoch_and_before_the_next_birth(self, presence: PresenceBuilder) -> None:
         will = decode(Presence, presence.will())
@@ -129,7 +127,7 @@ class TestAnnouncer:
         assert (offline.epoch, offline.sequence) == (1, LAST_SEQUENCE)
         assert (birth.epoch, birth.sequence) < (will.epoch, will.sequence) < (later.epoch, later.sequence)
 
-    def test_says_what_a_control_plane_wants_to_know(self, presence: PresenceBuilder) -> None:
+    def test_a_birth_has_labels_capabilities_and_the_default_file(self, presence: PresenceBuilder) -> None:
         presence.will()
         birth = decode(Presence, presence.online())
         assert (birth.labels, birth.default_file) == ({"site": "berlin"}, "/data/a.bin")

@@ -1,4 +1,4 @@
-"""The journal after every crash that a disk can stage: a torn tail, a full disk, a second agent."""
+"""The journal after a crash, with a torn tail, on a full disk, and with a second agent."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ def replay_one(transfer: Transfer, record: PartKept) -> Transfer:
     return after
 
 
-def test_gives_back_what_was_written(tmp_path: Path) -> None:
+def test_reads_back_the_written_records(tmp_path: Path) -> None:
     written(tmp_path, RECORDS)
     journal, transfers = Journal.open(tmp_path)
     transfer = transfers["u1"]
@@ -79,7 +79,7 @@ def test_every_prefix_of_its_bytes_is_a_journal(tmp_path: Path, monkeypatch: pyt
         journal.close()
 
 
-def test_what_follows_a_torn_tail_is_kept(tmp_path: Path) -> None:
+def test_records_after_a_torn_tail_are_kept(tmp_path: Path) -> None:
     path = written(tmp_path, RECORDS[:2])
     path.write_bytes(path.read_bytes() + b"\x40\x00\x00\x00torn")
     journal, transfers = Journal.open(tmp_path)
@@ -92,7 +92,7 @@ def test_what_follows_a_torn_tail_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [20, 30, 60])
-def test_a_flipped_bit_ends_what_is_believed(tmp_path: Path, place: int) -> None:
+def test_reading_stops_at_a_flipped_bit(tmp_path: Path, place: int) -> None:
     path = written(tmp_path, RECORDS[:1])
     data = bytearray(path.read_bytes())
     data[place] ^= 1
@@ -101,7 +101,7 @@ def test_a_flipped_bit_ends_what_is_believed(tmp_path: Path, place: int) -> None
     assert (transfers, journal.dropped > 0) == ({}, True)
 
 
-def test_a_file_that_is_no_journal_is_put_aside(tmp_path: Path) -> None:
+def test_a_file_that_is_no_journal_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"something else, and long enough to be kept")
     _, transfers = Journal.open(tmp_path)
     assert transfers == {}
@@ -116,13 +116,13 @@ def test_two_agents_do_not_share_a_folder(tmp_path: Path) -> None:
     Journal.open(tmp_path)[0].close()
 
 
-def test_only_we_may_read_it(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     path = written(tmp_path / "state", RECORDS)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_compaction_keeps_all_and_is_smaller(tmp_path: Path) -> None:
+def test_a_compaction_keeps_all_state_and_is_smaller(tmp_path: Path) -> None:
     journal, _ = Journal.open(tmp_path)
     journal.append(Began(order()))
     for number in range(1, 2000):
@@ -142,7 +142,7 @@ def test_compaction_keeps_all_and_is_smaller(tmp_path: Path) -> None:
     assert list(journal.memory.tombstones) == ["u7"]
 
 
-def test_compacts_only_what_has_grown(tmp_path: Path) -> None:
+def test_compacts_only_a_grown_journal(tmp_path: Path) -> None:
     journal, transfers = Journal.open(tmp_path)
     journal.append(Began(order()))
     journal.commit()
@@ -154,12 +154,12 @@ def refuse(*_: object) -> None:
 
 
 def grown(folder: Path) -> tuple[Journal, dict[str, Transfer]]:
-    """A journal that has much more bytes than it has to say."""
+    """A journal with many outdated records."""
     written(folder, [RECORDS[0], *(Progressed("u1", number, 0, fingerprint(99)) for number in range(1, 500))])
     return Journal.open(folder)
 
 
-def test_after_a_compaction_that_failed_halfway_nothing_goes_into_the_file_that_was_replaced(
+def test_after_a_failed_compaction_no_record_goes_into_the_replaced_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, transfers = grown(tmp_path)
@@ -181,9 +181,7 @@ def test_after_a_compaction_that_failed_halfway_nothing_goes_into_the_file_that_
     assert (journal.dropped, list(transfers["u1"].kept)) == (0, [1, 2])
 
 
-def test_a_rename_that_says_it_failed_leaves_a_journal_either_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_rename_leaves_the_old_or_the_new_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.replace
     for happened in (True, False):
         journal, transfers = grown(tmp_path / str(happened))
@@ -205,9 +203,7 @@ def test_a_rename_that_says_it_failed_leaves_a_journal_either_way(
         assert [path.name for path in journal.path.parent.iterdir() if path.suffix == ".new"] == []
 
 
-def test_a_compaction_that_was_never_put_in_place_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compaction_without_its_rename_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, transfers = grown(tmp_path)
     before = journal.path.read_bytes()
     with monkeypatch.context() as patch:
@@ -220,10 +216,10 @@ def test_a_compaction_that_was_never_put_in_place_changes_nothing(
     assert journal.path.read_bytes()[: len(before)] == before
 
 
-def test_what_is_read_at_the_start_is_durable_before_anybody_acts_on_it(
+def test_records_read_at_the_start_are_durable_before_they_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process before may have been killed between its write, or its rename, and the fsync."""
+    """The earlier process may have been killed between its write, or its rename, and the fsync."""
     path = written(tmp_path, RECORDS)
     inode, synced = path.stat().st_ino, set[int]()
     for name in ("fsync", "fdatasync"):
@@ -233,7 +229,7 @@ def test_what_is_read_at_the_start_is_durable_before_anybody_acts_on_it(
 
 
 class Disk:
-    """A disk with room for so many more bytes."""
+    """A disk with room for a number of bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -246,7 +242,7 @@ class Disk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_costs_what_is_new_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_rejects_new_records_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, RECORDS[:4])
     before = path.read_bytes()
     journal, _ = Journal.open(tmp_path)
@@ -288,7 +284,7 @@ def test_tombstones_are_kept_seven_days_and_at_least_4096(tmp_path: Path) -> Non
     assert "u0" not in journal.memory.tombstones
 
 
-def test_forgetting_ids_raises_the_floor_above_their_epochs(tmp_path: Path) -> None:
+def test_dropping_ids_raises_the_floor_above_their_epochs(tmp_path: Path) -> None:
     journal, _ = Journal.open(tmp_path)
     for number in range(MAX_REMEMBERED):
         journal.append(Remembered(f"m{number}", 7))

@@ -79,7 +79,7 @@ def test_a_journal_of_the_field_replays_and_compacts_to_the_same_bytes(tmp_path:
     assert framed().startswith(MAGIC)
 
 
-def test_what_is_appended_has_the_same_bytes(tmp_path: Path) -> None:
+def test_appended_records_have_the_same_bytes(tmp_path: Path) -> None:
     journal, _ = Journal.open(tmp_path)
     for body in WRITTEN:
         journal.append(msgspec.json.decode(body, type=Record))

@@ -1,4 +1,4 @@
-"""The token bucket, on a clock of its own."""
+"""The token bucket, on a simulated clock."""
 
 import threading
 
@@ -10,7 +10,7 @@ from device_agent.storage.throttle import SMOOTH, Throttle
 
 
 class Clock:
-    """Time that passes only in sleep."""
+    """A clock that moves only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -25,7 +25,7 @@ class Clock:
 
 
 @given(rate=st.integers(1, 10**9), sizes=st.lists(st.integers(0, SMOOTH), max_size=50))
-def test_no_more_goes_than_the_rate_allows(rate: int, sizes: list[int]) -> None:
+def test_the_rate_is_not_exceeded(rate: int, sizes: list[int]) -> None:
     clock = Clock()
     throttle = Throttle(rate, clock=clock.read, sleep=clock.sleep)
     gone = 0
@@ -58,12 +58,12 @@ def test_pieces_are_small_at_a_low_rate(rate: int, piece: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1])
-def test_a_rate_that_never_sends_is_refused(rate: int) -> None:
+def test_a_rate_of_zero_is_refused(rate: int) -> None:
     with pytest.raises(ValueError, match="never send"):
         Throttle(rate)
 
 
-def test_those_who_ask_at_once_go_one_after_the_other() -> None:
+def test_concurrent_senders_are_served_in_order() -> None:
     slept: list[float] = []
     throttle = Throttle(1000, clock=lambda: 0.0, sleep=slept.append)
     threads = [threading.Thread(target=throttle.take, args=(100,)) for _ in range(5)]

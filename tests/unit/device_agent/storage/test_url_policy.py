@@ -1,4 +1,4 @@
-"""The allow-list: how its entries are read, and that a URL leads where the list says."""
+"""The allow-list: its entries, and the host of a URL."""
 
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ HOSTS = UploadHosts.parse(
         ("https://store.example/a%20b/%2e%2e/c@d:e?x=/&y=%0a", None),
     ],
 )
-def test_what_is_listed_is_allowed(url: str, expected: ParsedUrl | None) -> None:
+def test_a_listed_host_is_allowed(url: str, expected: ParsedUrl | None) -> None:
     parsed = HOSTS.allowed(url)
     assert expected is None or parsed == expected
     assert url.endswith(parsed.target.removeprefix("/"))
@@ -51,7 +51,7 @@ def test_what_is_listed_is_allowed(url: str, expected: ParsedUrl | None) -> None
         "http://[0:0:0:0:0:0:0:1]:9000/",
     ],
 )
-def test_what_is_not_listed_is_refused(url: str) -> None:
+def test_an_unlisted_host_is_refused(url: str) -> None:
     with pytest.raises(HostNotAllowed, match="UPLOAD_HOSTS"):
         HOSTS.allowed(url)
 
@@ -82,7 +82,7 @@ def test_a_wrong_entry_is_named(entry: str) -> None:
 
 
 @given(st.text(max_size=80))
-def test_whatever_it_is_it_is_parsed_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     for url in (text, f"https://{text}", f"https://store.example{text}"):
         try:
             parsed = parse_url(url)
@@ -95,7 +95,7 @@ AUTHORITY = st.text("abAB01.-_:@[]/\\?#%\t\n ", max_size=20)
 
 
 @given(AUTHORITY, AUTHORITY)
-def test_nobody_else_sees_another_host_in_a_url_that_is_allowed(before: str, after: str) -> None:
+def test_other_parsers_read_the_same_host_from_an_allowed_url(before: str, after: str) -> None:
     url = f"https://{before}store.example{after}"
     try:
         parsed = HOSTS.allowed(url)

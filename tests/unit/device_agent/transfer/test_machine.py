@@ -1,4 +1,4 @@
-"""The device's side of one upload, word for word as the protocol has it."""
+"""The device's side of one upload, as in the protocol."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, re
 
 
 class TestOffer:
-    def test_says_what_the_owner_needs_to_begin(self) -> None:
+    def test_the_first_response_has_what_the_owner_needs(self) -> None:
         device = Device(size=7 * MIB, order=order(metadata={"k": 1}, options=UploadOptions(priority=3)))
         device.start()
         offer = report(device.last)
@@ -42,17 +42,17 @@ class TestOffer:
         device.on(Admitted(now=1.0))
         assert device.work == [OpenSource(device.order)]
 
-    def test_asks_for_64_mib(self) -> None:
+    def test_requests_64_mib(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         assert device.wanted == list(range(1, 13))
 
-    def test_asks_for_one_part_of_an_empty_file(self) -> None:
+    def test_requests_one_part_of_an_empty_file(self) -> None:
         device = Device(size=0)
         device.start()
         assert device.wanted == [1]
 
-    def test_asks_for_one_part_however_large(self) -> None:
+    def test_requests_at_least_one_part(self) -> None:
         device = Device(size=1000 * MIB, order=order(chunk_size=200 * MIB))
         device.start()
         assert device.wanted == [1]
@@ -97,16 +97,16 @@ class TestOffer:
 
 
 class TestWindow:
-    def test_asks_again_when_half_is_sent(self) -> None:
+    def test_requests_again_when_half_is_sent(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         device.grant(range(1, 13))
-        asked = len(device.said)
+        before = len(device.responses)
         device.begin_parts(12)
         for number in range(1, 6):
             device.store(number)
         device.perform()
-        assert len(device.said) == asked + 1, "nothing was left to begin"
+        assert len(device.responses) == before + 1, "nothing was left to begin"
 
     def test_the_next_parts_are_digested_while_the_granted_ones_are_sent(self) -> None:
         device = Device(size=1000 * MIB)
@@ -118,23 +118,23 @@ class TestWindow:
         device.perform()
         for number in device.begin_parts(4):
             device.store(number)
-        assert (len(device.said), device.work) == (1, []), "URLs that are not needed yet only grow old"
+        assert (len(device.responses), device.work) == (1, []), "URLs that are not needed yet only grow old"
         for number in device.begin_parts(2):
             device.store(number)
         assert device.wanted == list(range(13, 25))
         assert device.work == [], "every part was digested already, and nothing more before the answer"
 
-    def test_a_question_waits_for_the_digests_that_are_under_way(self) -> None:
+    def test_a_request_waits_for_running_digests(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         device.on(Granted(now=device.now, acknowledges=1, parts=urls(range(1, 13)), lifetime=900.0))
         for number in device.begin_parts(6):
             device.store(number)
-        assert len(device.said) == 1
+        assert len(device.responses) == 1
         assert derive(device.transfer) == tuple(device.work), "lost in a crash of a worker, they are asked for again"
         device.perform()
         assert device.wanted == list(range(13, 25))
-        assert len(device.said) == 2
+        assert len(device.responses) == 2
 
     def test_digests_taken_ahead_do_not_outlive_the_opening_of_the_file(self) -> None:
         device = Device(size=1000 * MIB)
@@ -150,7 +150,7 @@ class TestWindow:
         device.grant(range(1, 13))
         for number in device.begin_parts(4):
             device.store(number)
-        assert len(device.said) == 1
+        assert len(device.responses) == 1
         device.begin_parts(1)
         device.store(5)
         device.begin_parts(1)
@@ -159,19 +159,19 @@ class TestWindow:
         assert device.wanted == list(range(13, 25))
         assert sorted(report(device.last).etags) == [1, 2, 3, 4, 5, 6]
 
-    def test_at_most_one_question_is_unanswered(self) -> None:
+    def test_at_most_one_request_is_open(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         device.grant([1, 2])
         for number in device.begin_parts(2):
             device.store(number)
         device.perform()
-        asked = len(device.said)
+        before = len(device.responses)
         device.on(Tick(now=device.now + 1))
         assert device.transfer.awaiting_grant
-        assert len(device.said) == asked
+        assert len(device.responses) == before
 
-    def test_a_grant_of_nothing_is_asked_again_later(self) -> None:
+    def test_after_an_empty_grant_the_next_request_waits(self) -> None:
         device = Device()
         device.start()
         device.grant([])
@@ -199,19 +199,19 @@ class TestWindow:
 
 
 class TestAcknowledgements:
-    def test_an_acknowledged_etag_is_never_told_again(self) -> None:
+    def test_an_acknowledged_etag_is_never_reported_again(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
-        told: list[int] = []
+        reported: list[int] = []
         for _ in range(5):
-            told += report(device.last).etags
+            reported += report(device.last).etags
             device.grant(device.wanted)
             while not device.transfer.awaiting_grant:
                 device.store(device.begin_parts(1)[0])
                 device.perform()
-        assert sorted(told) == sorted(set(told))
+        assert sorted(reported) == sorted(set(reported))
 
-    def test_an_unacknowledged_one_is_told_again(self) -> None:
+    def test_an_unacknowledged_etag_is_reported_again(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         device.grant(range(1, 13), acknowledges=0)
@@ -223,7 +223,7 @@ class TestAcknowledgements:
             device.store(device.begin_parts(1)[0])
         assert sorted(report(device.last).etags) == list(range(1, 19))
 
-    def test_a_repeat_tells_the_same_etags_under_the_same_sequence(self) -> None:
+    def test_a_repeated_response_has_the_same_etags_and_sequence(self) -> None:
         device = Device(size=1000 * MIB)
         device.start()
         device.grant(range(1, 13))
@@ -236,7 +236,7 @@ class TestAcknowledgements:
         device.on(Repeated(now=device.now))
         assert device.last == first
 
-    def test_an_owner_that_never_acknowledges_is_given_up_before_a_message_grows_too_large(self) -> None:
+    def test_the_upload_ends_before_unacknowledged_etags_fill_a_message(self) -> None:
         device = Device(size=3000 * CHUNK)
         device.start()
         while not device.is_in(State.ENDED):
@@ -249,10 +249,10 @@ class TestAcknowledgements:
 
 
 class TestPreGranted:
-    def test_starts_at_once_and_says_only_the_end(self) -> None:
+    def test_starts_at_once_and_publishes_only_the_end(self) -> None:
         device = Device(order=order(pregranted=True), pregranted=urls([1, 2]))
         device.start()
-        assert device.said == []
+        assert device.responses == []
         for number in device.begin_parts():
             device.store(number)
         assert device.last.status == "success"
@@ -265,7 +265,7 @@ class TestPreGranted:
         device.store(1)
         assert report(device.last).etags == {1: '"e1"'}
 
-    def test_asks_only_for_what_the_file_needs_more(self) -> None:
+    def test_requests_only_the_parts_that_were_not_granted(self) -> None:
         device = Device(size=6 * CHUNK, order=order(pregranted=True), pregranted=urls([1, 2]))
         device.start()
         device.begin_parts()
@@ -297,7 +297,7 @@ class TestPreGranted:
 
 
 class TestTable:
-    def test_an_impossible_local_event_is_our_bug(self) -> None:
+    def test_an_impossible_local_event_raises(self) -> None:
         device = Device()
         with pytest.raises(IllegalTransition, match="WorkerFree in state queued"):
             apply(device.transfer, WorkerFree(now=1.0))

@@ -1,4 +1,4 @@
-"""One upload and its owner: what it says, when it falls silent, and what is left after a crash."""
+"""One upload and its owner: commands, silence, and the state after a crash."""
 
 import pytest
 
@@ -31,13 +31,13 @@ class TestOwner:
         device.grant([1, 2, 3])
         assert (device.last.error, device.puts) == ("bad_request", [])
 
-    def test_so_do_completed_parts_beyond_it(self) -> None:
+    def test_completed_parts_beyond_the_file_contradict_the_plan(self) -> None:
         device = Device()
         device.start()
         device.on(Granted(now=1.0, acknowledges=1, completed=((1, 3),)))
         assert device.last.error == "bad_request"
 
-    def test_so_does_another_chunk_size(self) -> None:
+    def test_another_chunk_size_contradicts_the_plan(self) -> None:
         device = Device()
         device.start()
         device.on(Granted(now=1.0, acknowledges=1, parts=urls([1]), chunk_size=6 * MIB))
@@ -62,9 +62,9 @@ class TestOwner:
         device = Device()
         device.start()
         device.on(Repeated(now=device.now))
-        assert device.said[0] == device.said[1]
+        assert device.responses[0] == device.responses[1]
 
-    def test_cancel_stops_and_says_so_once(self) -> None:
+    def test_cancel_stops_and_is_answered_once(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2])
@@ -72,9 +72,9 @@ class TestOwner:
         device.on(CancelRequested(now=1.0))
         assert (device.last.status, device.last.sequence, device.stopped) == ("cancelled", 2, 1)
         device.on(CancelRequested(now=2.0))
-        assert device.said[-1] == device.said[-2]
+        assert device.responses[-1] == device.responses[-2]
 
-    def test_cancel_after_another_end_says_that_end_again(self) -> None:
+    def test_cancel_after_another_end_repeats_that_end(self) -> None:
         device = Device(size=3)
         device.start()
         device.send_all()
@@ -82,7 +82,7 @@ class TestOwner:
         assert device.last.status == "success"
 
     @pytest.mark.parametrize("moment", ["queued", "asking", "sending", "ended"])
-    def test_close_leaves_a_tombstone_and_says_nothing(self, moment: str) -> None:
+    def test_close_writes_a_tombstone_and_publishes_nothing(self, moment: str) -> None:
         device = Device(size=3)
         if moment != "queued":
             device.start()
@@ -91,11 +91,15 @@ class TestOwner:
             device.begin_parts()
         if moment == "ended":
             device.store(1)
-        said = len(device.said)
+        responses = len(device.responses)
         device.on(CloseReceived(now=1.0, outcome="completed"))
-        assert (device.tombstone, device.transfer.state, len(device.said)) == ("completed", State.CLOSED, said)
+        assert (device.tombstone, device.transfer.state, len(device.responses)) == (
+            "completed",
+            State.CLOSED,
+            responses,
+        )
 
-    def test_a_closed_upload_counts_what_comes_late(self) -> None:
+    def test_a_closed_upload_counts_late_events(self) -> None:
         device = Device()
         device.on(CloseReceived(now=1.0, outcome="failed"))
         device.on(Repeated(now=2.0))
@@ -111,14 +115,14 @@ class TestOwner:
         device.on(Tick(now=device.now + 2000))
         assert (device.tombstone, device.transfer.state) == ("failed", State.CLOSED)
 
-    def test_any_word_of_the_owner_renews_our_patience(self) -> None:
+    def test_any_message_of_the_owner_restarts_the_give_up_timer(self) -> None:
         device = Device(order=order(options=UploadOptions(give_up_after=1000)))
         device.start()
         device.on(Repeated(now=device.now + 900))
         device.on(Tick(now=device.now + 1500))
         assert device.last.status == "in_progress"
 
-    def test_what_nobody_answers_is_said_again_ever_more_rarely(self) -> None:
+    def test_an_unanswered_response_is_repeated_after_growing_pauses(self) -> None:
         device = Device(size=3)
         device.start()
         device.send_all()
@@ -129,7 +133,7 @@ class TestOwner:
             device.now = at
             device.on(Tick(now=at))
         assert pauses == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
-        assert all(said == device.last for said in device.said[-12:])
+        assert all(responses == device.last for responses in device.responses[-12:])
 
 
 class TestResume:
@@ -152,8 +156,8 @@ class TestResume:
         assert (device.last.status, report(device.last).etags) == ("success", {2: '"e2"'})
         assert device.puts.count(1) == 1
 
-    def test_what_is_resumed_asks_at_once(self) -> None:
-        """However seldom an owner that granted nothing was asked before."""
+    def test_a_resumed_upload_requests_at_once(self) -> None:
+        """Even after long pauses because of empty grants."""
         device = Device()
         device.start()
         for _ in range(8):
@@ -169,7 +173,7 @@ class TestResume:
         device.grant([])
         assert (wake_at(device.transfer) or 0) == device.now + 5
 
-    def test_a_final_error_does_not(self) -> None:
+    def test_a_final_error_does_not_resume(self) -> None:
         device = Device()
         device.start()
         device.on(GrantRefused(now=1.0, code=ErrorCode.BAD_REQUEST, text="no"))
@@ -232,7 +236,9 @@ class TestResume:
             ("prefix", 9 * MIB, 2, "source_changed"),
         ],
     )
-    def test_what_must_be_equal_on_resume(self, on_change: str, size: int, version: int, error: str | None) -> None:
+    def test_size_and_times_must_be_equal_on_resume(
+        self, on_change: str, size: int, version: int, error: str | None
+    ) -> None:
         device = Device(order=order(options=UploadOptions(on_change=on_change)))  # type: ignore[arg-type]
         device.start()
         device.restart()
@@ -248,7 +254,7 @@ class TestResume:
         device.on(OpenRefused(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="gone"))
         assert device.last.error == "source_gone"
 
-    def test_an_end_that_was_journalled_is_said_again(self) -> None:
+    def test_a_journalled_end_is_published_again(self) -> None:
         device = Device(size=3)
         device.start()
         device.send_all()

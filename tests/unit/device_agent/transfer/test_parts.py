@@ -13,7 +13,7 @@ from tests.unit.device_agent.device import CHUNK, Device, fingerprint, order, re
 
 
 def begin_a_part(device: Device) -> None:
-    """Grant what is asked for, and let time pass until a part is begun."""
+    """Grant the requested parts, and let time pass until a part starts."""
     for _ in range(50):
         device.perform()
         if device.transfer.awaiting_grant:
@@ -26,7 +26,7 @@ def begin_a_part(device: Device) -> None:
 
 
 class TestUrls:
-    def test_no_part_is_begun_on_a_url_with_too_little_life_left(self) -> None:
+    def test_no_part_starts_on_a_url_with_too_little_life_left(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2], lifetime=60.0)
@@ -35,7 +35,7 @@ class TestUrls:
         device.perform()
         assert (device.puts, device.wanted) == ([], [1, 2])
 
-    def test_how_much_life_follows_from_the_rate_that_was_seen(self) -> None:
+    def test_the_required_life_depends_on_the_measured_rate(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2], lifetime=300.0)
@@ -61,7 +61,7 @@ class TestUrls:
         assert device.wanted == [1, 2]
         assert (wake_at(device.transfer) or 0) > device.now
 
-    def test_a_refusal_past_its_life_asks_for_the_missing_parts_only(self) -> None:
+    def test_a_refusal_after_its_life_requests_the_missing_parts_only(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2], lifetime=60.0)
@@ -74,9 +74,7 @@ class TestUrls:
 
     @pytest.mark.parametrize("jitter", [0.0, 1.0])
     @pytest.mark.parametrize("kind", [PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.REFUSED])
-    def test_a_refusal_before_that_counts_to_three_over_more_than_a_minute(
-        self, kind: PutFailure, jitter: float
-    ) -> None:
+    def test_three_refusals_over_more_than_a_minute_end_the_upload(self, kind: PutFailure, jitter: float) -> None:
         device = Device(size=3)
         device.start()
         began = device.now
@@ -88,7 +86,7 @@ class TestUrls:
         assert device.last.error == "storage_refused"
         assert 60 < device.now - began < 300
 
-    def test_after_the_second_refusal_nothing_is_sent_and_what_was_signed_before_is_given_up(self) -> None:
+    def test_after_the_second_refusal_the_upload_pauses_and_drops_its_urls(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2])
@@ -99,16 +97,16 @@ class TestUrls:
                 device.grant([1])
         assert (device.is_in(State.WAITING), device.transfer.grants) == (True, {})
         assert "forbidden; the object store is paused, 90 s" in (wait_reason(device.transfer, device.now) or "")
-        asked = len(device.said)
+        before = len(device.responses)
         device.now += 89
         device.on(Tick(now=device.now))
-        assert (len(device.said), device.begin_parts()) == (asked, [])
+        assert (len(device.responses), device.begin_parts()) == (before, [])
         device.now = wake_at(device.transfer) or 0
         device.on(Tick(now=device.now))
         device.perform()
         assert device.wanted == [1, 2]
 
-    def test_what_was_granted_for_good_outlives_a_refusal(self) -> None:
+    def test_pre_granted_urls_survive_a_refusal(self) -> None:
         device = Device(order=order(pregranted=True), pregranted=urls([1, 2]))
         device.start()
         device.begin_parts(1)
@@ -140,7 +138,7 @@ class TestPuts:
         device.on(Tick(now=device.now))
         assert device.begin_parts() == [1]
 
-    def test_waits_as_long_as_the_store_asks(self) -> None:
+    def test_waits_for_the_retry_after_of_the_object_store(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2])
@@ -149,7 +147,7 @@ class TestPuts:
         assert device.begin_parts() == []
         assert wake_at(device.transfer) == device.now + 30
 
-    def test_gives_up_a_part_after_eight_tries(self) -> None:
+    def test_a_part_ends_the_upload_after_eight_failures(self) -> None:
         device = Device(size=3)
         device.start()
         device.grant([1])
@@ -158,7 +156,7 @@ class TestPuts:
             device.fail(1, PutFailure.TRY_AGAIN, jitter=0.0)
         assert (device.last.status, device.last.error) == ("error", "storage_unavailable")
 
-    def test_what_stands_in_the_way_for_hours_costs_neither_the_attempt_nor_a_part(self) -> None:
+    def test_an_outage_of_hours_ends_neither_the_attempt_nor_a_part(self) -> None:
         device = Device()
         device.start()
         device.grant([1, 2])
@@ -178,7 +176,7 @@ class TestPuts:
         assert (device.last.status, device.puts.count(1)) == ("success", 1)
         assert device.now > 2 * 3600
 
-    def test_gives_up_an_upload_that_stores_nothing(self) -> None:
+    def test_failures_without_a_stored_part_end_the_upload(self) -> None:
         device = Device(size=12 * CHUNK)
         device.start()
         device.grant(range(1, 13))
@@ -233,7 +231,7 @@ class TestPuts:
         device.fail(1, kind)
         assert (device.last.status, device.last.error, device.stopped) == (status, code, 1)
 
-    def test_a_part_that_we_stopped_is_begun_again(self) -> None:
+    def test_a_stopped_part_starts_again(self) -> None:
         device = Device(size=3)
         device.start()
         device.grant([1])
@@ -252,7 +250,7 @@ class TestSource:
             (Seen(fingerprint=fingerprint(10 * MIB, 2), linked=False, gone=True), "source_gone"),
         ],
     )
-    def test_a_change_is_told_and_the_part_is_not(self, seen: Seen, code: str) -> None:
+    def test_a_changed_source_ends_the_upload_without_the_part(self, seen: Seen, code: str) -> None:
         device = Device()
         device.start()
         device.grant([1, 2])

@@ -1,4 +1,4 @@
-"""Under `prefix` a file may grow. Whether it only grew, no fingerprint tells: what is stored is compared at the end."""
+"""Under `prefix` a file may grow. No fingerprint shows that it only grew, so stored parts are compared at the end."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def begun(**changes: object) -> Device:
 
 
 def send_the_rest(device: Device) -> None:
-    """Until the last part is stored; the file work that follows is left to the test."""
+    """Send until the last part is stored; the test does the file work that follows."""
     while not device.transfer.complete:
         device.perform()
         if device.transfer.awaiting_grant:
@@ -34,7 +34,7 @@ def send_the_rest(device: Device) -> None:
 
 
 def rechecks(device: Device) -> list[int]:
-    """Compare what is due; the parts in order."""
+    """Do the comparisons that are due; the numbers of the parts in order."""
     compared: list[int] = []
     while device.work:
         match device.work[0]:
@@ -44,13 +44,13 @@ def rechecks(device: Device) -> list[int]:
     return compared
 
 
-def test_a_file_that_moved_on_is_compared_once_with_all_that_is_stored() -> None:
+def test_a_changed_file_is_compared_once_with_all_stored_parts() -> None:
     device = begun()
     device.version = 2
     send_the_rest(device)
     assert device.is_in(State.CHECKING)
     assert wait_reason(device.transfer, device.now) == "comparing the stored parts with the file"
-    # It goes on growing, which a log does at any time: no reason to begin again.
+    # The file keeps growing, as a log does: no reason to start again.
     device.version = 3
     assert rechecks(device) == list(range(1, PARTS + 1))
     assert (device.last.status, len(device.puts)) == ("success", PARTS)
@@ -65,7 +65,7 @@ def test_a_file_that_was_rewritten_is_never_mixed() -> None:
     assert device.last.message == "parts already stored differ from the file"
 
 
-def test_a_file_that_nobody_touched_is_not_read_again() -> None:
+def test_an_unchanged_file_is_not_read_again() -> None:
     device = begun()
     send_the_rest(device)
     assert (rechecks(device), device.last.status) == ([], "success")
@@ -78,7 +78,7 @@ def test_without_digests_there_is_nothing_to_compare() -> None:
     assert (rechecks(device), device.last.status) == ([], "success")
 
 
-def test_a_crash_while_comparing_costs_the_comparison_only() -> None:
+def test_a_crash_during_the_comparison_repeats_only_the_comparison() -> None:
     device = begun()
     device.version = 2
     send_the_rest(device)
@@ -90,19 +90,19 @@ def test_a_crash_while_comparing_costs_the_comparison_only() -> None:
 
 
 @pytest.mark.parametrize("salt", ["", "other"])
-def test_parts_of_an_earlier_life_are_offered_and_not_believed(salt: str) -> None:
-    """The journal is gone. The owner knows of more parts than were offered, and this file may be another."""
+def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> None:
+    """The journal is lost. The owner has more parts than were requested, and this file may be a different one."""
     device = Device(size=PARTS * CHUNK, order=order(options=PREFIX), salt=salt)
     device.start()
     first = device.wanted
     stored = ((1, 15),) if not salt else ((13, 15),)
     granted = urls([] if not salt else first)
-    said = device.transfer.sequence
-    device.on(Granted(now=device.now, acknowledges=said, completed=stored, parts=granted, lifetime=900.0))
+    sequence = device.transfer.sequence
+    device.on(Granted(now=device.now, acknowledges=sequence, completed=stored, parts=granted, lifetime=900.0))
     device.perform()
     if not salt:
         assert list(device.transfer.settled) == first
-        # Not after a pause: this answer did tell something.
+        # Without a pause: this answer had new completed parts.
         assert device.wanted == list(range(len(first) + 1, PARTS + 1))
         device.restart()
         assert sorted(device.transfer.digests) == first
@@ -110,8 +110,8 @@ def test_parts_of_an_earlier_life_are_offered_and_not_believed(salt: str) -> Non
         assert list(device.transfer.settled) == []
 
 
-def test_under_fail_what_the_owner_knows_is_believed() -> None:
-    """It has compared the whole fingerprint."""
+def test_under_fail_completed_parts_are_accepted() -> None:
+    """The owner has compared the whole fingerprint."""
     device = Device(size=PARTS * CHUNK)
     device.start()
     device.on(Granted(now=device.now, acknowledges=1, completed=((1, 15),), parts=urls([16])))

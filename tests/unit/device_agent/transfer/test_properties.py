@@ -1,4 +1,4 @@
-"""The transfer machine against an owner and a world that lose, repeat, delay and crash whatever they like."""
+"""The transfer machine with an owner and faults: lost, repeated and late messages, and crashes."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ KINDS = [PutFailure.TRY_AGAIN, PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.BAD_D
 
 
 class World(RuleBasedStateMachine):
-    """One upload; the owner has committed `acknowledged` responses and knows the etags in them."""
+    """One upload; the owner has committed `acknowledged` responses and the etags in them."""
 
     @initialize(parts=st.integers(1, 40), pregranted=st.integers(0, 3))
     def command(self, parts: int, pregranted: int) -> None:
@@ -35,7 +35,7 @@ class World(RuleBasedStateMachine):
         self.answered = 0
         self.checked = 0
         self.statuses: dict[int, str] = {}
-        self.told: dict[int, int] = {}
+        self.reported: dict[int, int] = {}
         self.committed: set[int] = set()
 
     @rule()
@@ -50,13 +50,13 @@ class World(RuleBasedStateMachine):
 
     @rule(data=st.data(), loses=st.booleans())
     def owner_reads(self, data: st.DataObject, *, loses: bool) -> None:
-        """Commit everything said so far, and answer the latest response if it asks."""
-        if self.read == len(self.device.said) or self.device.transfer.state is State.CLOSED:
+        """Commit every published response, and answer the latest one if it is a request."""
+        if self.read == len(self.device.responses) or self.device.transfer.state is State.CLOSED:
             return
-        for response in self.device.said[self.read :]:
+        for response in self.device.responses[self.read :]:
             self.acknowledged = max(self.acknowledged, response.sequence or 0)
             self.known |= set(report(response).etags)
-        self.read = len(self.device.said)
+        self.read = len(self.device.responses)
         wanted = [part.part_number for part in report(self.device.last).wanted_parts]
         if self.device.last.status == "in_progress":
             granted = wanted[: data.draw(st.integers(0, len(wanted)))]
@@ -97,9 +97,9 @@ class World(RuleBasedStateMachine):
         self.device.fail(number, kind)
 
     def survives(self, transfer: Transfer) -> Transfer:
-        """What a crash must not take. A file of which nobody has heard may be looked at afresh."""
+        """The fields that survive a crash. A source that was never reported may be examined again."""
         kept = durable(transfer)
-        return kept if self.device.said or self.device.puts else replace(kept, source=None)
+        return kept if self.device.responses or self.device.puts else replace(kept, source=None)
 
     @rule(seconds=st.floats(0, 200))
     def time_passes(self, seconds: float) -> None:
@@ -121,7 +121,7 @@ class World(RuleBasedStateMachine):
             self.answered = max(self.answered, self.device.transfer.sequence)
             assert self.survives(self.device.transfer) == before
 
-    @precondition(lambda self: len(self.device.said) > 12)
+    @precondition(lambda self: len(self.device.responses) > 12)
     @rule()
     def somebody_cancels(self) -> None:
         self.device.on(CancelRequested(now=self.device.now))
@@ -133,8 +133,8 @@ class World(RuleBasedStateMachine):
         self.in_flight.clear()
 
     def commit(self, acknowledges: int) -> None:
-        """The device hears which of its responses are committed: their etags must not come again."""
-        self.committed |= {number for number, sequence in self.told.items() if sequence <= acknowledges}
+        """The device learns which responses are committed: their etags must not be reported again."""
+        self.committed |= {number for number, sequence in self.reported.items() if sequence <= acknowledges}
 
     def deliver(self, grant: Granted) -> None:
         self.answered = max(self.answered, grant.acknowledges)
@@ -151,31 +151,31 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def sequences_rise_and_mean_one_thing(self) -> None:
-        for response in self.device.said[self.checked :]:
+        for response in self.device.responses[self.checked :]:
             sequence = response.sequence or 0
             assert sequence >= max(self.statuses, default=0)
             assert self.statuses.setdefault(sequence, response.status) == response.status
 
     @invariant()
     def an_acknowledged_etag_is_never_told_again(self) -> None:
-        for response in self.device.said[self.checked :]:
-            told = set(report(response).etags)
-            assert not told & self.committed
-            for number in told:
-                self.told.setdefault(number, response.sequence or 0)
-        self.checked = len(self.device.said)
+        for response in self.device.responses[self.checked :]:
+            reported = set(report(response).etags)
+            assert not reported & self.committed
+            for number in reported:
+                self.reported.setdefault(number, response.sequence or 0)
+        self.checked = len(self.device.responses)
 
     @invariant()
     def at_most_one_question_is_unanswered(self) -> None:
-        asked = {r.sequence or 0 for r in self.device.said if r.status == "in_progress"}
-        assert len({sequence for sequence in asked if sequence > self.answered}) <= 1
+        requested = {r.sequence or 0 for r in self.device.responses if r.status == "in_progress"}
+        assert len({sequence for sequence in requested if sequence > self.answered}) <= 1
 
     @invariant()
     def success_names_every_part(self) -> None:
-        for response in self.device.said:
+        for response in self.device.responses:
             if response.status == "success":
-                told = {number for said in self.device.said for number in report(said).etags}
-                assert told == set(range(1, self.parts + 1))
+                reported = {number for responses in self.device.responses for number in report(responses).etags}
+                assert reported == set(range(1, self.parts + 1))
 
     @invariant()
     def no_part_is_under_way_twice(self) -> None:

@@ -1,4 +1,4 @@
-"""Why an upload makes no way is told, for an owner gives up a client that is silent."""
+"""The reason of a wait is published, because an owner gives up a silent client."""
 
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import wait_reason

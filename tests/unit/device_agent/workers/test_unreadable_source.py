@@ -1,4 +1,4 @@
-"""A disk that fails, or a file server that is away: no change of the file, so the attempt may go on one day."""
+"""A failing disk, or an unreachable file server: the file is not changed, so the attempt may be resumed."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Iterator[Source]:
 
 @pytest.fixture(params=FAILURES, ids=[errno.errorcode[code] for code in FAILURES])
 def broken(request: pytest.FixtureRequest, source: Source, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whatever asks the disk for this file's bytes or its state is refused; what the system says."""
+    """Every read of this file or of its state fails; the message of the system."""
     for name in ("preadv", "fstat", "lstat"):
         call = getattr(os, name)
 
@@ -66,7 +66,7 @@ def part_io(uploader: Sends) -> PartIO:
     return PartIO(Roots(), cast("Uploader", uploader), cast("CompressedCopies", None), clock=lambda: 1.0)
 
 
-def test_what_cannot_be_read_is_not_what_changed(source: Source, broken: str) -> None:
+def test_an_unreadable_file_is_not_a_changed_file(source: Source, broken: str) -> None:
     uses: list[Any] = [
         lambda: source.read_into(memoryview(bytearray(5)), 0),
         lambda: source.digest(0, 5, DigestName.MD5),
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_not_what_changed(source: Source, broken: str) ->
 
 
 @pytest.mark.parametrize("recheck", [False, True])
-def test_a_digest_that_cannot_be_taken_says_why(source: Source, broken: str, *, recheck: bool) -> None:
+def test_a_failed_digest_has_the_reason(source: Source, broken: str, *, recheck: bool) -> None:
     posted: list[IoEvent] = []
     task = DigestParts((PART,), DigestName.MD5, recheck=recheck)
     part_io(Sends(reads=True)).digest(task, SourceSession(source=source), posted.append)
@@ -99,9 +99,7 @@ def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["while-it-is-sent", "once-it-is-sent"])
-def test_a_part_whose_file_nobody_can_look_at_is_not_stored_and_its_sender_is_free(
-    source: Source, broken: str, *, reads: bool
-) -> None:
+def test_a_part_of_an_unreadable_file_fails_and_frees_its_sender(source: Source, broken: str, *, reads: bool) -> None:
     posted: list[IoEvent] = []
     task = PutPart(PresignedPart(1, "https://store/1"), PART)
     part_io(Sends(reads=reads)).put(task, SourceSession(source=source), posted.append, max_bytes_per_second=None)
@@ -110,7 +108,7 @@ def test_a_part_whose_file_nobody_can_look_at_is_not_stored_and_its_sender_is_fr
     assert (event.kind, broken in event.text) == (PutFailure.SOURCE_UNREADABLE, True)
 
 
-def test_the_upload_ends_as_internal_and_goes_on_with_what_is_stored() -> None:
+def test_the_upload_ends_as_internal_and_resumes_with_the_stored_parts() -> None:
     device = Device()
     device.start()
     device.grant([1, 2])

@@ -1,4 +1,4 @@
-"""The agent's loop, with its file work and its network played by the test."""
+"""The agent's loop; the test takes the place of its file work and its network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,19 +26,19 @@ from tests.unit.device_agent.device import fingerprint
 FILE = fingerprint(10 * MIB)
 
 
-class Nobody(ThreadPool):
-    """Workers that never do anything."""
+class IdlePool(ThreadPool):
+    """A pool that runs nothing."""
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Forget the job."""
+        """Drop the call."""
 
 
-class Silence:
-    """A network that takes everything; what happens is noted in order."""
+class FakeNetwork:
+    """A network that accepts everything; calls are recorded in order."""
 
     def __init__(self, happened: list[str]) -> None:
         self.happened = happened
-        self.said: list[bytes] = []
+        self.published: list[bytes] = []
         self.acknowledged: list[AckToken] = []
 
     def start(self) -> None:
@@ -46,19 +46,19 @@ class Silence:
 
     def stop(self, offline: bytes | None = None) -> None:
         assert offline is not None
-        self.happened.append("said offline")
+        self.happened.append("published offline")
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         assert (expiry is None) is (channel is not Channel.PRESENCE)
-        self.said.append(data)
+        self.published.append(data)
         return True
 
     def ack(self, token: AckToken) -> None:
         self.acknowledged.append(token)
 
 
-class Scene:
-    """An agent whose file work and network are played by the test."""
+class AgentLoop:
+    """An agent; the test takes the place of its file work and its network."""
 
     def __init__(self, folder: Path) -> None:
         self.happened: list[str] = []
@@ -66,12 +66,12 @@ class Scene:
         copies = SimpleNamespace(sweep=lambda _orders: None)
         part_io = cast("PartIO", SimpleNamespace(uploader=uploader, copies=copies, clock=lambda: 1.0))
         self.inbox = EventQueue()
-        self.network = Silence(self.happened)
+        self.network = FakeNetwork(self.happened)
         self.now = 1.0
         self.journal, transfers = Journal.open(folder)
         environment = Environment(
             inbox=self.inbox,
-            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=Nobody),
+            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=IdlePool),
             connect=lambda _will: self.network,
             check_url=lambda _part: None,
             system_info=SystemInfo,
@@ -85,7 +85,7 @@ class Scene:
         return CommandArrived(msgspec.json.encode(message), AckToken(1, packet_id))
 
     def sending(self) -> Run:
-        """An upload whose first part is under way."""
+        """An upload with its first part in flight."""
         self.agent.turn([self.command("download_file", file_path="/d/a")])
         run = self.agent.uploads.get("u1")
         assert run is not None

@@ -1,6 +1,6 @@
-"""Uploads and commands of an agent over a real journal, for tests that look between two of its turns.
+"""Uploads and commands over a real journal, for tests of the state between two turns of the loop.
 
-Rule: nothing happens by itself; `flush` commits and lets effects happen at once.
+Rule: nothing runs by itself; `flush` commits and runs the effects at once.
 """
 
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ from tests.unit.device_agent.device import fingerprint
 
 
 @dataclass
-class Desk:
-    """Uploads and commands over a real journal, with nobody to do the work."""
+class UploadTable:
+    """Uploads and commands over a real journal, without threads."""
 
     folder: Path
     workers: int = 4
-    said: list[Response] = field(default_factory=list)
-    asked: list[Command] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+    queries: list[Command] = field(default_factory=list)
     foreign: bool = False
     disk_full: bool = False
 
@@ -44,8 +44,8 @@ class Desk:
             default_file=None,
             check_url=self.check,
             disk_full=lambda: self.disk_full,
-            publish=self.said.append,
-            run_query=lambda command, _question: self.asked.append(command),
+            publish=self.responses.append,
+            run_query=lambda command, _question: self.queries.append(command),
         )
 
     def check(self, _url: PresignedPart) -> None:
@@ -66,14 +66,14 @@ class Desk:
         return self.uploads.take_effects(self.durability.may_run_early)
 
     def flush(self) -> list[Response]:
-        """Commit, and let effects happen at once; what was said."""
-        said = []
+        """Commit, and run the effects at once; the published responses."""
+        responses = []
         self.journal.commit()
         while effects := self.uploads.take_effects():
             for run, effect in effects:
                 match effect:
                     case PublishResponse(response=response):
-                        said.append(response)
+                        responses.append(response)
                     case OpenSource():
                         self.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
                     case DigestParts(parts=parts):
@@ -82,10 +82,10 @@ class Desk:
                     case _:
                         pass
             self.journal.commit()
-        return said
+        return responses
 
     def begun(self, now: float) -> list[str]:
-        """The uploads of the parts that idle senders begin, one entry a part."""
+        """The uploads of the parts that idle senders start, one entry for each part."""
         self.uploads.effects.clear()
         self.uploads.tick(now, 0.5)
         self.uploads.schedule(now)
@@ -93,5 +93,5 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def table(tmp_path: Path) -> UploadTable:
+    return UploadTable(tmp_path)
