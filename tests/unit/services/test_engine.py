@@ -55,13 +55,13 @@ async def test_an_engine_that_does_not_perform_stores_duties_and_publishes_nothi
         await rig.hello()
         await rig.settle(1_000)
         assert rig.messenger.actions() == []
-        assert len(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(MINE)))) == 1
+        assert len(await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(MINE)))) == 1
 
 
 async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
     async with Rig() as rig:
         await rig.birth()
-        await rig.store.write(lambda records: records.uploads.add(mine(state=State.DISPATCHED, litter=("s3-9",))))
+        await rig.database.write(lambda records: records.uploads.add(mine(state=State.DISPATCHED, litter=("s3-9",))))
         rig.objects.multipart["s3-9"] = ("key", "token")
         await rig.engine.resume(MINE)
         await rig.settle()
@@ -72,7 +72,7 @@ async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
 async def test_release_publishes_the_close_again_and_sets_the_event() -> None:
     async with Rig() as rig:
         await rig.birth()
-        await rig.store.write(lambda records: records.uploads.add(mine(state=State.COMPLETED)))
+        await rig.database.write(lambda records: records.uploads.add(mine(state=State.COMPLETED)))
         released = rig.engine.released(MINE)
         assert not released.is_set()
         await rig.engine.release(MINE)
@@ -104,7 +104,7 @@ async def test_a_scoped_engine_neither_closes_nor_observes_other_uploads() -> No
         await rig.respond(rig.offer("theirs", owner="cli-9"), sequence=1)
         config = UploadConfig(upload_id="theirs", owner="cli-9", key="uploads/x", presigned_urls=())
         begun = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
-        await rig.hear(Channel.COMMAND, encode(begun))
+        await rig.deliver(Channel.COMMAND, encode(begun))
         assert rig.messenger.actions() == []
         with pytest.raises(UnknownUpload):
             await rig.upload("theirs")
@@ -125,7 +125,7 @@ async def test_a_scoped_engine_commits_only_the_progress_of_its_own_upload() -> 
         await rig.birth()
         await rig.engine.adopt(mine(state=State.IN_PROGRESS))
         both = (CurrentUpload("theirs", bytes_sent=7), CurrentUpload(MINE.upload_id, bytes_sent=7))
-        await rig.hear(Channel.STATUS, encode(Status("uploading", CLIENT, uploads=both)))
+        await rig.deliver(Channel.STATUS, encode(Status("uploading", CLIENT, uploads=both)))
         assert (await rig.upload(MINE.upload_id)).bytes_sent == 7
         assert rig.counted("message.fault") == 0
 
@@ -137,5 +137,5 @@ async def test_a_scoped_engine_still_matches_responses_to_its_queries() -> None:
         await rig.settle()
         ((_, command),) = rig.messenger.sent
         files = FileList((FileEntry("/data/a", 1, 2),))
-        await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
+        await rig.deliver(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
         assert await query == files
