@@ -26,13 +26,12 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.completion import Completion
-from control_plane.services.uploads.decision import Decision
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.outbox import Outbox
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
-from control_plane.services.uploads.writer import UploadWriter
+from control_plane.services.uploads.writer import Decision, UploadWriter
 
 
 @dataclass(frozen=True, slots=True)

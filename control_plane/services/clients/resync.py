@@ -17,9 +17,8 @@ from control_plane.services.errors import ServiceError
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
-from control_plane.services.uploads.decision import Decision
 from control_plane.services.uploads.outbox import Outbox
-from control_plane.services.uploads.writer import UploadWriter
+from control_plane.services.uploads.writer import Decision, UploadWriter
 from schemas.messages import ActiveUpload, Hello
 from schemas.values import ResponseStatus
 

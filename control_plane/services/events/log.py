@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
 from control_plane.services.ports.log import EventLog
-from control_plane.services.uploads.decision import Commit
+from control_plane.services.uploads.writer import Commit
 
 
 class ChangeLogger:

@@ -37,9 +37,8 @@ from control_plane.services.ports.database import PARKED, Database, Failure, Out
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.uploads.completion import Completion
-from control_plane.services.uploads.decision import Commit, Decision
 from control_plane.services.uploads.grants import UrlSigner
-from control_plane.services.uploads.writer import LEASE, UploadWriter
+from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
 
 MAX_AT_ONCE: Final = 64

@@ -14,7 +14,7 @@ from control_plane.domain.errors import DomainError
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import REMOTE_EVENTS, Event, Observed, Progressed, Succeeded
 from control_plane.domain.uploads.machine import apply
-from control_plane.domain.uploads.model import Upload, UploadKey
+from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import (
     BadInput,
     DatabaseUnavailable,
@@ -29,7 +29,6 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.uploads.completion import Settled
-from control_plane.services.uploads.decision import Commit, Decision, Listener, deferred_success, same_object
 from control_plane.services.uploads.quota import Quota
 
 MAX_BATCH: Final = 256
@@ -43,6 +42,35 @@ LEASE: Final = 30.0
 """Seconds after which a duty that another process began is due again."""
 
 _TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The duties of one upload to perform now: after the commit that decided them.
+
+    `upload` is None when no upload has this key: then the client is released from it. With `deferred` that event is not
+    committed yet: its object is looked at first, which changes nothing and may be repeated, and then the event is
+    committed together with the result (decision 10).
+    """
+
+    key: UploadKey
+    upload: Upload | None
+    duties: tuple[Duty, ...]
+    attempt: int = 1
+    deferred: Succeeded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one transaction of the writer came to."""
+
+    decisions: tuple[Decision, ...]
+    changes: tuple[Change, ...]
+
+
+Listener = Callable[[Commit], None]
+"""Called after each commit, on the event loop; it must not block and must not raise."""
+
 
 Plan = Callable[[Records], Upload]
 """Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
@@ -285,11 +313,11 @@ class UploadWriter:
             return before
         after, urgent = apply(before, event)
         if entry.may_defer and draft.before is before:
-            deferred = deferred_success(before, after, urgent, event)
+            deferred = _deferred_success(before, after, urgent, event)
             if deferred is not None:
                 outcome.decisions.append(deferred)
                 return before
-        if entry.proof is not None and same_object(entry.proof.seen, after):
+        if entry.proof is not None and _same_object(entry.proof.seen, after):
             settled, more = apply(after, entry.proof.settled)
             # A result that no longer applies leaves the duties of the event itself, such as the client's release.
             after, urgent = (after, urgent) if settled is after else (settled, more)
@@ -415,3 +443,25 @@ def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateCh
 def _repeated(upload: Upload, attempt: int, event: str) -> dict[str, str | int | None]:
     said = f"{event} of attempt {attempt}"
     return {"upload_id": upload.upload_id, "client_id": upload.client_id, "said": said}
+
+
+def _deferred_success(before: Upload, after: Upload, duties: tuple[Duty, ...], event: Event) -> Decision | None:
+    """The decision that defers `event`: a success that completes an object which was PUT whole; else None.
+
+    Nothing is lost when the process ends before it is committed: the client gets no answer, and reports it again.
+    """
+    finished = before.state is not State.COMPLETING and after.state is State.COMPLETING
+    if not (finished and after.one_put and isinstance(event, Succeeded)):
+        return None
+    completion = tuple(duty for duty in duties if duty.kind is Kind.COMPLETE)
+    return Decision(after.key, after, completion, after.attempt, event)
+
+
+def _same_object(seen: Upload, now: Upload) -> bool:
+    """Whether a proof for `seen` also proves `now`: the same object with the same digests."""
+    return _object_of(seen) == _object_of(now)
+
+
+def _object_of(upload: Upload) -> tuple[object, ...]:
+    digests = {number: part.digest for number, part in upload.parts.items()}
+    return upload.s3_key, upload.object_token, upload.file_size, upload.one_put, digests

@@ -13,7 +13,7 @@ from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import DatabaseUnavailable, VersionConflict
 from control_plane.services.maintenance import CHANGES_FOR
 from control_plane.services.ports.database import Records
-from control_plane.services.uploads.decision import Commit
+from control_plane.services.uploads.writer import Commit
 from tests.support.fakes import CLIENT, Rig
 
 T = TypeVar("T")

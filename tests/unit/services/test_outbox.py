@@ -17,8 +17,8 @@ from control_plane.services.errors import (
 )
 from control_plane.services.ports.database import OutboxEntry, Subject
 from control_plane.services.uploads import outbox
-from control_plane.services.uploads.decision import Decision
 from control_plane.services.uploads.outbox import reason_of
+from control_plane.services.uploads.writer import Decision
 from schemas.topics import Channel
 from tests.support.fakes import OPERATOR, FakeMessenger, Rig
 
