@@ -1,6 +1,6 @@
-"""The world of the services, held in one hand: a clock that stands still, a broker that listens, a store that obeys.
+"""Fakes of all neighbours of the services: clock, broker and object store, and a `Rig` that runs the engine over them.
 
-Rule: these are for tests of the services' logic; what real neighbours do is tested on real neighbours.
+Rule: these are for tests of the services' logic; the behaviour of real neighbours is tested on real neighbours.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class FakeMessenger:
             self.cleared.append(client_id)
 
     def actions(self) -> list[str]:
-        """What was said since the last call."""
+        """The commands published since the last call."""
         said = [command.action for _, command in self.sent]
         self.sent.clear()
         return said
@@ -122,7 +122,7 @@ class FakeObjects:
         self._meet("ensure_bucket")
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """Say what the test wants it to be."""
+        """The result that the test has set."""
         self._meet("probe")
         return self.capabilities
 
@@ -173,7 +173,7 @@ class FakeObjects:
         return self.objects.get(s3_key)
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Three parts, or those that are said to be there, as long as it is open."""
+        """Three parts, or those that the test has set, while the multipart upload is open."""
         return dict(self.listed) if s3_upload_id in self.multipart else None
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
@@ -195,7 +195,7 @@ class FakeObjects:
         ]
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
-        """As much as the test says."""
+        """The duration that the test has set."""
         return self.sizes.get(s3_upload_id, 0)
 
     async def lifecycle(self) -> Mapping[str, Any]:
@@ -210,11 +210,11 @@ class FakeObjects:
             self.rules = configuration
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 class Rig:
-    """The engine over fakes, running; time moves only when the test says so."""
+    """The engine over fakes, running; time moves only when the test moves it."""
 
     def __init__(
         self,
@@ -265,13 +265,13 @@ class Rig:
         for _ in range(SETTLE):
             await asyncio.sleep(0)
 
-    async def hear(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
+    async def deliver(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
         """Deliver one message and let it sink in."""
         self.engine.inbox.receive(Delivered(self.topics.of(client_id, channel), payload))
         await self.settle()
 
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401
-        """A client comes online, or says with a higher `sequence` that it still is."""
+        """A client publishes that it is online, or still is, with a higher `sequence`."""
         fields = {
             "agent": AgentInfo(),
             "default_file": "/data/test-file.bin",
@@ -280,7 +280,7 @@ class Rig:
             **more,
         }
         presence = Presence(client_id, "online", epoch=epoch, **fields)
-        await self.hear(Channel.PRESENCE, encode(presence), client_id)
+        await self.deliver(Channel.PRESENCE, encode(presence), client_id)
         # Births are gathered for one commit; that pause is real time.
         await asyncio.sleep(0.07)
         await self.settle()
@@ -288,10 +288,10 @@ class Rig:
     async def respond(self, report: ResponsePayload, status: str = "in_progress", **more: Any) -> None:  # noqa: ANN401
         """The client answers about an upload."""
         fields = {"message_id": "m", "action": "download_file", **more}
-        await self.hear(Channel.RESPONSE, encode(Response(status=status, payload=report, **fields)))
+        await self.deliver(Channel.RESPONSE, encode(Response(status=status, payload=report, **fields)))
 
     async def hello(self, *active: ActiveUpload, more: bool = False) -> None:
-        """The client says what it has."""
+        """The client publishes a hello with its active uploads."""
         await self.respond(Hello("install", active, more), "success", action="hello", epoch=1)
 
     async def trigger(self, **more: Any) -> UploadView:  # noqa: ANN401
@@ -310,7 +310,7 @@ class Rig:
         return view.reason or Reason("", "")
 
     async def granted(self) -> Upload:
-        """An upload of three parts whose first question was answered."""
+        """An upload of three parts whose first request for URLs was answered."""
         await self.birth()
         view = await self.trigger()
         await self.respond(self.offer(view.upload.upload_id), sequence=1)
@@ -324,7 +324,7 @@ class Rig:
         return await self.upload(upload.upload_id)
 
     def offer(self, upload_id: str, **more: Any) -> UploadReport:  # noqa: ANN401
-        """What a client says of its file."""
+        """A client's report about its file."""
         size = 12 * 1024 * 1024
         fields: dict[str, Any] = {
             "upload_id": upload_id,
@@ -338,7 +338,7 @@ class Rig:
         return UploadReport(**{**fields, **more})
 
     def last_grant(self) -> GrantParts:
-        """The last grant that was said."""
+        """The last grant that was published."""
         return next(
             command.payload for _, command in reversed(self.messenger.sent) if isinstance(command.payload, GrantParts)
         )

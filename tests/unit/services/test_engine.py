@@ -104,7 +104,7 @@ async def test_a_scoped_engine_neither_closes_nor_observes_other_uploads() -> No
         await rig.respond(rig.offer("theirs", owner="cli-9"), sequence=1)
         config = UploadConfig(upload_id="theirs", owner="cli-9", key="uploads/x", presigned_urls=())
         begun = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
-        await rig.hear(Channel.COMMAND, encode(begun))
+        await rig.deliver(Channel.COMMAND, encode(begun))
         assert rig.messenger.actions() == []
         with pytest.raises(UnknownUpload):
             await rig.upload("theirs")
@@ -125,7 +125,7 @@ async def test_a_scoped_engine_commits_only_the_progress_of_its_own_upload() -> 
         await rig.birth()
         await rig.engine.adopt(mine(state=State.IN_PROGRESS))
         both = (CurrentUpload("theirs", bytes_sent=7), CurrentUpload(MINE.upload_id, bytes_sent=7))
-        await rig.hear(Channel.STATUS, encode(Status("uploading", CLIENT, uploads=both)))
+        await rig.deliver(Channel.STATUS, encode(Status("uploading", CLIENT, uploads=both)))
         assert (await rig.upload(MINE.upload_id)).bytes_sent == 7
         assert rig.counted("message.fault") == 0
 
@@ -137,5 +137,5 @@ async def test_a_scoped_engine_still_matches_responses_to_its_queries() -> None:
         await rig.settle()
         ((_, command),) = rig.messenger.sent
         files = FileList((FileEntry("/data/a", 1, 2),))
-        await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
+        await rig.deliver(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
         assert await query == files

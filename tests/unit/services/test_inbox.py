@@ -40,7 +40,7 @@ async def test_progress_restarts_the_step_timer() -> None:
         rig.clock.time += 290
         await rig.birth(sequence=1)
         status = Status("uploading", CLIENT, uploads=(CurrentUpload(upload.upload_id, bytes_sent=7),))
-        await rig.hear(Channel.STATUS, encode(status))
+        await rig.deliver(Channel.STATUS, encode(status))
         await rig.settle(20)
         assert rig.messenger.actions() == []
         assert (await rig.upload(upload.upload_id)).bytes_sent == 7
@@ -95,7 +95,7 @@ async def test_progress_of_an_unknown_upload_is_not_answered() -> None:
     """A status names no owner: it may be a direct CLI's upload, started by a command that was not observed."""
     async with Rig() as rig:
         await rig.birth()
-        await rig.hear(
+        await rig.deliver(
             Channel.STATUS, encode(Status("uploading", CLIENT, uploads=(CurrentUpload("theirs", bytes_sent=7),)))
         )
         assert rig.messenger.actions() == []
@@ -107,12 +107,12 @@ async def test_uploads_of_other_owners_are_observed_and_not_acted_on() -> None:
         await rig.birth()
         config = UploadConfig(upload_id="cli1", attempt=1, owner="cli-7", key="uploads/x", presigned_urls=())
         command = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
-        await rig.hear(Channel.COMMAND, encode(command))
+        await rig.deliver(Channel.COMMAND, encode(command))
         await rig.respond(rig.offer("cli1", owner="cli-7", wanted_parts=()), sequence=1)
         await rig.respond(rig.offer("cli1", owner="cli-7"), "success", sequence=2)
         assert (await rig.upload("cli1")).state is State.COMPLETING
         close = Command("m2", "close_upload", CloseUpload(upload_id="cli1", attempt=1, outcome="completed"))
-        await rig.hear(Channel.COMMAND, encode(close))
+        await rig.deliver(Channel.COMMAND, encode(close))
         upload = await rig.upload("cli1")
         assert (upload.state, upload.s3_key, upload.owner) == (State.COMPLETED, "uploads/x", "cli-7")
         assert rig.messenger.actions() == []
@@ -124,7 +124,7 @@ async def test_a_too_long_key_of_an_observed_upload_is_not_stored() -> None:
     """PostgreSQL could not index it, and the whole batch would fail."""
     async with Rig() as rig:
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="x" * 50_000, presigned_urls=())
-        await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
+        await rig.deliver(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
         assert (await rig.upload("cli1")).s3_key == f"unknown/{CLIENT}/cli1"
 
 
@@ -158,7 +158,7 @@ async def test_an_observed_close_does_not_change_an_upload_of_this_owner() -> No
     async with Rig() as rig:
         upload = await rig.granted()
         close = Command("m", "close_upload", CloseUpload(upload_id=upload.upload_id, attempt=1, outcome="completed"))
-        await rig.hear(Channel.COMMAND, encode(close))
+        await rig.deliver(Channel.COMMAND, encode(close))
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
 
 
@@ -227,7 +227,7 @@ async def test_a_query_gets_its_response_or_the_client_is_silent() -> None:
         await rig.settle()
         (_, command), *_ = rig.messenger.sent
         files = FileList((FileEntry("/data/a", 1, 2),))
-        await rig.hear(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
+        await rig.deliver(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
         assert await query == files
         rig.engine.client_service._queries._patience = 0.01
         with pytest.raises(ClientSilent):

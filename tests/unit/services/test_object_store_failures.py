@@ -80,7 +80,7 @@ async def test_the_reason_is_the_failed_grant_and_not_the_client_that_waits_for_
         rig.objects.fails = {"create_multipart": [denied, denied]}
         upload = await rig.granted()
         waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
-        await rig.hear(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
+        await rig.deliver(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
         assert (await rig.upload(upload.upload_id)).reason == Reason(WaitCode.CLIENT_REPORTED, waits.reason or "")
         assert (await rig.reason(upload.upload_id)).text == str(denied)
         await rig.settle(40)

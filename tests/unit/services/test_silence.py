@@ -17,7 +17,7 @@ async def observed(rig: Rig) -> None:
     await rig.birth()
     config = UploadConfig(upload_id="cli1", attempt=1, owner="cli-7", key="uploads/x", presigned_urls=())
     begun = Command("m1", "download_file", DownloadFile(upload_config=config, file_path="/a"))
-    await rig.hear(Channel.COMMAND, encode(begun))
+    await rig.deliver(Channel.COMMAND, encode(begun))
     await rig.respond(rig.offer("cli1", owner="cli-7"), "success", sequence=1)
     assert (await rig.upload("cli1")).state is State.COMPLETING
 
@@ -44,7 +44,7 @@ async def test_an_observed_upload_that_was_closed_stays_as_it_is() -> None:
     async with Rig() as rig:
         await observed(rig)
         closed = CloseUpload(upload_id="cli1", attempt=1, outcome="completed")
-        await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
+        await rig.deliver(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         rig.clock.time = (await rig.upload("cli1")).deadline + 1
         assert await rig.engine.maintenance.expire() == 0
         assert (await rig.upload("cli1")).state is State.COMPLETED

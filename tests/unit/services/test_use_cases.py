@@ -58,9 +58,9 @@ async def test_no_url_is_signed_for_the_key_of_an_observed_upload(key: str | Non
         await rig.birth()
         config = UploadConfig(upload_id="cli1", owner="cli-7", key=key)
         begun = DownloadFile(upload_config=config, file_path="/a")
-        await rig.hear(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
+        await rig.deliver(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
         closed = CloseUpload(upload_id="cli1", outcome="completed")
-        await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
+        await rig.deliver(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         assert (await rig.upload("cli1")).state is State.COMPLETED
         with pytest.raises(NotOurs, match="cli-7"):
             await rig.engine.upload_service.object_url(OPERATOR, "cli1")
@@ -72,9 +72,9 @@ async def test_a_retry_of_an_observed_upload_has_this_owner_and_a_new_key() -> N
         await rig.birth()
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/restaurant-2/payroll.csv")
         begun = DownloadFile(upload_config=config, file_path="/a")
-        await rig.hear(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
+        await rig.deliver(Channel.COMMAND, encode(Command("m1", "download_file", begun)))
         closed = CloseUpload(upload_id="cli1", outcome="cancelled")
-        await rig.hear(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
+        await rig.deliver(Channel.COMMAND, encode(Command("m2", "close_upload", closed)))
         again = (await rig.engine.upload_service.retry(OPERATOR, "cli1")).upload
         assert (again.owner, again.s3_key) == ("control-plane", "uploads/restaurant-1/19700101-001640-a")
 
@@ -156,7 +156,7 @@ async def test_unused_multipart_uploads_are_aborted_and_foreign_ones_reported() 
         rig.objects.multipart["crashed"] = (upload.s3_key, "token")
         rig.objects.multipart["stranger"] = ("uploads/somebody/else", "token")
         config = UploadConfig(upload_id="cli1", owner="cli-7", key="uploads/direct")
-        await rig.hear(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
+        await rig.deliver(Channel.COMMAND, encode(Command("m", "download_file", DownloadFile(upload_config=config))))
         rig.objects.multipart["direct"] = ("uploads/direct", "token")
         report = await rig.engine.maintenance.sweep_litter()
         assert (report.aborted, len(report.foreign)) == (0, 0)
