@@ -188,40 +188,42 @@ async def test_processes_that_start_together_migrate_once(url: str, engine: Engi
 # --- every query has its index ----------------------------------------------------------------------------------------
 
 QUERIES: Final[dict[str, Callable[[Records], object]]] = {
-    "upload": lambda records: records.uploads.get(an_upload().key),
-    "uploads_by_id": lambda records: records.uploads.by_id("u"),
-    "upload_by_s3_key": lambda records: records.uploads.by_s3_key("k"),
-    "add_upload": lambda records: records.uploads.add(an_upload()),
-    "open_uploads_of": lambda records: records.uploads.open_of("a"),
-    "overdue": lambda records: records.uploads.overdue(1.0, 10),
-    "prune_uploads": lambda records: records.uploads.prune(1.0, 10),
-    "list": lambda records: records.uploads.list(UploadFilter(), Page()),
-    "list behind": lambda records: records.uploads.list(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
-    "list of client": lambda records: records.uploads.list(UploadFilter(client_id="a"), Page()),
-    "list of error": lambda records: records.uploads.list(UploadFilter(error="busy"), Page()),
-    "list of time": lambda records: records.uploads.list(UploadFilter(created_after=1.0, created_before=2.0), Page()),
-    "list of states": lambda records: records.uploads.list(
+    "uploads.get": lambda records: records.uploads.get(an_upload().key),
+    "uploads.by_id": lambda records: records.uploads.by_id("u"),
+    "uploads.by_s3_key": lambda records: records.uploads.by_s3_key("k"),
+    "uploads.add": lambda records: records.uploads.add(an_upload()),
+    "uploads.open_of": lambda records: records.uploads.open_of("a"),
+    "uploads.overdue": lambda records: records.uploads.overdue(1.0, 10),
+    "uploads.prune": lambda records: records.uploads.prune(1.0, 10),
+    "uploads.list": lambda records: records.uploads.list(UploadFilter(), Page()),
+    "uploads.list after a cursor": lambda records: records.uploads.list(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
+    "uploads.list of a client": lambda records: records.uploads.list(UploadFilter(client_id="a"), Page()),
+    "uploads.list of an error": lambda records: records.uploads.list(UploadFilter(error="busy"), Page()),
+    "uploads.list of a time": lambda records: records.uploads.list(
+        UploadFilter(created_after=1.0, created_before=2.0), Page()
+    ),
+    "uploads.list of states": lambda records: records.uploads.list(
         UploadFilter(states=frozenset({State.FAILED, State.EXPIRED})), Page(10, "WzEuMCwiYSIsImIiXQ")
     ),
-    "tasks_of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
-    "put_entry": lambda records: records.outbox.put(an_entry(an_upload().key)),
-    "drop_entry": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
-    "due_tasks": lambda records: records.outbox.due(1.0, 10),
-    "wake_tasks": lambda records: records.outbox.wake("a", 1.0),
-    "next_due": lambda records: records.outbox.next_due(),
-    "client": lambda records: records.clients.get("a"),
-    "clients": lambda records: records.clients.among(["a", "b"]),
-    "save_clients": lambda records: records.clients.save([a_client("a", labels={"x": "y"})]),
-    "list_clients": lambda records: records.clients.list({}, Page(10, "WyJhIl0")),
-    "list_clients by labels": lambda records: records.clients.list({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
-    "delete_client": lambda records: records.clients.delete("a"),
-    "idempotency": lambda records: records.idempotency.get("a", "b", "c"),
-    "append changes": lambda records: records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="u")]),
-    "changes after": lambda records: records.changes.after(1, 10),
-    "prune changes": lambda records: records.changes.prune(1.0, 10),
-    "prune_idempotency": lambda records: records.idempotency.prune(1.0),
+    "outbox.of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
+    "outbox.put": lambda records: records.outbox.put(an_entry(an_upload().key)),
+    "outbox.drop": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
+    "outbox.due": lambda records: records.outbox.due(1.0, 10),
+    "outbox.wake": lambda records: records.outbox.wake("a", 1.0),
+    "outbox.next_due": lambda records: records.outbox.next_due(),
+    "clients.get": lambda records: records.clients.get("a"),
+    "clients.among": lambda records: records.clients.among(["a", "b"]),
+    "clients.save": lambda records: records.clients.save([a_client("a", labels={"x": "y"})]),
+    "clients.list": lambda records: records.clients.list({}, Page(10, "WyJhIl0")),
+    "clients.list by labels": lambda records: records.clients.list({"a": "b", "c": "d"}, Page(10, "WyJhIl0")),
+    "clients.delete": lambda records: records.clients.delete("a"),
+    "idempotency.get": lambda records: records.idempotency.get("a", "b", "c"),
+    "changes.append": lambda records: records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="u")]),
+    "changes.after": lambda records: records.changes.after(1, 10),
+    "changes.prune": lambda records: records.changes.prune(1.0, 10),
+    "idempotency.prune": lambda records: records.idempotency.prune(1.0),
 }
-LISTS: Final = {"list", "list behind", "list of time", "list_clients"}
+LISTS: Final = {"uploads.list", "uploads.list after a cursor", "uploads.list of a time", "clients.list"}
 """These scan an index from one end until the page is full; `total` counts the keys of all clients."""
 
 
@@ -260,15 +262,15 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("open_uploads_of", "ix_uploads_live_of_client"),
-        ("overdue", "ix_uploads_overdue"),
-        ("prune_uploads", "ix_uploads_ended"),
-        ("list of client", "ix_uploads_newest_of_client"),
-        ("list of error", "ix_uploads_newest_with_error"),
-        ("list of states", "ix_uploads_newest_in_state"),
-        ("due_tasks", "ix_outbox_due_at"),
-        ("prune changes", "ix_changes_at"),
-        ("list_clients by labels", "ix_client_labels_bearers"),
+        ("uploads.open_of", "ix_uploads_live_of_client"),
+        ("uploads.overdue", "ix_uploads_overdue"),
+        ("uploads.prune", "ix_uploads_ended"),
+        ("uploads.list of a client", "ix_uploads_newest_of_client"),
+        ("uploads.list of an error", "ix_uploads_newest_with_error"),
+        ("uploads.list of states", "ix_uploads_newest_in_state"),
+        ("outbox.due", "ix_outbox_due_at"),
+        ("changes.prune", "ix_changes_at"),
+        ("clients.list by labels", "ix_client_labels_bearers"),
     ],
 )
 async def test_a_query_uses_its_index(

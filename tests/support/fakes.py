@@ -1,6 +1,6 @@
-"""Fakes of all neighbours of the services: clock, broker and object store, and a `Rig` that runs the engine over them.
+"""Fakes of the services' neighbours, and an engine over them.
 
-Rule: these are for tests of the services' logic; the behaviour of real neighbours is tested on real neighbours.
+Rule: for tests of the services' logic only; adapters are tested with real neighbours.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class FakeClock:
 
 
 class FakeMessenger:
-    """Remembers what was published; `down` refuses everything."""
+    """Records what is published; `down` refuses everything."""
 
     def __init__(self) -> None:
         self.down = False
@@ -85,15 +85,15 @@ class FakeMessenger:
             self.cleared.append(client_id)
 
     def actions(self) -> list[str]:
-        """The commands published since the last call."""
-        said = [command.action for _, command in self.sent]
+        """The actions of the commands that were published since the last call."""
+        actions = [command.action for _, command in self.sent]
         self.sent.clear()
-        return said
+        return actions
 
 
 @dataclass(slots=True)
 class FakeObjects:
-    """A bucket in memory. `fails` holds, per method, the errors of its next calls; `capabilities` what a probe sees."""
+    """A bucket in memory. `fails` has the next errors of a method; `capabilities` is the result of a probe."""
 
     bucket: str = "bucket"
     capabilities: ObjectStoreCapabilities = field(
@@ -122,7 +122,7 @@ class FakeObjects:
         self._meet("ensure_bucket")
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """The result that the test has set."""
+        """The capabilities that the test set."""
         self._meet("probe")
         return self.capabilities
 
@@ -168,16 +168,16 @@ class FakeObjects:
             self._meet("complete")
 
     async def head(self, s3_key: str) -> ObjectInfo | None:
-        """What is there."""
+        """The object under the key."""
         self._meet("head")
         return self.objects.get(s3_key)
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
-        """Three parts, or those that the test has set, while the multipart upload is open."""
+        """Three parts, or those in `listed`, as long as it is open."""
         return dict(self.listed) if s3_upload_id in self.multipart else None
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
-        """Forget it."""
+        """Delete it."""
         self._meet("abort")
         self.multipart.pop(s3_upload_id, None)
 
@@ -195,7 +195,7 @@ class FakeObjects:
         ]
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
-        """The duration that the test has set."""
+        """The size that the test set."""
         return self.sizes.get(s3_upload_id, 0)
 
     async def lifecycle(self) -> Mapping[str, Any]:
@@ -204,7 +204,7 @@ class FakeObjects:
         return self.rules
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
-        """Keep it, if this store does."""
+        """Keep it, unless `keeps_rules` is False."""
         self._meet("set_lifecycle")
         if self.keeps_rules:
             self.rules = configuration
@@ -214,7 +214,7 @@ class FakeObjects:
 
 
 class Rig:
-    """The engine over fakes, running; time moves only when the test moves it."""
+    """The engine over fakes, running; only the test moves the clock."""
 
     def __init__(
         self,
@@ -227,10 +227,10 @@ class Rig:
         self.clock = FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.store = database or MemoryDatabase()
+        self.database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
-        self.ports = Ports(self.store, self.objects, self.messenger, self.clock)
+        self.ports = Ports(self.database, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
         self.engine: Engine = build_engine(self.ports, self._log, self.policy, scope=scope, performs=performs)
         self.engine.uploads.linger = 0.0
@@ -266,12 +266,12 @@ class Rig:
             await asyncio.sleep(0)
 
     async def deliver(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
-        """Deliver one message and let it sink in."""
+        """Deliver one message and let everything that follows happen."""
         self.engine.inbox.receive(Delivered(self.topics.of(client_id, channel), payload))
         await self.settle()
 
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401
-        """A client publishes that it is online, or still is, with a higher `sequence`."""
+        """A client connects; with a higher `sequence` it sends a beat."""
         fields = {
             "agent": AgentInfo(),
             "default_file": "/data/test-file.bin",
@@ -286,16 +286,16 @@ class Rig:
         await self.settle()
 
     async def respond(self, report: ResponsePayload, status: str = "in_progress", **more: Any) -> None:  # noqa: ANN401
-        """The client answers about an upload."""
+        """The client sends a response about an upload."""
         fields = {"message_id": "m", "action": "download_file", **more}
         await self.deliver(Channel.RESPONSE, encode(Response(status=status, payload=report, **fields)))
 
     async def hello(self, *active: ActiveUpload, more: bool = False) -> None:
-        """The client publishes a hello with its active uploads."""
+        """The client sends a hello that lists these uploads."""
         await self.respond(Hello("install", active, more), "success", action="hello", epoch=1)
 
     async def trigger(self, **more: Any) -> UploadView:  # noqa: ANN401
-        """An operator wants a file."""
+        """An operator triggers an upload."""
         view = await self.engine.upload_service.trigger(OPERATOR, TriggerRequest(CLIENT, **more))
         await self.settle()
         return view
@@ -310,21 +310,21 @@ class Rig:
         return view.reason or Reason("", "")
 
     async def granted(self) -> Upload:
-        """An upload of three parts whose first request for URLs was answered."""
+        """An upload of three parts, granted."""
         await self.birth()
         view = await self.trigger()
         await self.respond(self.offer(view.upload.upload_id), sequence=1)
         return await self.upload(view.upload.upload_id)
 
     async def finished(self, **more: Any) -> Upload:  # noqa: ANN401
-        """An upload of which the client says that all is sent."""
+        """An upload that the client reported as stored."""
         upload = await self.granted()
         report = self.offer(upload.upload_id, wanted_parts=(), etags={1: '"e1"', 2: '"e2"', 3: '"e3"'}, **more)
         await self.respond(report, "success", sequence=2)
         return await self.upload(upload.upload_id)
 
     def offer(self, upload_id: str, **more: Any) -> UploadReport:  # noqa: ANN401
-        """A client's report about its file."""
+        """The report of an offer."""
         size = 12 * 1024 * 1024
         fields: dict[str, Any] = {
             "upload_id": upload_id,

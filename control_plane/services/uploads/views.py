@@ -17,8 +17,8 @@ _ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
 """The duties that answer a client's request for URLs."""
 
 _PROGRESS: Final = {
-    State.QUEUED: Reason(WaitCode.DISPATCHING, "about to be told to the client"),
-    State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the client was told, and has not answered yet"),
+    State.QUEUED: Reason(WaitCode.DISPATCHING, "the command is about to be published"),
+    State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"),
     State.IN_PROGRESS: Reason(WaitCode.UPLOADING, "the client is uploading"),
     State.COMPLETING: Reason(WaitCode.COMPLETING, "the object is being completed and proven"),
 }

@@ -94,7 +94,7 @@ def test_nothing_is_published_while_a_command_is_printed(tmp_path: Path) -> None
             upload = await open_upload(direct_of(rig), REQUEST, "/data/a.bin", PLAN)
             await rig.settle(1_000)
             assert rig.messenger.actions() == []
-            entries = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
+            entries = await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
             assert [entry.duty.kind for entry in entries] == ["say_download"]
 
     asyncio.run(work())

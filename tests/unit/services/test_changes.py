@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 async def changes(rig: Rig) -> list[Change]:
     """The change log, oldest first."""
-    found = await rig.store.read(lambda records: records.changes.after(0, 100))
+    found = await rig.database.read(lambda records: records.changes.after(0, 100))
     assert [one.number for one in found] == sorted({one.number for one in found})
     return [one.change for one in found]
 
@@ -90,7 +90,7 @@ async def test_a_transaction_that_fails_leaves_no_change(monkeypatch: pytest.Mon
         await rig.birth()
         upload = (await rig.trigger()).upload
         before = await changes(rig)
-        write = rig.store.write
+        write = rig.database.write
 
         def rolled_back(work: Callable[[Records], T]) -> Callable[[Records], T]:
             def fail(records: Records) -> T:
@@ -102,7 +102,7 @@ async def test_a_transaction_that_fails_leaves_no_change(monkeypatch: pytest.Mon
 
         commits = listen(rig)
         with monkeypatch.context() as patch:
-            patch.setattr(rig.store, "write", lambda work: write(rolled_back(work)))
+            patch.setattr(rig.database, "write", lambda work: write(rolled_back(work)))
             with pytest.raises(DatabaseUnavailable):
                 await rig.engine.uploads.submit(upload.key, CancelRequested(now=2_000.0))
         assert (await changes(rig), commits) == (before, [])

@@ -24,7 +24,7 @@ def change_during_the_look(patch: pytest.MonkeyPatch, rig: Rig, change: Change) 
         seen.append(upload.parts[1].digest)
         settled = await settle(completion, upload)
         if len(seen) == 1:
-            await rig.store.write(lambda records: commit(records, upload, change))
+            await rig.database.write(lambda records: commit(records, upload, change))
         return settled
 
     patch.setattr(Completion, "settle", slow)

@@ -20,7 +20,7 @@ OTHERS = {
 
 def doctor_of(rig: Rig) -> Doctor:
     """The doctor of a rig."""
-    return Doctor(rig.store, rig.objects, rig.clock, rig.policy)
+    return Doctor(rig.database, rig.objects, rig.clock, rig.policy)
 
 
 def named(findings: list[Finding], name: str) -> Finding:

@@ -55,13 +55,13 @@ async def test_an_engine_that_does_not_perform_stores_duties_and_publishes_nothi
         await rig.hello()
         await rig.settle(1_000)
         assert rig.messenger.actions() == []
-        assert len(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(MINE)))) == 1
+        assert len(await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(MINE)))) == 1
 
 
 async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
     async with Rig() as rig:
         await rig.birth()
-        await rig.store.write(lambda records: records.uploads.add(mine(state=State.DISPATCHED, litter=("s3-9",))))
+        await rig.database.write(lambda records: records.uploads.add(mine(state=State.DISPATCHED, litter=("s3-9",))))
         rig.objects.multipart["s3-9"] = ("key", "token")
         await rig.engine.resume(MINE)
         await rig.settle()
@@ -72,7 +72,7 @@ async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
 async def test_release_publishes_the_close_again_and_sets_the_event() -> None:
     async with Rig() as rig:
         await rig.birth()
-        await rig.store.write(lambda records: records.uploads.add(mine(state=State.COMPLETED)))
+        await rig.database.write(lambda records: records.uploads.add(mine(state=State.COMPLETED)))
         released = rig.engine.released(MINE)
         assert not released.is_set()
         await rig.engine.release(MINE)

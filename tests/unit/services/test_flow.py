@@ -23,7 +23,7 @@ async def test_an_upload_is_triggered_granted_proven_and_closed() -> None:
         upload = await rig.finished()
         assert (upload.state, upload.proof) == (State.COMPLETED, Proof.ACCEPTED)
         assert rig.messenger.actions() == ["download_file", "grant_parts", "close_upload"]
-        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
+        assert await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_a_grant_has_every_requested_part_with_its_md5() -> None:
@@ -46,7 +46,7 @@ async def test_the_command_for_an_offline_client_is_published_when_it_connects()
         assert (view.reason, view.upload.state) == (offline, State.QUEUED)
         assert view.next_wake_at == view.upload.deadline
         assert rig.messenger.actions() == []
-        (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(view.upload.key)))
+        (task,) = await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(view.upload.key)))
         assert task.due_at == PARKED
         await rig.birth(epoch=2)
         assert rig.messenger.actions() == ["download_file"]

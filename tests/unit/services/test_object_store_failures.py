@@ -132,7 +132,7 @@ async def test_a_fault_is_shown_and_retried_with_a_growing_wait(monkeypatch: pyt
             assert "a planted fault" not in reason.text
             for _ in range(8):
                 await rig.settle(331)
-            (task,) = await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
+            (task,) = await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key)))
             assert task.tries >= 8
         await rig.settle(331)
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED

@@ -81,7 +81,7 @@ async def test_its_success_and_its_proof_are_one_commit(monkeypatch: pytest.Monk
         assert (done.state, done.parts[1].etag, done.error) == (State.COMPLETED, '"e1"', None)
         assert saved == [(State.IN_PROGRESS, State.COMPLETED)]
         assert rig.messenger.actions()[-1] == "close_upload"
-        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
+        assert await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
 
 
 async def test_the_success_alone_is_committed_while_the_object_store_is_away() -> None:
@@ -232,4 +232,4 @@ async def test_a_failed_look_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch
 
 async def entries(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """The stored duties of an upload."""
-    return list(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))
+    return list(await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))

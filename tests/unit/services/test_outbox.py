@@ -25,7 +25,7 @@ from tests.support.fakes import OPERATOR, FakeMessenger, Rig
 
 async def entries(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """The stored duties of an upload."""
-    return list(await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))
+    return list(await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))
 
 
 async def stuck(_self: FakeMessenger, _channel: Channel, _client_id: str, _payload: bytes) -> None:

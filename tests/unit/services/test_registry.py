@@ -18,7 +18,7 @@ async def test_the_next_beat_wakes_an_entry_that_was_parked_after_a_beat() -> No
             (task,) = records.outbox.of(Subject.of_upload(view.upload.key))
             records.outbox.put(type(task)(task.subject, task.duty, PARKED))
 
-        await rig.store.write(park)
+        await rig.database.write(park)
         rig.clock.time += 30
         await rig.birth(sequence=1)
         assert rig.messenger.actions() == ["download_file"]

@@ -70,7 +70,7 @@ async def test_a_silent_connected_client_gets_three_cancels() -> None:
         beat = await connected_for(rig, 10 * STEP, 1)
         assert rig.messenger.actions().count("cancel_upload") == 3
         assert (await rig.upload(upload.upload_id)).client_busy is False
-        assert await rig.store.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
+        assert await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))) == []
         await connected_for(rig, STEP, beat)
         await rig.respond(rig.offer(upload.upload_id), sequence=2)
         assert rig.messenger.actions() == ["close_upload"]

@@ -189,7 +189,7 @@ async def test_a_failed_commit_raises_in_the_caller(monkeypatch: pytest.MonkeyPa
     async with Rig() as rig:
         await rig.birth()
         with monkeypatch.context() as patch:
-            patch.setattr(type(rig.store), "write", broken)
+            patch.setattr(type(rig.database), "write", broken)
             with pytest.raises(DatabaseUnavailable):
                 await rig.engine.upload_service.trigger(OPERATOR, TriggerRequest(CLIENT))
         assert (await rig.trigger()).upload.state is State.QUEUED

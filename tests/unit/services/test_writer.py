@@ -97,13 +97,13 @@ async def test_the_publication_of_a_command_costs_no_separate_commit(monkeypatch
         await rig.birth()
         rig.engine.uploads.linger = 60
         commits: list[None] = []
-        write = rig.store.write
+        write = rig.database.write
 
         async def counted(work: Callable[[Records], T]) -> T:
             commits.append(None)
             return await write(work)
 
-        monkeypatch.setattr(rig.store, "write", counted)
+        monkeypatch.setattr(rig.database, "write", counted)
         upload = (await rig.trigger()).upload
         assert (await rig.upload(upload.upload_id)).state is State.QUEUED
         await rig.respond(rig.offer(upload.upload_id), sequence=1)
