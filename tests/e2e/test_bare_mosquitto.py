@@ -81,7 +81,7 @@ class Terminal:
 def terminal(fleet: Fleet) -> Iterator[Terminal]:
     """`mosquitto_sub -V 5` on the responses of the client."""
     address = fleet.site.broker.address
-    # With -d it says when it is subscribed; into a pipe, that would stay with it until its buffer is full.
+    # With -d it prints when it is subscribed; into a pipe, that would stay with it until its buffer is full.
     command = ["stdbuf", "-oL", "mosquitto_sub", "-d", "-V", "5", "-q", "1"]
     command += ["-h", address.host, "-p", str(address.port), "-t", "fleet/v1/restaurant-1/response"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as listening:

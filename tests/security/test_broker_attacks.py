@@ -79,7 +79,7 @@ def durable(client_id: str) -> Connect:
 
 
 def reload(parties: Parties) -> None:
-    """Have the files read again, and wait for it: once mosquitto says that it does, it answers nobody in between."""
+    """Have the files read again, and wait for it: once mosquitto logs that it does, it handles no packet in between."""
     broker, announcement = parties.fleet.broker, "Reloading config."
     before = broker.log_path.read_text().count(announcement)
     broker.reload()

@@ -32,7 +32,7 @@ _INSTALL: Final = (
     # An image that is thrown away needs no fsync for each file.
     " -o Dpkg::Options::=--force-unsafe-io {} >/dev/null && rm -rf /var/lib/apt/lists/*"
 )
-# What the real images are used for here: their paths, their users, their capabilities, their way to be told a password.
+# What the real images are used for here: their paths, their users, their capabilities, their way to receive a password.
 _DOCKERFILES: Final[Mapping[str, str]] = {
     MOSQUITTO: f"""
         RUN groupadd --gid 1883 broker && useradd --uid 1883 --gid 1883 --no-create-home broker
@@ -143,7 +143,7 @@ def _make_python() -> None:
 
 
 def _mirror() -> list[str]:
-    """Where this machine's apt gets Debian from; nothing where it does not say, for debootstrap knows its own."""
+    """Where this machine's apt gets Debian from; nothing where none is configured, for debootstrap has a default."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Identifier: Packages"],
         capture_output=True,

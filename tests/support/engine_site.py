@@ -85,7 +85,7 @@ class Site:
         return operator.curl("--output", "/dev/null", "--write-out", "%{http_code}", f"{operator.url}{path}")
 
     def tls(self, *certificate: str) -> ssl.SSLContext:
-        """Trusts the broker's authority; its certificate is for `HOST`, and the wire client asks for localhost."""
+        """Trusts the broker's authority; its certificate is for `HOST`, and the wire client connects to localhost."""
         context = ssl.create_default_context(cafile=str(self.secrets / "broker-ca.crt"))
         context.check_hostname = False
         if certificate:
@@ -100,7 +100,7 @@ class Site:
 
 @contextmanager
 def running(directory: Path, *more: str, secrets: tuple[str, ...] = ()) -> Iterator[Site]:
-    """The production file and more, up in a copy of the checkout; `secrets` are words to `make-secrets`."""
+    """The production file and more, up in a copy of the checkout; `secrets` are arguments of `make-secrets`."""
     https, devices, services = (free_port() for _ in range(3))
     environment = {
         "COMPOSE_FILE": ":".join((_PRODUCTION, *more, _ELSEWHERE)),

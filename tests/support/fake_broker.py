@@ -1,4 +1,4 @@
-"""A broker that sends what a test tells it to: for packets that a real one sends rarely, or never.
+"""A broker that sends what a test scripts: for packets that a real one sends rarely, or never.
 
 Rule: it is driven from the test, packet by packet; nothing is answered on its own.
 """
