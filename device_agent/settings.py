@@ -15,8 +15,8 @@ from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.files.roots import Roots
-from device_agent.mqtt.broker_url import BrokerUrl
 from device_agent.storage.url_policy import UploadHosts
+from schemas.broker_url import BrokerUrl
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
@@ -133,8 +133,12 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
 
 def _require_usable(settings: Settings) -> None:
     """Read now what other modules will read from the settings later."""
-    BrokerUrl.parse(settings.mqtt_url)
     _ = settings.roots, settings.hosts
+    try:
+        BrokerUrl.parse(settings.mqtt_url)
+    except SchemaError as error:
+        text = f"MQTT_URL: {error}; the password goes to MQTT_PASSWORD"
+        raise SettingsError(text) from error
     try:
         _ = settings.topics
     except SchemaError as error:
