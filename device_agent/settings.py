@@ -26,6 +26,7 @@ _HIDDEN: Final = "(set)"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _Label = Annotated[str, Meta(min_length=1)]
+_AbsolutePath = Annotated[str, Meta(pattern="^/")]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -35,8 +36,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt_url: str = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: str | None = None
-    file_path: str | None = None
-    allowed_roots: tuple[str, ...] = ()
+    file_path: _AbsolutePath | None = None
+    allowed_roots: tuple[_AbsolutePath, ...] = ()
     upload_hosts: tuple[str, ...] = ()
     state_dir: Path
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
@@ -81,6 +82,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
 
 _MUST: Final[Mapping[str, str]] = {
+    "FILE_PATH": "must be an absolute path",
+    "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
     "LABELS": f"must look like site=berlin,model=pi4, with at most {_MAX_LABELS} labels",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
@@ -109,7 +112,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
 def _converted(texts: Mapping[str, str]) -> Settings:
     values = {name.lower(): _parsed(name, text) for name, text in texts.items()}
     try:
-        return convert(values, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
+        return convert(values, Settings, dec_hook=lambda kind, value: kind(value))
     except ValidationError as error:
         field = re.search(r"\$\.(\w+)", str(error))
         name = field[1].upper() if field else ""
@@ -125,6 +128,9 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
             return {key.strip(): value.strip() for key, _, value in pairs}
+        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND":
+            # Digits only: the conversion of msgspec also accepts 1e6 and null.
+            return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
         case "LOG_LEVEL":
             return text.lower()
         case _:
