@@ -39,7 +39,7 @@ class Ending(Struct, frozen=True, omit_defaults=True):
 class Began(Struct, frozen=True, omit_defaults=True, tag="began"):
     """An attempt was accepted. Replaces every record of the same upload.
 
-    `urls` are those of a pre-granted command, which no owner may be there to grant again. Negotiated URLs are not kept.
+    `urls` are those of a pre-granted command: its owner may never grant them again. Negotiated URLs are not kept.
     """
 
     order: Order
