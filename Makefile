@@ -28,7 +28,7 @@ demo: $(VENV)/.stamp-demo ## Run a whole fleet on this machine (DEMO_ARGS=...)
 
 test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
-	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \

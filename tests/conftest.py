@@ -17,6 +17,7 @@ from hypothesis import settings
 
 # A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
 settings.register_profile("explore", max_examples=2_000, print_blob=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -11,7 +11,10 @@ from control_plane.domain.uploads.model import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadCreated:
-    """An upload of this owner was created at `at` (s since the epoch)."""
+    """A use case created an upload at `at` (s since the epoch).
+
+    An upload that a device's offer started, and an observed one, have no such change.
+    """
 
     at: float
     client_id: str
@@ -22,7 +25,8 @@ class UploadCreated:
 class UploadStateChanged:
     """An upload changed from the state `was` to `state` at `at` (s since the epoch).
 
-    `error` is the error code of an upload that failed, was rejected or expired; None in every other state.
+    `error` is the error code of an upload that failed, was rejected or expired; in other states None, except that an
+    observed upload has the code of the last error that its client reported.
     """
 
     at: float

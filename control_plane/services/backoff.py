@@ -1,6 +1,7 @@
 """How long to wait before the next try.
 
-Rule: one formula for every retry of this side.
+Rule: one formula for every retry of the services and for the reconnects to the broker. Only a transaction that lost a
+race is repeated by another one, in `adapters.database.transactions`, within milliseconds.
 """
 
 import random

@@ -83,7 +83,7 @@ class Engine:
     async def resume(self, key: UploadKey) -> None:
         """Perform every duty that the upload's state requires: the process that started it may have performed none.
 
-        `UnknownUpload`, `DatabaseUnavailable`.
+        Only a stray object is deleted no earlier than it may be. `UnknownUpload`, `DatabaseUnavailable`.
         """
         await self.outbox.resume(key)
 

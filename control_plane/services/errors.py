@@ -3,7 +3,7 @@
 Exception
 └── ServiceError
     ├── Transient            the same call may succeed later
-    │   ├── DatabaseUnavailable     the database
+    │   ├── DatabaseUnavailable  the database
     │   ├── MessengerDown        the broker
     │   ├── ObjectStoreDown      the object store
     │   └── ClientSilent         a client did not answer in time

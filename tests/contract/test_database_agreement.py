@@ -30,6 +30,7 @@ from control_plane.services.ports.database import (
     UploadFilter,
 )
 from tests.support.databases import a_client, an_upload
+from tests.support.examples import examples
 
 Step = Callable[[Records], object]
 
@@ -200,7 +201,7 @@ async def played(database: Database, script: list[list[Named]]) -> list[object]:
     return results
 
 
-EXAMPLES: Final = 40
+EXAMPLES: Final = examples(40)
 """Each of them opens a database."""
 
 

@@ -36,12 +36,13 @@ from tests.support.databases import (
     migrated,
     uploads,
 )
+from tests.support.examples import examples
 from tests.support.postgres import postgres
 
 __all__ = ["database", "migrated", "postgres"]
 
 # One database serves all examples: each of them has unique keys.
-shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 
 
 # --- outbox -----------------------------------------------------------------------------------------------------------

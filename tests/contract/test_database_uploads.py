@@ -14,12 +14,13 @@ from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, PartRe
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict
 from control_plane.services.ports.database import Database, Page, Records, Subject, UploadFilter
 from tests.support.databases import an_entry, an_upload, database, migrated, uploads
+from tests.support.examples import examples
 from tests.support.postgres import postgres
 
 __all__ = ["database", "migrated", "postgres"]
 
 # One database serves all examples: each of them has unique keys.
-shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+shared: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 
 
 async def load(database: Database, key: UploadKey) -> Upload | None:

@@ -23,7 +23,10 @@ from tests.support.sites import MIB, Fleet, running_fleet, sha256_of
 CHUNK = 5 * MIB
 PATIENCE = 20.0
 
-pytestmark = pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

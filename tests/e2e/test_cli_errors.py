@@ -124,12 +124,14 @@ def test_an_answer_that_is_not_a_control_planes_is_reported_in_one_line(
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_waiting_continues_over_a_restart_of_the_control_plane(server: str) -> None:
     ended = backhaul("upload", "busy", "--wait", "--server", server)
     assert ended.returncode == 0, ended.stderr
     assert "trying again: The database cannot be used now" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_lost_answer_is_requested_again_with_the_same_key(server: str) -> None:
     ended = backhaul("trigger", "flaky", "--server", server)
     assert ended.returncode == 0, ended.stderr
@@ -143,6 +145,7 @@ def test_the_token_is_sent(server: str) -> None:
     assert Script.requests[0][2]["Authorization"] == "Bearer secret"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_command_without_a_traceback(server: str) -> None:
     shell = f"{' '.join(BACKHAUL)} clients --json --server {server}; echo $? >&2"
     ended = subprocess.run(
@@ -152,6 +155,7 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback(server: str) -> None
     assert ended.stderr.strip() in {"0", "141"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting_leaves_the_upload_alone(server: str) -> None:
     command = (*BACKHAUL, "upload", "slow", "--wait", "--server", server)
     with started(command) as process:
@@ -164,6 +168,7 @@ def test_ctrl_c_while_waiting_leaves_the_upload_alone(server: str) -> None:
     assert all(method == "GET" for method, _, _ in Script.requests)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(server: str) -> None:
     command = (*BACKHAUL, "upload", "slow", "--wait", "--server", server)
     screen = run_in_terminal(command, columns=80, interrupt_at="45%")
@@ -185,6 +190,7 @@ def test_a_character_outside_the_output_encoding_is_escaped(tmp_path: Path) -> N
     assert "\\xfc.json" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments", "extra"),
     [("typer", ("clients",), "cli"), ("boto3", ("mqtt", "watch"), "cli"), ("uvicorn", ("serve",), "server")],

@@ -144,6 +144,7 @@ def test_a_file_is_uploaded_and_proven_without_a_control_plane(field: Field) -> 
     assert field.kept() == []
 
 
+@pytest.mark.slow
 def test_a_refused_file_exits_with_1_and_leaves_nothing(field: Field) -> None:
     ended = field.run("trigger", CLIENT, "/etc/passwd", code=1)
     assert (ended["state"], ended["error"]) == ("rejected", "path_not_allowed")
@@ -169,6 +170,7 @@ def test_two_commands_cannot_resume_one_upload(field: Field, slow: Slow) -> None
     process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_and_leaves_nothing_at_the_store(field: Field, slow: Slow) -> None:
     process, _ = slow
     process.send_signal(signal.SIGINT)

@@ -72,6 +72,7 @@ def test_clients_and_their_files_are_listed(fleet: Fleet, files: Path) -> None:
     assert [one["path"] for one in listed] == [str(files / "Küche, Tür.bin")]
 
 
+@pytest.mark.slow
 def test_the_same_key_is_the_same_upload(fleet: Fleet) -> None:
     first, again = (reported(fleet, "trigger", "restaurant-1", "--idempotency-key", "once") for _ in range(2))
     assert first["upload_id"] == again["upload_id"]
@@ -91,6 +92,7 @@ def test_an_upload_is_cancelled_and_tried_again(fleet: Fleet) -> None:
     assert reported(fleet, "cancel", again["upload_id"])["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_an_unknown_client_exits_with_1(fleet: Fleet) -> None:
     assert reported(fleet, "trigger", "nobody", code=1)["type"] == "urn:backhaul:problem:unknown-client"
 

@@ -37,6 +37,7 @@ def document(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "devices", "size", "parts"),
     [("small-{}", 30, 4096, 1), ("empty-{}", 2, 0, 1), ("large-{}", 2, 12_000_000, 3)],
@@ -54,6 +55,7 @@ def test_every_device_uploads_once(site: Site, name: str, devices: int, size: in
     assert (len(uploads), len(clients)) == (devices, devices)
 
 
+@pytest.mark.slow
 def test_devices_that_stop_publish_offline_at_once(site: Site) -> None:
     report = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
     assert report["connected"] == 3

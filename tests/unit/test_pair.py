@@ -14,7 +14,7 @@ HISTORIES = 2_000
 CHUNKS = 4
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in range(1, CHUNKS))])
 def test_both_sides_agree_at_the_end_of_every_history(chunk: int) -> None:
     ends: Counter[str] = Counter()
     for seed in range(chunk, HISTORIES, CHUNKS):

@@ -29,7 +29,6 @@ from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import OPEN, TERMINAL, Upload, UploadKey
 from control_plane.presentation import upload_document
 from control_plane.services.errors import ServiceError, UnknownClient
@@ -164,7 +163,7 @@ async def until_over(direct: Direct, key: UploadKey, display: Display, *, cancel
 async def _cancel(direct: Direct, key: UploadKey, display: Display) -> None:
     display.note("cancelling")
     try:
-        await direct.engine.uploads.submit(key, CancelRequested(now=direct.engine.clock.now()))
+        await direct.engine.upload_service.cancel(PRINCIPAL, key.upload_id, key.client_id)
     except IllegalTransition:
         display.note("too late to cancel: the object is being completed")
     except ServiceError as error:

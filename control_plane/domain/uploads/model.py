@@ -158,9 +158,9 @@ class Upload:
     reason: Reason | None = None
     """What the upload waits for, by the last response or progress."""
     error: str | None = None
-    """An `ErrorCode` or a `Refusal`, once the upload ended without success."""
+    """An `ErrorCode` or a `Refusal`, once the upload failed, was rejected or expired; of an observed one, its last."""
     message: str | None = None
-    """A sentence to `error`."""
+    """A sentence to `error`, or to a cancellation."""
     proof: Proof | None = None
     completed_at: float | None = None
     """Instant at which it reached a terminal state, whichever one."""

@@ -119,10 +119,12 @@ class Outbox:
             self.perform(decision)
 
     def perform(self, decision: Decision) -> None:
-        """Start the duties of a decision. Never waits."""
-        if not self._performs:
-            return
+        """Start the duties of a decision. Never waits. If none is performed, a deferred success is committed alone."""
         key, upload = decision.key, decision.upload
+        if not self._performs:
+            if decision.deferred is not None:
+                self._writer.enqueue(key, decision.deferred)
+            return
         if upload is None:
             self._start(key, Duty(Kind.SEND_CLOSE, decision.attempt, 0.0), self._close_unknown(key, decision.attempt))
             return
@@ -136,7 +138,10 @@ class Outbox:
                 self._start(key, duty, self._prove_deferred(upload, decision.deferred), deferred=True)
 
     async def resume(self, key: UploadKey) -> None:
-        """Make every duty that the upload's state requires due now; `UnknownUpload`, `DatabaseUnavailable`."""
+        """Make every duty that the upload's state requires due now; `UnknownUpload`, `DatabaseUnavailable`.
+
+        A backoff is not waited for. A stray object is: until its duty is due it may still be written with its URL.
+        """
         now, subject = self._clock.now(), Subject.of_upload(key)
 
         def work(records: Records) -> None:
@@ -144,7 +149,8 @@ class Outbox:
             if upload is None:
                 raise UnknownUpload(key.upload_id)
             for duty in duties(upload):
-                records.outbox.put(OutboxEntry(subject, duty, now))
+                due_at = max(now, duty.due_at) if duty.kind is Kind.DELETE_OBJECT else now
+                records.outbox.put(OutboxEntry(subject, duty, due_at))
 
         await self._database.write(work)
         self.poke()

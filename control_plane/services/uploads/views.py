@@ -16,6 +16,9 @@ from control_plane.services.ports.database import PARKED, Database, OutboxEntry,
 _ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
 """The duties that answer a client's request for URLs."""
 
+_CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
+"""The duties that no upload waits for: a failed one explains nothing."""
+
 _PROGRESS: Final = {
     State.QUEUED: Reason(WaitCode.DISPATCHING, "the command is about to be published"),
     State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"),
@@ -76,12 +79,16 @@ class UploadViews:
 
 
 def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | None]:
-    """Which duty failed last, and why."""
-    failures = [(entry.last_error.at, entry) for entry in entries if entry.last_error is not None]
+    """Which of the duties that the upload waits for failed last, and why."""
+    failures = [
+        (entry.duty.kind, entry.last_error)
+        for entry in entries
+        if entry.last_error is not None and entry.duty.kind not in _CLEAN_UPS
+    ]
     if not failures:
         return None, None
-    _, entry = max(failures, key=lambda pair: pair[0])
-    return entry.duty.kind, entry.last_error.reason if entry.last_error else None
+    kind, failure = max(failures, key=lambda pair: pair[1].at)
+    return kind, failure.reason
 
 
 def _away(upload: Upload, client: Client | None, now: float) -> Reason | None:

@@ -33,6 +33,7 @@ from control_plane.domain.uploads.machine import TRANSITIONS, apply
 from control_plane.domain.uploads.model import MAX_ATTEMPTS, TERMINAL, Proof, State
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode
+from tests.support.examples import examples
 from tests.support.uploads import an_upload, wanted
 
 SIZE = 12 * MIB
@@ -111,7 +112,7 @@ def check_step(history: Sequence[Event]) -> None:
         assert all(effect.kind is Kind.SEND_CLOSE or (effect.kind, effect.target) in required for effect in effects)
 
 
-@settings(max_examples=1_500)
+@settings(max_examples=examples(1_500))
 @example(
     [
         ErrorReported(now=0.0, attempt=2, code=ErrorCode.PATH_NOT_ALLOWED),
@@ -126,7 +127,7 @@ def test_every_history_keeps_the_laws(history: list[Event]) -> None:
     check_step(history)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(histories, events)
 def test_an_event_twice_is_an_event_once(history: list[Event], event: Event) -> None:
     """A response with a sequence changes nothing the second time."""
@@ -143,7 +144,7 @@ def test_an_event_twice_is_an_event_once(history: list[Event], event: Event) -> 
         assert all(effect.kind in COMMANDS for effect in effects)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(histories)
 def test_every_opened_multipart_upload_is_used_or_aborted(history: list[Event]) -> None:
     """Each created multipart upload is the current one, is litter to be aborted, or was cleaned up."""

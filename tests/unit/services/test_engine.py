@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from control_plane.domain.uploads.events import MultipartCreated
-from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.domain.uploads.model import State, Stray, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, UnknownUpload
 from control_plane.services.inbox import UploadScope
 from control_plane.services.ports.database import Subject
+from control_plane.services.ports.object_store import ObjectInfo
 from schemas.codec import encode
 from schemas.messages import (
     ActiveUpload,
@@ -23,6 +24,7 @@ from schemas.messages import (
     Status,
     UploadConfig,
 )
+from schemas.names import TOKEN_METADATA
 from schemas.topics import Channel
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 from tests.support.uploads import an_upload
@@ -67,6 +69,21 @@ async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
         await rig.settle()
         assert rig.messenger.actions() == ["download_file"]
         assert rig.objects.multipart == {}
+
+
+async def test_resume_deletes_no_stray_object_before_its_last_url_expired() -> None:
+    """Deleted sooner, it could be written once more, and no duty would be left to delete it."""
+    async with Rig() as rig:
+        await rig.birth()
+        stray = Stray("old/key", "token", after=rig.clock.now() + 60)
+        await rig.database.write(lambda records: records.uploads.add(mine(strays=(stray,))))
+        rig.objects.objects["old/key"] = ObjectInfo(1, "etag", {TOKEN_METADATA: "token"})
+        await rig.engine.resume(MINE)
+        await rig.settle()
+        assert rig.messenger.actions() == ["download_file"]
+        assert "old/key" in rig.objects.objects
+        await rig.settle(61)
+        assert (rig.objects.objects, (await rig.upload(MINE.upload_id)).strays) == ({}, ())
 
 
 async def test_release_publishes_the_close_again_and_sets_the_event() -> None:

@@ -89,6 +89,24 @@ async def test_the_reason_is_the_failed_grant_and_not_the_client_that_waits_for_
         assert (await rig.reason(upload.upload_id)).text == waits.reason
 
 
+async def test_a_refused_clean_up_is_not_the_reason_why_an_upload_waits() -> None:
+    """The entry of the clean-up keeps its error for hours, while the next attempt makes progress."""
+    async with Rig() as rig:
+        denied = ObjectStoreForbids("AbortMultipartUpload: AccessDenied", "AccessDenied")
+        rig.objects.fails = {"abort": [denied] * 9}
+        upload = await rig.granted()
+        await rig.respond(rig.offer(upload.upload_id), "error", sequence=2, error="source_changed")
+        await rig.settle(70)
+        await rig.respond(rig.offer(upload.upload_id, attempt=2), sequence=1)
+        await rig.settle(31)
+        await rig.birth(sequence=1)
+        subject = Subject.of_upload(upload.key)
+        entries = await rig.database.read(lambda records: records.outbox.of(subject))
+        assert [one.last_error.reason.text for one in entries if one.last_error] == [str(denied)]
+        assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
+        assert (await rig.reason(upload.upload_id)).code == WaitCode.UPLOADING
+
+
 async def test_a_final_refusal_fails_the_upload_with_its_message() -> None:
     """No other key makes parts larger."""
     async with Rig() as rig:

@@ -144,14 +144,14 @@ async def test_a_cancel_during_the_look_wins() -> None:
         assert rig.objects.objects == {}
 
 
-async def test_a_success_is_repeated_after_a_crash_during_the_look() -> None:
+async def test_a_success_is_repeated_after_a_crash_during_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was committed, so the client repeats its success, and the next process looks."""
     async with Rig() as rig:
         upload = await offered(rig)
         put(rig, upload)
-        rig.engine.outbox._performs = False
-        assert (await succeed(rig, upload)).state is State.IN_PROGRESS
-        rig.engine.outbox._performs = True
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.engine.outbox, "perform", lambda _decision: None)
+            assert (await succeed(rig, upload)).state is State.IN_PROGRESS
         assert (await succeed(rig, upload)).state is State.COMPLETED
 
 
@@ -233,3 +233,12 @@ async def test_a_failed_look_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch
 async def entries(rig: Rig, upload: Upload) -> list[OutboxEntry]:
     """The stored duties of an upload."""
     return list(await rig.database.read(lambda records: records.outbox.of(Subject.of_upload(upload.key))))
+
+
+async def test_an_engine_that_does_not_perform_commits_the_success_and_leaves_its_proof() -> None:
+    """A success must not wait for a look that is never taken."""
+    async with Rig() as rig:
+        upload = await offered(rig)
+        async with Rig(database=rig.database, performs=False) as other:
+            assert (await succeed(other, upload)).state is State.COMPLETING
+            assert "head" not in other.objects.calls

@@ -13,6 +13,7 @@ from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.replay import replay
 from schemas.parts import to_ranges
 from schemas.values import UploadOptions
+from tests.support.examples import examples
 from tests.unit.device_agent.device import CHUNK, Device, durable, order, report, urls
 
 KINDS = [PutFailure.TRY_AGAIN, PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.BAD_DIGEST, PutFailure.STOPPED]
@@ -200,4 +201,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestWorld.settings = settings(max_examples=examples(150), stateful_step_count=60, deadline=None)
