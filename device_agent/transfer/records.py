@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import Struct, field
 
 from schemas.parts import MIN_CHUNK_SIZE
-from schemas.topics import CONTROL_PLANE
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
 
 
@@ -20,7 +19,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     message_id: str
     file_path: str
     attempt: int = 1
-    owner: str = CONTROL_PLANE
+    owner: str = "control-plane"
     digest: DigestName = DigestName.MD5
     chunk_size: int = MIN_CHUNK_SIZE
     options: UploadOptions = UploadOptions()
