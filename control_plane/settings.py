@@ -289,6 +289,9 @@ _TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
 _OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
 _SYNONYMS: Final = {"AWS_SECRET_KEY": "AWS_SECRET_ACCESS_KEY", "JWT_SECRET_KEY": "JWT_SECRET"}
 _CLOSE: Final = 0.9
+"""Finds one missing or one extra letter in any name, and one replaced letter only in a name of ten or more."""
+_SHORT: Final = 4
+"""A name of so few letters has many similar ones of other programs."""
 
 
 def unknown(names: Collection[str]) -> list[str]:
@@ -301,7 +304,8 @@ def misspelt(given: Mapping[str, str]) -> list[str]:
     """One line for each variable whose name is nearly that of a setting that is not given.
 
     The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
-    setting, or one letter wrong. Links that Kubernetes and Docker set (`SERVERS_PORT=tcp://…`) do not count.
+    setting, one letter wrong, or `…_FILE`, which nothing read into its setting. Links that Kubernetes and Docker set
+    (`SERVERS_PORT=tcp://…`) do not count.
     """
     names = sorted(set(given) - {*NAMES, *AGENT_NAMES} - _OTHER_PROGRAMS)
     meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
@@ -311,8 +315,15 @@ def misspelt(given: Mapping[str, str]) -> list[str]:
 def _meant(name: str) -> str | None:
     swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
     begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
+    replaced = [setting for setting in NAMES if len(name) > _SHORT and _one_letter_differs(name, setting)]
     close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
-    return _SYNONYMS.get(name) or next(iter([*swapped, *begun, *close]), None)
+    file = [setting for setting in NAMES if name == f"{setting}_FILE"]
+    return _SYNONYMS.get(name) or next(iter([*swapped, *begun, *replaced, *close, *file]), None)
+
+
+def _one_letter_differs(name: str, setting: str) -> bool:
+    comparable = len(name) == len(setting) and name[0] == setting[0]
+    return comparable and sum(one != other for one, other in zip(name, setting, strict=True)) == 1
 
 
 def _hint(name: str, near: Sequence[str]) -> str:

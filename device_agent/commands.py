@@ -15,7 +15,6 @@ from device_agent.logs import RateLimitedLog
 from device_agent.queries import HealthQuery, Query
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
-from device_agent.transfer.model import NO_OWNER
 from device_agent.transfer.records import Order
 from device_agent.transfer.responses import outcome_response
 from device_agent.uploads import Run, Uploads
@@ -35,6 +34,7 @@ from schemas.messages import (
     UploadConfig,
     UploadReport,
 )
+from schemas.names import UNKNOWN_OWNER
 from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
@@ -214,7 +214,7 @@ def _order(command: Command, payload: DownloadFile, path: str) -> Order:
         message_id=command.message_id,
         file_path=path,
         attempt=payload.about_attempt,
-        owner=config.owner or (NO_OWNER if pregranted else CONTROL_PLANE),
+        owner=config.owner or (UNKNOWN_OWNER if pregranted else CONTROL_PLANE),
         digest=config.digest or DigestName.MD5,
         chunk_size=config.chunk_size or CHUNK_SIZE,
         options=payload.options,

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.files.roots import Roots
-from device_agent.mqtt.broker_url import BrokerUrl
 from device_agent.storage.url_policy import UploadHosts
+from schemas.broker_url import BrokerUrl
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
@@ -26,6 +26,7 @@ _HIDDEN: Final = "(set)"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _Label = Annotated[str, Meta(min_length=1)]
+_AbsolutePath = Annotated[str, Meta(pattern="^/")]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -35,8 +36,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt_url: str = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: str | None = None
-    file_path: str | None = None
-    allowed_roots: tuple[str, ...] = ()
+    file_path: _AbsolutePath | None = None
+    allowed_roots: tuple[_AbsolutePath, ...] = ()
     upload_hosts: tuple[str, ...] = ()
     state_dir: Path
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
@@ -81,6 +82,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
 
 _MUST: Final[Mapping[str, str]] = {
+    "FILE_PATH": "must be an absolute path",
+    "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
     "LABELS": f"must look like site=berlin,model=pi4, with at most {_MAX_LABELS} labels",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
@@ -109,7 +112,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
 def _converted(texts: Mapping[str, str]) -> Settings:
     values = {name.lower(): _parsed(name, text) for name, text in texts.items()}
     try:
-        return convert(values, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
+        return convert(values, Settings, dec_hook=lambda kind, value: kind(value))
     except ValidationError as error:
         field = re.search(r"\$\.(\w+)", str(error))
         name = field[1].upper() if field else ""
@@ -125,6 +128,9 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
             return {key.strip(): value.strip() for key, _, value in pairs}
+        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND":
+            # Digits only: the conversion of msgspec also accepts 1e6 and null.
+            return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
         case "LOG_LEVEL":
             return text.lower()
         case _:
@@ -133,8 +139,12 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
 
 def _require_usable(settings: Settings) -> None:
     """Read now what other modules will read from the settings later."""
-    BrokerUrl.parse(settings.mqtt_url)
     _ = settings.roots, settings.hosts
+    try:
+        BrokerUrl.parse(settings.mqtt_url)
+    except SchemaError as error:
+        text = f"MQTT_URL: {error}; the password goes to MQTT_PASSWORD"
+        raise SettingsError(text) from error
     try:
         _ = settings.topics
     except SchemaError as error:
@@ -210,6 +220,9 @@ CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 _TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
 _OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
 _CLOSE: Final = 0.9
+"""Finds one missing or one extra letter in any name, and one replaced letter only in a name of ten or more."""
+_SHORT: Final = 4
+"""A name of so few letters has many similar ones of other programs."""
 
 
 def unknown(names: Collection[str]) -> list[str]:
@@ -222,7 +235,8 @@ def misspelt(given: Mapping[str, str]) -> list[str]:
     """One line for each variable whose name is nearly that of a setting that is not given.
 
     The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
-    setting, or one letter wrong. Links that Kubernetes and Docker set (`SERVERS_PORT=tcp://…`) do not count.
+    setting, one letter wrong, or `…_FILE`, which nothing read into its setting. Links that Kubernetes and Docker set
+    (`SERVERS_PORT=tcp://…`) do not count.
     """
     names = sorted(set(given) - {*NAMES, *CONTROL_PLANE_NAMES} - _OTHER_PROGRAMS)
     meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
@@ -232,8 +246,15 @@ def misspelt(given: Mapping[str, str]) -> list[str]:
 def _meant(name: str) -> str | None:
     swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
     begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
+    replaced = [setting for setting in NAMES if len(name) > _SHORT and _one_letter_differs(name, setting)]
     close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
-    return next(iter([*swapped, *begun, *close]), None)
+    file = [setting for setting in NAMES if name == f"{setting}_FILE"]
+    return next(iter([*swapped, *begun, *replaced, *close, *file]), None)
+
+
+def _one_letter_differs(name: str, setting: str) -> bool:
+    comparable = len(name) == len(setting) and name[0] == setting[0]
+    return comparable and sum(one != other for one, other in zip(name, setting, strict=True)) == 1
 
 
 def _hint(name: str, near: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ class BrokerUrl:
             parts = urlsplit(url)
             port = PORTS[parts.scheme] if parts.port is None else parts.port
             more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-            if not parts.hostname or more or port == 0:
+            if parts.scheme not in PORTS or not parts.hostname or more or port == 0:
                 raise _wrong()
             # The form in which the name is looked up; a name without it (`a..b`) would raise UnicodeError only then.
             parts.hostname.encode("idna")

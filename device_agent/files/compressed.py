@@ -28,7 +28,8 @@ class CompressedCopies:
     """The folder of copies, one for each attempt."""
 
     def __init__(self, folder: Path, roots: Roots) -> None:
-        self._folder = folder
+        # `Roots` accepts only absolute paths, and STATE_DIR may be relative.
+        self._folder = folder.absolute()
         self._roots = roots
 
     def open(self, order: Order, stopped: Callable[[], bool]) -> Source:

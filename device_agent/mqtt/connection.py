@@ -18,7 +18,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_agent.mqtt.broker_url import BrokerUrl
 from device_agent.mqtt.reconnect import ReconnectBackoff
 from device_agent.mqtt.session import (
     HEADROOM,
@@ -35,6 +34,7 @@ from device_agent.mqtt.session import (
     Suback,
 )
 from device_agent.tls import client_context
+from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import QOS, RETAINED, Channel, Topics
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
 
-from device_agent.mqtt.broker_url import BrokerUrl
+from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import QOS, Channel, Topics
 

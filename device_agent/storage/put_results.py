@@ -1,8 +1,8 @@
 """The meaning of the object store's answer to a PUT (protocol.md section 4, "What a PUT's answer means").
 
-Rule: pure. One table. Only an answer with an S3 error comes from the object store: a portal, a proxy or a load balancer
-may answer in its place, and the PUT is tried again. A status that is not in the table counts as refused if it blames
-the request.
+Rule: pure. One table. Only a refusal with an S3 error is certain to come from the object store. Another one may come
+from a portal, a proxy or a load balancer before it, and the PUT is tried again. An S3 error that the table does not
+list counts as refused.
 """
 
 import re

@@ -10,11 +10,12 @@ from typing import Final
 
 from device_agent.backoff import exponential
 from device_agent.transfer.events import DigestParts, Effect, Keep, PublishResponse, StopParts
-from device_agent.transfer.model import NO_OWNER, Grant, PartRequest, State, Transfer, number_response
+from device_agent.transfer.model import Grant, PartRequest, State, Transfer, number_response
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending
 from device_agent.transfer.replay import progress_record
 from device_agent.transfer.responses import latest_response
+from schemas.names import UNKNOWN_OWNER
 from schemas.parts import MIB, PartPlan
 from schemas.values import ERRORS, DigestName, ErrorCode, Follow, ResponseStatus
 
@@ -128,7 +129,7 @@ def give_up_at(transfer: Transfer) -> float | None:
     if transfer.unanswered_since is None:
         return None
     patience = transfer.order.options.give_up_after
-    if transfer.ending is not None and transfer.order.owner == NO_OWNER:
+    if transfer.ending is not None and transfer.order.owner == UNKNOWN_OWNER:
         patience = min(patience, _NO_OWNER_PATIENCE)
     return transfer.unanswered_since + patience
 

@@ -8,16 +8,12 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
 
 from device_agent.errors import IllegalTransition
 from device_agent.transfer.part_set import NO_PARTS, PartSet
 from device_agent.transfer.records import Ending, Order
 from schemas.parts import PartPlan, plan_as_given, plan_parts
 from schemas.values import Fingerprint, PresignedPart
-
-NO_OWNER: Final = "cli-unknown"
-"""The owner of a pre-granted command that names none: it never answers."""
 
 
 class State(StrEnum):

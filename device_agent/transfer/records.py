@@ -1,7 +1,7 @@
 """The records of the journal: one small record for each change that must survive a crash.
 
-Rule: shapes only. A transfer is the result of its records, replayed in order (`transfer.replay`). Tags and stored field
-names never change: journals of older agents hold them.
+Rule: shapes only. A transfer is the result of its records, replayed in order (`transfer.replay`). Tags, stored
+field names and defaults never change: journals of older agents hold the names, and leave the defaults out.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from schemas.parts import MIN_CHUNK_SIZE
+from schemas.topics import CONTROL_PLANE
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
 
 
@@ -19,7 +20,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     message_id: str
     file_path: str
     attempt: int = 1
-    owner: str = "control-plane"
+    owner: str = CONTROL_PLANE
     digest: DigestName = DigestName.MD5
     chunk_size: int = MIN_CHUNK_SIZE
     options: UploadOptions = UploadOptions()
@@ -38,7 +39,7 @@ class Ending(Struct, frozen=True, omit_defaults=True):
 class Began(Struct, frozen=True, omit_defaults=True, tag="began"):
     """An attempt was accepted. Replaces every record of the same upload.
 
-    `urls` are those of a pre-granted command, which no owner may be there to grant again. Negotiated URLs are not kept.
+    `urls` are those of a pre-granted command: its owner may never grant them again. Negotiated URLs are not kept.
     """
 
     order: Order

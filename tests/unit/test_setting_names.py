@@ -78,6 +78,23 @@ def test_two_swapped_letters_are_found_in_every_name(side: ModuleType, name: str
     assert side.misspelt({swapped: "x"}) == [f"{swapped} is not a setting: did you mean {name}?"]
 
 
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [(side, name) for side in (control_plane, agent) for name in side.NAMES if name != "AUTH"],
+)
+def test_one_wrong_one_missing_and_one_extra_letter_are_found(side: ModuleType, name: str) -> None:
+    for slip in (f"{name[:-1]}Q", f"{name[0]}{name[2:]}", f"{name}Q"):
+        assert side.misspelt({slip: "x"}) == [f"{slip} is not a setting: did you mean {name}?"]
+
+
+@SIDES
+def test_a_file_that_nothing_has_read_into_its_setting_is_reported(side: ModuleType) -> None:
+    """`deploy/containers/with-secrets` reads it; without that the program would start without the password."""
+    file = {"MQTT_PASSWORD_FILE": "/run/secrets/mqtt"}
+    assert side.misspelt(file) == ["MQTT_PASSWORD_FILE is not a setting: did you mean MQTT_PASSWORD?"]
+    assert side.misspelt({**file, "MQTT_PASSWORD": "x"}) == []
+
+
 def test_a_setting_of_the_other_side_is_not_misspelt() -> None:
     """`CLIENT_ID` is in the environment of a machine that runs both."""
     assert control_plane.misspelt(dict.fromkeys(agent.NAMES, "x")) == []

@@ -62,6 +62,10 @@ def test_every_setting_can_be_given() -> None:
         ("MAX_PARALLEL_PARTS", "four"),
         ("MAX_BYTES_PER_SECOND", "0"),
         ("MAX_BYTES_PER_SECOND", "1.5"),
+        ("MAX_BYTES_PER_SECOND", "1e6"),
+        ("MAX_BYTES_PER_SECOND", "null"),
+        ("MAX_BYTES_PER_SECOND", "9" * 5_000),
+        ("MAX_PARALLEL_PARTS", "4.0"),
         ("LOG_LEVEL", "loud"),
         ("TOPIC_ROOT", "fleet/+"),
     ],
@@ -70,6 +74,26 @@ def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name) as caught:
         load_settings({**BASE, name: value})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("FILE_PATH", "a.bin", "FILE_PATH: 'a.bin' must be an absolute path"),
+        ("ALLOWED_ROOTS", "/a,b", "ALLOWED_ROOTS: '/a,b' must be absolute paths, with commas between them"),
+        ("LABELS", "a=b,c", "LABELS: 'a=b,c' must look like site=berlin,model=pi4, with at most 64 labels"),
+        ("MAX_PARALLEL_PARTS", "four", "MAX_PARALLEL_PARTS: 'four' must be a whole number from 1 to 64"),
+    ],
+)
+def test_the_line_names_one_setting_and_what_to_write_instead(name: str, value: str, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**BASE, name: value})
+    assert str(caught.value) == text
+
+
+def test_a_number_may_begin_with_zeros() -> None:
+    settings = load_settings({**BASE, "MAX_PARALLEL_PARTS": "04", "MAX_BYTES_PER_SECOND": "010"})
+    assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (4, 10)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import FileRefused
-from device_agent.files import compressed as spool_module
+from device_agent.files import compressed as compressed_module
 from device_agent.files.compressed import CompressedCopies
 from device_agent.files.roots import Roots
 from schemas.values import ErrorCode
@@ -28,31 +28,38 @@ def copies(tmp_path: Path, data: Path) -> CompressedCopies:
     return CompressedCopies(tmp_path / "spool", Roots((str(data.parent),)))
 
 
-def going() -> bool:
+def not_stopped() -> bool:
     return False
 
 
 def test_a_copy_is_made_once_and_found_again(copies: CompressedCopies, data: Path) -> None:
     about = order(file_path=str(data))
-    with copies.open(about, going) as source:
+    with copies.open(about, not_stopped) as source:
         first = source.fingerprint
         assert gzip.decompress(Path(source.path).read_bytes()) == CONTENT
     data.unlink()
-    with copies.open(about, going) as source:
+    with copies.open(about, not_stopped) as source:
         assert source.fingerprint == first
+
+
+def test_the_state_folder_may_be_relative(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copies = CompressedCopies(Path("state/spool"), Roots((str(data.parent),)))
+    with copies.open(order(file_path=str(data)), not_stopped) as source:
+        assert Path(source.path).parent == tmp_path / "state" / "spool"
 
 
 def test_equal_files_make_equal_copies(copies: CompressedCopies, data: Path) -> None:
     contents = []
     for attempt in (1, 2):
-        with copies.open(order(file_path=str(data), attempt=attempt), going) as source:
+        with copies.open(order(file_path=str(data), attempt=attempt), not_stopped) as source:
             contents.append(Path(source.path).read_bytes())
     assert contents[0] == contents[1]
 
 
 def test_a_file_outside_the_roots_is_not_copied(copies: CompressedCopies) -> None:
     with pytest.raises(FileRefused) as refused:
-        copies.open(order(file_path="/etc/passwd"), going)
+        copies.open(order(file_path="/etc/passwd"), not_stopped)
     assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
 
 
@@ -61,7 +68,7 @@ def test_a_partial_copy_is_deleted(
     copies: CompressedCopies, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why == "no room":
-        monkeypatch.setattr(spool_module, "RESERVE", 2**62)
+        monkeypatch.setattr(compressed_module, "RESERVE", 2**62)
     with pytest.raises(FileRefused) as refused:
         copies.open(order(file_path=str(data)), lambda: why == "stopped")
     assert refused.value.code is (ErrorCode.INTERNAL if why == "stopped" else ErrorCode.NO_SPACE)
@@ -71,7 +78,7 @@ def test_a_partial_copy_is_deleted(
 def test_copies_without_an_order_are_deleted(copies: CompressedCopies, data: Path, tmp_path: Path) -> None:
     mine, old = order(file_path=str(data)), order(file_path=str(data), upload_id="old")
     for about in (mine, old):
-        copies.open(about, going).close()
+        copies.open(about, not_stopped).close()
     (tmp_path / "spool" / "crash.1.partial").write_bytes(b"half")
     copies.sweep([mine])
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["u1.1.gz"]

@@ -13,6 +13,7 @@ import pytest
 
 from device_agent.state.journal import MAGIC, Journal
 from device_agent.transfer.records import Record
+from schemas.values import UploadOptions
 
 ORDER: Final = (
     b'{"upload_id":"u1","message_id":"m1","file_path":"/data/a.bin","attempt":2,"owner":"o1","digest":"crc32",'
@@ -73,6 +74,11 @@ def test_a_journal_of_the_field_replays_and_compacts_to_the_same_bytes(tmp_path:
     journal, transfers = Journal.open(tmp_path)
     assert (journal.dropped, list(transfers)) == (0, ["u0", "u1"])
     assert sorted(transfers["u1"].done) == [1, 2, 3, 4]
+    left_out = {"attempt": 1, "owner": "control-plane", "digest": "md5", "chunk_size": 5_242_880, "pregranted": False}
+    assert {name: getattr(transfers["u0"].order, name) for name in left_out} == left_out
+    assert transfers["u0"].order.options == UploadOptions(
+        on_change="fail", compression="none", priority=0, max_bytes_per_second=None, give_up_after=86_400
+    )
     journal.compact(transfers.values())
     journal.close()
     assert (tmp_path / "journal").read_bytes() == framed(*COMPACTED)
