@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from control_plane.adapters.clocks import SystemClock
-from control_plane.adapters.memory.file_database import FileDatabase
+from control_plane.adapters.memory.database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
 from control_plane.services.commands import CommandPublisher

@@ -1,4 +1,4 @@
-"""Runs one transaction, again when it lost a race.
+"""Runs one transaction, again when it lost a race, and translates its errors to `services.errors`.
 
 Rule: all of it is committed when `run` returns, and nothing when `run` raises. One case is in doubt: after a
 connection that breaks during COMMIT the error is that of an unreachable database.
@@ -8,12 +8,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from control_plane.adapters.database.failures import Remedy, remedy, translated
+from control_plane.services.errors import BadInput, DatabaseUnavailable, KeyTaken, ServiceError
 
 T = TypeVar("T")
 
@@ -70,3 +71,39 @@ def _translated_driver_errors(connection: Connection) -> Iterator[None]:
         raise DBAPIError.instance(
             None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
         ) from error
+
+
+RETRY_AFTER: Final = 5.0
+
+_SQLITE_BUSY: Final = frozenset({5, 6})
+"""SQLITE_BUSY and SQLITE_LOCKED: https://www.sqlite.org/rescode.html"""
+
+_POSTGRES_RACES: Final = frozenset({"40001", "40P01"})
+"""serialization_failure and deadlock_detected: https://www.postgresql.org/docs/15/errcodes-appendix.html"""
+
+
+class Remedy(StrEnum):
+    """What to do after a failed transaction, which was rolled back as a whole."""
+
+    AGAIN = "run it again: it lost a race or its connection"
+    REPORT = "raise the error"
+
+
+def remedy(error: SQLAlchemyError) -> Remedy:
+    """Whether the same transaction is likely to succeed when run again at once."""
+    if not isinstance(error, DBAPIError):
+        return Remedy.REPORT
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    raced = (code is not None and code & 0xFF in _SQLITE_BUSY) or state in _POSTGRES_RACES
+    return Remedy.AGAIN if raced or error.connection_invalidated else Remedy.REPORT
+
+
+def translated(error: SQLAlchemyError) -> ServiceError:
+    """The error for the caller. It quotes the database, not the statement: the values may be private."""
+    text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+    if isinstance(error, IntegrityError):
+        return KeyTaken(f"the database refuses a row: {text}")
+    if isinstance(error, DataError):
+        return BadInput(f"the database cannot hold a value: {text}")
+    return DatabaseUnavailable(f"the database: {text}", retry_after=RETRY_AFTER)

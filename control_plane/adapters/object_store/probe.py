@@ -5,6 +5,7 @@ right one accepted, through URLs like those of clients. Every probe object is re
 """
 
 import hashlib
+import re
 import secrets
 import time
 import zlib
@@ -15,12 +16,14 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
 from control_plane.adapters.object_store import buckets, multipart
 from control_plane.adapters.object_store.clients import Clients
-from control_plane.adapters.object_store.errors import code_of
-from control_plane.adapters.object_store.presigned_put import PutResult, put
+from control_plane.adapters.object_store.errors import PASSING_STATUS, code_of
 from control_plane.adapters.object_store.settings import S3Settings
 from control_plane.adapters.object_store.signing import Signer
 from control_plane.services.errors import ServiceError
@@ -29,6 +32,46 @@ from control_plane.services.ports.object_store import Grantable, ObjectInfo, Obj
 from control_plane.services.uploads.checksums import multipart_etag, object_etag
 from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
+
+TIMEOUT: Final = 30
+"""Seconds to connect, and to wait for bytes."""
+
+_CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """The response to one PUT; `etag` is without quotes, `code` is the object store's error code."""
+
+    status: int
+    etag: str = ""
+    code: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the bytes were stored."""
+        return 200 <= self.status < 300  # noqa: PLR2004
+
+    @property
+    def refused(self) -> bool:
+        """Whether the request was rejected as wrong, rather than the object store being busy or broken."""
+        wrong = 400 <= self.status < 500  # noqa: PLR2004
+        return wrong and self.status not in PASSING_STATUS and self.code != "RequestTimeout"
+
+
+def put(grant: PresignedPart, body: bytes) -> PutResult:
+    """PUT the bytes with the granted headers."""
+    headers = {**grant.headers, "Content-Type": "application/octet-stream"}
+    request = AWSRequest("PUT", grant.url, headers=headers, data=body).prepare()
+    session = URLLib3Session(timeout=TIMEOUT, proxies=get_environ_proxies(grant.url))
+    try:
+        response = session.send(request)
+        code = _CODE.search(response.content)
+        etag = response.headers.get("ETag", "").strip('"')
+        return PutResult(response.status_code, etag, code[1].decode() if code else "")
+    finally:
+        session.close()
+
 
 BODY: Final = b"Written by Backhaul to see what this store enforces; it may be deleted.\n"
 OTHER: Final = b"Not the bytes that are sent.\n"

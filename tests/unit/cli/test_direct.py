@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from broker.atomic_file import replace_file
-from control_plane.adapters.memory.file_database import FileDatabase
+from control_plane.adapters.memory.database import FileDatabase
 from control_plane.bootstrap import direct_messenger, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.engine import Direct, background, connected, load_database

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from control_plane.adapters.memory.file_database import FileDatabase
+from control_plane.adapters.memory.database import FileDatabase
 from control_plane.cli.errors import Failed
 from control_plane.cli.mqtt.engine import Direct, load_database
 from control_plane.cli.mqtt.print_command import open_upload, size_of

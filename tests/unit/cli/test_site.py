@@ -4,7 +4,7 @@ from pathlib import Path
 
 from broker.process import BrokerAddress
 from control_plane.cli.site.broker import authenticated_configuration
-from control_plane.cli.site.up_report import enforced
+from control_plane.cli.site.up import enforced
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
 DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1", 1884)
