@@ -13,7 +13,7 @@ from typing import Final
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE, Source, open_source
-from device_agent.state.durable import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
+from device_agent.state.atomic_file import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
 from device_agent.transfer.records import Order
 from schemas.values import ErrorCode
 

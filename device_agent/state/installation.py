@@ -14,7 +14,7 @@ from typing import Annotated, Final, Self
 from msgspec import Meta, MsgspecError, Struct, json
 
 from device_agent.errors import JournalError
-from device_agent.state.durable import PRIVATE, replace_file, sync_folder, write_all
+from device_agent.state.atomic_file import PRIVATE, replace_file, sync_folder, write_all
 
 STEP: Final = 1_000
 _SIZE: Final = 256

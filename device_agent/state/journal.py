@@ -17,7 +17,14 @@ from typing import BinaryIO, Final, NamedTuple, Self
 import msgspec
 
 from device_agent.errors import JournalError
-from device_agent.state.durable import PRIVATE, PRIVATE_FOLDER, rename_durably, sync_folder, write_all, write_temporary
+from device_agent.state.atomic_file import (
+    PRIVATE,
+    PRIVATE_FOLDER,
+    rename_durably,
+    sync_folder,
+    write_all,
+    write_temporary,
+)
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.records import Began, Floor, Record, Remembered, Tombstone, TransferRecord
 from device_agent.transfer.replay import replay, snapshot

@@ -47,7 +47,6 @@ from device_agent.transfer.events import (
     PutPart,
     Rechecked,
     Repeated,
-    Seen,
     StopParts,
     Tick,
     WorkerFree,
@@ -57,9 +56,10 @@ from device_agent.transfer.model import Kept, PartRetry, State, Transfer, acknow
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending, PartKept, Settled
 from device_agent.transfer.replay import progress_record
+from device_agent.transfer.source_change import is_same_file, source_fault
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
-from schemas.values import DigestName, ErrorCode, Fingerprint, Outcome, ResponseStatus
+from schemas.values import DigestName, ErrorCode, Outcome, ResponseStatus
 
 MAX_REFUSALS: Final = 3
 """The third ends the upload for good: see `REFUSAL_PAUSE`."""
@@ -290,26 +290,6 @@ def rechecked(transfer: Transfer, event: Rechecked) -> Step:
     return transfer, rechecks + effects
 
 
-def source_fault(transfer: Transfer, seen: Seen) -> tuple[ErrorCode, str] | None:
-    """How the source has changed: under `prefix` only lost bytes count, else any change.
-
-    Within one open file every change counts, so device and inode are compared too.
-    """
-    if seen.fingerprint is None:
-        return None
-    if transfer.prefix:
-        shorter = seen.fingerprint.size < transfer.plan.file_size
-        text = "the file became shorter than it was when the upload began"
-        return (ErrorCode.SOURCE_CHANGED, text) if shorter else None
-    if seen.gone:
-        return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
-    if not seen.linked:
-        return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
-    if seen.fingerprint != transfer.opened:
-        return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
-    return None
-
-
 def _cut(transfer: Transfer, event: Opened) -> Step:
     size = event.fingerprint.size
     try:
@@ -325,7 +305,7 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
 
 
 def _compare(transfer: Transfer, event: Opened) -> Step:
-    if not _is_same_file(transfer, event.fingerprint):
+    if not is_same_file(transfer, event.fingerprint):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
     unchecked = PartSet.of(transfer.digests)
     transfer = replace(transfer, opened=event.fingerprint, moved=False, unchecked=unchecked)
@@ -336,16 +316,6 @@ def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
     """Surplus parts of a pre-granted command are ignored."""
     grants = {number: grant for number, grant in transfer.grants.items() if number <= plan.total}
     return replace(transfer, grants=grants, last_granted=PartSet.of(grants))
-
-
-def _is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
-    """Compare for a resume: device and inode are left out, because a reboot changes them."""
-    source = transfer.source
-    if source is None:
-        return True
-    if transfer.prefix:
-        return found.size >= source.size
-    return (found.size, found.mtime_ns, found.ctime_ns) == (source.size, source.mtime_ns, source.ctime_ns)
 
 
 # Parts.

@@ -32,7 +32,7 @@ from device_agent.agent import Agent
 from device_agent.commands import Commands
 from device_agent.errors import JournalError
 from device_agent.state import journal
-from device_agent.state.durable import replace_file
+from device_agent.state.atomic_file import replace_file
 from device_agent.state.journal import Journal
 from device_agent.transfer import handlers, replay
 from device_agent.transfer.advance import advance
@@ -104,7 +104,7 @@ def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
 
 def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
-    patch.setattr(handlers, "_is_same_file", lambda _transfer, _found: True)
+    patch.setattr(handlers, "is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
 
 

@@ -228,7 +228,7 @@ def _patched_for(history: History) -> Iterator[None]:
     places: dict[str, Any] = {
         "device_agent.state.journal.os": history.system,
         "device_agent.state.journal.fcntl": NoLocks,
-        "device_agent.state.durable.os": history.system,
+        "device_agent.state.atomic_file.os": history.system,
         "device_agent.state.installation.os": history.system,
     }
     was = logging.root.manager.disable

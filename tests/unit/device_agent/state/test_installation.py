@@ -6,7 +6,7 @@ import pytest
 
 from device_agent.errors import JournalError
 from device_agent.mqtt.presence import PresenceBuilder
-from device_agent.state import durable as disk_module
+from device_agent.state import atomic_file as disk_module
 from device_agent.state import installation as identity_module
 from device_agent.state.installation import STEP, Installation
 from schemas.codec import decode

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import JournalError
-from device_agent.state import durable as disk_module
+from device_agent.state import atomic_file as disk_module
 from device_agent.state import journal as journal_module
 from device_agent.state.journal import MAGIC, MAX_REMEMBERED, MIN_TOMBSTONES, Journal
 from device_agent.transfer.model import State, Transfer
