@@ -42,9 +42,9 @@ def site(shared_site: FaultSite) -> Iterator[FaultSite]:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A client id that no other test has."""
+    """A client id that no other test has. It begins with a letter of its own, since some beginnings are reserved."""
     test_name: str = request.node.name
-    return "".join(letter if letter.isalnum() else "-" for letter in test_name)[-56:].strip("-")
+    return "t-" + "".join(letter if letter.isalnum() else "-" for letter in test_name)[-56:].strip("-")
 
 
 @pytest.fixture(scope="session")
