@@ -5,8 +5,9 @@ alone. A window is bounded in bytes, so that what was digested is still in the p
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from device_agent.backoff import exponential
 from device_agent.transfer.events import DigestParts, Effect, Keep, PublishResponse, StopParts

@@ -7,8 +7,9 @@ deadline, so an outage of hours ends no upload.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final, TypeVar, assert_never
+
+from msgspec.structs import replace
 
 from device_agent.backoff import exponential, full_jitter
 from device_agent.errors import PutFailure

@@ -5,8 +5,9 @@ result. A late or repeated remote event changes nothing and is never raised; an 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, assert_never
+
+from msgspec.structs import replace
 
 from device_agent.errors import IllegalTransition
 from device_agent.transfer import handlers

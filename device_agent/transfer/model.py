@@ -6,8 +6,10 @@ flight, a request), and they are requested again.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from device_agent.errors import IllegalTransition
 from device_agent.transfer.part_set import NO_PARTS, PartSet
@@ -37,8 +39,7 @@ class State(StrEnum):
     """Only a tombstone is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A URL for a part that is not stored yet; `expires_at` and `lifetime` are None when its life is unknown."""
 
     url: PresignedPart
@@ -46,8 +47,7 @@ class Grant:
     lifetime: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """The etag of a stored part that the owner has not acknowledged.
 
     `reported_in` is the sequence of the first response with it, 0 before that.
@@ -57,8 +57,7 @@ class Kept:
     reported_in: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PartRequest:
+class PartRequest(Struct, frozen=True):
     """The parts of one request for URLs. `sequence` is 0 while they are digested and nothing is published."""
 
     numbers: tuple[int, ...]
@@ -66,8 +65,7 @@ class PartRequest:
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PartRetry:
+class PartRetry(Struct, frozen=True):
     """The failures of one part so far; it is not started again before `until`."""
 
     failures: int = 0
@@ -77,8 +75,8 @@ class PartRetry:
     text: str = ""
 
 
-@dataclass(frozen=True)
-class Transfer:
+# A Struct is copied with changes by one call in C; `dict` is for the cached properties.
+class Transfer(Struct, frozen=True, dict=True):
     """One attempt of one upload."""
 
     order: Order

@@ -3,8 +3,9 @@
 Rule: pure. `replay` restores the durable fields only.
 """
 
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from device_agent.transfer.model import Grant, Kept, State, Transfer, acknowledge, number_response, settle
 from device_agent.transfer.part_set import PartSet

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from control_plane.domain import clients as presence
 from control_plane.domain.uploads import machine
@@ -105,12 +106,12 @@ def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
 def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
     patch.setattr(handlers, "is_same_file", lambda _transfer, _found: True)
-    patch.setattr(agent_uploads, "restored", lambda one, _now: replace(one, digests={}))
+    patch.setattr(agent_uploads, "restored", lambda one, _now: structs.replace(one, digests={}))
 
 
 def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
     """Under `prefix` every change of the file counts as growth."""
-    patch.setattr(handlers, "advance", lambda one, now: advance(replace(one, moved=False), now))
+    patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, moved=False), now))
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:

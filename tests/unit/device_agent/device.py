@@ -3,7 +3,9 @@
 Rule: the test starts every effect, so that it decides what is lost, late or repeated.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from device_agent.errors import PutFailure
 from device_agent.transfer.events import (

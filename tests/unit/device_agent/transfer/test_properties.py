@@ -1,10 +1,9 @@
 """The transfer machine with an owner and faults: lost, repeated and late messages, and crashes."""
 
-from dataclasses import replace
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from device_agent.errors import PutFailure
 from device_agent.transfer.events import Admitted, CancelRequested, CloseReceived, Granted, PartStored, Repeated, Tick
