@@ -4,9 +4,11 @@ Rule: a late will never overwrites a newer birth; presence of a retired install 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import PROTOCOL, AgentInfo, Presence
@@ -33,8 +35,7 @@ class Verdict(StrEnum):
     STRANGER = "stranger"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class Client(Struct, frozen=True, kw_only=True):
     """A device as its presence describes it.
 
     Instants are seconds since the epoch, by the control plane's clock: `seen_at` of the last presence applied,

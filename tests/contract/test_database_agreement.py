@@ -6,12 +6,13 @@ Rule: Hypothesis writes the scripts; a transaction of a script may end in an exc
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.adapters.memory.database import MemoryDatabase
@@ -91,7 +92,7 @@ def save(records: Records, key: UploadKey, behind: int, changed: dict[str, objec
     before = records.uploads.get(key)
     if before is None:
         return None
-    after = replace(before, **changed)  # type: ignore[arg-type]
+    after = replace(before, **changed)
     return records.uploads.save(replace(before, version=before.version - behind), after)
 
 

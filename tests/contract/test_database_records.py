@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from control_plane.domain.changes import Change, UploadCreated
 from control_plane.domain.clients import Client
@@ -144,7 +145,7 @@ async def test_a_client_comes_back_as_it_was(database: Database, client: Client)
 async def test_many_clients_are_saved_and_found_at_once(database: Database) -> None:
     many = [a_client(f"restaurant-{n}", labels={"site": str(n % 3)}) for n in range(1_200)]
     await database.write(lambda records: records.clients.save(many))
-    later = [replace(client, epoch=2) for client in many]
+    later = [structs.replace(client, epoch=2) for client in many]
     await database.write(lambda records: records.clients.save(later))
     wanted = (*(client.client_id for client in many), "stranger")
     assert await database.read(lambda records: records.clients.among(iter(wanted))) == {
@@ -155,7 +156,7 @@ async def test_many_clients_are_saved_and_found_at_once(database: Database) -> N
 
 async def test_the_last_of_several_with_one_id_is_kept(database: Database) -> None:
     first = a_client("restaurant-1", labels={"site": "berlin"})
-    last = replace(first, epoch=9, labels={"site": "paris"})
+    last = structs.replace(first, epoch=9, labels={"site": "paris"})
     await database.write(lambda records: records.clients.save([first, last]))
     await database.write(lambda records: records.clients.save([]))
     assert await database.read(lambda records: records.clients.get("restaurant-1")) == last
@@ -204,11 +205,11 @@ async def test_a_label_filter_requires_all_its_labels(database: Database) -> Non
 async def test_labels_follow_the_client(database: Database) -> None:
     client = a_client("a", labels={"site": "berlin", "floor": "1"})
     await database.write(lambda records: records.clients.save([client]))
-    await database.write(lambda records: records.clients.save([replace(client, labels={"site": "paris"})]))
+    await database.write(lambda records: records.clients.save([structs.replace(client, labels={"site": "paris"})]))
     assert await with_labels(database, {"site": "berlin"}) == []
     assert await with_labels(database, {"floor": "1"}) == []
     assert await with_labels(database, {"site": "paris"}) == ["a"]
-    await database.write(lambda records: records.clients.save([replace(client, labels={})]))
+    await database.write(lambda records: records.clients.save([structs.replace(client, labels={})]))
     assert await with_labels(database, {"site": "paris"}) == []
 
 
@@ -241,7 +242,7 @@ async def test_a_rollback_restores_clients_and_their_labels(database: Database) 
     await database.write(lambda records: records.clients.save([client]))
 
     def work(records: Records) -> None:
-        records.clients.save([replace(client, labels={"site": "paris"}), a_client("b")])
+        records.clients.save([structs.replace(client, labels={"site": "paris"}), a_client("b")])
         records.clients.delete("a")
         raise LookupError
 

@@ -3,12 +3,12 @@
 Rule: only the port is used. Tests of one kind of database are in tests/integration.
 """
 
-from dataclasses import replace
 from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict

@@ -4,7 +4,6 @@ Rule: one fault is one plausible mistake of one line. `MUTANTS` names the promis
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,7 +117,7 @@ def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
     judge = presence._of_this_install
 
     def accept_all(client: presence.Client, message: Any, now: float) -> Any:  # noqa: ANN401
-        return judge(replace(client, epoch=-1, sequence=-1), message, now)
+        return judge(structs.replace(client, epoch=-1, sequence=-1), message, now)
 
     patch.setattr(presence, "_of_this_install", accept_all)
 
@@ -172,7 +171,7 @@ def lost_commands_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
     def again(upload: Upload, event: Any) -> Any:  # noqa: ANN401
-        after, effects = apply(replace(upload, sequence=0), event)
+        after, effects = apply(structs.replace(upload, sequence=0), event)
         return after, effects
 
     patch.setattr(writer, "apply", again)
@@ -182,7 +181,7 @@ def acknowledged_before_commit(patch: pytest.MonkeyPatch) -> None:
     build = CommandPublisher.build_grant
 
     def early(self: CommandPublisher, upload: Upload, grant: Grant) -> Command:
-        return build(self, replace(upload, sequence=upload.sequence + 1), grant)
+        return build(self, structs.replace(upload, sequence=upload.sequence + 1), grant)
 
     patch.setattr(CommandPublisher, "build_grant", early)
 

@@ -6,9 +6,9 @@ Rule: a real server; a test that stops it starts its own.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.changes import NumberedChange, UploadCreated

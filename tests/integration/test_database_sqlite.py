@@ -11,11 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
@@ -30,7 +30,7 @@ COUNTER: Final = an_upload(upload_id="counter", s3_key="counter", bytes_sent=0)
 # Reads and then writes: a deferred transaction would fail here.
 COUNT: Final = """
 import asyncio, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.uploads.model import UploadKey
 
@@ -51,7 +51,7 @@ asyncio.run(main())
 
 KILLED: Final = """
 import asyncio, os, signal, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.uploads.model import UploadKey
 
@@ -366,14 +366,14 @@ async def test_half_a_surrogate_pair_is_bad_input_and_leaves_the_transaction_usa
     database: SqlDatabase, field: dict[str, object]
 ) -> None:
     good = an_upload()
-    bad = replace(an_upload(), **field)  # type: ignore[arg-type]
+    bad = replace(an_upload(), **field)
 
     def work(records: Records) -> None:
         with pytest.raises(BadInput):
             records.uploads.add(bad)
         records.uploads.add(good)
         with pytest.raises(BadInput):
-            records.uploads.save(good, replace(good, **field))  # type: ignore[arg-type]
+            records.uploads.save(good, replace(good, **field))
 
     await database.write(work)
     assert await load(database, good.key) == good

@@ -6,12 +6,12 @@ an operator or an object store may send.
 
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
@@ -84,7 +84,7 @@ def an_upload(client_id: str = "restaurant-1", **changes: object) -> Upload:
         updated_at=1_000.0,
         deadline=2_000.0,
     )
-    return replace(upload, **changes)  # type: ignore[arg-type]
+    return replace(upload, **changes)
 
 
 def an_entry(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float = 0.0, target: str = "") -> OutboxEntry:
@@ -95,7 +95,7 @@ def an_entry(key: UploadKey, kind: Kind = Kind.SEND_DOWNLOAD, *, due_at: float =
 def a_client(client_id: str, **changes: object) -> Client:
     """A client that is online."""
     client = Client(client_id=client_id, install_id="i-1", epoch=1, sequence=0, online=True, seen_at=1_000.0)
-    return replace(client, **changes)  # type: ignore[arg-type]
+    return replace(client, **changes)
 
 
 # --- strategies -------------------------------------------------------------------------------------------------------

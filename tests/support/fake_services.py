@@ -3,14 +3,15 @@
 Rule: no rule of the services is repeated here; it finds, records and raises what a test sets.
 """
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 import httpx
 import structlog
 from fastapi import FastAPI
+from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.api.app import create_api
@@ -57,7 +58,7 @@ def a_client(client_id: str = "restaurant-1", **changes: object) -> Client:
         capabilities=("download_file",),
         default_file="/data/test-file.bin",
     )
-    return replace(client, **changes)  # type: ignore[arg-type]
+    return replace(client, **changes)
 
 
 def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
@@ -74,7 +75,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
         deadline=NOW + 3600,
         file_path="/data/test-file.bin",
     )
-    return replace(upload, **changes)  # type: ignore[arg-type]
+    return replace(upload, **changes)
 
 
 class FakeServices(UploadService, ClientService, ReadinessCheck):
@@ -122,11 +123,11 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
 
     async def cancel(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         view = await self.upload(principal, upload_id, client_id)
-        return replace(view, upload=replace(view.upload, state=State.CANCELLED))
+        return dataclasses.replace(view, upload=replace(view.upload, state=State.CANCELLED))
 
     async def retry(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         view = await self.upload(principal, upload_id, client_id)
-        return replace(view, upload=replace(view.upload, upload_id="upload-2"))
+        return dataclasses.replace(view, upload=replace(view.upload, upload_id="upload-2"))
 
     async def client(self, _principal: Principal, client_id: str) -> Client:
         self._note("client", client_id)

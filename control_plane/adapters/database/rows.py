@@ -56,7 +56,7 @@ def clean(text: str) -> str:
 
 # --- uploads ---------------------------------------------------------------------------------------------------------
 
-_FIELDS: Final = tuple(one.name for one in fields(Upload) if one.name not in {"parts", "reason", "version"})
+_FIELDS: Final = tuple(name for name in Upload.__struct_fields__ if name not in {"parts", "reason", "version"})
 """The fields with a column of the same name; the others have several columns, or other tables."""
 
 _READ: Final = (*_FIELDS, "reason_code", "reason", "version")
@@ -253,7 +253,7 @@ def to_change(row: DriverRow) -> NumberedChange:
 # --- clients ---------------------------------------------------------------------------------------------------------
 
 _CLIENT_COLUMNS: Final = tuple(column.name for column in CLIENTS.columns)
-_CLIENT_FIELDS: Final = tuple(one.name for one in fields(Client))
+_CLIENT_FIELDS: Final = Client.__struct_fields__
 _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "install_id": clean,
     "retired": to_json,

@@ -4,9 +4,9 @@ Rule: an upload is written by compare-and-set on its version, and only what diff
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace
 from sqlalchemy import and_, bindparam, delete, exists, or_, select, tuple_, update
 
 from control_plane.adapters.database.listing import ROWS, page_of_uploads

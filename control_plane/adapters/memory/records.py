@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest, nsmallest
 from typing import Any, Final, TypeVar
 
+from msgspec import structs
+
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
@@ -110,7 +112,7 @@ class MemoryUploads:
             raise KeyTaken(message)
         self._require_free(upload.s3_key)
         self._transaction.put(self._tables.objects, upload.s3_key, upload.key)
-        self._transaction.put(self._tables.uploads, upload.key, replace(upload, version=0))
+        self._transaction.put(self._tables.uploads, upload.key, structs.replace(upload, version=0))
 
     def save(self, before: Upload, after: Upload) -> Upload:
         """`VersionConflict` and `KeyTaken` leave nothing behind."""
@@ -123,7 +125,7 @@ class MemoryUploads:
         if after.s3_key != stored.s3_key:
             self._transaction.drop(self._tables.objects, stored.s3_key)
             self._transaction.put(self._tables.objects, after.s3_key, after.key)
-        saved = replace(after, version=before.version + 1)
+        saved = structs.replace(after, version=before.version + 1)
         self._transaction.put(self._tables.uploads, saved.key, saved)
         return saved
 

@@ -6,9 +6,10 @@ completes it, or removes it.
 
 import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused

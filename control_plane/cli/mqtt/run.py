@@ -8,9 +8,10 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused

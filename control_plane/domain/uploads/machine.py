@@ -6,9 +6,10 @@ may be lost. An illegal local event raises `IllegalTransition`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, assert_never
+
+from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, WaitCode

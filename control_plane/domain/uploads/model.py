@@ -4,9 +4,10 @@ Rule: nothing here changes an upload; `machine.apply` does.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
+
+from msgspec import Struct, field
 
 from control_plane.domain.reasons import Reason
 from schemas.messages import CHUNK_SIZE
@@ -74,8 +75,7 @@ class UploadKey(NamedTuple):
     upload_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PartRecord:
+class PartRecord(Struct, frozen=True):
     """One part: the digest that the client offered (base64), and the etag once the part is stored.
 
     An empty etag means that the object store answered 412: an earlier request may have stored the part.
@@ -90,8 +90,7 @@ class PartRecord:
         return self.etag is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(Struct, frozen=True):
     """An object of an abandoned attempt, to be deleted once `after` (s since the epoch), when its last URL has expired.
 
     It is deleted only if its metadata carries `token`.
@@ -102,8 +101,8 @@ class Stray:
     after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
+# A Struct is copied with changes by one call in C, and an upload is copied at each event.
+class Upload(Struct, frozen=True, kw_only=True):
     """One file of one client, uploaded to one object.
 
     Sizes are bytes; instants are seconds since the epoch, by the control plane's clock.

@@ -3,7 +3,7 @@
 Rule: an observed upload has no duties, and the table of transitions does not apply to it. A terminal state is final.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from control_plane.domain.uploads.events import Observed
 from control_plane.domain.uploads.model import TERMINAL, PartRecord, State, Upload

@@ -1,12 +1,12 @@
 """A direct upload: its request, its state file, and the engine that it runs on."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from broker.atomic_file import replace_file
 from control_plane.adapters.memory.database import FileDatabase

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane import presentation
 from control_plane.cli.mqtt.engine import Direct
@@ -28,7 +28,7 @@ def half_done(**changes: object) -> Upload:
     """12 MiB in three parts, of which the first is stored."""
     parts = {1: PartRecord("d", "e"), 2: PartRecord("d")}
     upload = an_upload(state=State.IN_PROGRESS, file_size=12 * MIB, part_size=PART, parts=parts)
-    return replace(upload, **changes)  # type: ignore[arg-type]
+    return replace(upload, **changes)
 
 
 class Recorder:

@@ -1,11 +1,11 @@
 """Invariants of an upload under any events, in any order and number."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.duties import COMMANDS, Kind, duties

@@ -1,9 +1,9 @@
 """A success that waits for a look at its object, while another process changes the upload in the database."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.ports.database import Records
