@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes, *, owner_of_folder: bool = False) -> None:
-    """Write a new file of mode 0600 and rename it to `path`; on return it is on the disk. `OSError` changes nothing.
+    """Write a new file of mode 0600 and rename it to `path`; on return it is on the disk.
+
+    After `OSError` the old or the new file is there, whole: the last step, an fsync of the folder, may fail as well.
 
     With `owner_of_folder`, and run by root, the new file gets the owner and group of its folder.
     """
