@@ -1,6 +1,10 @@
 """The program `backhaul-agent`: its output and its exit codes."""
 
 import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,69 @@ def test_a_scheme_in_capitals_hides_nothing() -> None:
 
 def test_urls_without_a_query_are_unchanged() -> None:
     assert without_queries("see https://store/key and more") == "see https://store/key and more"
+
+
+class StoppableAgent:
+    """An agent that runs until it is stopped, or does what the test gives it."""
+
+    def __init__(self, work: Callable[[], object] | None = None) -> None:
+        self.stopped = threading.Event()
+        self._work = work
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def run(self) -> None:
+        if self._work is not None:
+            self._work()
+        assert self.stopped.wait(20.0)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, agent: StoppableAgent) -> None:
+    monkeypatch.setattr("device_agent.__main__.open_agent", lambda _settings: nullcontext(agent))
+    monkeypatch.setattr("device_agent.__main__.start_logging", lambda _level: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_agent_while_its_loop_waits(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """The waiting thread runs no Python, so no handler of its own could stop it; the handlers before are restored."""
+    before = signal.getsignal(number)
+    start(monkeypatch, StoppableAgent(lambda: signal.raise_signal(number)))
+    assert main(["--env-file", str(env_file)]) == 0
+    assert signal.getsignal(number) == before
+
+
+def test_a_fault_of_the_loop_is_one_line_and_code_1(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(monkeypatch, StoppableAgent(lambda: divmod(1, 0)))
+    assert main(["--env-file", str(env_file)]) == 1
+    assert [record.getMessage() for record in caplog.records] == ["the agent ends: its loop met a fault"]
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError()])
+def test_a_thread_that_dies_ends_the_process(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """A process with a dead thread looks alive to a service manager, and does nothing for ever."""
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+
+    def die() -> None:
+        raise error
+
+    def work() -> None:
+        thread = threading.Thread(target=die, name="mqtt")
+        thread.start()
+        thread.join()
+        agent.stop()
+
+    agent = StoppableAgent(work)
+    start(monkeypatch, agent)
+    assert main(["--env-file", str(env_file)]) == 0
+    assert codes == [1]
+    (record,) = caplog.records
+    assert record.getMessage() == "the agent ends: its thread mqtt met a fault"
+    assert "\n" not in LineFormatter().format(record)
