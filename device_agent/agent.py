@@ -70,13 +70,13 @@ class Network(Protocol):
 class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
-    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the function that
-    makes the next will.
+    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
+    which also reads the stored presence.
     """
 
     inbox: EventQueue
     runner: EffectRunner
-    connect: Callable[[Callable[[], bytes]], Network]
+    connect: Callable[[PresenceBuilder], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
     clock: Callable[[], float] = field(default=boot_clock)
@@ -111,14 +111,14 @@ class Agent:
         self._presence = PresenceBuilder(
             settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
         )
-        self._connection = environment.connect(self._presence.will)
+        self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish)
         self._durability = Durability(journal, self._connection.ack)
         self._commands = Commands(
             self._uploads,
             journal,
-            install_id=installation.install_id,
+            installation=installation,
             default_file=settings.file_path,
             check_url=environment.check_url,
             disk_full=lambda: self._durability.disk_full,
@@ -199,8 +199,8 @@ class Agent:
 
     def _handle(self, event: LoopEvent) -> None:
         match event:
-            case CommandArrived(data=data, token=token):
-                self._receive(data, token)
+            case CommandArrived():
+                self._receive(event)
             case EffectDone():
                 self._effect_done(event)
             case Connected():
@@ -218,15 +218,18 @@ class Agent:
             case _:
                 assert_never(event)
 
-    def _receive(self, data: bytes, token: AckToken) -> None:
+    def _receive(self, arrived: CommandArrived) -> None:
         records_before = self._journal.pending
         try:
-            self._commands.receive(data, self._clock())
+            if arrived.retained:
+                self._commands.drop_retained(self._clock())
+            else:
+                self._commands.receive(arrived.data, self._clock())
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
-        self._durability.acknowledge_later(token, records_before)
+        self._durability.acknowledge_later(arrived.token, records_before)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)

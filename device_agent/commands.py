@@ -13,6 +13,7 @@ import msgspec
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
 from device_agent.queries import HealthQuery, Query
+from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
 from device_agent.transfer.records import Order
@@ -54,7 +55,7 @@ class Commands:
         uploads: Uploads,
         journal: Journal,
         *,
-        install_id: str,
+        installation: Installation,
         default_file: str | None,
         check_url: Callable[[PresignedPart], object],
         disk_full: Callable[[], bool],
@@ -64,7 +65,7 @@ class Commands:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
         self._journal = journal
-        self._install_id = install_id
+        self._installation = installation
         self._default_file = default_file
         self._check_url = check_url
         self._publish = publish
@@ -82,10 +83,15 @@ class Commands:
         except SchemaError as unreadable:
             self._log_limited.warn("unreadable_messages", unreadable, now)
             return
-        if command.install_id not in {None, self._install_id}:
+        if command.install_id not in {None, self._installation.install_id}:
             self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
             return
         self._dispatch(command, now)
+
+    def drop_retained(self, now: float) -> None:
+        """Drop a command that the broker had stored: it may be of any age, and would be obeyed at each connect."""
+        text = "a retained command is not carried out: publish it again without the retain flag"
+        self._log_limited.warn("retained_commands", SchemaError(text), now)
 
     def _dispatch(self, command: Command, now: float) -> None:
         payload = command.payload

@@ -26,6 +26,9 @@ Instant = Annotated[datetime, Meta(tz=True)]
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
+PRESENCE_EXPIRY: Final = 120
+"""Message Expiry of an `online`, in seconds. What a broker has left of it shows how old a stored one is."""
+
 
 class _Extensible(StrEnum):
     """A list of values that later versions may extend."""

@@ -1,7 +1,8 @@
 """The identity of this installation and of its connections: `install_id` and `epoch`.
 
 Rule: an epoch is never used twice. A ceiling far above is durable before any epoch below it is used, so that a
-connection needs no write.
+connection needs no write. A state folder may go back to an older copy: `rise_above` continues above the epoch that the
+broker remembers.
 """
 
 import logging
@@ -74,6 +75,22 @@ class Installation:
                 self._raise_ceiling(self._epoch + STEP)
             self._epoch += 1
             return self._epoch
+
+    def rise_above(self, epoch: int) -> None:
+        """Let the next epoch be greater than `epoch`, which another copy of this state has used."""
+        with self._lock:
+            self._epoch = max(self._epoch, epoch)
+
+    def renew(self) -> None:
+        """Take a new `install_id`: another device has this one. On a full disk the old one stays."""
+        with self._lock:
+            fresh = _new()
+            try:
+                self._save(json.encode(_Stored(fresh.install_id, self._ceiling)).ljust(_SIZE))
+            except OSError as error:
+                log.warning("a new install_id cannot be kept: %s", error.strerror)
+            else:
+                self.install_id = fresh.install_id
 
     def _raise_ceiling(self, ceiling: int) -> None:
         try:

@@ -13,6 +13,7 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
+from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
 from device_agent.uploads import DeferredEffect, Run, Uploads
@@ -40,7 +41,7 @@ class UploadTable:
         self.commands = Commands(
             self.uploads,
             self.journal,
-            install_id="us",
+            installation=Installation.open(self.folder),
             default_file=None,
             check_url=self.check,
             disk_full=lambda: self.disk_full,
