@@ -55,7 +55,7 @@ def test_every_setting_can_be_given() -> None:
         ("MQTT_USERNAME", "another"),
         ("FILE_PATH", "relative.bin"),
         ("ALLOWED_ROOTS", "/data,relative"),
-        ("UPLOAD_HOSTS", "https://s3.example.com"),
+        ("UPLOAD_HOSTS", "ftp://s3.example.com"),
         ("LABELS", "berlin"),
         ("MAX_PARALLEL_PARTS", "0"),
         ("MAX_PARALLEL_PARTS", "65"),
