@@ -42,6 +42,9 @@ from schemas.messages import Command
 from schemas.topics import Channel
 from schemas.values import PresignedPart, SystemInfo
 
+MAX_QUERIES: Final = 16
+"""Queries about the device that run or wait; more are answered `busy`."""
+
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
@@ -125,6 +128,8 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
+        self._queries = 0
+        """Queries that were started and are not answered."""
         self._stopping = False
 
     @property
@@ -212,6 +217,7 @@ class Agent:
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
+                self._queries -= 1
                 self._publisher.enqueue(response)
             case StopRequested():
                 self._stopping = True
@@ -286,7 +292,11 @@ class Agent:
     def _publish(self, message: Outbound) -> bool:
         return self._connection.publish(message.channel, message.data, expiry=message.expiry)
 
-    def _run_query(self, command: Command, query: Query) -> None:
+    def _run_query(self, command: Command, query: Query) -> bool:
+        """Start a query; False when as many wait as may."""
+        if self._queries >= MAX_QUERIES:
+            return False
+        self._queries += 1
         active = sum(not run.ended for run in self._uploads)
 
         def call() -> None:
@@ -300,3 +310,4 @@ class Agent:
             self._inbox.put(QueryAnswered(response))
 
         self._runner.run_query(call)
+        return True

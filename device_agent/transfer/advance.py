@@ -45,6 +45,8 @@ _ENDING_AGAIN: Final = (10.0, 3600.0)
 """Seconds before an unanswered response is published again: the first time, and at most."""
 
 _NO_OWNER_PATIENCE: Final = 3600
+_LONGEST_PATIENCE: Final = 30 * 86_400
+"""Seconds that `give_up_after` may reach on this device: the longest deadline of an upload."""
 _RECHECK_PARTS: Final = 16
 
 
@@ -129,7 +131,7 @@ def give_up_at(transfer: Transfer) -> float | None:
     """When an owner that does not answer counts as gone; None while nothing is unanswered."""
     if transfer.unanswered_since is None:
         return None
-    patience = transfer.order.options.give_up_after
+    patience = min(transfer.order.options.give_up_after, _LONGEST_PATIENCE)
     if transfer.ending is not None and transfer.order.owner == UNKNOWN_OWNER:
         patience = min(patience, _NO_OWNER_PATIENCE)
     return transfer.unanswered_since + patience
