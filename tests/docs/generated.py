@@ -17,11 +17,13 @@ from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
 from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_services import FakeServices, api_over
+from tests.support.strict_s3 import Quirk
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
-DOCUMENTS: Final = (README, PROTOCOL)
+OBJECT_STORES: Final = ROOT / "docs" / "reference" / "object-stores.md"
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -175,6 +177,15 @@ def _shown(default: object) -> str:
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
+def object_stores() -> str:
+    """Every quirk of object stores, and what becomes of it."""
+    rows = [
+        (quirk.name.lower().replace("_", " "), quirk.value.store, quirk.value.product, quirk.value.sign)
+        for quirk in Quirk
+    ]
+    return table(("name", "the object store", "Backhaul", "sign or setting"), rows)
+
+
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
@@ -182,6 +193,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "errors": errors,
     "reason codes": reason_codes,
+    "object stores": object_stores,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 
