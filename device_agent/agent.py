@@ -15,6 +15,7 @@ from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
 from device_agent.effects import PUT, EffectRunner
 from device_agent.errors import JournalError
+from device_agent.files.roots import Roots
 from device_agent.inbox import (
     BirthArrived,
     CommandArrived,
@@ -79,6 +80,7 @@ class Environment:
     connect: Callable[[Callable[[], bytes]], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
+    roots: Roots = field(default_factory=Roots)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -98,7 +100,7 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
-        self._roots = settings.roots
+        self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
         self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
         self._uploads = Uploads(

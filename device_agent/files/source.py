@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from typing import Final, Self
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import Roots
-from device_agent.files.safe_open import FOLDER, O_PATH, READ, open_beneath
+from device_agent.files.own_files import identity_of
+from device_agent.files.roots import HeldFolder, Roots
+from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint
 
@@ -168,22 +169,28 @@ def open_source(path: str, roots: Roots) -> Source:
     `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
     `internal` when the system fails. Never blocks, not even on a pipe.
     """
-    folder, relative = roots.locate(path)
+    own = roots.own.identities()
     try:
+        folder, relative = roots.locate(path)
         descriptor = _open_regular(path, folder, relative)
     except OSError as error:
         code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
         why = "a symbolic link is in the way" if code is ErrorCode.PATH_NOT_ALLOWED else error.strerror
         raise FileRefused(code, f"{path!r} cannot be opened: {why}") from error
-    if os.fstat(descriptor).st_size > MAX_FILE_SIZE:
+    found = os.fstat(descriptor)
+    # Looked up again after the open: the agent may have written one of its files in between.
+    if identity_of(found) in own | roots.own.identities():
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} is a file of the agent itself")
+    if found.st_size > MAX_FILE_SIZE:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return Source(path, f"{folder.rstrip('/')}/{relative}", descriptor)
+    return Source(path, f"{(folder.resolved or '').rstrip('/')}/{relative}", descriptor)
 
 
-def _open_regular(path: str, folder: str, relative: str) -> int:
-    above = os.open(folder, FOLDER)
+def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
+    above = folder.open()
     try:
         # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
         _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)

@@ -38,6 +38,7 @@ FAULTS: Final = (
     "Clock skew of the control plane",
     "Clock jumps",
     "File grows, changes, is truncated or replaced",
+    "Root replaced, renamed or unmounted",
     "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",
