@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from device_agent.errors import FileRefused
+from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import Identity, identity_of
 from device_agent.files.roots import HeldFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
@@ -186,18 +187,21 @@ class _Walk:
                 if self.exhausted:
                     return
         finally:
-            os.close(folder.descriptor)
+            with FILE_CALL:
+                os.close(folder.descriptor)
 
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
         """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
         try:
-            found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            with FILE_CALL:
+                found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
             if identity_of(found) in self._own:
                 return
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
-                inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
+                with FILE_CALL:
+                    inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
                 yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
@@ -222,7 +226,7 @@ class _Folder:
     def names(self, first: str) -> Iterator[str]:
         """The names from `first` on, sorted; read again for each batch, so that a million names need no memory."""
         while True:
-            with os.scandir(self.descriptor) as entries:
+            with FILE_CALL, os.scandir(self.descriptor) as entries:
                 readable = (entry.name for entry in entries if entry.name >= first and self._can_be_sent(entry.name))
                 batch = heapq.nsmallest(_BATCH, readable)
             yield from batch
@@ -278,11 +282,12 @@ class _Page:
 
 def _to_read(place: HeldFolder) -> int:
     """A descriptor of a root from which names can be read; fails as `HeldFolder.open`."""
-    held = place.open()
-    try:
-        return os.open(".", _FOLDER, dir_fd=held)
-    finally:
-        os.close(held)
+    with FILE_CALL:
+        held = place.open()
+        try:
+            return os.open(".", _FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from device_agent.errors import FileRefused, SettingsError
+from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
 from schemas.values import ErrorCode
@@ -112,6 +113,11 @@ class ExactFile:
         target.settle()
         self._target = target
 
+    @property
+    def known_target(self) -> str:
+        """The file that the path led to when the agent started, or the path."""
+        return self._was or self.path
+
     def locate(self, roots: Sequence[HeldFolder]) -> tuple[HeldFolder, str]:
         """The folder to open, and the path beneath it; `FileRefused` for a link that leads elsewhere."""
         # The name only shows where to look: what is found is opened beneath a folder that is checked again.
@@ -165,6 +171,16 @@ class Roots:
                     return place, "/".join(inside)
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+
+    def mount_of(self, path: str) -> str:
+        """The mount point that holds a path; no file system is asked for it."""
+        if self._exact is not None and path == self._exact.path:
+            return mount_of(self._exact.known_target)
+        for place in self.folders:
+            inside = beneath(place.written, path.split("/")[1:])
+            if inside:
+                return mount_of(f"{place.resolved or place.written}/{'/'.join(inside)}")
+        return mount_of(path)
 
 
 def require_plain(path: str) -> list[str]:

@@ -39,6 +39,7 @@ FAULTS: Final = (
     "Clock jumps",
     "File grows, changes, is truncated or replaced",
     "Root replaced, renamed or unmounted",
+    "File system that does not answer",
     "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",
