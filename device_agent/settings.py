@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal, get_args
 from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
-from device_agent.files.roots import Roots
 from device_agent.storage.url_policy import UploadHosts
 from schemas.broker_url import BrokerUrl
 from schemas.errors import SchemaError
@@ -48,11 +47,6 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(self.lines())})"
-
-    @property
-    def roots(self) -> Roots:
-        """The files that may be read."""
-        return Roots(self.allowed_roots, self.file_path)
 
     @property
     def hosts(self) -> UploadHosts:
@@ -139,7 +133,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
 
 def _require_usable(settings: Settings) -> None:
     """Read now what other modules will read from the settings later."""
-    _ = settings.roots, settings.hosts
+    _ = settings.hosts
     try:
         BrokerUrl.parse(settings.mqtt_url)
     except SchemaError as error:

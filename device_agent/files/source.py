@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from typing import Final, Self
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import Roots
-from device_agent.files.safe_open import FOLDER, O_PATH, READ, open_beneath
+from device_agent.files.file_call import FILE_CALL
+from device_agent.files.own_files import identity_of
+from device_agent.files.roots import HeldFolder, Roots
+from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint
 
@@ -40,9 +42,9 @@ _CODES: Final = {
 class Source:
     """One open regular file. Reads are positional, so any number of threads may share it."""
 
-    def __init__(self, path: str, resolved: str, descriptor: int) -> None:
+    def __init__(self, path: str, resolved: str, descriptor: int, fingerprint: Fingerprint) -> None:
         self.path = path
-        self.fingerprint = _fingerprint(os.fstat(descriptor))
+        self.fingerprint = fingerprint
         self._resolved = resolved
         self._descriptor = descriptor
         self._lock = threading.Lock()
@@ -66,7 +68,8 @@ class Source:
             last = not self._closed and not self._users
             self._closed = True
         if last:
-            os.close(self._descriptor)
+            with FILE_CALL:
+                os.close(self._descriptor)
 
     def now(self) -> Fingerprint:
         """The present fingerprint of the open file; `FileRefused` as in `read_into`."""
@@ -75,13 +78,19 @@ class Source:
     def linked(self) -> bool:
         """Whether the path still leads to this file; `FileRefused` as in `read_into`."""
         try:
-            there = os.lstat(self._resolved)
+            with FILE_CALL:
+                there = os.lstat(self._resolved)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise _unreadable(self.path, error) from error
         here = self._stat()
         return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def gone(self) -> bool:
+        """Whether the path leads nowhere."""
+        with FILE_CALL:
+            return not os.path.lexists(self.path)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
@@ -92,7 +101,8 @@ class Source:
         with self._using() as descriptor:
             while done < len(buffer):
                 try:
-                    count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                    with FILE_CALL:
+                        count = os.preadv(descriptor, [buffer[done:]], offset + done)
                 except OSError as error:
                     raise _unreadable(self.path, error) from error
                 if count == 0:
@@ -105,7 +115,7 @@ class Source:
 
         `OSError` as in sendfile(2), `FileRefused` after `close`.
         """
-        with self._using() as source:
+        with self._using() as source, FILE_CALL:
             return os.sendfile(descriptor, source, offset, size)
 
     def digest(self, offset: int, size: int, name: DigestName) -> str | None:
@@ -128,7 +138,8 @@ class Source:
     def _stat(self) -> os.stat_result:
         with self._using() as descriptor:
             try:
-                return os.fstat(descriptor)
+                with FILE_CALL:
+                    return os.fstat(descriptor)
             except OSError as error:
                 raise _unreadable(self.path, error) from error
 
@@ -146,7 +157,8 @@ class Source:
                 self._users -= 1
                 last = self._closed and not self._users
             if last:
-                os.close(self._descriptor)
+                with FILE_CALL:
+                    os.close(self._descriptor)
 
 
 class _Crc32:
@@ -166,24 +178,31 @@ def open_source(path: str, roots: Roots) -> Source:
     """Open one file for reading.
 
     `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
-    `internal` when the system fails. Never blocks, not even on a pipe.
+    `internal` when the system fails. Never waits for a pipe; a mount that does not answer blocks it, as any call.
     """
-    folder, relative = roots.locate(path)
+    own = roots.own.identities()
     try:
-        descriptor = _open_regular(path, folder, relative)
+        with FILE_CALL:
+            folder, relative = roots.locate(path)
+            descriptor = _open_regular(path, folder, relative)
+            found = os.fstat(descriptor)
     except OSError as error:
         code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
         why = "a symbolic link is in the way" if code is ErrorCode.PATH_NOT_ALLOWED else error.strerror
         raise FileRefused(code, f"{path!r} cannot be opened: {why}") from error
-    if os.fstat(descriptor).st_size > MAX_FILE_SIZE:
+    # Looked up again after the open: the agent may have written one of its files in between.
+    if identity_of(found) in own | roots.own.identities():
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} is a file of the agent itself")
+    if found.st_size > MAX_FILE_SIZE:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return Source(path, f"{folder.rstrip('/')}/{relative}", descriptor)
+    return Source(path, f"{(folder.resolved or '').rstrip('/')}/{relative}", descriptor, _fingerprint(found))
 
 
-def _open_regular(path: str, folder: str, relative: str) -> int:
-    above = os.open(folder, FOLDER)
+def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
+    above = folder.open()
     try:
         # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
         _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)
