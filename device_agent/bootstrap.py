@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from device_agent import VERSION
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files.copies import Copies
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import Connection
 from device_agent.settings import Settings
@@ -42,7 +42,13 @@ def environment_of(settings: Settings) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
-    part_io = PartIO(settings.roots, uploader, CompressedCopies(settings.state_dir / "spool", settings.roots))
+    copies = Copies(
+        settings.state_dir / "spool",
+        settings.roots,
+        max_bytes=settings.spool_max_bytes,
+        max_percent=settings.spool_max_percent,
+    )
+    part_io = PartIO(uploader, copies)
     return Environment(
         inbox=inbox,
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),

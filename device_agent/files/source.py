@@ -10,19 +10,24 @@ import hashlib
 import os
 import stat
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.safe_open import FOLDER, O_PATH, READ, open_beneath
+from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
 from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint
 
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
+
+_LOOKS: Final = 3
+"""A file that is written all the time is looked at so often when it is opened, and then taken as it is."""
 
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
@@ -38,11 +43,16 @@ _CODES: Final = {
 
 
 class Source:
-    """One open regular file. Reads are positional, so any number of threads may share it."""
+    """One open regular file. Reads are positional, so any number of threads may share it.
+
+    `racy`: the file changed so short a time before `fingerprint` that a later change may leave its times as they are.
+    """
 
     def __init__(self, path: str, resolved: str, descriptor: int) -> None:
         self.path = path
+        now = time.time_ns()
         self.fingerprint = _fingerprint(os.fstat(descriptor))
+        self.racy = is_racy(self.fingerprint, now)
         self._resolved = resolved
         self._descriptor = descriptor
         self._lock = threading.Lock()
@@ -82,6 +92,41 @@ class Source:
             raise _unreadable(self.path, error) from error
         here = self._stat()
         return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def ends_at(self, size: int) -> bool:
+        """Whether exactly `size` bytes can be read, found by a read of the last one and of the next."""
+        last = max(0, size - 1)
+        return self.read_into(memoryview(bytearray(2)), last) == size - last
+
+    def has_its_size(self) -> bool:
+        """Whether the file ends where its size says: a file below /proc or /sys does not.
+
+        To be called before the file is read: at a file that grew since it was opened, the fingerprint is taken anew.
+        `FileRefused` as in `read_into`.
+        """
+        for _ in range(_LOOKS):
+            size = self.size
+            if self.ends_at(size):
+                return True
+            if self.now().size == size:
+                return False
+            self._look()
+        return True
+
+    def wait_until_not_racy(self, wait: Callable[[float], object]) -> None:
+        """Wait until every later change shows in the times; a file that changes meanwhile may stay racy.
+
+        `wait` is called with seconds. It decides without the device's clock, which may be wrong: while one granularity
+        passes and the times stay, the clock of the file system passes them.
+        """
+        for _ in range(_LOOKS):
+            if not self.racy:
+                return
+            before = self.fingerprint
+            wait(granularity(before) / 1e9)
+            self._look()
+            if self.fingerprint == before:
+                self.racy = False
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
@@ -124,6 +169,26 @@ class Source:
             running.update(view[:count])
             offset, size = offset + count, size - count
         return binascii.b2a_base64(running.digest(), newline=False).decode()
+
+    def whole_digest(self, name: DigestName) -> str | None:
+        """The digest of one version of the whole file; None for `none`, and when no single version was read.
+
+        `FileRefused` as in `digest`.
+        """
+        size = self.size
+        if not self.ends_at(size):
+            return None
+        first = self.digest(0, size, name)
+        verdict = compare(self.fingerprint, self.now(), prefix=False, racy=self.racy)
+        if verdict is Sameness.DOUBTFUL:
+            verdict = Sameness.SAME if self.digest(0, size, name) == first else Sameness.CHANGED
+        return first if verdict is Sameness.SAME and self.ends_at(size) else None
+
+    def _look(self) -> None:
+        """Take the fingerprint anew."""
+        now = time.time_ns()
+        self.fingerprint = self.now()
+        self.racy = is_racy(self.fingerprint, now)
 
     def _stat(self) -> os.stat_result:
         with self._using() as descriptor:
