@@ -38,6 +38,7 @@ from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
+from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from schemas.messages import Command
@@ -106,7 +107,7 @@ class Agent:
         self._installation = installation
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
-        self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
         self._uploads = Uploads(
             journal,
             transfers.values(),

@@ -33,7 +33,7 @@ from device_agent.transfer.events import (
     WorkerFree,
     WriteTombstone,
 )
-from device_agent.transfer.machine import apply, begin, derive, next_url, ready, restored, wake_at
+from device_agent.transfer.machine import apply, begin, derive, needs_source, next_url, ready, restored, wake_at
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class DiscardCopy(Struct, frozen=True):
-    """The attempt is over or replaced: delete its compressed copy, if it has one."""
+    """The attempt is over or replaced: delete its copy, if it has one."""
 
     order: Order
 
@@ -174,7 +174,7 @@ class Uploads:
 
     def handle(self, run: Run, event: Event) -> None:
         """Apply an event to one upload, and collect its effects."""
-        was_ended = run.ended
+        had_ended = run.ended
         try:
             run.transfer, effects = apply(run.transfer, event)
         except Exception as bug:
@@ -184,11 +184,14 @@ class Uploads:
             fault = Faulted(now=event.now, code=ErrorCode.INTERNAL, text=f"{type(bug).__name__}: {bug}")
             run.transfer, effects = apply(run.transfer, fault)
         run.wake_at = wake_at(run.transfer)
-        if run.ended and not was_ended:
+        if run.ended and not had_ended:
             run.held = recorded_size(run.transfer)
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:
             self._remove(run)
+        elif run.ended and not had_ended and not needs_source(run.transfer):
+            # The owner may not answer for a year, and the copy is not sent again.
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
 
     def derive_effects(self) -> None:
         """Collect again every effect that a state demands: unanswered responses, and work on the source."""
@@ -222,6 +225,7 @@ class Uploads:
             # No PUT of these starts, so no event frees their senders.
             self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
             self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
             self._stop(run)
         return discarded
 

@@ -80,13 +80,13 @@ def _state_of(transfer: Transfer, now: float) -> State:
 def _finish(transfer: Transfer, now: float) -> Step:
     """End with success, after a check that all stored parts belong to one content of the file.
 
-    A source that changed is digested once more, and not again if it keeps changing. A part whose two digests agree did
-    not change between them. All these spans include the moment when the last part was first digested, so at that
-    moment the whole file had the content that is stored.
+    A source that may have changed is digested once more, and not again if it keeps changing. A part whose two digests
+    agree did not change between them. All these spans include the moment when the last part was first digested, so at
+    that moment the whole file had the content that is stored. What happens to the file later does not matter.
     """
     effects: tuple[Effect, ...] = ()
-    if transfer.moved and not transfer.unchecked:
-        transfer = replace(transfer, moved=False, unchecked=PartSet.of(transfer.digests))
+    if transfer.doubtful and not transfer.unchecked:
+        transfer = replace(transfer, doubtful=False, unchecked=PartSet.of(transfer.digests))
         effects = rechecks_due(transfer)
     if transfer.unchecked:
         return replace(transfer, state=State.CHECKING, request=None, republish_at=None), effects

@@ -66,6 +66,8 @@ AGENT_SETTINGS: Final = {
     "LABELS": "`site=berlin,model=pi4`",
     "MAX_PARALLEL_PARTS": "parts sent in parallel",
     "MAX_BYTES_PER_SECOND": "of all uploads together",
+    "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
+    "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
@@ -88,6 +90,8 @@ REASONS: Final = {
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
+    "SPOOL_MAX_BYTES": "10737418240",
+    "SPOOL_MAX_PERCENT": "25",
     "LOG_LEVEL": "info",
     "TOPIC_ROOT": "fleet/v1",
 }

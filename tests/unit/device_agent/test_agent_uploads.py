@@ -14,7 +14,7 @@ from device_agent.storage.host_backoff import ENOUGH, HostBackoff
 from device_agent.transfer.events import Faulted, PartFailed, PartStored, PutPart, Seen
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import hello_pages, wait_reason
-from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD
+from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
@@ -349,3 +349,29 @@ class TestSendQueue:
         for number in range(MAX_WAITING + 5):
             queue.put(str(number), Outbound(Channel.RESPONSE, b""))
         assert (len(queue), queue.dropped) == (MAX_WAITING, 5)
+
+
+def discarded(table: UploadTable) -> int:
+    return sum(isinstance(effect, DiscardCopy) for _, effect in table.uploads.effects)
+
+
+class TestCopies:
+    @pytest.mark.parametrize(
+        ("code", "discards"),
+        [(ErrorCode.SOURCE_CHANGED, 1), (ErrorCode.STORAGE_UNAVAILABLE, 0), (ErrorCode.NO_SPACE, 0)],
+    )
+    def test_a_copy_is_kept_only_while_its_attempt_may_need_it(
+        self, table: UploadTable, code: ErrorCode, discards: int
+    ) -> None:
+        """The kind: a bound on disk that waits for an owner, who may not answer for a year."""
+        run = table.download("u1")
+        assert run is not None
+        for _ in range(2):
+            table.uploads.handle(run, Faulted(now=1.0, code=code, text="why"))
+        assert (run.ended, discarded(table)) == (True, discards)
+
+    def test_a_copy_of_a_refused_command_is_deleted(self, table: UploadTable) -> None:
+        """It may be made before the command is durable."""
+        table.download("u1")
+        table.uploads.discard_pending()
+        assert discarded(table) == 1

@@ -23,6 +23,7 @@ from device_agent.files import roots as roots_module
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.mounts import mount_of
 from device_agent.files.roots import Roots
+from device_agent.files.safe_open import open_folder
 from device_agent.files.source import Source, open_source
 from device_agent.inbox import CommandArrived, Connected, EventQueue
 from device_agent.mqtt.connection import AckToken
@@ -147,7 +148,6 @@ def test_a_root_that_does_not_answer_delays_the_start_by_a_bounded_time(
     for name in ("hung", "good"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-    open_folder = roots_module.open_folder
 
     def opened(path: str) -> tuple[int, bool]:
         if path.endswith("hung"):
@@ -199,9 +199,11 @@ class Device:
         (folder / "state").mkdir()
         roots = Roots((str(folder),))
         monkeypatch.setattr(roots, "mount_of", lambda path: "/mnt/hung" if "/hung" in path else "/")
-        copies = SimpleNamespace(sweep=lambda _orders: None)
+        copies = SimpleNamespace(
+            sweep=lambda _orders: None, open=lambda order, _stopped: open_source(order.file_path, roots)
+        )
         self.inbox, self.network = EventQueue(), FakeNetwork([])
-        part_io = PartIO(roots, cast("Any", Store()), cast("Any", copies))
+        part_io = PartIO(cast("Any", Store()), cast("Any", copies))
         self.runner = EffectRunner(part_io, self.inbox, senders=2)
         journal, transfers = Journal.open(folder / "state")
         environment = Environment(
