@@ -67,7 +67,7 @@ class PromptProtocol(H11Protocol):
         transport.set_write_buffer_limits(high=0)
         self.peer = _peer(self.client[0] if self.client else "")
         self.waits_since = self.loop.time()
-        self._application, self.app = self.app, self._unless_crowded  # type: ignore[assignment]
+        self._application, self.app = self.app, self._unless_crowded
         self._arm()
         self._make_room()
 
@@ -103,7 +103,7 @@ class PromptProtocol(H11Protocol):
     @property
     def waits(self) -> bool:
         """Whether neither a request nor an answer is under way."""
-        idle = self.cycle is None or self.cycle.response_complete
+        idle = getattr(self.cycle, "response_complete", True)
         return idle and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
     def _arm(self) -> None:
