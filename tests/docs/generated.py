@@ -31,6 +31,8 @@ _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)
 CONTROL_PLANE_SETTINGS: Final = {
     "SERVER_HOST": "address that REST listens on",
     "SERVER_PORT": "its port",
+    "ALLOWED_HOSTS": "names of this server in URLs, comma-separated, beside localhost and all addresses",
+    "TRUSTED_PROXIES": "`1` where every caller passes one proxy: `X-Forwarded-For` has the caller's address",
     "MQTT_URL": "the broker: `mqtt://host:1883` or `mqtts://host:8883`",
     "MQTT_USERNAME": "account at the broker",
     "MQTT_PASSWORD": "its password",
