@@ -84,6 +84,7 @@ REASONS: Final = {
     WaitCode.UPLOADING: "the client is uploading",
     WaitCode.COMPLETING: "the object is being completed and proven",
     WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.BROKER_REFUSED: "the broker takes no message of this size; `reason` has its limit",
     WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
     WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
