@@ -355,23 +355,21 @@ def discarded(table: UploadTable) -> int:
     return sum(isinstance(effect, DiscardCopy) for _, effect in table.uploads.effects)
 
 
-class TestCopies:
-    @pytest.mark.parametrize(
-        ("code", "discards"),
-        [(ErrorCode.SOURCE_CHANGED, 1), (ErrorCode.STORAGE_UNAVAILABLE, 0), (ErrorCode.NO_SPACE, 0)],
-    )
-    def test_a_copy_is_kept_only_while_its_attempt_may_need_it(
-        self, table: UploadTable, code: ErrorCode, discards: int
-    ) -> None:
-        """The kind: a bound on disk that waits for an owner, who may not answer for a year."""
-        run = table.download("u1")
-        assert run is not None
-        for _ in range(2):
-            table.uploads.handle(run, Faulted(now=1.0, code=code, text="why"))
-        assert (run.ended, discarded(table)) == (True, discards)
+@pytest.mark.parametrize(
+    ("code", "discards"),
+    [(ErrorCode.SOURCE_CHANGED, 1), (ErrorCode.STORAGE_UNAVAILABLE, 0), (ErrorCode.NO_SPACE, 0)],
+)
+def test_a_copy_is_kept_only_while_its_attempt_may_need_it(table: UploadTable, code: ErrorCode, discards: int) -> None:
+    """The kind: a bound on disk that waits for an owner, who may not answer for a year."""
+    run = table.download("u1")
+    assert run is not None
+    for _ in range(2):
+        table.uploads.handle(run, Faulted(now=1.0, code=code, text="why"))
+    assert (run.ended, discarded(table)) == (True, discards)
 
-    def test_a_copy_of_a_refused_command_is_deleted(self, table: UploadTable) -> None:
-        """It may be made before the command is durable."""
-        table.download("u1")
-        table.uploads.discard_pending()
-        assert discarded(table) == 1
+
+def test_a_copy_of_a_refused_command_is_deleted(table: UploadTable) -> None:
+    """It may be made before the command is durable."""
+    table.download("u1")
+    table.uploads.discard_pending()
+    assert discarded(table) == 1
