@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
+    if settings.exposure:
+        print(f"backhaul-agent: {settings.exposure}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
     if options.check:
         print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
         return DONE

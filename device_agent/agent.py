@@ -51,7 +51,6 @@ MAX_QUERIES: Final = 16
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
-_FULL_DISK: Final = "the device's disk is full"
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ class Agent:
             installation=installation,
             default_file=settings.file_path,
             check_url=environment.check_url,
-            disk_full=lambda: self._durability.disk_full,
+            disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
@@ -169,7 +168,7 @@ class Agent:
         try:
             self._journal.commit()
         except JournalError as error:
-            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug)
+            log.error("%s", error)  # noqa: TRY400 (the disk's fault, not a bug)
         self._connection.stop(self._presence.offline())
 
     def start(self) -> None:
@@ -192,17 +191,17 @@ class Agent:
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
-        if not self._durability.disk_full or self._flush(now):
+        if self._durability.failure is None or self._flush(now):
             self._uploads.tick(now, self._environment.chance())
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads.durable() if not run.ended]
-        self._publisher.flush(now, active, _FULL_DISK if self._durability.disk_full else None)
+        self._publisher.flush(now, active, self._durability.failure)
 
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
-        wake = durability.retry_at if durability.disk_full else self._uploads.next_wake()
+        wake = self._uploads.next_wake() if durability.failure is None else durability.retry_at
         unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
         moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now))
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
@@ -271,7 +270,7 @@ class Agent:
     # Commit, then effects.
 
     def _flush(self, now: float) -> bool:
-        """Run what may run early, commit, and run what waited for it; False while the disk is full."""
+        """Run what may run early, commit, and run what waited for it; False while the disk fails."""
         durability, uploads = self._durability, self._uploads
         if durability.must_wait(now):
             return False
@@ -284,7 +283,7 @@ class Agent:
                 durability.acknowledge_durable()
                 self._journal.compact_if_due(self._transfers)
                 return True
-            case CommitResult.DISK_FULL:
+            case CommitResult.FAILED:
                 # A new command is refused; a known upload waits until the disk takes its records.
                 for run in uploads.discard_pending():
                     self._commands.refuse_unsaved(run)

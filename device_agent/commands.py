@@ -40,7 +40,6 @@ from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
 _ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
-_FULL_DISK: Final = "the device's disk is full"
 _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
@@ -58,7 +57,7 @@ class Commands:
         installation: Installation,
         default_file: str | None,
         check_url: Callable[[PresignedPart], object],
-        disk_full: Callable[[], bool],
+        disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], bool],
     ) -> None:
@@ -70,7 +69,7 @@ class Commands:
         self._check_url = check_url
         self._publish = publish
         self._run_query = run_query
-        self._disk_full = disk_full
+        self._disk_failure = disk_failure
 
     def receive(self, data: bytes, now: float) -> None:
         """Carry out one message."""
@@ -129,8 +128,8 @@ class Commands:
         path = payload.file_path or self._default_file
         if path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
-        elif self._disk_full():
-            self._refuse(command, ErrorCode.NO_SPACE, _FULL_DISK)
+        elif failure := self._disk_failure():
+            self._refuse(command, ErrorCode.NO_SPACE, failure)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
         else:
@@ -194,8 +193,8 @@ class Commands:
 
     def refuse_unsaved(self, run: Run) -> None:
         """Answer the command of an upload that the journal could not take: it never began."""
-        order = run.transfer.order
-        self._publish(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
+        order, failure = run.transfer.order, self._disk_failure() or ""
+        self._publish(_error(order.message_id, ErrorCode.NO_SPACE, failure, order.upload_id, order.attempt))
 
     def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
         payload = command.payload

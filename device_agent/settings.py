@@ -16,7 +16,10 @@ from msgspec import Meta, Struct, ValidationError, convert
 from device_agent.errors import SettingsError
 from device_agent.storage.url_policy import UploadHosts
 from schemas.broker_url import BrokerUrl
+from schemas.codec import decode, encode
+from schemas.environment import is_utf8
 from schemas.errors import SchemaError
+from schemas.messages import Presence
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 MAX_WORKERS: Final = 64
@@ -54,6 +57,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def hosts(self) -> UploadHosts:
         """The hosts that parts may be sent to."""
         return UploadHosts.parse(self.upload_hosts)
+
+    @property
+    def exposure(self) -> str | None:
+        """The warning for a password that crosses a network unencrypted; the program shows it at each start."""
+        return BrokerUrl.parse(self.mqtt_url).exposure(self.mqtt_password)
 
     @property
     def topics(self) -> Topics:
@@ -102,6 +110,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
         text = "MQTT_USERNAME must be the same as CLIENT_ID: the broker knows a device by one name"
         raise SettingsError(text)
     texts.setdefault("STATE_DIR", _default_state_dir(environ, client_id))
+    _refuse([f"{name}: is not UTF-8" for name, text in texts.items() if not is_utf8(text)])
     settings = _converted(texts)
     _require_usable(settings)
     return settings
@@ -147,6 +156,17 @@ def _require_usable(settings: Settings) -> None:
         _ = settings.topics
     except SchemaError as error:
         text = f"TOPIC_ROOT: {error}"
+        raise SettingsError(text) from error
+    _try_presence(settings)
+
+
+def _try_presence(settings: Settings) -> None:
+    """Build a presence and read it as a receiver does, which refuses one with a label or path that is too long."""
+    sample = Presence(settings.client_id, "online", "i", 0, 0, labels=settings.labels, default_file=settings.file_path)
+    try:
+        decode(Presence, encode(sample))
+    except SchemaError as error:
+        text = f"{'LABELS' if 'labels' in str(error) else 'FILE_PATH'}: {error}"
         raise SettingsError(text) from error
 
 

@@ -175,7 +175,10 @@ class Inbox:
         since = event.now - last.now
         if event.bytes_sent != last.bytes_sent:
             return since >= PROGRESS_EVERY
-        return event.reason is not None and since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+        if event.reason is None:
+            return False
+        # A wait that begins is repeated by the agent half a minute later, which may be too late.
+        return last.reason is None or since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
 
 
 def _age(message: Delivered) -> float:

@@ -68,7 +68,7 @@ class Installation:
     def next_epoch(self) -> int:
         """An epoch greater than all earlier ones, of this run and of those before.
 
-        `JournalError` when that is not certain: the disk is full, and the installation was stored before.
+        `JournalError` when that is not certain: the disk fails, and the installation was stored before.
         """
         with self._lock:
             if self._epoch >= self._ceiling:
@@ -82,13 +82,13 @@ class Installation:
             self._epoch = max(self._epoch, epoch)
 
     def renew(self) -> None:
-        """Take a new `install_id`: another device has this one. On a full disk the old one stays."""
+        """Take a new `install_id`: another device has this one. On a disk that fails the old one stays."""
         with self._lock:
             fresh = _new()
             try:
                 self._save(json.encode(_Stored(fresh.install_id, self._ceiling)).ljust(_SIZE))
             except OSError as error:
-                log.warning("a new install_id cannot be kept: %s", error.strerror)
+                log.warning("%s cannot be written, the install_id stays: %s", self._path, error.strerror)
             else:
                 self.install_id = fresh.install_id
 
@@ -97,9 +97,10 @@ class Installation:
             self._save(json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE))
         except OSError as error:
             if self._kept:
-                text = f"the identity cannot be kept: {error.strerror}"
+                text = f"{self._path} cannot be written: {error.strerror}"
                 raise JournalError(text) from error
-            log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
+            text = "%s cannot be written (%s): this installation may look like a new one"
+            log.warning(text, self._path, error.strerror)
             # The next connection tries again. A ceiling that the file may hold by now is not below the epoch in use.
             ceiling = self._epoch + 1
         else:

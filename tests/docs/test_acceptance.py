@@ -46,6 +46,8 @@ FAULTS: Final = (
     "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",
+    "A thread of the agent dies",
+    "Settings that no message can carry",
     "SQLite locked",
     "Database disk full, PostgreSQL failover",
     "Poison payload",

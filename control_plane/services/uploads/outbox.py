@@ -41,6 +41,7 @@ from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
+from schemas.values import STATUS_EVERY
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -50,6 +51,9 @@ MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
 LONGEST_LOOK: Final = 2.0
 """Seconds for which the commit of a success may wait for its proof."""
+
+REPORTED_WAIT: Final = 2.5 * STATUS_EVERY
+"""Seconds for which a wait that the client reported counts at least: one status may be lost."""
 
 LONGEST_WAIT: Final = 300.0
 FAULT_WAIT: Final = 30.0
@@ -228,8 +232,13 @@ class Outbox:
         if entry.tries == 0 or upload.state is State.QUEUED:
             return now
         # The step timer runs only while the client is connected.
-        ends_at = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
+        ends_at = max(upload.touched_at, client.connected_at or 0.0) + self._patience(upload)
         return ends_at if ends_at > now else None
+
+    def _patience(self, upload: Upload) -> float:
+        """The step timer (s); longer than the agent's pause between two reports of the same wait."""
+        waits = upload.reason is not None and upload.reason.code == WaitCode.CLIENT_REPORTED
+        return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.

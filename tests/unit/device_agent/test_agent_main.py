@@ -37,6 +37,24 @@ def test_a_wrong_setting_is_one_line_and_code_2(env_file: Path, capsys: pytest.C
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_password_in_clear_is_said_at_each_start(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, check: bool
+) -> None:
+    """It is readable on every network on the way. A broker on this machine, or TLS, needs no warning."""
+    start(monkeypatch, StoppableAgent(lambda: signal.raise_signal(signal.SIGTERM)))
+    for url, warned in (
+        ("mqtt://broker.example", True),
+        ("mqtt://127.0.0.1", False),
+        ("mqtts://broker.example", False),
+    ):
+        monkeypatch.setenv("MQTT_URL", url)
+        assert main([*(["--check"] if check else []), "--env-file", str(env_file)]) == 0
+        printed = capsys.readouterr().err
+        assert ("MQTT_PASSWORD goes unencrypted to broker.example:1883" in printed) is warned
+        assert "hunter2" not in printed
+
+
 def test_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

@@ -39,7 +39,7 @@ class CommandReceiver:
             installation=Installation.open(folder),
             default_file=None,
             check_url=lambda _part: None,
-            disk_full=lambda: False,
+            disk_failure=lambda: None,
             publish=self.responses.append,
             run_query=self.run,
         )

@@ -161,3 +161,18 @@ def test_the_default_state_folder_follows_the_system() -> None:
     given = {"CLIENT_ID": "till-1"}
     assert load_settings({**given, "STATE_DIRECTORY": "/var/lib/agent:/x"}).state_dir == Path("/var/lib/agent")
     assert load_settings(given).state_dir.name == "till-1"
+
+
+@pytest.mark.parametrize("name", ["MQTT_PASSWORD", "LABELS", "FILE_PATH", "ALLOWED_ROOTS", "TOPIC_ROOT", "STATE_DIR"])
+def test_bytes_that_are_not_utf8_are_refused_at_the_start(name: str) -> None:
+    """No message carries them: a thread would meet them later, and `--check` would say that all is well."""
+    with pytest.raises(SettingsError) as wrong:
+        load_settings(BASE | {name: "/p\udcff=x\udcfe"})
+    assert str(wrong.value) == f"{name}: is not UTF-8"
+
+
+@pytest.mark.parametrize(("name", "value"), [("LABELS", f"site={'x' * 257}"), ("FILE_PATH", "/" + "x" * 4096)])
+def test_what_no_receiver_would_read_is_refused_at_the_start(name: str, value: str) -> None:
+    """Every presence has it, and a control plane refuses a presence whole: the device would never be registered."""
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        load_settings(BASE | {name: value})

@@ -33,7 +33,7 @@ class UploadTable:
     responses: list[Response] = field(default_factory=list)
     queries: list[Command] = field(default_factory=list)
     foreign: bool = False
-    disk_full: bool = False
+    disk_failure: str | None = None
 
     def __post_init__(self) -> None:
         self.journal, transfers = Journal.open(self.folder)
@@ -45,7 +45,7 @@ class UploadTable:
             installation=Installation.open(self.folder),
             default_file=None,
             check_url=self.check,
-            disk_full=lambda: self.disk_full,
+            disk_failure=lambda: self.disk_failure,
             publish=self.responses.append,
             run_query=self.query,
         )

@@ -73,7 +73,7 @@ def test_no_epoch_is_used_before_its_ceiling_is_durable(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         refuse_folders(patch)
         for _ in range(2):
-            with pytest.raises(JournalError, match="identity cannot be kept: Too many open files"):
+            with pytest.raises(JournalError, match="identity cannot be written: Too many open files"):
                 identity.next_epoch()
     synced: list[Path] = []
     monkeypatch.setattr(disk_module, "sync_folder", synced.append)
