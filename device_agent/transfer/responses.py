@@ -19,7 +19,9 @@ _REASONS: Final = {
     State.CHECKING: "comparing the stored parts with the file",
     State.ENDED: "waiting for the owner to close the upload",
 }
-_HELLO_ROOM: Final = GRANT_FILL_SIZE - 1024
+_HELLO_HEAD: Final = 512
+"""Bytes of a hello beside its entries."""
+
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -149,14 +151,17 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
     )
 
 
-def hello_pages(message_id: str, install_id: str, transfers: Iterable[Transfer]) -> Iterator[Response]:
-    """Hello as one or more responses under 96 KiB each; all but the last have `more` set."""
+def hello_pages(
+    message_id: str, install_id: str, transfers: Iterable[Transfer], *, room: int = GRANT_FILL_SIZE
+) -> Iterator[Response]:
+    """Hello as one or more responses under 96 KiB, and under `room` bytes, each; all but the last have `more` set."""
+    most = min(GRANT_FILL_SIZE, room) - _HELLO_HEAD
     pages: list[list[ActiveUpload]] = [[]]
     size = 0
     for transfer in transfers:
         entry = _active_upload(transfer)
         length = len(_encoder.encode(entry)) + 1
-        if size + length > _HELLO_ROOM:
+        if pages[-1] and size + length > most:
             pages.append([])
             size = 0
         size += length
