@@ -24,6 +24,8 @@ from schemas.values import DigestName, ErrorCode, Fingerprint
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
 
+_INT64: Final = 2**63 - 1
+
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
     errno.EXDEV: ErrorCode.PATH_NOT_ALLOWED,
@@ -206,8 +208,9 @@ def _fingerprint(found: os.stat_result) -> Fingerprint:
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         ctime_ns=found.st_ctime_ns,
-        device=found.st_dev,
-        inode=found.st_ino,
+        # Some file systems use all 64 bits of these, and the wire has signed numbers.
+        device=found.st_dev & _INT64,
+        inode=found.st_ino & _INT64,
     )
 
 

@@ -32,10 +32,9 @@ from device_agent.storage.throttle import Throttle
 from device_agent.storage.url_policy import ParsedUrl, UploadHosts
 from device_agent.tls import client_context
 from schemas.parts import Part
-from schemas.values import ErrorCode, PresignedPart
+from schemas.values import MAX_HEADERS, ErrorCode, PresignedPart
 
 IDLE_TIMEOUT: Final = 60.0
-MAX_HEADERS: Final = 16
 _HEADER_NAME: Final = re.compile(r"content-md5|if-none-match|x-amz-[a-z0-9-]{1,120}")
 _HEADER_VALUE: Final = re.compile(r"[!-~]{1,1024}")
 _CONNECT_TIMEOUT: Final = 15.0

@@ -44,6 +44,7 @@ FAULTS: Final = (
     "SQLite locked",
     "Database disk full, PostgreSQL failover",
     "Poison payload",
+    "A device that floods",
     "Oversized publish",
     "Slow REST client",
     "Slow reader of the event stream",
