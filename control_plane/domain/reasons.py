@@ -14,6 +14,8 @@ class WaitCode(StrEnum):
     CLIENT_OFFLINE = "client_offline"
     CLIENT_UNSUPPORTED = "client_unsupported"
     CLIENT_CONFLICT = "client_conflict"
+    CLIENT_NOISY = "client_noisy"
+    """The client is over its budget of messages: what is beyond it is dropped. Commands are still published to it."""
     CLIENT_REPORTED = "client_reported"
     """The client reported what it waits for; only its text is known."""
     DISPATCHING = "dispatching"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -133,6 +134,7 @@ def build_engine(
     registry = ClientRegistry(database, clock, log, on_woken=outbox.poke)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
     queries = ClientQueries(commands)
+    budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner)
     return Engine(
         ports=ports,
@@ -140,6 +142,7 @@ def build_engine(
             clock=clock,
             log=log,
             policy=policy,
+            budget=budget,
             probe=probe,
             writer=writer,
             registry=registry,
@@ -165,7 +168,9 @@ def build_engine(
             probe=probe,
             views=views,
         ),
-        client_service=ClientService(database=database, messenger=messenger, queries=queries, views=views),
+        client_service=ClientService(
+            database=database, messenger=messenger, queries=queries, views=views, budget=budget
+        ),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

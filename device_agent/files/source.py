@@ -30,6 +30,7 @@ BLOCK_SIZE: Final = 256 * 1024
 
 _LOOKS: Final = 3
 """A file that is written all the time is looked at so often when it is opened, and then taken as it is."""
+_INT64: Final = 2**63 - 1
 
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
@@ -292,8 +293,9 @@ def _fingerprint(found: os.stat_result) -> Fingerprint:
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         ctime_ns=found.st_ctime_ns,
-        device=found.st_dev,
-        inode=found.st_ino,
+        # Some file systems use all 64 bits of these, and the wire has signed numbers.
+        device=found.st_dev & _INT64,
+        inode=found.st_ino & _INT64,
     )
 
 

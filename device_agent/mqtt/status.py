@@ -15,15 +15,12 @@ from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run
 from schemas.codec import GRANT_FILL_SIZE
-from schemas.messages import CurrentUpload, Status
+from schemas.messages import MAX_STATUS_UPLOADS, CurrentUpload, Status
 from schemas.values import SystemInfo
 
 EVERY: Final = 1.0
 UNCHANGED_EVERY: Final = 30.0
 SYSTEM_INFO_EVERY: Final = 60.0
-MAX_UPLOADS: Final = 64
-"""Entries in one Status: those that are sending come first."""
-
 _encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
@@ -50,7 +47,7 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_UPLOADS]
+        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
         uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
         quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
         if quiet and _changes(uploads) == _changes(self._sent):

@@ -78,6 +78,7 @@ REASONS: Final = {
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
     WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
     WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
     WaitCode.DISPATCHING: "the command is about to be published",
     WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",

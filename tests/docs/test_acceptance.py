@@ -46,6 +46,7 @@ FAULTS: Final = (
     "SQLite locked",
     "Database disk full, PostgreSQL failover",
     "Poison payload",
+    "A device that floods",
     "Oversized publish",
     "Slow REST client",
     "A web page in an operator's browser",

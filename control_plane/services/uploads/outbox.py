@@ -5,6 +5,7 @@ returned. Every duty may be performed twice: after a crash, on another replica, 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
@@ -22,6 +23,7 @@ from control_plane.domain.uploads.events import (
 )
 from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
+from control_plane.services.budget import Buckets, Limit
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
@@ -45,6 +47,12 @@ from schemas.names import TOKEN_METADATA
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
 """Duties that are started and not finished; most of them wait for one of the `MAX_AT_ONCE` places."""
+
+MAX_RUNNING_OF_ONE: Final = 1_024
+"""Of these, one client's: the others wait for a place no longer than these take."""
+
+RELEASES: Final = Limit(rate=20, burst=256)
+"""Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
@@ -105,6 +113,9 @@ class Outbox:
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Name, asyncio.Task[None]] = {}
+        self._busy: Counter[str] = Counter()
+        """Tasks by client."""
+        self._releases = Buckets(clock.monotonic, RELEASES)
         self._looks = 0
         """How many deferred successes are being proven."""
         self._poked = asyncio.Event()
@@ -127,6 +138,9 @@ class Outbox:
                 self._writer.enqueue(key, decision.deferred)
             return
         if upload is None:
+            if not self._releases.take(key.client_id):
+                self._log("release.shed", {"client_id": key.client_id})
+                return
             self._start(key, Duty(Kind.SEND_CLOSE, decision.attempt, 0.0), self._close_unknown(key, decision.attempt))
             return
         for duty in decision.duties:
@@ -234,9 +248,9 @@ class Outbox:
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
-        if len(self._tasks) >= MAX_RUNNING:
+        if len(self._tasks) >= MAX_RUNNING or self._busy[key.client_id] >= MAX_RUNNING_OF_ONE:
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
-            self._log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
+            self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
             work.close()
             return
         if name in self._running and duty.kind not in COMMANDS:
@@ -245,12 +259,17 @@ class Outbox:
         self._looks += deferred
         task = asyncio.create_task(self._watch(key, duty, work, failed=failed))
         self._tasks.add(task)
+        self._busy[key.client_id] += 1
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done, deferred=deferred))
 
     def _ended(self, name: _Name, task: asyncio.Task[None], *, deferred: bool) -> None:
         self._looks -= deferred
         self._tasks.discard(task)
+        client_id = name[0].client_id
+        self._busy[client_id] -= 1
+        if not self._busy[client_id]:
+            del self._busy[client_id]
         if self._running.get(name) is task:
             del self._running[name]
 
@@ -272,7 +291,10 @@ class Outbox:
         except UnknownUpload:
             return
         except Exception as error:  # noqa: BLE001 - a fault in one upload must not stop the others
-            self._log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+            self._log(
+                "duty.fault",
+                {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)},
+            )
             # The error's text may hold anything, so the reason names only its class, and the log.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
             await self._retry(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
@@ -347,12 +369,13 @@ class Outbox:
     async def _retry(self, key: UploadKey, duty: Duty, reason: Reason, at_least: float) -> None:
         wait = lambda tries: full_jitter(tries, longest=LONGEST_WAIT, at_least=at_least)  # noqa: E731
         tries = await self._reschedule(key, duty, reason, wait)
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": reason.text}
-        self._log("duty.again", facts)
+        facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "tries": tries}
+        self._log("duty.again", {**facts, "error": reason.text})
 
     async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
         now = self._clock.now()
-        self._log("duty.refused", {"upload_id": key.upload_id, "duty": duty.kind, "error": str(error)})
+        facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind}
+        self._log("duty.refused", {**facts, "error": str(error)})
         if duty.kind is Kind.COMPLETE:
             failed = CompletionFailed(now=now, attempt=duty.attempt, error=Refusal.STORE_REFUSED, text=str(error))
             self._writer.enqueue(key, failed)
