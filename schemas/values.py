@@ -169,7 +169,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
     ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
     ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
-    ErrorCode.STORAGE_REFUSED: _final("the object store refused the granted URL three times"),
+    ErrorCode.STORAGE_REFUSED: _again("the object store refused the granted URL twice; final the tenth time in a row"),
     ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
     ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),
     ErrorCode.NO_PROGRESS: _final("the client was connected and sent nothing"),

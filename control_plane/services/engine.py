@@ -125,9 +125,11 @@ def build_engine(
         commands=commands,
         signer=signer,
         completion=Completion(object_store, probe, clock, policy),
+        probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
     )
+    probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from control_plane.domain.uploads.events import Progressed
+from control_plane.domain.uploads.events import ErrorReported, Progressed
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
@@ -30,7 +30,7 @@ from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import ResponseStatus
+from schemas.values import ErrorCode, ResponseStatus
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -151,6 +151,9 @@ class Inbox:
         if report.owner not in {None, self._policy.owner}:
             self._observer.observe_report(key, report, event)
             return
+        if isinstance(event, ErrorReported) and event.code is ErrorCode.STORAGE_REFUSED:
+            # The device cannot know why; the probe shows whether the credentials still sign what is accepted.
+            self._probe.look_again()
         offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
         new = None
         if offered and report.owner is not None:

@@ -5,10 +5,11 @@ uploads wait, with that reason.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from control_plane.services.backoff import full_jitter
-from control_plane.services.errors import ObjectStoreDown, ServiceError
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ServiceError
 from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
@@ -17,6 +18,10 @@ from schemas.values import DigestName
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
+SOONEST: Final = 60.0
+"""Seconds after a probe before `look_again` leads to another one."""
+
+_SHORTEST_LIFE: Final = 1.0
 _NOT_PROBED: Final = "the object store was not probed yet"
 
 
@@ -31,6 +36,22 @@ class ObjectStoreProbe:
         self._log = log
         self._seen: ObjectStoreCapabilities | None = None
         self.failure: str | None = _NOT_PROBED
+        self._forbidden = False
+        self._asked = asyncio.Event()
+        self._probed_at = float("-inf")
+        self._on_good: Callable[[], None] = lambda: None
+
+    def on_good(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each good probe."""
+        self._on_good = listener
+
+    def look_again(self) -> None:
+        """Probe soon, because a request was refused or not answered: the credentials or the object store may be gone.
+
+        Without effect within `SOONEST` seconds of the last probe; while probes fail, they are repeated anyway.
+        """
+        if asyncio.get_running_loop().time() - self._probed_at >= SOONEST:
+            self._asked.set()
 
     @property
     def seen(self) -> ObjectStoreCapabilities | None:
@@ -51,13 +72,30 @@ class ObjectStoreProbe:
         return wanted if anywhere or wanted in self.capabilities.part_digests else DigestName.MD5
 
     def require(self) -> ObjectStoreCapabilities:
-        """The result of the last good probe; `ObjectStoreDown` before it."""
+        """The result of the last good probe; `ObjectStoreDown` before it.
+
+        `ObjectStoreForbids` while the last probe found that the credentials are not accepted: no URL that they sign
+        would be either.
+        """
+        if self._forbidden:
+            raise ObjectStoreForbids(self.failure or _NOT_PROBED)
         if self._seen is None:
             raise ObjectStoreDown(self.failure or _NOT_PROBED)
         return self._seen
 
     async def probe(self) -> ObjectStoreCapabilities:
         """Create the bucket if it is missing, and probe; `ObjectStoreDown`, `ObjectStoreRefused`."""
+        self._probed_at = asyncio.get_running_loop().time()
+        try:
+            seen = await self._probe()
+        except ServiceError as error:
+            self.failure, self._forbidden = str(error), isinstance(error, ObjectStoreForbids)
+            raise
+        self._seen, self.failure, self._forbidden = seen, None, False
+        self._on_good()
+        return seen
+
+    async def _probe(self) -> ObjectStoreCapabilities:
         await self._object_store.ensure_bucket()
         seen = await self._object_store.probe()
         if seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW:
@@ -66,7 +104,9 @@ class ObjectStoreProbe:
                 f"the store's clock and this machine's are {seen.clock_skew:+.0f} s apart: set this machine's clock"
             )
             raise ObjectStoreDown(message)
-        self._seen, self.failure = seen, None
+        if self._object_store.url_lifetime(_SHORTEST_LIFE) < _SHORTEST_LIFE:
+            message = "the object store's credentials are at their end: give new ones"
+            raise ObjectStoreForbids(message)
         return seen
 
     async def run(self) -> None:
@@ -76,10 +116,18 @@ class ObjectStoreProbe:
             try:
                 seen = await self.probe()
                 self._log("store.probed", {"notes": list(seen.notes)})
-                await asyncio.sleep(AGAIN)
+                await self._wait(AGAIN)
                 failures = 0
             except ServiceError as error:
-                self.failure = str(error)
                 self._log("store.failed", {"error": str(error)})
                 await asyncio.sleep(full_jitter(failures, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT))
                 failures += 1
+
+    async def _wait(self, seconds: float) -> None:
+        """Until the time is over, or `look_again` is called."""
+        self._asked.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return

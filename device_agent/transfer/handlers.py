@@ -62,8 +62,11 @@ from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
 from schemas.values import DigestName, ErrorCode, Outcome, ResponseStatus
 
-MAX_REFUSALS: Final = 3
-"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
+MAX_REFUSALS: Final = 2
+"""Refusals of one part, each of a URL of its own, before the object store's answer is reported.
+
+What follows is the owner's decision: it knows the credentials, and it may resume the attempt.
+"""
 
 MAX_MISMATCHES: Final = 3
 MAX_PART_FAILURES: Final = 8
@@ -72,9 +75,6 @@ MAX_UPLOAD_FAILURES: Final = 24
 
 FIRST_BACKOFF: Final = 1.0
 LONGEST_BACKOFF: Final = 60.0
-REFUSAL_PAUSE: Final = 90.0
-"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
-
 LONGEST_PAUSE: Final = 3600.0
 """Seconds: a longer Retry-After counts as this."""
 
@@ -468,24 +468,7 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
     retry = replace(retry, refusals=retry.refusals + 1, text=event.text)
     if retry.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    if retry.refusals < MAX_REFUSALS - 1:
-        return _later(without, event, retry, retry.refusals), ()
-    return _pause_upload(without, event, retry), ()
-
-
-def _pause_upload(transfer: Transfer, event: PartFailed, retry: PartRetry) -> Transfer:
-    """A new URL was refused too. Before the last try an operator needs time to restore the key and to sign new URLs.
-
-    Pre-granted URLs are kept: no owner may be there to grant them again.
-    """
-    until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
-    return replace(
-        transfer,
-        grants=transfer.grants if transfer.order.pregranted else {},
-        retries={**transfer.retries, event.number: replace(retry, until=until)},
-        paused_until=max(transfer.paused_until, until),
-        request_after=max(transfer.request_after, until),
-    )
+    return _later(without, event, retry, retry.refusals), ()
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:

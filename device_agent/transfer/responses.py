@@ -19,6 +19,9 @@ _REASONS: Final = {
     State.CHECKING: "comparing the stored parts with the file",
     State.ENDED: "waiting for the owner to close the upload",
 }
+_REPEATED: Final = 2
+"""URLs that expire before any part is stored: the first may have waited, the second shows that it is the rule."""
+
 _HELLO_ROOM: Final = GRANT_FILL_SIZE - 1024
 _encoder: Final = msgspec.json.Encoder()
 
@@ -80,6 +83,11 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
             reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
             reason = _named_wait(transfer, now)
+        case State.SENDING if transfer.renewals >= _REPEATED:
+            reason = (
+                f"granted URLs expired {transfer.renewals} times before a part was stored: "
+                "the connection is too slow for the life of a URL (PRESIGNED_URL_EXPIRY)"
+            )
         case State.SENDING if not transfer.in_flight:
             # Every sender is busy with other uploads. Without a report the owner would give this one up as silent.
             reason = _BUSY

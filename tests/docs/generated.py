@@ -89,6 +89,8 @@ REASONS: Final = {
     WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
     WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
+    WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
     WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {

@@ -10,7 +10,7 @@ from typing import Final
 
 from control_plane.domain.uploads.machine import PUT_URL_LIFE
 from control_plane.domain.uploads.model import Upload
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import ObjectStoreForbids
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import Grantable, ObjectStore
@@ -36,7 +36,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class UrlSigner:
-    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe, or when the credentials expire."""
+    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe.
+
+    `ObjectStoreForbids` while the credentials are not accepted, or are at their end.
+    """
 
     object_store: ObjectStore
     probe: ObjectStoreProbe
@@ -63,7 +66,7 @@ class UrlSigner:
         lifetime = self.object_store.url_lifetime(wanted)
         if lifetime < _SHORTEST_LIFE:
             message = "the object store's credentials are at their end: no URL that they sign would be taken"
-            raise ObjectStoreDown(message)
+            raise ObjectStoreForbids(message)
         return lifetime
 
     def _signed(
