@@ -23,6 +23,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """Every number on the wire has a type of at most 64 bits: a larger one overflows what the other side computes with."""
 
+_FILE_IDS: Final = range(2**64)
+FileId = Annotated[int, Meta(extra_json_schema={"minimum": _FILE_IDS[0], "maximum": _FILE_IDS[-1]})]
+"""A device or inode number: some file systems use all 64 bits. msgspec has no bound above 2^63 - 1."""
+
 Figure = Annotated[float, Meta(ge=0, le=2**53 - 1)]
 PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
 Instant = Annotated[datetime, Meta(tz=True)]
@@ -125,6 +129,15 @@ class ErrorCode(_Extensible):
     UNKNOWN = "unknown"
 
 
+def nearest_int64(number: int) -> int:
+    """The nearest number of 64 bits: a file may have a time that does not fit, such as the year 3000 in ns.
+
+    >>> nearest_int64(5), nearest_int64(2**70), nearest_int64(-(2**70)) == -(2**63)
+    (5, 9223372036854775807, True)
+    """
+    return max(-(2**63), min(number, 2**63 - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
     """How a code travels and what the owner does about it."""
@@ -199,8 +212,13 @@ class Fingerprint(Struct, frozen=True):
     size: Size
     mtime_ns: Int64
     ctime_ns: Int64
-    device: Int64
-    inode: Int64
+    device: FileId
+    inode: FileId
+
+    def __post_init__(self) -> None:
+        if self.device not in _FILE_IDS or self.inode not in _FILE_IDS:
+            message = "a device or inode number has more than 64 bits"
+            raise ValueError(message)
 
 
 class UploadOptions(Struct, frozen=True, omit_defaults=True):

@@ -23,14 +23,13 @@ from device_agent.files.roots import HeldFolder, Roots
 from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
 from schemas.parts import MAX_FILE_SIZE
-from schemas.values import DigestName, ErrorCode, Fingerprint
+from schemas.values import DigestName, ErrorCode, Fingerprint, nearest_int64
 
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
 
 _LOOKS: Final = 3
 """A file that is written all the time is looked at so often when it is opened, and then taken as it is."""
-_INT64: Final = 2**63 - 1
 
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
@@ -291,11 +290,10 @@ def _require_regular(path: str, descriptor: int, *, keep: bool) -> int:
 def _fingerprint(found: os.stat_result) -> Fingerprint:
     return Fingerprint(
         size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
-        # Some file systems use all 64 bits of these, and the wire has signed numbers.
-        device=found.st_dev & _INT64,
-        inode=found.st_ino & _INT64,
+        mtime_ns=nearest_int64(found.st_mtime_ns),
+        ctime_ns=nearest_int64(found.st_ctime_ns),
+        device=found.st_dev,
+        inode=found.st_ino,
     )
 
 

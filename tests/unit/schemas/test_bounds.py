@@ -11,6 +11,7 @@ from schemas.codec import decode, decode_response
 from schemas.errors import SchemaError
 from schemas.generate.documents import documents
 from schemas.messages import MAX_HELLO_PAGE, MAX_STATUS_UPLOADS, Status
+from schemas.values import Fingerprint
 
 FREE = ".metadata"
 """The one map whose members no schema knows; the codec bounds its bytes and its depth."""
@@ -73,3 +74,12 @@ def test_a_time_beyond_64_bits_is_refused() -> None:
         decode_response(
             msgspec.json.encode({"message_id": "m", "action": "list_files", "status": "success", "payload": files})
         )
+
+
+def test_a_file_number_of_64_bits_is_read_and_a_larger_one_is_refused() -> None:
+    """Some file systems use all 64 bits, and journals of such devices must stay readable."""
+    known = {"size": 1, "mtime_ns": 2, "ctime_ns": 3, "device": 2**64 - 1, "inode": 2**64 - 1}
+    assert msgspec.json.decode(msgspec.json.encode(known), type=Fingerprint).inode == 2**64 - 1
+    for name in ("device", "inode"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(msgspec.json.encode({**known, name: 2**64}), type=Fingerprint)
