@@ -40,6 +40,8 @@ FAULTS: Final = (
     "Clock skew of the agent",
     "Clock skew of the control plane",
     "Clock jumps",
+    "Clock of the control plane set",
+    "Conditions that come back",
     "File grows, changes, is truncated or replaced",
     "File that cannot be read",
     "File deleted while uploading",
