@@ -4,7 +4,7 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
@@ -26,6 +26,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -111,8 +112,11 @@ def build_engine(
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
     performed.
     """
-    database, object_store, messenger, clock = ports.database, ports.object_store, ports.messenger, ports.clock
-    probe = ObjectStoreProbe(object_store, log)
+    clock = SteadyClock(ports.clock, log)
+    ports = replace(ports, clock=clock)
+    database, object_store, messenger = ports.database, ports.object_store, ports.messenger
+    probe = ObjectStoreProbe(object_store, log, clock_steps=lambda: clock.steps)
+    clock.judged_by(lambda: probe.clock_is_wrong)
     commands = CommandPublisher(messenger, clock)
     signer = UrlSigner(object_store, probe, policy)
     writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
@@ -157,7 +161,7 @@ def build_engine(
         outbox=outbox,
         registry=registry,
         resync=resync,
-        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy),
+        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy, probe=probe),
         probe=probe,
         commands=commands,
         signer=signer,
@@ -178,6 +182,7 @@ def build_engine(
             object_store=object_store,
             messenger=messenger,
             probe=probe,
+            clock=clock,
             base_path=policy.base_path,
         ),
     )

@@ -149,6 +149,17 @@ async def test_entries_that_failed_for_a_reason_are_woken_when_it_is_gone(databa
     assert rows(*due) == rows(replace(waiting, due_at=100.0), replace(later, due_at=400.0))
 
 
+async def test_entries_that_lie_too_far_ahead_are_pulled_in(database: Database) -> None:
+    far = an_entry(UploadKey("restaurant-1", "a"), Kind.COMPLETE, due_at=5_000.0)
+    near = an_entry(UploadKey("restaurant-1", "b"), Kind.COMPLETE, due_at=500.0)
+    other = an_entry(UploadKey("restaurant-1", "c"), Kind.DELETE_OBJECT, due_at=5_000.0)
+    parked = an_entry(UploadKey("restaurant-1", "d"), Kind.COMPLETE, due_at=PARKED)
+    await outbox(database, far, near, other, parked)
+    assert await database.write(lambda records: records.outbox.pull_in(Kind.COMPLETE, 1_000.0, 100.0)) == 1
+    due = await database.read(lambda records: records.outbox.due(9_000.0, 10))
+    assert rows(*due) == rows(replace(far, due_at=100.0), near, other)
+
+
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,8 @@ FAULTS: Final = (
     "Clock skew of the agent",
     "Clock skew of the control plane",
     "Clock jumps",
+    "Clock of the control plane set",
+    "Conditions that come back",
     "File grows, changes, is truncated or replaced",
     "Root replaced, renamed or unmounted",
     "File system that does not answer",

@@ -225,8 +225,9 @@ class Rig:
         scope: UploadScope | None = None,
         performs: bool = True,
         database: MemoryDatabase | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
         self.database = database or MemoryDatabase()

@@ -66,8 +66,8 @@ UNSEEN_STRAY_WAIT: Final = 600.0
 _LONGEST_DELAY: Final = 300.0
 """Seconds between two tries of one upload, at most."""
 
-_CLOCK_MARGIN: Final = 60.0
-"""Seconds by which the object store's clock may be behind ours."""
+CLOCK_MARGIN: Final = 60.0
+"""Seconds by which another clock may differ from this one: the object store's, or the one that wrote an instant."""
 
 Applied = tuple[Upload, tuple[Duty, ...]]
 """The upload after an event, and the effects: duties to perform at once. The same object means that nothing changed."""
@@ -352,7 +352,7 @@ def _dispatched(upload: Upload, event: Dispatched) -> Applied:
 
 
 def _missing_from_hello(upload: Upload, event: MissingFromHello) -> Applied:
-    if upload.touched_at > event.now:
+    if event.now < upload.touched_at <= event.now + CLOCK_MARGIN:
         # A command was published, or a response received, after that hello.
         return upload, ()
     if upload.state in TERMINAL and upload.client_busy:
@@ -540,7 +540,7 @@ def _left_behind(upload: Upload, now: float) -> Upload:
     if upload.s3_upload_id is not None:
         litter = (*litter, upload.s3_upload_id)
     if upload.one_put:
-        strays = (*strays, Stray(upload.s3_key, upload.object_token, now + PUT_URL_LIFE + _CLOCK_MARGIN))
+        strays = (*strays, Stray(upload.s3_key, upload.object_token, now + PUT_URL_LIFE + CLOCK_MARGIN))
     return replace(upload, s3_upload_id=None, litter=litter, strays=strays)
 
 

@@ -167,6 +167,9 @@ class OutboxRecords(Protocol):
         None of them before its duty is required; parked entries stay parked.
         """
 
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
+
     def next_due(self) -> float | None:
         """The earliest `due_at` of all entries that are not parked."""
 

@@ -36,7 +36,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class UrlSigner:
-    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe.
+    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe, and while the clock is wrong.
 
     `ObjectStoreForbids` while the credentials are not accepted, or are at their end.
     """
@@ -47,7 +47,7 @@ class UrlSigner:
 
     def grant(self, upload: Upload, room: int) -> Grant:
         """The requested parts, in order, as many as fit into `room` bytes; the client requests the rest again."""
-        self.probe.require()
+        self.probe.require_signing()
         completed = to_ranges(upload.stored_parts)
         room -= _JSON_OF_RANGE * len(completed)
         lifetime = self._lifetime(upload)
@@ -55,7 +55,7 @@ class UrlSigner:
 
     def pre_grant(self, upload: Upload) -> Grant:
         """The first parts of the upload's plan, as many as fit into one message. The upload must be open."""
-        self.probe.require()
+        self.probe.require_signing()
         plan = upload.plan
         wanted = () if plan is None else (WantedPart(part.number, part.size) for part in plan)
         lifetime = self._lifetime(upload)

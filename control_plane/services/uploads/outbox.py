@@ -35,6 +35,7 @@ from control_plane.services.errors import (
     UnknownUpload,
 )
 from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
@@ -60,6 +61,9 @@ LONGEST_LOOK: Final = 2.0
 """Seconds for which the commit of a success may wait for its proof."""
 
 LONGEST_WAIT: Final = 300.0
+LONGEST_RETRY: Final = 2 * LONGEST_WAIT
+"""Seconds between two tries of a duty at most: a longer Retry-After of the object store counts as `LONGEST_WAIT`."""
+
 FAULT_WAIT: Final = 30.0
 """Seconds, at least, before a duty is retried after a fault of the program."""
 
@@ -267,8 +271,10 @@ class Outbox:
         if entry.tries == 0 or upload.state is State.QUEUED:
             return now
         # The step timer runs only while the client is connected.
-        ends_at = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
-        return ends_at if ends_at > now else None
+        began_at = max(upload.touched_at, client.connected_at or 0.0)
+        ends_at = began_at + self._step_timeout
+        # An instant further ahead was written by a clock that was wrong: how long the client was silent is not known.
+        return ends_at if now < ends_at and began_at <= now + MAX_SKEW else None
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
@@ -411,7 +417,7 @@ class Outbox:
         self, key: UploadKey, duty: Duty, reason: Reason, at_least: float, *, at_once: bool = False
     ) -> None:
         def wait(tries: int) -> float:
-            return 0.0 if at_once else full_jitter(tries, longest=LONGEST_WAIT, at_least=at_least)
+            return 0.0 if at_once else full_jitter(tries, longest=LONGEST_WAIT, at_least=min(at_least, LONGEST_WAIT))
 
         tries = await self._reschedule(key, duty, reason, wait)
         facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "tries": tries}
