@@ -15,6 +15,7 @@ from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE, Source, open_source
 from device_agent.state.atomic_file import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
 from device_agent.transfer.records import Order
+from schemas.file_names import spelled
 from schemas.values import ErrorCode
 
 RESERVE: Final = 16 * 1024 * 1024
@@ -46,7 +47,7 @@ class CompressedCopies:
                 raise FileRefused(
                     ErrorCode.NO_SPACE, f"the compressed copy cannot be kept: {error.strerror}"
                 ) from error
-        return open_source(str(path), Roots(exact=str(path)))
+        return open_source(spelled(str(path)), Roots(exact=str(path)))
 
     def discard(self, order: Order) -> None:
         """Delete an order's copy, if there is one."""

@@ -20,6 +20,7 @@ from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
 from device_agent.files.roots import HeldFolder, Roots
 from device_agent.files.safe_open import O_PATH, READ, open_beneath
+from schemas.file_names import unspelled
 from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint
 
@@ -90,7 +91,7 @@ class Source:
     def gone(self) -> bool:
         """Whether the path leads nowhere."""
         with FILE_CALL:
-            return not os.path.lexists(self.path)
+            return not os.path.lexists(unspelled(self.path))
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
@@ -175,7 +176,7 @@ class _Crc32:
 
 
 def open_source(path: str, roots: Roots) -> Source:
-    """Open one file for reading.
+    """Open one file for reading; `path` is spelled as on the wire.
 
     `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
     `internal` when the system fails. Never waits for a pipe; a mount that does not answer blocks it, as any call.
@@ -198,7 +199,7 @@ def open_source(path: str, roots: Roots) -> Source:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return Source(path, f"{(folder.resolved or '').rstrip('/')}/{relative}", descriptor, _fingerprint(found))
+    return Source(path, f"{(folder.place or '').rstrip('/')}/{relative}", descriptor, _fingerprint(found))
 
 
 def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
