@@ -38,11 +38,15 @@ from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
+from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from schemas.messages import Command
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+MAX_QUERIES: Final = 16
+"""Queries about the device that run or wait; more are answered `busy`."""
 
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
@@ -103,7 +107,7 @@ class Agent:
         self._installation = installation
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
-        self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
         self._uploads = Uploads(
             journal,
             transfers.values(),
@@ -129,6 +133,8 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
+        self._queries = 0
+        """Queries that were started and are not answered."""
         self._stopping = False
 
     @property
@@ -219,6 +225,7 @@ class Agent:
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
+                self._queries -= 1
                 self._publisher.enqueue(response)
             case StopRequested():
                 self._stopping = True
@@ -293,7 +300,8 @@ class Agent:
     def _publish(self, message: Outbound) -> bool:
         return self._connection.publish(message.channel, message.data, expiry=message.expiry)
 
-    def _run_query(self, command: Command, query: Query) -> None:
+    def _run_query(self, command: Command, query: Query) -> bool:
+        """Start a query; False when as many wait as may."""
         active = sum(not run.ended for run in self._uploads)
         answer = functools.partial(
             answer_query,
@@ -311,7 +319,11 @@ class Agent:
         if isinstance(query, HealthQuery):
             # It reads no user file, so it is answered whatever the file systems do.
             self._publisher.enqueue(answer())
+        elif self._queries >= MAX_QUERIES:
+            return False
         elif self._runner.takes_queries:
+            self._queries += 1
             self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
         else:
             unanswered()
+        return True

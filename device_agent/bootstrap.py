@@ -11,7 +11,7 @@ from pathlib import Path
 from device_agent import VERSION
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
@@ -50,7 +50,13 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
     own = OwnFiles(settings.state_dir, (env_file,))
     roots = Roots(settings.allowed_roots, settings.file_path, own=own)
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
-    part_io = PartIO(roots, uploader, CompressedCopies(settings.state_dir / "spool", roots))
+    copies = Copies(
+        settings.state_dir / "spool",
+        roots,
+        max_bytes=settings.spool_max_bytes,
+        max_percent=settings.spool_max_percent,
+    )
+    part_io = PartIO(uploader, copies)
     return Environment(
         inbox=inbox,
         roots=roots,

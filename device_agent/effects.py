@@ -124,7 +124,7 @@ class EffectRunner:
         return {owner: since for owner, since in stuck.items() if isinstance(owner, SourceSession)}
 
     def sweep_copies(self, orders: list[Order]) -> None:
-        """Remove compressed copies that belong to none of these orders."""
+        """Remove copies that belong to none of these orders."""
         self._part_io.copies.sweep(orders)
 
     def _open(self, run: Run, effect: OpenSource) -> None:
@@ -161,8 +161,7 @@ class EffectRunner:
         self._senders.submit(call, session)
 
     def _discard_copy(self, order: Order) -> None:
-        if order.options.compression != "none":
-            self._background.submit(lambda: self._part_io.copies.discard(order))
+        self._background.submit(lambda: self._part_io.copies.discard(order))
 
     def _start(self, run: Run, kind: str, pool: ThreadPool, *shares: Callable[[Post], None]) -> None:
         session, inbox = run.session, self._inbox

@@ -14,7 +14,7 @@ from typing import Final, assert_never
 from msgspec import Struct
 
 from device_agent.files.mounts import mount_of
-from device_agent.state.journal import Journal
+from device_agent.state.journal import Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
 from device_agent.transfer.events import (
     Admitted,
@@ -33,7 +33,7 @@ from device_agent.transfer.events import (
     WorkerFree,
     WriteTombstone,
 )
-from device_agent.transfer.machine import apply, begin, derive, next_url, ready, restored, wake_at
+from device_agent.transfer.machine import apply, begin, derive, needs_source, next_url, ready, restored, wake_at
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
@@ -50,6 +50,8 @@ UNRESPONSIVE: Final = "source_unresponsive"
 
 MAX_ACTIVE: Final = 256
 MAX_ENDED: Final = 4_096
+MAX_HELD: Final = 4 * 1024 * 1024
+"""Bytes, as in the journal, of the uploads that wait for something or have ended. Ended ones give way first."""
 
 _REQUEST_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer gives its slot to others."""
@@ -58,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class DiscardCopy(Struct, frozen=True):
-    """The attempt is over or replaced: delete its compressed copy, if it has one."""
+    """The attempt is over or replaced: delete its copy, if it has one."""
 
     order: Order
 
@@ -81,6 +83,8 @@ class Run:
     transfer: Transfer
     session: SourceSession = field(default_factory=SourceSession)
     wake_at: float | None = None
+    held: int = 0
+    """Bytes that it takes of `MAX_HELD`: as it began, and anew when it has ended."""
     gate: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
@@ -145,8 +149,9 @@ class Uploads:
 
     @property
     def full(self) -> bool:
-        """Whether no further upload is accepted."""
-        return sum(not run.ended for run in self._runs.values()) >= MAX_ACTIVE
+        """Whether no further upload is accepted: too many are open, or their commands are too large together."""
+        held = [run.held for run in self._runs.values() if not run.ended]
+        return len(held) >= MAX_ACTIVE or sum(held) >= MAX_HELD
 
     def begin(
         self,
@@ -169,6 +174,7 @@ class Uploads:
 
     def handle(self, run: Run, event: Event) -> None:
         """Apply an event to one upload, and collect its effects."""
+        had_ended = run.ended
         try:
             run.transfer, effects = apply(run.transfer, event)
         except Exception as bug:
@@ -178,9 +184,14 @@ class Uploads:
             fault = Faulted(now=event.now, code=ErrorCode.INTERNAL, text=f"{type(bug).__name__}: {bug}")
             run.transfer, effects = apply(run.transfer, fault)
         run.wake_at = wake_at(run.transfer)
+        if run.ended and not had_ended:
+            run.held = recorded_size(run.transfer)
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:
             self._remove(run)
+        elif run.ended and not had_ended and not needs_source(run.transfer):
+            # The owner may not answer for a year, and the copy is not sent again.
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
 
     def derive_effects(self) -> None:
         """Collect again every effect that a state demands: unanswered responses, and work on the source."""
@@ -214,6 +225,7 @@ class Uploads:
             # No PUT of these starts, so no event frees their senders.
             self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
             self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
             self._stop(run)
         return discarded
 
@@ -287,15 +299,19 @@ class Uploads:
         return state not in {State.QUEUED, State.ENDED, State.CLOSED}
 
     def _drop_oldest_ended(self) -> None:
-        """When too many ended uploads are never closed, the oldest become tombstones."""
+        """When ended uploads are never closed, and too many or too large, the oldest become tombstones."""
         ended = [run for run in self._runs.values() if run.ended]
-        for run in ended[: max(0, len(ended) - MAX_ENDED)]:
+        too_many, held = len(ended) - MAX_ENDED, sum(run.held for run in self._runs.values())
+        for number, run in enumerate(ended):
+            if number >= too_many and held <= MAX_HELD:
+                return
+            held -= run.held
             self.write_tombstone(run.upload_id, Outcome.UNKNOWN)
             self._remove(run)
 
     def _add(self, transfer: Transfer) -> Run:
         self._arrivals += 1
-        run = Run(self._arrivals, transfer, wake_at=wake_at(transfer))
+        run = Run(self._arrivals, transfer, wake_at=wake_at(transfer), held=recorded_size(transfer))
         self._runs[run.upload_id] = run
         return run
 

@@ -301,7 +301,7 @@ class _Page:
         try:
             with open_source(entry.path, self._roots) as source:
                 self._digestible -= min(source.size, self._digestible)
-                digest = source.digest(0, min(source.size, MAX_DIGESTED), name) if source.size == entry.size else None
+                digest = source.whole_digest(name) if source.size == entry.size else None
         except FileRefused:
             return entry
         return msgspec.structs.replace(entry, digest=digest)

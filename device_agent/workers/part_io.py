@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import CompressedCopies
-from device_agent.files.roots import Roots
-from device_agent.files.source import BLOCK_SIZE, Source, open_source
+from device_agent.files.copies import Copies
+from device_agent.files.source import BLOCK_SIZE, Source
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import (
@@ -62,18 +61,16 @@ class SourceSession:
 class PartIO:
     """The work, and what it needs of the device."""
 
-    roots: Roots
     uploader: Uploader
-    copies: CompressedCopies
+    copies: Copies
     clock: Callable[[], float] = boot_clock
 
     def open(self, order: Order, session: SourceSession, post: Post) -> None:
-        """Open a source, or the compressed copy of it; the event is `Opened` or `OpenRefused`."""
+        """Open a source, or the copy that is sent in its place; the event is `Opened` or `OpenRefused`."""
         try:
-            if order.options.compression == "gzip":
-                source = self.copies.open(order, session.stopped.is_set)
-            else:
-                source = open_source(order.file_path, self.roots)
+            source = self.copies.open(order, session.stopped.is_set)
+            if order.digest is DigestName.NONE or order.pregranted:
+                source.wait_until_not_racy(session.stopped.wait)
             digest = _digest_if_small(source, order)
         except FileRefused as refused:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
@@ -84,7 +81,7 @@ class PartIO:
             session.source = source
             if session.stopped.is_set():
                 source.close()
-            post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
+            post(Opened(now=self.clock(), fingerprint=source.fingerprint, racy=source.racy, digest=digest))
 
     def digest(self, effect: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
@@ -155,7 +152,8 @@ class PartIO:
         """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
-            return Seen(source.now(), linked=linked, gone=not linked and source.gone())
+            gone = not linked and source.gone()
+            return Seen(source.now(), linked=linked, gone=gone, ends=source.ends_at(source.size))
         except FileRefused as refused:
             if refused.code is not ErrorCode.SOURCE_CHANGED:
                 raise

@@ -50,6 +50,8 @@ FAULTS: Final = (
     "Poison payload",
     "Oversized publish",
     "Slow REST client",
+    "A web page in an operator's browser",
+    "Who did what in REST",
     "Slow reader of the event stream",
     "Database restored from an old backup",
     "Reconnect storm",

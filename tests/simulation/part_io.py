@@ -62,7 +62,7 @@ class Hired(ThreadPool):
 
 class _NoCopies:
     def sweep(self, orders: list[Order]) -> None:
-        """There are no compressed copies."""
+        """There are no copies."""
 
     def discard(self, order: Order) -> None:
         """Nothing to discard."""

@@ -198,9 +198,11 @@ class Device:
         (folder / "state").mkdir()
         roots = Roots((str(folder),))
         monkeypatch.setattr(roots, "mount_of", lambda path: "/mnt/hung" if "/hung" in path else "/")
-        copies = SimpleNamespace(sweep=lambda _orders: None)
+        copies = SimpleNamespace(
+            sweep=lambda _orders: None, open=lambda order, _stopped: open_source(order.file_path, roots)
+        )
         self.inbox, self.network = EventQueue(), FakeNetwork([])
-        part_io = PartIO(roots, cast("Any", Store()), cast("Any", copies))
+        part_io = PartIO(cast("Any", Store()), cast("Any", copies))
         self.runner = EffectRunner(part_io, self.inbox, senders=2)
         journal, transfers = Journal.open(folder / "state")
         environment = Environment(
