@@ -24,11 +24,8 @@ PROTOCOL_TABLE = [
         Follow.SAME_ATTEMPT,
     ),
     ("source_changed upload_gone digest_mismatch", ResponseStatus.ERROR, Follow.NEW_ATTEMPT),
-    (
-        "file_not_found permission_denied source_gone storage_refused bad_request owner_silent no_progress",
-        ResponseStatus.ERROR,
-        Follow.FINAL,
-    ),
+    ("file_not_found permission_denied source_gone source_unreadable", ResponseStatus.ERROR, Follow.FINAL),
+    ("storage_refused bad_request owner_silent no_progress", ResponseStatus.ERROR, Follow.FINAL),
 ]
 
 
