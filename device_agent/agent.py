@@ -117,7 +117,7 @@ class Agent:
             mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
-            settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
+            settings.client_id, installation, labels=settings.labels, default_file=settings.default_file
         )
         self._connection = environment.connect(self._presence.will)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -127,7 +127,7 @@ class Agent:
             self._uploads,
             journal,
             install_id=installation.install_id,
-            default_file=settings.file_path,
+            default_file=settings.default_file,
             check_url=environment.check_url,
             disk_full=lambda: self._durability.disk_full,
             publish=self._publisher.enqueue,

@@ -122,6 +122,7 @@ class ErrorCode(_Extensible):
     FILE_NOT_FOUND = "file_not_found"
     PERMISSION_DENIED = "permission_denied"
     SOURCE_GONE = "source_gone"
+    SOURCE_UNREADABLE = "source_unreadable"
     STORAGE_REFUSED = "storage_refused"
     BAD_REQUEST = "bad_request"
     OWNER_SILENT = "owner_silent"
@@ -182,6 +183,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
     ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
     ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
+    ErrorCode.SOURCE_UNREADABLE: _final("the device's system could not read the file for an hour"),
     ErrorCode.STORAGE_REFUSED: _again("the object store refused the granted URL twice; final the tenth time in a row"),
     ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
     ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from schemas.file_names import plain
 from schemas.messages import CHUNK_SIZE
 from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
@@ -38,14 +39,17 @@ class Policy:
 
 
 def object_key(base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "") -> str:
-    """The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
+    r"""The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
-    Control characters become `_`, and at most 200 bytes of the name are kept, its ending among them.
+    Control characters, and bytes of the name that are not UTF-8, become `_`. At most 200 bytes of the name are kept,
+    its ending among them.
 
     >>> object_key("uploads", "restaurant-1", "/data/test-file.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-test-file.bin'
+    >>> object_key("uploads", "restaurant-1", r"/data/caf\xe9.bin", 1761999896.0)
+    'uploads/restaurant-1/20251101-122456-caf_.bin'
     """
-    name = (file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
+    name = plain(file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
     name = "".join(letter if letter.isprintable() else "_" for letter in name)
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     prefix = f"{base_path.strip('/')}/" if base_path.strip("/") else ""

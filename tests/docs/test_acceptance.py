@@ -45,6 +45,8 @@ FAULTS: Final = (
     "File grows, changes, is truncated or replaced",
     "Root replaced, renamed or unmounted",
     "File system that does not answer",
+    "Name that is not UTF-8",
+    "Costly listing",
     "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",

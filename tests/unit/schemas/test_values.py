@@ -25,7 +25,7 @@ PROTOCOL_TABLE = [
     ),
     ("source_changed upload_gone digest_mismatch", ResponseStatus.ERROR, Follow.NEW_ATTEMPT),
     (
-        "file_not_found permission_denied source_gone bad_request owner_silent no_progress",
+        "file_not_found permission_denied source_gone source_unreadable bad_request owner_silent no_progress",
         ResponseStatus.ERROR,
         Follow.FINAL,
     ),
