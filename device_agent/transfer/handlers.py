@@ -208,9 +208,9 @@ def _contradiction(transfer: Transfer, event: Granted) -> str | None:
 def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
     keep: tuple[Effect, ...] = ()
-    if transfer.prefix and transfer.order.digest is not DigestName.NONE:
-        # The other parts were stored by an earlier installation, whose journal is lost; under `prefix` no fingerprint
-        # shows whether they are of the same file. They are requested with their digests, which the owner compares.
+    if transfer.digested or (transfer.prefix and transfer.order.digest is not DigestName.NONE):
+        # The other parts were stored by an earlier installation, whose journal is lost; no fingerprint vouches for
+        # them. They are requested with their digests, which the owner compares.
         new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
         offered = {number: digest for number, digest in transfer.offered.items() if number in new}
         keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
