@@ -38,6 +38,8 @@ FAULTS: Final = (
     "Clock skew of the control plane",
     "Clock jumps",
     "File grows, changes, is truncated or replaced",
+    "Root replaced, renamed or unmounted",
+    "File system that does not answer",
     "File that cannot be read",
     "File deleted while uploading",
     "Agent disk full",

@@ -27,6 +27,7 @@ EXPECTED = {
     "Transient": 503,
     "DatabaseUnavailable": 503,
     "MessengerDown": 503,
+    "BrokerRefused": 503,
     "ObjectStoreDown": 503,
     "ClientSilent": 504,
     "Permanent": 500,
