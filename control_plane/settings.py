@@ -25,10 +25,14 @@ from schemas.values import DigestName
 MIN_SECRET_SIZE: Final = 32
 """Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
 
+MAX_TOKEN_LIFETIME: Final = 36_500 * 86_400
+"""Seconds: as long as history may be kept."""
+
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
 _MAX_BASE_PATH: Final = 512
@@ -170,6 +174,7 @@ class Settings(BaseSettings):
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     require_proof: bool = True
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
@@ -184,8 +189,11 @@ class Settings(BaseSettings):
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
         _refuse(misspelt(given))
+        # A file or a pasted line ends with a line break. One within would end a header, or a line of another protocol.
+        values = {name: given[name].strip("\r\n") for name in NAMES if given.get(name)}
+        _refuse([f"{name}: has a control character in it" for name, text in values.items() if _CONTROL.search(text)])
         try:
-            return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
+            return cls(**{name.lower(): text for name, text in values.items() if text})  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = [_line(detail) for detail in error.errors()]
         # Raised outside of the `except`, so that its context does not hold the error with the values.
@@ -305,7 +313,7 @@ def _requirement(detail: ErrorDetails) -> str:
 
 _AGENT: Final = """
     CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS UPLOAD_HOSTS STATE_DIR LABELS
-    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND LOG_LEVEL TOPIC_ROOT
+    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND SPOOL_MAX_BYTES SPOOL_MAX_PERCENT LOG_LEVEL TOPIC_ROOT
 """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

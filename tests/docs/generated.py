@@ -50,6 +50,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "PRESIGNED_URL_EXPIRY": "life of a URL in seconds",
     "CLIENT_TIMEOUT": "seconds a connected client may be silent before the command is sent again; the third time fails",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "HISTORY_DAYS": "days after which ended uploads are removed",

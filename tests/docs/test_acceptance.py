@@ -57,6 +57,8 @@ FAULTS: Final = (
     "Oversized publish",
     "Slow REST client",
     "A web page in an operator's browser",
+    "A flag that the environment overrules",
+    "A secret in arguments, in errors, in log lines",
     "Who did what in REST",
     "Slow reader of the event stream",
     "Database restored from an old backup",
