@@ -4,7 +4,6 @@ Rule: a wrong value or a misspelt name stops the program with one line that name
 Secrets are `SecretStr`, so no log line and no traceback shows one.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.broker_url import BrokerUrl
+from schemas.environment import is_loopback, is_utf8
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
 from schemas.values import DigestName
@@ -135,14 +135,6 @@ def _root(root: str) -> str:
     return Topics(root).root
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
@@ -189,6 +181,7 @@ class Settings(BaseSettings):
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
         _refuse(misspelt(given))
+        _refuse([f"{name}: is not UTF-8" for name in NAMES if not is_utf8(given.get(name, ""))])
         # A file or a pasted line ends with a line break. One within would end a header, or a line of another protocol.
         values = {name: given[name].strip("\r\n") for name in NAMES if given.get(name)}
         _refuse([f"{name}: has a control character in it" for name, text in values.items() if _CONTROL.search(text)])
@@ -237,6 +230,12 @@ class Settings(BaseSettings):
     def open_to_all(self) -> bool:
         """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
+
+    @property
+    def exposure(self) -> str | None:
+        """The warning for an MQTT password that crosses a network unencrypted; the program shows it at each start."""
+        password = self.mqtt_password and self.mqtt_password.get_secret_value()
+        return BrokerUrl.parse(self.mqtt_url).exposure(password or None)
 
     @property
     def host_names(self) -> frozenset[str]:

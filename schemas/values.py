@@ -37,6 +37,12 @@ MAX_HEADERS: Final = 16
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
+STATUS_EVERY: Final = 30
+"""Seconds after which an agent repeats a status that has not changed."""
+
+PRESENCE_EXPIRY: Final = 120
+"""Message Expiry of an `online`, in seconds. What a broker has left of it shows how old a stored one is."""
+
 
 class _Extensible(StrEnum):
     """A list of values that later versions may extend."""
@@ -174,7 +180,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.URL_EXPIRED: _again("a granted URL expired and no new one was granted"),
     ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or requested a pause"),
     ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),
-    ErrorCode.NO_SPACE: _again("the device's disk is full"),
+    ErrorCode.NO_SPACE: _again("the device's disk is full, or cannot be written"),
     ErrorCode.STALE_EPOCH: _again("the command was meant for another installation or epoch of the agent"),
     ErrorCode.INTERNAL: _again("the agent has an internal fault"),
     ErrorCode.SOURCE_CHANGED: _anew("the file changed while it was read"),

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from control_plane.domain.clients import CONNECTED_FOR
 from control_plane.domain.uploads.events import ErrorReported, Progressed
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.budget import IngestBudget
@@ -30,7 +31,7 @@ from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import ErrorCode, ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -87,7 +88,6 @@ class Inbox:
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
-            Channel.PRESENCE: self._presence,
             Channel.COMMAND: self._command,
         }
 
@@ -99,24 +99,31 @@ class Inbox:
             self._log("message.refused", {"client_id": "", "channel": "", "error": str(error)[:500]})
             return
         client_id, channel, size = topic.client_id, topic.channel, len(message.payload)
-        if not size or channel not in self._by_channel:
+        if not size or (channel is not Channel.PRESENCE and channel not in self._by_channel):
+            return
+        if message.retained and channel is not Channel.PRESENCE:
+            # It may be of any age, and would have its effect again at each connect.
+            self._log("message.retained", {"client_id": client_id, "channel": channel})
             return
         if not self._budget.take(client_id, channel, size):
             self._log("message.shed", {"client_id": client_id, "channel": channel})
             return
         try:
-            self._by_channel[channel](client_id, message.payload)
+            if channel is Channel.PRESENCE:
+                self._presence(client_id, message)
+            else:
+                self._by_channel[channel](client_id, message.payload)
         except SchemaError as error:
             self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
-    def _presence(self, client_id: str, payload: bytes) -> None:
-        presence = decode(Presence, payload)
+    def _presence(self, client_id: str, message: Delivered) -> None:
+        presence = decode(Presence, message.payload)
         if presence.client_id != client_id:
-            message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
-            raise SchemaError(message)
-        self._registry.receive(presence)
+            text = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
+            raise SchemaError(text)
+        self._registry.receive(presence, age=_age(message))
 
     def _command(self, client_id: str, payload: bytes) -> None:
         """A command of another owner: its upload is observed."""
@@ -186,4 +193,18 @@ class Inbox:
         since = event.now - last.now
         if event.bytes_sent != last.bytes_sent:
             return since >= PROGRESS_EVERY
-        return event.reason is not None and since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+        if event.reason is None:
+            return False
+        # A wait that begins is repeated by the agent half a minute later, which may be too late.
+        return last.reason is None or since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+
+
+def _age(message: Delivered) -> float:
+    """How long (s) the broker had stored a presence, from what is left of its expiry; too long where that is unknown.
+
+    So a stored presence without an expiry registers a client, and never connects it.
+    """
+    if not message.retained:
+        return 0.0
+    left = message.expires_in
+    return CONNECTED_FOR if left is None or left > PRESENCE_EXPIRY else PRESENCE_EXPIRY - left

@@ -78,7 +78,7 @@ REASONS: Final = {
     WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
-    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
     WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
     WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
     WaitCode.DISPATCHING: "the command is about to be published",

@@ -5,7 +5,7 @@ Rule: when a client becomes reachable, its parked outbox entries become due in t
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
@@ -22,6 +22,14 @@ PAUSE: Final = 0.05
 """Seconds for which presence messages are gathered for one commit; it delays a birth by no more than that."""
 
 
+class _Arrived(NamedTuple):
+    """A presence, when it arrived, and for how long (s) the broker had stored it."""
+
+    presence: Presence
+    at: float
+    age: float
+
+
 class ClientRegistry:
     """Takes presence messages and commits the clients' state. `on_woken` is called when outbox entries became due."""
 
@@ -30,11 +38,14 @@ class ClientRegistry:
         self._clock = clock
         self._log = log
         self._on_woken = on_woken
-        self._waiting: FairQueue[tuple[Presence, float]] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
+        self._waiting: FairQueue[_Arrived] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
 
-    def receive(self, presence: Presence) -> None:
-        """Take one message. Never waits: when the queue is full it is dropped, and the next beat replaces it."""
-        if not self._waiting.offer(presence.client_id, (presence, self._clock.now())):
+    def receive(self, presence: Presence, *, age: float = 0.0) -> None:
+        """Take one message, which the broker had stored for `age` seconds.
+
+        Never waits: when the queue is full it is dropped, and the next beat replaces it.
+        """
+        if not self._waiting.offer(presence.client_id, _Arrived(presence, self._clock.now(), age)):
             self._log("presence.shed", {"client_id": presence.client_id})
 
     async def run(self) -> None:
@@ -46,7 +57,7 @@ class ClientRegistry:
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)
 
-    async def _commit(self, batch: list[tuple[Presence, float]]) -> None:
+    async def _commit(self, batch: list[_Arrived]) -> None:
         try:
             verdicts, woken = await self._database.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
@@ -63,14 +74,14 @@ class ClientRegistry:
             self._on_woken()
 
     @staticmethod
-    def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[Presence, Verdict]], int]:
-        before = records.clients.among({presence.client_id for presence, _ in batch})
+    def _apply(records: Records, batch: list[_Arrived]) -> tuple[list[tuple[Presence, Verdict]], int]:
+        before = records.clients.among({one.presence.client_id for one in batch})
         after: dict[str, Client] = dict(before)
         verdicts: list[tuple[Presence, Verdict]] = []
         woken = 0
-        for presence, at in batch:
+        for presence, at, age in batch:
             known = after.get(presence.client_id)
-            client, verdict = apply_presence(known, presence, at)
+            client, verdict = apply_presence(known, presence, at, age=age)
             if client is not None and client is not known:
                 after[presence.client_id] = client
             verdicts.append((presence, verdict))
@@ -79,8 +90,8 @@ class ClientRegistry:
         for client in changed:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
-            if client.dispatchable(client.seen_at):
-                woken += records.outbox.wake(client.client_id, client.seen_at)
+            if client.dispatchable(batch[-1].at):
+                woken += records.outbox.wake(client.client_id, batch[-1].at)
         return verdicts, woken
 
 

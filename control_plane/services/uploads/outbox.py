@@ -44,6 +44,7 @@ from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
+from schemas.values import STATUS_EVERY
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -59,6 +60,9 @@ MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
 LONGEST_LOOK: Final = 2.0
 """Seconds for which the commit of a success may wait for its proof."""
+
+REPORTED_WAIT: Final = 2.5 * STATUS_EVERY
+"""Seconds for which a wait that the client reported counts at least: one status may be lost."""
 
 LONGEST_WAIT: Final = 300.0
 LONGEST_RETRY: Final = 2 * LONGEST_WAIT
@@ -272,9 +276,14 @@ class Outbox:
             return now
         # The step timer runs only while the client is connected.
         began_at = max(upload.touched_at, client.connected_at or 0.0)
-        ends_at = began_at + self._step_timeout
+        ends_at = began_at + self._patience(upload)
         # An instant further ahead was written by a clock that was wrong: how long the client was silent is not known.
         return ends_at if now < ends_at and began_at <= now + MAX_SKEW else None
+
+    def _patience(self, upload: Upload) -> float:
+        """The step timer (s); longer than the agent's pause between two reports of the same wait."""
+        waits = upload.reason is not None and upload.reason.code == WaitCode.CLIENT_REPORTED
+        return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.cli.mqtt.engine import load_settings
 from control_plane.settings import NAMES, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -242,3 +243,30 @@ def test_line_breaks_end_a_value_and_are_refused_within_without_the_value(name: 
     assert (value if isinstance(value, str) else value.get_secret_value()) == good
     text = error_text(**{**beside, name: f"hunter2\n{good}"})
     assert text == f"{name}: has a control character in it"
+
+
+@pytest.mark.parametrize("name", ["MQTT_PASSWORD", "MQTT_USERNAME", "AWS_SECRET_ACCESS_KEY", "BASE_S3_PATH"])
+def test_bytes_that_are_not_utf8_are_refused_without_their_text(name: str) -> None:
+    """No message and no header carries them; a secret is not shown."""
+    env = {"MQTT_USERNAME": "u", "AWS_ACCESS_KEY_ID": "k", name: "p\udcff"}
+    assert error_text(**env) == f"{name}: is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [("mqtt://broker", True), ("mqtts://broker", False), ("mqtt://localhost", False), ("mqtt://[::1]:1884", False)],
+)
+def test_a_password_in_clear_is_said_unless_it_stays_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, *, exposed: bool
+) -> None:
+    """By every program that connects with it, at each start; it names the broker and not the password."""
+    env = {"MQTT_URL": url, "MQTT_USERNAME": "u", "MQTT_PASSWORD": "hunter2"}
+    text = Settings.load(env).exposure
+    assert (text is not None) is exposed
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    printed = capsys.readouterr().err
+    assert ("unencrypted" in printed) is exposed
+    assert "hunter2" not in printed
+    assert Settings.load({"MQTT_URL": url}).exposure is None
