@@ -27,6 +27,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.settings import Settings
 from schemas.topics import CONTROL_PLANE, Topics
+from schemas.values import DigestName
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,7 +40,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         topic_root=settings.topic_root,
         base_path=settings.base_s3_path,
         chunk_size=settings.s3_chunk_size,
-        digest=settings.s3_digest,
+        digest=None if settings.s3_digest == "auto" else DigestName(settings.s3_digest),
         url_expiry=float(settings.presigned_url_expiry),
         step_timeout=float(settings.client_timeout),
         require_proof=settings.require_proof and require_proof,
@@ -58,6 +59,9 @@ def s3_settings_of(settings: Settings) -> S3Settings:
         endpoint=settings.aws_endpoint,
         public_endpoint=settings.s3_public_endpoint,
         base_path=settings.base_s3_path,
+        encryption=settings.s3_encryption,
+        addressing=settings.s3_addressing,
+        digest=settings.s3_digest,
     )
 
 

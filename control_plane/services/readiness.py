@@ -45,8 +45,8 @@ class ReadinessCheck:
         broker = "ok" if self._messenger.connected else "not connected"
         database = await _checked(self._database.check())
         object_store = await _checked(self._object_store.head(self._missing_key))
-        if object_store == "ok" and self._probe.failure:
-            object_store = self._probe.failure
+        # The probe does more than this HEAD, so its reason is the better one.
+        object_store = self._probe.failure or object_store
         checks = {"broker": broker, "database": database, "object_store": object_store}
         return Readiness(all(state == "ok" for state in checks.values()), checks, self._probe.seen)
 

@@ -126,7 +126,9 @@ class FakeObjects:
         self._meet("probe")
         return self.capabilities
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
         """Open one."""
         self._meet("create_multipart")
         s3_upload_id = f"s3-{next(self._ids)}"
@@ -139,7 +141,14 @@ class FakeObjects:
         return PresignedPart(part.part_number, f"http://s3/{s3_key}?id={s3_upload_id}&n={part.part_number}", headers)
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """A URL for the whole object."""
         assert digest

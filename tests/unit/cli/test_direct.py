@@ -33,7 +33,7 @@ REQUEST = UploadRequest("restaurant-1", UPLOAD_ID, "/data/ü.bin")
 
 
 def an_upload() -> Upload:
-    return REQUEST.upload(Policy(owner="cli-7"), "/data/ü.bin", 1_761_999_896.0)
+    return REQUEST.upload(Policy(owner="cli-7"), ObjectStoreCapabilities(), "/data/ü.bin", 1_761_999_896.0)
 
 
 def test_every_commit_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
