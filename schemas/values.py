@@ -145,7 +145,7 @@ def _anew(meaning: str) -> ErrorRule:
 
 ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.PATH_NOT_ALLOWED: _rejected("the path lies outside ALLOWED_ROOTS of the device"),
-    ErrorCode.HOST_NOT_ALLOWED: _rejected("the URL's host is not in UPLOAD_HOSTS of the device"),
+    ErrorCode.HOST_NOT_ALLOWED: _rejected("UPLOAD_HOSTS of the device does not allow the URL"),
     ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
     ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),

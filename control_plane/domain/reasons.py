@@ -21,6 +21,7 @@ class WaitCode(StrEnum):
     UPLOADING = "uploading"
     COMPLETING = "completing"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    BROKER_REFUSED = "broker_refused"
     DATABASE_UNAVAILABLE = "database_unavailable"
     OBJECT_STORE_UNAVAILABLE = "object_store_unavailable"
     OBJECT_STORE_REFUSED = "object_store_refused"

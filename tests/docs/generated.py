@@ -31,6 +31,8 @@ _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)
 CONTROL_PLANE_SETTINGS: Final = {
     "SERVER_HOST": "address that REST listens on",
     "SERVER_PORT": "its port",
+    "ALLOWED_HOSTS": "names of this server in URLs, comma-separated, beside localhost and all addresses",
+    "TRUSTED_PROXIES": "`1` where every caller passes one proxy: `X-Forwarded-For` has the caller's address",
     "MQTT_URL": "the broker: `mqtt://host:1883` or `mqtts://host:8883`",
     "MQTT_USERNAME": "account at the broker",
     "MQTT_PASSWORD": "its password",
@@ -63,11 +65,13 @@ AGENT_SETTINGS: Final = {
     "MQTT_PASSWORD": "its password",
     "FILE_PATH": "the default file; always allowed; a link is followed at each open, within its folder or the roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
-    "UPLOAD_HOSTS": "`host:port` where parts may be sent, comma-separated; none by default",
+    "UPLOAD_HOSTS": "`https://host[:port][/bucket/]` where parts may be sent, comma-separated; none by default",
     "STATE_DIR": "folder of the journal and the identity",
     "LABELS": "`site=berlin,model=pi4`",
     "MAX_PARALLEL_PARTS": "parts sent in parallel",
     "MAX_BYTES_PER_SECOND": "of all uploads together",
+    "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
+    "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
@@ -82,6 +86,7 @@ REASONS: Final = {
     WaitCode.UPLOADING: "the client is uploading",
     WaitCode.COMPLETING: "the object is being completed and proven",
     WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.BROKER_REFUSED: "the broker takes no message of this size; `reason` has its limit",
     WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
     WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
@@ -90,6 +95,8 @@ REASONS: Final = {
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
+    "SPOOL_MAX_BYTES": "10737418240",
+    "SPOOL_MAX_PERCENT": "25",
     "LOG_LEVEL": "info",
     "TOPIC_ROOT": "fleet/v1",
 }

@@ -17,9 +17,13 @@ from typing import Any, Final
 
 import pytest
 
+from control_plane.adapters.clocks import SystemClock
+from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.adapters.object_store.probe.litter import ABANDONED
+from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.names import NAME_METADATA, TOKEN_METADATA
 from schemas.values import DigestName
@@ -356,3 +360,32 @@ async def test_the_result_of_a_probe_is_used_for_an_hour(tmp_path: Path) -> None
     assert server.s3.secret_key not in kept.read_text()
     kept.write_text("{")
     assert memory.recall(S3Settings(bucket=BUCKET), None) is None
+
+
+LIFECYCLES: Final = [(), (Quirk.LIFECYCLE_WANTS_MD5,), (Quirk.LIFECYCLE_WANTS_MD5, Quirk.LIFECYCLE_OLD_FORM)]
+
+
+@pytest.mark.parametrize("quirks", LIFECYCLES, ids=lambda quirks: "+".join(one.name for one in quirks) or "none")
+async def test_the_lifecycle_rule_is_written_in_the_dialect_of_the_object_store(
+    tmp_path: Path, quirks: tuple[Quirk, ...]
+) -> None:
+    """Content-MD5 in place of a checksum; rules without `Filter` where that is refused."""
+    async with met(tmp_path, *quirks) as (server, store):
+        server.storage.buckets[BUCKET].rules.clear()
+        findings = [await examined(store, fix=fix) for fix in (False, True, False)]
+    assert [(one.fine, one.fixed) for one in findings] == [(False, False), (True, True), (True, False)]
+
+
+async def examined(store: S3ObjectStore, *, fix: bool) -> Finding:
+    """What `backhaul doctor` finds about the lifecycle rule."""
+    doctor = Doctor(MemoryDatabase(), store, SystemClock(), Policy())
+    (finding,) = [one for one in await doctor.examine(fix=fix) if one.name == "lifecycle rule"]
+    return finding
+
+
+async def test_a_bucket_that_is_created_has_the_lifecycle_rule(tmp_path: Path) -> None:
+    """What we set up ourselves passes our own doctor; an object store without such rules passes too."""
+    async with met(tmp_path) as (_, store):
+        assert (await examined(store, fix=False)).fine
+    async with met(tmp_path / "without", Quirk.NO_LIFECYCLE) as (_, store):
+        assert "has no lifecycle rules" in (await examined(store, fix=True)).text

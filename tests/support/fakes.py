@@ -22,7 +22,7 @@ from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
-from schemas.codec import decode_command, encode
+from schemas.codec import MAX_MESSAGE_SIZE, decode_command, encode
 from schemas.messages import (
     ActiveUpload,
     AgentInfo,
@@ -65,13 +65,14 @@ class FakeMessenger:
 
     def __init__(self) -> None:
         self.down = False
+        self.max_message_size = MAX_MESSAGE_SIZE
         self.sent: list[tuple[str, Command]] = []
         self.cleared: list[str] = []
 
     @property
-    def connected(self) -> bool:
+    def problem(self) -> str | None:
         """Whether it takes messages."""
-        return not self.down
+        return "not connected" if self.down else None
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
         """Take one message."""
@@ -108,7 +109,7 @@ class FakeObjects:
     complete_then_fail: bool = False
     listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
-    rules: Mapping[str, Any] = field(default_factory=lambda: {"Rules": []})
+    rules: Mapping[str, Any] | None = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -207,7 +208,7 @@ class FakeObjects:
         """The size that the test set."""
         return self.sizes.get(s3_upload_id, 0)
 
-    async def lifecycle(self) -> Mapping[str, Any]:
+    async def lifecycle(self) -> Mapping[str, Any] | None:
         """What was set."""
         self._meet("lifecycle")
         return self.rules

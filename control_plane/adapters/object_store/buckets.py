@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from control_plane.adapters.object_store import lifecycle
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.errors import GONE, GONE_BY_HEAD, code_of, status_of
+from control_plane.services.lifecycle_rule import with_our_rule
 from control_plane.services.ports.object_store import ObjectInfo
 
 _LEFT_TO_PROBE: Final = frozenset({400, 403})
@@ -23,8 +25,10 @@ _CHECKSUMS: Final[Mapping[str, str]] = {
 }
 
 
-def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
-    """Create the bucket, private, when it is missing; returns notes for the operator.
+def ensure(bucket: Bucket, region: str, prefix: str) -> tuple[str, ...]:
+    """Create the bucket when it is missing: private, and with the lifecycle rule for uploads below `prefix`.
+
+    Returns notes for the operator.
 
     A bucket that HEAD may not read (403) is left to the probe: access to the prefix of the uploads is enough. So is a
     HEAD that is wrong (400): its answer has no code, and the probe's PUT has one.
@@ -36,7 +40,7 @@ def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
             return ()
         if code_of(error) not in {*GONE_BY_HEAD, "NoSuchBucket"}:
             raise
-        return _create(bucket, region)
+        return _create(bucket, region, prefix)
     return ()
 
 
@@ -102,7 +106,7 @@ def delete(bucket: Bucket, s3_key: str) -> None:
             raise
 
 
-def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
+def _create(bucket: Bucket, region: str, prefix: str) -> tuple[str, ...]:
     # us-east-1 is the only region that must not be named (CreateBucket, API reference).
     where: Any = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
@@ -111,7 +115,21 @@ def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise
         return ()
-    return (f"The bucket {bucket.name} was created. {_block_public_access(bucket)}",)
+    return (
+        f"The bucket {bucket.name} was created. {_block_public_access(bucket)}",
+        *_add_lifecycle_rule(bucket, prefix),
+    )
+
+
+def _add_lifecycle_rule(bucket: Bucket, prefix: str) -> tuple[str, ...]:
+    """What stays incomplete is aborted by the object store, where it has such rules."""
+    try:
+        if (before := lifecycle.read(bucket)) is None:
+            return ()
+        lifecycle.write(bucket, dict(with_our_rule(before, prefix)))
+    except ClientError as error:
+        return (f"The bucket has no lifecycle rule ({code_of(error)}): see `backhaul doctor`.",)
+    return ()
 
 
 def _block_public_access(bucket: Bucket) -> str:

@@ -154,7 +154,7 @@ class S3ObjectStore:
         calls = self._clients.calls
         return await self._call("ListParts", lambda: multipart.size(calls, s3_key, s3_upload_id))
 
-    async def lifecycle(self) -> Mapping[str, Any]:
+    async def lifecycle(self) -> Mapping[str, Any] | None:
         """Without rules when there is no configuration."""
         return await self._call("GetBucketLifecycleConfiguration", lambda: lifecycle.read(self._clients.calls))
 
@@ -169,7 +169,7 @@ class S3ObjectStore:
         self._clients.close()
 
     def _ensured(self) -> tuple[str, ...]:
-        return buckets.ensure(self._clients.calls, self._settings.region)
+        return buckets.ensure(self._clients.calls, self._settings.region, self._settings.uploads_prefix)
 
     def _probed(self) -> ObjectStoreCapabilities:
         return Probe(self._settings, self._clients, notes=self._notes).run()

@@ -56,6 +56,11 @@ class S3Settings:
             raise BadInput(message)
 
     @property
+    def uploads_prefix(self) -> str:
+        """The prefix of the keys of uploads."""
+        return f"{self.base_path.strip('/')}/".lstrip("/")
+
+    @property
     def probe_prefixes(self) -> tuple[str, ...]:
         """Where a probe may put its objects: outside the prefix of the uploads first, which others may watch."""
         base = self.base_path.strip("/")

@@ -152,8 +152,11 @@ class ObjectStore(Protocol):
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
         """Bytes in the parts of a multipart upload; 0 when it does not exist."""
 
-    async def lifecycle(self) -> Mapping[str, Any]:
-        """The bucket's lifecycle configuration: `Rules`, and all else that `set_lifecycle` has to keep."""
+    async def lifecycle(self) -> Mapping[str, Any] | None:
+        """The bucket's lifecycle configuration: `Rules`, and all else that `set_lifecycle` has to keep.
+
+        None when the object store has no lifecycle rules at all.
+        """
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace the bucket's lifecycle configuration."""

@@ -24,6 +24,7 @@ from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
+    BrokerRefused,
     DatabaseUnavailable,
     MessengerDown,
     ObjectStoreForbids,
@@ -288,7 +289,8 @@ class Outbox:
                 await commands.publish(upload.client_id, commands.build_download(upload))
                 self._writer.enqueue_lazily(key, Dispatched(now=self._clock.now(), attempt=upload.attempt))
             case Kind.SEND_GRANT:
-                await commands.publish(upload.client_id, commands.build_grant(upload, self._signer.grant(upload)))
+                grant = self._signer.grant(upload, commands.room)
+                await commands.publish(upload.client_id, commands.build_grant(upload, grant))
             case Kind.SEND_CANCEL:
                 await commands.publish(upload.client_id, commands.build_cancel(upload))
             case Kind.SEND_CLOSE:
@@ -405,6 +407,8 @@ def reason_of(error: ServiceError) -> Reason:
     match error:
         case MessengerDown():
             code = WaitCode.BROKER_UNAVAILABLE
+        case BrokerRefused():
+            code = WaitCode.BROKER_REFUSED
         case DatabaseUnavailable():
             code = WaitCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused():
