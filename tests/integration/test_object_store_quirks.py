@@ -292,6 +292,14 @@ async def test_one_item_that_cannot_be_removed_keeps_no_other(tmp_path: Path) ->
     assert any(note.startswith("2 objects of the probe stay (AccessDenied)") for note in seen.notes)
 
 
+async def test_a_probe_leaves_no_version_and_no_marker(tmp_path: Path) -> None:
+    """A DELETE without a version would leave two for each object, each hour."""
+    async with met(tmp_path, Quirk.KEEPS_VERSIONS) as (server, store):
+        await probed_again(store)
+        bucket = server.storage.buckets[BUCKET]
+        assert (bucket.versions, bucket.objects) == ({}, {})
+
+
 async def test_what_a_killed_probe_left_is_found_by_its_prefix_and_age(tmp_path: Path) -> None:
     """Also below the prefix of earlier versions; what another probe is using now stays."""
     async with met(tmp_path) as (server, store):

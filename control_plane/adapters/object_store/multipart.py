@@ -46,21 +46,23 @@ def create(
     return made["UploadId"]
 
 
-def complete(bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
+def complete(bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> str | None:
     """Assemble exactly these parts; `ObjectStoreDown` when the response does not confirm it.
+
+    Returns the version of the object, if the bucket keeps versions.
 
     An upload with SHA-256 requires each part's checksum again. Only the object store has them, so they are listed
     when it rejects the first call; other uploads need no second call.
     """
     try:
-        _complete(bucket, s3_key, s3_upload_id, etags, {})
+        return _complete(bucket, s3_key, s3_upload_id, etags, {})
     except ClientError as error:
         if code_of(error) != "InvalidRequest":
             raise
         known = {part["PartNumber"]: _checksums(part) for part in _parts(bucket, s3_key, s3_upload_id)}
         if not any(known.values()):
             raise
-        _complete(bucket, s3_key, s3_upload_id, etags, known)
+        return _complete(bucket, s3_key, s3_upload_id, etags, known)
 
 
 def list_parts(bucket: Bucket, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
@@ -113,7 +115,7 @@ def list_uploads(bucket: Bucket, prefix: str) -> list[MultipartInfo]:
 
 def _complete(
     bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str], checksums: Mapping[int, dict[str, str]]
-) -> None:
+) -> str | None:
     parts = [{"PartNumber": n, "ETag": etags[n], **checksums.get(n, {})} for n in sorted(etags)]
     manifest: Any = {"Parts": parts}
     response = bucket.client.complete_multipart_upload(
@@ -123,6 +125,7 @@ def _complete(
         # S3 sends 200 before it has assembled anything; botocore takes an empty body for success.
         message = "CompleteMultipartUpload: the response of the object store has no ETag"
         raise ObjectStoreDown(message)
+    return response.get("VersionId")
 
 
 def _parts(bucket: Bucket, s3_key: str, s3_upload_id: str) -> Iterable["PartTypeDef"]:

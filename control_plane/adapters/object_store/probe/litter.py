@@ -38,7 +38,10 @@ class Litter:
 
     def remove(self, pool: Executor) -> list[str]:
         """Remove everything; returns notes about what stays."""
-        jobs: list[Callable[[], None]] = [_job(_delete, self.bucket, *one) for one in self.objects]
+        versioned = {key for key, version in self.objects if version is not None}
+        # A DELETE without a version would leave a marker in its place.
+        objects = [one for one in self.objects if one[1] is not None or one[0] not in versioned]
+        jobs: list[Callable[[], None]] = [_job(_delete, self.bucket, *one) for one in objects]
         jobs += [_job(multipart.abort, self.bucket, *one) for one in self.uploads]
         left = [code for code in pool.map(_failure, jobs) if code]
         self.objects.clear()

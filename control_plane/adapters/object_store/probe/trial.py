@@ -188,11 +188,11 @@ class _Trial:
             if not put.taken:
                 return Way(put)
             etags = {1: put.etag} if put.etag else multipart.list_parts(self._calls, key, s3_upload_id) or {}
-            multipart.complete(self._place.clients.once, key, s3_upload_id, etags)
+            version = multipart.complete(self._place.clients.once, key, s3_upload_id, etags)
         except ClientError as error:
             return Way(put, code=code_of(error) or str(status_of(error)))
         self._place.litter.uploads.discard((key, s3_upload_id))
-        self._place.litter.objects.add((key, None))
+        self._place.litter.objects.add((key, version))
         return Way(put, self._look(key))
 
     def wrong_part(self, digest: DigestName) -> Way:
