@@ -20,7 +20,6 @@ from schemas.broker_url import BrokerUrl
 from schemas.environment import is_loopback, is_utf8
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
-from schemas.values import DigestName
 
 MIN_SECRET_SIZE: Final = 32
 """Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
@@ -35,6 +34,7 @@ _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
+_ENCRYPTION: Final = re.compile(r"auto|none|AES256|aws:kms(:[!-~]{1,500})?")
 _MAX_BASE_PATH: Final = 512
 
 
@@ -105,6 +105,13 @@ def _base_path(path: str) -> str:
     return levels
 
 
+def _encryption(name: str) -> str:
+    if _ENCRYPTION.fullmatch(name) is None:
+        message = "must be auto, none, AES256, aws:kms or aws:kms:KEY"
+        raise ValueError(message)
+    return name
+
+
 def require_secret(secret: str) -> str:
     """Return `secret` if it is long enough to sign tokens; `ValueError` otherwise."""
     size = len(secret.encode())
@@ -161,7 +168,9 @@ class Settings(BaseSettings):
     s3_public_endpoint: Endpoint | None = None
     s3_bucket_name: Annotated[str, AfterValidator(_bucket)] = "file-download-system-uploads"
     s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)] = MIN_CHUNK_SIZE
-    s3_digest: Annotated[DigestName, Lower] = DigestName.MD5
+    s3_digest: Annotated[Literal["auto", "md5", "sha256", "crc32", "none"], Lower] = "auto"
+    s3_encryption: Annotated[str, AfterValidator(_encryption)] = "auto"
+    s3_addressing: Annotated[Literal["auto", "path", "virtual"], Lower] = "auto"
     base_s3_path: Annotated[str, AfterValidator(_base_path)] = "uploads"
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
@@ -220,7 +229,7 @@ class Settings(BaseSettings):
                 "set JWT_SECRET, or say AUTH=off, or use 127.0.0.1"
             )
             raise ValueError(message)
-        if self.s3_digest is DigestName.NONE and self.require_proof:
+        if self.s3_digest == "none" and self.require_proof:
             # Each upload would fail after its last byte.
             message = "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
             raise ValueError(message)

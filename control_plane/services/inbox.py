@@ -151,7 +151,7 @@ class Inbox:
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
             return
-        event = event_of(response, report, now=now, one_put=self._probe.capabilities.object_digests)
+        event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)
@@ -164,7 +164,9 @@ class Inbox:
         offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
         new = None
         if offered and report.owner is not None:
-            new = upload_of_offer(key, report, self._policy, token=secrets.token_hex(16), now=now)
+            hard_names = self._probe.capabilities.hard_names
+            token = secrets.token_hex(16)
+            new = upload_of_offer(key, report, self._policy, token=token, now=now, hard_names=hard_names)
         self._writer.enqueue(key, event, new=new, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:

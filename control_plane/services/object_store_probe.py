@@ -76,13 +76,9 @@ class ObjectStoreProbe:
         """What the object store is known to do now: nothing before the first good probe."""
         return self._seen or ObjectStoreCapabilities()
 
-    def digest_for(self, wanted: DigestName) -> DigestName:
-        """The digest that binds a new upload's URLs: `wanted`, or MD5 where SHA-256 or CRC-32 is not enforced.
-
-        Content-MD5 is part of S3 since its first day, and does no harm to an object store that ignores it.
-        """
-        anywhere = wanted in {DigestName.MD5, DigestName.NONE}
-        return wanted if anywhere or wanted in self.capabilities.part_digests else DigestName.MD5
+    def digest_for(self, wanted: DigestName | None) -> DigestName:
+        """The digest that binds a new upload's URLs; `wanted` is None for the best."""
+        return self.capabilities.digest_for(wanted)
 
     def require(self) -> ObjectStoreCapabilities:
         """The result of the last good probe; `ObjectStoreDown` before it."""

@@ -52,8 +52,8 @@ class ReadinessCheck:
         broker = self._messenger.problem or "ok"
         database = await _checked(self._database.check())
         object_store = await _checked(self._object_store.head(self._missing_key))
-        if object_store == "ok" and self._probe.failure:
-            object_store = self._probe.failure
+        # The probe does more than this HEAD, so its reason is the better one.
+        object_store = self._probe.failure or object_store
         checks = {"broker": broker, "database": database, "object_store": object_store}
         ready = all(state == "ok" for state in checks.values())
         return Readiness(ready, {**checks, "clock": self._steady_clock.warning or "ok"}, self._probe.seen)

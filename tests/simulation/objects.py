@@ -46,7 +46,9 @@ class Objects:
             "probe", lambda: replace(self._capabilities, clock_skew=self._world.wall() - self._now())
         )
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
         """Open a multipart upload; when the answer is lost, its id is unknown."""
         assert digest
         return await self._call("create", lambda: self._bucket.create(s3_key, token), doubt=True)
@@ -58,7 +60,14 @@ class Objects:
         return self._signed(what, part)
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """Bound to size, digest and token."""
         assert digest

@@ -110,7 +110,7 @@ class FakeObjects:
     complete_then_fail: bool = False
     listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
-    rules: Mapping[str, Any] = field(default_factory=lambda: {"Rules": []})
+    rules: Mapping[str, Any] | None = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -128,7 +128,9 @@ class FakeObjects:
         self._meet("probe")
         return self.capabilities
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
         """Open one."""
         self._meet("create_multipart")
         s3_upload_id = f"s3-{next(self._ids)}"
@@ -141,7 +143,14 @@ class FakeObjects:
         return PresignedPart(part.part_number, f"http://s3/{s3_key}?id={s3_upload_id}&n={part.part_number}", headers)
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """A URL for the whole object."""
         assert digest
@@ -200,7 +209,7 @@ class FakeObjects:
         """The size that the test set."""
         return self.sizes.get(s3_upload_id, 0)
 
-    async def lifecycle(self) -> Mapping[str, Any]:
+    async def lifecycle(self) -> Mapping[str, Any] | None:
         """What was set."""
         self._meet("lifecycle")
         return self.rules

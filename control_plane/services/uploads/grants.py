@@ -12,7 +12,7 @@ from control_plane.domain.uploads.machine import PUT_URL_LIFE
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.errors import ObjectStoreForbids
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import Policy
+from control_plane.services.policy import Policy, name_beside
 from control_plane.services.ports.object_store import Grantable, ObjectStore
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.parts import to_ranges
@@ -87,6 +87,9 @@ class UrlSigner:
         part = Grantable(wanted.part_number, wanted.size, wanted.digest, lifetime)
         if upload.one_put:
             once = self.probe.capabilities.if_none_match
-            return self.object_store.presign_object(upload.s3_key, upload.object_token, part, upload.digest, once=once)
+            name = name_beside(upload.s3_key, upload.file_path)
+            return self.object_store.presign_object(
+                upload.s3_key, upload.object_token, part, upload.digest, once=once, file_name=name
+            )
         assert upload.s3_upload_id is not None  # noqa: S101 - a grant is a duty only once the upload is open
         return self.object_store.presign_part(upload.s3_key, upload.s3_upload_id, part, upload.digest)

@@ -35,7 +35,7 @@ from control_plane.services.errors import (
     UnknownUpload,
 )
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import MAX_SKEW
+from control_plane.services.policy import MAX_SKEW, name_beside
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
@@ -410,7 +410,10 @@ class Outbox:
             self._released[key].set()
 
     async def _create_multipart(self, upload: Upload) -> None:
-        s3_upload_id = await self._object_store.create_multipart(upload.s3_key, upload.object_token, upload.digest)
+        name = name_beside(upload.s3_key, upload.file_path)
+        s3_upload_id = await self._object_store.create_multipart(
+            upload.s3_key, upload.object_token, upload.digest, file_name=name
+        )
         created = MultipartCreated(now=self._clock.now(), attempt=upload.attempt, s3_upload_id=s3_upload_id)
         await self._writer.submit(upload.key, created)
 
