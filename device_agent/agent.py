@@ -120,7 +120,7 @@ class Agent:
             mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
-            settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
+            settings.client_id, installation, labels=settings.labels, default_file=settings.default_file
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -130,7 +130,7 @@ class Agent:
             self._uploads,
             journal,
             installation=installation,
-            default_file=settings.file_path,
+            default_file=settings.default_file,
             check_url=environment.check_url,
             disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,

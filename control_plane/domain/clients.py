@@ -66,8 +66,11 @@ class Client(Struct, frozen=True, kw_only=True):
     default_file: str | None = None
 
     def connected(self, now: float) -> bool:
-        """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough."""
-        return self.online and now - self.seen_at < CONNECTED_FOR
+        """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough.
+
+        One that lies as far ahead was written by a clock that was wrong: the next beat replaces it.
+        """
+        return self.online and abs(now - self.seen_at) < CONNECTED_FOR
 
     @property
     def supported(self) -> bool:
@@ -76,7 +79,7 @@ class Client(Struct, frozen=True, kw_only=True):
 
     def in_conflict(self, now: float) -> bool:
         """Whether two states of one device id were seen in the last CONFLICT_FOR seconds."""
-        return self.conflict_at is not None and now - self.conflict_at < CONFLICT_FOR
+        return self.conflict_at is not None and abs(now - self.conflict_at) < CONFLICT_FOR
 
     def answerable(self, now: float) -> bool:
         """Whether a response may be answered at `now` (s): the response itself shows that the client is connected."""

@@ -16,6 +16,7 @@ from device_agent import VERSION
 from device_agent.state.installation import Installation
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
+from schemas.file_names import spelled
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE, Action
 
@@ -43,7 +44,9 @@ class PresenceBuilder:
             install_id="",
             epoch=0,
             sequence=0,
-            agent=AgentInfo(VERSION, hostname=platform.node(), os=platform.system().lower(), arch=platform.machine()),
+            agent=AgentInfo(
+                VERSION, hostname=spelled(platform.node()), os=platform.system().lower(), arch=platform.machine()
+            ),
             labels=dict(labels),
             capabilities=CAPABILITIES,
             default_file=default_file,

@@ -15,14 +15,11 @@ from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run
 from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE
-from schemas.messages import CurrentUpload, Status
+from schemas.messages import MAX_STATUS_UPLOADS, CurrentUpload, Status
 from schemas.values import STATUS_EVERY, SystemInfo
 
 EVERY: Final = 1.0
 SYSTEM_INFO_EVERY: Final = 60.0
-MAX_UPLOADS: Final = 64
-"""Entries in one Status: those that are sending come first."""
-
 _ENVELOPE: Final = 1024
 """Bytes of a Status beside its entries."""
 
@@ -60,7 +57,7 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_UPLOADS]
+        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
         uploads = _fitting([_entry(run, now, overall_reason) for run in shown], room - _ENVELOPE)
         quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY
         if quiet and _changes(uploads) == _changes(self._sent):

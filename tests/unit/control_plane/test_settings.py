@@ -31,7 +31,8 @@ def test_names_are_those_of_the_protocol() -> None:
     AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE
     BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
-    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN", "S3_DIGEST"}
+    more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME"
+    assert set(NAMES) == {*named.split(), *more.split()}
 
 
 @pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
@@ -231,6 +232,18 @@ def test_the_default_port_of_mqtts_is_8883() -> None:
 
 def test_the_outer_slashes_of_a_prefix_are_removed() -> None:
     assert Settings.load({"BASE_S3_PATH": "/a/b/"}).base_s3_path == "a/b"
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "AWS_SECRET_ACCESS_KEY", "MQTT_PASSWORD", "S3_BUCKET_NAME"])
+def test_line_breaks_end_a_value_and_are_refused_within_without_the_value(name: str) -> None:
+    """A secret with a line break would be shown by the library that refuses it as a header."""
+    beside = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "MQTT_USERNAME": "me"}
+    good = "a" * 40
+    settings = Settings.load({**beside, name: f"{good}\r\n"})
+    value = getattr(settings, name.lower())
+    assert (value if isinstance(value, str) else value.get_secret_value()) == good
+    text = error_text(**{**beside, name: f"hunter2\n{good}"})
+    assert text == f"{name}: has a control character in it"
 
 
 @pytest.mark.parametrize("name", ["MQTT_PASSWORD", "MQTT_USERNAME", "AWS_SECRET_ACCESS_KEY", "BASE_S3_PATH"])
