@@ -183,9 +183,11 @@ async def test_a_duty_that_began_before_the_condition_was_met_is_not_delayed(mon
     async with Rig() as rig:
         create, probe = FakeObjects.create_multipart, rig.engine.probe
 
-        async def slow(objects: FakeObjects, s3_key: str, token: str, digest: DigestName) -> str:
+        async def slow(
+            objects: FakeObjects, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+        ) -> str:
             if "create_multipart" in objects.calls:
-                return await create(objects, s3_key, token, digest)
+                return await create(objects, s3_key, token, digest, file_name=file_name)
             objects.calls.append("create_multipart")
             probe.failure = None
             rig.engine.outbox.poke()
