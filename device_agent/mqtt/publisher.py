@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from device_agent.mqtt.presence import BEAT_EVERY, BEAT_EXPIRY, PresenceBuilder
+from device_agent.mqtt.presence import BEAT_EVERY, PresenceBuilder
 from device_agent.mqtt.status import StatusReporter
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.responses import hello_pages
@@ -22,9 +22,10 @@ from schemas.codec import encode
 from schemas.errors import SchemaError
 from schemas.messages import Response, UploadReport
 from schemas.topics import Channel
-from schemas.values import ErrorCode, ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
 
 MAX_WAITING: Final = 8_192
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 HELLO_JITTER: Final = 30.0
 _UNSENT_PAUSE: Final = 0.2
 
@@ -46,6 +47,7 @@ class SendQueue:
     def __init__(self, publish: Callable[[Outbound], bool]) -> None:
         self._publish = publish
         self._waiting: dict[str, Outbound] = {}
+        self._bytes = 0
         self.dropped = 0
         """Messages for which there was no room."""
 
@@ -54,10 +56,15 @@ class SendQueue:
 
     def put(self, key: str, message: Outbound) -> None:
         """Queue a message for the next `flush`."""
-        if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+        old = self._waiting.get(key)
+        size = self._bytes + len(message.data) - (len(old.data) if old else 0)
+        full = len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES
+        # Without its presence the client would count as offline.
+        if full and old is None and message.channel is not Channel.PRESENCE:
             self.dropped += 1
             return
         self._waiting[key] = message
+        self._bytes = size
 
     def flush(self) -> None:
         """Publish in order, until the network accepts no more."""
@@ -65,10 +72,11 @@ class SendQueue:
             if not self._publish(message):
                 return
             del self._waiting[key]
+            self._bytes -= len(message.data)
 
     def take(self) -> dict[str, Outbound]:
         """Remove and return everything that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
         return waiting
 
 
@@ -149,7 +157,7 @@ class Publisher:
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + BEAT_EVERY
-        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
+        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), PRESENCE_EXPIRY))
 
     def _encoded(self, response: Response) -> bytes | None:
         """The response, or an error in its place: one that is too large must not stop those behind it."""

@@ -6,7 +6,6 @@ of the loop. Every failure becomes an event too, so no upload waits for an event
 
 import contextlib
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -39,7 +38,7 @@ Post = Callable[[IoEvent], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SourceSession:
     """One opening of one source, shared by all work on it."""
 
@@ -49,10 +48,11 @@ class SourceSession:
     """Bytes that have left, for each part in flight; each key is written by one thread only."""
     running: int = 0
     """Running effects; counted by the agent's loop."""
+    unanswered_since: float | None = None
+    """Since when a file system has not answered a call for this source; set by the agent's loop, on its clock."""
 
-    def end(self) -> None:
-        """Stop all work and close the source; running reads finish first."""
-        self.stopped.set()
+    def close(self) -> None:
+        """Close the source, after the last running read; for a worker, since a file system may not answer."""
         if self.source is not None:
             self.source.close()
 
@@ -152,7 +152,7 @@ class PartIO:
         """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
-            gone = not linked and not os.path.lexists(source.path)
+            gone = not linked and source.gone()
             return Seen(source.now(), linked=linked, gone=gone, ends=source.ends_at(source.size))
         except FileRefused as refused:
             if refused.code is not ErrorCode.SOURCE_CHANGED:

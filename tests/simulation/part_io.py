@@ -55,7 +55,7 @@ class Hired(ThreadPool):
         super().__init__(name, 0)
         assert count
 
-    def submit(self, call: "Callable[[], None]") -> None:
+    def submit(self, call: "Callable[[], None]", owner: object = None) -> None:
         """Begin."""
         call()
 

@@ -14,7 +14,7 @@ from device_agent.storage.host_backoff import ENOUGH, HostBackoff
 from device_agent.transfer.events import Faulted, PartFailed, PartStored, PutPart, Seen
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import hello_pages, wait_reason
-from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, DiscardCopy
+from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
 from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
@@ -109,6 +109,36 @@ class TestScheduling:
             table.download(f"u{number}")
         assert (table.responses[-1].error, table.responses[-1].sequence) == ("busy", None)
         assert table.uploads.get(f"u{MAX_ACTIVE}") is None
+
+    def test_large_commands_are_refused_as_busy_before_there_are_many(self, table: UploadTable) -> None:
+        """The kind: a limit counts entries whose size the other side chooses."""
+        urls = [{"part_number": number, "url": f"https://s/{number}?{'x' * 4000}"} for number in range(1, 31)]
+        for number in range(MAX_ACTIVE):
+            config = {"upload_id": f"u{number}", "presigned_urls": urls}
+            table.command("download_file", f"m{number}", file_path="/d/a", upload_config=config)
+        held = sum(run.held for run in table.uploads)
+        assert MAX_HELD <= held < MAX_HELD + 128 * 1024
+        assert (table.responses[-1].error, len(list(table.uploads))) == ("busy", 35)
+
+    def test_ended_uploads_that_are_large_become_tombstones_before_there_are_many(self, table: UploadTable) -> None:
+        """Their owner never closes them. The oldest go first, and the journal of the rest is bounded too."""
+        for number in range(2_000):
+            run = table.download(f"u{number}", metadata={"note": "x" * 4000}, options={"give_up_after": 31_536_000})
+            assert run is not None
+            table.uploads.handle(run, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+            table.uploads.schedule(1.0)
+            table.flush()
+            table.journal.compact_if_due(lambda: [run.transfer for run in table.uploads])
+        kept = [run.upload_id for run in table.uploads]
+        assert sum(run.held for run in table.uploads) <= MAX_HELD
+        assert 500 < len(kept) < 1_100
+        assert kept == [f"u{number}" for number in range(2_000 - len(kept), 2_000)]
+        assert len(table.journal.memory.tombstones) == 2_000 - len(kept)
+        assert table.journal.path.stat().st_size < 2.2 * MAX_HELD
+        table.journal.close()
+        again = UploadTable(table.folder)
+        assert [run.upload_id for run in again.uploads] == kept
+        assert sum(run.held for run in again.uploads) <= MAX_HELD
 
     def test_a_copy_is_made_of_durable_commands_only(self, table: UploadTable) -> None:
         table.download("plain")
@@ -211,7 +241,7 @@ class TestFullDisk:
         assert table.uploads.discard_pending() == [fresh]
         table.commands.refuse_unsaved(fresh)
         assert (table.responses[-1].status, table.responses[-1].error) == ("error", "no_space")
-        table.disk_full = True
+        table.disk_failure = "/state/journal cannot be written: Read-only file system"
         table.download("u3")
         assert table.responses[-1].error == "no_space"
         monkeypatch.undo()

@@ -252,4 +252,4 @@ def test_a_small_file_is_digested_where_it_is_opened(
     (opened,) = posted
     assert isinstance(opened, Opened)
     assert opened.digest == (md5(bytes(size)) if found else None)
-    session.end()
+    session.stopped.set()

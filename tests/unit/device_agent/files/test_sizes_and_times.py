@@ -196,7 +196,8 @@ def opened(io: PartIO, session: SourceSession, **changes: object) -> Opened | Op
     io.open(order(**changes), session, posted.append)
     [event] = posted
     assert isinstance(event, Opened | OpenRefused)
-    session.end()
+    session.stopped.set()
+    session.close()
     return event
 
 
