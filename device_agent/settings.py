@@ -17,6 +17,7 @@ from device_agent.errors import SettingsError
 from device_agent.storage.url_policy import UploadHosts
 from schemas.broker_url import BrokerUrl
 from schemas.codec import decode, encode
+from schemas.environment import is_utf8
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
 from schemas.messages import Presence
@@ -68,6 +69,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return UploadHosts.parse(self.upload_hosts)
 
     @property
+    def exposure(self) -> str | None:
+        """The warning for a password that crosses a network unencrypted; the program shows it at each start."""
+        return BrokerUrl.parse(self.mqtt_url).exposure(self.mqtt_password)
+
+    @property
     def topics(self) -> Topics:
         """The topics below the root."""
         return Topics(self.topic_root)
@@ -107,7 +113,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
     given = {**(_read_env_file(env_file) if env_file else {}), **environ}
     _refuse(misspelt(given))
     texts = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()}
-    _refuse([f"{name}: is not UTF-8" for name, text in texts.items() if name not in _PATHS and not _is_utf8(text)])
+    _refuse([f"{name}: is not UTF-8" for name, text in texts.items() if name not in _PATHS and not is_utf8(text)])
     client_id = _client_id(texts.get("CLIENT_ID", ""))
     if "MQTT_PASSWORD" in texts:
         texts.setdefault("MQTT_USERNAME", client_id)
@@ -178,14 +184,6 @@ def _require_presence(settings: Settings) -> None:
             raise SettingsError(text) from error
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _client_id(text: str) -> str:
     if not text:
         message = "CLIENT_ID: is not set; it names this device, for example restaurant-1"
@@ -246,8 +244,8 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
 _CONTROL_PLANE: Final = """
     SERVER_HOST SERVER_PORT ALLOWED_HOSTS TRUSTED_PROXIES MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION
     AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME
-    S3_CHUNK_SIZE S3_DIGEST BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS
-    TOPIC_ROOT LOG_LEVEL
+    S3_CHUNK_SIZE S3_DIGEST S3_ENCRYPTION S3_ADDRESSING BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH
+    MAX_TOKEN_LIFETIME REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL
 """
 CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

@@ -30,7 +30,7 @@ from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.file_names import spelled, unspelled
 from schemas.messages import FileEntry, FileList, ListFiles
-from schemas.values import DigestName, ErrorCode
+from schemas.values import DigestName, ErrorCode, nearest_int64
 
 MAX_EXAMINED: Final = 20_000
 MAX_DIGESTED: Final = 256 * 1024 * 1024
@@ -231,7 +231,7 @@ class _Walk:
                 raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
             return
         if stat.S_ISREG(found.st_mode) and rest is None and self._glob.accepts(states):
-            yield FileEntry(folder.path(name), found.st_size, found.st_mtime_ns)
+            yield FileEntry(folder.path(name), found.st_size, nearest_int64(found.st_mtime_ns))
 
 
 @dataclass(frozen=True, slots=True)

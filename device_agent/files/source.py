@@ -24,7 +24,7 @@ from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
 from schemas.file_names import unspelled
 from schemas.parts import MAX_FILE_SIZE
-from schemas.values import DigestName, ErrorCode, Fingerprint
+from schemas.values import DigestName, ErrorCode, Fingerprint, nearest_int64
 
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
@@ -305,8 +305,8 @@ def _require_regular(path: str, descriptor: int, *, keep: bool) -> int:
 def _fingerprint(found: os.stat_result) -> Fingerprint:
     return Fingerprint(
         size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
+        mtime_ns=nearest_int64(found.st_mtime_ns),
+        ctime_ns=nearest_int64(found.st_ctime_ns),
         device=found.st_dev,
         inode=found.st_ino,
     )

@@ -62,8 +62,11 @@ from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
 from schemas.values import DigestName, ErrorCode, Outcome, ResponseStatus
 
-MAX_REFUSALS: Final = 3
-"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
+MAX_REFUSALS: Final = 2
+"""Refusals of one part, each of a URL of its own, before the object store's answer is reported.
+
+What follows is the owner's decision: it knows the credentials, and it may resume the attempt.
+"""
 
 MAX_MISMATCHES: Final = 3
 MAX_PART_FAILURES: Final = 8
@@ -78,9 +81,6 @@ SOURCE_PATIENCE: Final = 3600.0
 
 A file server that restarts, or a disk that is connected again, needs less; a sector that is broken stays so.
 """
-
-REFUSAL_PAUSE: Final = 90.0
-"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
 
 LONGEST_PAUSE: Final = 3600.0
 """Seconds: a longer Retry-After counts as this."""
@@ -208,9 +208,9 @@ def _contradiction(transfer: Transfer, event: Granted) -> str | None:
 def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
     keep: tuple[Effect, ...] = ()
-    if transfer.prefix and transfer.order.digest is not DigestName.NONE:
-        # The other parts were stored by an earlier installation, whose journal is lost; under `prefix` no fingerprint
-        # shows whether they are of the same file. They are requested with their digests, which the owner compares.
+    if transfer.digested or (transfer.prefix and transfer.order.digest is not DigestName.NONE):
+        # The other parts were stored by an earlier installation, whose journal is lost; no fingerprint vouches for
+        # them. They are requested with their digests, which the owner compares.
         new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
         offered = {number: digest for number, digest in transfer.offered.items() if number in new}
         keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
@@ -486,24 +486,7 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
     retry = replace(retry, refusals=retry.refusals + 1, text=event.text)
     if retry.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    if retry.refusals < MAX_REFUSALS - 1:
-        return _later(without, event, retry, retry.refusals), ()
-    return _pause_upload(without, event, retry), ()
-
-
-def _pause_upload(transfer: Transfer, event: PartFailed, retry: PartRetry) -> Transfer:
-    """A new URL was refused too. Before the last try an operator needs time to restore the key and to sign new URLs.
-
-    Pre-granted URLs are kept: no owner may be there to grant them again.
-    """
-    until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
-    return replace(
-        transfer,
-        grants=transfer.grants if transfer.order.pregranted else {},
-        retries={**transfer.retries, event.number: replace(retry, until=until)},
-        paused_until=max(transfer.paused_until, until),
-        request_after=max(transfer.request_after, until),
-    )
+    return _later(without, event, retry, retry.refusals), ()
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:

@@ -28,6 +28,7 @@ _CHECKSUM: Final = "x-amz-checksum-"
 _ENCRYPTION: Final = "x-amz-server-side-encryption"
 _READS: Final = frozenset({Operation.HEAD_OBJECT, Operation.GET_OBJECT})
 _CREATES: Final = frozenset({Operation.PUT_OBJECT, Operation.CREATE_MULTIPART_UPLOAD})
+_VERSIONED: Final = frozenset({Operation.PUT_OBJECT, Operation.COMPLETE_MULTIPART_UPLOAD, Operation.DELETE_OBJECT})
 _HARD: Final = frozenset(" %+")
 
 
@@ -36,7 +37,8 @@ class Manner:
     """One quirk: what the `store` does, what the `product` does about it, and the `sign` by which one notices it.
 
     `arrive` changes a request before its signature is verified, as a proxy would; `demand` refuses or changes a call
-    whose signature is correct; `answer` changes the answer, also that of a refusal. `seconds` is waited before each
+    whose signature is correct; `answer` changes the answer, also that of a refusal; `after` follows an
+    operation that was done. `seconds` is waited before each
     answer, `interim` is sent before the body of a PUT is read, and `region` is the bucket's.
     """
 
@@ -46,6 +48,7 @@ class Manner:
     arrive: Callable[[Request], Request] | None = None
     demand: Callable[[Call], Call] | None = None
     answer: Callable[[Request, Answer], Answer] | None = None
+    after: Callable[[Call, Answer], Answer] | None = None
     seconds: float = 0.0
     interim: bytes = b""
     region: str | None = None
@@ -143,6 +146,17 @@ def _without_length(request: Request, answer: Answer) -> Answer:
 
 def _names_region(_request: Request, answer: Answer) -> Answer:
     return replace(answer, headers={**answer.headers, "x-amz-bucket-region": OTHER_REGION})
+
+
+def _keeps_versions(call: Call, answer: Answer) -> Answer:
+    bucket, key, version = call.request.bucket, call.request.key, call.request.query.get("versionId")
+    if not answer.done or call.request.operation not in _VERSIONED:
+        return answer
+    if call.request.operation is Operation.DELETE_OBJECT and version is not None:
+        call.storage.bucket(bucket).versions.pop(version, None)
+        return answer
+    made = call.storage.note_version(bucket, key)
+    return replace(answer, headers={**answer.headers, "x-amz-version-id": made})
 
 
 class Quirk(Enum):
@@ -268,6 +282,12 @@ class Quirk(Enum):
             Code.MALFORMED_XML,
             "The XML you provided was not well-formed or did not validate against our published schema",
         ),
+    )
+    KEEPS_VERSIONS = Manner(
+        store="keeps versions: a DELETE leaves a marker, and an overwritten object stays",
+        product="removes the objects of the probe by their version; what attempts left, by a marker",
+        sign="works",
+        after=_keeps_versions,
     )
     NO_LIFECYCLE = Manner(
         store="has no lifecycle rules",
