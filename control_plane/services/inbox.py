@@ -4,7 +4,6 @@ Rule: no message of a device can stop this. A message over its client's budget, 
 and dropped; the others are enqueued, and only a commit leads to an answer.
 """
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.uploads.observer import UploadObserver
-from control_plane.services.uploads.translate import event_of, key_of, progress_of, upload_of_offer
+from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import ResponseStatus
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -119,7 +117,7 @@ class Inbox:
         self._registry.receive(presence)
 
     def _command(self, client_id: str, payload: bytes) -> None:
-        """A command of another owner: its upload is observed."""
+        """A command of another sender: its upload is adopted or observed."""
         if self._scope is None:
             self._observer.observe_command(client_id, decode_command(payload))
 
@@ -151,11 +149,7 @@ class Inbox:
         if report.owner not in {None, self._policy.owner}:
             self._observer.observe_report(key, report, event)
             return
-        offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
-        new = None
-        if offered and report.owner is not None:
-            new = upload_of_offer(key, report, self._policy, token=secrets.token_hex(16), now=now)
-        self._writer.enqueue(key, event, new=new, may_defer=True)
+        self._writer.enqueue(key, event, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
         status = decode(Status, payload)

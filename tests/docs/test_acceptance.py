@@ -45,6 +45,7 @@ FAULTS: Final = (
     "Database disk full, PostgreSQL failover",
     "Poison payload",
     "A device that floods",
+    "A device that lies about what it was asked",
     "Oversized publish",
     "Slow REST client",
     "Slow reader of the event stream",

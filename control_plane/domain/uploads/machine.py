@@ -30,6 +30,7 @@ from control_plane.domain.uploads.events import (
     MultipartCreated,
     ObjectStoreRejected,
     Observed,
+    OverQuota,
     PartsRequested,
     Progressed,
     Rejected,
@@ -61,6 +62,9 @@ section 3)."""
 
 _CLOCK_MARGIN: Final = 60.0
 """Seconds by which the object store's clock may be behind ours."""
+
+_LONGEST_TEXT: Final = 1_000
+"""Characters of an error's text."""
 
 Applied = tuple[Upload, tuple[Duty, ...]]
 """The upload after an event, and the effects: duties to perform at once. The same object means that nothing changed."""
@@ -213,6 +217,12 @@ def _count(upload: Upload, event: UploadResponse) -> Upload:
 
 
 def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
+    if upload.file_path is None:
+        # The agent's default file was meant, and this client's presence did not name it.
+        upload = replace(upload, file_path=event.file_path)
+    if event.file_path not in {None, upload.file_path}:
+        text = f"the client offered {event.file_path!r} in place of {upload.file_path!r}"
+        return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
     if upload.plan is None:
         try:
             upload = _with_plan(upload, event)
@@ -421,6 +431,10 @@ def _object_store_rejected(upload: Upload, event: ObjectStoreRejected) -> Applie
     return ended(upload, Transition.FAIL, event.now, Refusal.STORE_REFUSED, event.text)
 
 
+def _over_quota(upload: Upload, event: OverQuota) -> Applied:
+    return ended(upload, Transition.FAIL, event.now, Refusal.QUOTA_EXCEEDED, event.text)
+
+
 def _cleanup_done(upload: Upload, event: CleanupDone) -> Applied:
     litter = tuple(s3_upload_id for s3_upload_id in upload.litter if s3_upload_id != event.target)
     strays = tuple(stray for stray in upload.strays if stray.s3_key != event.target)
@@ -447,6 +461,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     CompletionProven: _completion_proven,
     CompletionFailed: _completion_failed,
     ObjectStoreRejected: _object_store_rejected,
+    OverQuota: _over_quota,
     CleanupDone: _cleanup_done,
     Observed: _observed,
 }

@@ -66,6 +66,7 @@ class Refusal(StrEnum):
     STORE_REFUSED = "store_refused"
     DEADLINE_PASSED = "deadline_passed"
     NO_PROGRESS = "no_progress"
+    QUOTA_EXCEEDED = "quota_exceeded"
 
 
 class UploadKey(NamedTuple):

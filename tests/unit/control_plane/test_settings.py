@@ -29,8 +29,9 @@ def test_names_are_those_of_the_protocol() -> None:
     named = """SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
     AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE BASE_S3_PATH PRESIGNED_URL_EXPIRY
     CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
-    # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
-    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN", "S3_DIGEST"}
+    # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes; quotas are ours.
+    added = {"AWS_SESSION_TOKEN", "S3_DIGEST", "CLIENT_MAX_UPLOADS", "CLIENT_MAX_BYTES"}
+    assert set(NAMES) == {*named.split(), *added}
 
 
 @pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
