@@ -109,8 +109,11 @@ class Inbox:
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
+    def _dropped(self, client_id: str) -> Callable[[str], None]:
+        return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})
+
     def _presence(self, client_id: str, payload: bytes) -> None:
-        presence = decode(Presence, payload)
+        presence = decode(Presence, payload, self._dropped(client_id))
         if presence.client_id != client_id:
             message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
             raise SchemaError(message)
@@ -122,7 +125,7 @@ class Inbox:
             self._observer.observe_command(client_id, decode_command(payload))
 
     def _response(self, client_id: str, payload: bytes) -> None:
-        response = decode_response(payload)
+        response = decode_response(payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
@@ -152,7 +155,7 @@ class Inbox:
         self._writer.enqueue(key, event, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
-        status = decode(Status, payload)
+        status = decode(Status, payload, self._dropped(client_id))
         entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
         for current in entries:
             self._progressed(UploadKey(client_id, current.upload_id), current, status.status)
