@@ -29,6 +29,7 @@ MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
 _MAX_BASE_PATH: Final = 512
 
@@ -114,6 +115,18 @@ def _secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _hosts(names: str) -> str:
+    wrong = [name for name in _split_list(names) if _HOST.fullmatch(name) is None]
+    if wrong:
+        message = "must be host names without ports, joined by commas"
+        raise ValueError(message)
+    return names
+
+
+def _split_list(names: str) -> list[str]:
+    return [name.strip().lower() for name in names.split(",") if name.strip()]
+
+
 def _root(root: str) -> str:
     return Topics(root).root
 
@@ -138,6 +151,8 @@ class Settings(BaseSettings):
 
     server_host: str = "127.0.0.1"
     server_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    allowed_hosts: Annotated[str, AfterValidator(_hosts)] | None = None
+    trusted_proxies: Annotated[int, Field(ge=0, le=1)] = 0
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
@@ -214,6 +229,16 @@ class Settings(BaseSettings):
     def open_to_all(self) -> bool:
         """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names under which REST is requested; an address is always accepted."""
+        return frozenset({"localhost", self.server_host.lower(), *_split_list(self.allowed_hosts or "")})
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether every caller of REST passes one proxy, which adds the caller's address to X-Forwarded-For."""
+        return self.trusted_proxies > 0
 
     @property
     def mqtt_address(self) -> tuple[str, int, bool]:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     start_logging(settings.log_level)
     try:
-        with open_agent(settings) as agent:
+        with open_agent(settings, options.env_file) as agent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda _number, _frame: agent.stop())
             agent.run()

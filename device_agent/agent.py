@@ -4,6 +4,7 @@ Rule: one thread owns all state. `durability` decides what may run before the co
 on the thread pools of `effects`.
 """
 
+import functools
 import logging
 import random
 import time
@@ -13,8 +14,9 @@ from typing import Final, Protocol, assert_never
 
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
-from device_agent.effects import PUT, EffectRunner
+from device_agent.effects import PUT, UNANSWERED_EVERY, EffectRunner
 from device_agent.errors import JournalError
+from device_agent.files.roots import Roots
 from device_agent.inbox import (
     BirthArrived,
     CommandArrived,
@@ -30,17 +32,21 @@ from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
-from device_agent.queries import Query, answer_query
+from device_agent.queries import HealthQuery, Query, answer_query, failed_query
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
+from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
-from device_agent.uploads import DeferredEffect, Run, Uploads
+from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from schemas.messages import Command
 from schemas.topics import Channel
-from schemas.values import PresignedPart, SystemInfo
+from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+MAX_QUERIES: Final = 16
+"""Queries about the device that run or wait; more are answered `busy`."""
 
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
@@ -79,6 +85,7 @@ class Environment:
     connect: Callable[[Callable[[], bytes]], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
+    roots: Roots = field(default_factory=Roots)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -98,15 +105,16 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
-        self._roots = settings.roots
+        self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
-        self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
         self._uploads = Uploads(
             journal,
             transfers.values(),
             workers=settings.max_parallel_parts,
             now=environment.clock(),
             wall=environment.wall,
+            mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
             settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
@@ -125,6 +133,8 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
+        self._queries = 0
+        """Queries that were started and are not answered."""
         self._stopping = False
 
     @property
@@ -148,7 +158,8 @@ class Agent:
     def _shut_down(self) -> None:
         """Stop all work, keep the parts that are stored by now, and publish offline."""
         for run in self._uploads:
-            run.session.end()
+            # The end of the process closes the sources: a close may block on a file system that does not answer.
+            run.session.stopped.set()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
             for event in arrived:
@@ -177,6 +188,7 @@ class Agent:
 
     def _work(self) -> None:
         now = self._clock()
+        self._uploads.unanswered(self._runner.relieve(now), self._runner.lost_senders)
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
@@ -191,7 +203,8 @@ class Agent:
         now = self._clock()
         durability = self._durability
         wake = durability.retry_at if durability.disk_full else self._uploads.next_wake()
-        moments = (wake, durability.commit_at, self._publisher.next_at(now))
+        unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
+        moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now))
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
         return min(max(0.0, earliest - now), _LONGEST_SLEEP)
 
@@ -212,6 +225,7 @@ class Agent:
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
+                self._queries -= 1
                 self._publisher.enqueue(response)
             case StopRequested():
                 self._stopping = True
@@ -286,17 +300,30 @@ class Agent:
     def _publish(self, message: Outbound) -> bool:
         return self._connection.publish(message.channel, message.data, expiry=message.expiry)
 
-    def _run_query(self, command: Command, query: Query) -> None:
+    def _run_query(self, command: Command, query: Query) -> bool:
+        """Start a query; False when as many wait as may."""
         active = sum(not run.ended for run in self._uploads)
+        answer = functools.partial(
+            answer_query,
+            command,
+            query,
+            roots=self._roots,
+            active_uploads=active,
+            system_info=self._environment.system_info,
+        )
 
-        def call() -> None:
-            response = answer_query(
-                command,
-                query,
-                roots=self._roots,
-                active_uploads=active,
-                system_info=self._environment.system_info,
-            )
-            self._inbox.put(QueryAnswered(response))
+        def unanswered() -> None:
+            text = f"{UNRESPONSIVE}: a file system of the device does not answer"
+            self._publisher.enqueue(failed_query(command, ErrorCode.INTERNAL, text))
 
-        self._runner.run_query(call)
+        if isinstance(query, HealthQuery):
+            # It reads no user file, so it is answered whatever the file systems do.
+            self._publisher.enqueue(answer())
+        elif self._queries >= MAX_QUERIES:
+            return False
+        elif self._runner.takes_queries:
+            self._queries += 1
+            self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
+        else:
+            unanswered()
+        return True

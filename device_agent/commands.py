@@ -47,7 +47,7 @@ _REFUSALS: Final = {
 
 
 class Commands:
-    """Carries out commands; `publish` takes a response, `run_query` a query about the device."""
+    """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Commands:
         check_url: Callable[[PresignedPart], object],
         disk_full: Callable[[], bool],
         publish: Callable[[Response], None],
-        run_query: Callable[[Command, Query], None],
+        run_query: Callable[[Command, Query], bool],
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
@@ -99,11 +99,15 @@ class Commands:
             case CloseUpload():
                 self._close(payload, now)
             case ListFiles():
-                self._run_query(command, payload)
+                self._query(command, payload)
             case HealthCheck():
-                self._run_query(command, HealthQuery(dict(self._uploads.counters)))
+                self._query(command, HealthQuery(dict(self._uploads.counters)))
             case _:
                 assert_never(payload)
+
+    def _query(self, command: Command, query: Query) -> None:
+        if not self._run_query(command, query):
+            self._refuse(command, ErrorCode.BUSY, "too many queries wait for an answer")
 
     def _download(self, command: Command, payload: DownloadFile, now: float) -> None:
         upload_id, attempt = payload.about or command.message_id, payload.about_attempt

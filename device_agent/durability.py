@@ -14,7 +14,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import DigestParts, OpenSource, PublishResponse, PutPart
 from device_agent.transfer.records import Began, Order, PartKept
-from device_agent.uploads import DeferredEffect, DiscardCopy
+from device_agent.uploads import CloseSource, DeferredEffect, DiscardCopy
 
 LINGER: Final = 0.05
 """Seconds for which a record may wait for the next ones, and their fsync, while nothing depends on it."""
@@ -50,6 +50,7 @@ NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
     PutPart: Need.STORED_PARTS,
     PublishResponse: Need.EVERYTHING,
     DiscardCopy: Need.EVERYTHING,
+    CloseSource: Need.NOTHING,
 }
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal, get_args
 from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
-from device_agent.files.roots import Roots
 from device_agent.storage.url_policy import UploadHosts
 from schemas.broker_url import BrokerUrl
 from schemas.errors import SchemaError
@@ -43,16 +42,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
     max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
+    spool_max_percent: Annotated[int, Meta(ge=0, le=100)] = 25
     log_level: LogLevel = "info"
     topic_root: str = DEFAULT_ROOT
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(self.lines())})"
-
-    @property
-    def roots(self) -> Roots:
-        """The files that may be read."""
-        return Roots(self.allowed_roots, self.file_path)
 
     @property
     def hosts(self) -> UploadHosts:
@@ -87,6 +83,8 @@ _MUST: Final[Mapping[str, str]] = {
     "LABELS": f"must look like site=berlin,model=pi4, with at most {_MAX_LABELS} labels",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
+    "SPOOL_MAX_BYTES": "must be a whole number of bytes; 0 allows no copies",
+    "SPOOL_MAX_PERCENT": "must be a whole number from 0 to 100",
     "LOG_LEVEL": f"must be one of {', '.join(get_args(LogLevel))}",
 }
 """What to write instead, for each setting that `convert` checks."""
@@ -128,7 +126,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
             return {key.strip(): value.strip() for key, _, value in pairs}
-        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND":
+        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND" | "SPOOL_MAX_BYTES" | "SPOOL_MAX_PERCENT":
             # Digits only: the conversion of msgspec also accepts 1e6 and null.
             return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
         case "LOG_LEVEL":
@@ -139,7 +137,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
 
 def _require_usable(settings: Settings) -> None:
     """Read now what other modules will read from the settings later."""
-    _ = settings.roots, settings.hosts
+    _ = settings.hosts
     try:
         BrokerUrl.parse(settings.mqtt_url)
     except SchemaError as error:
@@ -210,9 +208,10 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
 # Misspelt names.
 
 _CONTROL_PLANE: Final = """
-    SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
-    AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE S3_DIGEST
-    BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL
+    SERVER_HOST SERVER_PORT ALLOWED_HOSTS TRUSTED_PROXIES MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION
+    AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME
+    S3_CHUNK_SIZE S3_DIGEST BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS
+    TOPIC_ROOT LOG_LEVEL
 """
 CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

@@ -20,8 +20,15 @@ Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Every number on the wire has a type of at most 64 bits: a larger one overflows what the other side computes with."""
+
+Figure = Annotated[float, Meta(ge=0, le=2**53 - 1)]
 PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
 Instant = Annotated[datetime, Meta(tz=True)]
+
+MAX_HEADERS: Final = 16
+"""Signed headers of one URL."""
 
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
@@ -145,7 +152,7 @@ def _anew(meaning: str) -> ErrorRule:
 
 ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.PATH_NOT_ALLOWED: _rejected("the path lies outside ALLOWED_ROOTS of the device"),
-    ErrorCode.HOST_NOT_ALLOWED: _rejected("the URL's host is not in UPLOAD_HOSTS of the device"),
+    ErrorCode.HOST_NOT_ALLOWED: _rejected("UPLOAD_HOSTS of the device does not allow the URL"),
     ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
     ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
@@ -175,7 +182,7 @@ class PresignedPart(Struct, frozen=True, omit_defaults=True):
 
     part_number: PartNumber
     url: str
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Meta(max_length=MAX_HEADERS)] = {}
 
 
 class WantedPart(Struct, frozen=True, omit_defaults=True):
@@ -190,10 +197,10 @@ class Fingerprint(Struct, frozen=True):
     """What the file system reports of the source file; detects a change while it is read."""
 
     size: Size
-    mtime_ns: int
-    ctime_ns: int
-    device: int
-    inode: int
+    mtime_ns: Int64
+    ctime_ns: Int64
+    device: Int64
+    inode: Int64
 
 
 class UploadOptions(Struct, frozen=True, omit_defaults=True):
@@ -212,8 +219,8 @@ class SystemInfo(Struct, frozen=True, omit_defaults=True):
     hostname: str = ""
     os: str = ""
     arch: str = ""
-    uptime: float | None = None
-    load: float | None = None
+    uptime: Figure | None = None
+    load: Figure | None = None
     memory_total: Count | None = None
     memory_available: Count | None = None
     disk_total: Count | None = None

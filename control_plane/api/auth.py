@@ -16,8 +16,8 @@ from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({("GET", "/health")})
-"""Requests that need no token (protocol.md section 7)."""
+OPEN: Final = frozenset({"/health"})
+"""Paths whose GET needs no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -98,9 +98,14 @@ class BearerGate:
         await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Principal:
-        if self._secret is None or (scope["method"], scope["path"]) in OPEN:
+        if self._secret is None or is_open(scope):
             return ANONYMOUS
         return Principal(subject_of(self._secret, _token(Headers(scope=scope))))
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether this request is open to every caller."""
+    return scope["method"] == "GET" and scope["path"] in OPEN
 
 
 def _token(headers: Headers) -> str:

@@ -67,7 +67,8 @@ def _server(settings: "Settings") -> "WatchedServer":
         app = create_app(settings)
     except ServiceError as error:
         raise Failed(str(error)) from error
-    return WatchedServer(server_config(app, settings.server_host, settings.server_port))
+    host, port = settings.server_host, settings.server_port
+    return WatchedServer(server_config(app, host, port, behind_proxy=settings.behind_proxy))
 
 
 def _tune_collector() -> None:

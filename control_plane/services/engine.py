@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -139,6 +140,7 @@ def build_engine(
     registry = ClientRegistry(database, clock, log, on_woken=outbox.poke)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
     queries = ClientQueries(commands)
+    budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner)
     return Engine(
         ports=ports,
@@ -146,6 +148,7 @@ def build_engine(
             clock=clock,
             log=log,
             policy=policy,
+            budget=budget,
             probe=probe,
             writer=writer,
             registry=registry,
@@ -171,7 +174,9 @@ def build_engine(
             probe=probe,
             views=views,
         ),
-        client_service=ClientService(database=database, messenger=messenger, queries=queries, views=views),
+        client_service=ClientService(
+            database=database, messenger=messenger, queries=queries, views=views, budget=budget
+        ),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

@@ -1,10 +1,11 @@
 """Decodes every message that arrives, and hands it to the service that it is for.
 
-Rule: no message of a device can stop this. A message that cannot be decoded is counted and dropped; the others are
-enqueued, and only a commit leads to an answer.
+Rule: no message of a device can stop this. A message over its client's budget, or that cannot be decoded, is counted
+and dropped; the others are enqueued, and only a commit leads to an answer.
 """
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 
 from control_plane.domain.uploads.events import ErrorReported, Progressed
 from control_plane.domain.uploads.model import UploadKey
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -37,6 +39,7 @@ WAIT_EVERY: Final = 60.0
 """Seconds between two commits of the same wait; less when the step timer is short."""
 
 MAX_REMEMBERED: Final = 100_000
+"""Uploads whose last committed progress is remembered, the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Inbox:
         clock: Clock,
         log: EventLog,
         policy: Policy,
+        budget: IngestBudget,
         probe: ObjectStoreProbe,
         writer: UploadWriter,
         registry: ClientRegistry,
@@ -70,6 +74,7 @@ class Inbox:
         self._clock = clock
         self._log = log
         self._policy = policy
+        self._budget = budget
         self._probe = probe
         self._writer = writer
         self._registry = registry
@@ -78,7 +83,7 @@ class Inbox:
         self._observer = observer
         self._scope = scope
         self._topics = Topics(policy.topic_root)
-        self._progress: dict[UploadKey, Progressed] = {}
+        self._progress: OrderedDict[UploadKey, Progressed] = OrderedDict()
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
@@ -90,12 +95,21 @@ class Inbox:
         """Take one message; never raises and never waits."""
         try:
             topic = self._topics.parse(message.topic)
-            if message.payload and topic.channel in self._by_channel:
-                self._by_channel[topic.channel](topic.client_id, message.payload)
         except SchemaError as error:
-            self._log("message.refused", {"topic": message.topic[:200], "error": str(error)[:500]})
+            self._log("message.refused", {"client_id": "", "channel": "", "error": str(error)[:500]})
+            return
+        client_id, channel, size = topic.client_id, topic.channel, len(message.payload)
+        if not size or channel not in self._by_channel:
+            return
+        if not self._budget.take(client_id, channel, size):
+            self._log("message.shed", {"client_id": client_id, "channel": channel})
+            return
+        try:
+            self._by_channel[channel](client_id, message.payload)
+        except SchemaError as error:
+            self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
-            self._log("message.fault", {"topic": message.topic[:200], "error": repr(error)[:500]})
+            self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
     def _presence(self, client_id: str, payload: bytes) -> None:
         presence = decode(Presence, payload)
@@ -159,9 +173,10 @@ class Inbox:
         event = progress_of(current, status, self._clock.now())
         if not self._matters(self._progress.get(key), event):
             return
-        if len(self._progress) >= MAX_REMEMBERED:
-            self._progress.clear()
+        self._progress.pop(key, None)
         self._progress[key] = event
+        if len(self._progress) > MAX_REMEMBERED:
+            self._progress.popitem(last=False)
         self._writer.enqueue(key, event)
 
     def _matters(self, last: Progressed | None, event: Progressed) -> bool:

@@ -49,7 +49,7 @@ class ReadinessCheck:
 
     async def readiness(self, _principal: Principal) -> Readiness:
         """The state of every neighbour now; never raises for one that is away."""
-        broker = "ok" if self._messenger.connected else "not connected"
+        broker = self._messenger.problem or "ok"
         database = await _checked(self._database.check())
         object_store = await _checked(self._object_store.head(self._missing_key))
         if object_store == "ok" and self._probe.failure:

@@ -20,7 +20,9 @@ from typing import Final
 import msgspec
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import RootFolder, Roots, beneath, require_plain
+from device_agent.files.file_call import FILE_CALL
+from device_agent.files.own_files import Identity, identity_of
+from device_agent.files.roots import HeldFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.messages import FileEntry, FileList, ListFiles
@@ -45,7 +47,7 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     """
     glob = _Glob(request.pattern)
     after = _components(request.cursor)
-    walk = _Walk(glob, after)
+    walk = _Walk(glob, after, roots.own.identities())
     folders = [place for place in _outermost(roots) if glob.enter(place.written)]
     named = roots.exact is not None and glob.matches(roots.exact)
     if not folders and not named:
@@ -55,6 +57,8 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
         if not page.add(entry):
             return FileList(tuple(page.entries), page.entries[-1].path)
+    if walk.refused is not None and not page.entries and not walk.exhausted:
+        raise walk.refused
     return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
 
 
@@ -70,7 +74,7 @@ def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
         return None
 
 
-def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> Iterator[FileEntry]:
+def _with(exact: FileEntry | None, walk: "_Walk", folders: list[HeldFolder]) -> Iterator[FileEntry]:
     """The files of the walk, and the exact file once at its position: a root may hold it, a link to it, or neither."""
     for place in folders:
         for entry in walk.files(place):
@@ -140,22 +144,28 @@ class _Glob:
 class _Walk:
     """Every matching file after a cursor, in order; one sorted batch of names per open folder is in memory."""
 
-    def __init__(self, glob: _Glob, after: tuple[str, ...]) -> None:
+    def __init__(self, glob: _Glob, after: tuple[str, ...], own: frozenset[Identity]) -> None:
         self.position: str | None = None
         self.exhausted = False
+        self.refused: FileRefused | None = None
+        self._own = own
         self._glob = glob
         self._after = after
         self._examined = 0
 
-    def files(self, place: RootFolder) -> Iterator[FileEntry]:
+    def files(self, place: HeldFolder) -> Iterator[FileEntry]:
         """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
             return
         try:
-            folder = os.open(place.resolved, _FOLDER)
+            folder = _to_read(place)
         except OSError:
+            return
+        except FileRefused as refused:
+            # The other roots are listed all the same.
+            self.refused = refused
             return
         root = _Folder(folder, above, self._glob.enter(place.written))
         yield from self._beneath(root, self._after[len(above) :] if inside else ())
@@ -177,16 +187,21 @@ class _Walk:
                 if self.exhausted:
                     return
         finally:
-            os.close(folder.descriptor)
+            with FILE_CALL:
+                os.close(folder.descriptor)
 
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
         """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
         try:
-            found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            with FILE_CALL:
+                found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            if identity_of(found) in self._own:
+                return
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
-                inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
+                with FILE_CALL:
+                    inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
                 yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
@@ -211,7 +226,7 @@ class _Folder:
     def names(self, first: str) -> Iterator[str]:
         """The names from `first` on, sorted; read again for each batch, so that a million names need no memory."""
         while True:
-            with os.scandir(self.descriptor) as entries:
+            with FILE_CALL, os.scandir(self.descriptor) as entries:
                 readable = (entry.name for entry in entries if entry.name >= first and self._can_be_sent(entry.name))
                 batch = heapq.nsmallest(_BATCH, readable)
             yield from batch
@@ -259,10 +274,20 @@ class _Page:
         try:
             with open_source(entry.path, self._roots) as source:
                 self._digestible -= min(source.size, self._digestible)
-                digest = source.digest(0, min(source.size, MAX_DIGESTED), name) if source.size == entry.size else None
+                digest = source.whole_digest(name) if source.size == entry.size else None
         except FileRefused:
             return entry
         return msgspec.structs.replace(entry, digest=digest)
+
+
+def _to_read(place: HeldFolder) -> int:
+    """A descriptor of a root from which names can be read; fails as `HeldFolder.open`."""
+    with FILE_CALL:
+        held = place.open()
+        try:
+            return os.open(".", _FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -280,7 +305,7 @@ def _components(cursor: str | None) -> tuple[str, ...]:
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
-def _outermost(roots: Roots) -> list[RootFolder]:
+def _outermost(roots: Roots) -> list[HeldFolder]:
     """The roots that lie in no other root, in the order of their components."""
     split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
     inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}

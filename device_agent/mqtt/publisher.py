@@ -25,6 +25,7 @@ from schemas.topics import Channel
 from schemas.values import ErrorCode, ResponseStatus
 
 MAX_WAITING: Final = 8_192
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 HELLO_JITTER: Final = 30.0
 _UNSENT_PAUSE: Final = 0.2
 
@@ -46,6 +47,7 @@ class SendQueue:
     def __init__(self, publish: Callable[[Outbound], bool]) -> None:
         self._publish = publish
         self._waiting: dict[str, Outbound] = {}
+        self._bytes = 0
         self.dropped = 0
         """Messages for which there was no room."""
 
@@ -54,10 +56,15 @@ class SendQueue:
 
     def put(self, key: str, message: Outbound) -> None:
         """Queue a message for the next `flush`."""
-        if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+        old = self._waiting.get(key)
+        size = self._bytes + len(message.data) - (len(old.data) if old else 0)
+        full = len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES
+        # Without its presence the client would count as offline.
+        if full and old is None and message.channel is not Channel.PRESENCE:
             self.dropped += 1
             return
         self._waiting[key] = message
+        self._bytes = size
 
     def flush(self) -> None:
         """Publish in order, until the network accepts no more."""
@@ -65,10 +72,11 @@ class SendQueue:
             if not self._publish(message):
                 return
             del self._waiting[key]
+            self._bytes -= len(message.data)
 
     def take(self) -> dict[str, Outbound]:
         """Remove and return everything that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
         return waiting
 
 

@@ -298,9 +298,13 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
     except SchemaError as error:
         code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
         return fail(transfer, event.now, code, str(error))
-    transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
+    transfer = _with_urls_for(
+        plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint, doubtful=event.racy)
+    )
     if event.digest is not None:
         transfer = replace(transfer, ahead={1: event.digest})
+    if event.racy and not transfer.prefix and not transfer.digested:
+        return _still_changing(transfer, event)
     # A request keeps the source in its own record; parts that need no request must find it in the journal.
     return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
 
@@ -308,9 +312,15 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
 def _compare(transfer: Transfer, event: Opened) -> Step:
     if not is_same_file(transfer, event.fingerprint):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
+    if event.racy and not transfer.prefix and not transfer.digested:
+        return _still_changing(transfer, event)
     unchecked = PartSet.of(transfer.digests)
-    transfer = replace(transfer, opened=event.fingerprint, moved=False, unchecked=unchecked)
+    transfer = replace(transfer, opened=event.fingerprint, doubtful=event.racy, unchecked=unchecked)
     return _with_urls_for(transfer.plan, transfer), ()
+
+
+def _still_changing(transfer: Transfer, event: Opened) -> Step:
+    return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file kept changing when it was opened")
 
 
 def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
@@ -346,12 +356,10 @@ def part_stored(transfer: Transfer, event: PartStored) -> Step:
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
     if event.seen.fingerprint is None:
         return advance(transfer, event.now)
-    fault = source_fault(transfer, event.seen)
+    fault = source_fault(transfer, event.seen, event.number)
     if fault is not None:
         return fail(transfer, event.now, *fault)
-    if event.seen.fingerprint != transfer.opened:
-        transfer = replace(transfer, moved=True)
-    transfer, effects = _keep(transfer, event)
+    transfer, effects = _keep(_doubted(transfer, event), event)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
 
@@ -361,14 +369,19 @@ def part_failed(transfer: Transfer, event: PartFailed) -> Step:
     if transfer.state not in _OPEN:
         return transfer, ()
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
-    fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen)
+    fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen, event.number)
     if fault is not None:
         return fail(transfer, event.now, *fault)
-    transfer, effects = _after_failure(transfer, event)
+    transfer, effects = _after_failure(_doubted(transfer, event), event)
     if transfer.ending is not None:
         return transfer, effects
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
+
+
+def _doubted(transfer: Transfer, event: PartStored | PartFailed) -> Transfer:
+    changed = event.seen.fingerprint not in {None, transfer.opened}
+    return replace(transfer, doubtful=True) if changed else transfer
 
 
 def _keep(transfer: Transfer, event: PartStored) -> Step:
@@ -459,6 +472,8 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:
+    if transfer.doubtful and not transfer.prefix:
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed before a part of it was sent")
     retry = _retry_of(transfer, event)
     retry = replace(retry, mismatches=retry.mismatches + 1, text=event.text)
     if retry.mismatches >= MAX_MISMATCHES:

@@ -10,7 +10,7 @@ import msgspec
 
 from device_agent.transfer.model import State, Transfer, bytes_of
 from schemas.codec import GRANT_FILL_SIZE
-from schemas.messages import ActiveUpload, CurrentUpload, Hello, Response, UploadReport
+from schemas.messages import MAX_HELLO_PAGE, ActiveUpload, CurrentUpload, Hello, Response, UploadReport
 from schemas.values import Action, ErrorCode, Outcome, ResponseStatus, WantedPart
 
 _BUSY: Final = "other uploads of this device go first"
@@ -158,13 +158,13 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
 
 
 def hello_pages(message_id: str, install_id: str, transfers: Iterable[Transfer]) -> Iterator[Response]:
-    """Hello as one or more responses under 96 KiB each; all but the last have `more` set."""
+    """Hello as one or more responses under 96 KiB and of 512 uploads each; all but the last have `more` set."""
     pages: list[list[ActiveUpload]] = [[]]
     size = 0
     for transfer in transfers:
         entry = _active_upload(transfer)
         length = len(_encoder.encode(entry)) + 1
-        if size + length > _HELLO_ROOM:
+        if size + length > _HELLO_ROOM or len(pages[-1]) == MAX_HELLO_PAGE:
             pages.append([])
             size = 0
         size += length

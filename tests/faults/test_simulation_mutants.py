@@ -104,7 +104,7 @@ def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
+    patch.setattr(handlers, "source_fault", lambda _transfer, _seen, _number: None)
     patch.setattr(handlers, "is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: structs.replace(one, digests={}))
 
@@ -122,7 +122,7 @@ def many_large_logs(patch: pytest.MonkeyPatch) -> None:
 def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
     """Under `prefix` every change of the file counts as growth."""
     many_large_logs(patch)
-    patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, moved=False), now))
+    patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, doubtful=False), now))
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:

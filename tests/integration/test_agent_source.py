@@ -10,7 +10,7 @@ import pytest
 
 from schemas.messages import DownloadFile, UploadConfig
 from schemas.parts import MIB
-from schemas.values import Action, UploadOptions
+from schemas.values import Action, DigestName, UploadOptions
 from tests.support.agent_process import (
     AgentProcess,
     Owner,
@@ -69,7 +69,8 @@ def test_a_changing_source_never_succeeds(agent: AgentProcess, owner: Owner, sin
     grant(owner, sink, [1], 1)
     end = owner.answer("u1", 2)
     assert (end.status, end.error) == ("error", "source_gone" if change == "delete" else "source_changed")
-    assert report(end).etags == {}
+    # Only digests show a rewriting in secret, after the part is stored.
+    assert report(end).etags.keys() == ({1} if change == "rewrite" else set())
 
 
 def test_under_prefix_a_growing_file_is_cut_where_it_began(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:
@@ -104,3 +105,21 @@ def test_a_compressed_copy_counts_as_the_source(agent: AgentProcess, owner: Owne
     assert gzip.decompress(sink.puts[0].body) == content
     close(owner)
     owner.until(lambda: list(copies.iterdir()) == [])
+
+
+@pytest.mark.parametrize("digest", [DigestName.MD5, DigestName.NONE])
+def test_a_file_below_proc_is_sent_whole(agent: AgentProcess, owner: Owner, sink: PutSink, digest: DigestName) -> None:
+    """A size is a claim: this file says that it has 0 bytes."""
+    path = Path("/proc/cpuinfo")
+    agent.kill()
+    agent.settings = {"ALLOWED_ROOTS": "/proc"}
+    agent.start()
+    owner.online()
+    config = UploadConfig(upload_id="u1", owner="cli-test", digest=digest)
+    owner.send(DownloadFile(upload_config=config, file_path=str(path)), Action.DOWNLOAD_FILE)
+    offer = report(owner.answer("u1", 1))
+    grant(owner, sink, [1], 1)
+    assert owner.answer("u1", 2).status == "success"
+    [put] = sink.puts
+    assert offer.file_size == len(put.body) == len(path.read_bytes()) > 0
+    owner.until(lambda: list((agent.folder / "state" / "spool").iterdir()) == [])

@@ -55,14 +55,14 @@ class Hired(ThreadPool):
         super().__init__(name, 0)
         assert count
 
-    def submit(self, call: "Callable[[], None]") -> None:
+    def submit(self, call: "Callable[[], None]", owner: object = None) -> None:
         """Begin."""
         call()
 
 
 class _NoCopies:
     def sweep(self, orders: list[Order]) -> None:
-        """There are no compressed copies."""
+        """There are no copies."""
 
     def discard(self, order: Order) -> None:
         """Nothing to discard."""

@@ -23,7 +23,7 @@ from control_plane.services.ports.object_store import Grantable, MultipartInfo, 
 from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
-from schemas.codec import decode_command, encode
+from schemas.codec import MAX_MESSAGE_SIZE, decode_command, encode
 from schemas.messages import (
     ActiveUpload,
     AgentInfo,
@@ -66,13 +66,14 @@ class FakeMessenger:
 
     def __init__(self) -> None:
         self.down = False
+        self.max_message_size = MAX_MESSAGE_SIZE
         self.sent: list[tuple[str, Command]] = []
         self.cleared: list[str] = []
 
     @property
-    def connected(self) -> bool:
+    def problem(self) -> str | None:
         """Whether it takes messages."""
-        return not self.down
+        return "not connected" if self.down else None
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
         """Take one message."""

@@ -45,7 +45,10 @@ def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
     table = _table("client", "connected", "last heard", "labels")
     for row in rows:
         heard = ago(row.get("last_activity"), now)
-        table.add_row(_cell(row.get("client_id")), _yes(row.get("connected")), heard, labels(row.get("labels")))
+        connected = _yes(row.get("connected"))
+        if row.get("connected") and row.get("reason_code"):
+            connected.append(f"\n{visible(row['reason_code'])}", style="red")
+        table.add_row(_cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
     return table
 
 
@@ -92,6 +95,7 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
+        ("note", row.get("reason")),
         ("upload", _id(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),

@@ -9,6 +9,7 @@ from typing import Final
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
+from control_plane.services.fair_queue import FairQueue
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -16,6 +17,7 @@ from schemas.messages import Presence
 
 MAX_BATCH: Final = 1_000
 MAX_WAITING: Final = 50_000
+MAX_OF_ONE: Final = 64
 PAUSE: Final = 0.05
 """Seconds for which presence messages are gathered for one commit; it delays a birth by no more than that."""
 
@@ -28,13 +30,11 @@ class ClientRegistry:
         self._clock = clock
         self._log = log
         self._on_woken = on_woken
-        self._waiting: asyncio.Queue[tuple[Presence, float]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: FairQueue[tuple[Presence, float]] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
 
     def receive(self, presence: Presence) -> None:
         """Take one message. Never waits: when the queue is full it is dropped, and the next beat replaces it."""
-        try:
-            self._waiting.put_nowait((presence, self._clock.now()))
-        except asyncio.QueueFull:
+        if not self._waiting.offer(presence.client_id, (presence, self._clock.now())):
             self._log("presence.shed", {"client_id": presence.client_id})
 
     async def run(self) -> None:
@@ -42,7 +42,7 @@ class ClientRegistry:
         while True:
             batch = [await self._waiting.get()]
             await asyncio.sleep(PAUSE)
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
+            while len(batch) < MAX_BATCH and self._waiting:
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)
 

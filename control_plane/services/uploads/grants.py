@@ -45,11 +45,11 @@ class UrlSigner:
     probe: ObjectStoreProbe
     policy: Policy
 
-    def grant(self, upload: Upload) -> Grant:
-        """The requested parts, in order, as many as fit into one message; the client requests the rest again."""
+    def grant(self, upload: Upload, room: int) -> Grant:
+        """The requested parts, in order, as many as fit into `room` bytes; the client requests the rest again."""
         self.probe.require_signing()
         completed = to_ranges(upload.stored_parts)
-        room = GRANT_FILL_SIZE - _JSON_OF_RANGE * len(completed)
+        room -= _JSON_OF_RANGE * len(completed)
         lifetime = self._lifetime(upload)
         return Grant(self._signed(upload, upload.to_grant, lifetime, room), lifetime, completed)
 

@@ -5,6 +5,7 @@ returned. Every duty may be performed twice: after a crash, on another replica, 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
@@ -20,8 +21,10 @@ from control_plane.domain.uploads.events import (
 )
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
+from control_plane.services.budget import Buckets, Limit
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
+    BrokerRefused,
     DatabaseUnavailable,
     MessengerDown,
     ObjectStoreDown,
@@ -45,6 +48,12 @@ from schemas.names import TOKEN_METADATA
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
 """Duties that are started and not finished; most of them wait for one of the `MAX_AT_ONCE` places."""
+
+MAX_RUNNING_OF_ONE: Final = 1_024
+"""Of these, one client's: the others wait for a place no longer than these take."""
+
+RELEASES: Final = Limit(rate=20, burst=256)
+"""Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
@@ -117,6 +126,9 @@ class Outbox:
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Name, asyncio.Task[None]] = {}
+        self._busy: Counter[str] = Counter()
+        """Tasks by client."""
+        self._releases = Buckets(clock.monotonic, RELEASES)
         self._looks = 0
         """How many deferred successes are being proven."""
         self._usable: frozenset[str] = frozenset()
@@ -143,6 +155,9 @@ class Outbox:
                 self._writer.enqueue(key, decision.deferred)
             return
         if upload is None:
+            if not self._releases.take(key.client_id):
+                self._log("release.shed", {"client_id": key.client_id})
+                return
             self._start(key, Duty(Kind.SEND_CLOSE, decision.attempt, 0.0), self._close_unknown(key, decision.attempt))
             return
         for duty in decision.duties:
@@ -214,7 +229,7 @@ class Outbox:
 
     async def _wake(self) -> None:
         """Make the duties due that failed for a cause which is gone since the last look."""
-        usable = (_BROKER_CODES if self._commands.messenger.connected else frozenset()) | (
+        usable = (_BROKER_CODES if self._commands.messenger.problem is None else frozenset()) | (
             _STORE_CODES if self._probe.failure is None else frozenset()
         )
         if back := usable - self._usable:
@@ -264,9 +279,9 @@ class Outbox:
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
-        if len(self._tasks) >= MAX_RUNNING:
+        if len(self._tasks) >= MAX_RUNNING or self._busy[key.client_id] >= MAX_RUNNING_OF_ONE:
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
-            self._log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
+            self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
             work.close()
             return
         if name in self._running and duty.kind not in COMMANDS:
@@ -275,12 +290,17 @@ class Outbox:
         self._looks += deferred
         task = asyncio.create_task(self._watch(key, duty, work, failed=failed))
         self._tasks.add(task)
+        self._busy[key.client_id] += 1
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done, deferred=deferred))
 
     def _ended(self, name: _Name, task: asyncio.Task[None], *, deferred: bool) -> None:
         self._looks -= deferred
         self._tasks.discard(task)
+        client_id = name[0].client_id
+        self._busy[client_id] -= 1
+        if not self._busy[client_id]:
+            del self._busy[client_id]
         if self._running.get(name) is task:
             del self._running[name]
 
@@ -304,7 +324,10 @@ class Outbox:
         except UnknownUpload:
             return
         except Exception as error:  # noqa: BLE001 - a fault in one upload must not stop the others
-            self._log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+            self._log(
+                "duty.fault",
+                {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)},
+            )
             # The error's text may hold anything, so the reason names only its class, and the log.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
             await self._retry(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
@@ -317,8 +340,8 @@ class Outbox:
         try:
             await self._do(upload, duty)
         except ObjectStoreRefused as error:
-            facts = {"upload_id": upload.upload_id, "duty": duty.kind, "error": str(error)}
-            self._log("duty.refused", facts)
+            facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
+            self._log("duty.refused", {**facts, "error": str(error)})
             if duty.kind not in _MOVE_ON:
                 await self._reschedule(upload.key, duty, reason_of(error), lambda _: REFUSED_WAIT)
             elif isinstance(error, ObjectStoreForbids):
@@ -334,7 +357,8 @@ class Outbox:
                 await commands.publish(upload.client_id, commands.build_download(upload))
                 self._writer.enqueue_lazily(key, Dispatched(now=self._clock.now(), attempt=upload.attempt))
             case Kind.SEND_GRANT:
-                await commands.publish(upload.client_id, commands.build_grant(upload, self._signer.grant(upload)))
+                grant = self._signer.grant(upload, commands.room)
+                await commands.publish(upload.client_id, commands.build_grant(upload, grant))
             case Kind.SEND_CANCEL:
                 await commands.publish(upload.client_id, commands.build_cancel(upload))
             case Kind.SEND_CLOSE:
@@ -396,8 +420,8 @@ class Outbox:
             return 0.0 if at_once else full_jitter(tries, longest=LONGEST_WAIT, at_least=min(at_least, LONGEST_WAIT))
 
         tries = await self._reschedule(key, duty, reason, wait)
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": reason.text}
-        self._log("duty.again", facts)
+        facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "tries": tries}
+        self._log("duty.again", {**facts, "error": reason.text})
 
     async def _reschedule(self, key: UploadKey, duty: Duty, reason: Reason, wait: Callable[[int], float]) -> int:
         """Store why the duty failed, and retry it in `wait(tries)` seconds; returns the number of tries."""
@@ -438,6 +462,8 @@ def reason_of(error: ServiceError) -> Reason:
     match error:
         case MessengerDown():
             code = WaitCode.BROKER_UNAVAILABLE
+        case BrokerRefused():
+            code = WaitCode.BROKER_REFUSED
         case DatabaseUnavailable():
             code = WaitCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused():

@@ -92,6 +92,7 @@ class Storage:
     def __init__(self, directory: Path, *, keep_bytes: bool = True) -> None:
         self.buckets: dict[str, Bucket] = {}
         self.uploads: dict[str, Multipart] = {}
+        self.missed: dict[tuple[str, str], float] = {}
         self._directory = directory / "blobs"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._keep_bytes = keep_bytes

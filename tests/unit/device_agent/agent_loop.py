@@ -29,7 +29,7 @@ FILE = fingerprint(10 * MIB)
 class IdlePool(ThreadPool):
     """A pool that runs nothing."""
 
-    def submit(self, call: Callable[[], None]) -> None:
+    def submit(self, call: Callable[[], None], owner: object = None) -> None:
         """Drop the call."""
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from device_agent import VERSION
 from device_agent.__main__ import main
-from device_agent.logs import LineFormatter, without_queries
+from device_agent.logs import LineFormatter, start_logging
 
 
 @pytest.fixture
@@ -51,9 +51,15 @@ def test_a_log_line_is_one_line_without_a_signature(caplog: pytest.LogCaptureFix
     assert line.startswith('level=error logger=t message="it \\"failed\\"\\nbadly"')
 
 
-def test_a_scheme_in_capitals_hides_nothing() -> None:
-    assert without_queries("HTTPS://store/key?X-Amz-Signature=abc") == "HTTPS://store/key?…"
-
-
-def test_urls_without_a_query_are_unchanged() -> None:
-    assert without_queries("see https://store/key and more") == "see https://store/key and more"
+def test_at_debug_the_lines_of_libraries_stay_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library logs whole requests at DEBUG, with the headers that sign them."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        start_logging("debug")
+        logging.getLogger("device_agent.agent").debug("our own")
+        logging.getLogger("urllib3.connectionpool").debug("a request")
+    finally:
+        root.handlers[:], root.level = handlers, level
+        logging.getLogger("device_agent").setLevel(logging.NOTSET)
+    assert capsys.readouterr().err == 'level=debug logger=device_agent.agent message="our own"\n'

@@ -40,8 +40,12 @@ class CommandReceiver:
             check_url=lambda _part: None,
             disk_full=lambda: False,
             publish=self.responses.append,
-            run_query=lambda command, query: self.queries.append((command, query)),
+            run_query=self.run,
         )
+
+    def run(self, command: Command, query: Query) -> bool:
+        self.queries.append((command, query))
+        return True
 
     def health(self) -> Health:
         """The agent's answer to a health check."""

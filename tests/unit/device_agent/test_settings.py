@@ -31,6 +31,8 @@ def test_every_setting_can_be_given() -> None:
         "LABELS": "site=berlin, model=pi4",
         "MAX_PARALLEL_PARTS": "2",
         "MAX_BYTES_PER_SECOND": "1000000",
+        "SPOOL_MAX_BYTES": "2000000",
+        "SPOOL_MAX_PERCENT": "10",
         "LOG_LEVEL": "DEBUG",
         "TOPIC_ROOT": "fleet/v2",
     }
@@ -40,6 +42,7 @@ def test_every_setting_can_be_given() -> None:
     assert settings.upload_hosts == ("s3.example.com:443", "minio:9000")
     assert settings.labels == {"site": "berlin", "model": "pi4"}
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
+    assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
 
 
@@ -55,7 +58,7 @@ def test_every_setting_can_be_given() -> None:
         ("MQTT_USERNAME", "another"),
         ("FILE_PATH", "relative.bin"),
         ("ALLOWED_ROOTS", "/data,relative"),
-        ("UPLOAD_HOSTS", "https://s3.example.com"),
+        ("UPLOAD_HOSTS", "ftp://s3.example.com"),
         ("LABELS", "berlin"),
         ("MAX_PARALLEL_PARTS", "0"),
         ("MAX_PARALLEL_PARTS", "65"),
@@ -66,6 +69,9 @@ def test_every_setting_can_be_given() -> None:
         ("MAX_BYTES_PER_SECOND", "null"),
         ("MAX_BYTES_PER_SECOND", "9" * 5_000),
         ("MAX_PARALLEL_PARTS", "4.0"),
+        ("SPOOL_MAX_BYTES", "-1"),
+        ("SPOOL_MAX_PERCENT", "101"),
+        ("SPOOL_MAX_PERCENT", "25%"),
         ("LOG_LEVEL", "loud"),
         ("TOPIC_ROOT", "fleet/+"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
+from device_agent.queries import Query
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
 from device_agent.uploads import DeferredEffect, Run, Uploads
@@ -45,8 +46,12 @@ class UploadTable:
             check_url=self.check,
             disk_full=lambda: self.disk_full,
             publish=self.responses.append,
-            run_query=lambda command, _question: self.queries.append(command),
+            run_query=self.query,
         )
+
+    def query(self, command: Command, _query: Query) -> bool:
+        self.queries.append(command)
+        return True
 
     def check(self, _url: PresignedPart) -> None:
         if self.foreign:

@@ -213,8 +213,8 @@ async def test_the_pages_of_a_hello_count_as_one() -> None:
 async def test_a_hello_with_too_many_uploads_is_refused() -> None:
     """Its pages would fill the memory."""
     async with Rig() as rig:
-        page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(1_000)), more=True)
-        for _ in range(25):
+        page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(500)), more=True)
+        for _ in range(11):
             rig.engine.resync.receive(CLIENT, 1, page)
         assert rig.counted("hello.refused") == 1
 

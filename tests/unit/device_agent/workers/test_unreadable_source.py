@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files.copies import Copies
 from device_agent.files.roots import Roots
 from device_agent.files.source import Source, open_source
 from device_agent.storage.uploader import Uploader
@@ -63,7 +63,7 @@ class Sends:
 
 
 def part_io(uploader: Sends) -> PartIO:
-    return PartIO(Roots(), cast("Uploader", uploader), cast("CompressedCopies", None), clock=lambda: 1.0)
+    return PartIO(cast("Uploader", uploader), cast("Copies", None), clock=lambda: 1.0)
 
 
 def test_an_unreadable_file_is_not_a_changed_file(source: Source, broken: str) -> None:
