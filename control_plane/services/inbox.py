@@ -140,9 +140,9 @@ class Inbox:
         offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
         new = None
         if offered and report.owner is not None:
-            hard_names = self._probe.capabilities.hard_names
+            refused = self._probe.capabilities.refused_characters
             token = secrets.token_hex(16)
-            new = upload_of_offer(key, report, self._policy, token=token, now=now, hard_names=hard_names)
+            new = upload_of_offer(key, report, self._policy, token=token, now=now, refused=refused)
         self._writer.enqueue(key, event, new=new, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:

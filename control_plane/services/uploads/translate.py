@@ -102,7 +102,7 @@ def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
 
 
 def upload_of_offer(
-    key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float, hard_names: bool = True
+    key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float, refused: str = ""
 ) -> Upload:
     """A new upload from the offer of one that a person started by hand: the offer has all that is known of it."""
     # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
@@ -112,7 +112,7 @@ def upload_of_offer(
         upload_id=key.upload_id,
         owner=policy.owner,
         origin=Origin.MQTT,
-        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark, hard_names=hard_names),
+        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark, refused=refused),
         token=token,
         created_at=now,
         updated_at=now,
