@@ -101,14 +101,14 @@ class UploadObserver:
         token = secrets.token_hex(16)
         # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
         mark = f"{key.upload_id[:8]}-{token[:4]}"
-        hard_names = self._probe.capabilities.hard_names
+        refused = self._probe.capabilities.refused_characters
         config = command.upload_config or UploadConfig()
         return self._commanded(
             key,
             command,
             now,
             path=path,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, hard_names=hard_names),
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
             token=token,
             digest=config.digest or DigestName.MD5,
             state=State.QUEUED,

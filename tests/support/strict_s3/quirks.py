@@ -251,7 +251,7 @@ class Quirk(Enum):
     )
     HARD_NAMES_REFUSED = Manner(
         store="refuses keys with a space, `%`, `+` or a letter beyond ASCII",
-        product="spells keys with safe characters; the true name is in the metadata of the object",
+        product="spells keys without the characters that it refuses; the file's name is in the metadata of the object",
         sign="note of the probe",
         demand=_refused_when(
             lambda call: bool(_HARD & set(call.request.key)) or not call.request.key.isascii(),
