@@ -7,7 +7,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,13 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings.log_level)
     try:
         with open_agent(settings) as agent:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda _number, _frame: agent.stop())
+            _stop_at_signals(agent.stop)
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
         return FAILED
     return DONE
+
+
+def _stop_at_signals(stop: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT stops in order, the next one ends the process; an ignored signal stays ignored."""
+    numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def first(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in numbers:
+        signal.signal(number, first)
 
 
 def _parser() -> argparse.ArgumentParser:

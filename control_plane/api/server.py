@@ -5,6 +5,10 @@ deadline. `gates.WholeBody` keeps the deadline of the body.
 """
 
 import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 import h11
@@ -17,8 +21,12 @@ from control_plane.api.gates import RECEIPT_DEADLINE
 
 MAX_HEAD: Final = 32 * 1024
 MAX_CONNECTIONS: Final = 512
-_KEEP_ALIVE: Final = 15
+_KEEP_ALIVE: Final = 75
+"""Seconds for which an idle connection is kept: longer than a proxy in front keeps it. A request that a proxy sends
+while this end closes is answered 502. The shipped Caddy keeps 30 s, nginx and load balancers 60 s by default."""
+
 _STOP: Final = 10
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -70,6 +78,8 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         app,
         host=host,
         port=port,
+        # Not uvloop, where it is installed (docs/decisions/0019).
+        loop="asyncio",
         http=PromptProtocol,
         ws="none",
         lifespan="on",
@@ -89,6 +99,9 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
 class WatchedServer(uvicorn.Server):
     """A server that ends when the lifespan of its application ends; it checks ten times a second.
 
+    The first SIGINT or SIGTERM stops it in order, the second one ends the process, in any state. A signal that the
+    caller ignores (`nohup`, a background job of a shell) stays ignored.
+
     uvicorn alone would keep answering; a control plane without loops must end, so that a supervisor restarts
     it.
     """
@@ -98,6 +111,22 @@ class WatchedServer(uvicorn.Server):
         """Whether the application ended before the server was stopped."""
         lifespan = getattr(self, "lifespan", None)
         return isinstance(lifespan, LifespanOn) and (lifespan.error_occurred or lifespan.shutdown_failed)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals that are not ignored."""
+        ignored = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_IGN]
+        with super().capture_signals():
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; the next signal has the system's own effect."""
+        super().handle_exit(sig, frame)
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether the server ends now."""
