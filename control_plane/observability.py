@@ -7,7 +7,7 @@ line passes `redact` before it is written: no credential and no query string of 
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
+from control_plane.log_sink import QueuedHandler
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 REDACTED: Final = "[redacted]"
@@ -97,8 +98,15 @@ def _cleaned(value: object) -> object:
             return value
 
 
-def configure_logging(level: str) -> None:
-    """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal."""
+def configure_logging(level: str) -> Callable[[str], None]:
+    """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal.
+
+    Returns a function that writes a plain line there, at any level, and never waits. Without standard error (`2>&-`)
+    nothing is written.
+    """
+    if sys.stderr is None:
+        logging.basicConfig(level=level, handlers=[logging.NullHandler()], force=True)
+        return lambda _text: None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -114,7 +122,7 @@ def configure_logging(level: str) -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler()
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -127,3 +135,4 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    return handler.say

@@ -1,14 +1,17 @@
-"""Signals at real processes: a second one ends each program, and an ignored one stays ignored.
+"""Signals and streams at real processes: a second signal ends each program, a full stream stops none.
 
 Rule: a program that hangs is made to hang by its neighbours (a stopped broker, a connection that stays open), not by a
 change of the program.
 """
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +26,15 @@ from tests.support.patience import came_true
 
 __all__ = ["mosquitto"]
 
+PIPE: Final = 4096
 ENDS: Final = 15.0
 """Seconds within which a program that got a signal is gone, on a busy machine."""
 
 
 @contextmanager
-def serving(folder: Path, settings: Mapping[str, str], *, ignored: tuple[int, ...] = ()) -> Iterator["Serving"]:
+def serving(
+    folder: Path, settings: Mapping[str, str], *, ignored: tuple[int, ...] = (), stderr: int | None = None
+) -> Iterator["Serving"]:
     """`backhaul serve`, with some signals ignored as `nohup` or a shell do it."""
     port = free_port()
     script = (
@@ -50,7 +56,9 @@ def serving(folder: Path, settings: Mapping[str, str], *, ignored: tuple[int, ..
         }
     )
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-P", "-c", script], env=environment, cwd=folder, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", script], env=environment, cwd=folder, stderr=log if stderr is None else stderr
+        )
     try:
         yield Serving(process, port)
     finally:
@@ -129,3 +137,28 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         assert serve.listens()
         serve.process.terminate()
         assert serve.process.wait(ENDS) is not None
+
+
+@pytest.mark.slow
+def test_a_reader_of_the_log_that_stalls_does_not_stop_the_control_plane(tmp_path: Path) -> None:
+    """A pipe takes so many bytes; then a write to it waits for its reader."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    waiting = array("i", [0])
+
+    def full() -> bool:
+        fcntl.ioctl(reading, termios.FIONREAD, waiting)
+        return waiting[0] > PIPE / 2
+
+    try:
+        with serving(tmp_path, {"LOG_LEVEL": "DEBUG"}, stderr=writing) as serve:
+            assert came_true(full, 40)
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", serve.port), timeout=ENDS) as caller:
+                    caller.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                    assert caller.recv(12) == b"HTTP/1.1 200"
+            serve.process.terminate()
+            assert serve.process.wait(ENDS) is not None
+    finally:
+        os.close(reading)
+        os.close(writing)
