@@ -22,7 +22,7 @@ MAX_SKEW: Final = 60.0
 
 MAX_NAME_BYTES: Final = 200
 CLASSES: Final = " %+&ü"
-"""Characters that some object stores refuse in a key, one for each class: `&` is all other punctuation of ASCII, `ü` all
+"""Characters that some object stores refuse in a key, one for each class: `&` is other punctuation of ASCII, `ü` all
 beyond ASCII."""
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9._-]")
