@@ -121,7 +121,10 @@ class ExactFile:
     def settle(self) -> None:
         """Hold the folder of the path, and that of the file it leads to; called once."""
         self._folder.settle()
-        self._was = os.path.realpath(self._name)
+        try:
+            self._was = os.path.realpath(self._name)
+        except (OSError, ValueError):
+            return  # As for a folder: what it leads to later must lie in its folder, or beneath a root.
         target = HeldFolder(os.path.split(self._was)[0])
         target.settle()
         self._target = target
