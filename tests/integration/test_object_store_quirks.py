@@ -93,7 +93,7 @@ FINDINGS: Final[dict[Quirk, tuple[ObjectStoreCapabilities, DigestName]]] = {
     Quirk.NO_LIST_PERMISSION: (replace(EVERYTHING, missing_is_forbidden=True), SHA256),
     Quirk.NO_LIST_UPLOADS_PERMISSION: (EVERYTHING, SHA256),
     Quirk.NO_DELETE_PERMISSION: (EVERYTHING, SHA256),
-    Quirk.HARD_NAMES_REFUSED: (replace(EVERYTHING, hard_names=False), SHA256),
+    Quirk.HARD_NAMES_REFUSED: (replace(EVERYTHING, refused_characters=" %+ü"), SHA256),
     Quirk.HEAD_WITHOUT_LENGTH: (EVERYTHING, SHA256),
     Quirk.ABORT_OF_COMPLETED_FAILS: (EVERYTHING, SHA256),
     Quirk.ETAG_NOT_MD5: (replace(EVERYTHING, etag_is_md5=False), SHA256),
@@ -258,7 +258,7 @@ async def test_the_bucket_may_be_reached_by_its_host_only(tmp_path: Path, monkey
 
 async def test_the_name_of_a_file_is_kept_beside_a_key_that_cannot_have_it(tmp_path: Path) -> None:
     async with met(tmp_path, Quirk.HARD_NAMES_REFUSED) as (server, store):
-        await probed_again(store)
+        assert (await probed_again(store)).refused_characters == " %+ü"
         s3_upload_id = await store.create_multipart("uploads/100_.bin", "token", MD5, file_name="100% ü.bin")
         made = server.storage.uploads[s3_upload_id].properties.metadata
         grant = store.presign_object("uploads/a_", "token", granted(MD5), MD5, once=False, file_name="a+")
