@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from control_plane.domain.uploads.model import MAX_DEADLINE
 from control_plane.services.errors import ObjectStoreRefused, ServiceError
 from control_plane.services.maintenance import LITTER_AGE, rows_of
-from control_plane.services.policy import DAY, MAX_DEADLINE, MAX_SKEW, Policy
+from control_plane.services.policy import DAY, MAX_SKEW, Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.object_store import MultipartInfo, ObjectStore, ObjectStoreCapabilities
