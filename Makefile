@@ -65,7 +65,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 
 lock: $(BIN)/python ## Pin requirements/ again after pyproject.toml changed (UPGRADE=1 takes newer versions)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.13'
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r <(deploy/containers/pick requirements/dev.txt uv)
 	$(COMPILE) --extra dev --group build --output-file requirements/dev.txt
 	$(COMPILE) --extra demo --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(COMPILE) --extra server --extra postgres --extra signing --constraint requirements/dev.txt --output-file requirements/server.txt

@@ -4,7 +4,6 @@ Rule: a wrong value or a misspelt name stops the program with one line that name
 Secrets are `SecretStr`, so no log line and no traceback shows one.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,16 +17,21 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.broker_url import BrokerUrl
+from schemas.environment import is_loopback, is_utf8
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
 
 MIN_SECRET_SIZE: Final = 32
 """Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
 
+MAX_TOKEN_LIFETIME: Final = 36_500 * 86_400
+"""Seconds: as long as history may be kept."""
+
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
 _ENCRYPTION: Final = re.compile(r"auto|none|AES256|aws:kms(:[!-~]{1,500})?")
@@ -138,14 +142,6 @@ def _root(root: str) -> str:
     return Topics(root).root
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
@@ -179,6 +175,7 @@ class Settings(BaseSettings):
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     require_proof: bool = True
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
@@ -193,8 +190,12 @@ class Settings(BaseSettings):
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
         _refuse(misspelt(given))
+        _refuse([f"{name}: is not UTF-8" for name in NAMES if not is_utf8(given.get(name, ""))])
+        # A file or a pasted line ends with a line break. One within would end a header, or a line of another protocol.
+        values = {name: given[name].strip("\r\n") for name in NAMES if given.get(name)}
+        _refuse([f"{name}: has a control character in it" for name, text in values.items() if _CONTROL.search(text)])
         try:
-            return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
+            return cls(**{name.lower(): text for name, text in values.items() if text})  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = [_line(detail) for detail in error.errors()]
         # Raised outside of the `except`, so that its context does not hold the error with the values.
@@ -238,6 +239,12 @@ class Settings(BaseSettings):
     def open_to_all(self) -> bool:
         """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
+
+    @property
+    def exposure(self) -> str | None:
+        """The warning for an MQTT password that crosses a network unencrypted; the program shows it at each start."""
+        password = self.mqtt_password and self.mqtt_password.get_secret_value()
+        return BrokerUrl.parse(self.mqtt_url).exposure(password or None)
 
     @property
     def host_names(self) -> frozenset[str]:
@@ -314,7 +321,7 @@ def _requirement(detail: ErrorDetails) -> str:
 
 _AGENT: Final = """
     CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS UPLOAD_HOSTS STATE_DIR LABELS
-    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND LOG_LEVEL TOPIC_ROOT
+    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND SPOOL_MAX_BYTES SPOOL_MAX_PERCENT LOG_LEVEL TOPIC_ROOT
 """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

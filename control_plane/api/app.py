@@ -72,7 +72,7 @@ def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline:
     """Add the gates, from the innermost to the outermost."""
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    api.add_middleware(BearerGate, secret=secret)
+    api.add_middleware(BearerGate, secret=secret, max_lifetime=settings.max_token_lifetime)
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
     api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy)

@@ -42,6 +42,8 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if settings.auth == "off" and settings.open_to_all:
         # Not a log line: no LOG_LEVEL may hide it.
         session.output.note("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+    if settings.exposure:
+        session.output.note(settings.exposure)
     server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from schemas.file_names import plain
 from schemas.messages import CHUNK_SIZE
 from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
@@ -21,7 +22,7 @@ MAX_SKEW: Final = 60.0
 
 MAX_NAME_BYTES: Final = 200
 CLASSES: Final = " %+&ü"
-"""Characters that some object stores refuse in a key, one for each class: `&` is all other punctuation of ASCII, `ü` all
+"""Characters that some object stores refuse in a key, one for each class: `&` is other punctuation of ASCII, `ü` all
 beyond ASCII."""
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9._-]")
@@ -47,15 +48,18 @@ class Policy:
 def object_key(
     base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "", *, refused: str = ""
 ) -> str:
-    """The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
+    r"""The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
-    Control characters become `_`, and at most 200 bytes of the name are kept, its ending among them. So do
-    characters of the classes in `refused`, as `class_of` names them.
+    Control characters, and bytes of the name that are not UTF-8, become `_`. So do characters of the classes in
+    `refused`, as `class_of` names them. At most 200 bytes of the name are kept, its ending among them.
 
     >>> object_key("uploads", "restaurant-1", "/data/test-file.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-test-file.bin'
+    >>> object_key("uploads", "restaurant-1", r"/data/caf\xe9.bin", 1761999896.0)
+    'uploads/restaurant-1/20251101-122456-caf_.bin'
     """
-    name = "".join(letter if letter.isprintable() else "_" for letter in _name_of(file_path))
+    name = plain(file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
+    name = "".join(letter if letter.isprintable() else "_" for letter in name)
     name = "".join("_" if class_of(letter) in refused else letter for letter in name) if refused else name
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     prefix = f"{base_path.strip('/')}/" if base_path.strip("/") else ""
@@ -74,17 +78,13 @@ def class_of(letter: str) -> str:
 
 
 def name_beside(s3_key: str, file_path: str | None) -> str | None:
-    """The file's name, to be kept beside a key that could not have it; None when the key ends with it.
+    """The file's name as the wire spells it, to be kept beside a key that could not have it; None when the key has it.
 
     >>> name_beside("uploads/till/20251101-122456-100_.txt", "/data/100%.txt")
     '100%.txt'
     """
-    name = _name_of(file_path)
+    name = (file_path or "").rstrip("/").rpartition("/")[2] or "file"
     return None if s3_key.endswith(f"-{name}") else name[-MAX_NAME_BYTES:]
-
-
-def _name_of(file_path: str | None) -> str:
-    return (file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
 
 
 def _shortened(name: str) -> str:

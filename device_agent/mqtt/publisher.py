@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from device_agent.mqtt.presence import BEAT_EVERY, BEAT_EXPIRY, PresenceBuilder
+from device_agent.mqtt.presence import BEAT_EVERY, PresenceBuilder
 from device_agent.mqtt.status import StatusReporter
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.responses import hello_pages
@@ -22,7 +22,7 @@ from schemas.codec import encode
 from schemas.errors import SchemaError
 from schemas.messages import Response, UploadReport
 from schemas.topics import Channel
-from schemas.values import ErrorCode, ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
 
 MAX_WAITING: Final = 8_192
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
@@ -157,7 +157,7 @@ class Publisher:
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + BEAT_EVERY
-        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
+        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), PRESENCE_EXPIRY))
 
     def _encoded(self, response: Response) -> bytes | None:
         """The response, or an error in its place: one that is too large must not stop those behind it."""

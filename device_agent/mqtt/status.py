@@ -15,15 +15,11 @@ from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run
 from schemas.codec import GRANT_FILL_SIZE
-from schemas.messages import CurrentUpload, Status
-from schemas.values import SystemInfo
+from schemas.messages import MAX_STATUS_UPLOADS, CurrentUpload, Status
+from schemas.values import STATUS_EVERY, SystemInfo
 
 EVERY: Final = 1.0
-UNCHANGED_EVERY: Final = 30.0
 SYSTEM_INFO_EVERY: Final = 60.0
-MAX_UPLOADS: Final = 64
-"""Entries in one Status: those that are sending come first."""
-
 _encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
@@ -41,7 +37,7 @@ class StatusReporter:
         self._idle = True
 
     def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
-        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
+        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload: the disk fails."""
         if self._checked_at is None and runs:
             # An upload that ends within a second needs no Status.
             self._checked_at = now
@@ -50,9 +46,9 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_UPLOADS]
+        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
         uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
-        quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
+        quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY
         if quiet and _changes(uploads) == _changes(self._sent):
             return None
         moving = any(_is_moving(run) for run in shown)

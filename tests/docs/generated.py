@@ -52,6 +52,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "PRESIGNED_URL_EXPIRY": "life of a URL in seconds",
     "CLIENT_TIMEOUT": "seconds a connected client may be silent before the command is sent again; the third time fails",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
@@ -79,7 +80,8 @@ REASONS: Final = {
     WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
-    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
+    WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
     WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
     WaitCode.DISPATCHING: "the command is about to be published",
     WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
@@ -90,6 +92,8 @@ REASONS: Final = {
     WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
     WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
+    WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
     WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {

@@ -31,6 +31,7 @@ from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
 from device_agent.commands import Commands
 from device_agent.errors import JournalError
+from device_agent.inbox import CommandArrived
 from device_agent.state import journal
 from device_agent.state.atomic_file import replace_file
 from device_agent.state.journal import Journal
@@ -96,9 +97,9 @@ def compaction_keeps_its_descriptor(patch: pytest.MonkeyPatch) -> None:
 def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
     receive = Agent._receive
 
-    def early_ack(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
-        receive(self, data, token)
-        self._connection.ack(token)
+    def early_ack(self: Agent, arrived: CommandArrived) -> None:
+        receive(self, arrived)
+        self._connection.ack(arrived.token)
 
     patch.setattr(Agent, "_receive", early_ack)
 
@@ -128,8 +129,8 @@ def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
     judge = presence._of_this_install
 
-    def accept_all(client: presence.Client, message: Any, now: float) -> Any:  # noqa: ANN401
-        return judge(structs.replace(client, epoch=-1, sequence=-1), message, now)
+    def accept_all(client: presence.Client, message: Any, now: float, age: float) -> Any:  # noqa: ANN401
+        return judge(structs.replace(client, epoch=-1, sequence=-1), message, now, age)
 
     patch.setattr(presence, "_of_this_install", accept_all)
 

@@ -5,6 +5,7 @@ Rule: a call may fail before its effect or after it, or take effect long after i
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
@@ -40,8 +41,10 @@ class Objects:
         await self._call("ensure", lambda: None)
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """The capabilities drawn for this history."""
-        return await self._call("probe", lambda: self._capabilities)
+        """The capabilities drawn for this history, and how far this control plane's clock is off."""
+        return await self._call(
+            "probe", lambda: replace(self._capabilities, clock_skew=self._world.wall() - self._now())
+        )
 
     async def create_multipart(
         self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None

@@ -13,13 +13,14 @@ from typing import Any, Self
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.access import Principal
 from control_plane.domain.reasons import Reason
-from control_plane.domain.uploads.model import Upload
+from control_plane.domain.uploads.model import MAX_SETBACKS, Upload
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
 from schemas.codec import MAX_MESSAGE_SIZE, decode_command, encode
@@ -233,8 +234,9 @@ class Rig:
         scope: UploadScope | None = None,
         performs: bool = True,
         database: MemoryDatabase | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
         self.database = database or MemoryDatabase()
@@ -274,6 +276,11 @@ class Rig:
         self.engine.outbox.poke()
         for _ in range(SETTLE):
             await asyncio.sleep(0)
+
+    async def exhaust_setbacks(self) -> None:
+        """Let every pause of an attempt that meets only setbacks pass; its client sends no beat meanwhile."""
+        for _ in range(MAX_SETBACKS):
+            await self.settle(LONGEST_PAUSE)
 
     async def deliver(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
         """Deliver one message and let everything that follows happen."""

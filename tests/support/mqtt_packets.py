@@ -20,6 +20,8 @@ class Kind(IntEnum):
     PUBLISH = 3
     PUBACK = 4
     PUBREC = 5
+    PUBREL = 6
+    PUBCOMP = 7
     SUBSCRIBE = 8
     SUBACK = 9
     PINGREQ = 12

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import typer
+
 from control_plane.bootstrap import direct_engine, direct_messenger, file_database
 from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
 from control_plane.cli.mqtt.state_file import probes_directory
@@ -72,11 +74,17 @@ class FailureLog:
 
 
 def load_settings() -> Settings:
-    """The operator's settings, from the environment and `.env`; `Misused` when one is wrong."""
+    """The operator's settings, from the environment and `.env`; `Misused` when one is wrong.
+
+    A password that crosses a network unencrypted is shown on standard error, at each start.
+    """
     try:
-        return Settings.load()
+        settings = Settings.load()
     except SettingsError as error:
         raise Misused(str(error)) from error
+    if settings.exposure:
+        typer.echo(settings.exposure, err=True)
+    return settings
 
 
 def new_owner() -> str:

@@ -152,3 +152,27 @@ def test_at_debug_no_library_logs_what_signs_a_request(lines: io.StringIO, monke
     [line] = lines.getvalue().splitlines()
     assert json.loads(line)["event"] == "our.own"
     assert "canary" not in line.lower()
+
+
+def test_the_lines_about_one_client_are_limited_and_every_event_is_counted(lines: io.StringIO) -> None:
+    """A device can cause as many events as it can send; a line for each would fill the disk and block the loop.
+
+    Its work has a wider limit, and an event without a client has none.
+    """
+    now = [0.0]
+    metrics = Metrics(monotonic=lambda: now[0])
+    for _ in range(1_000):
+        metrics("message.refused", {"client_id": "loud", "error": "x"})
+    metrics("message.refused", {"client_id": "good", "error": "x"})
+    for _ in range(200):
+        metrics("upload.state", {"client_id": "loud", "was": "queued", "state": "dispatched"})
+        metrics("outbox.failed", {"error": "x"})
+    now[0] = 120.0
+    metrics("message.refused", {"client_id": "loud", "error": "x"})
+    written = [json.loads(line) for line in lines.getvalue().splitlines()]
+    names = [(line["event"], line.get("client_id")) for line in written]
+    assert names.count(("message.refused", "loud")) == 11
+    assert names.count(("message.refused", "good")) == 1
+    assert names.count(("upload.state", "loud")) == 200
+    assert names.count(("outbox.failed", None)) == 200
+    assert value(metrics, "backhaul_events_total", event="message.refused") == 1_002

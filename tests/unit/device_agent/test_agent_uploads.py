@@ -241,7 +241,7 @@ class TestFullDisk:
         assert table.uploads.discard_pending() == [fresh]
         table.commands.refuse_unsaved(fresh)
         assert (table.responses[-1].status, table.responses[-1].error) == ("error", "no_space")
-        table.disk_full = True
+        table.disk_failure = "/state/journal cannot be written: Read-only file system"
         table.download("u3")
         assert table.responses[-1].error == "no_space"
         monkeypatch.undo()

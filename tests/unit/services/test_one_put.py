@@ -98,21 +98,26 @@ async def test_the_success_alone_is_committed_while_the_object_store_is_away() -
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
 
-async def test_a_refused_look_fails_the_upload() -> None:
+async def test_a_look_that_stays_refused_fails_the_upload() -> None:
     """With the message of the object store."""
     async with Rig() as rig:
         upload = await offered(rig)
         refused = ObjectStoreRefused("no HEAD for you", "AccessDenied")
-        rig.objects.fails = {"head": [refused, refused]}
-        ended = await succeed(rig, upload)
+        rig.objects.fails = {"head": [refused] * 99}
+        assert (await succeed(rig, upload)).state is State.COMPLETING
+        await rig.exhaust_setbacks()
+        ended = await rig.upload(upload.upload_id)
         assert (ended.state, ended.error, ended.message) == (State.FAILED, "store_refused", "no HEAD for you")
 
 
 async def test_a_success_without_an_object_is_a_new_attempt() -> None:
-    """A bad result of the look is committed too."""
+    """A bad result of the look is committed too, and the object is looked for again before the attempt is given up."""
     async with Rig() as rig:
         upload = await offered(rig)
-        again = await succeed(rig, upload)
+        waiting = await succeed(rig, upload)
+        assert (waiting.state, waiting.setbacks) == (State.COMPLETING, 1)
+        await rig.exhaust_setbacks()
+        again = await rig.upload(upload.upload_id)
         assert (again.attempt, again.parts) == (2, {})
 
 
@@ -208,9 +213,9 @@ async def test_a_failed_look_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch
     """An earlier attempt's object is deleted when its URL is expired, and not before."""
     async with Rig() as rig:
         upload = await offered(rig)
-        again = await succeed(rig, upload)
-        assert again.attempt == 2
-        await rig.settle(61)
+        await succeed(rig, upload)
+        await rig.exhaust_setbacks()
+        assert (await rig.upload(upload.upload_id)).attempt == 2
         wanted = (WantedPart(1, SIZE, md5_of(1)),)
         offer = rig.offer(upload.upload_id, attempt=2, file_size=SIZE, wanted_parts=wanted)
         await rig.respond(offer, sequence=1)

@@ -19,7 +19,6 @@ import pytest
 
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
-from device_agent.files import roots as roots_module
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.mounts import mount_of
 from device_agent.files.roots import Roots
@@ -154,8 +153,8 @@ def test_a_root_that_does_not_answer_delays_the_start_by_a_bounded_time(
             mount.wait()
         return open_folder(path)
 
-    monkeypatch.setattr(roots_module, "open_folder", opened)
-    monkeypatch.setattr(roots_module, "START_PATIENCE", 0.01)
+    monkeypatch.setattr("device_agent.files.roots.open_folder", opened)
+    monkeypatch.setattr("device_agent.files.roots.START_PATIENCE", 0.01)
     roots = Roots((f"{tmp_path}/hung", f"{tmp_path}/good"), f"{tmp_path}/hung/file")
     open_source(f"{tmp_path}/good/file", roots).close()
     assert roots.mount_of(f"{tmp_path}/hung/file") == mount_of(str(tmp_path))
