@@ -45,6 +45,9 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         step_timeout=float(settings.client_timeout),
         require_proof=settings.require_proof and require_proof,
         history=settings.history_days * DAY,
+        max_uploads=settings.client_max_uploads,
+        # A person who runs the direct command line chose the one file that it uploads.
+        max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
     )
 
 

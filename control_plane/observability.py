@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
+from control_plane.log_sink import QueuedHandler
 from control_plane.services.budget import Buckets, Limit
 from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
@@ -119,11 +120,17 @@ def _cleaned(value: object) -> object:
             return value
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str) -> Callable[[str], None]:
     """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal.
 
     At DEBUG a library logs whole requests, with what signs them; so DEBUG is for this program's own lines.
+
+    Returns a function that writes a plain line there, at any level, and never waits. Without standard error (`2>&-`)
+    nothing is written.
     """
+    if sys.stderr is None:
+        logging.basicConfig(level=level, handlers=[logging.NullHandler()], force=True)
+        return lambda _text: None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -139,7 +146,7 @@ def configure_logging(level: str) -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler()
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -153,3 +160,4 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    return handler.say

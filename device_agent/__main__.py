@@ -56,21 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop`, from a thread of its own, when SIGTERM or SIGINT arrives.
+    """Call `stop`, from a thread of its own, at the first SIGTERM or SIGINT; the next one ends the process.
 
-    A handler in Python runs between two instructions of the main thread. For a signal just before that thread waits
-    this is after the wait. The wakeup descriptor is written at once.
+    A signal that is ignored stays ignored. A handler in Python runs between two instructions of the main thread. For a
+    signal just before that thread waits this is after the wait. The wakeup descriptor is written at once.
     """
+    numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
     reader, writer = socket.socketpair()
     writer.setblocking(False)  # noqa: FBT003 (only by position)
 
     def listen() -> None:
-        while reader.recv(1):
+        if reader.recv(1):
             stop()
+            if second := reader.recv(1):
+                os._exit(128 + second[0])
 
     thread = threading.Thread(target=listen, name="signals", daemon=True)
     with reader:
-        handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         before = signal.set_wakeup_fd(writer.fileno())
         thread.start()
         try:

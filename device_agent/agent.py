@@ -58,6 +58,10 @@ log = logging.getLogger(__name__)
 class Network(Protocol):
     """The connection to the broker, as `device_agent.mqtt.connection.Connection` implements it."""
 
+    @property
+    def room(self) -> int:
+        """Bytes of the largest payload that the broker takes."""
+
     def start(self) -> None:
         """Start to connect; returns at once."""
 
@@ -120,7 +124,7 @@ class Agent:
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
-        self._publisher = Publisher(self._presence, status, self._publish)
+        self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
         self._commands = Commands(
             self._uploads,

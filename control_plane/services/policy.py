@@ -43,6 +43,10 @@ class Policy:
     deadline: float = 7 * DAY
     require_proof: bool = True
     history: float = 90 * DAY
+    max_uploads: int = 1_000
+    """Open uploads of one client."""
+    max_bytes: int | None = 10 * 2**40
+    """Bytes in the files that one client offers within a day; None for no limit."""
 
 
 def object_key(

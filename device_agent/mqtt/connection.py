@@ -124,6 +124,12 @@ class Connection:
         session = self._session
         return session is not None and session.ready
 
+    @property
+    def room(self) -> int:
+        """Bytes of the largest payload that the broker takes; the protocol's limit before the first CONNACK."""
+        session = self._session
+        return MAX_MESSAGE_SIZE if session is None else session.room
+
     def start(self) -> None:
         """Start to connect; returns at once."""
         self._thread.start()
@@ -277,32 +283,48 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
             topic = ""
         events.append(MessageArrived(topic, bytes(message.payload), message.mid, message.qos, message.retain))
 
-    def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
+    def on_connect(client: Client, _data: object, _flags: object, reason: ReasonCode, more: Properties | None) -> None:
+        # paho takes the broker's Server Keep Alive; a longer one would find a dead connection later.
+        client._keepalive = min(client._keepalive or KEEPALIVE, KEEPALIVE)  # noqa: SLF001 (no setter while connected)
+        events.append(_connack(reason, more))
+
+    def on_disconnect(
+        _client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, more: Properties | None
+    ) -> None:
         # For every other end the return code of the loop has more detail.
         if flags.is_disconnect_packet_from_server:
-            events.append(ServerDisconnect(reason.value, str(reason)))
+            events.append(ServerDisconnect(reason.value, _reason_text(reason, more)))
 
     client.on_socket_open = on_socket_open
     # With this set, paho writes only in the thread that runs the loop; else every publishing thread would write.
     client.on_socket_register_write = lambda _client, _data, _sock: None
-    client.on_connect = lambda _client, _data, _flags, reason, more: events.append(_connack(reason, more))
-    client.on_subscribe = lambda _client, _data, _mid, reasons, _more: events.append(
-        Suback(tuple(str(reason) for reason in reasons if reason.is_failure))
+    client.on_connect = on_connect
+    client.on_subscribe = lambda _client, _data, _mid, reasons, more: events.append(
+        Suback(tuple(_reason_text(reason, more) for reason in reasons if reason.is_failure))
     )
-    client.on_publish = lambda _client, _data, mid, reason, _more: events.append(
-        Puback(mid, str(reason) if reason.is_failure else None)
+    client.on_publish = lambda _client, _data, mid, reason, more: events.append(
+        Puback(mid, _reason_text(reason, more) if reason.is_failure else None)
     )
     client.on_message = on_message
     client.on_disconnect = on_disconnect
 
 
-def _connack(reason: ReasonCode, more: Properties) -> Connack:
+def _connack(reason: ReasonCode, more: Properties | None) -> Connack:
     return Connack(
         reason=reason.value,
-        text=str(reason),
+        text=_reason_text(reason, more),
         largest_packet=getattr(more, "MaximumPacketSize", None),
         receive_maximum=getattr(more, "ReceiveMaximum", None),
+        maximum_qos=getattr(more, "MaximumQoS", 2),
+        stores=bool(getattr(more, "RetainAvailable", 1)),
     )
+
+
+def _reason_text(reason: ReasonCode, more: Properties | None) -> str:
+    """The name of a reason with its code, the broker's own sentence, and the server that it refers to."""
+    text = f"{reason} (0x{reason.value:02X})"
+    sentence, server = getattr(more, "ReasonString", None), getattr(more, "ServerReference", None)
+    return text + (f": {sentence[:200]}" if sentence else "") + (f", it refers to {server[:200]}" if server else "")
 
 
 def _properties(packet: int, **values: int) -> Properties:

@@ -21,7 +21,9 @@ from schemas.topics import QOS, Channel, Topics
 HEADROOM: Final = 8 * 1024
 """Bytes for a packet's topic and properties, in addition to its payload."""
 
-_SEND_HEADROOM: Final = 1024
+_PACKET_HEAD: Final = 16
+"""Bytes of a PUBLISH beside topic and payload: header, lengths, packet id, and the expiry of a presence."""
+
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
@@ -85,12 +87,17 @@ class ConnectionEnd:
 
 
 class Connack(Struct, frozen=True, kw_only=True):
-    """The broker has accepted the connection, or refused it with a reason."""
+    """The broker has accepted the connection on its terms, or refused it with a reason.
+
+    `largest_packet` is in bytes, `receive_maximum` counts messages; None where the broker announces no limit.
+    """
 
     reason: int
     text: str
     largest_packet: int | None
     receive_maximum: int | None
+    maximum_qos: int = 2
+    stores: bool = True
 
 
 class Suback(Struct, frozen=True):
@@ -164,7 +171,8 @@ class Session:
         self._unacknowledged: dict[int, Channel] = {}
         # Held around a publish, and never inside a callback of the library: locks are taken in one order only.
         self._acknowledged = threading.Condition()
-        self._largest = MAX_MESSAGE_SIZE
+        self.room = MAX_MESSAGE_SIZE
+        """Bytes of the largest payload that the broker takes."""
         self._allowance: int | None = None
         self._ready_at = 0.0
         self._presence_read = False
@@ -196,8 +204,8 @@ class Session:
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         """Publish a message; see `Connection.publish`."""
-        if len(data) > self._largest:
-            log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self._largest)
+        if len(data) > self.room:
+            log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self.room)
             return False
         with self._acknowledged:
             if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
@@ -240,8 +248,14 @@ class Session:
         if connack.reason >= _FAILURE:
             self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
             return
+        if not connack.maximum_qos or not connack.stores:
+            lacks = "QoS 1" if not connack.maximum_qos else "retained messages"
+            self.end(f"the broker offers no {lacks}, which the protocol needs", permanent=True)
+            self.disconnect()
+            return
         if connack.largest_packet is not None:
-            self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _SEND_HEADROOM)
+            topic = max(len(self._client.identity.topic(channel)) for channel in Channel)
+            self.room = min(MAX_MESSAGE_SIZE, connack.largest_packet - topic - _PACKET_HEAD)
         self._allowance = connack.receive_maximum
         # Its answer comes before those of later packets: a birth is published after the retained presence was read.
         self._client.subscribe(Channel.PRESENCE)

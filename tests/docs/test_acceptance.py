@@ -63,6 +63,7 @@ FAULTS: Final = (
     "Database disk full, PostgreSQL failover",
     "Poison payload",
     "A device that floods",
+    "A device that lies about what it was asked",
     "Oversized publish",
     "Slow REST client",
     "A web page in an operator's browser",

@@ -126,6 +126,13 @@ def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, doubtful=False), now))
 
 
+def recent_times_trusted(patch: pytest.MonkeyPatch) -> None:
+    """A file counts as unchanged while its times stay, also within one tick of its file system's clock."""
+    many_large_logs(patch)
+    patch.setattr(files, "COARSE", frozenset(history.PATHS))
+    patch.setattr(files.Files, "is_racy", lambda _files, _path, _found: False)
+
+
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
     judge = presence._of_this_install
 
@@ -219,6 +226,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     ack_before_commit: ("P9",),
     source_changes_ignored: ("P4",),
     any_change_counts_as_growth: ("P4",),
+    recent_times_trusted: ("P4",),
     stale_will_accepted: ("P8", "P6"),
     complete_response_trusted: ("P2",),
     client_success_trusted: ("P3",),
@@ -230,7 +238,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     acknowledged_before_commit: ("P9",),
     sent_command_counts_as_done: ("P6",),
 }
-RARE: Final = frozenset({source_changes_ignored, any_change_counts_as_growth, sequence_ignored})
+RARE: Final = frozenset({source_changes_ignored, any_change_counts_as_growth, recent_times_trusted, sequence_ignored})
 """They need several faults at the right moment, which few histories have."""
 
 

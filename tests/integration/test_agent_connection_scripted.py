@@ -21,7 +21,7 @@ from schemas.errors import SchemaError
 from schemas.topics import Channel
 from tests.support.connections import TIMEOUT, TOPICS, Device, device
 from tests.support.fake_broker import FakeBroker, Visitor
-from tests.support.mqtt_packets import Kind, Property, frame
+from tests.support.mqtt_packets import Kind, Property, Value, encode_properties, frame
 from tests.support.self_signed import self_signed
 
 
@@ -141,7 +141,7 @@ def test_a_refused_publish_is_reported(fake: FakeBroker) -> None:
         made.expect("connected")
         assert made.connection.publish(Channel.RESPONSE, b"x")
         visitor.puback(visitor.published(), 0x87)
-        assert made.expect("refused") == (Channel.RESPONSE, "Not authorized")
+        assert made.expect("refused") == (Channel.RESPONSE, "Not authorized (0x87)")
 
 
 def test_no_matching_subscribers_is_no_refusal(fake: FakeBroker) -> None:
@@ -159,14 +159,66 @@ def test_the_limits_of_the_broker_are_respected(fake: FakeBroker) -> None:
     with device(fake.url) as made, fake.visitor() as visitor:
         visitor.welcome({Property.MAXIMUM_PACKET_SIZE: 10_000, Property.RECEIVE_MAXIMUM: 2})
         made.expect("connected")
-        assert not made.connection.publish(Channel.RESPONSE, bytes(9_500))
-        assert made.connection.publish(Channel.RESPONSE, bytes(5_000))
+        assert not made.connection.publish(Channel.RESPONSE, bytes(10_000 - len(made.topic) - 16))
+        assert made.connection.publish(Channel.RESPONSE, bytes(made.connection.room))
         assert made.connection.publish(Channel.RESPONSE, b"2")
         assert not made.connection.publish(Channel.RESPONSE, b"3")
         visitor.puback(visitor.published())
         visitor.publish(made.topic.encode(), b"later", 1)
         made.command()
         assert made.connection.publish(Channel.RESPONSE, b"3")
+
+
+@pytest.mark.parametrize(
+    ("terms", "lacks"), [({Property.MAXIMUM_QOS: 0}, "QoS 1"), ({Property.RETAIN_AVAILABLE: 0}, "retained messages")]
+)
+def test_a_broker_that_lacks_what_the_protocol_needs_is_named(
+    fake: FakeBroker, caplog: pytest.LogCaptureFixture, terms: dict[int, Value], lacks: str
+) -> None:
+    """A publish beyond its terms would end each connection without a reason."""
+    backoff = Noted()
+    with caplog.at_level(logging.WARNING), device(fake.url, backoff=backoff) as made:
+        with fake.visitor() as visitor:
+            visitor.greeting()
+            visitor.connack(properties=terms)
+            visitor.frame(Kind.DISCONNECT)
+        with fake.visitor() as visitor:
+            visitor.welcome()
+            made.expect("connected")
+    assert backoff.permanent == [True]
+    assert f"the broker offers no {lacks}" in caplog.text
+
+
+@pytest.mark.parametrize(("announced", "used"), [(10, 10), (3_600, 30), (None, 30)])
+def test_the_shorter_keep_alive_is_used(fake: FakeBroker, announced: int | None, used: int) -> None:
+    """A longer one would find a dead connection an hour later."""
+    with device(fake.url) as made, fake.visitor() as visitor:
+        visitor.welcome({} if announced is None else {Property.SERVER_KEEP_ALIVE: announced})
+        made.expect("connected")
+        session = made.connection._session
+        assert session is not None
+        assert session._client._client._keepalive == used  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("code", [0x93, 0x95, 0x97, 0x9C, 0x9D])
+def test_the_reason_of_an_end_is_logged_with_its_code_and_the_server_that_it_names(
+    fake: FakeBroker, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """Without them a person knows neither why, nor where to go."""
+    more = encode_properties({Property.REASON_STRING: "moved", Property.SERVER_REFERENCE: "other.example:8883"})
+    with caplog.at_level(logging.WARNING), device(fake.url) as made:
+        with fake.visitor() as visitor:
+            visitor.welcome()
+            made.expect("connected")
+            visitor.send(frame(Kind.DISCONNECT, bytes((code,)) + more))
+        made.expect("disconnected")
+        with fake.visitor() as visitor:
+            visitor.greeting()
+            visitor.send(frame(Kind.CONNACK, bytes((0, 0x9D)) + more))
+        with fake.visitor() as visitor:
+            visitor.greeting()
+    for reason in (code, 0x9D):
+        assert f"(0x{reason:02X}): moved, it refers to other.example:8883" in caplog.text
 
 
 @pytest.mark.parametrize("topic", [b"fleet/v1/other/command", b"\xff\xfe", b"a"])

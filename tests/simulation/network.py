@@ -11,6 +11,7 @@ from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconne
 from device_agent.mqtt.connection import AckToken
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.reconnect import ReconnectBackoff
+from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World
@@ -34,6 +35,11 @@ class DeviceNetwork:
         self._ready = False
         self._cut = False
         self._brought: dict[int, bytes] = {}
+
+    @property
+    def room(self) -> int:
+        """The broker takes whatever the protocol allows."""
+        return MAX_MESSAGE_SIZE
 
     def start(self) -> None:
         """Begin to connect."""

@@ -205,19 +205,20 @@ async def _without_duties(direct: Direct, key: UploadKey) -> Upload | None:
 
 @contextmanager
 def _termination() -> Iterator[asyncio.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the next one ends the program."""
+    """An event that the first Ctrl-C or SIGTERM sets; the next one ends the program. Ignored signals stay ignored."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
 
     def request_stop() -> None:
         stop.set()
         remove_handlers()
 
     def remove_handlers() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         loop.add_signal_handler(number, request_stop)
     try:
         yield stop

@@ -70,6 +70,7 @@ class Refusal(StrEnum):
     UNMARKED_OBJECT = "object_without_token"
     DEADLINE_PASSED = "deadline_passed"
     NO_PROGRESS = "no_progress"
+    QUOTA_EXCEEDED = "quota_exceeded"
 
 
 class UploadKey(NamedTuple):

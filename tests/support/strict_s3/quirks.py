@@ -165,13 +165,13 @@ class Quirk(Enum):
     VISIBLE_LATE = Manner(
         store="shows a new object only after some seconds",
         product="looks again for minutes before it gives up an attempt; the attempt is not sent again",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_hides_new_objects,
     )
     REMEMBERED_404 = Manner(
         store="answers for some seconds that an object is missing because it was missing when last asked for",
         product="the same as for an object that is visible late",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_remembers_missing_keys,
     )
     OTHER_REGION = Manner(

@@ -27,12 +27,21 @@ def redacted(**facts: object) -> dict[str, Any]:
     return dict(redact(None, "info", dict(facts)))
 
 
+class _Written(io.StringIO):
+    """The stream of the log; what is read of it has all lines that were logged before."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """The log of the process; its logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    written = io.StringIO()
+    written = _Written()
     monkeypatch.setattr("sys.stderr", written)
     configure_logging("INFO")
     yield written

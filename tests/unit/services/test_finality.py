@@ -186,9 +186,8 @@ async def test_a_duty_that_began_before_the_condition_was_met_is_not_delayed(mon
         async def slow(
             objects: FakeObjects, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
         ) -> str:
-            assert file_name is None
             if "create_multipart" in objects.calls:
-                return await create(objects, s3_key, token, digest)
+                return await create(objects, s3_key, token, digest, file_name=file_name)
             objects.calls.append("create_multipart")
             probe.failure = None
             rig.engine.outbox.poke()
@@ -215,7 +214,7 @@ async def test_a_refusal_that_a_device_reports_makes_the_control_plane_probe(mon
         await rig.respond(rig.offer(upload.upload_id), "error", sequence=2, error="storage_refused")
         assert probe._asked.is_set()
         probe._asked.clear()
-        monkeypatch.setattr(object_store_probe, "SOONEST", 60.0)
+        monkeypatch.setattr(object_store_probe, "SOONEST", 30.0)
         probe.look_again()
         assert not probe._asked.is_set()
 

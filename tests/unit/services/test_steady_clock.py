@@ -17,12 +17,12 @@ from control_plane.services.ports.database import PARKED, OutboxEntry, Records, 
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.steady_clock import LASTS, SteadyClock
 from control_plane.services.uploads.outbox import LONGEST_RETRY
-from schemas.codec import GRANT_FILL_SIZE
 from schemas.values import DigestName
 from tests.support.fakes import CLIENT, OPERATOR, FakeClock, Rig
 from tests.support.uploads import an_upload
 
 HOUR: Final = 3_600.0
+ROOM: Final = 90_000
 
 
 def put(records: Records, entry: OutboxEntry) -> None:
@@ -160,11 +160,11 @@ async def test_nothing_is_signed_after_a_step_before_another_probe() -> None:
         clock.off = 400.0
         rig.engine.clock.now()
         with pytest.raises(ObjectStoreDown, match="clock was set"):
-            rig.engine.signer.grant(upload, GRANT_FILL_SIZE)
+            rig.engine.signer.grant(upload, ROOM)
         rig.engine.probe.watch_clock()
         assert rig.engine.probe._asked.is_set()
         await rig.engine.probe.probe()
-        assert rig.engine.signer.grant(upload, GRANT_FILL_SIZE).urls
+        assert rig.engine.signer.grant(upload, ROOM).urls
 
 
 async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
@@ -178,7 +178,7 @@ async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
             await probe.probe()
         assert not maintenance._time_is_sure()
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
-            rig.engine.signer.grant(an_upload(s3_upload_id="s3-1"), GRANT_FILL_SIZE)
+            rig.engine.signer.grant(an_upload(s3_upload_id="s3-1"), ROOM)
         assert probe.require() == good, "what is stored is completed all the same"
         rig.objects.capabilities = good
         await probe.probe()
