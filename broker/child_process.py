@@ -100,11 +100,11 @@ class ChildProcess:
         self._command = bound_to_parent(command)
         self._environment = None if settings is None else clean_environment(settings)
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
-        started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+        started: SimpleQueue[subprocess.Popen[bytes] | Exception] = SimpleQueue()
         self._waiter = threading.Thread(target=self._run, args=(started,), name="child-process", daemon=True)
         self._waiter.start()
         outcome = started.get()
-        if isinstance(outcome, OSError):
+        if isinstance(outcome, Exception):
             raise outcome
         self._process = outcome
 
@@ -179,7 +179,7 @@ class ChildProcess:
         self.send(signal.SIGKILL)
         self._waiter.join()
 
-    def _run(self, started: "SimpleQueue[subprocess.Popen[bytes] | OSError]") -> None:
+    def _run(self, started: "SimpleQueue[subprocess.Popen[bytes] | Exception]") -> None:
         try:
             with self.log_path.open("ab") as log:
                 process = subprocess.Popen(
@@ -191,7 +191,7 @@ class ChildProcess:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (for the thread that waits: without an answer it would wait for ever)
             started.put(error)
             return
         started.put(process)

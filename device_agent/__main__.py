@@ -1,13 +1,17 @@
 """`backhaul-agent`: read the settings, open the state folder, work until a signal arrives.
 
-Rule: command line, exit codes and signals only; everything else is in `device_agent.bootstrap`.
+Rule: command line, exit codes, signals and the death of a thread only; everything else is in `device_agent.bootstrap`.
 """
 
 import argparse
+import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,40 +25,90 @@ DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 
+log = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; 0 when it was stopped, 1 when its state folder cannot be used, 2 for a wrong setting."""
+    """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(os.environ, options.env_file)
     except SettingsError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
+    if settings.exposure:
+        print(f"backhaul-agent: {settings.exposure}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
     if options.check:
         print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
         return DONE
     start_logging(settings.log_level)
     try:
-        with open_agent(settings) as agent:
-            _stop_at_signals(agent.stop)
+        with open_agent(settings, options.env_file) as agent, _threads_end_the_process(), _signals_call(agent.stop):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
         return FAILED
+    except Exception:
+        log.critical("the agent ends: its loop met a fault", exc_info=True)
+        return FAILED
     return DONE
 
 
-def _stop_at_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT stops in order, the next one ends the process; an ignored signal stays ignored."""
-    numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+@contextmanager
+def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop`, from a thread of its own, when SIGTERM or SIGINT arrives; the second one ends the process.
 
-    def first(_number: int, _frame: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-        stop()
+    A signal that is ignored stays ignored: a shell ignores SIGINT for its background jobs.
 
-    for number in numbers:
-        signal.signal(number, first)
+    A handler in Python runs between two instructions of the main thread. For a signal just before that thread waits
+    this is after the wait. The wakeup descriptor is written at once.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)  # noqa: FBT003 (only by position)
+
+    def listen() -> None:
+        stopping = False
+        while number := reader.recv(1):
+            if stopping:
+                # In any state: the journal is made for that.
+                os._exit(128 + number[0])
+            stop()
+            stopping = True
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    with reader:
+        numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        before = signal.set_wakeup_fd(writer.fileno())
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            writer.close()
+            thread.join()
+
+
+@contextmanager
+def _threads_end_the_process() -> Iterator[None]:
+    """End the process when one of its threads dies, so that a service manager starts it again.
+
+    It ends without a farewell: the journal is made for that, and the broker publishes the will.
+    """
+
+    def end(thrown: threading.ExceptHookArgs) -> None:
+        name = thrown.thread.name if thrown.thread is not None else "without a name"
+        error = thrown.exc_value or thrown.exc_type()
+        log.critical("the agent ends: its thread %s met a fault", name, exc_info=error)
+        os._exit(FAILED)
+
+    before, threading.excepthook = threading.excepthook, end
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _parser() -> argparse.ArgumentParser:

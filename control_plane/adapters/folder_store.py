@@ -76,12 +76,7 @@ class FolderObjectStore:
     @property
     def endpoint(self) -> str:
         """The value for the setting `AWS_ENDPOINT`."""
-        return f"http://{self.upload_host}"
-
-    @property
-    def upload_host(self) -> str:
-        """The value for the agents' setting `UPLOAD_HOSTS`."""
-        return f"{self.address}:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def objects(self) -> Path:

@@ -1,10 +1,11 @@
 """Clients over REST: list, status, details, forget, files."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.documents import problems
+from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
 from schemas.messages import ListFiles
 
@@ -20,14 +21,15 @@ router = APIRouter(tags=["clients"])
 async def client_status(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.ClientStatus:
     """Whether the client is connected, and its unfinished upload with the latest activity."""
     client, current = await clients.client_status(caller, client_id)
-    return models.ClientStatus.of(client, current, now)
+    return models.ClientStatus.of(client, current, now, clients.reason(client, now))
 
 
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
     """Every client that ever connected, by id."""
     found, cursor, total = await clients.clients(caller, query.labels, query.page)
-    return models.ClientPage(clients=[models.ClientRow.of(client, now) for client in found], total=total, cursor=cursor)
+    rows = [models.ClientRow.of(client, now, clients.reason(client, now)) for client in found]
+    return models.ClientPage(clients=rows, total=total, cursor=cursor)
 
 
 @router.get(
@@ -38,7 +40,8 @@ async def list_clients(clients: Clients, caller: Caller, now: Now, query: Client
 )
 async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.Client:
     """Everything that the client's presence reported, and why commands cannot be sent to it."""
-    return models.Client.of(await clients.client(caller, client_id), now)
+    client = await clients.client(caller, client_id)
+    return models.Client.of(client, now, clients.reason(client, now))
 
 
 @router.delete(
@@ -60,8 +63,11 @@ async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -
     summary="List files on a client",
     responses=problems(404, 422, 504),
 )
-async def list_files(client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery) -> models.FilePage:
+async def list_files(
+    request: Request, client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery
+) -> models.FilePage:
     """Request from a connected client the list of its files that match a pattern."""
+    discloses(request, pattern=query.pattern)
     wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
     found = await clients.files(caller, client_id, wanted)
     return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

@@ -138,11 +138,13 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 def _allowed(request: Request) -> str:
     """Every method of the path (RFC 9110 section 15.5.6); the framework names those of one route only."""
     routes, scope = request.app.routes, request.scope
-    return ", ".join(
+    allowed = {
         method
         for method in _METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    )
+    }
+    # `gates.HeadAsGet` answers HEAD.
+    return ", ".join(method for method in _METHODS if method in allowed or (method == "HEAD" and "GET" in allowed))
 
 
 def _more(error: Exception) -> Mapping[str, Any] | None:

@@ -16,6 +16,7 @@ from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending
 from device_agent.transfer.replay import progress_record
 from device_agent.transfer.responses import latest_response
+from schemas.messages import MAX_WANTED_PARTS
 from schemas.names import UNKNOWN_OWNER
 from schemas.parts import MIB, PartPlan
 from schemas.values import ERRORS, DigestName, ErrorCode, Follow, ResponseStatus
@@ -25,7 +26,7 @@ Step = tuple[Transfer, tuple[Effect, ...]]
 BEFORE_OPEN: Final = frozenset({State.QUEUED, State.OPENING})
 
 WINDOW_SIZE: Final = 64 * MIB
-WINDOW_PARTS: Final = 100
+WINDOW_PARTS: Final = MAX_WANTED_PARTS
 
 SHORTEST_LIFE: Final = 10.0
 """Seconds that a URL must have left when a part of unknown duration is started on it."""
@@ -45,6 +46,8 @@ _ENDING_AGAIN: Final = (10.0, 3600.0)
 """Seconds before an unanswered response is published again: the first time, and at most."""
 
 _NO_OWNER_PATIENCE: Final = 3600
+_LONGEST_PATIENCE: Final = 30 * 86_400
+"""Seconds that `give_up_after` may reach on this device: the longest deadline of an upload."""
 _RECHECK_PARTS: Final = 16
 
 
@@ -78,13 +81,13 @@ def _state_of(transfer: Transfer, now: float) -> State:
 def _finish(transfer: Transfer, now: float) -> Step:
     """End with success, after a check that all stored parts belong to one content of the file.
 
-    A source that changed is digested once more, and not again if it keeps changing. A part whose two digests agree did
-    not change between them. All these spans include the moment when the last part was first digested, so at that
-    moment the whole file had the content that is stored.
+    A source that may have changed is digested once more, and not again if it keeps changing. A part whose two digests
+    agree did not change between them. All these spans include the moment when the last part was first digested, so at
+    that moment the whole file had the content that is stored. What happens to the file later does not matter.
     """
     effects: tuple[Effect, ...] = ()
-    if transfer.moved and not transfer.unchecked:
-        transfer = replace(transfer, moved=False, unchecked=PartSet.of(transfer.digests))
+    if transfer.doubtful and not transfer.unchecked:
+        transfer = replace(transfer, doubtful=False, unchecked=PartSet.of(transfer.digests))
         effects = rechecks_due(transfer)
     if transfer.unchecked:
         return replace(transfer, state=State.CHECKING, request=None, republish_at=None), effects
@@ -129,7 +132,7 @@ def give_up_at(transfer: Transfer) -> float | None:
     """When an owner that does not answer counts as gone; None while nothing is unanswered."""
     if transfer.unanswered_since is None:
         return None
-    patience = transfer.order.options.give_up_after
+    patience = min(transfer.order.options.give_up_after, _LONGEST_PATIENCE)
     if transfer.ending is not None and transfer.order.owner == UNKNOWN_OWNER:
         patience = min(patience, _NO_OWNER_PATIENCE)
     return transfer.unanswered_since + patience

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
-
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.engine import (
@@ -87,10 +85,7 @@ async def resume(
 async def start(direct: Direct, request: UploadRequest, display: Display) -> UploadKey:
     """Commit the upload; the engine publishes its command at once when the client is connected."""
     path = await file_of(direct, request, display)
-    upload = replace(
-        request.upload(direct.policy, path, direct.engine.clock.now()),
-        digest=direct.engine.probe.digest_for(direct.policy.digest),
-    )
+    upload = request.upload(direct.policy, direct.engine.probe.capabilities, path, direct.engine.clock.now())
     return (await direct.engine.adopt(upload)).key
 
 

@@ -53,7 +53,7 @@ class Site:
 
     def agent_settings(self) -> dict[str, str]:
         """The settings with which an agent reaches the site. The devices' listener is the broker's last one."""
-        return {"MQTT_URL": self.broker.addresses[-1].url, "UPLOAD_HOSTS": self.store.upload_host}
+        return {"MQTT_URL": self.broker.addresses[-1].url, "UPLOAD_HOSTS": f"{self.store.endpoint}/{BUCKET}/"}
 
     def check(self) -> None:
         """`Failed` when one of the three has ended; keeps their logs small."""

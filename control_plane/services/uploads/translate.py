@@ -101,7 +101,9 @@ def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
     return Progressed(now=now, attempt=current.attempt, bytes_sent=current.bytes_sent, reason=reason)
 
 
-def upload_of_offer(key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float) -> Upload:
+def upload_of_offer(
+    key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float, hard_names: bool = True
+) -> Upload:
     """A new upload from the offer of one that a person started by hand: the offer has all that is known of it."""
     # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
     mark = f"{key.upload_id[:8]}-{token[:4]}"
@@ -110,7 +112,7 @@ def upload_of_offer(key: UploadKey, report: UploadReport, policy: Policy, *, tok
         upload_id=key.upload_id,
         owner=policy.owner,
         origin=Origin.MQTT,
-        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark),
+        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark, hard_names=hard_names),
         token=token,
         created_at=now,
         updated_at=now,

@@ -25,6 +25,7 @@ from control_plane.services.errors import (
     UnknownUpload,
     VersionConflict,
 )
+from control_plane.services.fair_queue import FairQueue
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
@@ -34,6 +35,12 @@ from control_plane.services.uploads.quota import Quota
 MAX_BATCH: Final = 256
 MAX_WAITING: Final = 10_000
 """Events that may wait for a commit. Beyond it events of devices are dropped: their senders repeat them."""
+
+MAX_OF_ONE: Final = 1_024
+"""Events of one client that may wait: at a reconnect its 256 open uploads may have a response and a progress each."""
+
+OPERATORS: Final = ""
+"""The lane of what operators create: no client's backlog delays a trigger."""
 
 LINGER: Final = 0.25
 """Seconds for which `enqueue_lazily` may hold an event back."""
@@ -149,7 +156,7 @@ class UploadWriter:
         self._owner = owner
         self._step_timeout = step_timeout
         self._quota = Quota(clock)
-        self._waiting: asyncio.Queue[_Entry] = asyncio.Queue(MAX_WAITING)
+        self._waiting: FairQueue[_Entry] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._lazy: list[_Happened] = []
         self._listeners: list[Listener] = []
         self.linger = LINGER
@@ -185,7 +192,8 @@ class UploadWriter:
         """Apply one event with the next batch. `new` is inserted first when the upload is unknown.
 
         With `may_defer` a success that one look at the object store proves is committed after that look. Never
-        waits: when the queue is full, the event is dropped and counted, and the device repeats it.
+        waits: when the queue, or the client's part of it, is full, the event is dropped and counted, and the device
+        repeats it.
         """
         self._enqueue(_Happened(key, event, new=new, may_defer=may_defer))
 
@@ -204,7 +212,7 @@ class UploadWriter:
             first = await self._waiting.get()
             batch: list[_Entry] = [*self._lazy[:MAX_BATCH], first]
             self._lazy = self._lazy[MAX_BATCH:]
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
+            while len(batch) < MAX_BATCH and self._waiting:
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)
 
@@ -214,14 +222,12 @@ class UploadWriter:
             self._enqueue(entry)
 
     def _enqueue(self, entry: _Happened) -> None:
-        try:
-            self._waiting.put_nowait(entry)
-        except asyncio.QueueFull:
+        if not self._waiting.offer(entry.key.client_id, entry):
             self._log("event.shed", {"client_id": entry.key.client_id, "event": type(entry.event).__name__})
 
     async def _put(self, entry: _Entry) -> Upload:
         entry.result = asyncio.get_running_loop().create_future()
-        await self._waiting.put(entry)
+        self._waiting.put(entry.key.client_id if isinstance(entry, _Happened) else OPERATORS, entry)
         return await entry.result
 
     async def _commit(self, batch: list[_Entry]) -> None:
