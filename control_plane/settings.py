@@ -135,6 +135,11 @@ def _root(root: str) -> str:
     return Topics(root).root
 
 
+def data_directory() -> Path:
+    """The folder for data of this user's programs (XDG Base Directory Specification); it may not exist yet."""
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser().absolute() / "backhaul"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens on `host`."""
     try:
@@ -160,7 +165,7 @@ class Settings(BaseSettings):
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///backhaul.db")
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     aws_region: str = "us-east-1"
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
@@ -239,6 +244,13 @@ class Settings(BaseSettings):
         return self.jwt_secret is None
 
     @property
+    def database(self) -> str:
+        """The URL of the database: DATABASE_URL, else a file in `data_directory`, whatever the working folder is."""
+        if self.database_url is None:
+            return f"sqlite:///{data_directory() / 'backhaul.db'}"
+        return self.database_url.get_secret_value()
+
+    @property
     def host_names(self) -> frozenset[str]:
         """The names under which REST is requested; an address is always accepted."""
         return frozenset({"localhost", self.server_host.lower(), *_split_list(self.allowed_hosts or "")})
@@ -277,9 +289,9 @@ def _written(dotenv: Path) -> dict[str, str]:
     try:
         source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
     except (OSError, UnicodeDecodeError) as error:
-        text = f"{dotenv.name} cannot be read: {error}"
+        text = f"{dotenv.absolute()} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars)])
+    _refuse([f"{dotenv.absolute()}: {line}" for line in unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 

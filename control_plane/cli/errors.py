@@ -3,6 +3,7 @@
 Exception
 └── CliError          one clear line, and an exit code
     ├── Failed        1: the operation was tried and failed
+    │   ├── OutputLost   the result cannot be written
     │   └── Refused   the control plane answered with a problem (RFC 9457)
     │       └── Unavailable   it, its proxy or its database is unavailable for a while
     ├── Misused       2: an option or setting is wrong
@@ -40,6 +41,13 @@ class CliError(Exception):
 
 class Failed(CliError):
     """The operation was tried and failed."""
+
+
+class OutputLost(Failed):
+    """Standard output is closed, or on a full disk: what the command did is done, and its result is not shown."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output cannot be written: {error.strerror or error}")
 
 
 class Refused(Failed):

@@ -4,26 +4,60 @@ Rule: imports no optional package before it can report which one is missing, and
 at hand does not need.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from control_plane.cli.errors import missing_extra
+from control_plane.cli.errors import BROKEN_PIPE, OutputLost, missing_extra
+from control_plane.cli.streams import complain, discard_stdout, open_streams
 
 if TYPE_CHECKING:
     import typer
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C, 141 a closed pipe."""
+    open_streams()
+    _forget_sizes_of_zero()
     try:
         app = build()
     except ImportError as error:
         missing = missing_extra(error)
         if missing is None:
             raise
-        sys.stderr.write(f"backhaul: {missing}\n")
+        complain(str(missing))
         sys.exit(missing.exit_code)
-    app()
+    sys.exit(_written_code(app))
+
+
+def _written_code(app: "typer.Typer") -> int:
+    """Run a command; its exit code, once all that it printed is written."""
+    try:
+        try:
+            app()
+        except SystemExit as ended:
+            # typer prints help texts, and exits, by itself.
+            sys.stdout.flush()
+            return ended.code if isinstance(ended.code, int) else 1
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        discard_stdout()
+        lost = OutputLost(error)
+        complain(str(lost))
+        return lost.exit_code
+    return 0
+
+
+def _forget_sizes_of_zero() -> None:
+    """A shell without a terminal may export COLUMNS=0: rich would believe it, and print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name, "").strip("0 ") == "":
+            os.environ.pop(name, None)
 
 
 def build() -> "typer.Typer":

@@ -4,7 +4,6 @@ Rule: on loopback unless --listen names an address; the same directory gives the
 """
 
 import fcntl
-import os
 import shlex
 import socket
 from collections.abc import Callable, Iterator
@@ -72,7 +71,9 @@ def up(
 
     They run until Ctrl-C; the same directory goes on where it was.
     """
-    directory = (data or default_directory()).expanduser().resolve()
+    from control_plane.settings import data_directory
+
+    directory = (data or data_directory()).expanduser().resolve()
     plan = Plan(directory, _require_address(listen), port, mqtt_port, store_port)
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
@@ -86,12 +87,6 @@ def up(
             wait_for_termination(check)
         except KeyboardInterrupt:
             session.output.note("stopping")
-
-
-def default_directory() -> Path:
-    """The folder for data of this user's programs (XDG Base Directory Specification)."""
-    share = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(share) / "backhaul"
 
 
 @contextmanager
