@@ -1,12 +1,14 @@
 """Events as structured log lines and as Prometheus counters.
 
-Rule: label values are constants of this program, never of a device or a caller, so the number of series is bounded. A
+Rule: label values are constants of this program, never of a device or a caller, so the number of series is bounded.
+Every event is counted; the lines about one client are limited, for a device may cause as many events as it can send. A
 line passes `redact` before it is written: no credential and no query string of a signed URL leaves the process.
 """
 
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -15,11 +17,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
+from control_plane.log_sink import QueuedHandler
+from control_plane.services.budget import Buckets, Limit
 from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LOGGER: Final = "backhaul"
 
+LINES: Final = Limit(rate=1 / 60, burst=10)
+"""Lines of one event (of one verdict, if it has one) about one client: the first ten, then one a minute."""
+
+LINES_OF_WORK: Final = Limit(rate=5, burst=1_000)
+"""Lines about one client of an event that its uploads cause in their normal course."""
+
+_WORK: Final = ("upload.", "duty.")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -27,10 +38,15 @@ _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 class Metrics:
     """Counts and logs the events of the control plane; an `EventLog` (services.ports).
 
-    One instance has its own registry, so two control planes in one process do not count together.
+    One instance has its own registry, so two control planes in one process do not count together. `monotonic` (s) is
+    the clock of the limits on lines.
     """
 
-    def __init__(self, logger: FilteringBoundLogger | None = None) -> None:
+    def __init__(
+        self, logger: FilteringBoundLogger | None = None, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lines = Buckets(monotonic, LINES)
+        self._lines_of_work = Buckets(monotonic, LINES_OF_WORK)
         self._logger: FilteringBoundLogger = logger or structlog.get_logger(LOGGER)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -51,12 +67,24 @@ class Metrics:
             self._states.labels(state)
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Count and log an event. `.failed` at the end of its name makes it a warning; `fault` adds a traceback."""
+        """Count an event, and log it unless its client has had its lines.
+
+        `.failed` at the end of its name makes it a warning; `fault` adds a traceback.
+        """
         self._events.labels(event).inc()
         if event == "upload.state" and facts.get("was") != facts.get("state"):
             self._states.labels(State(facts["state"])).inc()
+        if not self._has_line(event, facts):
+            return
         level = logging.WARNING if event.endswith(".failed") else logging.INFO
         self._logger.log(level, event, **{_key(name): value for name, value in facts.items()})
+
+    def _has_line(self, event: str, facts: Mapping[str, Any]) -> bool:
+        client_id = facts.get("client_id")
+        if client_id is None:
+            return True
+        lines = self._lines_of_work if event.startswith(_WORK) else self._lines
+        return lines.take((event, client_id, facts.get("verdict")))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one REST request; `route` is a path's template, never the path."""
@@ -92,11 +120,17 @@ def _cleaned(value: object) -> object:
             return value
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str) -> Callable[[str], None]:
     """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal.
 
     At DEBUG a library logs whole requests, with what signs them; so DEBUG is for this program's own lines.
+
+    Returns a function that writes a plain line there, at any level, and never waits. Without standard error (`2>&-`)
+    nothing is written.
     """
+    if sys.stderr is None:
+        logging.basicConfig(level=level, handlers=[logging.NullHandler()], force=True)
+        return lambda _text: None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -112,7 +146,7 @@ def configure_logging(level: str) -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler()
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -126,3 +160,4 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    return handler.say

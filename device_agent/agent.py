@@ -51,13 +51,16 @@ MAX_QUERIES: Final = 16
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
-_FULL_DISK: Final = "the device's disk is full"
 
 log = logging.getLogger(__name__)
 
 
 class Network(Protocol):
     """The connection to the broker, as `device_agent.mqtt.connection.Connection` implements it."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest payload that the broker takes."""
 
     def start(self) -> None:
         """Start to connect; returns at once."""
@@ -76,13 +79,13 @@ class Network(Protocol):
 class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
-    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the function that
-    makes the next will.
+    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
+    which also reads the stored presence.
     """
 
     inbox: EventQueue
     runner: EffectRunner
-    connect: Callable[[Callable[[], bytes]], Network]
+    connect: Callable[[PresenceBuilder], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
     roots: Roots = field(default_factory=Roots)
@@ -117,19 +120,19 @@ class Agent:
             mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
-            settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
+            settings.client_id, installation, labels=settings.labels, default_file=settings.default_file
         )
-        self._connection = environment.connect(self._presence.will)
+        self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
-        self._publisher = Publisher(self._presence, status, self._publish)
+        self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
         self._commands = Commands(
             self._uploads,
             journal,
-            install_id=installation.install_id,
-            default_file=settings.file_path,
+            installation=installation,
+            default_file=settings.default_file,
             check_url=environment.check_url,
-            disk_full=lambda: self._durability.disk_full,
+            disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
@@ -169,7 +172,7 @@ class Agent:
         try:
             self._journal.commit()
         except JournalError as error:
-            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug)
+            log.error("%s", error)  # noqa: TRY400 (the disk's fault, not a bug)
         self._connection.stop(self._presence.offline())
 
     def start(self) -> None:
@@ -192,17 +195,17 @@ class Agent:
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
-        if not self._durability.disk_full or self._flush(now):
+        if self._durability.failure is None or self._flush(now):
             self._uploads.tick(now, self._environment.chance())
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads.durable() if not run.ended]
-        self._publisher.flush(now, active, _FULL_DISK if self._durability.disk_full else None)
+        self._publisher.flush(now, active, self._durability.failure)
 
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
-        wake = durability.retry_at if durability.disk_full else self._uploads.next_wake()
+        wake = self._uploads.next_wake() if durability.failure is None else durability.retry_at
         unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
         moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now))
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
@@ -212,8 +215,8 @@ class Agent:
 
     def _handle(self, event: LoopEvent) -> None:
         match event:
-            case CommandArrived(data=data, token=token):
-                self._receive(data, token)
+            case CommandArrived():
+                self._receive(event)
             case EffectDone():
                 self._effect_done(event)
             case Connected():
@@ -232,15 +235,18 @@ class Agent:
             case _:
                 assert_never(event)
 
-    def _receive(self, data: bytes, token: AckToken) -> None:
+    def _receive(self, arrived: CommandArrived) -> None:
         records_before = self._journal.pending
         try:
-            self._commands.receive(data, self._clock())
+            if arrived.retained:
+                self._commands.drop_retained(self._clock())
+            else:
+                self._commands.receive(arrived.data, self._clock())
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
-        self._durability.acknowledge_later(token, records_before)
+        self._durability.acknowledge_later(arrived.token, records_before)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
@@ -268,7 +274,7 @@ class Agent:
     # Commit, then effects.
 
     def _flush(self, now: float) -> bool:
-        """Run what may run early, commit, and run what waited for it; False while the disk is full."""
+        """Run what may run early, commit, and run what waited for it; False while the disk fails."""
         durability, uploads = self._durability, self._uploads
         if durability.must_wait(now):
             return False
@@ -281,7 +287,7 @@ class Agent:
                 durability.acknowledge_durable()
                 self._journal.compact_if_due(self._transfers)
                 return True
-            case CommitResult.DISK_FULL:
+            case CommitResult.FAILED:
                 # A new command is refused; a known upload waits until the disk takes its records.
                 for run in uploads.discard_pending():
                     self._commands.refuse_unsaved(run)

@@ -4,7 +4,7 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import Connection
+from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -61,22 +62,23 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
         inbox=inbox,
         roots=roots,
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
-        connect=lambda will: _connection(settings, inbox, will),
+        connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         system_info=lambda: system_info(str(settings.state_dir)),
     )
 
 
-def _connection(settings: Settings, inbox: EventQueue, will: Callable[[], bytes]) -> Connection:
+def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
     return Connection(
         url=settings.mqtt_url,
         client_id=settings.client_id,
         username=settings.mqtt_username,
         password=settings.mqtt_password,
         topics=settings.topics,
-        will=will,
+        will=presence.will,
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
-        on_command=lambda data, token: inbox.put(CommandArrived(data, token)),
+        on_command=lambda data, token, retained: inbox.put(CommandArrived(data, token, retained)),
         on_birth=lambda _data: inbox.put(BirthArrived()),
+        on_retained_presence=presence.read_retained,
     )

@@ -133,6 +133,7 @@ class Uploads:
         self._wall = wall
         self._mount_of = mount_of
         self._lost_senders = 0
+        self._unanswered: list[str] = []
         self._workers = workers
         self._sending = 0
         self._arrivals = 0
@@ -247,6 +248,8 @@ class Uploads:
     def unanswered(self, since: Mapping[SourceSession, float], lost_senders: int) -> None:
         """The sources whose file system does not answer, and since when; and the senders that were replaced."""
         self._lost_senders = lost_senders
+        # Also those of uploads that were cancelled: their threads wait on.
+        self._unanswered = [session.path for session in since]
         for run in self._runs.values():
             run.session.unanswered_since = since.get(run.session)
 
@@ -276,15 +279,14 @@ class Uploads:
         self._close_gates(queued)
         open_to = [run for run in queued if run.gate is None]
         for run in sorted(open_to, key=lambda run: run.rank)[: max(0, slots)]:
-            run.session = SourceSession()
+            run.session = SourceSession(run.transfer.order.file_path)
             self.handle(run, Admitted(now=now))
 
     def _close_gates(self, queued: list[Run]) -> None:
         """Keep uploads in the queue whose mount leaves too many others without an answer."""
-        stuck = [run for run in self._runs.values() if run.session.unanswered_since is not None]
         full: set[str] = set()
-        if len(stuck) >= MAX_UNANSWERED:
-            counted = Counter(self._mount_of(run.transfer.order.file_path) for run in stuck)
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            counted = Counter(map(self._mount_of, self._unanswered))
             full = {mount for mount, count in counted.items() if count >= MAX_UNANSWERED}
         for run in queued:
             mount = self._mount_of(run.transfer.order.file_path) if full else ""

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Struct, field
 
-from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
+from schemas.names import UNKNOWN_OWNER
+from schemas.parts import MAX_PART_SIZE, MAX_PARTS, MIN_CHUNK_SIZE
+from schemas.topics import CONTROL_PLANE
 from schemas.values import (
     Action,
     Attempt,
@@ -16,6 +18,7 @@ from schemas.values import (
     DigestName,
     Fingerprint,
     Instant,
+    Int64,
     MessageId,
     PartCount,
     PartNumber,
@@ -30,6 +33,18 @@ from schemas.values import (
 PROTOCOL: Final = 1
 """The one version of the protocol that this code supports."""
 
+MAX_STATUS_UPLOADS: Final = 64
+MAX_HELLO_PAGE: Final = 512
+MAX_WANTED_PARTS: Final = 100
+MAX_REPORTED_ETAGS: Final = 2_500
+"""An agent keeps 2,000 etags that the owner has not acknowledged, and may have a window of parts in flight."""
+
+MAX_FILES: Final = 500
+MAX_COUNTERS: Final = 256
+MAX_PROTOCOLS: Final = 16
+# Every list and every map has a bound that follows from what an agent keeps: a message of many small entries costs its
+# reader far more than its bytes show.
+
 CHUNK_SIZE: Final = MIN_CHUNK_SIZE
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -37,12 +52,14 @@ ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
 InstallId = Annotated[str, Meta(min_length=1, max_length=128)]
 Label = Annotated[str, Meta(max_length=256)]
 Labels = Annotated[dict[Label, Label], Meta(max_length=64)]
-Ranges = tuple[tuple[int, int], ...]
+Ranges = Annotated[tuple[tuple[Int64, Int64], ...], Meta(max_length=MAX_PARTS)]
+PresignedParts = Annotated[tuple[PresignedPart, ...], Meta(max_length=MAX_PARTS)]
+Lifetime = Annotated[float, Meta(gt=0, le=2**31 - 1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 # JSON has text keys; `extra_json_schema` names the texts that are part numbers.
 _PART_NUMBERS: Final = {"propertyNames": {"pattern": "^([1-9][0-9]{0,3}|10000)$"}}
-ETags = Annotated[dict[PartNumber, str], Meta(extra_json_schema=_PART_NUMBERS)]
+ETags = Annotated[dict[PartNumber, str], Meta(max_length=MAX_REPORTED_ETAGS, extra_json_schema=_PART_NUMBERS)]
 
 Value = TypeVar("Value")
 
@@ -62,8 +79,8 @@ class UploadConfig(Struct, frozen=True, omit_defaults=True):
     chunk_size: ChunkSize | None = None
     bucket: str | None = None
     key: str | None = None
-    presigned_urls: tuple[PresignedPart, ...] | None = None
-    expires_in: Annotated[float, Meta(gt=0)] | None = None
+    presigned_urls: PresignedParts | None = None
+    expires_in: Lifetime | None = None
 
 
 class AboutUpload(Struct, frozen=True, omit_defaults=True):
@@ -92,13 +109,24 @@ class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
 
+    @property
+    def pregranted(self) -> bool:
+        """Whether the command carries URLs."""
+        return self.upload_config is not None and self.upload_config.presigned_urls is not None
+
+    @property
+    def owner(self) -> str:
+        """The owner of the upload, named or not."""
+        named = self.upload_config and self.upload_config.owner
+        return named or (UNKNOWN_OWNER if self.pregranted else CONTROL_PLANE)
+
 
 class GrantParts(AboutUpload, frozen=True, omit_defaults=True):
     """URLs for some parts; `completed_parts` are inclusive ranges that need not be sent."""
 
     completed_parts: Ranges = ()
-    presigned_urls: tuple[PresignedPart, ...] | None = None
-    expires_in: Annotated[float, Meta(gt=0)] | None = None
+    presigned_urls: PresignedParts | None = None
+    expires_in: Lifetime | None = None
 
     @property
     def urls(self) -> tuple[PresignedPart, ...]:
@@ -127,7 +155,7 @@ class ListFiles(Struct, frozen=True, omit_defaults=True):
     """Which files match `pattern`; `digest` requests the digest of each file."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=4096)]
-    limit: Annotated[int, Meta(ge=1, le=500)] = _always(100)
+    limit: Annotated[int, Meta(ge=1, le=MAX_FILES)] = _always(100)
     cursor: str | None = None
     digest: DigestName | None = None
 
@@ -172,7 +200,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
     etags: ETags = {}
-    wanted_parts: tuple[WantedPart, ...] = ()
+    wanted_parts: Annotated[tuple[WantedPart, ...], Meta(max_length=MAX_WANTED_PARTS)] = ()
 
 
 class FileEntry(Struct, frozen=True, omit_defaults=True):
@@ -180,14 +208,14 @@ class FileEntry(Struct, frozen=True, omit_defaults=True):
 
     path: str
     size: Size
-    mtime_ns: int
+    mtime_ns: Int64
     digest: str | None = None
 
 
 class FileList(Struct, frozen=True, omit_defaults=True):
     """A page of files; `cursor` is None on the last one."""
 
-    files: tuple[FileEntry, ...] = _always(())
+    files: Annotated[tuple[FileEntry, ...], Meta(max_length=MAX_FILES)] = _always(())
     cursor: str | None = None
 
 
@@ -197,7 +225,7 @@ class Health(Struct, frozen=True, omit_defaults=True):
     version: str = _always("")
     active_uploads: Count = _always(0)
     system_info: SystemInfo = _always(SystemInfo())
-    counters: dict[str, Count] = {}
+    counters: Annotated[dict[str, Count], Meta(max_length=MAX_COUNTERS)] = {}
 
 
 class ActiveUpload(Struct, frozen=True, omit_defaults=True):
@@ -214,7 +242,7 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     """The uploads of the agent; `more` is true if another page follows."""
 
     install_id: str
-    active: tuple[ActiveUpload, ...] = _always(())
+    active: Annotated[tuple[ActiveUpload, ...], Meta(max_length=MAX_HELLO_PAGE)] = _always(())
     more: bool = _always(False)  # noqa: FBT003  (a default, not a switch)
 
 
@@ -268,7 +296,7 @@ class Status(Struct, frozen=True, omit_defaults=True):
     client_id: str | None = None
     epoch: Count | None = None
     current_upload: CurrentUpload | None = None
-    uploads: tuple[CurrentUpload, ...] = ()
+    uploads: Annotated[tuple[CurrentUpload, ...], Meta(max_length=MAX_STATUS_UPLOADS)] = ()
     system_info: SystemInfo | None = None
 
 
@@ -276,7 +304,7 @@ class AgentInfo(Struct, frozen=True, omit_defaults=True):
     """The agent program and where it runs; `protocol` lists the versions it supports."""
 
     version: str = ""
-    protocol: tuple[int, ...] = _always((PROTOCOL,))
+    protocol: Annotated[tuple[Int64, ...], Meta(max_length=MAX_PROTOCOLS)] = _always((PROTOCOL,))
     hostname: str = ""
     os: str = ""
     arch: str = ""

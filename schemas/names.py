@@ -16,3 +16,6 @@ UNKNOWN_OWNER: Final = "cli-unknown"
 
 TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of a metadata entry, not a secret
 """The object's metadata entry that holds the token of the upload that made it."""
+
+NAME_METADATA: Final = "backhaul-name"
+"""The object's metadata entry with the name of the file, percent-encoded, if the object's key could not have it."""

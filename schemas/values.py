@@ -20,11 +20,28 @@ Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Every number on the wire has a type of at most 64 bits: a larger one overflows what the other side computes with."""
+
+_FILE_IDS: Final = range(2**64)
+FileId = Annotated[int, Meta(extra_json_schema={"minimum": _FILE_IDS[0], "maximum": _FILE_IDS[-1]})]
+"""A device or inode number: some file systems use all 64 bits. msgspec has no bound above 2^63 - 1."""
+
+Figure = Annotated[float, Meta(ge=0, le=2**53 - 1)]
 PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
+MAX_HEADERS: Final = 16
+"""Signed headers of one URL."""
+
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
+
+STATUS_EVERY: Final = 30
+"""Seconds after which an agent repeats a status that has not changed."""
+
+PRESENCE_EXPIRY: Final = 120
+"""Message Expiry of an `online`, in seconds. What a broker has left of it shows how old a stored one is."""
 
 
 class _Extensible(StrEnum):
@@ -111,11 +128,21 @@ class ErrorCode(_Extensible):
     FILE_NOT_FOUND = "file_not_found"
     PERMISSION_DENIED = "permission_denied"
     SOURCE_GONE = "source_gone"
+    SOURCE_UNREADABLE = "source_unreadable"
     STORAGE_REFUSED = "storage_refused"
     BAD_REQUEST = "bad_request"
     OWNER_SILENT = "owner_silent"
     NO_PROGRESS = "no_progress"
     UNKNOWN = "unknown"
+
+
+def nearest_int64(number: int) -> int:
+    """The nearest number of 64 bits: a file may have a time that does not fit, such as the year 3000 in ns.
+
+    >>> nearest_int64(5), nearest_int64(2**70), nearest_int64(-(2**70)) == -(2**63)
+    (5, 9223372036854775807, True)
+    """
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +180,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.URL_EXPIRED: _again("a granted URL expired and no new one was granted"),
     ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or requested a pause"),
     ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),
-    ErrorCode.NO_SPACE: _again("the device's disk is full"),
+    ErrorCode.NO_SPACE: _again("the device's disk is full, or cannot be written"),
     ErrorCode.STALE_EPOCH: _again("the command was meant for another installation or epoch of the agent"),
     ErrorCode.INTERNAL: _again("the agent has an internal fault"),
     ErrorCode.SOURCE_CHANGED: _anew("the file changed while it was read"),
@@ -162,7 +189,8 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
     ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
     ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
-    ErrorCode.STORAGE_REFUSED: _final("the object store refused the granted URL three times"),
+    ErrorCode.SOURCE_UNREADABLE: _final("the device's system could not read the file for an hour"),
+    ErrorCode.STORAGE_REFUSED: _again("the object store refused the granted URL twice; final the tenth time in a row"),
     ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
     ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),
     ErrorCode.NO_PROGRESS: _final("the client was connected and sent nothing"),
@@ -175,7 +203,7 @@ class PresignedPart(Struct, frozen=True, omit_defaults=True):
 
     part_number: PartNumber
     url: str
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Meta(max_length=MAX_HEADERS)] = {}
 
 
 class WantedPart(Struct, frozen=True, omit_defaults=True):
@@ -190,10 +218,15 @@ class Fingerprint(Struct, frozen=True):
     """What the file system reports of the source file; detects a change while it is read."""
 
     size: Size
-    mtime_ns: int
-    ctime_ns: int
-    device: int
-    inode: int
+    mtime_ns: Int64
+    ctime_ns: Int64
+    device: FileId
+    inode: FileId
+
+    def __post_init__(self) -> None:
+        if self.device not in _FILE_IDS or self.inode not in _FILE_IDS:
+            message = "a device or inode number has more than 64 bits"
+            raise ValueError(message)
 
 
 class UploadOptions(Struct, frozen=True, omit_defaults=True):
@@ -212,8 +245,8 @@ class SystemInfo(Struct, frozen=True, omit_defaults=True):
     hostname: str = ""
     os: str = ""
     arch: str = ""
-    uptime: float | None = None
-    load: float | None = None
+    uptime: Figure | None = None
+    load: Figure | None = None
     memory_total: Count | None = None
     memory_available: Count | None = None
     disk_total: Count | None = None

@@ -21,14 +21,15 @@ router = APIRouter(tags=["clients"])
 async def client_status(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.ClientStatus:
     """Whether the client is connected, and its unfinished upload with the latest activity."""
     client, current = await clients.client_status(caller, client_id)
-    return models.ClientStatus.of(client, current, now)
+    return models.ClientStatus.of(client, current, now, clients.reason(client, now))
 
 
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
     """Every client that ever connected, by id."""
     found, cursor, total = await clients.clients(caller, query.labels, query.page)
-    return models.ClientPage(clients=[models.ClientRow.of(client, now) for client in found], total=total, cursor=cursor)
+    rows = [models.ClientRow.of(client, now, clients.reason(client, now)) for client in found]
+    return models.ClientPage(clients=rows, total=total, cursor=cursor)
 
 
 @router.get(
@@ -39,7 +40,8 @@ async def list_clients(clients: Clients, caller: Caller, now: Now, query: Client
 )
 async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.Client:
     """Everything that the client's presence reported, and why commands cannot be sent to it."""
-    return models.Client.of(await clients.client(caller, client_id), now)
+    client = await clients.client(caller, client_id)
+    return models.Client.of(client, now, clients.reason(client, now))
 
 
 @router.delete(

@@ -23,12 +23,16 @@ CLIENT_STATUS: Final[dict[str, Any]] = {
     "connected_at": "2025-11-01T10:00:00.000Z",
     "last_heartbeat": "2025-11-01T10:05:00.000Z",
     "current_upload": {"upload_id": _UPLOAD_ID, "file_path": _FILE, "status": "in_progress", "progress": 45.5},
+    "reason": None,
+    "reason_code": None,
 }
 CLIENT_ROW: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
     "connected": True,
     "last_activity": "2025-11-01T10:05:00.000Z",
     "labels": {"site": "berlin"},
+    "reason": None,
+    "reason_code": None,
 }
 CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "total": 1, "cursor": None}
 CLIENT: Final[dict[str, Any]] = {
@@ -39,8 +43,6 @@ CLIENT: Final[dict[str, Any]] = {
     "supported": True,
     "capabilities": ["download_file", "list_files"],
     "default_file": _FILE,
-    "reason": None,
-    "reason_code": None,
 }
 UPLOAD: Final[dict[str, Any]] = {
     "upload_id": _UPLOAD_ID,
@@ -80,7 +82,7 @@ FILE_PAGE: Final[dict[str, Any]] = {
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {
     "status": "ready",
-    "checks": {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"},
+    "checks": {"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok", "store": "ok"},
     "probe": {
         "part_digests": ["md5"],
         "object_digests": ["md5"],

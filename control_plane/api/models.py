@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.presentation import STATUS, Status, instant, progress, reason_code, reason_text, upload_document
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -72,9 +73,11 @@ class ClientStatus(Output):
     connected_at: Instant | None
     last_heartbeat: Instant | None
     current_upload: CurrentUpload | None
+    reason: ReasonText
+    reason_code: ReasonCode
 
     @classmethod
-    def of(cls, client: KnownClient, current: UploadView | None, now: float) -> Self:
+    def of(cls, client: KnownClient, current: UploadView | None, now: float, reason: Reason | None) -> Self:
         """The client at `now` (s), with its unfinished upload if it has one."""
         return cls(
             client_id=client.client_id,
@@ -82,11 +85,13 @@ class ClientStatus(Output):
             connected_at=instant(client.connected_at),
             last_heartbeat=instant(client.seen_at),
             current_upload=None if current is None else CurrentUpload.of(current),
+            reason=reason_text(reason),
+            reason_code=reason_code(reason),
         )
 
 
 class ClientRow(Output):
-    """One client in a list."""
+    """One client in a list. Without a `reason` commands can be sent to it, and it is not noisy."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_ROW]})
 
@@ -94,15 +99,19 @@ class ClientRow(Output):
     connected: bool
     last_activity: Instant | None
     labels: dict[str, str]
+    reason: ReasonText
+    reason_code: ReasonCode
 
     @classmethod
-    def of(cls, client: KnownClient, now: float) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             client_id=client.client_id,
             connected=client.connected(now),
             last_activity=instant(client.seen_at),
             labels=dict(client.labels),
+            reason=reason_text(reason),
+            reason_code=reason_code(reason),
         )
 
 
@@ -117,7 +126,7 @@ class Agent(Output):
 
 
 class Client(ClientRow):
-    """One client in full. `reason` and `reason_code` are null while commands can be sent to it."""
+    """One client in full."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT]})
 
@@ -127,23 +136,18 @@ class Client(ClientRow):
     supported: bool
     capabilities: list[str]
     default_file: str | None
-    reason: ReasonText
-    reason_code: ReasonCode
 
     @classmethod
-    def of(cls, client: KnownClient, now: float) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
         """The client at `now` (s)."""
-        reason = client.waiting_for(now)
         return cls(
-            **ClientRow.of(client, now).model_dump(),
+            **ClientRow.of(client, now, reason).model_dump(),
             connected_at=instant(client.connected_at),
             install_id=client.install_id,
             agent=Agent.model_validate(client.agent, from_attributes=True),
             supported=client.supported,
             capabilities=list(client.capabilities),
             default_file=client.default_file,
-            reason=reason_text(reason),
-            reason_code=reason_code(reason),
         )
 
 
@@ -271,7 +275,8 @@ class Probe(Output):
 class Readiness(Output):
     """Whether work can be done. `checks` has `ok`, or what is wrong, for `broker`, `database` and `object_store`.
 
-    `store` is the old name of `object_store`, with the same text.
+    `clock` reports a step of the machine's clock, which prevents no work. `store` is the old name of `object_store`,
+    with the same text.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.READINESS]})

@@ -7,8 +7,12 @@ help; so the protocol class keeps these deadlines. `gates.WholeBody` keeps the d
 import asyncio
 import fcntl
 import ipaddress
+import signal
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 import h11
@@ -33,9 +37,13 @@ SLOWEST_READ: Final = 16 * 1024
 _RESERVE: Final = 32
 """Connections above each limit, for requests of `auth.OPEN`."""
 
-_KEEP_ALIVE: Final = 15
-_STOP: Final = 10
 _CROWDED: Final = Problem(503, "crowded", "There are too many connections", retry_after=1)
+_KEEP_ALIVE: Final = 75
+"""Seconds for which an idle connection is kept: longer than a proxy in front keeps it. A request that a proxy sends
+while this end closes is answered 502. The shipped Caddy keeps 30 s, nginx and load balancers 60 s by default."""
+
+_STOP: Final = 10
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -185,6 +193,8 @@ def server_config(app: ASGIApp, host: str, port: int, *, behind_proxy: bool = Fa
         app,
         host=host,
         port=port,
+        # Not uvloop, where it is installed (docs/decisions/0019).
+        loop="asyncio",
         http=ProxiedProtocol if behind_proxy else PromptProtocol,
         ws="none",
         lifespan="on",
@@ -203,6 +213,9 @@ def server_config(app: ASGIApp, host: str, port: int, *, behind_proxy: bool = Fa
 class WatchedServer(uvicorn.Server):
     """A server that ends when the lifespan of its application ends; it checks ten times a second.
 
+    The first SIGINT or SIGTERM stops it in order, the second one ends the process, in any state. A signal that the
+    caller ignores (`nohup`, a background job of a shell) stays ignored.
+
     uvicorn alone would keep answering; a control plane without loops must end, so that a supervisor restarts
     it.
     """
@@ -212,6 +225,22 @@ class WatchedServer(uvicorn.Server):
         """Whether the application ended before the server was stopped."""
         lifespan = getattr(self, "lifespan", None)
         return isinstance(lifespan, LifespanOn) and (lifespan.error_occurred or lifespan.shutdown_failed)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals that are not ignored."""
+        ignored = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_IGN]
+        with super().capture_signals():
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; the next signal has the system's own effect."""
+        super().handle_exit(sig, frame)
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether the server ends now."""

@@ -1,12 +1,16 @@
 """The entry of `backhaul`.
 
+What it creates, and what its child processes create, belongs to its user alone (umask 077): databases, logs, uploaded
+files, state files.
+
 Rule: imports no optional package before it can report which one is missing, and nothing heavy that the command
 at hand does not need.
 """
 
+import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from control_plane.cli.errors import BROKEN_PIPE, OutputLost, missing_extra
 from control_plane.cli.streams import complain, discard_stdout, open_streams
@@ -15,10 +19,15 @@ if TYPE_CHECKING:
     import typer
 
 
+_UNWRITABLE: Final = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What a write to a closed stream, a full or a failing disk raises."""
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C, 141 a closed pipe."""
     open_streams()
     _forget_sizes_of_zero()
+    os.umask(0o077)
     try:
         app = build()
     except ImportError as error:
@@ -44,7 +53,7 @@ def _written_code(app: "typer.Typer") -> int:
         discard_stdout()
         return BROKEN_PIPE
     except OSError as error:
-        if error.filename is not None:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
             raise
         discard_stdout()
         lost = OutputLost(error)

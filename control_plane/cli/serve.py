@@ -42,10 +42,12 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if check:
         session.output.result({"settings": "ok"}, "the settings are good")
         return
-    configure_logging(settings.log_level)
+    say = configure_logging(settings.log_level)
     if settings.auth == "off" and settings.open_to_all:
         # Not a log line: no LOG_LEVEL may hide it.
-        session.output.note("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+        say("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+    if settings.exposure:
+        say(settings.exposure)
     server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]
@@ -54,7 +56,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if session.output.as_json:
         session.output.document({"url": url, "database": database})
     else:
-        session.output.note(f"the control plane listens at {url}; its database is {database}")
+        say(f"the control plane listens at {url}; its database is {database}")
     _tune_collector()
     _end_well_at_sigterm()
     server.run(sockets=[listener])

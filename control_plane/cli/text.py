@@ -1,6 +1,7 @@
 """Numbers, instants and untrusted text, formatted for a person.
 
-Rule: pure functions. Text that comes from a device passes `visible` before it reaches a terminal.
+Rule: pure functions that take any value: what a device or another version reports is shown, and ends no command. Text
+that comes from a device passes `visible` before it reaches a terminal.
 """
 
 import re
@@ -11,6 +12,8 @@ MIB: Final = 1024 * 1024
 
 _KIB: Final = 1024
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_LARGEST: Final = 2**64
+_NS: Final = 1_000_000_000
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
@@ -36,6 +39,8 @@ def size(count: float | None) -> str:
     """
     if count is None:
         return "-"
+    if abs(count) > _LARGEST:
+        return visible(count)
     for unit in _UNITS:
         if count < _KIB or unit == _UNITS[-1]:
             break
@@ -44,11 +49,26 @@ def size(count: float | None) -> str:
 
 
 def instant(value: str | None) -> datetime | None:
-    """An RFC 3339 instant; None when there is none, or it is none."""
+    """An RFC 3339 instant in UTC; None when there is none, or no calendar has it."""
     try:
-        return datetime.fromisoformat(value) if value else None
-    except ValueError:
+        at = datetime.fromisoformat(value) if value else None
+        return at and (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         return None
+
+
+def moment_of_ns(count: int | None) -> str:
+    """The instant `count` ns after 1970, to the second, in UTC; the number itself where the calendar ends.
+
+    >>> moment_of_ns(1761991200250000000), moment_of_ns(10**30)
+    ('2025-11-01 10:00:00Z', '1000000000000000000000000000000')
+    """
+    if not count:
+        return "-"
+    try:
+        return f"{datetime.fromtimestamp(count // _NS, UTC):%Y-%m-%d %H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return visible(count)
 
 
 def moment(value: str | None) -> str:
@@ -58,7 +78,7 @@ def moment(value: str | None) -> str:
     '2025-11-01 10:05:00Z'
     """
     at = instant(value)
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if at else visible(value or "-")
+    return f"{at:%Y-%m-%d %H:%M:%SZ}" if at else visible(value or "-")
 
 
 def ago(value: str | None, now: datetime) -> str:

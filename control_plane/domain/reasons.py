@@ -14,6 +14,8 @@ class WaitCode(StrEnum):
     CLIENT_OFFLINE = "client_offline"
     CLIENT_UNSUPPORTED = "client_unsupported"
     CLIENT_CONFLICT = "client_conflict"
+    CLIENT_NOISY = "client_noisy"
+    """The client is over its budget of messages: what is beyond it is dropped. Commands are still published to it."""
     CLIENT_REPORTED = "client_reported"
     """The client reported what it waits for; only its text is known."""
     DISPATCHING = "dispatching"
@@ -25,6 +27,9 @@ class WaitCode(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     OBJECT_STORE_UNAVAILABLE = "object_store_unavailable"
     OBJECT_STORE_REFUSED = "object_store_refused"
+    OBJECT_NOT_VISIBLE = "object_not_visible"
+    """Every part is stored, and the object store does not show the object yet."""
+    UNMARKED_OBJECT = "object_without_token"
     INTERNAL = "internal"
     """A fault of the control plane or of the agent; its log has the details."""
 

@@ -4,10 +4,11 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -25,10 +26,12 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.outbox import Outbox
+from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
@@ -110,11 +113,15 @@ def build_engine(
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
     performed.
     """
-    database, object_store, messenger, clock = ports.database, ports.object_store, ports.messenger, ports.clock
-    probe = ObjectStoreProbe(object_store, log)
+    clock = SteadyClock(ports.clock, log)
+    ports = replace(ports, clock=clock)
+    database, object_store, messenger = ports.database, ports.object_store, ports.messenger
+    probe = ObjectStoreProbe(object_store, log, clock_steps=lambda: clock.steps)
+    clock.judged_by(lambda: probe.clock_is_wrong)
     commands = CommandPublisher(messenger, clock)
     signer = UrlSigner(object_store, probe, policy)
-    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
+    quota = Quota(policy.max_uploads, policy.max_bytes)
+    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota)
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -124,15 +131,18 @@ def build_engine(
         commands=commands,
         signer=signer,
         completion=Completion(object_store, probe, clock, policy),
+        probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
     )
+    probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)
     registry = ClientRegistry(database, clock, log, on_woken=outbox.poke)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
     queries = ClientQueries(commands)
+    budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner)
     return Engine(
         ports=ports,
@@ -140,19 +150,20 @@ def build_engine(
             clock=clock,
             log=log,
             policy=policy,
+            budget=budget,
             probe=probe,
             writer=writer,
             registry=registry,
             queries=queries,
             resync=resync,
-            observer=UploadObserver(writer, clock, policy),
+            observer=UploadObserver(writer, clock, policy, probe),
             scope=scope,
         ),
         uploads=writer,
         outbox=outbox,
         registry=registry,
         resync=resync,
-        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy),
+        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy, probe=probe),
         probe=probe,
         commands=commands,
         signer=signer,
@@ -165,12 +176,15 @@ def build_engine(
             probe=probe,
             views=views,
         ),
-        client_service=ClientService(database=database, messenger=messenger, queries=queries, views=views),
+        client_service=ClientService(
+            database=database, messenger=messenger, queries=queries, views=views, budget=budget
+        ),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,
             messenger=messenger,
             probe=probe,
+            clock=clock,
             base_path=policy.base_path,
         ),
     )

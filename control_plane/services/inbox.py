@@ -1,18 +1,20 @@
 """Decodes every message that arrives, and hands it to the service that it is for.
 
-Rule: no message of a device can stop this. A message that cannot be decoded is counted and dropped; the others are
-enqueued, and only a commit leads to an answer.
+Rule: no message of a device can stop this. A message over its client's budget, or that cannot be decoded, is counted
+and dropped; the others are enqueued, and only a commit leads to an answer.
 """
 
-import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from control_plane.domain.uploads.events import Progressed
+from control_plane.domain.clients import CONNECTED_FOR
+from control_plane.domain.uploads.events import ErrorReported, Progressed
 from control_plane.domain.uploads.model import UploadKey
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -22,13 +24,13 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.uploads.observer import UploadObserver
-from control_plane.services.uploads.translate import event_of, key_of, progress_of, upload_of_offer
+from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -37,6 +39,7 @@ WAIT_EVERY: Final = 60.0
 """Seconds between two commits of the same wait; less when the step timer is short."""
 
 MAX_REMEMBERED: Final = 100_000
+"""Uploads whose last committed progress is remembered, the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Inbox:
         clock: Clock,
         log: EventLog,
         policy: Policy,
+        budget: IngestBudget,
         probe: ObjectStoreProbe,
         writer: UploadWriter,
         registry: ClientRegistry,
@@ -70,6 +74,7 @@ class Inbox:
         self._clock = clock
         self._log = log
         self._policy = policy
+        self._budget = budget
         self._probe = probe
         self._writer = writer
         self._registry = registry
@@ -78,11 +83,10 @@ class Inbox:
         self._observer = observer
         self._scope = scope
         self._topics = Topics(policy.topic_root)
-        self._progress: dict[UploadKey, Progressed] = {}
+        self._progress: OrderedDict[UploadKey, Progressed] = OrderedDict()
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
-            Channel.PRESENCE: self._presence,
             Channel.COMMAND: self._command,
         }
 
@@ -90,27 +94,46 @@ class Inbox:
         """Take one message; never raises and never waits."""
         try:
             topic = self._topics.parse(message.topic)
-            if message.payload and topic.channel in self._by_channel:
-                self._by_channel[topic.channel](topic.client_id, message.payload)
         except SchemaError as error:
-            self._log("message.refused", {"topic": message.topic[:200], "error": str(error)[:500]})
+            self._log("message.refused", {"client_id": "", "channel": "", "error": str(error)[:500]})
+            return
+        client_id, channel, size = topic.client_id, topic.channel, len(message.payload)
+        if not size or (channel is not Channel.PRESENCE and channel not in self._by_channel):
+            return
+        if message.retained and channel is not Channel.PRESENCE:
+            # It may be of any age, and would have its effect again at each connect.
+            self._log("message.retained", {"client_id": client_id, "channel": channel})
+            return
+        if not self._budget.take(client_id, channel, size):
+            self._log("message.shed", {"client_id": client_id, "channel": channel})
+            return
+        try:
+            if channel is Channel.PRESENCE:
+                self._presence(client_id, message)
+            else:
+                self._by_channel[channel](client_id, message.payload)
+        except SchemaError as error:
+            self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
-            self._log("message.fault", {"topic": message.topic[:200], "error": repr(error)[:500]})
+            self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
-    def _presence(self, client_id: str, payload: bytes) -> None:
-        presence = decode(Presence, payload)
+    def _dropped(self, client_id: str) -> Callable[[str], None]:
+        return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})
+
+    def _presence(self, client_id: str, message: Delivered) -> None:
+        presence = decode(Presence, message.payload, self._dropped(client_id))
         if presence.client_id != client_id:
-            message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
-            raise SchemaError(message)
-        self._registry.receive(presence)
+            text = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
+            raise SchemaError(text)
+        self._registry.receive(presence, age=_age(message))
 
     def _command(self, client_id: str, payload: bytes) -> None:
-        """A command of another owner: its upload is observed."""
+        """A command of another sender: its upload is adopted or observed."""
         if self._scope is None:
             self._observer.observe_command(client_id, decode_command(payload))
 
     def _response(self, client_id: str, payload: bytes) -> None:
-        response = decode_response(payload)
+        response = decode_response(payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
@@ -130,21 +153,20 @@ class Inbox:
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
             return
-        event = event_of(response, report, now=now, one_put=self._probe.capabilities.object_digests)
+        event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)
         if report.owner not in {None, self._policy.owner}:
             self._observer.observe_report(key, report, event)
             return
-        offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
-        new = None
-        if offered and report.owner is not None:
-            new = upload_of_offer(key, report, self._policy, token=secrets.token_hex(16), now=now)
-        self._writer.enqueue(key, event, new=new, may_defer=True)
+        if isinstance(event, ErrorReported) and event.code is ErrorCode.STORAGE_REFUSED:
+            # The device cannot know why; the probe shows whether the credentials still sign what is accepted.
+            self._probe.look_again()
+        self._writer.enqueue(key, event, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
-        status = decode(Status, payload)
+        status = decode(Status, payload, self._dropped(client_id))
         entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
         for current in entries:
             self._progressed(UploadKey(client_id, current.upload_id), current, status.status)
@@ -156,9 +178,10 @@ class Inbox:
         event = progress_of(current, status, self._clock.now())
         if not self._matters(self._progress.get(key), event):
             return
-        if len(self._progress) >= MAX_REMEMBERED:
-            self._progress.clear()
+        self._progress.pop(key, None)
         self._progress[key] = event
+        if len(self._progress) > MAX_REMEMBERED:
+            self._progress.popitem(last=False)
         self._writer.enqueue(key, event)
 
     def _matters(self, last: Progressed | None, event: Progressed) -> bool:
@@ -168,4 +191,18 @@ class Inbox:
         since = event.now - last.now
         if event.bytes_sent != last.bytes_sent:
             return since >= PROGRESS_EVERY
-        return event.reason is not None and since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+        if event.reason is None:
+            return False
+        # A wait that begins is repeated by the agent half a minute later, which may be too late.
+        return last.reason is None or since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+
+
+def _age(message: Delivered) -> float:
+    """How long (s) the broker had stored a presence, from what is left of its expiry; too long where that is unknown.
+
+    So a stored presence without an expiry registers a client, and never connects it.
+    """
+    if not message.retained:
+        return 0.0
+    left = message.expires_in
+    return CONNECTED_FOR if left is None or left > PRESENCE_EXPIRY else PRESENCE_EXPIRY - left

@@ -20,6 +20,7 @@ from device_agent.files.source import BLOCK_SIZE, Source, open_source
 from device_agent.state.atomic_file import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
 from device_agent.transfer.records import Order
 from device_agent.transfer.source_change import Sameness, compare
+from schemas.file_names import spelled
 from schemas.values import ErrorCode
 
 RESERVE: Final = 16 * 1024 * 1024
@@ -143,7 +144,7 @@ class Copies:
 
 
 def _open_copy(path: Path) -> Source:
-    copy = open_source(str(path), Roots(exact=str(path)))
+    copy = open_source(spelled(str(path)), Roots(exact=str(path)))
     # Its times are of this moment, but only the agent writes in its folder, and a copy is never written again.
     copy.racy = False
     return copy

@@ -3,17 +3,20 @@
 Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
 examined, bytes digested and memory, for any content of the folders. A page that leaves files out has a cursor to them.
 
-Files are ordered by their path components. A cursor is the last path that was examined, so a file that appears or
-disappears between two pages shifts no other.
+Names are spelled as `schemas.file_names` does it, also in patterns. Files are ordered by their path components. A
+cursor is the last path that was examined, so a file that appears or disappears between two pages shifts no other.
 """
 
 import errno
 import fnmatch
+import functools
 import heapq
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,18 +28,29 @@ from device_agent.files.own_files import Identity, identity_of
 from device_agent.files.roots import HeldFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
+from schemas.file_names import spelled, unspelled
 from schemas.messages import FileEntry, FileList, ListFiles
-from schemas.values import DigestName, ErrorCode
+from schemas.values import DigestName, ErrorCode, nearest_int64
 
 MAX_EXAMINED: Final = 20_000
 MAX_DIGESTED: Final = 256 * 1024 * 1024
 """Bytes digested for one page; a single file that is larger is listed without its digest."""
 
+MAX_CPU: Final = 1.0
+"""Seconds of processor time for one page; it ends then, and its cursor leads to the rest."""
+
+_CPU_EVERY: Final = 256
+"""Entries between two looks at the processor time. A page examines the folders above its cursor again, 64 at most, so
+each one makes progress.
+"""
+
+_MAX_COMPONENTS: Final = 64
 _MAX_DEPTH: Final = 64
 _MAX_PATH: Final = 4096
 _BATCH: Final = 1000
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ANY_DEPTH: Final = "**"
+_TWICE: Final = (_ANY_DEPTH, _ANY_DEPTH)
 
 
 def list_files(request: ListFiles, roots: Roots) -> FileList:
@@ -94,7 +108,12 @@ class _Glob:
     """The pattern as an automaton; a state is the set of its components that may come next."""
 
     def __init__(self, pattern: str) -> None:
-        self._parts = require_plain(pattern)
+        parts = require_plain(pattern)
+        # A second `**` behind the first matches nothing more, and each one costs work at every entry.
+        self._parts = [part for part, before in zip(parts, ["", *parts], strict=False) if (part, before) != _TWICE]
+        if len(self._parts) > _MAX_COMPONENTS:
+            text = f"a pattern has at most {_MAX_COMPONENTS} components"
+            raise FileRefused(ErrorCode.BAD_REQUEST, text)
         self._tests = [re.compile(fnmatch.translate(part)) for part in self._parts]
 
     @property
@@ -152,6 +171,7 @@ class _Walk:
         self._glob = glob
         self._after = after
         self._examined = 0
+        self._began = time.thread_time()
 
     def files(self, place: HeldFolder) -> Iterator[FileEntry]:
         """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
@@ -172,12 +192,11 @@ class _Walk:
 
     def _beneath(self, folder: "_Folder", after: tuple[str, ...]) -> Iterator[FileEntry]:
         try:
-            for name in folder.names(after[0] if after else ""):
+            step = functools.partial(self._glob.step, folder.states)
+            for name in folder.names(after[0] if after else "", step):
                 rest = after[1:] if after and name == after[0] else None
-                states = self._glob.step(folder.states, name)
-                if not states:
-                    continue
-                if self._examined >= MAX_EXAMINED:
+                states = step(name)
+                if self._examined >= MAX_EXAMINED or self._is_late():
                     self.exhausted = True
                     return
                 self._examined += 1
@@ -190,25 +209,29 @@ class _Walk:
             with FILE_CALL:
                 os.close(folder.descriptor)
 
+    def _is_late(self) -> bool:
+        due = self._examined > 0 and self._examined % _CPU_EVERY == 0
+        return due and time.thread_time() - self._began > MAX_CPU
+
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
         """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
         try:
             with FILE_CALL:
-                found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+                found = os.stat(unspelled(name), dir_fd=folder.descriptor, follow_symlinks=False)
             if identity_of(found) in self._own:
                 return
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
                 with FILE_CALL:
-                    inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
+                    inner = os.open(unspelled(name), _FOLDER, dir_fd=folder.descriptor)
                 yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
             return
         if stat.S_ISREG(found.st_mode) and rest is None and self._glob.accepts(states):
-            yield FileEntry(folder.path(name), found.st_size, found.st_mtime_ns)
+            yield FileEntry(folder.path(name), found.st_size, nearest_int64(found.st_mtime_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,24 +246,28 @@ class _Folder:
         """The path of an entry."""
         return "/" + "/".join((*self.above, name))
 
-    def names(self, first: str) -> Iterator[str]:
-        """The names from `first` on, sorted; read again for each batch, so that a million names need no memory."""
+    def names(self, first: str, wanted: Callable[[str], object]) -> Iterator[str]:
+        """The wanted names from `first` on, sorted; read again for each batch: a million names need no memory."""
         while True:
-            with FILE_CALL, os.scandir(self.descriptor) as entries:
-                readable = (entry.name for entry in entries if entry.name >= first and self._can_be_sent(entry.name))
-                batch = heapq.nsmallest(_BATCH, readable)
-            yield from batch
+            spellings = map(spelled, _names_in(self.descriptor))
+            batch = heapq.nsmallest(_BATCH, (name for name in spellings if name >= first and wanted(name)))
+            # A longer path cannot be sent, nor be in a command.
+            yield from (name for name in batch if len(self.path(name)) <= _MAX_PATH)
             if len(batch) < _BATCH:
                 return
             first = batch[-1] + "\0"
 
-    def _can_be_sent(self, name: str) -> bool:
-        """A name that is not UTF-8 cannot be sent, nor be in a command."""
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            return False
-        return sum(map(len, self.above)) + len(self.above) + len(name) < _MAX_PATH
+
+def _names_in(folder: int) -> Iterator[str]:
+    with FILE_CALL:
+        entries = os.scandir(folder)
+    with entries:
+        while True:
+            with FILE_CALL:
+                names = [entry.name for entry in itertools.islice(entries, _BATCH)]
+            if not names:
+                return
+            yield from names
 
 
 class _Page:

@@ -5,6 +5,7 @@ Rule: known by device and inode, so neither another name nor a hard link makes o
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,9 @@ class OwnFiles:
             with contextlib.suppress(OSError):
                 found.add(identity_of(os.lstat(file)))
         if self._folder is not None:
-            found.update(_beneath(self._folder))
+            with contextlib.suppress(OSError):
+                found.add(identity_of(self._folder.stat()))
+                found.update(_beneath(str(self._folder)))
         return frozenset(found)
 
 
@@ -49,17 +52,16 @@ def _held(file: Path) -> Iterator[int]:
         yield os.open(file, O_PATH | os.O_CLOEXEC)
 
 
-def _beneath(folder: Path) -> Iterator[Identity]:
-    with contextlib.suppress(OSError):
-        yield identity_of(folder.stat())
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _beneath(Path(entry.path))
-                else:
-                    # A file may be renamed meanwhile: the others are still needed.
-                    with contextlib.suppress(OSError):
-                        yield identity_of(entry.stat(follow_symlinks=False))
+def _beneath(folder: str) -> Iterator[Identity]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # It was renamed or deleted meanwhile; the others are still needed.
+            yield identity_of(found)
+            if stat.S_ISDIR(found.st_mode):
+                yield from _beneath(entry.path)
 
 
 NO_FILES: Final = OwnFiles()

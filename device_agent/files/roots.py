@@ -1,7 +1,8 @@
 """What the agent may read: `ALLOWED_ROOTS` and `FILE_PATH`.
 
-Rule: default-deny. A path is compared by its components. A folder that was checked is never followed again by name
-alone: it must be the folder from the start, or lie where only the operator can put another one.
+Rule: default-deny. A path is compared by its components, as it is spelled on the wire
+(`schemas.file_names`). A folder that was checked is never followed again by name alone: it must be the folder from the
+start, or lie where only the operator can put another one.
 """
 
 import errno
@@ -16,6 +17,9 @@ from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
+from schemas.environment import is_utf8
+from schemas.errors import SchemaError
+from schemas.file_names import spelled, unspelled
 from schemas.values import ErrorCode
 
 START_PATIENCE: Final = 5.0
@@ -27,18 +31,21 @@ log = logging.getLogger(__name__)
 
 
 class HeldFolder:
-    """One folder of a setting: its name there (`written`), and the folder it led to when the agent started.
+    """One folder of a setting, and the folder it led to when the agent started.
 
-    `resolved` is the path of that folder, None until its file system has answered. A link in `written` is resolved
-    once, by `settle`. After that each `open` goes through the folders above, from `/`, and follows no link. Where only
-    root and the agent's own user may rename in those folders, the folder found is used: a disk that is mounted later,
-    or another one. Elsewhere it must be the folder from the start, and that one is held open, so that its inode number
-    cannot pass to another folder.
+    `written` is its path in the setting, as it is spelled on the wire. `place` is the path it led to, as `os` takes it,
+    and `resolved` the spelling of that; None until its file system has answered.
+
+    A link in the path is resolved once, by `settle`. After that each `open` goes through the folders above, from `/`,
+    and follows no link. Where only root and the agent's own user may rename in those folders, the folder found is used:
+    a disk that is mounted later, or another one. Elsewhere it must be the folder from the start, and that one is held
+    open, so that its inode number cannot pass to another folder.
     """
 
-    def __init__(self, written: str) -> None:
-        self.written = written
-        self.resolved: str | None = None
+    def __init__(self, path: str) -> None:
+        self.written = spelled(path)
+        self.place: str | None = None
+        self._path = path
         self._settled = threading.Event()
         self._identity: Identity | None = None
         self._held: int | None = None
@@ -48,11 +55,16 @@ class HeldFolder:
         if self._held is not None:
             os.close(self._held)
 
+    @property
+    def resolved(self) -> str | None:
+        """The spelling of `place`."""
+        return None if self.place is None else spelled(self.place)
+
     def settle(self) -> None:
         """Resolve the name, and hold the folder if it must be held; called once."""
         try:
-            self.resolved = os.path.realpath(self.written)
-            descriptor, guarded = open_folder(self.resolved)
+            self.place = os.path.realpath(self._path)
+            descriptor, guarded = open_folder(self.place)
         except (OSError, ValueError):
             pass  # It does not exist yet, or may not be entered yet; a NUL is in no name.
         else:
@@ -73,7 +85,7 @@ class HeldFolder:
         """
         self._settled.wait()
         try:
-            descriptor, guarded = open_folder(self.resolved or self.written)
+            descriptor, guarded = open_folder(self.place or self._path)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise self._refusal() from error
@@ -100,7 +112,8 @@ class ExactFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = spelled(path)
+        self._name = path
         self._folder = HeldFolder(os.path.split(path)[0])
         self._target: HeldFolder | None = None
         self._was = ""
@@ -108,7 +121,10 @@ class ExactFile:
     def settle(self) -> None:
         """Hold the folder of the path, and that of the file it leads to; called once."""
         self._folder.settle()
-        self._was = os.path.realpath(self.path)
+        try:
+            self._was = os.path.realpath(self._name)
+        except (OSError, ValueError):
+            return  # As for a folder: what it leads to later must lie in its folder, or beneath a root.
         target = HeldFolder(os.path.split(self._was)[0])
         target.settle()
         self._target = target
@@ -116,19 +132,19 @@ class ExactFile:
     @property
     def known_target(self) -> str:
         """The file that the path led to when the agent started, or the path."""
-        return self._was or self.path
+        return self._was or self._name
 
     def locate(self, roots: Sequence[HeldFolder]) -> tuple[HeldFolder, str]:
         """The folder to open, and the path beneath it; `FileRefused` for a link that leads elsewhere."""
         # The name only shows where to look: what is found is opened beneath a folder that is checked again.
-        now = os.path.realpath(self.path)
+        now = os.path.realpath(self._name)
         folder, name = os.path.split(now)
-        if folder == self._folder.resolved:
+        if folder == self._folder.place:
             return self._folder, name
         if now == self._was and self._target is not None:
             return self._target, name
         for place in roots:
-            if place.resolved is not None and (inside := beneath(place.resolved, now.split("/")[1:])):
+            if place.place is not None and (inside := beneath(place.place, now.split("/")[1:])):
                 return place, "/".join(inside)
         text = (
             f"{self.path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"
@@ -139,7 +155,8 @@ class ExactFile:
 class Roots:
     """The files that may be read: all beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
 
-    Below a root no link is followed. The agent's `own` files are never read. `SettingsError` for a relative path.
+    Both are paths as `os` takes them. Below a root no link is followed. The agent's `own` files are never read.
+    `SettingsError` for a relative path.
     """
 
     def __init__(self, roots: Sequence[str] = (), exact: str | None = None, *, own: OwnFiles = NO_FILES) -> None:
@@ -155,11 +172,11 @@ class Roots:
 
     @property
     def exact(self) -> str | None:
-        """`FILE_PATH`."""
+        """`FILE_PATH`, as it is spelled on the wire."""
         return self._exact.path if self._exact else None
 
     def locate(self, path: str) -> tuple[HeldFolder, str]:
-        """The folder to open, and the path beneath it; `FileRefused` for a path outside."""
+        """The folder to open, and the path beneath it as `os` takes it; `FileRefused` for a path outside."""
         components = require_plain(path)
         if self._exact is not None and path == self._exact.path:
             return self._exact.locate(self.folders)
@@ -168,7 +185,7 @@ class Roots:
             for root in filter(None, (place.written, place.resolved)):
                 inside = beneath(root, components)
                 if inside:
-                    return place, "/".join(inside)
+                    return place, _name_of("/".join(inside))
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
@@ -178,19 +195,26 @@ class Roots:
             return mount_of(self._exact.known_target)
         for place in self.folders:
             inside = beneath(place.written, path.split("/")[1:])
-            if inside:
-                return mount_of(f"{place.resolved or place.written}/{'/'.join(inside)}")
+            if inside and place.place is not None:
+                return mount_of(f"{place.place}/{'/'.join(inside)}")
         return mount_of(path)
 
 
 def require_plain(path: str) -> list[str]:
     """The components of an absolute path; `FileRefused` for any other path, or a component such as `..`."""
     components = path.split("/")[1:]
-    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and _is_utf8(path)
+    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and is_utf8(path)
     if not absolute or any(component in {"", ".", ".."} for component in components):
         text = "a file path must be absolute, of at most 4096 characters of UTF-8, without //, /./, /../ and NUL"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
     return components
+
+
+def _name_of(path: str) -> str:
+    try:
+        return unspelled(path)
+    except SchemaError as error:
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, str(error)) from error
 
 
 def beneath(root: str, components: list[str]) -> list[str]:
@@ -211,11 +235,3 @@ def _at_once(calls: Sequence[Callable[[], None]]) -> None:
     until = time.monotonic() + START_PATIENCE
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -22,8 +22,9 @@ from device_agent.files.own_files import identity_of
 from device_agent.files.roots import HeldFolder, Roots
 from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
+from schemas.file_names import unspelled
 from schemas.parts import MAX_FILE_SIZE
-from schemas.values import DigestName, ErrorCode, Fingerprint
+from schemas.values import DigestName, ErrorCode, Fingerprint, nearest_int64
 
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
@@ -41,7 +42,16 @@ _CODES: Final = {
     errno.EPERM: ErrorCode.PERMISSION_DENIED,
     errno.ENXIO: ErrorCode.NOT_A_FILE,
     errno.ENODEV: ErrorCode.NOT_A_FILE,
+    # The agent has too many files open, or too little memory: no fault of the file.
+    errno.EMFILE: ErrorCode.INTERNAL,
+    errno.ENFILE: ErrorCode.INTERNAL,
+    errno.ENOMEM: ErrorCode.INTERNAL,
 }
+"""Every other error is `source_unreadable`."""
+
+
+_ENVIRONMENT: Final = "environ"
+"""/proc/<pid>/environ, whose size is 0: that of the agent has its password, and each of its threads has a copy."""
 
 
 class Source:
@@ -100,7 +110,7 @@ class Source:
     def gone(self) -> bool:
         """Whether the path leads nowhere."""
         with FILE_CALL:
-            return not os.path.lexists(self.path)
+            return not os.path.lexists(unspelled(self.path))
 
     def ends_at(self, size: int) -> bool:
         """Whether exactly `size` bytes can be read, found by a read of the last one and of the next."""
@@ -140,7 +150,7 @@ class Source:
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
 
-        `FileRefused` with `internal` when the system cannot read the file, with `source_changed` after `close`.
+        `FileRefused` with `source_unreadable` when the system cannot read it, with `source_changed` after `close`.
         """
         done = 0
         with self._using() as descriptor:
@@ -240,10 +250,11 @@ class _Crc32:
 
 
 def open_source(path: str, roots: Roots) -> Source:
-    """Open one file for reading.
+    """Open one file for reading; `path` is spelled as on the wire.
 
-    `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
-    `internal` when the system fails. Never waits for a pipe; a mount that does not answer blocks it, as any call.
+    `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`,
+    `source_unreadable` when the system fails, or `internal` when the agent has too many files open. Never waits for a
+    pipe; a mount that does not answer blocks it, as any call.
     """
     own = roots.own.identities()
     try:
@@ -254,18 +265,22 @@ def open_source(path: str, roots: Roots) -> Source:
             looked_at = time.time_ns()
             found = os.fstat(descriptor)
     except OSError as error:
-        code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
+        code = _CODES.get(error.errno or 0, ErrorCode.SOURCE_UNREADABLE)
         why = "a symbolic link is in the way" if code is ErrorCode.PATH_NOT_ALLOWED else error.strerror
         raise FileRefused(code, f"{path!r} cannot be opened: {why}") from error
     # Looked up again after the open: the agent may have written one of its files in between.
     if identity_of(found) in own | roots.own.identities():
         os.close(descriptor)
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} is a file of the agent itself")
+    if found.st_size == 0 and relative.rpartition("/")[2] == _ENVIRONMENT:
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} may be the environment of a process")
     if found.st_size > MAX_FILE_SIZE:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return Source(path, f"{(folder.resolved or '').rstrip('/')}/{relative}", descriptor, _fingerprint(found), looked_at)
+    place = f"{(folder.place or '').rstrip('/')}/{relative}"
+    return Source(path, place, descriptor, _fingerprint(found), looked_at)
 
 
 def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
@@ -290,8 +305,8 @@ def _require_regular(path: str, descriptor: int, *, keep: bool) -> int:
 def _fingerprint(found: os.stat_result) -> Fingerprint:
     return Fingerprint(
         size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
+        mtime_ns=nearest_int64(found.st_mtime_ns),
+        ctime_ns=nearest_int64(found.st_ctime_ns),
         device=found.st_dev,
         inode=found.st_ino,
     )
@@ -303,4 +318,4 @@ def _changed(path: str, what: str) -> FileRefused:
 
 def _unreadable(path: str, error: OSError) -> FileRefused:
     """A failing disk or an unreachable file server does not change the file, so the attempt may be resumed."""
-    return FileRefused(ErrorCode.INTERNAL, f"{path!r} cannot be read: {error.strerror}")
+    return FileRefused(ErrorCode.SOURCE_UNREADABLE, f"{path!r} cannot be read: {error.strerror}")

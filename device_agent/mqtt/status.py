@@ -14,15 +14,14 @@ from msgspec.structs import replace
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run
-from schemas.codec import GRANT_FILL_SIZE
-from schemas.messages import CurrentUpload, Status
-from schemas.values import SystemInfo
+from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE
+from schemas.messages import MAX_STATUS_UPLOADS, CurrentUpload, Status
+from schemas.values import STATUS_EVERY, SystemInfo
 
 EVERY: Final = 1.0
-UNCHANGED_EVERY: Final = 30.0
 SYSTEM_INFO_EVERY: Final = 60.0
-MAX_UPLOADS: Final = 64
-"""Entries in one Status: those that are sending come first."""
+_ENVELOPE: Final = 1024
+"""Bytes of a Status beside its entries."""
 
 _encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
@@ -40,8 +39,16 @@ class StatusReporter:
         self._system_at: float | None = None
         self._idle = True
 
-    def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
-        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
+    def due(
+        self,
+        runs: Sequence[Run],
+        *,
+        now: float,
+        epoch: int,
+        overall_reason: str | None = None,
+        room: int = MAX_MESSAGE_SIZE,
+    ) -> Status | None:
+        """The Status to publish now, if any, in `room` bytes; `overall_reason` replaces that of every upload."""
         if self._checked_at is None and runs:
             # An upload that ends within a second needs no Status.
             self._checked_at = now
@@ -50,9 +57,9 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_UPLOADS]
-        uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
-        quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
+        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
+        uploads = _fitting([_entry(run, now, overall_reason) for run in shown], room - _ENVELOPE)
+        quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY
         if quiet and _changes(uploads) == _changes(self._sent):
             return None
         moving = any(_is_moving(run) for run in shown)
@@ -94,12 +101,13 @@ def _entry(run: Run, now: float, overall_reason: str | None) -> CurrentUpload:
     return entry if reason is None else replace(entry, reason=reason)
 
 
-def _fitting(entries: list[CurrentUpload]) -> tuple[CurrentUpload, ...]:
-    """As many entries as one message has room for, the first one twice: paths may be long."""
+def _fitting(entries: list[CurrentUpload], most: int) -> tuple[CurrentUpload, ...]:
+    """As many entries as `most` bytes have room for, the first one twice; that one without its path if need be."""
     sizes = [len(_encoder.encode(entry)) + 1 for entry in entries]
-    room = GRANT_FILL_SIZE - sizes[0]
+    room = min(GRANT_FILL_SIZE, most) - sizes[0]
     total = list(itertools.accumulate(sizes))
-    return tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
+    fitting = tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
+    return fitting or (msgspec.structs.replace(entries[0], file_path=None),)
 
 
 def _changes(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:

@@ -163,7 +163,7 @@ class Journal:
             os.fdatasync(descriptor)
         except OSError as error:
             self._cut()
-            text = f"the journal cannot be written: {error.strerror}"
+            text = f"{self.path} cannot be written: {error.strerror}"
             raise JournalError(text) from error
         self._size += len(data)
         self._pending.clear()
@@ -193,7 +193,7 @@ class Journal:
             rename_durably(temporary, self.path)
             self._find_end()
         except OSError as error:
-            text = f"the journal cannot be compacted: {error.strerror}"
+            text = f"{self.path} cannot be rewritten: {error.strerror}"
             raise JournalError(text) from error
 
     def _all(self, transfers: Iterable[Transfer]) -> Iterator[Record]:

@@ -33,10 +33,9 @@ from device_agent.storage.throttle import Throttle
 from device_agent.storage.url_policy import ParsedUrl, UploadHosts
 from device_agent.tls import client_context
 from schemas.parts import Part
-from schemas.values import ErrorCode, PresignedPart
+from schemas.values import MAX_HEADERS, ErrorCode, PresignedPart
 
 IDLE_TIMEOUT: Final = 60.0
-MAX_HEADERS: Final = 16
 # Case is ignored among ASCII letters only: without the flag, or after `lower()`, a KELVIN SIGN is a "k", and the name
 # that was checked is not the name that would be sent.
 _HEADER_NAME: Final = re.compile(r"content-md5|if-none-match|x-amz-[a-z0-9-]{1,120}", re.ASCII | re.IGNORECASE)

@@ -16,6 +16,7 @@ from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending
 from device_agent.transfer.replay import progress_record
 from device_agent.transfer.responses import latest_response
+from schemas.messages import MAX_WANTED_PARTS
 from schemas.names import UNKNOWN_OWNER
 from schemas.parts import MIB, PartPlan
 from schemas.values import ERRORS, DigestName, ErrorCode, Follow, ResponseStatus
@@ -25,7 +26,7 @@ Step = tuple[Transfer, tuple[Effect, ...]]
 BEFORE_OPEN: Final = frozenset({State.QUEUED, State.OPENING})
 
 WINDOW_SIZE: Final = 64 * MIB
-WINDOW_PARTS: Final = 100
+WINDOW_PARTS: Final = MAX_WANTED_PARTS
 
 SHORTEST_LIFE: Final = 10.0
 """Seconds that a URL must have left when a part of unknown duration is started on it."""

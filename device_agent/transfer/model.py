@@ -115,6 +115,9 @@ class Transfer(Struct, frozen=True, dict=True):
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
     """URLs that expired since a part was last stored."""
+    unreadable: int = 0
+    """Times that the system could not read the source since a part was last stored; a resume keeps the count."""
+    unreadable_since: float | None = None
     empty_grants: int = 0
     """Answers without a usable URL in a row."""
     published_at: float = 0.0

@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class SourceSession:
-    """One opening of one source, shared by all work on it."""
+    """One opening of one source, shared by all work on it; `path` is the path in its order."""
 
+    path: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)

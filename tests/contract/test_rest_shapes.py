@@ -17,6 +17,7 @@ from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
 from schemas.parts import MIB
+from schemas.topics import Channel
 from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_upload, http_to, make_api
 
 UPLOAD = {
@@ -80,6 +81,8 @@ async def test_status_of_a_client(http: httpx.AsyncClient) -> None:
             "status": "queued",
             "progress": 0.0,
         },
+        "reason": None,
+        "reason_code": None,
     }
 
 
@@ -98,6 +101,8 @@ async def test_clients(http: httpx.AsyncClient) -> None:
         "connected": True,
         "last_activity": "2025-11-01T09:59:55.000Z",
         "labels": {"site": "berlin"},
+        "reason": None,
+        "reason_code": None,
     }
     assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
     whole = (await http.get("/clients/restaurant-1")).json()
@@ -113,6 +118,14 @@ async def test_a_client_without_commands_has_a_reason_and_its_code(
     whole = (await http.get("/clients/restaurant-1")).json()
     assert whole["reason"].startswith("two devices share this client id")
     assert whole["reason_code"] == "client_conflict"
+
+
+async def test_a_client_over_its_budget_is_shown_as_noisy(http: httpx.AsyncClient, services: FakeServices) -> None:
+    while services.budget.take("restaurant-1", Channel.STATUS, 100):
+        pass
+    for path in ("/clients/restaurant-1", "/status/restaurant-1"):
+        assert (await http.get(path)).json()["reason_code"] == "client_noisy"
+    assert (await http.get("/clients")).json()["clients"][0]["reason_code"] == "client_noisy"
 
 
 async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
@@ -175,8 +188,9 @@ async def test_readiness_names_what_is_unavailable(http: httpx.AsyncClient, serv
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["probe"]["part_digests"] == ["md5"]
-    assert ready.json()["checks"] == {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"}
-    checks = {"broker": "not connected", "database": "ok", "object_store": "no route"}
+    names = ("broker", "database", "object_store", "clock", "store")
+    assert ready.json()["checks"] == dict.fromkeys(names, "ok")
+    checks = {"broker": "not connected", "database": "ok", "object_store": "no route", "clock": "ok"}
     services.state = Readiness(ready=False, checks=checks, probe=None)
     answer = await http.get("/health/ready")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

@@ -35,7 +35,7 @@ def test_every_generated_section_is_used() -> None:
 
 def test_a_changed_type_makes_the_protocol_document_stale() -> None:
     text = PROTOCOL.read_text()
-    changed = text.replace("| `load` | number |", "| `load` | array of number |")
+    changed = text.replace("| `load` | number,", "| `load` | array of number,")
     assert changed != text
     assert rendered(changed) == text
 

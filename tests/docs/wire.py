@@ -66,7 +66,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     "PresignedPart": {
         "part_number": "The part that the URL accepts. 1 for a PutObject URL.",
         "url": "`http(s)://host[:port]/path?query`, at most 8,192 characters.",
-        "headers": "Signed headers, sent exactly as given: `content-md5`, `if-none-match`, `x-amz-*`; at most 16.",
+        "headers": "Signed headers, sent exactly as given: `content-md5`, `if-none-match`, `x-amz-*`.",
     },
     "CancelUpload": {
         "upload_config": "Accepted place of `upload_id` and `attempt`.",
@@ -101,13 +101,13 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "upload_id": "The upload.",
         "attempt": "The attempt.",
         "owner": "The owner, as the command named it.",
-        "file_path": "Absolute path of the file on the device.",
+        "file_path": "Path of the file, exactly as the command named it; the default file's if it named none.",
         "file_size": "Bytes in the file. Required in an offer.",
         "fingerprint": "File system identity of the source. Detects a change.",
-        "chunk_size": "`chunk_size` of the command, so that an owner without the row can adopt the upload.",
-        "digest": "`digest` of the command, for the same purpose.",
-        "options": "`options` of the command, for the same purpose.",
-        "metadata": "`metadata` of the command, for the same purpose.",
+        "chunk_size": "`chunk_size` of the command, for information.",
+        "digest": "`digest` of the command, for information.",
+        "options": "`options` of the command, for information.",
+        "metadata": "`metadata` of the command, for information.",
         "etags": "ETag by part number (as text), exactly as the object store wrote it; empty text after 412.",
         "wanted_parts": "Parts for which the agent requests URLs.",
     },
@@ -167,7 +167,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "client_id": "The client.",
         "epoch": "Epoch of the agent's connection.",
         "current_upload": "The first of `uploads`.",
-        "uploads": "Uploads in progress, at most 64; those that are sending come first.",
+        "uploads": "Uploads in progress; those that are sending come first.",
         "system_info": "The device. At most once a minute.",
     },
     "CurrentUpload": {
@@ -279,7 +279,7 @@ def _array(node: Json, inlined: Mapping[str, Json]) -> str:
     items = type_of(node["items"], inlined)
     if node.get("minItems") == node.get("maxItems") is not None:
         return f"array ({node['maxItems']} x {items})"
-    most = f", at most {node['maxItems']}" if "maxItems" in node else ""
+    most = f", at most {_number(node['maxItems'])}" if "maxItems" in node else ""
     return f"array of {items}{most}"
 
 
@@ -288,7 +288,7 @@ def _map(node: Json, inlined: Mapping[str, Json]) -> str:
     if not value:
         return "object with any members"
     names = "part number" if "pattern" in node.get("propertyNames", {}) else "string"
-    most = f"; at most {node['maxProperties']} members" if "maxProperties" in node else ""
+    most = f"; at most {_number(node['maxProperties'])} members" if "maxProperties" in node else ""
     return f"object ({names} → {type_of(value, inlined)}{most})"
 
 
@@ -300,7 +300,7 @@ def _bounds(node: Json) -> str:
     low, high = node.get("minimum", node.get("minLength")), node.get("maximum", node.get("maxLength"))
     unit = " characters" if node["type"] == "string" else ""
     if "exclusiveMinimum" in node:
-        return f", more than {node['exclusiveMinimum']}"
+        return f", more than {node['exclusiveMinimum']}, at most {_number(high)}"
     if low is not None and high is not None:
         return f", {_number(low)} to {_number(high)}{unit}"
     if low is not None:
@@ -309,7 +309,7 @@ def _bounds(node: Json) -> str:
 
 
 def _number(value: float) -> str:
-    powers = {2**53 - 1: "2^53 - 1", 2**63 - 1: "2^63 - 1", 2**31 - 1: "2^31 - 1", -(2**31): "-2^31"}
+    powers = {2**bits - 1: f"2^{bits} - 1" for bits in (31, 53, 63)} | {-(2**bits): f"-2^{bits}" for bits in (31, 63)}
     return powers.get(int(value), f"{int(value):,}")
 
 

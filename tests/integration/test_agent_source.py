@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from schemas.messages import DownloadFile, UploadConfig
+from broker.process import Broker
+from schemas.messages import DownloadFile, FileList, ListFiles, UploadConfig
 from schemas.parts import MIB
 from schemas.values import Action, DigestName, UploadOptions
 from tests.support.agent_process import (
@@ -123,3 +124,26 @@ def test_a_file_below_proc_is_sent_whole(agent: AgentProcess, owner: Owner, sink
     [put] = sink.puts
     assert offer.file_size == len(put.body) == len(path.read_bytes()) > 0
     owner.until(lambda: list((agent.folder / "state" / "spool").iterdir()) == [])
+
+
+def test_a_default_file_whose_name_is_not_utf8_is_announced_listed_and_sent(
+    mosquitto: Broker, owner: Owner, sink: PutSink, tmp_path: Path, client_id: str
+) -> None:
+    """Such an agent ran, and never connected."""
+    path = tmp_path / "data" / os.fsdecode(b"caf\xe9.bin")
+    agent = AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port, {"FILE_PATH": str(path)})
+    path.parent.mkdir()
+    path.write_bytes(b"content")
+    spelling = rf"{agent.data}/caf\xe9.bin"
+    with agent:
+        assert owner.online().default_file == spelling
+        asked = owner.send(ListFiles(f"{agent.data}/*"), Action.LIST_FILES)
+        owner.until(lambda: any(response.message_id == asked for response in owner.responses))
+        [listed] = [response.payload for response in owner.responses if response.message_id == asked]
+        assert isinstance(listed, FileList)
+        assert [entry.path for entry in listed.files] == [spelling]
+        owner.send(DownloadFile(upload_config=UploadConfig(upload_id="u1", owner="cli-test")), Action.DOWNLOAD_FILE)
+        assert report(owner.answer("u1", 1)).file_path == spelling
+        grant(owner, sink, [1], 1)
+        assert owner.answer("u1", 2).status == "success"
+        assert bodies(sink) == {1: b"content"}

@@ -4,7 +4,6 @@ Rule: every kind of `MANNERS` is in one of the two tables, so a new kind has to 
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -178,8 +177,8 @@ async def test_readiness_is_an_answer_of_late_and_not_a_flag(mosquitto: Broker) 
 @pytest.mark.parametrize("kind", ["deaf", "resets at a publish", "keeps PUBACKs", "deaf at once"])
 async def test_a_cancelled_messenger_ends_in_any_state(mosquitto: Broker, kind: str) -> None:
     """A cancellation is never taken for a lost connection: the task ends as cancelled, at whatever await it was."""
-    for at in range(12):
-        with BadBroker(mosquitto.address.port, MANNERS[kind]) as broker:
+    with BadBroker(mosquitto.address.port, MANNERS[kind]) as broker:
+        for at in range(12):
             messenger = MqttMessenger(MqttSettings(url=broker.url), Topics("terms/cancel"), lambda *_: None)
             loop = asyncio.create_task(messenger.run(lambda _: None))
             await asyncio.sleep(at * 0.01)
@@ -187,4 +186,3 @@ async def test_a_cancelled_messenger_ends_in_any_state(mosquitto: Broker, kind: 
             done, _ = await asyncio.wait({loop}, timeout=10)
             assert done
             assert loop.cancelled()
-    gc.collect()

@@ -220,9 +220,22 @@ def test_an_environment_file_that_was_replaced_stays_refused(own: tuple[Path, Ow
         assert refusal(home / name, roots) is ErrorCode.PATH_NOT_ALLOWED
 
 
+@pytest.mark.parametrize("path", ["{pid}/environ", "{pid}/task/{pid}/environ"])
+def test_the_environment_of_a_process_is_refused(path: str) -> None:
+    """It may hold the agent's password, and its size does not show that there is anything to read."""
+    assert refusal(Path("/proc") / path.format(pid=os.getpid()), Roots(("/proc",))) is ErrorCode.PATH_NOT_ALLOWED
+
+
 def test_a_journal_that_was_rewritten_is_refused(own: tuple[Path, OwnFiles]) -> None:
     home, files = own
     roots = Roots((str(home),), own=files)
     (home / "state" / "journal.new").write_text("new")
     (home / "state" / "journal.new").replace(home / "state" / "journal")
     assert refusal(home / "state" / "journal", roots) is ErrorCode.PATH_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "/loop/x", "/" + "x" * 5000, "/proc/self/fd/9999/x"])
+def test_a_setting_that_leads_nowhere_ends_no_thread(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    roots = Roots((f"{tmp_path}{path}",), f"{tmp_path}{path}/file")
+    assert refusal(tmp_path / "file", roots) is ErrorCode.PATH_NOT_ALLOWED

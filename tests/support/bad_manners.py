@@ -163,7 +163,7 @@ class BadBroker:
         self._server.close()
         self._closing.set()
         # A connection that was just accepted has no task yet.
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 

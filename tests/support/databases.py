@@ -116,6 +116,7 @@ parts = st.dictionaries(
 )
 wanted = st.builds(WantedPart, st.integers(1, 10_000), st.integers(0, 2**63 - 1), maybe_texts)
 big = st.integers(min_value=0, max_value=2**64 - 1)
+times_ns = st.integers(-(2**63), 2**63 - 1)
 
 
 @st.composite
@@ -154,12 +155,13 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             one_put=st.booleans(),
             file_size=st.none() | st.integers(0, 2**63 - 1),
             part_size=st.none() | counts,
-            fingerprint=st.none() | st.builds(Fingerprint, counts, st.integers(), st.integers(), big, big),
+            fingerprint=st.none() | st.builds(Fingerprint, counts, times_ns, times_ns, big, big),
             parts=parts,
             wanted=st.lists(wanted, max_size=4).map(tuple),
             resume_at=instants,
             touched_at=instants,
             strikes=st.integers(0, 3),
+            setbacks=st.integers(0, 9),
             bytes_sent=counts,
             client_busy=st.booleans(),
             reason=st.none() | reasons,

@@ -21,6 +21,7 @@ from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.ports.database import Page, UploadFilter
@@ -86,11 +87,12 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
 
     def __init__(self) -> None:  # the real constructors need real services
         self.known = {"restaurant-1": a_client()}
+        self.budget = self._budget = IngestBudget(self)
         self.views = {"upload-1": UploadView(an_upload(), OFFLINE, NOW + 30)}
         self.found = FileList(files=(FileEntry(path="/data/a", size=1, mtime_ns=3),), cursor="next")
         self.state = Readiness(
             ready=True,
-            checks={"broker": "ok", "database": "ok", "object_store": "ok"},
+            checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
         self.fault: Exception | None = None

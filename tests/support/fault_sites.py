@@ -4,6 +4,7 @@ Rule: every process is started and ended here, by its process id; `reset` undoes
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,12 @@ class FaultSite:
         """Whether the control plane sees the client online."""
         clients = self.get("/clients?limit=500")["clients"]
         return any(one["client_id"] == client_id and one["connected"] for one in clients)
+
+    def counted(self, event: str) -> int:
+        """How often the control plane counted an event since it started."""
+        text = httpx.get(f"{self.server}/metrics", timeout=PATIENCE).text
+        found = re.search(rf'^backhaul_events_total{{event="{re.escape(event)}"}} (\S+)', text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     # What the object store received.
 

@@ -20,6 +20,8 @@ class Kind(IntEnum):
     PUBLISH = 3
     PUBACK = 4
     PUBREC = 5
+    PUBREL = 6
+    PUBCOMP = 7
     SUBSCRIBE = 8
     SUBACK = 9
     PINGREQ = 12
@@ -37,6 +39,7 @@ class Property(IntEnum):
     SERVER_REFERENCE = 0x1C
     RECEIVE_MAXIMUM = 0x21
     MAXIMUM_QOS = 0x24
+    REASON_STRING = 0x1F
     RETAIN_AVAILABLE = 0x25
     USER = 0x26
     MAXIMUM_PACKET_SIZE = 0x27

@@ -142,6 +142,16 @@ class MemoryUploads:
             if one.client_id == client_id and (one.state in OPEN or one.client_busy)
         ]
 
+    def count_open(self, client_id: str) -> int:
+        """Scans every upload."""
+        return len(self.open_of(client_id))
+
+    def bytes_offered(self, client_id: str, owner: str, since: float) -> int:
+        """Scans every upload."""
+        uploads = self._tables.uploads.values()
+        wanted = (one for one in uploads if (one.client_id, one.owner) == (client_id, owner))
+        return sum(one.file_size or 0 for one in wanted if one.created_at >= since)
+
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Longest overdue first."""
         uploads = self._tables.uploads.values()
@@ -208,6 +218,25 @@ class MemoryOutbox:
         for entry in parked:
             self.put(replace(entry, due_at=now))
         return len(parked)
+
+    def wake_failed(self, codes: Iterable[str], now: float) -> int:
+        """Neither parked entries nor those that are due."""
+        failed = frozenset(codes)
+        waiting = [
+            one
+            for one in self._all()
+            if now < one.due_at < PARKED and one.last_error is not None and one.last_error.reason.code in failed
+        ]
+        for entry in waiting:
+            self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
+        return len(waiting)
+
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Not the parked ones."""
+        ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
+        for entry in ahead:
+            self.put(replace(entry, due_at=due_at))
+        return len(ahead)
 
     def next_due(self) -> float | None:
         """None when all rows are parked, or there are none."""

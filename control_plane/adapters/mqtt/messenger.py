@@ -55,6 +55,8 @@ at once to a broken connection waits for ever for a lock that paho holds.
 
 PACKET_ROOM: Final = 64 * 1024
 _SUBSCRIBED: Final = (Channel.RESPONSE, Channel.STATUS, Channel.PRESENCE, Channel.COMMAND)
+_RETAINED: Final = {True: SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE, False: SubscribeOptions.RETAIN_DO_NOT_SEND}
+"""Retain Handling: whether the broker sends what it has stored. Only presence is stored by intent."""
 _LONGEST_ID: Final = "x" * 64
 _FAILURE: Final = 0x80  # SUBACK reason codes (MQTT 5.0 section 3.9.3)
 
@@ -233,7 +235,10 @@ class MqttMessenger:
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         """All filters in one packet; No Local, so that the commands published here do not come back."""
-        options = {channel: SubscribeOptions(qos=QOS[channel], noLocal=True) for channel in _SUBSCRIBED}
+        options = {
+            channel: SubscribeOptions(qos=QOS[channel], noLocal=True, retainHandling=_RETAINED[RETAINED[channel]])
+            for channel in _SUBSCRIBED
+        }
         granted = await client.subscribe([(self._filter(channel), one) for channel, one in options.items()])
         refused = {str(code) for code in granted if getattr(code, "value", code) >= _FAILURE}
         if refused:
@@ -248,7 +253,8 @@ class MqttMessenger:
         """Deliver the queued messages, then each new one as it arrives, until the connection is lost."""
 
         def deliver_message(message: aiomqtt.Message) -> None:
-            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain)))
+            left = getattr(message.properties, "MessageExpiryInterval", None)
+            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain), expires_in=left))
 
         while not self._queue.empty():
             deliver_message(self._queue.get_nowait())

@@ -167,7 +167,7 @@ def waiting_reason(upload: Document) -> str | None:
     if not why:
         return None
     at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
-    until = f", next try {at.astimezone(UTC):%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
+    until = f", next try {at:%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
     return visible(why) + until
 
 

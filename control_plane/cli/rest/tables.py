@@ -4,6 +4,7 @@ Rule: an id, which a person may copy, is never shortened; other cells fold. A me
 not send shows as `-`.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.rest.progress import waiting_reason
-from control_plane.cli.text import ago, moment, size, visible
+from control_plane.cli.text import ago, moment, moment_of_ns, size, visible
 
 Row = Mapping[str, Any]
 
@@ -25,7 +26,6 @@ STYLES: Final = {
     "cancelled": "yellow",
     "queued": "dim",
 }
-_NS: Final = 1_000_000_000
 
 
 def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
@@ -45,7 +45,10 @@ def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
     table = _table("client", "connected", "last heard", "labels")
     for row in rows:
         heard = ago(row.get("last_activity"), now)
-        table.add_row(_cell(row.get("client_id")), _yes(row.get("connected")), heard, labels(row.get("labels")))
+        connected = _yes(row.get("connected"))
+        if row.get("connected") and row.get("reason_code"):
+            connected.append(f"\n{visible(row['reason_code'])}", style="red")
+        table.add_row(_cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
     return table
 
 
@@ -54,8 +57,7 @@ def files_table(rows: Iterable[Row]) -> Table:
     table = _table("size", "changed", "path")
     table.columns[0].justify = "right"
     for row in rows:
-        at = datetime.fromtimestamp(row["mtime_ns"] / _NS, UTC).isoformat() if row.get("mtime_ns") else None
-        table.add_row(size(row.get("size")), moment(at), _cell(row.get("path")))
+        table.add_row(size(row.get("size")), moment_of_ns(row.get("mtime_ns")), _cell(row.get("path")))
     return table
 
 
@@ -92,6 +94,7 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
+        ("note", row.get("reason")),
         ("upload", _id(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
@@ -108,7 +111,7 @@ def state_text(row: Row) -> Text:
 def done(row: Row) -> str:
     """Progress in percent, rounded down."""
     progress = row.get("progress")
-    return "-" if progress is None else f"{int(float(progress))}%"
+    return "-" if progress is None else f"{math.floor(min(100.0, max(0.0, progress)))}%"
 
 
 def labels(values: Mapping[str, Any] | None) -> Text:

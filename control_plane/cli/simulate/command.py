@@ -5,7 +5,6 @@ Rule: the devices are simulated, their traffic is real: MQTT to the broker, PUTs
 
 import asyncio
 import resource
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -106,8 +105,7 @@ class _Running:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fleet.leave()
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(_OFFLINE_TIME)
+        await asyncio.sleep(_OFFLINE_TIME)
 
     async def _report_progress(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from typing import Final
 
 from control_plane.cli.simulate.file import SyntheticFile
 from schemas.messages import (
+    MAX_WANTED_PARTS,
     ActiveUpload,
     Command,
     CurrentUpload,
@@ -30,7 +31,7 @@ from schemas.values import (
 )
 
 WINDOW_BYTES: Final = 64 * MIB
-WINDOW_PARTS: Final = 100
+WINDOW_PARTS: Final = MAX_WANTED_PARTS
 _CHUNK_SIZE: Final = 5 * MIB
 
 

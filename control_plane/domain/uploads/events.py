@@ -7,6 +7,7 @@ repeated, late or false, and never raise. Local events come from the control pla
 from dataclasses import dataclass, field
 from typing import Final
 
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Proof, State
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
@@ -30,10 +31,11 @@ class _Remote:
 class PartsRequested(_Remote):
     """The client offers its file, or requests more URLs; a request may leave out the fields of the offer.
 
-    `file_size` is in bytes. `one_put` are the digests under which this object store lets a file of one part be granted
-    as one PutObject.
+    `file_path` is the path on the device, `file_size` is in bytes. `one_put` are the digests under which this object
+    store lets a file of one part be granted as one PutObject.
     """
 
+    file_path: str | None = None
     file_size: int | None = None
     fingerprint: Fingerprint | None = None
     wanted: tuple[WantedPart, ...] = ()
@@ -138,10 +140,10 @@ class CompletionProven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionFailed:
-    """The object does not exist, or is not proven to be the file.
+    """The object is not the file, or can never come to exist.
 
-    With `again` a new attempt follows; without it the upload fails with `error`. With `left` an object of this attempt
-    exists that is not the file.
+    With `again` a new attempt follows after `delay` (s); without it the upload fails with `error`. With `left` an
+    object of this attempt exists.
     """
 
     now: float
@@ -150,14 +152,34 @@ class CompletionFailed:
     text: str
     again: bool = False
     left: bool = False
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectStoreRejected:
-    """The object store refuses to open an upload for this key; the device cannot change that."""
+class SetBack:
+    """The object store refused a step, or shows no proven object.
+
+    What it answers may change: the step is due again in `delay` (s), and the upload waits for `reason` until then.
+    `setbacks` is the upload's count when the step began, so a step that two replicas performed counts once. The last of
+    MAX_SETBACKS has the effect of a `CompletionFailed` with `error`, `again` and the text of the reason. `left` is how
+    an object is recognised that the attempt may have left (`Stray.token`); None when it left none.
+    """
 
     now: float
     attempt: int
+    setbacks: int
+    reason: Reason
+    error: str
+    delay: float
+    again: bool = False
+    left: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverQuota:
+    """The client offered more bytes than it may upload in a day."""
+
+    now: float
     text: str
 
 
@@ -195,7 +217,8 @@ LocalEvent = (
     | MultipartCreated
     | CompletionProven
     | CompletionFailed
-    | ObjectStoreRejected
+    | SetBack
+    | OverQuota
     | CleanupDone
     | Observed
 )

@@ -5,10 +5,11 @@ Rule: when a client becomes reachable, its parked outbox entries become due in t
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
+from control_plane.services.fair_queue import FairQueue
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -16,8 +17,17 @@ from schemas.messages import Presence
 
 MAX_BATCH: Final = 1_000
 MAX_WAITING: Final = 50_000
+MAX_OF_ONE: Final = 64
 PAUSE: Final = 0.05
 """Seconds for which presence messages are gathered for one commit; it delays a birth by no more than that."""
+
+
+class _Arrived(NamedTuple):
+    """A presence, when it arrived, and for how long (s) the broker had stored it."""
+
+    presence: Presence
+    at: float
+    age: float
 
 
 class ClientRegistry:
@@ -28,13 +38,14 @@ class ClientRegistry:
         self._clock = clock
         self._log = log
         self._on_woken = on_woken
-        self._waiting: asyncio.Queue[tuple[Presence, float]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: FairQueue[_Arrived] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
 
-    def receive(self, presence: Presence) -> None:
-        """Take one message. Never waits: when the queue is full it is dropped, and the next beat replaces it."""
-        try:
-            self._waiting.put_nowait((presence, self._clock.now()))
-        except asyncio.QueueFull:
+    def receive(self, presence: Presence, *, age: float = 0.0) -> None:
+        """Take one message, which the broker had stored for `age` seconds.
+
+        Never waits: when the queue is full it is dropped, and the next beat replaces it.
+        """
+        if not self._waiting.offer(presence.client_id, _Arrived(presence, self._clock.now(), age)):
             self._log("presence.shed", {"client_id": presence.client_id})
 
     async def run(self) -> None:
@@ -42,11 +53,11 @@ class ClientRegistry:
         while True:
             batch = [await self._waiting.get()]
             await asyncio.sleep(PAUSE)
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
+            while len(batch) < MAX_BATCH and self._waiting:
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)
 
-    async def _commit(self, batch: list[tuple[Presence, float]]) -> None:
+    async def _commit(self, batch: list[_Arrived]) -> None:
         try:
             verdicts, woken = await self._database.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
@@ -63,14 +74,14 @@ class ClientRegistry:
             self._on_woken()
 
     @staticmethod
-    def _apply(records: Records, batch: list[tuple[Presence, float]]) -> tuple[list[tuple[Presence, Verdict]], int]:
-        before = records.clients.among({presence.client_id for presence, _ in batch})
+    def _apply(records: Records, batch: list[_Arrived]) -> tuple[list[tuple[Presence, Verdict]], int]:
+        before = records.clients.among({one.presence.client_id for one in batch})
         after: dict[str, Client] = dict(before)
         verdicts: list[tuple[Presence, Verdict]] = []
         woken = 0
-        for presence, at in batch:
+        for presence, at, age in batch:
             known = after.get(presence.client_id)
-            client, verdict = apply_presence(known, presence, at)
+            client, verdict = apply_presence(known, presence, at, age=age)
             if client is not None and client is not known:
                 after[presence.client_id] = client
             verdicts.append((presence, verdict))
@@ -79,8 +90,8 @@ class ClientRegistry:
         for client in changed:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
-            if client.dispatchable(client.seen_at):
-                woken += records.outbox.wake(client.client_id, client.seen_at)
+            if client.dispatchable(batch[-1].at):
+                woken += records.outbox.wake(client.client_id, batch[-1].at)
         return verdicts, woken
 
 

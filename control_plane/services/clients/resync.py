@@ -5,6 +5,7 @@ agent does not list was lost, and is published again.
 """
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,6 +14,7 @@ from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Duty, answer, close
 from control_plane.domain.uploads.events import MissingFromHello
 from control_plane.domain.uploads.model import TERMINAL, Upload, UploadKey
+from control_plane.services.budget import Buckets, Limit
 from control_plane.services.errors import ServiceError
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
@@ -23,9 +25,17 @@ from schemas.messages import ActiveUpload, Hello
 from schemas.values import ResponseStatus
 
 MAX_WAITING: Final = 20_000
+"""Clients whose hello waits. A client has one at most: a newer hello replaces the one that waits."""
+
 MAX_BATCH: Final = 100
-MAX_LISTED: Final = 20_000
-"""Uploads in all pages of one hello; an agent keeps far fewer."""
+MAX_BATCH_LISTED: Final = 1_000
+"""Uploads in the hellos of one batch, which are looked up in one transaction; one hello may have more."""
+
+MAX_LISTED: Final = 5_000
+"""Uploads in all pages of one hello: an agent keeps 256 open and 4,096 ended ones."""
+
+PAGES: Final = Limit(rate=0.5, burst=32)
+"""Pages of one client: a hello of `MAX_LISTED` uploads has ten, and follows a connect or a birth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,17 @@ class Resync:
         self._writer = writer
         self._outbox = outbox
         self._owner = owner
+        self._budget = Buckets(clock.monotonic, PAGES)
         self._pages: dict[str, tuple[int, list[ActiveUpload]]] = {}
-        self._waiting: asyncio.Queue[_Hello] = asyncio.Queue(MAX_WAITING)
+        self._waiting: OrderedDict[str, _Hello] = OrderedDict()
+        self._filled = asyncio.Event()
 
     def receive(self, client_id: str, epoch: int, hello: Hello) -> None:
-        """Take one page. Never waits: a hello is dropped when the queue is full, and its duties become due later."""
+        """Take one page. Never waits: a hello that is dropped is not answered, and its duties become due later."""
+        if not self._budget.take(client_id):
+            self._pages.pop(client_id, None)
+            self._log("hello.shed", {"client_id": client_id})
+            return
         at, listed = self._pages.pop(client_id, (epoch, []))
         listed = [*(listed if at == epoch else []), *hello.active]
         if len(listed) > MAX_LISTED:
@@ -70,24 +86,36 @@ class Resync:
         if hello.more:
             self._pages[client_id] = (epoch, listed)
             return
-        try:
-            self._waiting.put_nowait(_Hello(client_id, self._clock.now(), listed))
-        except asyncio.QueueFull:
+        if len(self._waiting) >= MAX_WAITING and client_id not in self._waiting:
             self._log("hello.shed", {"client_id": client_id})
+            return
+        self._waiting[client_id] = _Hello(client_id, self._clock.now(), listed)
+        self._filled.set()
 
     async def run(self) -> None:
         """Answer hellos until cancelled."""
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            try:
-                found = await self._database.read(partial(_look_up, batch=batch))
-            except ServiceError as error:
-                self._log("hello.failed", {"hellos": len(batch), "error": str(error)})
-                continue
-            for hello, known in zip(batch, found, strict=True):
-                self._answer(hello, known)
+            await self._filled.wait()
+            self._filled.clear()
+            while self._waiting:
+                await self._answer_batch()
+
+    async def _answer_batch(self) -> None:
+        batch: list[_Hello] = []
+        listed = 0
+        while self._waiting and len(batch) < MAX_BATCH and listed < MAX_BATCH_LISTED:
+            _, hello = self._waiting.popitem(last=False)
+            batch.append(hello)
+            listed += len(hello.listed)
+        try:
+            found = await self._database.read(partial(_look_up, batch=batch))
+        except ServiceError as error:
+            self._log("hello.failed", {"hellos": len(batch), "error": str(error)})
+            return
+        for hello, known in zip(batch, found, strict=True):
+            self._answer(hello, known)
+            # An answer may be thousands of commands: others take their turn in between.
+            await asyncio.sleep(0)
 
     def _answer(self, hello: _Hello, known: _Known) -> None:
         now = self._clock.now()

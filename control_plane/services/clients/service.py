@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import OPEN
+from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.ports.database import Database, Page
@@ -21,8 +23,17 @@ from schemas.topics import Channel, require_client_id
 class ClientService:
     """What a caller may do with clients."""
 
-    def __init__(self, *, database: Database, messenger: Messenger, queries: ClientQueries, views: UploadViews) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        messenger: Messenger,
+        queries: ClientQueries,
+        views: UploadViews,
+        budget: IngestBudget,
+    ) -> None:
         self._database = database
+        self._budget = budget
         self._messenger = messenger
         self._queries = queries
         self._views = views
@@ -34,6 +45,11 @@ class ClientService:
         if client is None:
             raise UnknownClient(client_id)
         return client
+
+    def reason(self, client: Client, now: float) -> Reason | None:
+        """Why no command is published to the client at `now` (s), or that it is noisy; None when all is well."""
+        noisy = Reason(WaitCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
+        return client.waiting_for(now) or (noisy if self._budget.noisy(client.client_id) else None)
 
     async def clients(
         self, _principal: Principal, labels: Mapping[str, str], page: Page

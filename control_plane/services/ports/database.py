@@ -127,6 +127,12 @@ class UploadRecords(Protocol):
         `VersionConflict` when the stored version is not `before.version`. Only the parts that differ are written.
         """
 
+    def count_open(self, client_id: str) -> int:
+        """How many uploads `open_of` finds."""
+
+    def bytes_offered(self, client_id: str, owner: str, since: float) -> int:
+        """The sum of the file sizes of the client's uploads of this owner that were created at `since` or later."""
+
     def open_of(self, client_id: str) -> list[Upload]:
         """Every upload of the client that is not terminal, or that the client has yet to acknowledge as ended."""
 
@@ -160,6 +166,15 @@ class OutboxRecords(Protocol):
 
     def wake(self, client_id: str, now: float) -> int:
         """Make the parked entries of one client due; returns the number of entries."""
+
+    def wake_failed(self, codes: Iterable[str], now: float) -> int:
+        """Make the waiting entries due whose last error has one of these reason codes; returns their number.
+
+        None of them before its duty is required; parked entries stay parked.
+        """
+
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
 
     def next_due(self) -> float | None:
         """The earliest `due_at` of all entries that are not parked."""

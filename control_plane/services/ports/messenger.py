@@ -11,11 +11,16 @@ from schemas.topics import Channel
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One message that arrived."""
+    """One message that arrived.
+
+    `retained` if the broker had stored it before the subscription. `expires_in` is what is left of its Message Expiry,
+    in seconds; None without one.
+    """
 
     topic: str
     payload: bytes
     retained: bool = False
+    expires_in: float | None = None
 
 
 class Messenger(Protocol):

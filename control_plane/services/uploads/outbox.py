@@ -5,6 +5,7 @@ returned. Every duty may be performed twice: after a crash, on another replica, 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
@@ -13,50 +14,71 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,
-    CompletionFailed,
     Dispatched,
     MultipartCreated,
-    ObjectStoreRejected,
     StepTimedOut,
     Succeeded,
 )
-from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
+from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
+from control_plane.services.budget import Buckets, Limit
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
     DatabaseUnavailable,
     MessengerDown,
+    ObjectStoreDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
     ServiceError,
     Transient,
     UnknownUpload,
 )
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import MAX_SKEW, name_beside
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.uploads.completion import Completion
+from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
+from schemas.values import STATUS_EVERY
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
 """Duties that are started and not finished; most of them wait for one of the `MAX_AT_ONCE` places."""
+
+MAX_RUNNING_OF_ONE: Final = 1_024
+"""Of these, one client's: the others wait for a place no longer than these take."""
+
+RELEASES: Final = Limit(rate=20, burst=256)
+"""Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
 POLL: Final = 1.0
 LONGEST_LOOK: Final = 2.0
 """Seconds for which the commit of a success may wait for its proof."""
 
+REPORTED_WAIT: Final = 2.5 * STATUS_EVERY
+"""Seconds for which a wait that the client reported counts at least: one status may be lost."""
+
 LONGEST_WAIT: Final = 300.0
+LONGEST_RETRY: Final = 2 * LONGEST_WAIT
+"""Seconds between two tries of a duty at most: a longer Retry-After of the object store counts as `LONGEST_WAIT`."""
+
 FAULT_WAIT: Final = 30.0
 """Seconds, at least, before a duty is retried after a fault of the program."""
 
 REFUSED_WAIT: Final = 3600.0
 """Seconds before a clean-up is retried that the object store refused, such as for lack of a permission."""
+
+_MOVE_ON: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT, Kind.COMPLETE})
+"""Duties without which the upload stands still: a refusal is repeated, and at last ends the attempt."""
+
+_STORE_CODES: Final = frozenset({str(WaitCode.OBJECT_STORE_UNAVAILABLE), str(WaitCode.OBJECT_STORE_REFUSED)})
+_BROKER_CODES: Final = frozenset({str(WaitCode.BROKER_UNAVAILABLE)})
 
 _Name = tuple[UploadKey, str, int, str]
 _Work = Coroutine[Any, Any, None]
@@ -74,6 +96,7 @@ class _Claimed:
 class Outbox:
     """Performs duties: right after the commit that decided them, and when a stored entry becomes due.
 
+    A duty that failed for lack of the broker or of the object store is due as soon as that is there again.
     `step_timeout` (s) is how long a connected client may be silent after a command. With `performs` False every duty is
     stored, and none is performed.
     """
@@ -89,6 +112,7 @@ class Outbox:
         commands: CommandPublisher,
         signer: UrlSigner,
         completion: Completion,
+        probe: ObjectStoreProbe,
         step_timeout: float,
         performs: bool = True,
     ) -> None:
@@ -100,13 +124,21 @@ class Outbox:
         self._commands = commands
         self._signer = signer
         self._completion = completion
+        self._probe = probe
         self._step_timeout = step_timeout
         self._performs = performs
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Name, asyncio.Task[None]] = {}
+        self._busy: Counter[str] = Counter()
+        """Tasks by client."""
+        self._releases = Buckets(clock.monotonic, RELEASES)
         self._looks = 0
         """How many deferred successes are being proven."""
+        self._usable: frozenset[str] = frozenset()
+        """Reason codes of failed duties whose cause was gone at the last look."""
+        self._wakes = 0
+        """How often a cause was found gone. A duty that began before the last time is not delayed by its failure."""
         self._poked = asyncio.Event()
         self._released: dict[UploadKey, asyncio.Event] = {}
 
@@ -127,6 +159,9 @@ class Outbox:
                 self._writer.enqueue(key, decision.deferred)
             return
         if upload is None:
+            if not self._releases.take(key.client_id):
+                self._log("release.shed", {"client_id": key.client_id})
+                return
             self._start(key, Duty(Kind.SEND_CLOSE, decision.attempt, 0.0), self._close_unknown(key, decision.attempt))
             return
         for duty in decision.duties:
@@ -181,6 +216,7 @@ class Outbox:
 
     async def _look(self) -> None:
         try:
+            await self._wake()
             due = await self._database.read(lambda records: records.outbox.next_due())
             if due is None or due > self._clock.now():
                 return
@@ -194,6 +230,17 @@ class Outbox:
             self._start(one.upload.key, one.duty, self._perform(one.upload, one.duty), failed=one.failed)
         if len(claimed) == MAX_CLAIMED:
             self.poke()
+
+    async def _wake(self) -> None:
+        """Make the duties due that failed for a cause which is gone since the last look."""
+        usable = (_BROKER_CODES if self._commands.messenger.problem is None else frozenset()) | (
+            _STORE_CODES if self._probe.failure is None else frozenset()
+        )
+        if back := usable - self._usable:
+            now = self._clock.now()
+            await self._database.write(lambda records: records.outbox.wake_failed(back, now))
+            self._wakes += 1
+        self._usable = usable
 
     def _claim(self, records: Records) -> tuple[list[_Claimed], list[UploadKey]]:
         """Lease due entries: the duties to perform, and the uploads of clients that did not respond in time."""
@@ -228,15 +275,22 @@ class Outbox:
         if entry.tries == 0 or upload.state is State.QUEUED:
             return now
         # The step timer runs only while the client is connected.
-        ends_at = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
-        return ends_at if ends_at > now else None
+        began_at = max(upload.touched_at, client.connected_at or 0.0)
+        ends_at = began_at + self._patience(upload)
+        # An instant further ahead was written by a clock that was wrong: how long the client was silent is not known.
+        return ends_at if now < ends_at and began_at <= now + MAX_SKEW else None
+
+    def _patience(self, upload: Upload) -> float:
+        """The step timer (s); longer than the agent's pause between two reports of the same wait."""
+        waits = upload.reason is not None and upload.reason.code == WaitCode.CLIENT_REPORTED
+        return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
-        if len(self._tasks) >= MAX_RUNNING:
+        if len(self._tasks) >= MAX_RUNNING or self._busy[key.client_id] >= MAX_RUNNING_OF_ONE:
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
-            self._log("duty.shed", {"upload_id": key.upload_id, "duty": duty.kind})
+            self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
             work.close()
             return
         if name in self._running and duty.kind not in COMMANDS:
@@ -245,12 +299,17 @@ class Outbox:
         self._looks += deferred
         task = asyncio.create_task(self._watch(key, duty, work, failed=failed))
         self._tasks.add(task)
+        self._busy[key.client_id] += 1
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done, deferred=deferred))
 
     def _ended(self, name: _Name, task: asyncio.Task[None], *, deferred: bool) -> None:
         self._looks -= deferred
         self._tasks.discard(task)
+        client_id = name[0].client_id
+        self._busy[client_id] -= 1
+        if not self._busy[client_id]:
+            del self._busy[client_id]
         if self._running.get(name) is task:
             del self._running[name]
 
@@ -263,16 +322,21 @@ class Outbox:
             work.close()
 
     async def _handle(self, key: UploadKey, duty: Duty, work: _Work, *, failed: bool) -> None:
+        wakes = self._wakes
         try:
             await work
-        except Transient as error:
-            await self._retry(key, duty, reason_of(error), error.retry_after)
-        except ObjectStoreRefused as error:
-            await self._refused(key, duty, error)
+        except (Transient, ObjectStoreForbids) as error:
+            if isinstance(error, ObjectStoreDown | ObjectStoreForbids):
+                self._probe.look_again()
+            at_least = error.retry_after if isinstance(error, Transient) else Transient.retry_after
+            await self._retry(key, duty, reason_of(error), at_least, at_once=wakes != self._wakes)
         except UnknownUpload:
             return
         except Exception as error:  # noqa: BLE001 - a fault in one upload must not stop the others
-            self._log("duty.fault", {"upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)})
+            self._log(
+                "duty.fault",
+                {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "error": repr(error)},
+            )
             # The error's text may hold anything, so the reason names only its class, and the log.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
             await self._retry(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
@@ -282,6 +346,20 @@ class Outbox:
                 await self._update(key, duty, lambda entry: replace(entry, last_error=None))
 
     async def _perform(self, upload: Upload, duty: Duty) -> None:
+        try:
+            await self._do(upload, duty)
+        except ObjectStoreRefused as error:
+            facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
+            self._log("duty.refused", {**facts, "error": str(error)})
+            if duty.kind not in _MOVE_ON:
+                await self._reschedule(upload.key, duty, reason_of(error), lambda _: REFUSED_WAIT)
+            elif isinstance(error, ObjectStoreForbids):
+                # An operator may replace a revoked key. If that does not happen, the deadline ends the upload.
+                raise
+            else:
+                self._writer.enqueue(upload.key, set_back(upload, self._clock.now(), reason_of(error)))
+
+    async def _do(self, upload: Upload, duty: Duty) -> None:
         key, commands = upload.key, self._commands
         match duty.kind:
             case Kind.SEND_DOWNLOAD:
@@ -332,37 +410,30 @@ class Outbox:
             self._released[key].set()
 
     async def _create_multipart(self, upload: Upload) -> None:
-        s3_upload_id = await self._object_store.create_multipart(upload.s3_key, upload.object_token, upload.digest)
+        name = name_beside(upload.s3_key, upload.file_path)
+        s3_upload_id = await self._object_store.create_multipart(
+            upload.s3_key, upload.object_token, upload.digest, file_name=name
+        )
         created = MultipartCreated(now=self._clock.now(), attempt=upload.attempt, s3_upload_id=s3_upload_id)
         await self._writer.submit(upload.key, created)
 
     async def _delete(self, upload: Upload, s3_key: str) -> None:
-        """Delete a stray object, if the object under the key has the token of an abandoned attempt."""
+        """Delete a stray object, if the object under the key is recognised as one of an abandoned attempt."""
         tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
         info = await self._object_store.head(s3_key)
-        if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
+        if info is not None and info.metadata.get(TOKEN_METADATA, f'"{info.etag}"') in tokens:
             await self._object_store.delete(s3_key)
         await self._writer.submit(upload.key, CleanupDone(now=self._clock.now(), target=s3_key))
 
-    async def _retry(self, key: UploadKey, duty: Duty, reason: Reason, at_least: float) -> None:
-        wait = lambda tries: full_jitter(tries, longest=LONGEST_WAIT, at_least=at_least)  # noqa: E731
-        tries = await self._reschedule(key, duty, reason, wait)
-        facts = {"upload_id": key.upload_id, "duty": duty.kind, "tries": tries, "error": reason.text}
-        self._log("duty.again", facts)
+    async def _retry(
+        self, key: UploadKey, duty: Duty, reason: Reason, at_least: float, *, at_once: bool = False
+    ) -> None:
+        def wait(tries: int) -> float:
+            return 0.0 if at_once else full_jitter(tries, longest=LONGEST_WAIT, at_least=min(at_least, LONGEST_WAIT))
 
-    async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
-        now = self._clock.now()
-        self._log("duty.refused", {"upload_id": key.upload_id, "duty": duty.kind, "error": str(error)})
-        if duty.kind is Kind.COMPLETE:
-            failed = CompletionFailed(now=now, attempt=duty.attempt, error=Refusal.STORE_REFUSED, text=str(error))
-            self._writer.enqueue(key, failed)
-        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT} and isinstance(error, ObjectStoreForbids):
-            # A revoked key may be replaced. If it is not, the deadline ends the upload.
-            await self._retry(key, duty, reason_of(error), Transient.retry_after)
-        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT}:
-            self._writer.enqueue(key, ObjectStoreRejected(now=now, attempt=duty.attempt, text=str(error)))
-        else:
-            await self._reschedule(key, duty, reason_of(error), lambda _: REFUSED_WAIT)
+        tries = await self._reschedule(key, duty, reason, wait)
+        facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "tries": tries}
+        self._log("duty.again", {**facts, "error": reason.text})
 
     async def _reschedule(self, key: UploadKey, duty: Duty, reason: Reason, wait: Callable[[int], float]) -> int:
         """Store why the duty failed, and retry it in `wait(tries)` seconds; returns the number of tries."""

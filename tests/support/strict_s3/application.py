@@ -134,7 +134,10 @@ class StrictS3:
             for manner in self._manners():
                 call = call if manner.demand is None else manner.demand(call)
             call.promise.check(blob)
-            return _do(call)
+            answer = _do(call)
+            for manner in self._manners():
+                answer = answer if manner.after is None else manner.after(call, answer)
+            return answer
         except BaseException:
             if path is not None:
                 path.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ _CHECKSUM: Final = "x-amz-checksum-"
 _ENCRYPTION: Final = "x-amz-server-side-encryption"
 _READS: Final = frozenset({Operation.HEAD_OBJECT, Operation.GET_OBJECT})
 _CREATES: Final = frozenset({Operation.PUT_OBJECT, Operation.CREATE_MULTIPART_UPLOAD})
+_VERSIONED: Final = frozenset({Operation.PUT_OBJECT, Operation.COMPLETE_MULTIPART_UPLOAD, Operation.DELETE_OBJECT})
 _HARD: Final = frozenset(" %+")
 
 
@@ -36,7 +37,8 @@ class Manner:
     """One quirk: what the `store` does, what the `product` does about it, and the `sign` by which one notices it.
 
     `arrive` changes a request before its signature is verified, as a proxy would; `demand` refuses or changes a call
-    whose signature is correct; `answer` changes the answer, also that of a refusal. `seconds` is waited before each
+    whose signature is correct; `answer` changes the answer, also that of a refusal; `after` follows an
+    operation that was done. `seconds` is waited before each
     answer, `interim` is sent before the body of a PUT is read, and `region` is the bucket's.
     """
 
@@ -46,6 +48,7 @@ class Manner:
     arrive: Callable[[Request], Request] | None = None
     demand: Callable[[Call], Call] | None = None
     answer: Callable[[Request, Answer], Answer] | None = None
+    after: Callable[[Call, Answer], Answer] | None = None
     seconds: float = 0.0
     interim: bytes = b""
     region: str | None = None
@@ -145,19 +148,30 @@ def _names_region(_request: Request, answer: Answer) -> Answer:
     return replace(answer, headers={**answer.headers, "x-amz-bucket-region": OTHER_REGION})
 
 
+def _keeps_versions(call: Call, answer: Answer) -> Answer:
+    bucket, key, version = call.request.bucket, call.request.key, call.request.query.get("versionId")
+    if not answer.done or call.request.operation not in _VERSIONED:
+        return answer
+    if call.request.operation is Operation.DELETE_OBJECT and version is not None:
+        call.storage.bucket(bucket).versions.pop(version, None)
+        return answer
+    made = call.storage.note_version(bucket, key)
+    return replace(answer, headers={**answer.headers, "x-amz-version-id": made})
+
+
 class Quirk(Enum):
     """Every quirk. A test gives a set of them to `Options`, or changes `StrictServer.quirks` while the double runs."""
 
     VISIBLE_LATE = Manner(
         store="shows a new object only after some seconds",
         product="looks again for minutes before it gives up an attempt; the attempt is not sent again",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_hides_new_objects,
     )
     REMEMBERED_404 = Manner(
         store="answers for some seconds that an object is missing because it was missing when last asked for",
         product="the same as for an object that is visible late",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_remembers_missing_keys,
     )
     OTHER_REGION = Manner(
@@ -237,7 +251,7 @@ class Quirk(Enum):
     )
     HARD_NAMES_REFUSED = Manner(
         store="refuses keys with a space, `%`, `+` or a letter beyond ASCII",
-        product="spells keys with safe characters; the true name is in the metadata of the object",
+        product="spells keys without the characters that it refuses; the file's name is in the metadata of the object",
         sign="note of the probe",
         demand=_refused_when(
             lambda call: bool(_HARD & set(call.request.key)) or not call.request.key.isascii(),
@@ -268,6 +282,12 @@ class Quirk(Enum):
             Code.MALFORMED_XML,
             "The XML you provided was not well-formed or did not validate against our published schema",
         ),
+    )
+    KEEPS_VERSIONS = Manner(
+        store="keeps versions: a DELETE leaves a marker, and an overwritten object stays",
+        product="removes the objects of the probe by their version; what attempts left, by a marker",
+        sign="works",
+        after=_keeps_versions,
     )
     NO_LIFECYCLE = Manner(
         store="has no lifecycle rules",

@@ -12,7 +12,7 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_services import SECRET, FakeServices, api_over, http_to
 
-TOKEN = {"Authorization": f"Bearer {create_token(SECRET, 'ann', 60)}"}
+TOKEN = {"Authorization": f"Bearer {create_token(SECRET, 'ann', 3600)}"}
 DISCLOSURES = {"/clients/{client_id}/files", "/uploads/{upload_id}/url"}
 
 

@@ -2,7 +2,10 @@
 
 import io
 from datetime import UTC, datetime
+from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from control_plane.cli.rest.tables import client_view, clients_table, files_table, upload_view, uploads_table
@@ -117,3 +120,36 @@ def test_files_show_their_sizes_and_times() -> None:
     assert "1.5 KiB" in text
     assert "2025-11-01 10:00:00Z" in text
     assert "/data/ü.bin" in text
+
+
+anything = st.none() | st.integers() | st.integers(-(10**40), 10**40) | st.floats(allow_nan=False)
+words = st.none() | st.text(max_size=20)
+instants = st.none() | st.text(max_size=30) | st.datetimes(timezones=st.timezones() | st.none()).map(datetime.isoformat)
+extremes = st.sampled_from(["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2025-11-01T10:00:00"])
+rows = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("upload_id", "client_id", "file_path", "s3_key", "path", "reason", "error", "message"), words),
+        **dict.fromkeys(("state", "status", "reason_code", "origin", "proof", "digest"), words),
+        **dict.fromkeys(("created_at", "updated_at", "completed_at", "connected_at"), instants | extremes),
+        **dict.fromkeys(("last_activity", "last_heartbeat", "next_wake_at"), instants | extremes),
+        **dict.fromkeys(("size", "mtime_ns", "progress", "bytes_uploaded", "file_size"), anything),
+        **dict.fromkeys(("attempt", "completed_parts", "total_parts"), anything),
+        "connected": st.booleans(),
+        "labels": st.dictionaries(st.text(max_size=5), words, max_size=3),
+        "metadata": st.dictionaries(st.text(max_size=5), anything | words, max_size=3),
+    },
+)
+
+
+@given(row=rows)
+def test_no_value_of_a_device_ends_a_table(row: dict[str, Any]) -> None:
+    """A device may report any time and any number; the command shows it and does not end with a traceback."""
+    for table in (
+        uploads_table([row]),
+        clients_table([row], NOW),
+        files_table([row]),
+        upload_view(row),
+        client_view({**row, "current_upload": row}, NOW),
+    ):
+        assert drawn(table) is not None

@@ -27,12 +27,21 @@ def redacted(**facts: object) -> dict[str, Any]:
     return dict(redact(None, "info", dict(facts)))
 
 
+class _Written(io.StringIO):
+    """The stream of the log; what is read of it has all lines that were logged before."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """The log of the process; its logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    written = io.StringIO()
+    written = _Written()
     monkeypatch.setattr("sys.stderr", written)
     configure_logging("INFO")
     yield written
@@ -152,3 +161,27 @@ def test_at_debug_no_library_logs_what_signs_a_request(lines: io.StringIO, monke
     [line] = lines.getvalue().splitlines()
     assert json.loads(line)["event"] == "our.own"
     assert "canary" not in line.lower()
+
+
+def test_the_lines_about_one_client_are_limited_and_every_event_is_counted(lines: io.StringIO) -> None:
+    """A device can cause as many events as it can send; a line for each would fill the disk and block the loop.
+
+    Its work has a wider limit, and an event without a client has none.
+    """
+    now = [0.0]
+    metrics = Metrics(monotonic=lambda: now[0])
+    for _ in range(1_000):
+        metrics("message.refused", {"client_id": "loud", "error": "x"})
+    metrics("message.refused", {"client_id": "good", "error": "x"})
+    for _ in range(200):
+        metrics("upload.state", {"client_id": "loud", "was": "queued", "state": "dispatched"})
+        metrics("outbox.failed", {"error": "x"})
+    now[0] = 120.0
+    metrics("message.refused", {"client_id": "loud", "error": "x"})
+    written = [json.loads(line) for line in lines.getvalue().splitlines()]
+    names = [(line["event"], line.get("client_id")) for line in written]
+    assert names.count(("message.refused", "loud")) == 11
+    assert names.count(("message.refused", "good")) == 1
+    assert names.count(("upload.state", "loud")) == 200
+    assert names.count(("outbox.failed", None)) == 200
+    assert value(metrics, "backhaul_events_total", event="message.refused") == 1_002

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.cli.mqtt.engine import load_settings
 from control_plane.settings import NAMES, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -29,7 +30,9 @@ def test_names_are_those_of_the_protocol() -> None:
     AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE
     BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
-    assert set(NAMES) == {*named.split(), "AWS_SESSION_TOKEN", "S3_DIGEST", "MAX_TOKEN_LIFETIME"}
+    more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
+    more += " CLIENT_MAX_BYTES"
+    assert set(NAMES) == {*named.split(), *more.split()}
 
 
 @pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
@@ -255,3 +258,30 @@ def test_the_default_database_is_the_same_file_in_every_working_folder(
         places.append(Settings.load({}).database)
     assert places == [f"sqlite:///{tmp_path}/data/backhaul/backhaul.db"] * 2
     assert Settings.load({"DATABASE_URL": "sqlite:///x.db"}).database == "sqlite:///x.db"
+
+
+@pytest.mark.parametrize("name", ["MQTT_PASSWORD", "MQTT_USERNAME", "AWS_SECRET_ACCESS_KEY", "BASE_S3_PATH"])
+def test_bytes_that_are_not_utf8_are_refused_without_their_text(name: str) -> None:
+    """No message and no header carries them; a secret is not shown."""
+    env = {"MQTT_USERNAME": "u", "AWS_ACCESS_KEY_ID": "k", name: "p\udcff"}
+    assert error_text(**env) == f"{name}: is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [("mqtt://broker", True), ("mqtts://broker", False), ("mqtt://localhost", False), ("mqtt://[::1]:1884", False)],
+)
+def test_a_password_in_clear_is_said_unless_it_stays_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, *, exposed: bool
+) -> None:
+    """By every program that connects with it, at each start; it names the broker and not the password."""
+    env = {"MQTT_URL": url, "MQTT_USERNAME": "u", "MQTT_PASSWORD": "hunter2"}
+    text = Settings.load(env).exposure
+    assert (text is not None) is exposed
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    printed = capsys.readouterr().err
+    assert ("unencrypted" in printed) is exposed
+    assert "hunter2" not in printed
+    assert Settings.load({"MQTT_URL": url}).exposure is None

@@ -9,7 +9,7 @@ from device_agent.agent import MAX_QUERIES
 from device_agent.inbox import CommandArrived, Connected, QueryAnswered
 from device_agent.mqtt.connection import AckToken
 from device_agent.mqtt.publisher import MAX_WAITING, MAX_WAITING_BYTES, Outbound, SendQueue
-from schemas.codec import decode_response
+from schemas.codec import MAX_MESSAGE_SIZE, decode_response
 from schemas.messages import Nothing, Response
 from schemas.topics import Channel
 from schemas.values import ResponseStatus
@@ -40,7 +40,7 @@ def test_a_flood_of_queries_is_answered_busy_and_holds_no_memory(tmp_path: Path)
 @pytest.mark.parametrize(("size", "kept"), [(10, MAX_WAITING), (96 * 1024, MAX_WAITING_BYTES // (96 * 1024))])
 def test_messages_that_the_network_does_not_accept_are_bounded_in_number_and_in_bytes(size: int, kept: int) -> None:
     """A newer message still replaces an older one, and presence has a place at all times."""
-    queue = SendQueue(lambda _: False)
+    queue = SendQueue(lambda _: False, lambda: MAX_MESSAGE_SIZE)
     for number in range(MAX_WAITING + 100):
         queue.put(str(number), Outbound(Channel.RESPONSE, bytes(size)))
     assert (len(queue), queue.dropped) == (kept, MAX_WAITING + 100 - kept)

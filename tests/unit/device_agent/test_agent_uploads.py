@@ -15,7 +15,7 @@ from device_agent.transfer.events import Faulted, PartFailed, PartStored, PutPar
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import hello_pages, wait_reason
 from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
-from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
+from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
 from schemas.values import ErrorCode, SystemInfo
@@ -241,7 +241,7 @@ class TestFullDisk:
         assert table.uploads.discard_pending() == [fresh]
         table.commands.refuse_unsaved(fresh)
         assert (table.responses[-1].status, table.responses[-1].error) == ("error", "no_space")
-        table.disk_full = True
+        table.disk_failure = "/state/journal cannot be written: Read-only file system"
         table.download("u3")
         assert table.responses[-1].error == "no_space"
         monkeypatch.undo()
@@ -335,7 +335,7 @@ class TestSendQueue:
                 sent.append(message.data)
             return open_
 
-        queue = SendQueue(publish)
+        queue = SendQueue(publish, lambda: MAX_MESSAGE_SIZE)
         for key, data in (("a", b"1"), ("b", b"2"), ("a", b"3")):
             queue.put(key, Outbound(Channel.RESPONSE, data))
         queue.flush()
@@ -345,7 +345,7 @@ class TestSendQueue:
         assert (sent, len(queue)) == ([b"3", b"2"], 0)
 
     def test_is_bounded(self) -> None:
-        queue = SendQueue(lambda _message: False)
+        queue = SendQueue(lambda _message: False, lambda: MAX_MESSAGE_SIZE)
         for number in range(MAX_WAITING + 5):
             queue.put(str(number), Outbound(Channel.RESPONSE, b""))
         assert (len(queue), queue.dropped) == (MAX_WAITING, 5)

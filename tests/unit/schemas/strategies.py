@@ -69,7 +69,7 @@ def plain(described: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.StrType(min_length=least, max_length=most):
             strategy = st.text(min_size=least or 0, max_size=min(most or SHORT, SHORT))
         case inspect.IntType(ge=low, le=high):
-            strategy = st.integers(-SAFE if low is None else low, SAFE if high is None else high)
+            strategy = st.integers(0 if low is None else low, SAFE if high is None else high)
         case inspect.FloatType(gt=above, ge=low, le=high):
             low, open_end = (low, False) if above is None else (above, True)
             strategy = st.floats(low, high, exclude_min=open_end, allow_nan=False, allow_infinity=False)

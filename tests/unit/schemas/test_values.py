@@ -21,13 +21,13 @@ PROTOCOL_TABLE = [
         Follow.FINAL,
     ),
     (
-        "url_expired storage_unavailable busy no_space stale_epoch internal",
+        "url_expired storage_unavailable storage_refused busy no_space stale_epoch internal",
         ResponseStatus.ERROR,
         Follow.SAME_ATTEMPT,
     ),
     ("source_changed upload_gone digest_mismatch", ResponseStatus.ERROR, Follow.NEW_ATTEMPT),
     (
-        "file_not_found permission_denied source_gone storage_refused bad_request owner_silent no_progress",
+        "file_not_found permission_denied source_gone source_unreadable bad_request owner_silent no_progress",
         ResponseStatus.ERROR,
         Follow.FINAL,
     ),

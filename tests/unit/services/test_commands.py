@@ -76,12 +76,12 @@ async def test_a_command_that_does_not_fit_waits_with_its_reason(monkeypatch: py
 
 async def test_expired_credentials_sign_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent refuses a lifetime of zero seconds as `bad_request`, which would end the upload."""
-    monkeypatch.setattr(FakeObjects, "url_lifetime", lambda _self, _wanted: 0.0)
     async with Rig() as rig:
+        monkeypatch.setattr(FakeObjects, "url_lifetime", lambda _self, _wanted: 0.0)
         upload = await rig.granted()
         assert rig.messenger.actions() == ["download_file"]
         reason = await rig.reason(upload.upload_id)
-        assert (reason.code, "credentials" in reason.text) == (WaitCode.OBJECT_STORE_UNAVAILABLE, True)
+        assert (reason.code, "credentials" in reason.text) == (WaitCode.OBJECT_STORE_REFUSED, True)
 
 
 async def test_a_granted_download_has_the_first_urls_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Rule: the kind is a call that cannot be interrupted, at the head of a queue that
 `Event` that the test sets.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -19,7 +20,6 @@ import pytest
 
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
-from device_agent.files import roots as roots_module
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.mounts import mount_of
 from device_agent.files.roots import Roots
@@ -30,6 +30,7 @@ from device_agent.mqtt.connection import AckToken
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.uploads import MAX_UNANSWERED
 from device_agent.workers import pool as pool_module
 from device_agent.workers.part_io import PartIO
 from device_agent.workers.pool import MAX_LOST, PATIENCE, ThreadPool
@@ -154,8 +155,8 @@ def test_a_root_that_does_not_answer_delays_the_start_by_a_bounded_time(
             mount.wait()
         return open_folder(path)
 
-    monkeypatch.setattr(roots_module, "open_folder", opened)
-    monkeypatch.setattr(roots_module, "START_PATIENCE", 0.01)
+    monkeypatch.setattr("device_agent.files.roots.open_folder", opened)
+    monkeypatch.setattr("device_agent.files.roots.START_PATIENCE", 0.01)
     roots = Roots((f"{tmp_path}/hung", f"{tmp_path}/good"), f"{tmp_path}/hung/file")
     open_source(f"{tmp_path}/good/file", roots).close()
     assert roots.mount_of(f"{tmp_path}/hung/file") == mount_of(str(tmp_path))
@@ -296,6 +297,22 @@ def test_a_cancelled_upload_whose_file_does_not_answer_ends(device: Device) -> N
     check_until(lambda: device.reasons().get("hung-1", "").startswith("source_unresponsive"), device.turn)
     device.command("cancel_upload", "c", upload_id="hung-1")
     check_until(lambda: any(m.get("status") == "cancelled" for m in device.messages()), device.turn)
+
+
+def test_uploads_that_are_cancelled_and_begun_again_take_no_more_threads(device: Device) -> None:
+    def waits(name: str) -> bool:
+        run = device.agent.uploads.get(name)
+        return run is not None and run.unresponsive(0.0) is not None
+
+    for number in range(2 * MAX_UNANSWERED):
+        name = f"hung-{number}"
+        device.download(name)
+        check_until(functools.partial(waits, name), device.turn)
+        device.command("cancel_upload", f"c{number}", upload_id=name)
+        device.command("close_upload", f"e{number}", upload_id=name)
+    device.download("good-1")
+    check_until(lambda: "good-1" in device.ended(), device.turn)
+    assert device.runner._reader.lost == MAX_UNANSWERED
 
 
 def test_a_listing_that_gets_no_answer_is_answered_and_delays_no_other_query(device: Device) -> None:
