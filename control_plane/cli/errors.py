@@ -11,6 +11,8 @@ Exception
     └── Unreachable   3: no answer
 """
 
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -84,7 +86,9 @@ class MissingExtra(Misused):
     """A part of Backhaul that is not installed; the text is the line that installs it."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"this command needs a part that is not installed: run `pip install 'backhaul[{extra}]'`")
+        # The environment of this program, which need not be the shell's.
+        pip = f"{shlex.quote(sys.executable)} -m pip install 'backhaul[{extra}]'"
+        super().__init__(f"this command needs a part that is not installed: run `{pip}`")
 
 
 class Unreachable(CliError):

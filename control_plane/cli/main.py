@@ -36,7 +36,8 @@ def main() -> None:
             raise
         complain(str(missing))
         sys.exit(missing.exit_code)
-    sys.exit(_written_code(app))
+    if code := _written_code(app):
+        sys.exit(code)
 
 
 def _written_code(app: "typer.Typer") -> int:

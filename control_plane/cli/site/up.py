@@ -18,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.program import program
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
-from control_plane.cli.site.operator_env import operator_file, program, write_operator_file
+from control_plane.cli.site.operator_env import operator_file, write_operator_file
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BUCKET, LOOPBACK, Site, SitePorts, running_site, unready
 from control_plane.cli.text import visible
