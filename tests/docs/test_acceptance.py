@@ -68,6 +68,7 @@ FAULTS: Final = (
     "Slow REST client",
     "A web page in an operator's browser",
     "A flag that the environment overrules",
+    "Closed or full standard streams of a command",
     "A secret in arguments, in errors, in log lines",
     "Who did what in REST",
     "Slow reader of the event stream",
