@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,22 +42,29 @@ async def met(
     directory: Path,
     *quirks: Quirk,
     options: Options | None = None,
-    memory: ProbeMemory | None = None,
     exists: bool = True,
     **changed: str,
 ) -> AsyncIterator[tuple[StrictServer, S3ObjectStore]]:
     """A double with these quirks, and a client of it that has made no request; whether its bucket `exists`."""
     with start_strict(directory, options) as server:
-        keys = {"access_key": server.s3.access_key, "secret_key": server.s3.secret_key, "endpoint": server.s3.endpoint}
+        keys = keys_of(server)
         if exists:
             server.storage.buckets[BUCKET] = Bucket()
         server.quirks.update(quirks)
         changed = {name: text.replace("PORT", server.s3.endpoint.rpartition(":")[2]) for name, text in changed.items()}
-        store = S3ObjectStore(S3Settings(**{"bucket": BUCKET, **keys, **changed}), memory)
+        store = S3ObjectStore(S3Settings(**{"bucket": BUCKET, **keys, **changed}))
         try:
             yield server, store
         finally:
             await store.close()
+
+
+def keys_of(server: StrictServer) -> dict[str, str]:
+    return {
+        "access_key": server.s3.access_key,
+        "secret_key": server.s3.secret_key,
+        "endpoint": server.s3.endpoint,
+    }
 
 
 async def probed(directory: Path, *quirks: Quirk, **changed: Any) -> ObjectStoreCapabilities:  # noqa: ANN401
@@ -356,28 +363,36 @@ async def test_a_probe_takes_about_as_long_as_six_requests(tmp_path: Path) -> No
 
 
 async def test_the_result_of_a_probe_is_used_for_an_hour(tmp_path: Path) -> None:
-    """By programs that run for one upload, until `doctor` forgets it. Another bucket or key has its own."""
+    """By the first probe of a program that runs for one upload, until `doctor` forgets it; a later probe is a probe."""
     now = [1000.0]
     memory = ProbeMemory(tmp_path / "state", lambda: now[0])
-    async with met(tmp_path, Quirk.NO_LIST_PERMISSION, memory=memory) as (server, store):
+    async with met(tmp_path, Quirk.NO_LIST_PERMISSION) as (server, first):
+        settings = S3Settings(bucket=BUCKET, **keys_of(server))
+        seen = await probed_again(first)
 
-        async def requests(ask: Callable[[], Any]) -> int:
-            before = len(list(server.events))
-            await ask()
-            return len(list(server.events)) - before
+        async def probes_of_a_new_program(*, forget: bool = False) -> list[bool]:
+            """For each of its two probes, whether it made requests."""
+            program, asked = S3ObjectStore(settings, memory), []
+            if forget:
+                program.forget_probe()
+            for _ in range(2):
+                before = len(list(server.events))
+                found = await probed_again(program)
+                assert (found.part_digests, found.missing_is_forbidden) == (seen.part_digests, True)
+                asked.append(len(list(server.events)) > before)
+            await program.close()
+            return asked
 
-        seen = await probed_again(store)
-        assert await requests(lambda: probed_again(store)) == 0
-        assert await store.probe() == seen
+        assert await probes_of_a_new_program() == [True, True]
+        assert await probes_of_a_new_program() == [False, True]
         now[0] += 3_601
-        assert await requests(lambda: probed_again(store)) > 0
-        store.forget_probe()
-        assert await requests(lambda: probed_again(store)) > 0
+        assert await probes_of_a_new_program() == [True, True]
+        assert await probes_of_a_new_program(forget=True) == [True, True]
     (kept,) = (tmp_path / "state").iterdir()
     assert kept.stat().st_mode & 0o077 == 0
     assert server.s3.secret_key not in kept.read_text()
     kept.write_text("{")
-    assert memory.recall(S3Settings(bucket=BUCKET), None) is None
+    assert memory.recall(settings, server.s3.access_key) is None
 
 
 LIFECYCLES: Final = [(), (Quirk.LIFECYCLE_WANTS_MD5, Quirk.LIFECYCLE_OLD_FORM)]
