@@ -25,7 +25,7 @@ from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
-from control_plane.settings import Settings
+from control_plane.settings import Settings, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
 
@@ -45,6 +45,9 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         step_timeout=float(settings.client_timeout),
         require_proof=settings.require_proof and require_proof,
         history=settings.history_days * DAY,
+        max_uploads=settings.client_max_uploads,
+        # A person who runs the direct command line chose the one file that it uploads.
+        max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
     )
 
 
@@ -87,6 +90,13 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
+
+
+def database_place(settings: Settings) -> str:
+    """Where the database is: the path of a file, or a server and a name; without credentials."""
+    from control_plane.adapters.database.engines import parse_url, place
+
+    return place(parse_url(settings.database))
 
 
 async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Finding]:
@@ -176,7 +186,9 @@ def _open_database(settings: Settings) -> Database:
     # Deferred: SQL needs the extra `server`.
     from control_plane.adapters.database import SqlDatabase
 
-    return SqlDatabase.open(settings.database_url.get_secret_value())
+    if settings.database_url is None:
+        data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+    return SqlDatabase.open(settings.database)
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:

@@ -142,6 +142,11 @@ def _root(root: str) -> str:
     return Topics(root).root
 
 
+def data_directory() -> Path:
+    """The folder for data of this user's programs (XDG Base Directory Specification); it may not exist yet."""
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser().absolute() / "backhaul"
+
+
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
@@ -159,7 +164,7 @@ class Settings(BaseSettings):
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///backhaul.db")
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     aws_region: str = "us-east-1"
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
@@ -174,6 +179,8 @@ class Settings(BaseSettings):
     base_s3_path: Annotated[str, AfterValidator(_base_path)] = "uploads"
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    client_max_uploads: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
@@ -241,6 +248,13 @@ class Settings(BaseSettings):
         return self.jwt_secret is None
 
     @property
+    def database(self) -> str:
+        """The URL of the database: DATABASE_URL, else a file in `data_directory`, whatever the working folder is."""
+        if self.database_url is None:
+            return f"sqlite:///{data_directory() / 'backhaul.db'}"
+        return self.database_url.get_secret_value()
+
+    @property
     def exposure(self) -> str | None:
         """The warning for an MQTT password that crosses a network unencrypted; the program shows it at each start."""
         password = self.mqtt_password and self.mqtt_password.get_secret_value()
@@ -285,9 +299,9 @@ def _written(dotenv: Path) -> dict[str, str]:
     try:
         source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
     except (OSError, UnicodeDecodeError) as error:
-        text = f"{dotenv.name} cannot be read: {error}"
+        text = f"{dotenv.absolute()} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars)])
+    _refuse([f"{dotenv.absolute()}: {line}" for line in unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 

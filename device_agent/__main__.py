@@ -56,28 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop`, from a thread of its own, when SIGTERM or SIGINT arrives; the second one ends the process.
+    """Call `stop`, from a thread of its own, at the first SIGTERM or SIGINT; the next one ends the process.
 
-    A signal that is ignored stays ignored: a shell ignores SIGINT for its background jobs.
-
-    A handler in Python runs between two instructions of the main thread. For a signal just before that thread waits
-    this is after the wait. The wakeup descriptor is written at once.
+    A signal that is ignored stays ignored. A handler in Python runs between two instructions of the main thread. For a
+    signal just before that thread waits this is after the wait. The wakeup descriptor is written at once.
     """
+    numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
     reader, writer = socket.socketpair()
     writer.setblocking(False)  # noqa: FBT003 (only by position)
 
     def listen() -> None:
-        stopping = False
-        while number := reader.recv(1):
-            if stopping:
-                # In any state: the journal is made for that.
-                os._exit(128 + number[0])
+        if reader.recv(1):
             stop()
-            stopping = True
+            if second := reader.recv(1):
+                os._exit(128 + second[0])
 
     thread = threading.Thread(target=listen, name="signals", daemon=True)
     with reader:
-        numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
         handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         before = signal.set_wakeup_fd(writer.fileno())
         thread.start()

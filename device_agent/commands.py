@@ -35,8 +35,6 @@ from schemas.messages import (
     UploadConfig,
     UploadReport,
 )
-from schemas.names import UNKNOWN_OWNER
-from schemas.topics import CONTROL_PLANE
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
 _ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
@@ -217,18 +215,17 @@ class Commands:
 
 def _order(command: Command, payload: DownloadFile, path: str) -> Order:
     config = payload.upload_config or UploadConfig()
-    pregranted = config.presigned_urls is not None
     return Order(
         upload_id=payload.about or command.message_id,
         message_id=command.message_id,
         file_path=path,
         attempt=payload.about_attempt,
-        owner=config.owner or (UNKNOWN_OWNER if pregranted else CONTROL_PLANE),
+        owner=payload.owner,
         digest=config.digest or DigestName.MD5,
         chunk_size=config.chunk_size or CHUNK_SIZE,
         options=payload.options,
         metadata=payload.metadata,
-        pregranted=pregranted,
+        pregranted=payload.pregranted,
     )
 
 

@@ -1,11 +1,12 @@
 """Messages to bytes and back.
 
 Rule: decoding raises `SchemaError` and no other exception. A command that cannot be executed but can be answered raises
-`BadCommand`, which has the `message_id` of the answer.
+`BadCommand`, which has the `message_id` of the answer. A fact that a device states for information only, and that
+cannot be decoded, is left out of its message.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from schemas.messages import (
     Command,
     CommandPayload,
     DownloadFile,
+    Health,
     Nothing,
     Presence,
     Response,
@@ -42,6 +44,21 @@ Message = Command | Response | Status | Presence | Birth
 Plain = TypeVar("Plain", Status, Presence, Birth)
 
 # Possessive, and matches a string without an end: else thousands of quotes cost quadratic time.
+FACTS: Final[Mapping[type[msgspec.Struct], frozenset[str]]] = {
+    Status: frozenset({"client_id", "epoch", "current_upload", "system_info"}),
+    Presence: frozenset({"since", "agent", "labels", "capabilities", "default_file"}),
+    UploadReport: frozenset({"fingerprint", "chunk_size", "digest", "options", "metadata"}),
+    Health: frozenset({"version", "active_uploads", "system_info", "counters"}),
+}
+"""The members of a message of a device without which it means the same: one that cannot be decoded is left out.
+
+An upload's identity, path, sizes, etags and digests are no such facts, and a command has none: what it asks is obeyed
+whole, or refused.
+"""
+
+OnDropped = Callable[[str], None]
+"""Receives the name of each fact that is left out."""
+
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _UNKNOWN_VALUE: Final = "Invalid enum value"
 """How msgspec's error for an unknown digest or option begins."""
@@ -79,8 +96,17 @@ _command: Final = msgspec.json.Decoder(_CommandEnvelope)
 _response: Final = msgspec.json.Decoder(_ResponseEnvelope)
 _answerable: Final = msgspec.json.Decoder(_Answerable)
 _plain: Final = {kind: msgspec.json.Decoder(kind) for kind in (Status, Presence, Birth)}
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _command_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in COMMAND_PAYLOADS.items()}
 _response_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in RESPONSE_PAYLOADS.items()}
+
+
+_facts: Final = {
+    (kind, field.name): msgspec.json.Decoder(field.type)
+    for kind, names in FACTS.items()
+    for field in msgspec.structs.fields(kind)
+    if field.name in names
+}
 
 
 def encode(message: Message) -> bytes:
@@ -113,13 +139,17 @@ def decode_command(data: bytes) -> Command:
     )
 
 
-def decode_response(data: bytes) -> Response:
+def _ignore(_fact: str) -> None:
+    """For readers that do not count."""
+
+
+def decode_response(data: bytes, on_dropped: OnDropped = _ignore) -> Response:
     """Read a response. One to an action this version does not know has the payload `Nothing`."""
     _require_readable(data)
     try:
         envelope = _response.decode(data)
         decoder = _response_payloads.get(envelope.action)
-        payload = Nothing() if decoder is None else decoder.decode(envelope.payload)
+        payload = Nothing() if decoder is None else _decode_facts(decoder, envelope.payload, on_dropped)
         _require_metadata_of(payload)
     except (ValueError, RecursionError) as error:
         raise SchemaError(str(error)) from error
@@ -135,13 +165,37 @@ def decode_response(data: bytes) -> Response:
     )
 
 
-def decode(kind: type[Plain], data: bytes) -> Plain:
+def decode(kind: type[Plain], data: bytes, on_dropped: OnDropped = _ignore) -> Plain:
     """Read a `Status`, a `Presence` or a `Birth`."""
     _require_readable(data)
     try:
-        return _plain[kind].decode(data)  # type: ignore[return-value]
+        return _decode_facts(_plain[kind], data, on_dropped)  # type: ignore[no-any-return]
     except (ValueError, RecursionError) as error:
         raise SchemaError(str(error)) from error
+
+
+def _decode_facts(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw, on_dropped: OnDropped) -> Any:  # noqa: ANN401 - what the decoder decodes
+    """Decode; when that fails, decode once more without the facts that cannot be decoded by themselves."""
+    facts = FACTS.get(decoder.type, frozenset())
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        members = _members.decode(data)
+        kept = {name: value for name, value in members.items() if name not in facts or _decodes(decoder, name, value)}
+        if len(kept) == len(members):
+            raise
+        message = decoder.decode(_encoder.encode(kept))
+        for name in members.keys() - kept.keys():
+            on_dropped(name)
+        return message
+
+
+def _decodes(decoder: msgspec.json.Decoder[Any], name: str, value: msgspec.Raw) -> bool:
+    try:
+        _facts[decoder.type, name].decode(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def require_metadata(metadata: Mapping[str, object]) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from schemas.names import UNKNOWN_OWNER
 from schemas.parts import MAX_PART_SIZE, MAX_PARTS, MIN_CHUNK_SIZE
+from schemas.topics import CONTROL_PLANE
 from schemas.values import (
     Action,
     Attempt,
@@ -106,6 +108,17 @@ class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
     file_path: FilePath | None = None
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
+
+    @property
+    def pregranted(self) -> bool:
+        """Whether the command carries URLs."""
+        return self.upload_config is not None and self.upload_config.presigned_urls is not None
+
+    @property
+    def owner(self) -> str:
+        """The owner of the upload, named or not."""
+        named = self.upload_config and self.upload_config.owner
+        return named or (UNKNOWN_OWNER if self.pregranted else CONTROL_PLANE)
 
 
 class GrantParts(AboutUpload, frozen=True, omit_defaults=True):

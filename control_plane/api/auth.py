@@ -16,7 +16,7 @@ from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({"/health"})
+OPEN: Final = frozenset({"/health", "/", "/docs"})
 """Paths whose GET needs no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
 LEEWAY: Final = 30

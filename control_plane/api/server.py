@@ -37,13 +37,13 @@ SLOWEST_READ: Final = 16 * 1024
 _RESERVE: Final = 32
 """Connections above each limit, for requests of `auth.OPEN`."""
 
+_CROWDED: Final = Problem(503, "crowded", "There are too many connections", retry_after=1)
 _KEEP_ALIVE: Final = 75
 """Seconds for which an idle connection is kept: longer than a proxy in front keeps it. A request that a proxy sends
 while this end closes is answered 502. The shipped Caddy keeps 30 s, nginx and load balancers 60 s by default."""
 
 _STOP: Final = 10
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
-_CROWDED: Final = Problem(503, "crowded", "There are too many connections", retry_after=1)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 

@@ -26,7 +26,7 @@ TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, 
     "/trigger-download/{client_id}",
     operation_id="triggerDownload",
     summary="Command a client to upload a file",
-    responses=problems(400, 404, 409, 415, 422),
+    responses=problems(400, 404, 409, 415, 422, 429),
 )
 async def trigger(
     client_id: ClientId,
@@ -91,7 +91,7 @@ async def cancel(upload_id: UploadId, uploads: Uploads, caller: Caller, which: U
     "/uploads/{upload_id}/retry",
     operation_id="retryUpload",
     summary="Begin an upload once more, under a new id",
-    responses=problems(404, 409, 422),
+    responses=problems(404, 409, 422, 429),
 )
 async def retry(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.Upload:
     """The new upload; 422 while the old one is not over."""

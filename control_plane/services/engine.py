@@ -31,6 +31,7 @@ from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.outbox import Outbox
+from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
@@ -119,7 +120,8 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     commands = CommandPublisher(messenger, clock)
     signer = UrlSigner(object_store, probe, policy)
-    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout)
+    quota = Quota(policy.max_uploads, policy.max_bytes)
+    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota)
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -154,7 +156,7 @@ def build_engine(
             registry=registry,
             queries=queries,
             resync=resync,
-            observer=UploadObserver(writer, clock, policy),
+            observer=UploadObserver(writer, clock, policy, probe),
             scope=scope,
         ),
         uploads=writer,

@@ -16,6 +16,7 @@ Exception
         ├── BadInput             the request contradicts itself, the settings or the limits
         ├── KeyReused            an Idempotency-Key came back with another body
         ├── KeyTaken             an object key, or an upload id of this client, is in use
+        ├── QuotaExceeded        the client has as many open uploads as it may
         ├── ClientRefused        the client answered with an error
         ├── ObjectStoreRefused   the object store will not do this
         │   └── ObjectStoreForbids   these credentials may not do it now
@@ -100,6 +101,10 @@ class KeyReused(Permanent):
 
 class KeyTaken(Permanent):
     """The object key, or the upload id of this client, is in use."""
+
+
+class QuotaExceeded(Permanent):
+    """The client has as many open uploads as it may."""
 
 
 class ClientRefused(Permanent):

@@ -4,7 +4,6 @@ Rule: no message of a device can stop this. A message over its client's budget, 
 and dropped; the others are enqueued, and only a commit leads to an answer.
 """
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +24,13 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.uploads.observer import UploadObserver
-from control_plane.services.uploads.translate import event_of, key_of, progress_of, upload_of_offer
+from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -118,20 +117,23 @@ class Inbox:
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
+    def _dropped(self, client_id: str) -> Callable[[str], None]:
+        return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})
+
     def _presence(self, client_id: str, message: Delivered) -> None:
-        presence = decode(Presence, message.payload)
+        presence = decode(Presence, message.payload, self._dropped(client_id))
         if presence.client_id != client_id:
             text = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
             raise SchemaError(text)
         self._registry.receive(presence, age=_age(message))
 
     def _command(self, client_id: str, payload: bytes) -> None:
-        """A command of another owner: its upload is observed."""
+        """A command of another sender: its upload is adopted or observed."""
         if self._scope is None:
             self._observer.observe_command(client_id, decode_command(payload))
 
     def _response(self, client_id: str, payload: bytes) -> None:
-        response = decode_response(payload)
+        response = decode_response(payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
@@ -161,16 +163,10 @@ class Inbox:
         if isinstance(event, ErrorReported) and event.code is ErrorCode.STORAGE_REFUSED:
             # The device cannot know why; the probe shows whether the credentials still sign what is accepted.
             self._probe.look_again()
-        offered = ResponseStatus.read(response.status) is ResponseStatus.IN_PROGRESS
-        new = None
-        if offered and report.owner is not None:
-            hard_names = self._probe.capabilities.hard_names
-            token = secrets.token_hex(16)
-            new = upload_of_offer(key, report, self._policy, token=token, now=now, hard_names=hard_names)
-        self._writer.enqueue(key, event, new=new, may_defer=True)
+        self._writer.enqueue(key, event, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
-        status = decode(Status, payload)
+        status = decode(Status, payload, self._dropped(client_id))
         entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
         for current in entries:
             self._progressed(UploadKey(client_id, current.upload_id), current, status.status)

@@ -18,7 +18,7 @@ from schemas.values import DigestName
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
-SOONEST: Final = 60.0
+SOONEST: Final = 30.0
 """Seconds after a probe before `look_again` leads to another one."""
 
 _SHORTEST_LIFE: Final = 1.0

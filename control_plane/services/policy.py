@@ -14,14 +14,15 @@ from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
 
 DAY: Final = 86_400.0
-MAX_DEADLINE: Final = 30 * 86_400
-"""Seconds from now; a whole number, for the REST document shows it."""
-
 MAX_SKEW: Final = 60.0
 """Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
 
 MAX_NAME_BYTES: Final = 200
-_HARD: Final = re.compile(r"[^A-Za-z0-9._-]")
+CLASSES: Final = " %+&ü"
+"""Characters that some object stores refuse in a key, one for each class: `&` is other punctuation of ASCII, `ü` all
+beyond ASCII."""
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,19 @@ class Policy:
     deadline: float = 7 * DAY
     require_proof: bool = True
     history: float = 90 * DAY
+    max_uploads: int = 1_000
+    """Open uploads of one client."""
+    max_bytes: int | None = 10 * 2**40
+    """Bytes in the files that one client offers within a day; None for no limit."""
 
 
 def object_key(
-    base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "", *, hard_names: bool = True
+    base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "", *, refused: str = ""
 ) -> str:
     r"""The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
-    Control characters, and bytes of the name that are not UTF-8, become `_`. At most 200 bytes of the name are kept,
-    its ending among them. Without `hard_names`, every character but ASCII letters, digits, `.`, `_` and `-` becomes
-    `_`.
+    Control characters, and bytes of the name that are not UTF-8, become `_`. So do characters of the classes in
+    `refused`, as `class_of` names them. At most 200 bytes of the name are kept, its ending among them.
 
     >>> object_key("uploads", "restaurant-1", "/data/test-file.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-test-file.bin'
@@ -57,11 +61,21 @@ def object_key(
     """
     name = plain(file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
     name = "".join(letter if letter.isprintable() else "_" for letter in name)
-    if not hard_names:
-        name = _HARD.sub("_", name)
+    name = "".join("_" if class_of(letter) in refused else letter for letter in name) if refused else name
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     prefix = f"{base_path.strip('/')}/" if base_path.strip("/") else ""
     return f"{prefix}{client_id}/{stamp}-{mark + '-' if mark else ''}{_shortened(name)}"
+
+
+def class_of(letter: str) -> str:
+    """The class of a character, one of `CLASSES`; for a character that every key may have, itself.
+
+    >>> [class_of(letter) for letter in "a#ß%"]
+    ['a', '&', 'ü', '%']
+    """
+    if letter in CLASSES or _SAFE.fullmatch(letter):
+        return letter
+    return "&" if letter.isascii() else "ü"
 
 
 def name_beside(s3_key: str, file_path: str | None) -> str | None:

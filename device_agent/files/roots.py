@@ -17,6 +17,7 @@ from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
+from schemas.environment import is_utf8
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
 from schemas.values import ErrorCode
@@ -120,7 +121,10 @@ class ExactFile:
     def settle(self) -> None:
         """Hold the folder of the path, and that of the file it leads to; called once."""
         self._folder.settle()
-        self._was = os.path.realpath(self._name)
+        try:
+            self._was = os.path.realpath(self._name)
+        except (OSError, ValueError):
+            return  # As for a folder: what it leads to later must lie in its folder, or beneath a root.
         target = HeldFolder(os.path.split(self._was)[0])
         target.settle()
         self._target = target
@@ -199,7 +203,7 @@ class Roots:
 def require_plain(path: str) -> list[str]:
     """The components of an absolute path; `FileRefused` for any other path, or a component such as `..`."""
     components = path.split("/")[1:]
-    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and _is_utf8(path)
+    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and is_utf8(path)
     if not absolute or any(component in {"", ".", ".."} for component in components):
         text = "a file path must be absolute, of at most 4096 characters of UTF-8, without //, /./, /../ and NUL"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
@@ -231,11 +235,3 @@ def _at_once(calls: Sequence[Callable[[], None]]) -> None:
     until = time.monotonic() + START_PATIENCE
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -162,7 +162,7 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
 def hello_pages(
     message_id: str, install_id: str, transfers: Iterable[Transfer], *, room: int = GRANT_FILL_SIZE
 ) -> Iterator[Response]:
-    """Hello as responses under 96 KiB and under `room` bytes, of 512 uploads each; all but the last have `more` set."""
+    """Hello as responses under 96 KiB and `room` bytes, of 512 uploads at most; all but the last have `more` set."""
     most = min(GRANT_FILL_SIZE, room) - _HELLO_HEAD
     pages: list[list[ActiveUpload]] = [[]]
     size = 0

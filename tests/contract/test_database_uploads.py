@@ -304,11 +304,36 @@ async def test_a_page_without_room_is_bad_input(database: Database, limit: int) 
         await database.read(lambda records: records.uploads.list(UploadFilter(), Page(limit)))
 
 
+async def count_open(database: Database, client_id: str) -> int:
+    return await database.read(lambda records: records.uploads.count_open(client_id))
+
+
+async def offered(database: Database, client_id: str, since: float) -> int:
+    return await database.read(lambda records: records.uploads.bytes_offered(client_id, "control-plane", since))
+
+
 async def test_open_uploads_are_those_that_are_not_over_for_their_client(database: Database) -> None:
     every = [an_upload(state=state, client_busy=busy) for state in State for busy in (False, True)]
     await add(database, *every, an_upload("restaurant-2"))
     found = await database.read(lambda records: records.uploads.open_of("restaurant-1"))
     assert {one.key for one in found} == {one.key for one in every if one.state in OPEN or one.client_busy}
+    counted = [await count_open(database, client_id) for client_id in ("restaurant-1", "nobody")]
+    assert counted == [len(found), 0]
+
+
+async def test_offered_bytes_are_those_of_one_clients_and_owners_uploads_since_an_instant(database: Database) -> None:
+    await add(
+        database,
+        an_upload(created_at=99.0, file_size=1),
+        an_upload(created_at=100.0, file_size=10),
+        an_upload(created_at=200.0, file_size=2**45),
+        an_upload(created_at=200.0),
+        an_upload(created_at=200.0, file_size=1, owner="cli-7"),
+        an_upload("restaurant-2", created_at=200.0, file_size=1),
+    )
+    assert await offered(database, "restaurant-1", 100.0) == 10 + 2**45
+    assert await offered(database, "restaurant-1", 201.0) == 0
+    assert await offered(database, "nobody", 0.0) == 0
 
 
 # --- deadlines and pruning --------------------------------------------------------------------------------------------
@@ -328,6 +353,12 @@ async def test_overdue_uploads_come_longest_overdue_first(database: Database) ->
     expected = [overheard.key, *(one.key for one in reversed(late))]
     assert await database.read(lambda records: records.uploads.overdue(100.0, 10)) == expected
     assert await database.read(lambda records: records.uploads.overdue(100.0, 2)) == expected[:2]
+
+
+async def test_a_deadline_beyond_an_instant_is_found_while_the_upload_is_open(database: Database) -> None:
+    far = an_upload(deadline=5_000.0)
+    await add(database, far, an_upload(deadline=1_000.0), an_upload(deadline=5_000.0, state=State.FAILED))
+    assert await database.read(lambda records: records.uploads.deadline_ahead(1_000.0, 10)) == [far.key]
 
 
 async def test_an_upload_that_ended_is_no_longer_overdue(database: Database) -> None:

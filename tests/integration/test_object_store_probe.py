@@ -63,6 +63,7 @@ async def test_nanio_checks_the_md5_of_objects_and_nothing_else(tmp_path: Path, 
     assert seen.object_digests == {DigestName.MD5}
     assert (seen.part_digests, seen.if_none_match, seen.encrypts) == (frozenset(), False, False)
     assert seen.etag_is_md5
+    assert seen.refused_characters == "%"
     assert left == []
     assert "UploadPart with md5: a wrong digest is not noticed." in seen.notes
 

@@ -232,3 +232,10 @@ def test_a_journal_that_was_rewritten_is_refused(own: tuple[Path, OwnFiles]) -> 
     (home / "state" / "journal.new").write_text("new")
     (home / "state" / "journal.new").replace(home / "state" / "journal")
     assert refusal(home / "state" / "journal", roots) is ErrorCode.PATH_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "/loop/x", "/" + "x" * 5000, "/proc/self/fd/9999/x"])
+def test_a_setting_that_leads_nowhere_ends_no_thread(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    roots = Roots((f"{tmp_path}{path}",), f"{tmp_path}{path}/file")
+    assert refusal(tmp_path / "file", roots) is ErrorCode.PATH_NOT_ALLOWED

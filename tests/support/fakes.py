@@ -28,6 +28,7 @@ from schemas.messages import (
     ActiveUpload,
     AgentInfo,
     Command,
+    DownloadFile,
     GrantParts,
     Hello,
     Presence,
@@ -306,6 +307,10 @@ class Rig:
         """The client sends a response about an upload."""
         fields = {"message_id": "m", "action": "download_file", **more}
         await self.deliver(Channel.RESPONSE, encode(Response(status=status, payload=report, **fields)))
+
+    async def hear(self, payload: DownloadFile, message_id: str = "m") -> None:
+        """Another sender publishes a command to the client."""
+        await self.deliver(Channel.COMMAND, encode(Command(message_id, "download_file", payload)))
 
     async def hello(self, *active: ActiveUpload, more: bool = False) -> None:
         """The client sends a hello that lists these uploads."""

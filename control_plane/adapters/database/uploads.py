@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
-from sqlalchemy import and_, bindparam, delete, exists, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, tuple_, update
 
 from control_plane.adapters.database.listing import ROWS, page_of_uploads
 from control_plane.adapters.database.parts import PartsCache, PartTable, new_stamp
@@ -34,12 +34,21 @@ _ONE: Final = Statement(ROWS.where(_KEY))
 _BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
 _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
 _LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
+_COUNT_LIVE: Final = Statement(select(func.count()).where(_U.client_id == bindparam("client_id"), _U.live))
+_OFFERED: Final = Statement(
+    select(func.coalesce(func.sum(_U.file_size), 0)).where(
+        _U.client_id == bindparam("client_id"), _U.created_at >= bindparam("since"), _U.owner == bindparam("owner")
+    )
+)
 _OBSERVED: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
     .where(IS_OPEN, _U.deadline <= bindparam("now"), or_(_U.state != State.COMPLETING.value, _OBSERVED))
     .order_by(_U.deadline)
     .limit(bindparam("limit"))
+)
+_DEADLINE_AHEAD: Final = Statement(
+    select(_U.client_id, _U.upload_id).where(IS_OPEN, _U.deadline > bindparam("after")).limit(bindparam("limit"))
 )
 _ADD: Final = insert_new(UPLOADS)
 _SAVE: Final = Statement(update(UPLOADS).where(_KEY, _U.version == bindparam("read_version")))
@@ -81,6 +90,17 @@ class SqlUploads:
     def open_of(self, client_id: str) -> list[Upload]:
         """Oldest first."""
         return self._wholes(self._transaction.run(_LIVE, {"client_id": client_id}).fetchall())
+
+    def count_open(self, client_id: str) -> int:
+        """From the index of the live uploads."""
+        ((count,),) = self._transaction.run(_COUNT_LIVE, {"client_id": client_id}).fetchall()
+        return int(count)
+
+    def bytes_offered(self, client_id: str, owner: str, since: float) -> int:
+        """From the index of the client's uploads by age."""
+        values: Values = {"client_id": client_id, "owner": owner, "since": since}
+        ((offered,),) = self._transaction.run(_OFFERED, values).fetchall()
+        return int(offered)
 
     def _one(self, statement: Statement, values: Values) -> Upload | None:
         row = self._transaction.run(statement, values).fetchone()
@@ -124,6 +144,11 @@ class SqlUploads:
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """From the index of the open uploads' deadlines."""
         return [UploadKey(*row) for row in self._transaction.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
+
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """From the same index."""
+        values = {"after": after, "limit": limit}
+        return [UploadKey(*row) for row in self._transaction.run(_DEADLINE_AHEAD, values).fetchall()]
 
     def prune(self, ended_before: float, limit: int) -> int:
         """The foreign key deletes the parts too."""

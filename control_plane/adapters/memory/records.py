@@ -142,12 +142,27 @@ class MemoryUploads:
             if one.client_id == client_id and (one.state in OPEN or one.client_busy)
         ]
 
+    def count_open(self, client_id: str) -> int:
+        """Scans every upload."""
+        return len(self.open_of(client_id))
+
+    def bytes_offered(self, client_id: str, owner: str, since: float) -> int:
+        """Scans every upload."""
+        uploads = self._tables.uploads.values()
+        wanted = (one for one in uploads if (one.client_id, one.owner) == (client_id, owner))
+        return sum(one.file_size or 0 for one in wanted if one.created_at >= since)
+
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Longest overdue first."""
         uploads = self._tables.uploads.values()
         ends = (one for one in uploads if one.state in EXPIRABLE or (one.state in OPEN and not one.opened))
         late = (one for one in ends if one.deadline <= now)
         return [one.key for one in nsmallest(limit, late, key=lambda one: one.deadline)]
+
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """In the order in which they were added."""
+        uploads = self._tables.uploads.values()
+        return [one.key for one in uploads if one.state in OPEN and one.deadline > after][:limit]
 
     def prune(self, ended_before: float, limit: int) -> int:
         """Oldest end first."""

@@ -44,7 +44,7 @@ class UploadRequest:
             upload_id=self.upload_id,
             owner=policy.owner,
             origin=Origin.MQTT,
-            s3_key=object_key(policy.base_path, self.client_id, file_path, now, mark, hard_names=seen.hard_names),
+            s3_key=object_key(policy.base_path, self.client_id, file_path, now, mark, refused=seen.refused_characters),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,

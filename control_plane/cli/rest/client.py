@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from control_plane.cli.errors import Failed, Misused, Refused, Unavailable, Unreachable
+from control_plane.cli.program import program
 from control_plane.cli.text import visible
 from schemas.redaction import without_secrets
 
@@ -129,7 +130,7 @@ class ControlPlane:
         raise AssertionError(path)
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        hint = "name it with --server or BACKHAUL_URL, or run `backhaul up`"
+        hint = f"name it with --server or BACKHAUL_URL, or run `{program()} up`"
         return Unreachable(f"no control plane at {self.server}: {failure_text(error, self.server)} ({hint})")
 
     def _read(self, response: httpx.Response, accept: tuple[int, ...] = ()) -> Document:
@@ -235,7 +236,7 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     parts = [visible(part) for part in (title, detail) if part and isinstance(part, str)]
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
-        text += " (give a token with --token-file or BACKHAUL_TOKEN; `backhaul token create` makes one)"
+        text += f" (give a token with --token-file or BACKHAUL_TOKEN; `{program()} token create` makes one)"
     if response.status_code in _AWAY:
         return Unavailable(text, problem, retry_after=_seconds(response.headers.get("Retry-After")))
     return Refused(text, problem)

@@ -31,10 +31,11 @@ class _Remote:
 class PartsRequested(_Remote):
     """The client offers its file, or requests more URLs; a request may leave out the fields of the offer.
 
-    `file_size` is in bytes. `one_put` are the digests under which this object store lets a file of one part be granted
-    as one PutObject.
+    `file_path` is the path on the device, `file_size` is in bytes. `one_put` are the digests under which this object
+    store lets a file of one part be granted as one PutObject.
     """
 
+    file_path: str | None = None
     file_size: int | None = None
     fingerprint: Fingerprint | None = None
     wanted: tuple[WantedPart, ...] = ()
@@ -114,7 +115,7 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
-    """The upload's deadline passed."""
+    """The upload's deadline passed, or lies further ahead than any deadline can."""
 
     now: float
 
@@ -175,6 +176,14 @@ class SetBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverQuota:
+    """The client offered more bytes than it may upload in a day."""
+
+    now: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanupDone:
     """The target of a clean-up duty (a multipart upload, a stray object) is gone."""
 
@@ -209,6 +218,7 @@ LocalEvent = (
     | CompletionProven
     | CompletionFailed
     | SetBack
+    | OverQuota
     | CleanupDone
     | Observed
 )

@@ -29,6 +29,7 @@ from control_plane.domain.uploads.events import (
     MissingFromHello,
     MultipartCreated,
     Observed,
+    OverQuota,
     PartsRequested,
     Progressed,
     Rejected,
@@ -40,6 +41,7 @@ from control_plane.domain.uploads.events import (
 )
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
+    MAX_DEADLINE,
     MAX_SETBACKS,
     MAX_STRIKES,
     OPEN,
@@ -68,6 +70,9 @@ _LONGEST_DELAY: Final = 300.0
 
 CLOCK_MARGIN: Final = 60.0
 """Seconds by which another clock may differ from this one: the object store's, or the one that wrote an instant."""
+
+_LONGEST_TEXT: Final = 1_000
+"""Characters of an error's text."""
 
 Applied = tuple[Upload, tuple[Duty, ...]]
 """The upload after an event, and the effects: duties to perform at once. The same object means that nothing changed."""
@@ -224,6 +229,12 @@ def _count(upload: Upload, event: UploadResponse) -> Upload:
 
 
 def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
+    if upload.file_path is None:
+        # The agent's default file was meant, and this client's presence did not name it.
+        upload = replace(upload, file_path=event.file_path)
+    if event.file_path not in {None, upload.file_path}:
+        text = f"the client offered {event.file_path!r} in place of {upload.file_path!r}"
+        return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
     if upload.plan is None:
         try:
             upload = _with_plan(upload, event)
@@ -391,6 +402,9 @@ def _cancel_requested(upload: Upload, event: CancelRequested) -> Applied:
 
 
 def _deadline_passed(upload: Upload, event: DeadlinePassed) -> Applied:
+    if upload.deadline > event.now + MAX_DEADLINE:
+        # A clock that was wrong wrote it, and the instant of the creation: the span between them counts from now.
+        return replace(upload, deadline=event.now + upload.deadline - upload.created_at), ()
     if Transition.EXPIRE in TRANSITIONS[upload.state]:
         text = "the deadline passed before the upload was complete"
         return ended(upload, Transition.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
@@ -453,6 +467,10 @@ def _given_up(upload: Upload, event: CompletionFailed | SetBack, text: str) -> A
     return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
 
 
+def _over_quota(upload: Upload, event: OverQuota) -> Applied:
+    return ended(upload, Transition.FAIL, event.now, Refusal.QUOTA_EXCEEDED, event.text)
+
+
 def _cleanup_done(upload: Upload, event: CleanupDone) -> Applied:
     litter = tuple(s3_upload_id for s3_upload_id in upload.litter if s3_upload_id != event.target)
     strays = tuple(stray for stray in upload.strays if stray.s3_key != event.target)
@@ -479,6 +497,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     CompletionProven: _completion_proven,
     CompletionFailed: _completion_failed,
     SetBack: _set_back,
+    OverQuota: _over_quota,
     CleanupDone: _cleanup_done,
     Observed: _observed,
 }

@@ -127,6 +127,12 @@ class UploadRecords(Protocol):
         `VersionConflict` when the stored version is not `before.version`. Only the parts that differ are written.
         """
 
+    def count_open(self, client_id: str) -> int:
+        """How many uploads `open_of` finds."""
+
+    def bytes_offered(self, client_id: str, owner: str, since: float) -> int:
+        """The sum of the file sizes of the client's uploads of this owner that were created at `since` or later."""
+
     def open_of(self, client_id: str) -> list[Upload]:
         """Every upload of the client that is not terminal, or that the client has yet to acknowledge as ended."""
 
@@ -135,6 +141,9 @@ class UploadRecords(Protocol):
 
         Uploads that this owner is completing are left out; observed ones are not.
         """
+
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """Open uploads whose deadline is later than `after`, in any order."""
 
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete up to `limit` terminal uploads without outbox entries, oldest first; returns the number deleted."""

@@ -21,7 +21,8 @@ class ObjectStoreCapabilities:
     `etag_is_md5`: an ETag is the MD5 of the bytes, or of the parts' MD5s. `if_none_match`: a conditional request never
     overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date. `usable_digests` are
     those that it takes on UploadPart, enforced or not. `asks_encryption` is the encryption that each object asks for.
-    `hard_names`: a key may have any character. `missing_is_forbidden`: for a missing key it answers 403.
+    `refused_characters`: classes that no key may have (`policy.CLASSES`). `missing_is_forbidden`: for a missing key it
+    answers 403.
     """
 
     part_digests: frozenset[DigestName] = frozenset()
@@ -32,7 +33,7 @@ class ObjectStoreCapabilities:
     encrypts: bool = False
     clock_skew: float | None = None
     asks_encryption: str | None = None
-    hard_names: bool = True
+    refused_characters: str = ""
     missing_is_forbidden: bool = False
     notes: tuple[str, ...] = ()
 

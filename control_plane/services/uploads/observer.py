@@ -1,6 +1,7 @@
-"""Observes the uploads of other owners: of a direct CLI, or of a person with a bare MQTT client.
+"""Records what other senders command: a person with a bare MQTT client, or a direct command line.
 
-Rule: history only. No duty follows from an observed upload, and no command about it is published.
+Rule: only a command that was received here makes an upload, never a device's report of one. A command that names no
+other owner makes an upload of this control plane; any other one is observed: no duty follows, no command is published.
 """
 
 import secrets
@@ -8,6 +9,7 @@ from typing import Final
 
 from control_plane.domain.uploads.events import (
     CancelledByClient,
+    Dispatched,
     ErrorReported,
     Observed,
     PartsRequested,
@@ -17,12 +19,12 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, UploadKey
-from control_plane.services.policy import Policy
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.clock import Clock
-from control_plane.services.uploads.translate import path_of
+from control_plane.services.ports.database import Records
 from control_plane.services.uploads.writer import UploadWriter
-from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadReport
-from schemas.names import UNKNOWN_OWNER
+from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadConfig, UploadReport
 from schemas.values import DigestName
 
 LONGEST_KEY: Final = 1_024
@@ -40,12 +42,13 @@ _STATES: Final[dict[type[RemoteEvent], State]] = {
 
 
 class UploadObserver:
-    """Records what commands and responses show of other owners' uploads."""
+    """Takes the commands of others, and the responses to other owners."""
 
-    def __init__(self, writer: UploadWriter, clock: Clock, policy: Policy) -> None:
+    def __init__(self, writer: UploadWriter, clock: Clock, policy: Policy, probe: ObjectStoreProbe) -> None:
         self._writer = writer
         self._clock = clock
         self._policy = policy
+        self._probe = probe
 
     def observe_command(self, client_id: str, command: Command) -> None:
         """Record that an upload was started, or closed by its owner."""
@@ -54,25 +57,17 @@ class UploadObserver:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
             event = Observed(now=now, state=state, attempt=payload.about_attempt)
             self._writer.enqueue(UploadKey(client_id, payload.about), event)
-        elif isinstance(payload, DownloadFile) and payload.upload_config and payload.upload_config.upload_id:
-            config = payload.upload_config
-            owner = config.owner or UNKNOWN_OWNER
-            if owner != self._policy.owner:
-                key = UploadKey(client_id, payload.upload_config.upload_id)
-                report = UploadReport(
-                    attempt=payload.about_attempt,
-                    owner=owner,
-                    file_path=payload.file_path,
-                    chunk_size=config.chunk_size,
-                    digest=config.digest,
-                    options=payload.options,
-                    metadata=payload.metadata,
-                )
-                event = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
-                self._record(key, report, event, s3_key=config.key)
+        elif isinstance(payload, DownloadFile):
+            key = UploadKey(client_id, payload.about or command.message_id)
+            if payload.owner != self._policy.owner:
+                started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
+                self._writer.start(key, started, lambda _: self._observed(key, payload, now))
+            elif not payload.pregranted:
+                published = Dispatched(now=now, attempt=payload.about_attempt)
+                self._writer.start(key, published, lambda records: self._adopted(key, payload, now, records))
 
     def observe_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
-        """Record what a client reports about an upload of another owner."""
+        """Record what a client reports about an observed upload; a report of any other one is not recorded."""
         failure = event if isinstance(event, ErrorReported | Rejected) else None
         observed = Observed(
             now=event.now,
@@ -83,26 +78,71 @@ class UploadObserver:
             error=None if failure is None else failure.code,
             text=None if failure is None else failure.text,
         )
-        self._record(key, report, observed, s3_key=None)
+        self._writer.enqueue(key, observed)
 
-    def _record(self, key: UploadKey, report: UploadReport, event: Observed, *, s3_key: str | None) -> None:
-        now = self._clock.now()
-        new = Upload(
+    def _observed(self, key: UploadKey, command: DownloadFile, now: float) -> Upload:
+        config = command.upload_config or UploadConfig()
+        usable = config.key is not None and len(config.key) <= LONGEST_KEY
+        return self._commanded(
+            key,
+            command,
+            now,
+            path=command.file_path,
+            s3_key=config.key if config.key and usable else f"unknown/{key.client_id}/{key.upload_id}",
+            token=secrets.token_hex(16),
+            digest=config.digest or DigestName.NONE,
+            state=State.DISPATCHED,
+        )
+
+    def _adopted(self, key: UploadKey, command: DownloadFile, now: float, records: Records) -> Upload:
+        """An upload of this owner. Without a path the agent's default file is meant."""
+        client = records.clients.get(key.client_id)
+        path = command.file_path or (None if client is None else client.default_file)
+        token = secrets.token_hex(16)
+        # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
+        mark = f"{key.upload_id[:8]}-{token[:4]}"
+        refused = self._probe.capabilities.refused_characters
+        config = command.upload_config or UploadConfig()
+        return self._commanded(
+            key,
+            command,
+            now,
+            path=path,
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
+            token=token,
+            digest=config.digest or DigestName.MD5,
+            state=State.QUEUED,
+        )
+
+    def _commanded(
+        self,
+        key: UploadKey,
+        command: DownloadFile,
+        now: float,
+        *,
+        path: str | None,
+        s3_key: str,
+        token: str,
+        digest: DigestName,
+        state: State,
+    ) -> Upload:
+        config = command.upload_config or UploadConfig()
+        return Upload(
             client_id=key.client_id,
             upload_id=key.upload_id,
-            owner=report.owner or UNKNOWN_OWNER,
+            owner=command.owner,
             origin=Origin.MQTT,
-            s3_key=s3_key if s3_key and len(s3_key) <= LONGEST_KEY else f"unknown/{key.client_id}/{key.upload_id}",
-            token=secrets.token_hex(16),
+            s3_key=s3_key,
+            token=token,
             created_at=now,
             updated_at=now,
             deadline=now + self._policy.deadline,
-            file_path=path_of(report),
-            digest=report.digest or DigestName.NONE,
-            chunk_size=report.chunk_size or CHUNK_SIZE,
-            options=report.options,
-            metadata=report.metadata,
-            state=State.DISPATCHED,
-            attempt=report.attempt,
+            file_path=path,
+            digest=digest,
+            chunk_size=config.chunk_size or CHUNK_SIZE,
+            options=command.options,
+            metadata=command.metadata,
+            state=state,
+            attempt=command.about_attempt,
+            touched_at=now,
         )
-        self._writer.enqueue(key, event, new=new)

@@ -1,35 +1,35 @@
-"""Rate limit per client on uploads that a device creates unasked.
+"""Quotas of one client: its open uploads, and the bytes that it may offer in a day.
 
-Rule: a refused upload is neither stored nor closed; the client offers it again later.
+Rule: counted in the database, in the transaction that creates or offers, so that replicas and restarts change nothing.
 """
 
-from typing import Final
+from dataclasses import dataclass
 
-from control_plane.services.ports.clock import Clock
-
-NEW_UPLOADS: Final = 500
-"""New uploads of a client in one period: started by hand, or by other owners."""
-
-PERIOD: Final = 3_600.0
-"""Seconds."""
-
-MAX_CLIENTS: Final = 100_000
+from control_plane.domain.uploads.model import TERMINAL, Upload
+from control_plane.services.errors import QuotaExceeded
+from control_plane.services.policy import DAY
+from control_plane.services.ports.database import Records
 
 
+@dataclass(frozen=True, slots=True)
 class Quota:
-    """Counts new uploads per client, in periods that start with the client's first."""
+    """`max_uploads` open uploads of a client; `max_bytes` in the uploads of a day, or None for no limit."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._taken: dict[str, tuple[float, int]] = {}
+    max_uploads: int
+    max_bytes: int | None = None
 
-    def take(self, client_id: str) -> bool:
-        """Count one more upload; whether this client may have it."""
-        now = self._clock.monotonic()
-        since, taken = self._taken.get(client_id, (now, 0))
-        if now - since >= PERIOD:
-            since, taken = now, 0
-        if len(self._taken) >= MAX_CLIENTS:
-            self._taken.clear()
-        self._taken[client_id] = (since, min(taken + 1, NEW_UPLOADS + 1))
-        return taken < NEW_UPLOADS
+    def require_place(self, records: Records, client_id: str) -> None:
+        """`QuotaExceeded` when the client has as many open uploads as it may."""
+        if records.uploads.count_open(client_id) >= self.max_uploads:
+            message = f"client {client_id!r} has {self.max_uploads} open uploads: no more are accepted until some end"
+            raise QuotaExceeded(message)
+
+    def refusal(self, records: Records, before: Upload, after: Upload, now: float) -> str | None:
+        """Why the file that `after` offers for the first time is too much; None when it is not."""
+        first = before.file_size is None and after.file_size is not None and after.state not in TERMINAL
+        if self.max_bytes is None or not first:
+            return None
+        offered = records.uploads.bytes_offered(after.client_id, after.owner, now - DAY) + (after.file_size or 0)
+        if offered <= self.max_bytes:
+            return None
+        return f"the client offers {offered} bytes in a day, and may offer {self.max_bytes}"

@@ -13,11 +13,11 @@ from typing import Any, Final
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.domain.uploads.model import MAX_DEADLINE, TERMINAL, Origin, State, Upload, UploadKey
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, NotOurs, UnknownClient, UnknownUpload
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import DAY, MAX_DEADLINE, Policy, object_key
+from control_plane.services.policy import DAY, Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
 from control_plane.services.ports.object_store import ObjectStore
@@ -110,13 +110,13 @@ class UploadService:
             require_metadata(request.metadata)
         except SchemaError as error:
             raise BadInput(str(error)) from error
-        hard_names = self._probe.capabilities.hard_names
+        refused = self._probe.capabilities.refused_characters
         return Upload(
             client_id=key.client_id,
             upload_id=key.upload_id,
             owner=self._policy.owner,
             origin=Origin.REST,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, hard_names=hard_names),
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,

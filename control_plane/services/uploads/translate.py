@@ -15,11 +15,10 @@ from control_plane.domain.uploads.events import (
     RemoteEvent,
     Succeeded,
 )
-from control_plane.domain.uploads.model import Origin, State, Upload, UploadKey
+from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.backoff import full_jitter
-from control_plane.services.policy import Policy, object_key
 from schemas.errors import SchemaError
-from schemas.messages import CHUNK_SIZE, CurrentUpload, Response, UploadReport
+from schemas.messages import CurrentUpload, Response, UploadReport
 from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
@@ -54,6 +53,7 @@ def event_of(
         case ResponseStatus.IN_PROGRESS:
             return PartsRequested(
                 **common,  # type: ignore[arg-type]
+                file_path=path_of(report),
                 file_size=report.file_size,
                 fingerprint=report.fingerprint,
                 wanted=report.wanted_parts,
@@ -84,8 +84,8 @@ def clipped(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def path_of(report: UploadReport) -> str | None:
-    """The path in the device's report, no longer than a command can hold."""
-    return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH)
+    """The path in the device's report, no longer than an error's text can hold beside others."""
+    return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH + 1)
 
 
 def _retry_delay() -> float:
@@ -99,31 +99,3 @@ def progress_of(current: CurrentUpload, status: str, now: float) -> Progressed:
     reason = current.reason or ("the client waits" if status == "waiting" else None)
     reason = None if reason is None else clipped(reason)
     return Progressed(now=now, attempt=current.attempt, bytes_sent=current.bytes_sent, reason=reason)
-
-
-def upload_of_offer(
-    key: UploadKey, report: UploadReport, policy: Policy, *, token: str, now: float, hard_names: bool = True
-) -> Upload:
-    """A new upload from the offer of one that a person started by hand: the offer has all that is known of it."""
-    # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
-    mark = f"{key.upload_id[:8]}-{token[:4]}"
-    return Upload(
-        client_id=key.client_id,
-        upload_id=key.upload_id,
-        owner=policy.owner,
-        origin=Origin.MQTT,
-        s3_key=object_key(policy.base_path, key.client_id, report.file_path, now, mark, hard_names=hard_names),
-        token=token,
-        created_at=now,
-        updated_at=now,
-        deadline=now + policy.deadline,
-        file_path=path_of(report),
-        digest=report.digest or DigestName.MD5,
-        chunk_size=report.chunk_size or CHUNK_SIZE,
-        options=report.options,
-        metadata=report.metadata,
-        state=State.DISPATCHED,
-        attempt=report.attempt,
-        touched_at=now,
-        client_busy=True,
-    )

@@ -12,7 +12,15 @@ from typing import Final
 from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
 from control_plane.domain.errors import DomainError
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
-from control_plane.domain.uploads.events import REMOTE_EVENTS, Event, Observed, Progressed, Succeeded
+from control_plane.domain.uploads.events import (
+    REMOTE_EVENTS,
+    Dispatched,
+    Event,
+    Observed,
+    OverQuota,
+    Progressed,
+    Succeeded,
+)
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import (
@@ -20,6 +28,7 @@ from control_plane.services.errors import (
     DatabaseUnavailable,
     KeyReused,
     KeyTaken,
+    QuotaExceeded,
     ServiceError,
     UnknownClient,
     UnknownUpload,
@@ -96,11 +105,11 @@ class _Proof:
 
 @dataclass(slots=True)
 class _Happened:
-    """An event to apply. `new` is inserted first when the upload is unknown; `may_defer` allows a deferred success."""
+    """An event to apply. `new` makes the upload when it is unknown; `may_defer` allows a deferred success."""
 
     key: UploadKey
     event: Event
-    new: Upload | None = None
+    new: Plan | None = None
     proof: _Proof | None = None
     may_defer: bool = False
     result: asyncio.Future[Upload] | None = None
@@ -149,13 +158,15 @@ class UploadWriter:
     after a command. `linger` (s) is how long `enqueue_lazily` holds an event back at most.
     """
 
-    def __init__(self, database: Database, clock: Clock, log: EventLog, *, owner: str, step_timeout: float) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, log: EventLog, *, owner: str, step_timeout: float, quota: Quota
+    ) -> None:
         self._database = database
         self._clock = clock
         self._log = log
         self._owner = owner
         self._step_timeout = step_timeout
-        self._quota = Quota(clock)
+        self._quota = quota
         self._waiting: FairQueue[_Entry] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._lazy: list[_Happened] = []
         self._listeners: list[Listener] = []
@@ -183,19 +194,26 @@ class UploadWriter:
     async def create(self, plan: Plan, idempotency: IdempotencyRecord | None = None) -> Upload:
         """Commit a new upload. When one exists for this idempotency key, return that one and do not call `plan`.
 
-        `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request, and
-        `UnknownClient` or `BadInput` from `plan`.
+        `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request,
+        `QuotaExceeded`, and `UnknownClient` or `BadInput` from `plan`.
         """
         return await self._put(_Creation(plan, idempotency))
 
-    def enqueue(self, key: UploadKey, event: Event, *, new: Upload | None = None, may_defer: bool = False) -> None:
-        """Apply one event with the next batch. `new` is inserted first when the upload is unknown.
+    def start(self, key: UploadKey, event: Dispatched | Observed, new: Plan) -> None:
+        """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
+
+        Never waits and drops nothing: the inbox limits the commands that are received.
+        """
+        self._waiting.put(key.client_id, _Happened(key, event, new=new))
+
+    def enqueue(self, key: UploadKey, event: Event, *, may_defer: bool = False) -> None:
+        """Apply one event with the next batch.
 
         With `may_defer` a success that one look at the object store proves is committed after that look. Never
         waits: when the queue, or the client's part of it, is full, the event is dropped and counted, and the device
         repeats it.
         """
-        self._enqueue(_Happened(key, event, new=new, may_defer=may_defer))
+        self._enqueue(_Happened(key, event, may_defer=may_defer))
 
     def enqueue_lazily(self, key: UploadKey, event: Event) -> None:
         """Apply an event that is not urgent with the next batch, or alone after `linger` seconds.
@@ -270,10 +288,12 @@ class UploadWriter:
         for entry in batch:
             try:
                 result = self._process(records, entry, outcome)
-            except (DomainError, BadInput, KeyReused, KeyTaken, UnknownClient, UnknownUpload) as error:
+            except (DomainError, BadInput, KeyReused, KeyTaken, QuotaExceeded, UnknownClient, UnknownUpload) as error:
                 outcome.results.append(error)
                 if isinstance(error, UnknownUpload):
                     outcome.decisions.extend(_release(entry))
+                elif isinstance(entry, _Happened) and entry.new is not None:
+                    outcome.log.append(("upload.refused", {"client_id": entry.key.client_id, "error": str(error)}))
             else:
                 outcome.results.append(result)
         for draft in outcome.drafts.values():
@@ -294,6 +314,7 @@ class UploadWriter:
             if known is not None:
                 return _same_request(records, known, idempotency)
         upload = entry.plan(records)
+        self._quota.require_place(records, upload.client_id)
         records.uploads.add(upload)
         if idempotency is not None:
             records.idempotency.add(idempotency)
@@ -309,15 +330,17 @@ class UploadWriter:
         if draft is None:
             if entry.new is None:
                 raise UnknownUpload(key.upload_id)
-            if not self._quota.take(key.client_id):
-                outcome.log.append(("upload.refused", {"client_id": key.client_id}))
-                return entry.new
-            records.uploads.add(entry.new)
-            draft = _Draft(entry.new, entry.new)
+            draft = self._start(records, entry.new)
+        elif entry.new is not None and isinstance(event, Dispatched):
+            # The command of an upload that is known: another replica published it, or a person typed it again.
+            return draft.after
         before = draft.after
         if not self._accepts(before, event):
             return before
         after, urgent = apply(before, event)
+        refusal = self._quota.refusal(records, before, after, event.now)
+        if refusal is not None:
+            after, urgent = apply(before, OverQuota(now=event.now, text=refusal))
         if entry.may_defer and draft.before is before:
             deferred = _deferred_success(before, after, urgent, event)
             if deferred is not None:
@@ -336,6 +359,13 @@ class UploadWriter:
         elif before is after and isinstance(event, REMOTE_EVENTS):
             outcome.log.append(("event.repeated", _repeated(after, event.attempt, type(event).__name__)))
         return after
+
+    def _start(self, records: Records, plan: Plan) -> _Draft:
+        """The upload of a command that another sender published."""
+        upload = plan(records)
+        self._quota.require_place(records, upload.client_id)
+        records.uploads.add(upload)
+        return _Draft(upload, upload)
 
     def _accepts(self, upload: Upload, event: Event) -> bool:
         """Whether this event may change this upload.

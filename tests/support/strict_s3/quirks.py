@@ -165,13 +165,13 @@ class Quirk(Enum):
     VISIBLE_LATE = Manner(
         store="shows a new object only after some seconds",
         product="looks again for minutes before it gives up an attempt; the attempt is not sent again",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_hides_new_objects,
     )
     REMEMBERED_404 = Manner(
         store="answers for some seconds that an object is missing because it was missing when last asked for",
         product="the same as for an object that is visible late",
-        sign="wait `completing`",
+        sign="wait `object_not_visible`",
         demand=_remembers_missing_keys,
     )
     OTHER_REGION = Manner(
@@ -251,7 +251,7 @@ class Quirk(Enum):
     )
     HARD_NAMES_REFUSED = Manner(
         store="refuses keys with a space, `%`, `+` or a letter beyond ASCII",
-        product="spells keys with safe characters; the true name is in the metadata of the object",
+        product="spells keys without the characters that it refuses; the file's name is in the metadata of the object",
         sign="note of the probe",
         demand=_refused_when(
             lambda call: bool(_HARD & set(call.request.key)) or not call.request.key.isascii(),

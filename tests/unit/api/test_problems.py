@@ -38,6 +38,7 @@ EXPECTED = {
     "NotOurs": 409,
     "KeyReused": 422,
     "KeyTaken": 409,
+    "QuotaExceeded": 429,
     "ClientRefused": 422,
     "ObjectStoreRefused": 502,
     "ObjectStoreForbids": 502,

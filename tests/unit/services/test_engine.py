@@ -110,7 +110,7 @@ async def test_a_scoped_engine_answers_its_own_upload() -> None:
         await rig.birth()
         await rig.engine.adopt(mine())
         await rig.settle()
-        await rig.respond(rig.offer(MINE.upload_id), sequence=1)
+        await rig.respond(rig.offer(MINE.upload_id, file_path=mine().file_path), sequence=1)
         assert rig.messenger.actions() == ["download_file", "grant_parts"]
 
 

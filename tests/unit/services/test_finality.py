@@ -214,7 +214,7 @@ async def test_a_refusal_that_a_device_reports_makes_the_control_plane_probe(mon
         await rig.respond(rig.offer(upload.upload_id), "error", sequence=2, error="storage_refused")
         assert probe._asked.is_set()
         probe._asked.clear()
-        monkeypatch.setattr(object_store_probe, "SOONEST", 60.0)
+        monkeypatch.setattr(object_store_probe, "SOONEST", 30.0)
         probe.look_again()
         assert not probe._asked.is_set()
 

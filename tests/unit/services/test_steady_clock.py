@@ -17,12 +17,12 @@ from control_plane.services.ports.database import PARKED, OutboxEntry, Records, 
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.steady_clock import LASTS, SteadyClock
 from control_plane.services.uploads.outbox import LONGEST_RETRY
-from schemas.codec import GRANT_FILL_SIZE
 from schemas.values import DigestName
 from tests.support.fakes import CLIENT, OPERATOR, FakeClock, Rig
 from tests.support.uploads import an_upload
 
 HOUR: Final = 3_600.0
+ROOM: Final = 90_000
 
 
 def put(records: Records, entry: OutboxEntry) -> None:
@@ -160,11 +160,11 @@ async def test_nothing_is_signed_after_a_step_before_another_probe() -> None:
         clock.off = 400.0
         rig.engine.clock.now()
         with pytest.raises(ObjectStoreDown, match="clock was set"):
-            rig.engine.signer.grant(upload, GRANT_FILL_SIZE)
+            rig.engine.signer.grant(upload, ROOM)
         rig.engine.probe.watch_clock()
         assert rig.engine.probe._asked.is_set()
         await rig.engine.probe.probe()
-        assert rig.engine.signer.grant(upload, GRANT_FILL_SIZE).urls
+        assert rig.engine.signer.grant(upload, ROOM).urls
 
 
 async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
@@ -178,7 +178,7 @@ async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
             await probe.probe()
         assert not maintenance._time_is_sure()
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
-            rig.engine.signer.grant(an_upload(s3_upload_id="s3-1"), GRANT_FILL_SIZE)
+            rig.engine.signer.grant(an_upload(s3_upload_id="s3-1"), ROOM)
         assert probe.require() == good, "what is stored is completed all the same"
         rig.objects.capabilities = good
         await probe.probe()
@@ -211,6 +211,18 @@ async def test_entries_further_ahead_than_any_wait_are_pulled_in() -> None:
         assert await rig.engine.maintenance.pull_in() == 2
         found = {one.duty.kind: one.due_at for one in await rig.database.read(lambda r: r.outbox.of(subject))}
         assert found == {**dues, Kind.SEND_DOWNLOAD: now, Kind.DELETE_OBJECT: now + 360}
+
+
+async def test_a_deadline_that_a_wrong_clock_wrote_counts_from_now() -> None:
+    """Else the upload would stay open for as long as that clock was ahead."""
+    async with Rig() as rig:
+        wrong = rig.clock.time + 3_650 * DAY
+        upload = an_upload(client_id=CLIENT, created_at=wrong, deadline=wrong + 7 * DAY)
+        await rig.database.write(lambda records: records.uploads.add(upload))
+        await rig.engine.maintenance.pull_in()
+        assert (await rig.upload(upload.upload_id)).deadline == rig.clock.time + 7 * DAY
+        rig.clock.time += 7 * DAY
+        assert await rig.engine.maintenance.expire() == 1
 
 
 async def test_a_client_whose_last_presence_lies_far_ahead_is_not_connected() -> None:

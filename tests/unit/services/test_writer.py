@@ -11,7 +11,6 @@ from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Records
-from control_plane.services.uploads import quota
 from tests.support.fakes import OPERATOR, Rig
 
 T = TypeVar("T")
@@ -72,23 +71,6 @@ async def test_a_rolled_back_change_is_not_logged(monkeypatch: pytest.MonkeyPatc
         rig.events.clear()
         await rig.engine.upload_service.cancel(OPERATOR, upload.upload_id)
         assert rig.counted("upload.state") == 1
-
-
-@pytest.mark.parametrize("owner", ["control-plane", "cli-7"])
-async def test_the_uploads_that_a_device_creates_unasked_are_limited(
-    owner: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A refused upload is not closed: an honest client offers it again, and later it is stored."""
-    monkeypatch.setattr(quota, "NEW_UPLOADS", 3)
-    async with Rig() as rig:
-        await rig.birth()
-        for number in range(5):
-            await rig.respond(rig.offer(f"u{number}", owner=owner), sequence=1)
-        assert rig.counted("upload.refused") == 2
-        assert "close_upload" not in rig.messenger.actions()
-        rig.clock.time += quota.PERIOD
-        await rig.respond(rig.offer("u4", owner=owner), sequence=1)
-        assert (await rig.upload("u4")).owner == owner
 
 
 async def test_the_publication_of_a_command_costs_no_separate_commit(monkeypatch: pytest.MonkeyPatch) -> None:

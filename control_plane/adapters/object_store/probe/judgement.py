@@ -16,6 +16,7 @@ from schemas.values import DigestName
 
 _FORBIDDEN: Final = frozenset({401, 403})
 _BUSY: Final = 500
+_CLASS_NAMES: Final = {" ": "space", "&": "other punctuation", "ü": "letters beyond ASCII"}
 
 
 class Judgement:
@@ -80,11 +81,10 @@ class Judgement:
         if not any(way.works for way in seen.objects.values()):
             notes.append("PutObject cannot be used as devices use it: every file is sent by multipart.")
         if not seen.if_none_match:
-            notes.append("If-None-Match is not enforced: an object could be overwritten through its own URL.")
-        if not seen.hard_name:
-            notes.append(
-                "Keys with a space, %, + or a letter beyond ASCII are refused: names are spelled without them."
-            )
+            notes.append("If-None-Match is not enforced: one PUT is used with SHA-256 only, if that is enforced.")
+        if seen.refused_characters:
+            refused = ", ".join(_CLASS_NAMES.get(one, one) for one in seen.refused_characters)
+            notes.append(f"Keys with these characters are refused, and names are spelled without them: {refused}.")
         return [note for note in notes if note]
 
     def _note_on_part(self, digest: DigestName) -> str:

@@ -142,7 +142,7 @@ class Probe:
             encrypts=encryption is not None,
             clock_skew=judgement.skew,
             asks_encryption=seen.encryption,
-            hard_names=seen.hard_name,
+            refused_characters=seen.refused_characters,
             missing_is_forbidden=seen.missing_is_forbidden,
         )
 

@@ -31,8 +31,8 @@ TOKEN: Final = "probe"  # noqa: S105 - a value to recognise, not a secret
 DIGESTS: Final = (DigestName.SHA256, DigestName.MD5, DigestName.CRC32)
 """The strongest first: of those that an object store enforces, a new upload takes the first."""
 
-HARD_NAME: Final = "100%20 + größe.bin"
-"""A space, a percent sign with two digits, a plus sign, a letter beyond ASCII."""
+HARD_NAMES: Final[Mapping[str, str]] = {" ": "a b", "%": "100%20", "+": "a+b", "&": "a'#&?=;,(~)b", "ü": "größe"}
+"""A part of a key for each class of characters that some object stores refuse."""
 
 LOOK_FOR: Final = 8.0
 """Seconds for which a new object is looked for: some object stores show it late."""
@@ -95,7 +95,7 @@ class Seen:
     wrong_objects: Mapping[DigestName, PutResult] = field(default_factory=dict)
     wrong_parts: Mapping[DigestName, Way] = field(default_factory=dict)
     if_none_match: bool = False
-    hard_name: bool = False
+    refused_characters: str = ""
     missing_is_forbidden: bool = False
 
     @property
@@ -119,7 +119,7 @@ def run_trial(place: Place, pool: Executor) -> Seen:
     parts = each((*DIGESTS, DigestName.NONE), trial.parts)
     objects, wrong_parts = each(DIGESTS, trial.object), each(DIGESTS, trial.wrong_part)
     once = [pool.submit(trial.once, digest) for digest in (DigestName.MD5, DigestName.SHA256)]
-    hard, missing = pool.submit(trial.hard_name), pool.submit(trial.missing_is_forbidden)
+    refused, missing = pool.submit(trial.refused_characters), pool.submit(trial.missing_is_forbidden)
     wrong_objects = each(DIGESTS, trial.wrong_object)
     return Seen(
         place.prefix,
@@ -129,7 +129,7 @@ def run_trial(place: Place, pool: Executor) -> Seen:
         wrong_objects=_results(wrong_objects),
         wrong_parts=_results(wrong_parts),
         if_none_match=any(one.result() for one in once),
-        hard_name=hard.result(),
+        refused_characters=refused.result(),
         missing_is_forbidden=missing.result(),
     )
 
@@ -208,10 +208,18 @@ class _Trial:
         name = f"once-{digest}"
         return [self._put(name, digest, BODY, once=True) for _ in range(2)][1].condition_failed
 
-    def hard_name(self) -> bool:
-        """Whether a key of difficult characters works."""
-        _, way = self.any_object(HARD_NAME)
-        return way.works
+    def refused_characters(self) -> str:
+        """The classes of characters with which a key does not work: first one key with all of them, then each."""
+        if self._is_kept("".join(HARD_NAMES.values())):
+            return ""
+        return "".join(one for one, name in HARD_NAMES.items() if not self._is_kept(name))
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether an object of this name is stored, and found again under it."""
+        try:
+            return self.any_object(name)[1].works
+        except (ClientError, NotVisible):
+            return False
 
     def missing_is_forbidden(self) -> bool:
         """Whether HEAD of a missing key is 403, as it is without the permission to list the bucket."""
