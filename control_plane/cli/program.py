@@ -1,7 +1,7 @@
 """How this program is called from a shell, for every command that it prints to be copied.
 
-Rule: the printed command works in any shell of this user, also in one whose PATH is not that of this process: `make` and
-an activated environment change it.
+Rule: the printed command works in any shell of this user, also in one whose PATH is not that of this process: `make`
+and an activated environment change it.
 """
 
 import os
