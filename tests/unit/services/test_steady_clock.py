@@ -213,6 +213,18 @@ async def test_entries_further_ahead_than_any_wait_are_pulled_in() -> None:
         assert found == {**dues, Kind.SEND_DOWNLOAD: now, Kind.DELETE_OBJECT: now + 360}
 
 
+async def test_a_deadline_that_a_wrong_clock_wrote_counts_from_now() -> None:
+    """Else the upload would stay open for as long as that clock was ahead."""
+    async with Rig() as rig:
+        wrong = rig.clock.time + 3_650 * DAY
+        upload = an_upload(client_id=CLIENT, created_at=wrong, deadline=wrong + 7 * DAY)
+        await rig.database.write(lambda records: records.uploads.add(upload))
+        await rig.engine.maintenance.pull_in()
+        assert (await rig.upload(upload.upload_id)).deadline == rig.clock.time + 7 * DAY
+        rig.clock.time += 7 * DAY
+        assert await rig.engine.maintenance.expire() == 1
+
+
 async def test_a_client_whose_last_presence_lies_far_ahead_is_not_connected() -> None:
     async with Rig() as rig:
         await rig.birth()
