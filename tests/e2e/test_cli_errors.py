@@ -208,13 +208,14 @@ def test_a_missing_extra_is_reported_with_the_line_that_installs_it(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
 
     def serve(**settings: str) -> "subprocess.CompletedProcess[str]":
         given = {**clean, "DATABASE_URL": f"sqlite:///{tmp_path}/db", **settings}
         command = (*BACKHAUL, "serve")
-        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60, check=False)
 
     wrong = serve(SERVER_PORT="many")
     assert (wrong.returncode, wrong.stderr) == (2, "backhaul: SERVER_PORT=many: must be a whole number\n")
