@@ -24,6 +24,7 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
 from control_plane.services.budget import Buckets, Limit
+from control_plane.services.clients.beats import Beats
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     DatabaseUnavailable,
@@ -96,6 +97,7 @@ class Outbox:
         commands: CommandPublisher,
         signer: UrlSigner,
         completion: Completion,
+        beats: Beats,
         step_timeout: float,
         performs: bool = True,
     ) -> None:
@@ -107,6 +109,7 @@ class Outbox:
         self._commands = commands
         self._signer = signer
         self._completion = completion
+        self._beats = beats
         self._step_timeout = step_timeout
         self._performs = performs
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
@@ -235,7 +238,7 @@ class Outbox:
         if entry.duty.kind not in COMMANDS:
             return now
         client = records.clients.get(upload.client_id)
-        if client is None or not client.dispatchable(now):
+        if client is None or not self._beats.latest(client).dispatchable(now):
             return PARKED
         # The command of a queued upload may not be published: the process that leased the entry may have ended before.
         if entry.tries == 0 or upload.state is State.QUEUED:
