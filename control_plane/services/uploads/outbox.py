@@ -51,7 +51,7 @@ MAX_RUNNING: Final = 10_000
 MAX_RUNNING_OF_ONE: Final = 1_024
 """Of these, one client's: the others wait for a place no longer than these take."""
 
-RELEASES: Final = Limit(rate=20, burst=256)
+RELEASES: Final = Limit(rate=20, burst=MAX_AT_ONCE // 2)
 """Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
