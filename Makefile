@@ -13,6 +13,10 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 
 FAST := not slow and not containers and not browser and not chaos and not postgres
+# With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
+FAST_TESTS := 3000
+SLOW_TESTS := 440
+CONTAINER_TESTS := 46
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
@@ -31,16 +35,16 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
-	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients docker=docker.io docker-compose=docker-compose debootstrap=debootstrap \
+	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' strace=strace faketime=faketime
-	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
 # Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
-	.ci/ensure docker=docker.io docker-compose=docker-compose debootstrap=debootstrap curl=curl
-	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers $(PYTEST_ARGS)
+	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -61,7 +65,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 
 lock: $(BIN)/python ## Pin requirements/ again after pyproject.toml changed (UPGRADE=1 takes newer versions)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.13'
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r <(deploy/containers/pick requirements/dev.txt uv)
 	$(COMPILE) --extra dev --group build --output-file requirements/dev.txt
 	$(COMPILE) --extra demo --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(COMPILE) --extra server --extra postgres --extra signing --constraint requirements/dev.txt --output-file requirements/server.txt

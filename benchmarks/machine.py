@@ -20,7 +20,6 @@ _PACKAGES: Final = (
     "boto3",
     "fastapi",
     "uvicorn",
-    "uvloop",
     "sqlalchemy",
     "msgspec",
 )

@@ -25,7 +25,7 @@ _ROUNDS: Final = 3
 def presigning() -> Report:
     """URLs a second on one core."""
     keys = {"access_key": "benchmark", "secret_key": "benchmark"}
-    clients = build_clients(S3Settings(bucket="bucket", region="eu-central-1", **keys))
+    clients = build_clients(S3Settings(bucket="bucket", region="eu-central-1", **keys), "virtual")
     signer = Signer(clients.signer, "bucket", clients.credentials)
     params: dict[str, Any] = {"Bucket": "bucket", "Key": KEY, "UploadId": UPLOAD_ID, "ContentMD5": MD5}
 

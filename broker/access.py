@@ -150,9 +150,12 @@ def _service_section(username: str, topics: Topics) -> str:
 
 
 def _device_pattern(row: Topic, topics: Topics) -> str:
-    right = "write" if row.writer is Party.DEVICE else "read"
+    rights = ["write" if row.writer is Party.DEVICE else "read"]
+    if row.channel is Channel.PRESENCE:
+        # What the broker has stored shows a device whether its state folder went back to an older copy.
+        rights.append("read")
     topic = topics.every(row.channel).replace("/+/", "/%u/")
-    return f"pattern {right} {topic}\n"
+    return "".join(f"pattern {right} {topic}\n" for right in rights)
 
 
 def _enroll(directory: Path, username: str, *, replace: bool, topics: Topics | None) -> Credentials:

@@ -11,6 +11,7 @@ between fork and exec, which can deadlock in a process with threads.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,9 @@ from broker.errors import NotListening
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds between SIGTERM and SIGKILL: an agent publishes its last presence, a server completes its requests."""
+
+LOG_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a child's log; the one before it has as many."""
 
 _ARM: Final = """
 import ctypes, os, signal, sys
@@ -52,6 +56,25 @@ def bound_to_parent(command: Sequence[str]) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", _ARM, str(os.getpid()), *command)
 
 
+def python_program(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command line that runs an installed module.
+
+    -P: `-m` alone searches the working folder first, so that an `uvicorn.py` which lies there would be run.
+    """
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def bound_log(path: Path, limit: int = LOG_LIMIT) -> None:
+    """Keep the log of a running child below `limit` bytes: what it has becomes `NAME.1`, and the file is emptied.
+
+    The child keeps its descriptor and appends. Lines that it writes between the copy and the cut are lost.
+    """
+    with suppress(OSError):
+        if path.stat().st_size >= limit:
+            shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+            os.truncate(path, 0)
+
+
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of one of our own programs: `settings`, and no setting of the calling process."""
     inherited = {
@@ -65,23 +88,23 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 class ChildProcess:
     """One running program. Its standard output and error are appended to `log_path`.
 
-    With `settings` it runs in a clean environment that holds them, and in the folder of its log, so that it reads no
-    `.env` of the caller; without, it inherits environment and folder. It starts a new session: a Ctrl-C reaches
-    only this process, which then stops its children in order. As a context manager it is stopped at the end.
+    It runs in the folder of its log, so that it reads neither a `.env` nor a module of the caller's folder. With
+    `settings` its environment is clean and holds them; without, it inherits the environment. It starts a new session: a
+    Ctrl-C reaches only this process, which then stops its children in order. As a context manager it is stopped at the
+    end.
     """
 
     def __init__(self, command: Sequence[str], log_path: Path, *, settings: Mapping[str, str] | None = None) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log_path = log_path
+        self.log_path = log_path.resolve()
         self._command = bound_to_parent(command)
         self._environment = None if settings is None else clean_environment(settings)
-        self._folder = None if settings is None else log_path.parent
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
-        started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+        started: SimpleQueue[subprocess.Popen[bytes] | Exception] = SimpleQueue()
         self._waiter = threading.Thread(target=self._run, args=(started,), name="child-process", daemon=True)
         self._waiter.start()
         outcome = started.get()
-        if isinstance(outcome, OSError):
+        if isinstance(outcome, Exception):
             raise outcome
         self._process = outcome
 
@@ -114,7 +137,8 @@ class ChildProcess:
     def output(self) -> str:
         """The output of this child so far, without that of earlier ones in the same log."""
         with self.log_path.open("rb") as log:
-            log.seek(self._log_start)
+            # Shorter than at the start: it was cut by `bound_log`.
+            log.seek(self._log_start if self.log_path.stat().st_size >= self._log_start else 0)
             return log.read().decode(errors="replace")
 
     def log_tail(self) -> str:
@@ -155,19 +179,19 @@ class ChildProcess:
         self.send(signal.SIGKILL)
         self._waiter.join()
 
-    def _run(self, started: "SimpleQueue[subprocess.Popen[bytes] | OSError]") -> None:
+    def _run(self, started: "SimpleQueue[subprocess.Popen[bytes] | Exception]") -> None:
         try:
             with self.log_path.open("ab") as log:
                 process = subprocess.Popen(
                     self._command,
-                    cwd=self._folder,
+                    cwd=self.log_path.parent,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (for the thread that waits: without an answer it would wait for ever)
             started.put(error)
             return
         started.put(process)

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from broker import configuration
+from broker.child_process import python_program
 from broker.errors import BrokerMissing, PortTaken
 from broker.process import Broker, BrokerAddress, Kind, Launch
 
@@ -116,8 +116,8 @@ def _development(kind: Kind, directory: Path, port: int, *, persistence: bool) -
     if kind == "mosquitto":
         text = configuration.development_mosquitto(port=port, directory=directory, persistence=persistence)
         return _mosquitto(directory, text, (address,))
-    arguments = ("-m", "broker.embedded", "--port", str(port), "--directory", str(directory))
-    return Launch("embedded", (sys.executable, *arguments), (address,), directory / LOG_NAME)
+    command = python_program("broker.embedded", "--port", str(port), "--directory", str(directory))
+    return Launch("embedded", command, (address,), directory / LOG_NAME)
 
 
 def _mosquitto(directory: Path, config_text: str, addresses: tuple[BrokerAddress, ...]) -> Launch:

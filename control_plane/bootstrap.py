@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.memory.database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
-from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
@@ -27,6 +27,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.settings import Settings
 from schemas.topics import CONTROL_PLANE, Topics
+from schemas.values import DigestName
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,7 +40,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         topic_root=settings.topic_root,
         base_path=settings.base_s3_path,
         chunk_size=settings.s3_chunk_size,
-        digest=settings.s3_digest,
+        digest=None if settings.s3_digest == "auto" else DigestName(settings.s3_digest),
         url_expiry=float(settings.presigned_url_expiry),
         step_timeout=float(settings.client_timeout),
         require_proof=settings.require_proof and require_proof,
@@ -61,6 +62,9 @@ def s3_settings_of(settings: Settings) -> S3Settings:
         endpoint=settings.aws_endpoint,
         public_endpoint=settings.s3_public_endpoint,
         base_path=settings.base_s3_path,
+        encryption=settings.s3_encryption,
+        addressing=settings.s3_addressing,
+        digest=settings.s3_digest,
     )
 
 
@@ -88,11 +92,15 @@ def create_app(settings: Settings) -> "FastAPI":
     return app
 
 
-async def examine(settings: Settings, *, fix: bool) -> list[Finding]:
-    """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule."""
+async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Finding]:
+    """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule.
+
+    What the folder `probes` holds about this object store is replaced.
+    """
     database = _open_database(settings)
-    object_store = S3ObjectStore(s3_settings_of(settings))
+    object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
     try:
+        object_store.forget_probe()
         return await Doctor(database, object_store, SystemClock(), policy_of(settings)).examine(fix=fix)
     finally:
         await object_store.close()
@@ -146,11 +154,15 @@ def direct_engine(
     log: EventLog,
     policy: Policy,
     *,
+    probes: Path,
     scope: UploadScope | None = None,
     performs: bool = True,
 ) -> DirectEngine:
-    """An engine over these neighbours and the bucket of the settings; `scope` and `performs` as for `build_engine`."""
-    object_store = S3ObjectStore(s3_settings_of(settings))
+    """An engine over these neighbours and the bucket of the settings; `scope` and `performs` as for `build_engine`.
+
+    The results of probes are kept below the folder `probes`.
+    """
+    object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
     ports = Ports(database, object_store, messenger, SystemClock())
     return DirectEngine(build_engine(ports, log, policy, scope=scope, performs=performs), object_store)
 

@@ -6,7 +6,6 @@ line passes `redact` before it is written: no credential and no query string of 
 """
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +17,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
+from control_plane.log_sink import QueuedHandler
 from control_plane.services.budget import Buckets, Limit
+from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-REDACTED: Final = "[redacted]"
+LOGGER: Final = "backhaul"
 
 LINES: Final = Limit(rate=1 / 60, burst=10)
 """Lines of one event (of one verdict, if it has one) about one client: the first ten, then one a minute."""
@@ -30,11 +31,6 @@ LINES_OF_WORK: Final = Limit(rate=5, burst=1_000)
 """Lines about one client of an event that its uploads cause in their normal course."""
 
 _WORK: Final = ("upload.", "duty.")
-
-_SECRET_NAME: Final = re.compile(r"password|secret|token|authorization|credential|signature", re.IGNORECASE)
-_QUERY: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]+", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
-_BEARER: Final = re.compile(r"(\bbearer\s+)\S+", re.IGNORECASE)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -51,7 +47,7 @@ class Metrics:
     ) -> None:
         self._lines = Buckets(monotonic, LINES)
         self._lines_of_work = Buckets(monotonic, LINES_OF_WORK)
-        self._logger: FilteringBoundLogger = logger or structlog.get_logger("backhaul")
+        self._logger: FilteringBoundLogger = logger or structlog.get_logger(LOGGER)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -109,24 +105,32 @@ def _key(fact: str) -> str:
 
 def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Remove credentials, and the query strings of URLs, from a log line."""
-    return {name: REDACTED if _SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
+    return {name: REDACTED if SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
 
 
 def _cleaned(value: object) -> object:
     match value:
         case str():
-            plain = _QUERY.sub(rf"\1?{REDACTED}", value)
-            return _BEARER.sub(rf"\1{REDACTED}", _USER_INFO.sub(rf"\1{REDACTED}@", plain))
+            return without_secrets(value)
         case Mapping():
-            return {key: REDACTED if _SECRET_NAME.search(str(key)) else _cleaned(one) for key, one in value.items()}
+            return {key: REDACTED if SECRET_NAME.search(str(key)) else _cleaned(one) for key, one in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_cleaned(one) for one in value]
         case _:
             return value
 
 
-def configure_logging(level: str) -> None:
-    """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal."""
+def configure_logging(level: str) -> Callable[[str], None]:
+    """Send the lines of this program and of every library to stderr: JSON, or `name=value` on a terminal.
+
+    At DEBUG a library logs whole requests, with what signs them; so DEBUG is for this program's own lines.
+
+    Returns a function that writes a plain line there, at any level, and never waits. Without standard error (`2>&-`)
+    nothing is written.
+    """
+    if sys.stderr is None:
+        logging.basicConfig(level=level, handlers=[logging.NullHandler()], force=True)
+        return lambda _text: None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -142,16 +146,18 @@ def configure_logging(level: str) -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler()
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level="INFO" if level == "DEBUG" else level, handlers=[handler], force=True)
+    logging.getLogger(LOGGER).setLevel(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    return handler.say

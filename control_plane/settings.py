@@ -4,7 +4,6 @@ Rule: a wrong value or a misspelt name stops the program with one line that name
 Secrets are `SecretStr`, so no log line and no traceback shows one.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,18 +17,24 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.broker_url import BrokerUrl
+from schemas.environment import is_loopback, is_utf8
 from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
-from schemas.values import DigestName
 
 MIN_SECRET_SIZE: Final = 32
 """Bytes: an HMAC key shorter than its hash can be guessed (RFC 7518 section 3.2)."""
+
+MAX_TOKEN_LIFETIME: Final = 36_500 * 86_400
+"""Seconds: as long as history may be kept."""
 
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
+_ENCRYPTION: Final = re.compile(r"auto|none|AES256|aws:kms(:[!-~]{1,500})?")
 _MAX_BASE_PATH: Final = 512
 
 
@@ -100,6 +105,13 @@ def _base_path(path: str) -> str:
     return levels
 
 
+def _encryption(name: str) -> str:
+    if _ENCRYPTION.fullmatch(name) is None:
+        message = "must be auto, none, AES256, aws:kms or aws:kms:KEY"
+        raise ValueError(message)
+    return name
+
+
 def require_secret(secret: str) -> str:
     """Return `secret` if it is long enough to sign tokens; `ValueError` otherwise."""
     size = len(secret.encode())
@@ -114,16 +126,20 @@ def _secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _hosts(names: str) -> str:
+    wrong = [name for name in _split_list(names) if _HOST.fullmatch(name) is None]
+    if wrong:
+        message = "must be host names without ports, joined by commas"
+        raise ValueError(message)
+    return names
+
+
+def _split_list(names: str) -> list[str]:
+    return [name.strip().lower() for name in names.split(",") if name.strip()]
+
+
 def _root(root: str) -> str:
     return Topics(root).root
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -138,6 +154,8 @@ class Settings(BaseSettings):
 
     server_host: str = "127.0.0.1"
     server_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    allowed_hosts: Annotated[str, AfterValidator(_hosts)] | None = None
+    trusted_proxies: Annotated[int, Field(ge=0, le=1)] = 0
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
@@ -150,13 +168,16 @@ class Settings(BaseSettings):
     s3_public_endpoint: Endpoint | None = None
     s3_bucket_name: Annotated[str, AfterValidator(_bucket)] = "file-download-system-uploads"
     s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)] = MIN_CHUNK_SIZE
-    s3_digest: Annotated[DigestName, Lower] = DigestName.MD5
+    s3_digest: Annotated[Literal["auto", "md5", "sha256", "crc32", "none"], Lower] = "auto"
+    s3_encryption: Annotated[str, AfterValidator(_encryption)] = "auto"
+    s3_addressing: Annotated[Literal["auto", "path", "virtual"], Lower] = "auto"
     base_s3_path: Annotated[str, AfterValidator(_base_path)] = "uploads"
     presigned_url_expiry: Annotated[int, Field(ge=1, le=MAX_URL_EXPIRY)] = 900
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
     client_max_uploads: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     require_proof: bool = True
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
@@ -171,8 +192,12 @@ class Settings(BaseSettings):
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
         _refuse(misspelt(given))
+        _refuse([f"{name}: is not UTF-8" for name in NAMES if not is_utf8(given.get(name, ""))])
+        # A file or a pasted line ends with a line break. One within would end a header, or a line of another protocol.
+        values = {name: given[name].strip("\r\n") for name in NAMES if given.get(name)}
+        _refuse([f"{name}: has a control character in it" for name, text in values.items() if _CONTROL.search(text)])
         try:
-            return cls(**{name.lower(): given[name] for name in NAMES if given.get(name)})  # type: ignore[arg-type]
+            return cls(**{name.lower(): text for name, text in values.items() if text})  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = [_line(detail) for detail in error.errors()]
         # Raised outside of the `except`, so that its context does not hold the error with the values.
@@ -206,7 +231,7 @@ class Settings(BaseSettings):
                 "set JWT_SECRET, or say AUTH=off, or use 127.0.0.1"
             )
             raise ValueError(message)
-        if self.s3_digest is DigestName.NONE and self.require_proof:
+        if self.s3_digest == "none" and self.require_proof:
             # Each upload would fail after its last byte.
             message = "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
             raise ValueError(message)
@@ -216,6 +241,22 @@ class Settings(BaseSettings):
     def open_to_all(self) -> bool:
         """Whether requests need no token. The program warns of it at each start."""
         return self.jwt_secret is None
+
+    @property
+    def exposure(self) -> str | None:
+        """The warning for an MQTT password that crosses a network unencrypted; the program shows it at each start."""
+        password = self.mqtt_password and self.mqtt_password.get_secret_value()
+        return BrokerUrl.parse(self.mqtt_url).exposure(password or None)
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names under which REST is requested; an address is always accepted."""
+        return frozenset({"localhost", self.server_host.lower(), *_split_list(self.allowed_hosts or "")})
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether every caller of REST passes one proxy, which adds the caller's address to X-Forwarded-For."""
+        return self.trusted_proxies > 0
 
     @property
     def mqtt_address(self) -> tuple[str, int, bool]:
@@ -282,7 +323,7 @@ def _requirement(detail: ErrorDetails) -> str:
 
 _AGENT: Final = """
     CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS UPLOAD_HOSTS STATE_DIR LABELS
-    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND LOG_LEVEL TOPIC_ROOT
+    MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND SPOOL_MAX_BYTES SPOOL_MAX_PERCENT LOG_LEVEL TOPIC_ROOT
 """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

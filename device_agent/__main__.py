@@ -1,13 +1,17 @@
 """`backhaul-agent`: read the settings, open the state folder, work until a signal arrives.
 
-Rule: command line, exit codes and signals only; everything else is in `device_agent.bootstrap`.
+Rule: command line, exit codes, signals and the death of a thread only; everything else is in `device_agent.bootstrap`.
 """
 
 import argparse
+import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,28 +25,85 @@ DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 
+log = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; 0 when it was stopped, 1 when its state folder cannot be used, 2 for a wrong setting."""
+    """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(os.environ, options.env_file)
     except SettingsError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
+    if settings.exposure:
+        print(f"backhaul-agent: {settings.exposure}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
     if options.check:
         print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
         return DONE
     start_logging(settings.log_level)
     try:
-        with open_agent(settings) as agent:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda _number, _frame: agent.stop())
+        with open_agent(settings, options.env_file) as agent, _threads_end_the_process(), _signals_call(agent.stop):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
         return FAILED
+    except Exception:
+        log.critical("the agent ends: its loop met a fault", exc_info=True)
+        return FAILED
     return DONE
+
+
+@contextmanager
+def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop`, from a thread of its own, at the first SIGTERM or SIGINT; the next one ends the process.
+
+    A signal that is ignored stays ignored. A handler in Python runs between two instructions of the main thread. For a
+    signal just before that thread waits this is after the wait. The wakeup descriptor is written at once.
+    """
+    numbers = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)  # noqa: FBT003 (only by position)
+
+    def listen() -> None:
+        if reader.recv(1):
+            stop()
+            if second := reader.recv(1):
+                os._exit(128 + second[0])
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    with reader:
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        before = signal.set_wakeup_fd(writer.fileno())
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            writer.close()
+            thread.join()
+
+
+@contextmanager
+def _threads_end_the_process() -> Iterator[None]:
+    """End the process when one of its threads dies, so that a service manager starts it again.
+
+    It ends without a farewell: the journal is made for that, and the broker publishes the will.
+    """
+
+    def end(thrown: threading.ExceptHookArgs) -> None:
+        name = thrown.thread.name if thrown.thread is not None else "without a name"
+        error = thrown.exc_value or thrown.exc_type()
+        log.critical("the agent ends: its thread %s met a fault", name, exc_info=error)
+        os._exit(FAILED)
+
+    before, threading.excepthook = threading.excepthook, end
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _parser() -> argparse.ArgumentParser:

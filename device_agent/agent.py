@@ -4,6 +4,7 @@ Rule: one thread owns all state. `durability` decides what may run before the co
 on the thread pools of `effects`.
 """
 
+import functools
 import logging
 import random
 import time
@@ -13,8 +14,9 @@ from typing import Final, Protocol, assert_never
 
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
-from device_agent.effects import PUT, EffectRunner
+from device_agent.effects import PUT, UNANSWERED_EVERY, EffectRunner
 from device_agent.errors import JournalError
+from device_agent.files.roots import Roots
 from device_agent.inbox import (
     BirthArrived,
     CommandArrived,
@@ -30,28 +32,35 @@ from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
-from device_agent.queries import Query, answer_query
+from device_agent.queries import HealthQuery, Query, answer_query, failed_query
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
+from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
-from device_agent.uploads import DeferredEffect, Run, Uploads
+from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from schemas.messages import Command
 from schemas.topics import Channel
-from schemas.values import PresignedPart, SystemInfo
+from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+MAX_QUERIES: Final = 16
+"""Queries about the device that run or wait; more are answered `busy`."""
 
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
-_FULL_DISK: Final = "the device's disk is full"
 
 log = logging.getLogger(__name__)
 
 
 class Network(Protocol):
     """The connection to the broker, as `device_agent.mqtt.connection.Connection` implements it."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest payload that the broker takes."""
 
     def start(self) -> None:
         """Start to connect; returns at once."""
@@ -70,15 +79,16 @@ class Network(Protocol):
 class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
-    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the function that
-    makes the next will.
+    `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
+    which also reads the stored presence.
     """
 
     inbox: EventQueue
     runner: EffectRunner
-    connect: Callable[[Callable[[], bytes]], Network]
+    connect: Callable[[PresenceBuilder], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
+    roots: Roots = field(default_factory=Roots)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -98,33 +108,36 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
-        self._roots = settings.roots
+        self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
-        self._runner.sweep_copies([transfer.order for transfer in transfers.values()])
+        self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
         self._uploads = Uploads(
             journal,
             transfers.values(),
             workers=settings.max_parallel_parts,
             now=environment.clock(),
             wall=environment.wall,
+            mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
-            settings.client_id, installation, labels=settings.labels, default_file=settings.file_path
+            settings.client_id, installation, labels=settings.labels, default_file=settings.default_file
         )
-        self._connection = environment.connect(self._presence.will)
+        self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
-        self._publisher = Publisher(self._presence, status, self._publish)
+        self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
         self._commands = Commands(
             self._uploads,
             journal,
-            install_id=installation.install_id,
-            default_file=settings.file_path,
+            installation=installation,
+            default_file=settings.default_file,
             check_url=environment.check_url,
-            disk_full=lambda: self._durability.disk_full,
+            disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
+        self._queries = 0
+        """Queries that were started and are not answered."""
         self._stopping = False
 
     @property
@@ -148,7 +161,8 @@ class Agent:
     def _shut_down(self) -> None:
         """Stop all work, keep the parts that are stored by now, and publish offline."""
         for run in self._uploads:
-            run.session.end()
+            # The end of the process closes the sources: a close may block on a file system that does not answer.
+            run.session.stopped.set()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
             for event in arrived:
@@ -158,7 +172,7 @@ class Agent:
         try:
             self._journal.commit()
         except JournalError as error:
-            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug)
+            log.error("%s", error)  # noqa: TRY400 (the disk's fault, not a bug)
         self._connection.stop(self._presence.offline())
 
     def start(self) -> None:
@@ -177,21 +191,23 @@ class Agent:
 
     def _work(self) -> None:
         now = self._clock()
+        self._uploads.unanswered(self._runner.relieve(now), self._runner.lost_senders)
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
-        if not self._durability.disk_full or self._flush(now):
+        if self._durability.failure is None or self._flush(now):
             self._uploads.tick(now, self._environment.chance())
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads.durable() if not run.ended]
-        self._publisher.flush(now, active, _FULL_DISK if self._durability.disk_full else None)
+        self._publisher.flush(now, active, self._durability.failure)
 
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
-        wake = durability.retry_at if durability.disk_full else self._uploads.next_wake()
-        moments = (wake, durability.commit_at, self._publisher.next_at(now))
+        wake = self._uploads.next_wake() if durability.failure is None else durability.retry_at
+        unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
+        moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now))
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
         return min(max(0.0, earliest - now), _LONGEST_SLEEP)
 
@@ -199,8 +215,8 @@ class Agent:
 
     def _handle(self, event: LoopEvent) -> None:
         match event:
-            case CommandArrived(data=data, token=token):
-                self._receive(data, token)
+            case CommandArrived():
+                self._receive(event)
             case EffectDone():
                 self._effect_done(event)
             case Connected():
@@ -212,21 +228,25 @@ class Agent:
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
+                self._queries -= 1
                 self._publisher.enqueue(response)
             case StopRequested():
                 self._stopping = True
             case _:
                 assert_never(event)
 
-    def _receive(self, data: bytes, token: AckToken) -> None:
+    def _receive(self, arrived: CommandArrived) -> None:
         records_before = self._journal.pending
         try:
-            self._commands.receive(data, self._clock())
+            if arrived.retained:
+                self._commands.drop_retained(self._clock())
+            else:
+                self._commands.receive(arrived.data, self._clock())
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
-        self._durability.acknowledge_later(token, records_before)
+        self._durability.acknowledge_later(arrived.token, records_before)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
@@ -254,7 +274,7 @@ class Agent:
     # Commit, then effects.
 
     def _flush(self, now: float) -> bool:
-        """Run what may run early, commit, and run what waited for it; False while the disk is full."""
+        """Run what may run early, commit, and run what waited for it; False while the disk fails."""
         durability, uploads = self._durability, self._uploads
         if durability.must_wait(now):
             return False
@@ -267,7 +287,7 @@ class Agent:
                 durability.acknowledge_durable()
                 self._journal.compact_if_due(self._transfers)
                 return True
-            case CommitResult.DISK_FULL:
+            case CommitResult.FAILED:
                 # A new command is refused; a known upload waits until the disk takes its records.
                 for run in uploads.discard_pending():
                     self._commands.refuse_unsaved(run)
@@ -286,17 +306,30 @@ class Agent:
     def _publish(self, message: Outbound) -> bool:
         return self._connection.publish(message.channel, message.data, expiry=message.expiry)
 
-    def _run_query(self, command: Command, query: Query) -> None:
+    def _run_query(self, command: Command, query: Query) -> bool:
+        """Start a query; False when as many wait as may."""
         active = sum(not run.ended for run in self._uploads)
+        answer = functools.partial(
+            answer_query,
+            command,
+            query,
+            roots=self._roots,
+            active_uploads=active,
+            system_info=self._environment.system_info,
+        )
 
-        def call() -> None:
-            response = answer_query(
-                command,
-                query,
-                roots=self._roots,
-                active_uploads=active,
-                system_info=self._environment.system_info,
-            )
-            self._inbox.put(QueryAnswered(response))
+        def unanswered() -> None:
+            text = f"{UNRESPONSIVE}: a file system of the device does not answer"
+            self._publisher.enqueue(failed_query(command, ErrorCode.INTERNAL, text))
 
-        self._runner.run_query(call)
+        if isinstance(query, HealthQuery):
+            # It reads no user file, so it is answered whatever the file systems do.
+            self._publisher.enqueue(answer())
+        elif self._queries >= MAX_QUERIES:
+            return False
+        elif self._runner.takes_queries:
+            self._queries += 1
+            self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
+        else:
+            unanswered()
+        return True

@@ -4,15 +4,19 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from device_agent import VERSION
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files.copies import Copies
+from device_agent.files.own_files import OwnFiles
+from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import Connection
+from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -25,43 +29,56 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_agent(settings: Settings) -> Iterator[Agent]:
-    """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used."""
+def open_agent(settings: Settings, env_file: Path) -> Iterator[Agent]:
+    """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
+
+    `env_file` is the file that settings were read from, if it exists: it is never uploaded.
+    """
     journal, transfers = Journal.open(settings.state_dir)
     try:
         log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
         if journal.dropped:
             log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
         installation = Installation.open(settings.state_dir)
-        yield Agent(settings, journal, transfers, installation, environment_of(settings))
+        yield Agent(settings, journal, transfers, installation, environment_of(settings, env_file))
     finally:
         journal.close()
 
 
-def environment_of(settings: Settings) -> Environment:
+def environment_of(settings: Settings, env_file: Path) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
+    own = OwnFiles(settings.state_dir, (env_file,))
+    roots = Roots(settings.allowed_roots, settings.file_path, own=own)
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
-    part_io = PartIO(settings.roots, uploader, CompressedCopies(settings.state_dir / "spool", settings.roots))
+    copies = Copies(
+        settings.state_dir / "spool",
+        roots,
+        max_bytes=settings.spool_max_bytes,
+        max_percent=settings.spool_max_percent,
+    )
+    part_io = PartIO(uploader, copies)
     return Environment(
         inbox=inbox,
+        roots=roots,
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
-        connect=lambda will: _connection(settings, inbox, will),
+        connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         system_info=lambda: system_info(str(settings.state_dir)),
     )
 
 
-def _connection(settings: Settings, inbox: EventQueue, will: Callable[[], bytes]) -> Connection:
+def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
     return Connection(
         url=settings.mqtt_url,
         client_id=settings.client_id,
         username=settings.mqtt_username,
         password=settings.mqtt_password,
         topics=settings.topics,
-        will=will,
+        will=presence.will,
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
-        on_command=lambda data, token: inbox.put(CommandArrived(data, token)),
+        on_command=lambda data, token, retained: inbox.put(CommandArrived(data, token, retained)),
         on_birth=lambda _data: inbox.put(BirthArrived()),
+        on_retained_presence=presence.read_retained,
     )

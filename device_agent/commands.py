@@ -13,6 +13,7 @@ import msgspec
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
 from device_agent.queries import HealthQuery, Query
+from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
 from device_agent.transfer.records import Order
@@ -37,7 +38,6 @@ from schemas.messages import (
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
 _ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
-_FULL_DISK: Final = "the device's disk is full"
 _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
@@ -45,29 +45,29 @@ _REFUSALS: Final = {
 
 
 class Commands:
-    """Carries out commands; `publish` takes a response, `run_query` a query about the device."""
+    """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full."""
 
     def __init__(
         self,
         uploads: Uploads,
         journal: Journal,
         *,
-        install_id: str,
+        installation: Installation,
         default_file: str | None,
         check_url: Callable[[PresignedPart], object],
-        disk_full: Callable[[], bool],
+        disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
-        run_query: Callable[[Command, Query], None],
+        run_query: Callable[[Command, Query], bool],
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
         self._journal = journal
-        self._install_id = install_id
+        self._installation = installation
         self._default_file = default_file
         self._check_url = check_url
         self._publish = publish
         self._run_query = run_query
-        self._disk_full = disk_full
+        self._disk_failure = disk_failure
 
     def receive(self, data: bytes, now: float) -> None:
         """Carry out one message."""
@@ -80,10 +80,15 @@ class Commands:
         except SchemaError as unreadable:
             self._log_limited.warn("unreadable_messages", unreadable, now)
             return
-        if command.install_id not in {None, self._install_id}:
+        if command.install_id not in {None, self._installation.install_id}:
             self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
             return
         self._dispatch(command, now)
+
+    def drop_retained(self, now: float) -> None:
+        """Drop a command that the broker had stored: it may be of any age, and would be obeyed at each connect."""
+        text = "a retained command is not carried out: publish it again without the retain flag"
+        self._log_limited.warn("retained_commands", SchemaError(text), now)
 
     def _dispatch(self, command: Command, now: float) -> None:
         payload = command.payload
@@ -97,11 +102,15 @@ class Commands:
             case CloseUpload():
                 self._close(payload, now)
             case ListFiles():
-                self._run_query(command, payload)
+                self._query(command, payload)
             case HealthCheck():
-                self._run_query(command, HealthQuery(dict(self._uploads.counters)))
+                self._query(command, HealthQuery(dict(self._uploads.counters)))
             case _:
                 assert_never(payload)
+
+    def _query(self, command: Command, query: Query) -> None:
+        if not self._run_query(command, query):
+            self._refuse(command, ErrorCode.BUSY, "too many queries wait for an answer")
 
     def _download(self, command: Command, payload: DownloadFile, now: float) -> None:
         upload_id, attempt = payload.about or command.message_id, payload.about_attempt
@@ -117,8 +126,8 @@ class Commands:
         path = payload.file_path or self._default_file
         if path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
-        elif self._disk_full():
-            self._refuse(command, ErrorCode.NO_SPACE, _FULL_DISK)
+        elif failure := self._disk_failure():
+            self._refuse(command, ErrorCode.NO_SPACE, failure)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
         else:
@@ -182,8 +191,8 @@ class Commands:
 
     def refuse_unsaved(self, run: Run) -> None:
         """Answer the command of an upload that the journal could not take: it never began."""
-        order = run.transfer.order
-        self._publish(_error(order.message_id, ErrorCode.NO_SPACE, _FULL_DISK, order.upload_id, order.attempt))
+        order, failure = run.transfer.order, self._disk_failure() or ""
+        self._publish(_error(order.message_id, ErrorCode.NO_SPACE, failure, order.upload_id, order.attempt))
 
     def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
         payload = command.payload

@@ -14,12 +14,12 @@ from device_agent.mqtt.session import AckToken
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import DigestParts, OpenSource, PublishResponse, PutPart
 from device_agent.transfer.records import Began, Order, PartKept
-from device_agent.uploads import DeferredEffect, DiscardCopy
+from device_agent.uploads import CloseSource, DeferredEffect, DiscardCopy
 
 LINGER: Final = 0.05
 """Seconds for which a record may wait for the next ones, and their fsync, while nothing depends on it."""
 
-FULL_DISK_PAUSE: Final = 5.0
+FAILED_PAUSE: Final = 5.0
 """Seconds between two tries of a journal that cannot be written."""
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class CommitResult(Enum):
     LINGERS = auto()
     """Nothing yet: only acknowledgements wait, and more records may follow soon."""
     DONE = auto()
-    DISK_FULL = auto()
+    FAILED = auto()
+    """The disk did not take the records; `Durability.failure` has the system's words."""
 
 
 NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
@@ -50,6 +51,7 @@ NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
     PutPart: Need.STORED_PARTS,
     PublishResponse: Need.EVERYTHING,
     DiscardCopy: Need.EVERYTHING,
+    CloseSource: Need.NOTHING,
 }
 
 
@@ -76,11 +78,12 @@ class Durability:
         """The latest moment at which lingering records are committed."""
         self._retry_at: float | None = None
         """When the journal is tried again; None while the disk takes it."""
+        self._failure: str | None = None
 
     @property
-    def disk_full(self) -> bool:
-        """Whether the last commit failed: nothing new is accepted."""
-        return self._retry_at is not None
+    def failure(self) -> str | None:
+        """Why the last commit failed, in the system's words: nothing new is accepted. None while the disk works."""
+        return self._failure
 
     @property
     def retry_at(self) -> float | None:
@@ -118,11 +121,12 @@ class Durability:
         try:
             self._journal.commit()
         except JournalError as error:
-            log.error("%s", error)  # noqa: TRY400 (a full disk, not a bug)
+            log.error("%s", error)  # noqa: TRY400 (the disk's fault, not a bug)
             self._commit_at = None
-            self._retry_at = now + FULL_DISK_PAUSE
-            return CommitResult.DISK_FULL
-        self._commit_at = self._retry_at = None
+            self._retry_at = now + FAILED_PAUSE
+            self._failure = f"the device cannot keep its state: {error}"
+            return CommitResult.FAILED
+        self._commit_at = self._retry_at = self._failure = None
         return CommitResult.DONE
 
     def _lingers(self, now: float) -> bool:
@@ -134,10 +138,10 @@ class Durability:
     def acknowledge_later(self, token: AckToken, records_before: int) -> None:
         """Acknowledge a command after the records that it appended: those behind the first `records_before` pending.
 
-        A command without records on a full disk is acknowledged at once: the broker sends at most sixteen
+        A command without records on a disk that fails is acknowledged at once: the broker sends at most sixteen
         unacknowledged ones, and then no other command arrives.
         """
-        if self.disk_full and self._journal.pending == records_before:
+        if self.failure is not None and self._journal.pending == records_before:
             self._ack(token)
         else:
             self._waiting.append((token, self._journal.pending_uploads(since=records_before)))

@@ -16,19 +16,26 @@ from device_agent.inbox import EffectDone, EventQueue
 from device_agent.transfer.events import Digested, DigestParts, OpenSource, PutPart, Rechecked
 from device_agent.transfer.model import State
 from device_agent.transfer.records import Order
-from device_agent.uploads import DiscardCopy, Run
-from device_agent.workers.part_io import IoEvent, PartIO, Post
+from device_agent.uploads import CloseSource, DiscardCopy, Run
+from device_agent.workers.part_io import IoEvent, PartIO, Post, SourceSession
 from device_agent.workers.pool import ThreadPool
 
 PUT: Final = "put"
+UNANSWERED_EVERY: Final = 1.0
+"""Seconds between two looks for threads that a file system does not answer, while there is work."""
+
+_MAX_LOST_QUERIES: Final = 8
 _STOP_TIMEOUT: Final = 3.0
 _READERS: Final = 2
 
-IoEffect = OpenSource | DigestParts | PutPart | DiscardCopy
+IoEffect = OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
 
 
 class EffectRunner:
-    """The thread pools: one sends, one with two threads opens and digests, one does everything that may wait."""
+    """The thread pools: one sends, one with two threads opens and digests, one answers queries, one does the rest.
+
+    The rest may wait: compressed copies, and digests of parts that are stored.
+    """
 
     def __init__(
         self,
@@ -43,21 +50,23 @@ class EffectRunner:
         self._senders = make_pool("send", senders)
         self._reader = make_pool("read", _READERS)
         self._background = make_pool("background", 1)
+        self._queries = make_pool("query", 1)
+        self._pools = (self._senders, self._reader, self._background, self._queries)
+        self._unanswered: set[object] = set()
         self._running: set[tuple[int, str]] = set()
 
     def start(self) -> None:
         """Start the threads."""
-        for pool in (self._senders, self._reader, self._background):
+        for pool in self._pools:
             pool.start()
 
     def stop(self) -> None:
         """Cut the connections of PUTs in flight, and end the threads; waits a few seconds at most."""
         self._part_io.uploader.close()
-        pools = (self._senders, self._reader, self._background)
-        for pool in pools:
+        for pool in self._pools:
             pool.stop()
         until = time.monotonic() + _STOP_TIMEOUT
-        for pool in pools:
+        for pool in self._pools:
             pool.join(until)
 
     def perform(self, run: Run, effect: IoEffect) -> None:
@@ -73,6 +82,8 @@ class EffectRunner:
                 self._put(run, effect)
             case DiscardCopy(order=order):
                 self._discard_copy(order)
+            case CloseSource(session=session):
+                self._reader.submit(session.close, session)
             case _:
                 assert_never(effect)
 
@@ -80,12 +91,40 @@ class EffectRunner:
         """The event of an effect has arrived: the same effect may start again."""
         self._running.discard((id(done.session), done.kind))
 
-    def run_query(self, call: Callable[[], None]) -> None:
-        """Run a query about the device."""
-        self._background.submit(call)
+    @property
+    def takes_queries(self) -> bool:
+        """Whether a further query would not only take one more thread that no file system answers."""
+        return self._queries.lost < _MAX_LOST_QUERIES
+
+    def run_query(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
+        """Run a query about the device; `unanswered` is called once when a file system does not answer it."""
+        self._queries.submit(call, unanswered)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any work runs or waits."""
+        return any(pool.busy for pool in self._pools)
+
+    @property
+    def lost_senders(self) -> int:
+        """Senders that wait for a file system and were replaced."""
+        return self._senders.lost
+
+    def relieve(self, now: float) -> dict[SourceSession, float]:
+        """Replace the threads that a file system does not answer; since when, on the clock of `now`, by source."""
+        present = time.monotonic()
+        stuck: dict[object, float] = {}
+        for pool in self._pools:
+            for owner, since in pool.relieve(present).items():
+                stuck[owner] = min(now - (present - since), stuck.get(owner, now))
+        for owner in stuck.keys() - self._unanswered:
+            if callable(owner):
+                owner()
+        self._unanswered = set(stuck)
+        return {owner: since for owner, since in stuck.items() if isinstance(owner, SourceSession)}
 
     def sweep_copies(self, orders: list[Order]) -> None:
-        """Remove compressed copies that belong to none of these orders."""
+        """Remove copies that belong to none of these orders."""
         self._part_io.copies.sweep(orders)
 
     def _open(self, run: Run, effect: OpenSource) -> None:
@@ -119,11 +158,10 @@ class EffectRunner:
 
             self._part_io.put(effect, session, post, max_bytes_per_second=rate)
 
-        self._senders.submit(call)
+        self._senders.submit(call, session)
 
     def _discard_copy(self, order: Order) -> None:
-        if order.options.compression != "none":
-            self._background.submit(lambda: self._part_io.copies.discard(order))
+        self._background.submit(lambda: self._part_io.copies.discard(order))
 
     def _start(self, run: Run, kind: str, pool: ThreadPool, *shares: Callable[[Post], None]) -> None:
         session, inbox = run.session, self._inbox
@@ -133,7 +171,7 @@ class EffectRunner:
         session.running += 1
         join = DigestJoin(len(shares), lambda event: inbox.put(EffectDone(run, session, event, kind)))
         for share in shares:
-            pool.submit(functools.partial(share, join.post))
+            pool.submit(functools.partial(share, join.post), session)
 
 
 def split_digests(effect: DigestParts, count: int) -> list[DigestParts]:

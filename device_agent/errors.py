@@ -4,7 +4,7 @@ AgentError
 ├── SettingsError          a setting is wrong; the text is the one line to print before the exit
 ├── JournalError           progress cannot be made durable: answered `no_space`, tried again
 ├── FileRefused            the file cannot be opened, listed or read; `code` is sent to the owner
-├── HostNotAllowed         a URL leads to a host outside `UPLOAD_HOSTS`; nothing was sent
+├── HostNotAllowed         `UPLOAD_HOSTS` does not allow a URL; nothing was sent
 ├── PutFailed              one PUT did not store its part; `kind` decides what follows
 └── IllegalTransition      a bug of the agent: an event that the state does not allow
 """
@@ -34,7 +34,7 @@ class PutFailure(StrEnum):
     SOURCE_UNREADABLE = "source_unreadable"
     """The device cannot read the file."""
     HOST_NOT_ALLOWED = "host_not_allowed"
-    """The URL's host is not in `UPLOAD_HOSTS`."""
+    """`UPLOAD_HOSTS` does not allow the URL."""
     BAD_HEADER = "bad_header"
     """The grant needs a header that the agent does not send."""
 
@@ -61,7 +61,7 @@ class FileRefused(AgentError):
 
 
 class HostNotAllowed(AgentError):
-    """A URL whose host is not in `UPLOAD_HOSTS`; the text names the host, never the URL."""
+    """A URL that `UPLOAD_HOSTS` does not allow; the text has an entry that would allow it, never the URL."""
 
 
 class PutFailed(AgentError):

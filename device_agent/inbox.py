@@ -31,10 +31,11 @@ class Disconnected(Struct, frozen=True):
 
 
 class CommandArrived(Struct, frozen=True):
-    """A message on the command topic."""
+    """A message on the command topic; `retained` if the broker had stored it before the subscription."""
 
     data: bytes
     token: AckToken
+    retained: bool = False
 
 
 class BirthArrived(Struct, frozen=True):

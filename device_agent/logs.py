@@ -1,6 +1,7 @@
 """Log lines: one line each, `key=value`, without secrets, and rate-limited where a sender could cause many.
 
-Rule: the query of a URL is never logged, because the query of a presigned URL is its key.
+Rule: every text passes `schemas.redaction`: the query of a presigned URL is its key. DEBUG is for the agent's own
+lines, since a library logs whole requests at that level.
 """
 
 import logging
@@ -10,12 +11,12 @@ from collections import Counter
 from typing import Final
 
 from schemas.errors import SchemaError
+from schemas.redaction import without_secrets
 
 PAUSE: Final = 60.0
 """Seconds between two lines about the same kind of message."""
 
 _MAX_SHOWN: Final = 200
-_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", re.IGNORECASE)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+-]+")
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class LineFormatter(logging.Formatter):
         fields = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return " ".join(f"{name}={_quoted(without_queries(text))}" for name, text in fields.items())
+        return " ".join(f"{name}={_quoted(without_secrets(text))}" for name, text in fields.items())
 
 
 class RateLimitedLog:
@@ -52,20 +53,13 @@ class RateLimitedLog:
         log.warning("%s: %d so far, next line in %.0f s at the earliest: %s", kind, count, PAUSE, _short(str(error)))
 
 
-def without_queries(text: str) -> str:
-    """The text with the query of every URL cut off.
-
-    >>> without_queries("PUT https://store/key?X-Amz-Signature=abc failed")
-    'PUT https://store/key?… failed'
-    """
-    return _QUERY.sub(r"\1?…", text)
-
-
 def start_logging(level: str) -> None:
     """Log to stderr; a service manager adds the time."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    wanted = level.upper()
+    logging.basicConfig(level="INFO" if wanted == "DEBUG" else wanted, handlers=[handler], force=True)
+    logging.getLogger(__package__).setLevel(wanted)
 
 
 def _quoted(text: str) -> str:

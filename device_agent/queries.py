@@ -1,6 +1,6 @@
 """The answers to `list_files` and `health_check`.
 
-Rule: runs on a worker, because a listing may read many folders; every failure becomes a response.
+Rule: a listing runs on a worker, because it may read many folders; every failure becomes a response.
 """
 
 import logging
@@ -40,10 +40,10 @@ def answer_query(
     try:
         payload = _answer(query, roots, active_uploads, system_info)
     except FileRefused as refused:
-        return _failure(command, refused.code, refused.text)
+        return failed_query(command, refused.code, refused.text)
     except Exception as error:
         log.exception("%s failed", command.action)
-        return _failure(command, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        return failed_query(command, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
     return Response(command.message_id, command.action, ResponseStatus.SUCCESS, payload)
 
 
@@ -57,6 +57,7 @@ def _answer(query: Query, roots: Roots, active_uploads: int, system_info: Callab
             assert_never(query)
 
 
-def _failure(command: Command, code: ErrorCode, text: str) -> Response:
+def failed_query(command: Command, code: ErrorCode, text: str) -> Response:
+    """The response to a query that failed."""
     travels_as = ERRORS[code].travels_as
     return Response(command.message_id, command.action, travels_as, Nothing(), error=code, message=text)

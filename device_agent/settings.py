@@ -14,18 +14,25 @@ from typing import Annotated, Any, Final, Literal, get_args
 from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
-from device_agent.files.roots import Roots
 from device_agent.storage.url_policy import UploadHosts
 from schemas.broker_url import BrokerUrl
+from schemas.codec import decode, encode
+from schemas.environment import is_utf8
 from schemas.errors import SchemaError
+from schemas.file_names import spelled
+from schemas.messages import Presence
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 MAX_WORKERS: Final = 64
 _MAX_LABELS: Final = 64
+_LONGEST_LABEL: Final = 256
+_PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR"})
+"""A path is bytes; all other settings are text."""
+
 _HIDDEN: Final = "(set)"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-_Label = Annotated[str, Meta(min_length=1)]
+_Label = Annotated[str, Meta(min_length=1, max_length=_LONGEST_LABEL)]
 _AbsolutePath = Annotated[str, Meta(pattern="^/")]
 
 
@@ -43,6 +50,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
     max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
+    spool_max_percent: Annotated[int, Meta(ge=0, le=100)] = 25
     log_level: LogLevel = "info"
     topic_root: str = DEFAULT_ROOT
 
@@ -50,14 +59,19 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(self.lines())})"
 
     @property
-    def roots(self) -> Roots:
-        """The files that may be read."""
-        return Roots(self.allowed_roots, self.file_path)
+    def default_file(self) -> str | None:
+        """`FILE_PATH`, as it is spelled on the wire."""
+        return None if self.file_path is None else spelled(self.file_path)
 
     @property
     def hosts(self) -> UploadHosts:
         """The hosts that parts may be sent to."""
         return UploadHosts.parse(self.upload_hosts)
+
+    @property
+    def exposure(self) -> str | None:
+        """The warning for a password that crosses a network unencrypted; the program shows it at each start."""
+        return BrokerUrl.parse(self.mqtt_url).exposure(self.mqtt_password)
 
     @property
     def topics(self) -> Topics:
@@ -73,10 +87,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         if name == "mqtt_password":
             return _HIDDEN if value else ""
         if isinstance(value, tuple):
-            return ",".join(value)
+            return spelled(",".join(value))
         if isinstance(value, Mapping):
             return ",".join(f"{key}={text}" for key, text in value.items())
-        return "" if value is None else str(value)
+        return "" if value is None else spelled(str(value))
 
 
 NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
@@ -84,9 +98,11 @@ NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
 _MUST: Final[Mapping[str, str]] = {
     "FILE_PATH": "must be an absolute path",
     "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
-    "LABELS": f"must look like site=berlin,model=pi4, with at most {_MAX_LABELS} labels",
+    "LABELS": f"must look like site=berlin,model=pi4, at most {_MAX_LABELS}, of at most {_LONGEST_LABEL} characters",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
+    "SPOOL_MAX_BYTES": "must be a whole number of bytes; 0 allows no copies",
+    "SPOOL_MAX_PERCENT": "must be a whole number from 0 to 100",
     "LOG_LEVEL": f"must be one of {', '.join(get_args(LogLevel))}",
 }
 """What to write instead, for each setting that `convert` checks."""
@@ -97,6 +113,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
     given = {**(_read_env_file(env_file) if env_file else {}), **environ}
     _refuse(misspelt(given))
     texts = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()}
+    _refuse([f"{name}: is not UTF-8" for name, text in texts.items() if name not in _PATHS and not is_utf8(text)])
     client_id = _client_id(texts.get("CLIENT_ID", ""))
     if "MQTT_PASSWORD" in texts:
         texts.setdefault("MQTT_USERNAME", client_id)
@@ -128,7 +145,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
             return {key.strip(): value.strip() for key, _, value in pairs}
-        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND":
+        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND" | "SPOOL_MAX_BYTES" | "SPOOL_MAX_PERCENT":
             # Digits only: the conversion of msgspec also accepts 1e6 and null.
             return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
         case "LOG_LEVEL":
@@ -139,17 +156,32 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` ta
 
 def _require_usable(settings: Settings) -> None:
     """Read now what other modules will read from the settings later."""
-    _ = settings.roots, settings.hosts
+    _ = settings.hosts
     try:
         BrokerUrl.parse(settings.mqtt_url)
     except SchemaError as error:
         text = f"MQTT_URL: {error}; the password goes to MQTT_PASSWORD"
         raise SettingsError(text) from error
+    _require_presence(settings)
     try:
         _ = settings.topics
     except SchemaError as error:
         text = f"TOPIC_ROOT: {error}"
         raise SettingsError(text) from error
+
+
+def _require_presence(settings: Settings) -> None:
+    """A control plane must be able to read what every presence repeats."""
+    always = {"client_id": settings.client_id, "status": "online", "install_id": "x", "epoch": 0, "sequence": 0}
+    for name, field in (
+        ("FILE_PATH", {"default_file": settings.default_file}),
+        ("LABELS", {"labels": settings.labels}),
+    ):
+        try:
+            decode(Presence, encode(convert({**always, **field}, Presence)))
+        except (SchemaError, ValidationError) as error:
+            text = f"{name}: fits into no message: {error}"
+            raise SettingsError(text) from error
 
 
 def _client_id(text: str) -> str:
@@ -180,10 +212,10 @@ def _refuse(lines: Sequence[str]) -> None:
 
 def _read_env_file(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         text = f"{path} cannot be read: {error}"
         raise SettingsError(text) from error
     entries = dict(_entry(path, number, line) for number, line in enumerate(lines, 1) if _is_entry(line))
@@ -210,10 +242,10 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
 # Misspelt names.
 
 _CONTROL_PLANE: Final = """
-    SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
-    AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE S3_DIGEST
-    BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT CLIENT_MAX_UPLOADS CLIENT_MAX_BYTES JWT_SECRET AUTH REQUIRE_PROOF
-    HISTORY_DAYS TOPIC_ROOT LOG_LEVEL
+    SERVER_HOST SERVER_PORT ALLOWED_HOSTS TRUSTED_PROXIES MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION
+    AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME
+    S3_CHUNK_SIZE S3_DIGEST S3_ENCRYPTION S3_ADDRESSING BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH
+    CLIENT_MAX_UPLOADS CLIENT_MAX_BYTES MAX_TOKEN_LIFETIME REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL
 """
 CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

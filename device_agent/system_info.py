@@ -8,6 +8,7 @@ import platform
 import time
 from typing import Final
 
+from schemas.file_names import spelled
 from schemas.values import SystemInfo
 
 _MEMINFO: Final = "/proc/meminfo"
@@ -24,7 +25,7 @@ def system_info(folder: str = "/") -> SystemInfo:
     memory = _memory()
     total, free = _disk(folder)
     return SystemInfo(
-        hostname=platform.node(),
+        hostname=spelled(platform.node()),
         os=platform.system().lower(),
         arch=platform.machine(),
         uptime=_uptime(),

@@ -7,13 +7,14 @@ between uploads, and collects their effects.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from msgspec import Struct
 
-from device_agent.state.journal import Journal
+from device_agent.files.mounts import mount_of
+from device_agent.state.journal import Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
 from device_agent.transfer.events import (
     Admitted,
@@ -32,7 +33,7 @@ from device_agent.transfer.events import (
     WorkerFree,
     WriteTombstone,
 )
-from device_agent.transfer.machine import apply, begin, derive, next_url, ready, restored, wake_at
+from device_agent.transfer.machine import apply, begin, derive, needs_source, next_url, ready, restored, wake_at
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
@@ -41,8 +42,16 @@ from schemas.values import ErrorCode, Outcome, PresignedPart
 MAX_ADMITTED: Final = 4
 """Uploads with an open file that progress at the same time."""
 
+MAX_UNANSWERED: Final = 4
+"""Uploads of one mount that may wait for its answer; the others stay in the queue, and take no thread."""
+
+UNRESPONSIVE: Final = "source_unresponsive"
+"""How the reason of an upload begins whose file system does not answer."""
+
 MAX_ACTIVE: Final = 256
 MAX_ENDED: Final = 4_096
+MAX_HELD: Final = 4 * 1024 * 1024
+"""Bytes, as in the journal, of the uploads that wait for something or have ended. Ended ones give way first."""
 
 _REQUEST_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer gives its slot to others."""
@@ -51,12 +60,18 @@ log = logging.getLogger(__name__)
 
 
 class DiscardCopy(Struct, frozen=True):
-    """The attempt is over or replaced: delete its compressed copy, if it has one."""
+    """The attempt is over or replaced: delete its copy, if it has one."""
 
     order: Order
 
 
-DeferredEffect = PublishResponse | OpenSource | DigestParts | PutPart | DiscardCopy
+class CloseSource(Struct, frozen=True):
+    """All work on this source is stopped: close it."""
+
+    session: SourceSession
+
+
+DeferredEffect = PublishResponse | OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
 """Effects that are collected for the loop; the others are done at once."""
 
 
@@ -68,6 +83,10 @@ class Run:
     transfer: Transfer
     session: SourceSession = field(default_factory=SourceSession)
     wake_at: float | None = None
+    held: int = 0
+    """Bytes that it takes of `MAX_HELD`: as it began, and anew when it has ended."""
+    gate: str | None = None
+    """The mount for which it waits in the queue, because other files there get no answer."""
 
     @property
     def upload_id(self) -> str:
@@ -78,6 +97,13 @@ class Run:
     def ended(self) -> bool:
         """Whether only the owner's close is missing."""
         return self.transfer.state is State.ENDED
+
+    def unresponsive(self, now: float) -> str | None:
+        """The reason why it waits for a file system; None when it does not."""
+        since = self.session.unanswered_since
+        if since is not None:
+            return f"{UNRESPONSIVE}: the file system has not answered for {now - since:.0f} s"
+        return f"{UNRESPONSIVE}: {self.gate!r} does not answer for other files" if self.gate else None
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -96,6 +122,7 @@ class Uploads:
         workers: int,
         now: float,
         wall: Callable[[], float] = time.time,
+        mount_of: Callable[[str], str] = mount_of,
     ) -> None:
         self.effects: list[tuple[Run, DeferredEffect]] = []
         self.counters: Counter[str] = Counter()
@@ -104,6 +131,9 @@ class Uploads:
         self.host_backoff = HostBackoff()
         self._journal = journal
         self._wall = wall
+        self._mount_of = mount_of
+        self._lost_senders = 0
+        self._unanswered: list[str] = []
         self._workers = workers
         self._sending = 0
         self._arrivals = 0
@@ -120,8 +150,9 @@ class Uploads:
 
     @property
     def full(self) -> bool:
-        """Whether no further upload is accepted."""
-        return sum(not run.ended for run in self._runs.values()) >= MAX_ACTIVE
+        """Whether no further upload is accepted: too many are open, or their commands are too large together."""
+        held = [run.held for run in self._runs.values() if not run.ended]
+        return len(held) >= MAX_ACTIVE or sum(held) >= MAX_HELD
 
     def begin(
         self,
@@ -135,7 +166,7 @@ class Uploads:
         """Accept a new attempt; an older one of the same upload is stopped and replaced."""
         old = self._runs.pop(order.upload_id, None)
         if old is not None:
-            old.session.end()
+            self._stop(old)
             self.effects.append((old, DiscardCopy(old.transfer.order)))
         transfer, effects = begin(order, acknowledges=acknowledges, urls=urls, now=now, lifetime=lifetime)
         run = self._add(transfer)
@@ -144,6 +175,7 @@ class Uploads:
 
     def handle(self, run: Run, event: Event) -> None:
         """Apply an event to one upload, and collect its effects."""
+        had_ended = run.ended
         try:
             run.transfer, effects = apply(run.transfer, event)
         except Exception as bug:
@@ -153,9 +185,14 @@ class Uploads:
             fault = Faulted(now=event.now, code=ErrorCode.INTERNAL, text=f"{type(bug).__name__}: {bug}")
             run.transfer, effects = apply(run.transfer, fault)
         run.wake_at = wake_at(run.transfer)
+        if run.ended and not had_ended:
+            run.held = recorded_size(run.transfer)
         self._collect(run, effects)
         if run.transfer.state is State.CLOSED:
             self._remove(run)
+        elif run.ended and not had_ended and not needs_source(run.transfer):
+            # The owner may not answer for a year, and the copy is not sent again.
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
 
     def derive_effects(self) -> None:
         """Collect again every effect that a state demands: unanswered responses, and work on the source."""
@@ -189,7 +226,8 @@ class Uploads:
             # No PUT of these starts, so no event frees their senders.
             self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
             self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
-            run.session.end()
+            self.effects.append((run, DiscardCopy(run.transfer.order)))
+            self._stop(run)
         return discarded
 
     def effect_done(self, session: SourceSession, *, sends: bool) -> None:
@@ -207,6 +245,14 @@ class Uploads:
             if run.wake_at is not None and now >= run.wake_at:
                 self.handle(run, Tick(now=now, jitter=jitter))
 
+    def unanswered(self, since: Mapping[SourceSession, float], lost_senders: int) -> None:
+        """The sources whose file system does not answer, and since when; and the senders that were replaced."""
+        self._lost_senders = lost_senders
+        # Also those of uploads that were cancelled: their threads wait on.
+        self._unanswered = [session.path for session in since]
+        for run in self._runs.values():
+            run.session.unanswered_since = since.get(run.session)
+
     def next_wake(self) -> float | None:
         """The next moment at which `tick` has an effect."""
         return min((run.wake_at for run in self._runs.values() if run.wake_at is not None), default=None)
@@ -215,8 +261,9 @@ class Uploads:
         """Open what may be opened, and give every idle sender a part."""
         self._drop_oldest_ended()
         self._admit(now)
-        while self._sending < self._workers:
-            run = min((run for run in self._runs.values() if ready(run.transfer, now)), key=self._turn, default=None)
+        while self._sending - self._lost_senders < self._workers:
+            answered = (run for run in self._runs.values() if run.session.unanswered_since is None)
+            run = min((run for run in answered if ready(run.transfer, now)), key=self._turn, default=None)
             if run is None:
                 return
             until = self.host_backoff.until(next_url(run.transfer, now) or "")
@@ -229,28 +276,50 @@ class Uploads:
     def _admit(self, now: float) -> None:
         slots = MAX_ADMITTED - sum(self._holds_a_slot(run, now) for run in self._runs.values())
         queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
-        for run in sorted(queued, key=lambda run: run.rank)[: max(0, slots)]:
-            run.session = SourceSession()
+        self._close_gates(queued)
+        open_to = [run for run in queued if run.gate is None]
+        for run in sorted(open_to, key=lambda run: run.rank)[: max(0, slots)]:
+            run.session = SourceSession(run.transfer.order.file_path)
             self.handle(run, Admitted(now=now))
 
+    def _close_gates(self, queued: list[Run]) -> None:
+        """Keep uploads in the queue whose mount leaves too many others without an answer."""
+        full: set[str] = set()
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            counted = Counter(map(self._mount_of, self._unanswered))
+            full = {mount for mount, count in counted.items() if count >= MAX_UNANSWERED}
+        for run in queued:
+            mount = self._mount_of(run.transfer.order.file_path) if full else ""
+            run.gate = mount if mount in full else None
+
     def _holds_a_slot(self, run: Run, now: float) -> bool:
+        if run.session.unanswered_since is not None:
+            return False
         state = run.transfer.state
         if state is State.REQUESTING and run.transfer.awaiting_grant:
             return now - run.transfer.published_at < _REQUEST_PATIENCE
         return state not in {State.QUEUED, State.ENDED, State.CLOSED}
 
     def _drop_oldest_ended(self) -> None:
-        """When too many ended uploads are never closed, the oldest become tombstones."""
+        """When ended uploads are never closed, and too many or too large, the oldest become tombstones."""
         ended = [run for run in self._runs.values() if run.ended]
-        for run in ended[: max(0, len(ended) - MAX_ENDED)]:
+        too_many, held = len(ended) - MAX_ENDED, sum(run.held for run in self._runs.values())
+        for number, run in enumerate(ended):
+            if number >= too_many and held <= MAX_HELD:
+                return
+            held -= run.held
             self.write_tombstone(run.upload_id, Outcome.UNKNOWN)
             self._remove(run)
 
     def _add(self, transfer: Transfer) -> Run:
         self._arrivals += 1
-        run = Run(self._arrivals, transfer, wake_at=wake_at(transfer))
+        run = Run(self._arrivals, transfer, wake_at=wake_at(transfer), held=recorded_size(transfer))
         self._runs[run.upload_id] = run
         return run
+
+    def _stop(self, run: Run) -> None:
+        run.session.stopped.set()
+        self.effects.append((run, CloseSource(run.session)))
 
     def _remove(self, run: Run) -> None:
         self._runs.pop(run.upload_id, None)
@@ -264,7 +333,7 @@ class Uploads:
                 case WriteTombstone(outcome=outcome):
                     self.write_tombstone(run.upload_id, outcome)
                 case StopParts():
-                    run.session.end()
+                    self._stop(run)
                 case Count(what=what):
                     self.counters[what] += 1
                 case PublishResponse() | OpenSource() | DigestParts() | PutPart():

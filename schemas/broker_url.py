@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from schemas.environment import is_loopback
 from schemas.errors import SchemaError
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -23,6 +24,16 @@ class BrokerUrl:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def exposure(self, password: str | None) -> str | None:
+        """The warning for a password that crosses a network unencrypted; None when it does not.
+
+        >>> BrokerUrl("broker", 1883, secure=False).exposure("secret")
+        'MQTT_PASSWORD goes unencrypted to broker:1883, readable on the way: use mqtts:// in MQTT_URL'
+        """
+        if not password or self.secure or is_loopback(self.host):
+            return None
+        return f"MQTT_PASSWORD goes unencrypted to {self}, readable on the way: use mqtts:// in MQTT_URL"
 
     @classmethod
     def parse(cls, url: str) -> Self:

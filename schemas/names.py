@@ -5,11 +5,17 @@ Rule: constants only; topics stand in `schemas.topics`, error codes in `schemas.
 
 from typing import Final
 
-UPLOAD_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}\Z"
-"""Upload ids and message ids. `\\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole."""
+UPLOAD_ID_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z"
+"""Upload ids and message ids. No dot begins one: `.` and `..` in the path of a URL lead to another path.
+
+`\\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole.
+"""
 
 UNKNOWN_OWNER: Final = "cli-unknown"
 """The owner of an upload whose URLs were granted in a command that names no owner."""
 
 TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of a metadata entry, not a secret
 """The object's metadata entry that holds the token of the upload that made it."""
+
+NAME_METADATA: Final = "backhaul-name"
+"""The object's metadata entry with the name of the file, percent-encoded, if the object's key could not have it."""

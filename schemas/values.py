@@ -37,6 +37,12 @@ MAX_HEADERS: Final = 16
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
+STATUS_EVERY: Final = 30
+"""Seconds after which an agent repeats a status that has not changed."""
+
+PRESENCE_EXPIRY: Final = 120
+"""Message Expiry of an `online`, in seconds. What a broker has left of it shows how old a stored one is."""
+
 
 class _Extensible(StrEnum):
     """A list of values that later versions may extend."""
@@ -122,6 +128,7 @@ class ErrorCode(_Extensible):
     FILE_NOT_FOUND = "file_not_found"
     PERMISSION_DENIED = "permission_denied"
     SOURCE_GONE = "source_gone"
+    SOURCE_UNREADABLE = "source_unreadable"
     STORAGE_REFUSED = "storage_refused"
     BAD_REQUEST = "bad_request"
     OWNER_SILENT = "owner_silent"
@@ -165,7 +172,7 @@ def _anew(meaning: str) -> ErrorRule:
 
 ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.PATH_NOT_ALLOWED: _rejected("the path lies outside ALLOWED_ROOTS of the device"),
-    ErrorCode.HOST_NOT_ALLOWED: _rejected("the URL's host is not in UPLOAD_HOSTS of the device"),
+    ErrorCode.HOST_NOT_ALLOWED: _rejected("UPLOAD_HOSTS of the device does not allow the URL"),
     ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
     ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
@@ -173,7 +180,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.URL_EXPIRED: _again("a granted URL expired and no new one was granted"),
     ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or requested a pause"),
     ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),
-    ErrorCode.NO_SPACE: _again("the device's disk is full"),
+    ErrorCode.NO_SPACE: _again("the device's disk is full, or cannot be written"),
     ErrorCode.STALE_EPOCH: _again("the command was meant for another installation or epoch of the agent"),
     ErrorCode.INTERNAL: _again("the agent has an internal fault"),
     ErrorCode.SOURCE_CHANGED: _anew("the file changed while it was read"),
@@ -182,7 +189,8 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.FILE_NOT_FOUND: _final("there is no such file on the device"),
     ErrorCode.PERMISSION_DENIED: _final("the agent may not read the file"),
     ErrorCode.SOURCE_GONE: _final("the file was deleted before it was sent"),
-    ErrorCode.STORAGE_REFUSED: _final("the object store refused the granted URL three times"),
+    ErrorCode.SOURCE_UNREADABLE: _final("the device's system could not read the file for an hour"),
+    ErrorCode.STORAGE_REFUSED: _again("the object store refused the granted URL twice; final the tenth time in a row"),
     ErrorCode.BAD_REQUEST: _final("the command contradicts the protocol"),
     ErrorCode.OWNER_SILENT: _final("the owner of the upload did not answer in time"),
     ErrorCode.NO_PROGRESS: _final("the client was connected and sent nothing"),

@@ -15,6 +15,8 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from tests.support import required_tests
+
 # A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
 settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
@@ -54,6 +56,16 @@ NEEDS: Final[Mapping[str, tuple[Callable[[], bool], str]]] = {
     "browser": (chromium_installed, "no Chromium is installed"),
     "postgres": (postgres_installed, "no PostgreSQL server is installed"),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the project's suites."""
+    required_tests.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Require under `CI=true` that nothing is skipped in silence."""
+    required_tests.configure(config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -21,14 +21,13 @@ import json
 import os
 import re
 import secrets
-import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from broker.child_process import ChildProcess
+from broker.child_process import ChildProcess, python_program
 from broker.errors import NotListening
 from broker.server import free_port
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
@@ -77,12 +76,7 @@ class FolderObjectStore:
     @property
     def endpoint(self) -> str:
         """The value for the setting `AWS_ENDPOINT`."""
-        return f"http://{self.upload_host}"
-
-    @property
-    def upload_host(self) -> str:
-        """The value for the agents' setting `UPLOAD_HOSTS`."""
-        return f"{self.address}:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def objects(self) -> Path:
@@ -140,7 +134,7 @@ class FolderObjectStore:
     def _command(self) -> tuple[str, ...]:
         options = {"--host": self.address, "--port": self.port, "--region": REGION, "--options": self._options}
         arguments = [str(one) for pair in {**options, "--data-dir": self.objects}.items() for one in pair]
-        return (sys.executable, "-m", "nanio", "serve", *arguments, "--workers", "1", "--no-access-log")
+        return python_program("nanio", "serve", *arguments, "--workers", "1", "--no-access-log")
 
 
 def start_folder_store(

@@ -14,7 +14,7 @@ from control_plane.api import health as health_routes
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
-from control_plane.api.gates import RECEIPT_DEADLINE, Observe, OwnPages, SecurityHeaders, WholeBody
+from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
@@ -72,7 +72,8 @@ def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline:
     """Add the gates, from the innermost to the outermost."""
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    api.add_middleware(BearerGate, secret=secret)
-    api.add_middleware(OwnPages, local_only=secret is None and settings.auth == "on")
-    api.add_middleware(Observe, metrics=metrics)
+    api.add_middleware(BearerGate, secret=secret, max_lifetime=settings.max_token_lifetime)
+    api.add_middleware(OwnPages, hosts=settings.host_names)
+    api.add_middleware(HeadAsGet)
+    api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy)
     api.add_middleware(SecurityHeaders)

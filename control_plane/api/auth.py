@@ -16,17 +16,14 @@ from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({("GET", "/health")})
-"""Requests that need no token (protocol.md section 7)."""
+OPEN: Final = frozenset({"/health"})
+"""Paths whose GET needs no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
 
 _ALGORITHMS: Final = ("HS256",)
 _MAX_TOKEN: Final = 4096
-MAX_LIFETIME: Final = 36_500 * 86_400
-"""Seconds: the longest lifetime of a token, which is also the longest that history may be kept."""
-
 _MAX_SUBJECT: Final = 128
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
 
@@ -38,10 +35,10 @@ class Unauthorized(Exception):
 def create_token(secret: str, subject: str, lifetime: float) -> str:
     """A token for the caller `subject`, valid for `lifetime` seconds from now.
 
-    `ValueError` for a subject that `subject_of` would refuse, and for a lifetime that is out of range.
+    `ValueError` for a subject that `subject_of` would refuse, and for a lifetime of less than a second.
     """
-    if not 1 <= lifetime <= MAX_LIFETIME:
-        message = f"the lifetime must be 1 second to {MAX_LIFETIME // 86_400} days"
+    if lifetime < 1:
+        message = "the lifetime must be 1 second or more"
         raise ValueError(message)
     _require_subject(subject)
     now = int(time.time())
@@ -49,12 +46,13 @@ def create_token(secret: str, subject: str, lifetime: float) -> str:
     return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0])
 
 
-def subject_of(secret: str, token: str) -> str:
-    """The subject of a token; `Unauthorized` unless every claim is valid."""
+def subject_of(secret: str, token: str, max_lifetime: float) -> str:
+    """The subject of a token; `Unauthorized` unless every claim is valid and its life is at most `max_lifetime` s."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
     try:
         claims = jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY)
+        lifetime = int(claims["exp"]) - int(claims["iat"])
     except jwt.ExpiredSignatureError as error:
         message = "the token has expired"
         raise Unauthorized(message) from error
@@ -62,6 +60,9 @@ def subject_of(secret: str, token: str) -> str:
     except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = "the token is not valid here"
         raise Unauthorized(message) from error
+    if lifetime > max_lifetime:
+        message = f"the token's life is longer than the {max_lifetime:.0f} s of MAX_TOKEN_LIFETIME: take a shorter one"
+        raise Unauthorized(message)
     try:
         return _require_subject(str(claims["sub"]))
     except ValueError as error:
@@ -78,9 +79,10 @@ def _require_subject(subject: str) -> str:
 class BearerGate:
     """Passes on requests with a valid token, and stores the `Principal` in the request's state."""
 
-    def __init__(self, app: ASGIApp, secret: str | None) -> None:
+    def __init__(self, app: ASGIApp, secret: str | None, max_lifetime: float) -> None:
         self._app = app
         self._secret = secret
+        self._max_lifetime = max_lifetime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
@@ -98,9 +100,14 @@ class BearerGate:
         await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Principal:
-        if self._secret is None or (scope["method"], scope["path"]) in OPEN:
+        if self._secret is None or is_open(scope):
             return ANONYMOUS
-        return Principal(subject_of(self._secret, _token(Headers(scope=scope))))
+        return Principal(subject_of(self._secret, _token(Headers(scope=scope)), self._max_lifetime))
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether this request is open to every caller."""
+    return scope["method"] == "GET" and scope["path"] in OPEN
 
 
 def _token(headers: Headers) -> str:

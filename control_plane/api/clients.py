@@ -1,10 +1,11 @@
 """Clients over REST: list, status, details, forget, files."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.documents import problems
+from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
 from schemas.messages import ListFiles
 
@@ -62,8 +63,11 @@ async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -
     summary="List files on a client",
     responses=problems(404, 422, 504),
 )
-async def list_files(client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery) -> models.FilePage:
+async def list_files(
+    request: Request, client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery
+) -> models.FilePage:
     """Request from a connected client the list of its files that match a pattern."""
+    discloses(request, pattern=query.pattern)
     wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
     found = await clients.files(caller, client_id, wanted)
     return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

@@ -6,6 +6,7 @@ Rule: every possible answer is in it, so that a client can be generated from it.
 from http import HTTPStatus
 from typing import Any, Final
 
+from control_plane.api.auth import OPEN
 from control_plane.api.models import ProblemDocument
 from control_plane.api.problems import MEDIA_TYPE
 
@@ -21,9 +22,8 @@ _BEARER: Final = {
 }
 _NAME: Final = "ProblemDocument"
 _ALWAYS: Final = (408, 413, 500, 503)
-_LOCAL_ONLY: Final = (421,)
+_GUARDED: Final = (403, 421)
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
-_CHANGING: Final = ("post", "put", "patch", "delete")
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -45,19 +45,19 @@ def complete(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method in _METHODS:
             if method in operations:
-                _complete(operations[method], method, needs_token=needs_token and path != "/health")
+                _complete(operations[method], is_open=path in OPEN, needs_token=needs_token)
     if needs_token:
         document["components"]["securitySchemes"] = {_SCHEME: _BEARER}
     return document
 
 
-def _complete(operation: dict[str, Any], method: str, *, needs_token: bool) -> None:
+def _complete(operation: dict[str, Any], *, is_open: bool, needs_token: bool) -> None:
     """Add the problems of every route. FastAPI's 422 goes, since its body differs from a problem document."""
     answers = operation["responses"]
     if MEDIA_TYPE not in answers.get("422", {}).get("content", {}):
         answers.pop("422", None)
-    always = (*_ALWAYS, *((401,) if needs_token else _LOCAL_ONLY), *((403,) if method in _CHANGING else ()))
-    for status in always:
+    guarded = not is_open
+    for status in (*_ALWAYS, *(_GUARDED if guarded else ()), *((401,) if guarded and needs_token else ())):
         answers.setdefault(str(status), _problem(status))
-    if needs_token:
+    if guarded and needs_token:
         operation["security"] = [{_SCHEME: []}]

@@ -82,7 +82,7 @@ FILE_PAGE: Final[dict[str, Any]] = {
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {
     "status": "ready",
-    "checks": {"broker": "ok", "database": "ok", "object_store": "ok", "store": "ok"},
+    "checks": {"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok", "store": "ok"},
     "probe": {
         "part_digests": ["md5"],
         "object_digests": ["md5"],

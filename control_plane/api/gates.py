@@ -1,4 +1,4 @@
-"""The gates around the application: bodies with limits, no requests of foreign pages, headers, metrics and logs.
+"""The gates around the application: bodies with limits, own names and pages only, HEAD, headers, metrics and logs.
 
 Rule: pure ASGI. The application receives a request only once its body is complete, and the limit counts the bytes that
 arrive, not Content-Length. An exception that nothing else handles ends in `Observe`: a 500 without details, and a log
@@ -6,13 +6,17 @@ line with all of them.
 """
 
 import asyncio
+import ipaddress
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control_plane.api.auth import is_open
 from control_plane.api.problems import INTERNAL, Problem, respond
 from control_plane.observability import Metrics
 
@@ -31,12 +35,16 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 
 _TOO_LARGE: Final = Problem(413, "body-too-large", f"A body may have at most {MAX_BODY} bytes")
 _TOO_SLOW: Final = Problem(408, "request-timeout", "The request did not arrive in time")
-_FOREIGN_PAGE: Final = Problem(403, "foreign-page", "Pages of other sites may not give commands")
-_WRONG_HOST: Final = Problem(
-    421, "wrong-host", "Without a token only this machine is served, under the names localhost, 127.0.0.1 and [::1]"
-)
+_FOREIGN_PAGE: Final = Problem(403, "foreign-page", "Pages of other sites may not use this server")
+_WRONG_HOST: Final = Problem(421, "wrong-host", "This server does not have this name: ALLOWED_HOSTS lists its names")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_OWN_SITE: Final = frozenset({None, "none", "same-origin"})
+"""`Sec-Fetch-Site` of a request that no foreign page made. `same-site` is foreign: all ports of localhost are one."""
+
+_DENIED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST})
+_MAX_PATH: Final = 256
+"""Characters of a path in a log line."""
+
 _UNMATCHED: Final = "unmatched"
 _CALLER_DISCONNECTED: Final = 499
 
@@ -102,20 +110,20 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class OwnPages:
-    """Refuses commands that a page of another site sends through a caller's browser.
+    """Refuses what a page of another site requests through a caller's browser, whatever the method and AUTH.
 
-    A request that changes something must not come from a foreign page (`Origin`, `Sec-Fetch-Site`). Where requests need
-    no token because only this machine is served, `Host` must be a name of this machine: DNS rebinding gives a foreign
-    page an origin with a host name that resolves to it.
+    A browser sends a request without asking first, so also a GET has its effect: it lists a device's folder. A foreign
+    page is recognised by `Origin` and `Sec-Fetch-Site`. DNS rebinding gives it an origin whose name resolves to this
+    server, so `Host` must be one of `hosts`, or an address: a page whose origin is an address comes from there.
     """
 
-    def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str]) -> None:
         self._app = app
-        self._local_only = local_only
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403 or 421."""
-        problem = self._problem(scope) if scope["type"] == "http" else None
+        problem = self._problem(scope) if scope["type"] == "http" and not is_open(scope) else None
         if problem is None:
             await self._app(scope, receive, send)
         else:
@@ -124,16 +132,46 @@ class OwnPages:
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._local_only and _name(host) not in _LOOPBACK:
+        name = _name(host)
+        if name not in self._hosts and not _is_address(name):
             return _WRONG_HOST
         origin = headers.get("origin")
-        foreign = headers.get("sec-fetch-site") == "cross-site" or (origin and origin.partition("://")[2] != host)
-        return _FOREIGN_PAGE if foreign and scope["method"] not in SAFE_METHODS else None
+        foreign = headers.get("sec-fetch-site") not in _OWN_SITE or (origin and origin.partition("://")[2] != host)
+        return _FOREIGN_PAGE if foreign else None
 
 
 def _name(host: str) -> str:
-    """The host without its port."""
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    """The host without its port, in lower case."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    return name.lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") else name)
+    except ValueError:
+        return False
+    return True
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered, without the body; what the answer did is done and logged alike."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on as a GET."""
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            # In place: `Observe` reads the route that the router finds.
+            scope["method"] = "GET"
+            await self._app(scope, receive, without_body)
+        else:
+            await self._app(scope, receive, send)
 
 
 class SecurityHeaders:
@@ -156,14 +194,16 @@ class SecurityHeaders:
 
 
 class Observe:
-    """Counts and times every request, and logs every command with its caller and every internal error.
+    """Counts and times every request, and logs by effect: each command, each disclosure, each denial, each fault.
 
+    `discloses` marks a request whose effect is a disclosure: of a file's bytes, or of a device's file names.
     The label of a request is its route's template. A caller that disconnects before the answer counts as 499.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, behind_proxy: bool = False) -> None:
         self._app = app
         self._metrics = metrics
+        self._behind_proxy = behind_proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; answer 500 when the application raises before its answer."""
@@ -172,6 +212,7 @@ class Observe:
             return
         status = _CALLER_DISCONNECTED
         began = time.monotonic()
+        method = scope["method"]
 
         async def recorded(message: Message) -> None:
             nonlocal status
@@ -186,17 +227,41 @@ class Observe:
             if status == _CALLER_DISCONNECTED:
                 await respond(INTERNAL)(scope, receive, recorded)
         finally:
-            self._record(scope, status, time.monotonic() - began)
+            self._record(scope, method, status, time.monotonic() - began)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNMATCHED)
-        self._metrics.request(scope["method"], route, status, seconds)
+        self._metrics.request(method, route, status, seconds)
         state = scope.get("state", {})
-        if scope["method"] not in SAFE_METHODS:
-            caller = getattr(state.get("caller"), "subject", None)
-            command = {"caller": caller, "method": scope["method"], "path": scope["path"], "status": status}
-            self._metrics("rest.command", command)
+        disclosed: Mapping[str, Any] | None = state.get("disclosed")
+        event = (
+            "rest.denied"
+            if status in _DENIED
+            else "rest.command"
+            if method not in SAFE_METHODS
+            else None
+            if disclosed is None
+            else "rest.disclosure"
+        )
+        if event is not None:
+            who = {"caller": getattr(state.get("caller"), "subject", None), "address": self._address(scope)}
+            request = {"method": method, "path": scope["path"][:_MAX_PATH], "status": status}
+            self._metrics(event, {**who, **request, **(disclosed or {})})
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}
             self._metrics("request.failed", facts)
+
+    def _address(self, scope: Scope) -> str | None:
+        """The caller's address: the peer's, or behind a proxy what the proxy added at the end of `X-Forwarded-For`."""
+        if self._behind_proxy:
+            last = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).rpartition(",")[2].strip()
+            if _is_address(last):
+                return last
+        peer = scope.get("client")
+        return peer[0] if peer else None
+
+
+def discloses(request: Request, **facts: object) -> None:
+    """Mark a request that reads a file's bytes or names: it is logged with `facts`, whatever its answer is."""
+    request.state.disclosed = facts

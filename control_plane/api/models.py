@@ -275,7 +275,8 @@ class Probe(Output):
 class Readiness(Output):
     """Whether work can be done. `checks` has `ok`, or what is wrong, for `broker`, `database` and `object_store`.
 
-    `store` is the old name of `object_store`, with the same text.
+    `clock` reports a step of the machine's clock, which prevents no work. `store` is the old name of `object_store`,
+    with the same text.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.READINESS]})

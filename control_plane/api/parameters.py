@@ -32,7 +32,7 @@ CheckedClientId = Annotated[str, AfterValidator(require_client_id), WithJsonSche
 ClientId = Annotated[CheckedClientId, Path(description="The client's id on the wire.")]
 UploadId = Annotated[
     str,
-    *matching(UPLOAD_ID_PATTERN, "must be 1 to 64 of A-Z a-z 0-9 . _ -"),
+    *matching(UPLOAD_ID_PATTERN, "must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with no dot"),
     Path(description="The upload's id, as the trigger answered it."),
 ]
 IdempotencyKey = Annotated[

@@ -19,6 +19,7 @@ from control_plane.domain.errors import DomainError, IllegalTransition
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
+    BrokerRefused,
     ClientRefused,
     ClientSilent,
     DatabaseUnavailable,
@@ -75,6 +76,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     Transient: Row(503, "unavailable", "Something that is needed is away", public=False),
     DatabaseUnavailable: Row(503, "database-unavailable", "The database cannot be used now", public=False),
     MessengerDown: Row(503, "broker-unavailable", "The broker cannot be reached now", public=False),
+    BrokerRefused: Row(503, "broker-refused", "The broker takes no message of this size"),
     ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
     Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
@@ -138,11 +140,13 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
 def _allowed(request: Request) -> str:
     """Every method of the path (RFC 9110 section 15.5.6); the framework names those of one route only."""
     routes, scope = request.app.routes, request.scope
-    return ", ".join(
+    allowed = {
         method
         for method in _METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    )
+    }
+    # `gates.HeadAsGet` answers HEAD.
+    return ", ".join(method for method in _METHODS if method in allowed or (method == "HEAD" and "GET" in allowed))
 
 
 def _more(error: Exception) -> Mapping[str, Any] | None:

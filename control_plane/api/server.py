@@ -1,40 +1,83 @@
-"""The settings of uvicorn for REST: limits, no access log, and a deadline for the head of a request.
+"""The settings of uvicorn for REST: limits, no access log, and deadlines for the head of a request and for an answer.
 
-Rule: uvicorn waits for ever for the end of a head, before any ASGI application runs; so the protocol class keeps this
-deadline. `gates.WholeBody` keeps the deadline of the body.
+Rule: uvicorn waits for ever for the end of a head and for a caller that does not read, where no ASGI application can
+help; so the protocol class keeps these deadlines. `gates.WholeBody` keeps the deadline of the body.
 """
 
 import asyncio
+import fcntl
+import ipaddress
+import signal
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from control_plane.api.auth import is_open
 from control_plane.api.gates import RECEIPT_DEADLINE
+from control_plane.api.problems import Problem, respond
 
 MAX_HEAD: Final = 32 * 1024
 MAX_CONNECTIONS: Final = 512
-_KEEP_ALIVE: Final = 15
+MAX_OF_PEER: Final = 128
+"""Connections of one address."""
+
+WRITE_DEADLINE: Final = 20.0
+"""Seconds in which a caller must read `SLOWEST_READ` bytes of its answer, or all of it."""
+
+SLOWEST_READ: Final = 16 * 1024
+_RESERVE: Final = 32
+"""Connections above each limit, for requests of `auth.OPEN`."""
+
+_CROWDED: Final = Problem(503, "crowded", "There are too many connections", retry_after=1)
+_KEEP_ALIVE: Final = 75
+"""Seconds for which an idle connection is kept: longer than a proxy in front keeps it. A request that a proxy sends
+while this end closes is answered 502. The shipped Caddy keeps 30 s, nginx and load balancers 60 s by default."""
+
 _STOP: Final = 10
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that answers 408 and closes when a head is not complete after `head_deadline` seconds.
+    """HTTP/1.1 with deadlines, and with limits on connections that leave room for a health check.
 
-    The time counts from the start of the connection, or from the first byte after the previous answer.
+    A head that is not complete after `head_deadline` seconds is answered 408; the time counts from the start of the
+    connection, or from the first byte after the previous answer. An answer of which the caller reads less than
+    `SLOWEST_READ` bytes in `write_deadline` seconds ends the connection.
+
+    Above `most`, of all callers, or `most_of_peer`, of one address, the connection that has waited longest without a
+    request is closed. Where all have requests, the new one gets 503, except for the paths of `auth.OPEN`.
     """
 
     head_deadline: float = RECEIPT_DEADLINE
+    write_deadline: float = WRITE_DEADLINE
+    most: int = MAX_CONNECTIONS
+    most_of_peer: int | None = MAX_OF_PEER
+    crowded = False
+    peer = ""
+    waits_since = 0.0
     _alarm: asyncio.TimerHandle | None = None
+    _write_alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer: a connection without any byte costs as much as one with a slow head."""
         super().connection_made(transport)
+        # So each byte that the caller does not read calls `pause_writing`.
+        transport.set_write_buffer_limits(high=0)
+        self.peer = _peer(self.client[0] if self.client else "")
+        self.waits_since = self.loop.time()
+        self._application, self.app = self.app, self._unless_crowded
         self._arm()
+        self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Stop the timer once a head is complete."""
@@ -44,10 +87,32 @@ class PromptProtocol(H11Protocol):
         else:
             self._disarm()
 
+    def on_response_complete(self) -> None:
+        """Note since when the connection waits."""
+        self.waits_since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The caller does not read all: start the timer of the answer."""
+        super().pause_writing()
+        self._expect_reads()
+
+    def resume_writing(self) -> None:
+        """All was read."""
+        self._stop_expecting()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._disarm()
+        self._stop_expecting()
         super().connection_lost(exc)
+
+    @property
+    def waits(self) -> bool:
+        """Whether neither a request nor an answer is under way."""
+        idle = getattr(self.cycle, "response_complete", True)
+        return idle and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
     def _arm(self) -> None:
         if self._alarm is None:
@@ -63,23 +128,82 @@ class PromptProtocol(H11Protocol):
             self.transport.write(_TOO_SLOW)
             self.transport.close()
 
+    def _expect_reads(self) -> None:
+        self._write_alarm = self.loop.call_later(self.write_deadline, self._require_reads, self._unread())
 
-def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    def _stop_expecting(self) -> None:
+        if self._write_alarm is not None:
+            self._write_alarm.cancel()
+            self._write_alarm = None
+
+    def _require_reads(self, unread: int) -> None:
+        if unread - self._unread() < SLOWEST_READ:
+            # `close` would wait until the caller has read the rest.
+            self.transport.abort()
+        else:
+            self._expect_reads()
+
+    def _unread(self) -> int:
+        """The bytes that the caller has not received: in this process, and in the kernel's queue (tcp(7), SIOCOUTQ)."""
+        queue = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.transport.get_write_buffer_size() + int.from_bytes(queue, sys.byteorder)
+
+    def _make_room(self) -> None:
+        every = [one for one in self.connections if isinstance(one, PromptProtocol)]
+        for crowd, most in (
+            ([one for one in every if one.peer == self.peer], self.most_of_peer),
+            (every, self.most),
+        ):
+            if most is None or len(crowd) <= most:
+                continue
+            waiting = [one for one in crowd if one is not self and one.waits]
+            if waiting:
+                min(waiting, key=lambda one: one.waits_since).transport.abort()
+                return
+            self.crowded = True
+            if len(crowd) > most + _RESERVE:
+                self.transport.abort()
+                return
+
+    async def _unless_crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._application
+        if self.crowded and not is_open(scope):
+            app = respond(_CROWDED, {"Connection": "close"})
+        await app(scope, receive, send)
+
+
+class ProxiedProtocol(PromptProtocol):
+    """Behind a proxy every connection has the proxy's address, so only the limit of all holds."""
+
+    most_of_peer = None
+
+
+def _peer(address: str) -> str:
+    """What one caller has one of: an IPv4 address, or 64 bits of an IPv6 address."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed.packed, 64), strict=False))  # noqa: PLR2004
+
+
+def server_config(app: ASGIApp, host: str, port: int, *, behind_proxy: bool = False) -> uvicorn.Config:
     """The configuration of `uvicorn.Server`; port 0 takes a free one."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=PromptProtocol,
+        # Not uvloop, where it is installed (docs/decisions/0019).
+        loop="asyncio",
+        http=ProxiedProtocol if behind_proxy else PromptProtocol,
         ws="none",
         lifespan="on",
         # `gates.Observe` logs requests without query strings; uvicorn's other lines pass through the root formatter.
         access_log=False,
         log_config=None,
         server_header=False,
-        # Nothing depends on the caller's address, so no proxy is trusted to report it.
+        # `gates.Observe` reads the header of a proxy, where the settings say that there is one.
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_STOP,
         h11_max_incomplete_event_size=MAX_HEAD,
@@ -88,6 +212,9 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
 
 class WatchedServer(uvicorn.Server):
     """A server that ends when the lifespan of its application ends; it checks ten times a second.
+
+    The first SIGINT or SIGTERM stops it in order, the second one ends the process, in any state. A signal that the
+    caller ignores (`nohup`, a background job of a shell) stays ignored.
 
     uvicorn alone would keep answering; a control plane without loops must end, so that a supervisor restarts
     it.
@@ -98,6 +225,22 @@ class WatchedServer(uvicorn.Server):
         """Whether the application ended before the server was stopped."""
         lifespan = getattr(self, "lifespan", None)
         return isinstance(lifespan, LifespanOn) and (lifespan.error_occurred or lifespan.shutdown_failed)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals that are not ignored."""
+        ignored = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_IGN]
+        with super().capture_signals():
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; the next signal has the system's own effect."""
+        super().handle_exit(sig, frame)
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether the server ends now."""

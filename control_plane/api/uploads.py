@@ -5,12 +5,13 @@ import json
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 
 from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
+from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, IdempotencyKey, Now, UploadId, UploadQuery, Uploads, UploadsQuery
 from control_plane.presentation import STATUS, states_of
 from control_plane.services.ports.database import UploadFilter
@@ -103,8 +104,11 @@ async def retry(upload_id: UploadId, uploads: Uploads, caller: Caller, which: Up
     summary="Get a URL that reads the object",
     responses=problems(404, 409, 422, 502),
 )
-async def object_url(upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery) -> models.ObjectUrl:
+async def object_url(
+    request: Request, upload_id: UploadId, uploads: Uploads, caller: Caller, which: UploadQuery
+) -> models.ObjectUrl:
     """A presigned GET; 422 until the upload is completed, 409 for an upload of another owner."""
+    discloses(request, client_id=which.client_id)
     url, expires_in = await uploads.object_url(caller, upload_id, which.client_id)
     return models.ObjectUrl(upload_id=upload_id, url=url, expires_in=expires_in)
 

@@ -12,7 +12,7 @@ from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import clients as fleet
 from control_plane.cli.rest import token, uploads
-from control_plane.cli.session import AsJson, Given, Server, Token, local_command, new_app, rest_command
+from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
 from control_plane.cli.site import up
 from control_plane.cli.site.demo import command as demo
@@ -50,8 +50,8 @@ def _root(
     ctx: typer.Context,
     *,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
     show_version: ShowVersion = False,  # noqa: ARG001 - its callback has answered
 ) -> None:
-    ctx.obj = Given(as_json=as_json, server=server, token=token)
+    ctx.obj = Given(as_json=as_json, server=server, token_file=token_file)

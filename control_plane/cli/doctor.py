@@ -20,11 +20,12 @@ Fix = Annotated[
 def doctor(session: CliSession, *, fix: Fix = False) -> None:
     """Examine the database and the object store that the settings name; exits 1 when something is wrong."""
     from control_plane.bootstrap import examine
+    from control_plane.cli.mqtt.state_file import probes_directory
     from control_plane.services.errors import ServiceError
     from control_plane.settings import Settings, SettingsError
 
     try:
-        findings = asyncio.run(examine(Settings.load(), fix=fix))
+        findings = asyncio.run(examine(Settings.load(), fix=fix, probes=probes_directory()))
     except SettingsError as error:
         raise Misused(str(error)) from error
     except ServiceError as error:

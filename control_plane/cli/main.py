@@ -1,9 +1,13 @@
 """The entry of `backhaul`.
 
+What it creates, and what its child processes create, belongs to its user alone (umask 077): databases, logs, uploaded
+files, state files.
+
 Rule: imports no optional package before it can report which one is missing, and nothing heavy that the command
 at hand does not need.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C."""
+    os.umask(0o077)
     try:
         app = build()
     except ImportError as error:

@@ -38,10 +38,12 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if check:
         session.output.result({"settings": "ok"}, "the settings are good")
         return
-    configure_logging(settings.log_level)
+    say = configure_logging(settings.log_level)
     if settings.auth == "off" and settings.open_to_all:
         # Not a log line: no LOG_LEVEL may hide it.
-        session.output.note("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+        say("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+    if settings.exposure:
+        say(settings.exposure)
     server = _server(settings)
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]
@@ -49,7 +51,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if session.output.as_json:
         session.output.document({"url": url})
     else:
-        session.output.note(f"the control plane listens at {url}")
+        say(f"the control plane listens at {url}")
     _tune_collector()
     server.run(sockets=[listener])
     if server.deserted:
@@ -67,7 +69,8 @@ def _server(settings: "Settings") -> "WatchedServer":
         app = create_app(settings)
     except ServiceError as error:
         raise Failed(str(error)) from error
-    return WatchedServer(server_config(app, settings.server_host, settings.server_port))
+    host, port = settings.server_host, settings.server_port
+    return WatchedServer(server_config(app, host, port, behind_proxy=settings.behind_proxy))
 
 
 def _tune_collector() -> None:

@@ -1,13 +1,16 @@
-"""The part that all commands share: `--json`, `--server`, `--token`, and how errors become exit codes.
+"""The part that all commands share: `--json`, `--server`, `--token-file`, and how errors become exit codes.
 
 Rule: a command is a function of a `CliSession`; the decorators here add the shared options and turn every error into
-one line and an exit code.
+one line and an exit code. A shared option may be typed before or after the command's name: what is typed after it comes
+first, then what is typed before it, then the environment.
 """
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Concatenate, Final, ParamSpec
 
 import typer
@@ -15,18 +18,20 @@ import typer
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
 from control_plane.cli.output import CliOutput, discard_stdout
 from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
+from control_plane.cli.secret_files import secret_from
 from schemas.errors import SchemaError
 
 P = ParamSpec("P")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+# Neither option has an `envvar`: typer would read it for the option after the command's name, and overrule with it what
+# was typed before the name.
 Server = Annotated[
-    str | None,
-    typer.Option("--server", envvar="BACKHAUL_URL", show_envvar=True, help=f"The control plane. \\[{DEFAULT_SERVER}]"),
+    str | None, typer.Option("--server", help=f"The control plane. \\[env var: BACKHAUL_URL; {DEFAULT_SERVER}]")
 ]
-Token = Annotated[
-    str | None,
-    typer.Option("--token", envvar="BACKHAUL_TOKEN", show_envvar=True, help="The bearer token, if it wants one."),
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="Holds the bearer token; - is standard input. \\[env var: BACKHAUL_TOKEN]"),
 ]
 
 
@@ -36,7 +41,7 @@ class Given:
 
     as_json: bool = False
     server: str | None = None
-    token: str | None = None
+    token_file: Path | None = None
 
 
 class CliSession:
@@ -49,12 +54,13 @@ class CliSession:
     @property
     def server(self) -> str:
         """The URL of the control plane."""
-        return self._given.server or DEFAULT_SERVER
+        given = self._given.server
+        return (os.environ.get("BACKHAUL_URL") or DEFAULT_SERVER) if given is None else given
 
     @property
     def token(self) -> str | None:
         """The bearer token, if one was given."""
-        return self._given.token
+        return secret_from(self._given.token_file, "BACKHAUL_TOKEN")
 
     def connect(self) -> ControlPlane:
         """A connection to the control plane, to be used as a context manager."""
@@ -62,7 +68,7 @@ class CliSession:
 
 
 def rest_command(function: Callable[Concatenate[CliSession, P], None]) -> Callable[..., None]:
-    """A command that calls a control plane: it has `--server`, `--token` and `--json`."""
+    """A command that calls a control plane: it has `--server`, `--token-file` and `--json`."""
     return _command(function, _rest_options)
 
 
@@ -71,9 +77,15 @@ def local_command(function: Callable[Concatenate[CliSession, P], None]) -> Calla
     return _command(function, _local_options)
 
 
-def _rest_options(ctx: typer.Context, *, server: Server = None, token: Token = None, as_json: AsJson = False) -> Given:
+def _rest_options(
+    ctx: typer.Context, *, server: Server = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> Given:
     before = _before(ctx)
-    return Given(as_json=as_json or before.as_json, server=server or before.server, token=token or before.token)
+    return Given(
+        as_json=as_json or before.as_json,
+        server=before.server if server is None else server,
+        token_file=token_file or before.token_file,
+    )
 
 
 def _local_options(ctx: typer.Context, *, as_json: AsJson = False) -> Given:
@@ -145,4 +157,4 @@ def new_app(text: str) -> typer.Typer:
     )
 
 
-__all__: Final = ["AsJson", "CliSession", "Given", "Server", "Token", "local_command", "new_app", "rest_command"]
+__all__: Final = ["AsJson", "CliSession", "Given", "Server", "TokenFile", "local_command", "new_app", "rest_command"]

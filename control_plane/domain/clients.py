@@ -1,6 +1,7 @@
 """A client and its presence, by compare-and-set on `(epoch, sequence)`.
 
 Rule: a late will never overwrites a newer birth; presence of a retired install id is dropped (protocol.md section 2).
+A presence that the broker had stored never shows that a client is connected longer than its age allows.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,12 @@ MAX_RETIRED: Final = 16
 """Retired install ids that are kept per client, the newest."""
 
 
+_CONFLICT: Final = (
+    "two devices share this client id, or the state of the device went back to an older copy: "
+    "give a second device another client id; then delete the client, and it registers again with its next presence"
+)
+
+
 class Verdict(StrEnum):
     """The effect of a presence message."""
 
@@ -38,9 +45,9 @@ class Verdict(StrEnum):
 class Client(Struct, frozen=True, kw_only=True):
     """A device as its presence describes it.
 
-    Instants are seconds since the epoch, by the control plane's clock: `seen_at` of the last presence applied,
-    `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last conflict. `retired`
-    are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
+    Instants are seconds since the epoch, by the control plane's clock: `seen_at`, when the last presence applied was
+    published, `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last conflict.
+    `retired` are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
     """
 
     client_id: str
@@ -59,8 +66,11 @@ class Client(Struct, frozen=True, kw_only=True):
     default_file: str | None = None
 
     def connected(self, now: float) -> bool:
-        """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough."""
-        return self.online and now - self.seen_at < CONNECTED_FOR
+        """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough.
+
+        One that lies as far ahead was written by a clock that was wrong: the next beat replaces it.
+        """
+        return self.online and abs(now - self.seen_at) < CONNECTED_FOR
 
     @property
     def supported(self) -> bool:
@@ -68,8 +78,8 @@ class Client(Struct, frozen=True, kw_only=True):
         return PROTOCOL in self.agent.protocol
 
     def in_conflict(self, now: float) -> bool:
-        """Whether two devices were seen under this client id in the last CONFLICT_FOR seconds."""
-        return self.conflict_at is not None and now - self.conflict_at < CONFLICT_FOR
+        """Whether two states of one device id were seen in the last CONFLICT_FOR seconds."""
+        return self.conflict_at is not None and abs(now - self.conflict_at) < CONFLICT_FOR
 
     def answerable(self, now: float) -> bool:
         """Whether a response may be answered at `now` (s): the response itself shows that the client is connected."""
@@ -81,40 +91,56 @@ class Client(Struct, frozen=True, kw_only=True):
 
     def waiting_for(self, now: float) -> Reason | None:
         """Why no command is published to the client at `now` (s); None when one may be."""
+        if self.in_conflict(now):
+            # Before the others: a device whose state went back is never connected, and only an operator can help it.
+            return Reason(WaitCode.CLIENT_CONFLICT, _CONFLICT)
         if not self.connected(now):
             return Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
         if not self.supported:
             text = f"the agent speaks protocol {list(self.agent.protocol)}, this control plane {PROTOCOL}"
             return Reason(WaitCode.CLIENT_UNSUPPORTED, text)
-        if self.in_conflict(now):
-            text = "two devices share this client id: give one of them another, then delete the client"
-            return Reason(WaitCode.CLIENT_CONFLICT, text)
         return None
 
 
-def apply_presence(client: Client | None, presence: Presence, now: float) -> tuple[Client | None, Verdict]:
+def apply_presence(
+    client: Client | None, presence: Presence, now: float, *, age: float = 0.0
+) -> tuple[Client | None, Verdict]:
     """The client after `presence` was received at `now` (s), and the verdict on the message.
 
-    The same object comes back when the message is dropped.
+    `age` (s) is how long the broker had stored it: 0 for one that was published just now. The same object comes back
+    when the message is dropped.
     """
     if client is not None and presence.install_id == client.install_id:
-        return _of_this_install(client, presence, now)
+        return _of_this_install(client, presence, now, age)
     online = presence.status == "online"
     if client is not None and presence.install_id in client.retired:
-        return (replace(client, conflict_at=now), Verdict.CONFLICT) if online else (client, Verdict.RETIRED)
-    return (_of_birth(client, presence, now), Verdict.BIRTH) if online else (client, Verdict.STRANGER)
+        alive = online and not age
+        return (replace(client, conflict_at=now), Verdict.CONFLICT) if alive else (client, Verdict.RETIRED)
+    return (_of_birth(client, presence, now - age), Verdict.BIRTH) if online else (client, Verdict.STRANGER)
 
 
-def _of_this_install(client: Client, presence: Presence, now: float) -> tuple[Client, Verdict]:
+def _of_this_install(client: Client, presence: Presence, now: float, age: float) -> tuple[Client, Verdict]:
     if (presence.epoch, presence.sequence) <= (client.epoch, client.sequence):
+        if _went_back(client, presence, now) and not age:
+            return replace(client, conflict_at=now), Verdict.CONFLICT
         return client, Verdict.STALE
+    published_at = max(client.seen_at, now - age)
     if presence.status != "online":
-        gone = replace(client, epoch=presence.epoch, sequence=presence.sequence, online=False, seen_at=now)
+        gone = replace(client, epoch=presence.epoch, sequence=presence.sequence, online=False, seen_at=published_at)
         return gone, Verdict.OFFLINE
     if presence.epoch > client.epoch:
-        return _of_birth(client, presence, now), Verdict.BIRTH
+        return _of_birth(client, presence, published_at), Verdict.BIRTH
     # After the will of this connection a beat is stale: the will carries the highest sequence.
-    return replace(_described(client, presence), sequence=presence.sequence, seen_at=now), Verdict.BEAT
+    return replace(_described(client, presence), sequence=presence.sequence, seen_at=published_at), Verdict.BEAT
+
+
+def _went_back(client: Client, presence: Presence, now: float) -> bool:
+    """Whether a presence with an earlier pair is from another state than the client's, and not only late.
+
+    A late one arrives soon after the birth that overtook it.
+    """
+    late = now - (client.connected_at or client.registered_at) < CONNECTED_FOR
+    return presence.status == "online" and presence.epoch < client.epoch and not late
 
 
 def _described(client: Client, presence: Presence) -> Client:

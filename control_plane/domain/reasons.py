@@ -23,9 +23,13 @@ class WaitCode(StrEnum):
     UPLOADING = "uploading"
     COMPLETING = "completing"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    BROKER_REFUSED = "broker_refused"
     DATABASE_UNAVAILABLE = "database_unavailable"
     OBJECT_STORE_UNAVAILABLE = "object_store_unavailable"
     OBJECT_STORE_REFUSED = "object_store_refused"
+    OBJECT_NOT_VISIBLE = "object_not_visible"
+    """Every part is stored, and the object store does not show the object yet."""
+    UNMARKED_OBJECT = "object_without_token"
     INTERNAL = "internal"
     """A fault of the control plane or of the agent; its log has the details."""
 

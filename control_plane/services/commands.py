@@ -8,13 +8,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Upload, UploadKey
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.uploads.grants import Grant
-from schemas.codec import encode
+from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.messages import (
     CancelUpload,
     CloseUpload,
@@ -28,6 +28,9 @@ from schemas.messages import (
 from schemas.topics import Channel
 from schemas.values import Action, Outcome, UploadOptions
 
+_AROUND_GRANT: Final = 768
+"""Bytes of a grant beside its URLs and ranges, with the longest ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandPublisher:
@@ -36,8 +39,16 @@ class CommandPublisher:
     messenger: Messenger
     clock: Clock
 
+    @property
+    def room(self) -> int:
+        """Bytes of a command that URLs may fill: less than usual when the broker takes only small messages."""
+        return min(GRANT_FILL_SIZE, self.messenger.max_message_size - _AROUND_GRANT)
+
     async def publish(self, client_id: str, command: Command) -> None:
-        """Publish a command to one client; `MessengerDown` when the broker does not acknowledge it."""
+        """Publish a command to one client.
+
+        `MessengerDown` when the broker does not acknowledge it, `BrokerRefused` when it is too large for the broker.
+        """
         await self.messenger.publish(Channel.COMMAND, client_id, encode(command))
 
     def build_download(self, upload: Upload) -> Command:

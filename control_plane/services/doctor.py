@@ -8,20 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from control_plane.services.errors import ObjectStoreRefused, ServiceError
+from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused, ServiceError
+from control_plane.services.lifecycle_rule import RULE_DAYS, aborts_too_early, in_old_form, with_our_rule
 from control_plane.services.maintenance import LITTER_AGE, rows_of
-from control_plane.services.policy import DAY, MAX_DEADLINE, MAX_SKEW, Policy
+from control_plane.services.policy import MAX_SKEW, Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.object_store import MultipartInfo, ObjectStore, ObjectStoreCapabilities
-
-RULE_ID: Final = "backhaul-abort-incomplete-uploads"
-RULE_DAYS: Final = int(MAX_DEADLINE / DAY) + 1
-"""An upload lives until its deadline at most; a day later its parts are of no use."""
+from schemas.values import DigestName
 
 MAX_SIZED: Final = 200
-
-Configuration = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +73,50 @@ class Doctor:
         return [
             Finding("object store", fine=True, text=f"bucket {self._object_store.bucket}"),
             _clock(seen),
-            _proof(seen),
+            _proof(seen, seen.digest_for(self._policy.digest)),
+            *(Finding("note", fine=True, text=note) for note in seen.notes),
         ]
 
     async def _lifecycle(self, *, fix: bool) -> Finding:
-        name, before = "lifecycle rule", await self._object_store.lifecycle()
+        name = "lifecycle rule"
+        try:
+            before = await self._object_store.lifecycle()
+        except ObjectStoreForbids:
+            return Finding(name, fine=True, text="not known: these credentials may not read it, and uploads need not")
+        if before is None:
+            text = "the object store has no lifecycle rules: what this control plane knows of is aborted by it"
+            return Finding(name, fine=True, text=text)
         wanted = with_our_rule(before, self._prefix)
         if early := aborts_too_early(before, self._prefix):
             return Finding(name, fine=False, text=f"rule {early!r} aborts uploads that may still be under way")
-        if wanted == before:
+        if before in (wanted, in_old_form(wanted, self._prefix)):
             return Finding(name, fine=True, text=f"what stays incomplete below {self._prefix} is aborted by the store")
         if not fix:
             text = f"nothing aborts what stays incomplete below {self._prefix}: `backhaul doctor --fix` adds a rule"
             return Finding(name, fine=False, text=text)
-        try:
-            await self._object_store.set_lifecycle(wanted)
-            kept = await self._object_store.lifecycle()
-        except ObjectStoreRefused as error:
-            return Finding(name, fine=False, text=f"the store takes no lifecycle rules: {error}")
-        if with_our_rule(kept, self._prefix) != kept:
-            return Finding(name, fine=False, text="the store did not keep the rule: it knows no lifecycle rules")
+        return await self._mended(name, wanted)
+
+    async def _mended(self, name: str, wanted: Mapping[str, Any]) -> Finding:
+        forms = [wanted, in_old_form(wanted, self._prefix)]
+        for form in forms:
+            try:
+                await self._object_store.set_lifecycle(form)
+            except ObjectStoreRefused as error:
+                if form is forms[-1] or isinstance(error, ObjectStoreForbids):
+                    return Finding(name, fine=False, text=f"the store refuses the lifecycle rule: {error}")
+                continue
+            break
+        kept = await self._object_store.lifecycle()
+        if kept is None or kept not in forms:
+            return Finding(name, fine=False, text="the store did not keep the rule as it was written")
         return Finding(name, fine=True, text=f"a rule was added: incomplete after {RULE_DAYS} days", fixed=True)
 
     async def _litter(self) -> Finding:
-        found = await self._object_store.list_multipart(self._prefix)
+        try:
+            found = await self._object_store.list_multipart(self._prefix)
+        except ObjectStoreForbids:
+            text = "not known: these credentials may not list them (s3:ListBucketMultipartUploads)"
+            return Finding("multipart uploads", fine=True, text=text)
         old = [one for one in found if one.initiated_at < self._clock.now() - LITTER_AGE]
         rows = await self._database.read(lambda records: rows_of(records, old, self._policy.owner))
         foreign = [one for one in old if one.s3_key not in rows]
@@ -114,34 +130,6 @@ class Doctor:
         return f"{len(foreign)} of unknown origin hold {sum(sizes)} bytes; they are never touched: {keys}"
 
 
-def with_our_rule(configuration: Configuration, prefix: str) -> Configuration:
-    """The configuration with our rule; equal to `configuration` when it has the rule already."""
-    ours = {
-        "ID": RULE_ID,
-        "Filter": {"Prefix": prefix},
-        "Status": "Enabled",
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": RULE_DAYS},
-    }
-    rules = list(configuration["Rules"])
-    places = [at for at, rule in enumerate(rules) if rule.get("ID") == RULE_ID]
-    if places:
-        rules[places[0]] = ours
-    else:
-        rules.append(ours)
-    return {**configuration, "Rules": rules}
-
-
-def aborts_too_early(configuration: Configuration, prefix: str) -> str | None:
-    """The id of another rule that aborts our uploads before their deadline can have passed; None without one."""
-    for rule in configuration["Rules"]:
-        days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation", RULE_DAYS)
-        where = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
-        covers = prefix.startswith(where) or where.startswith(prefix)
-        if rule.get("Status") == "Enabled" and rule.get("ID") != RULE_ID and covers and days < RULE_DAYS:
-            return str(rule.get("ID", "without an id"))
-    return None
-
-
 def _clock(seen: ObjectStoreCapabilities) -> Finding:
     if seen.clock_skew is None:
         return Finding("clock", fine=True, text="the store does not tell its time")
@@ -149,7 +137,7 @@ def _clock(seen: ObjectStoreCapabilities) -> Finding:
     return Finding("clock", fine=fine, text=f"{seen.clock_skew:+.0f} s between the store's clock and this one")
 
 
-def _proof(seen: ObjectStoreCapabilities) -> Finding:
+def _proof(seen: ObjectStoreCapabilities, digest: DigestName) -> Finding:
     grounds = [*(["ETags"] if seen.etag_is_md5 else []), *sorted(f"signed {name}" for name in seen.part_digests)]
     text = f"uploads are proven by {', '.join(grounds)}" if grounds else "nothing proves an upload beyond its size"
-    return Finding("proof", fine=bool(grounds), text=text)
+    return Finding("proof", fine=bool(grounds), text=f"{text}; URLs are bound by {digest}")

@@ -4,7 +4,7 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
@@ -27,6 +27,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -114,8 +115,11 @@ def build_engine(
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
     performed.
     """
-    database, object_store, messenger, clock = ports.database, ports.object_store, ports.messenger, ports.clock
-    probe = ObjectStoreProbe(object_store, log)
+    clock = SteadyClock(ports.clock, log)
+    ports = replace(ports, clock=clock)
+    database, object_store, messenger = ports.database, ports.object_store, ports.messenger
+    probe = ObjectStoreProbe(object_store, log, clock_steps=lambda: clock.steps)
+    clock.judged_by(lambda: probe.clock_is_wrong)
     commands = CommandPublisher(messenger, clock)
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
@@ -133,9 +137,11 @@ def build_engine(
         signer=signer,
         completion=Completion(object_store, probe, clock, policy),
         beats=beats,
+        probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
     )
+    probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)
@@ -156,7 +162,7 @@ def build_engine(
             registry=registry,
             queries=queries,
             resync=resync,
-            observer=UploadObserver(writer, clock, policy),
+            observer=UploadObserver(writer, clock, policy, probe),
             scope=scope,
         ),
         uploads=writer,
@@ -164,7 +170,7 @@ def build_engine(
         registry=registry,
         beats=beats,
         resync=resync,
-        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy),
+        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy, probe=probe),
         probe=probe,
         commands=commands,
         signer=signer,
@@ -185,6 +191,7 @@ def build_engine(
             object_store=object_store,
             messenger=messenger,
             probe=probe,
+            clock=clock,
             base_path=policy.base_path,
         ),
     )

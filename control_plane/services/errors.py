@@ -5,6 +5,7 @@ Exception
     ├── Transient            the same call may succeed later
     │   ├── DatabaseUnavailable  the database
     │   ├── MessengerDown        the broker
+    │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
@@ -48,6 +49,10 @@ class DatabaseUnavailable(Transient):
 
 class MessengerDown(Transient):
     """The broker is unreachable, or did not acknowledge the message."""
+
+
+class BrokerRefused(Transient):
+    """The broker does not take a message of this size. An operator may raise the limit, so a later try can succeed."""
 
 
 class ObjectStoreDown(Transient):

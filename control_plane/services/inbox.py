@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from control_plane.domain.uploads.events import Progressed
+from control_plane.domain.clients import CONNECTED_FOR
+from control_plane.domain.uploads.events import ErrorReported, Progressed
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
@@ -29,6 +30,7 @@ from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
+from schemas.values import PRESENCE_EXPIRY, ErrorCode
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -85,7 +87,6 @@ class Inbox:
         self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
-            Channel.PRESENCE: self._presence,
             Channel.COMMAND: self._command,
         }
 
@@ -97,13 +98,20 @@ class Inbox:
             self._log("message.refused", {"client_id": "", "channel": "", "error": str(error)[:500]})
             return
         client_id, channel, size = topic.client_id, topic.channel, len(message.payload)
-        if not size or channel not in self._by_channel:
+        if not size or (channel is not Channel.PRESENCE and channel not in self._by_channel):
+            return
+        if message.retained and channel is not Channel.PRESENCE:
+            # It may be of any age, and would have its effect again at each connect.
+            self._log("message.retained", {"client_id": client_id, "channel": channel})
             return
         if not self._budget.take(client_id, channel, size):
             self._log("message.shed", {"client_id": client_id, "channel": channel})
             return
         try:
-            self._by_channel[channel](client_id, message.payload)
+            if channel is Channel.PRESENCE:
+                self._presence(client_id, message)
+            else:
+                self._by_channel[channel](client_id, message.payload)
         except SchemaError as error:
             self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
@@ -112,12 +120,12 @@ class Inbox:
     def _dropped(self, client_id: str) -> Callable[[str], None]:
         return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})
 
-    def _presence(self, client_id: str, payload: bytes) -> None:
-        presence = decode(Presence, payload, self._dropped(client_id))
+    def _presence(self, client_id: str, message: Delivered) -> None:
+        presence = decode(Presence, message.payload, self._dropped(client_id))
         if presence.client_id != client_id:
-            message = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
-            raise SchemaError(message)
-        self._registry.receive(presence)
+            text = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
+            raise SchemaError(text)
+        self._registry.receive(presence, age=_age(message))
 
     def _command(self, client_id: str, payload: bytes) -> None:
         """A command of another sender: its upload is adopted or observed."""
@@ -145,13 +153,16 @@ class Inbox:
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
             return
-        event = event_of(response, report, now=now, one_put=self._probe.capabilities.object_digests)
+        event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:
             message = f"status {response.status!r} of a response is not known"
             raise SchemaError(message)
         if report.owner not in {None, self._policy.owner}:
             self._observer.observe_report(key, report, event)
             return
+        if isinstance(event, ErrorReported) and event.code is ErrorCode.STORAGE_REFUSED:
+            # The device cannot know why; the probe shows whether the credentials still sign what is accepted.
+            self._probe.look_again()
         self._writer.enqueue(key, event, may_defer=True)
 
     def _status(self, client_id: str, payload: bytes) -> None:
@@ -180,4 +191,18 @@ class Inbox:
         since = event.now - last.now
         if event.bytes_sent != last.bytes_sent:
             return since >= PROGRESS_EVERY
-        return event.reason is not None and since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+        if event.reason is None:
+            return False
+        # A wait that begins is repeated by the agent half a minute later, which may be too late.
+        return last.reason is None or since >= min(WAIT_EVERY, self._policy.step_timeout / 4)
+
+
+def _age(message: Delivered) -> float:
+    """How long (s) the broker had stored a presence, from what is left of its expiry; too long where that is unknown.
+
+    So a stored presence without an expiry registers a client, and never connects it.
+    """
+    if not message.retained:
+        return 0.0
+    left = message.expires_in
+    return CONNECTED_FOR if left is None or left > PRESENCE_EXPIRY else PRESENCE_EXPIRY - left

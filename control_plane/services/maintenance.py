@@ -1,7 +1,7 @@
 """What time alone makes due: deadlines, forgotten multipart uploads, the end of history.
 
 Rule: driven by the stored state and the clock alone, in small batches; started on any database state, it brings every
-upload to its end.
+upload to its end. Nothing expires, and no history is deleted, while the clock is known to be wrong, or may be.
 """
 
 import asyncio
@@ -9,18 +9,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import DeadlinePassed, MultipartCreated
+from control_plane.domain.uploads.machine import PUT_URL_LIFE, UNSEEN_STRAY_WAIT
 from control_plane.domain.uploads.model import OPEN, UploadKey
 from control_plane.services.errors import ServiceError
-from control_plane.services.policy import DAY, Policy
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import DAY, MAX_SKEW, Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import MultipartInfo, ObjectStore
+from control_plane.services.uploads.outbox import LONGEST_RETRY, REFUSED_WAIT
 from control_plane.services.uploads.service import IDEMPOTENT_FOR
 from control_plane.services.uploads.writer import UploadWriter
 
 EVERY: Final = 5.0
+PULL_EVERY: Final = 60.0
+UNPROBED: Final = 300.0
+"""Seconds after the start for which nothing expires before the object store's clock was seen."""
+
+_CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
 LITTER_EVERY: Final = 3600.0
 LITTER_AGE: Final = 3600.0
 """Seconds after its creation before an unknown multipart upload under one of our keys is aborted."""
@@ -51,6 +60,7 @@ class Maintenance:
         *,
         writer: UploadWriter,
         policy: Policy,
+        probe: ObjectStoreProbe,
     ) -> None:
         self._database = database
         self._object_store = object_store
@@ -58,20 +68,53 @@ class Maintenance:
         self._log = log
         self._writer = writer
         self._policy = policy
+        self._probe = probe
+        self._began_at = clock.monotonic()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        next_sweep = self._clock.monotonic()
+        next_pull = next_sweep = self._clock.monotonic()
         while True:
             try:
-                await self.expire()
-                if self._clock.monotonic() >= next_sweep:
+                self._probe.watch_clock()
+                if self._clock.monotonic() >= next_pull:
+                    next_pull = self._clock.monotonic() + PULL_EVERY
+                    await self.pull_in()
+                if self._time_is_sure():
+                    await self.expire()
+                if self._time_is_sure() and self._clock.monotonic() >= next_sweep:
                     next_sweep = self._clock.monotonic() + LITTER_EVERY
                     await self.prune()
                     await self.sweep_litter()
             except ServiceError as error:
                 self._log("reaper.failed", {"error": str(error)})
             await asyncio.sleep(EVERY)
+
+    def _time_is_sure(self) -> bool:
+        """Whether the clock is not known to be wrong. A program that has just started has seen no other clock."""
+        started = self._probe.seen is None and self._clock.monotonic() - self._began_at < UNPROBED
+        return not (started or self._probe.clock_is_wrong)
+
+    async def pull_in(self) -> int:
+        """Make the outbox entries due that lie further ahead than any wait: a clock that was wrong wrote them.
+
+        Returns their number. An object is deleted no sooner than its last URL expires.
+        """
+        now = self._clock.now()
+        soon = now + max(LONGEST_RETRY, self._policy.step_timeout) + MAX_SKEW
+        late = now + max(REFUSED_WAIT, UNSEEN_STRAY_WAIT, PUT_URL_LIFE) + MAX_SKEW
+        again = {Kind.DELETE_OBJECT: now + PUT_URL_LIFE + MAX_SKEW}
+
+        def work(records: Records) -> int:
+            return sum(
+                records.outbox.pull_in(kind, late if kind in _CLEAN_UPS else soon, again.get(kind, now))
+                for kind in Kind
+            )
+
+        pulled = await self._database.write(work)
+        if pulled:
+            self._log("clock.ahead", {"entries": pulled})
+        return pulled
 
     async def expire(self) -> int:
         """End the uploads that are past their deadline; returns their number."""

@@ -5,10 +5,11 @@ uploads wait, with that reason.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from control_plane.services.backoff import full_jitter
-from control_plane.services.errors import ObjectStoreDown, ServiceError
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ServiceError
 from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
@@ -17,20 +18,53 @@ from schemas.values import DigestName
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
+SOONEST: Final = 30.0
+"""Seconds after a probe before `look_again` leads to another one."""
+
+_SHORTEST_LIFE: Final = 1.0
+_CLOCK_SET: Final = "this machine's clock was set; its time is compared with the object store's"
 _NOT_PROBED: Final = "the object store was not probed yet"
 
 
 class ObjectStoreProbe:
     """Makes sure that the bucket exists, and keeps the result of the last probe.
 
+    `clock_steps` counts how often the machine's clock was set: after each time nothing is signed before another probe.
     `failure` is why the last probe failed, as a sentence; None when it succeeded.
     """
 
-    def __init__(self, object_store: ObjectStore, log: EventLog) -> None:
+    def __init__(self, object_store: ObjectStore, log: EventLog, *, clock_steps: Callable[[], int] = lambda: 0) -> None:
         self._object_store = object_store
         self._log = log
         self._seen: ObjectStoreCapabilities | None = None
         self.failure: str | None = _NOT_PROBED
+        self._forbidden = False
+        self._clock_steps = clock_steps
+        self._steps_seen = self._steps_asked = 0
+        self.clock_is_wrong = False
+        """Whether the object store's clock was last seen to differ from this machine's."""
+        self._asked = asyncio.Event()
+        self._probed_at = float("-inf")
+        self._on_good: Callable[[], None] = lambda: None
+
+    def on_good(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each good probe."""
+        self._on_good = listener
+
+    def watch_clock(self) -> None:
+        """Probe now if the machine's clock was set since the last call."""
+        steps = self._clock_steps()
+        if steps != self._steps_asked:
+            self._steps_asked = steps
+            self._asked.set()
+
+    def look_again(self) -> None:
+        """Probe soon, because a request was refused or not answered: the credentials or the object store may be gone.
+
+        Without effect within `SOONEST` seconds of the last probe; while probes fail, they are repeated anyway.
+        """
+        if asyncio.get_running_loop().time() - self._probed_at >= SOONEST:
+            self._asked.set()
 
     @property
     def seen(self) -> ObjectStoreCapabilities | None:
@@ -42,13 +76,9 @@ class ObjectStoreProbe:
         """What the object store is known to do now: nothing before the first good probe."""
         return self._seen or ObjectStoreCapabilities()
 
-    def digest_for(self, wanted: DigestName) -> DigestName:
-        """The digest that binds a new upload's URLs: `wanted`, or MD5 where SHA-256 or CRC-32 is not enforced.
-
-        Content-MD5 is part of S3 since its first day, and does no harm to an object store that ignores it.
-        """
-        anywhere = wanted in {DigestName.MD5, DigestName.NONE}
-        return wanted if anywhere or wanted in self.capabilities.part_digests else DigestName.MD5
+    def digest_for(self, wanted: DigestName | None) -> DigestName:
+        """The digest that binds a new upload's URLs; `wanted` is None for the best."""
+        return self.capabilities.digest_for(wanted)
 
     def require(self) -> ObjectStoreCapabilities:
         """The result of the last good probe; `ObjectStoreDown` before it."""
@@ -56,17 +86,45 @@ class ObjectStoreProbe:
             raise ObjectStoreDown(self.failure or _NOT_PROBED)
         return self._seen
 
+    def require_signing(self) -> None:
+        """`ObjectStoreForbids` while the last probe found that the credentials are not accepted.
+
+        `ObjectStoreDown` before the first good probe, while the clock is wrong, and after it was set until a probe
+        compared it: a URL that is signed with a wrong date lives too long or too short.
+        """
+        if self._forbidden:
+            raise ObjectStoreForbids(self.failure or _NOT_PROBED)
+        if self._clock_steps() != self._steps_seen:
+            raise ObjectStoreDown(_CLOCK_SET)
+        if self._seen is None or self.clock_is_wrong:
+            raise ObjectStoreDown(self.failure or _NOT_PROBED)
+
     async def probe(self) -> ObjectStoreCapabilities:
         """Create the bucket if it is missing, and probe; `ObjectStoreDown`, `ObjectStoreRefused`."""
+        self._probed_at = asyncio.get_running_loop().time()
+        self._asked.clear()
+        steps = self._clock_steps()
+        try:
+            seen = await self._probe()
+        except ServiceError as error:
+            self.failure, self._forbidden = str(error), isinstance(error, ObjectStoreForbids)
+            raise
+        self._seen, self.failure, self._forbidden, self._steps_seen = seen, None, False, steps
+        self._on_good()
+        return seen
+
+    async def _probe(self) -> ObjectStoreCapabilities:
         await self._object_store.ensure_bucket()
         seen = await self._object_store.probe()
+        self.clock_is_wrong = seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW
         if seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW:
-            self._seen = None
             message = (
                 f"the store's clock and this machine's are {seen.clock_skew:+.0f} s apart: set this machine's clock"
             )
             raise ObjectStoreDown(message)
-        self._seen, self.failure = seen, None
+        if self._object_store.url_lifetime(_SHORTEST_LIFE) < _SHORTEST_LIFE:
+            message = "the object store's credentials are at their end: give new ones"
+            raise ObjectStoreForbids(message)
         return seen
 
     async def run(self) -> None:
@@ -76,10 +134,17 @@ class ObjectStoreProbe:
             try:
                 seen = await self.probe()
                 self._log("store.probed", {"notes": list(seen.notes)})
-                await asyncio.sleep(AGAIN)
+                await self._wait(AGAIN)
                 failures = 0
             except ServiceError as error:
-                self.failure = str(error)
                 self._log("store.failed", {"error": str(error)})
-                await asyncio.sleep(full_jitter(failures, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT))
+                await self._wait(full_jitter(failures, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT))
                 failures += 1
+
+    async def _wait(self, seconds: float) -> None:
+        """Until the time is over, or `look_again` is called."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return

@@ -3,10 +3,12 @@
 Rule: durations in seconds, sizes in bytes, and every default is that of the Go demo this project started from.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from schemas.file_names import plain
 from schemas.messages import CHUNK_SIZE
 from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
@@ -19,6 +21,11 @@ MAX_SKEW: Final = 60.0
 """Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
 
 MAX_NAME_BYTES: Final = 200
+CLASSES: Final = " %+&ü"
+"""Characters that some object stores refuse in a key, one for each class: `&` is other punctuation of ASCII, `ü` all
+beyond ASCII."""
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,8 @@ class Policy:
     topic_root: str = DEFAULT_ROOT
     base_path: str = "uploads"
     chunk_size: int = CHUNK_SIZE
-    digest: DigestName = DigestName.MD5
+    digest: DigestName | None = None
+    """None takes the best that the object store enforces."""
     url_expiry: float = 900.0
     step_timeout: float = 300.0
     deadline: float = 7 * DAY
@@ -41,19 +49,46 @@ class Policy:
     """Bytes in the files that one client offers within a day; None for no limit."""
 
 
-def object_key(base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "") -> str:
-    """The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
+def object_key(
+    base_path: str, client_id: str, file_path: str | None, now: float, mark: str = "", *, refused: str = ""
+) -> str:
+    r"""The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
-    Control characters become `_`, and at most 200 bytes of the name are kept, its ending among them.
+    Control characters, and bytes of the name that are not UTF-8, become `_`. So do characters of the classes in
+    `refused`, as `class_of` names them. At most 200 bytes of the name are kept, its ending among them.
 
     >>> object_key("uploads", "restaurant-1", "/data/test-file.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-test-file.bin'
+    >>> object_key("uploads", "restaurant-1", r"/data/caf\xe9.bin", 1761999896.0)
+    'uploads/restaurant-1/20251101-122456-caf_.bin'
     """
-    name = (file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
+    name = plain(file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
     name = "".join(letter if letter.isprintable() else "_" for letter in name)
+    name = "".join("_" if class_of(letter) in refused else letter for letter in name) if refused else name
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     prefix = f"{base_path.strip('/')}/" if base_path.strip("/") else ""
     return f"{prefix}{client_id}/{stamp}-{mark + '-' if mark else ''}{_shortened(name)}"
+
+
+def class_of(letter: str) -> str:
+    """The class of a character, one of `CLASSES`; for a character that every key may have, itself.
+
+    >>> [class_of(letter) for letter in "a#ß%"]
+    ['a', '&', 'ü', '%']
+    """
+    if letter in CLASSES or _SAFE.fullmatch(letter):
+        return letter
+    return "&" if letter.isascii() else "ü"
+
+
+def name_beside(s3_key: str, file_path: str | None) -> str | None:
+    """The file's name as the wire spells it, to be kept beside a key that could not have it; None when the key has it.
+
+    >>> name_beside("uploads/till/20251101-122456-100_.txt", "/data/100%.txt")
+    '100%.txt'
+    """
+    name = (file_path or "").rstrip("/").rpartition("/")[2] or "file"
+    return None if s3_key.endswith(f"-{name}") else name[-MAX_NAME_BYTES:]
 
 
 def _shortened(name: str) -> str:

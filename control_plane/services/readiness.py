@@ -1,6 +1,7 @@
 """Whether work can be done now: the broker, the database and the object store, each checked.
 
-Rule: a neighbour that is away is part of the answer, never an error.
+Rule: a neighbour that is away is part of the answer, never an error. A step of the clock is reported, and prevents no
+work.
 """
 
 from collections.abc import Awaitable, Mapping
@@ -11,11 +12,15 @@ from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
+from control_plane.services.steady_clock import SteadyClock
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether work can be done: `checks` has for each neighbour `ok` or what is wrong; `probe` the last good probe."""
+    """Whether work can be done: `checks` has for each neighbour, and the clock, `ok` or what is wrong.
+
+    `probe` is the result of the last good probe.
+    """
 
     ready: bool
     checks: Mapping[str, str]
@@ -32,23 +37,26 @@ class ReadinessCheck:
         object_store: ObjectStore,
         messenger: Messenger,
         probe: ObjectStoreProbe,
+        clock: SteadyClock,
         base_path: str,
     ) -> None:
         self._database = database
         self._object_store = object_store
         self._messenger = messenger
         self._probe = probe
+        self._steady_clock = clock
         self._missing_key = f"{base_path}/.backhaul-ready"
 
     async def readiness(self, _principal: Principal) -> Readiness:
         """The state of every neighbour now; never raises for one that is away."""
-        broker = "ok" if self._messenger.connected else "not connected"
+        broker = self._messenger.problem or "ok"
         database = await _checked(self._database.check())
         object_store = await _checked(self._object_store.head(self._missing_key))
-        if object_store == "ok" and self._probe.failure:
-            object_store = self._probe.failure
+        # The probe does more than this HEAD, so its reason is the better one.
+        object_store = self._probe.failure or object_store
         checks = {"broker": broker, "database": database, "object_store": object_store}
-        return Readiness(all(state == "ok" for state in checks.values()), checks, self._probe.seen)
+        ready = all(state == "ok" for state in checks.values())
+        return Readiness(ready, {**checks, "clock": self._steady_clock.warning or "ok"}, self._probe.seen)
 
 
 async def _checked(call: Awaitable[object]) -> str:

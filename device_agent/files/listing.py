@@ -3,26 +3,32 @@
 Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
 examined, bytes digested and memory, for any content of the folders. A page that leaves files out has a cursor to them.
 
-Files are ordered by their path components. A cursor is the last path that was examined, so a file that appears or
-disappears between two pages shifts no other.
+Names are spelled as `schemas.file_names` does it, also in patterns. Files are ordered by their path components. A
+cursor is the last path that was examined, so a file that appears or disappears between two pages shifts no other.
 """
 
 import errno
 import fnmatch
+import functools
 import heapq
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import RootFolder, Roots, beneath, require_plain
+from device_agent.files.file_call import FILE_CALL
+from device_agent.files.own_files import Identity, identity_of
+from device_agent.files.roots import HeldFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
+from schemas.file_names import spelled, unspelled
 from schemas.messages import FileEntry, FileList, ListFiles
 from schemas.values import DigestName, ErrorCode, nearest_int64
 
@@ -30,11 +36,21 @@ MAX_EXAMINED: Final = 20_000
 MAX_DIGESTED: Final = 256 * 1024 * 1024
 """Bytes digested for one page; a single file that is larger is listed without its digest."""
 
+MAX_CPU: Final = 1.0
+"""Seconds of processor time for one page; it ends then, and its cursor leads to the rest."""
+
+_CPU_EVERY: Final = 256
+"""Entries between two looks at the processor time. A page examines the folders above its cursor again, 64 at most, so
+each one makes progress.
+"""
+
+_MAX_COMPONENTS: Final = 64
 _MAX_DEPTH: Final = 64
 _MAX_PATH: Final = 4096
 _BATCH: Final = 1000
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ANY_DEPTH: Final = "**"
+_TWICE: Final = (_ANY_DEPTH, _ANY_DEPTH)
 
 
 def list_files(request: ListFiles, roots: Roots) -> FileList:
@@ -45,7 +61,7 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     """
     glob = _Glob(request.pattern)
     after = _components(request.cursor)
-    walk = _Walk(glob, after)
+    walk = _Walk(glob, after, roots.own.identities())
     folders = [place for place in _outermost(roots) if glob.enter(place.written)]
     named = roots.exact is not None and glob.matches(roots.exact)
     if not folders and not named:
@@ -55,6 +71,8 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
         if not page.add(entry):
             return FileList(tuple(page.entries), page.entries[-1].path)
+    if walk.refused is not None and not page.entries and not walk.exhausted:
+        raise walk.refused
     return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
 
 
@@ -70,7 +88,7 @@ def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
         return None
 
 
-def _with(exact: FileEntry | None, walk: "_Walk", folders: list[RootFolder]) -> Iterator[FileEntry]:
+def _with(exact: FileEntry | None, walk: "_Walk", folders: list[HeldFolder]) -> Iterator[FileEntry]:
     """The files of the walk, and the exact file once at its position: a root may hold it, a link to it, or neither."""
     for place in folders:
         for entry in walk.files(place):
@@ -90,7 +108,12 @@ class _Glob:
     """The pattern as an automaton; a state is the set of its components that may come next."""
 
     def __init__(self, pattern: str) -> None:
-        self._parts = require_plain(pattern)
+        parts = require_plain(pattern)
+        # A second `**` behind the first matches nothing more, and each one costs work at every entry.
+        self._parts = [part for part, before in zip(parts, ["", *parts], strict=False) if (part, before) != _TWICE]
+        if len(self._parts) > _MAX_COMPONENTS:
+            text = f"a pattern has at most {_MAX_COMPONENTS} components"
+            raise FileRefused(ErrorCode.BAD_REQUEST, text)
         self._tests = [re.compile(fnmatch.translate(part)) for part in self._parts]
 
     @property
@@ -140,34 +163,40 @@ class _Glob:
 class _Walk:
     """Every matching file after a cursor, in order; one sorted batch of names per open folder is in memory."""
 
-    def __init__(self, glob: _Glob, after: tuple[str, ...]) -> None:
+    def __init__(self, glob: _Glob, after: tuple[str, ...], own: frozenset[Identity]) -> None:
         self.position: str | None = None
         self.exhausted = False
+        self.refused: FileRefused | None = None
+        self._own = own
         self._glob = glob
         self._after = after
         self._examined = 0
+        self._began = time.thread_time()
 
-    def files(self, place: RootFolder) -> Iterator[FileEntry]:
+    def files(self, place: HeldFolder) -> Iterator[FileEntry]:
         """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
             return
         try:
-            folder = os.open(place.resolved, _FOLDER)
+            folder = _to_read(place)
         except OSError:
+            return
+        except FileRefused as refused:
+            # The other roots are listed all the same.
+            self.refused = refused
             return
         root = _Folder(folder, above, self._glob.enter(place.written))
         yield from self._beneath(root, self._after[len(above) :] if inside else ())
 
     def _beneath(self, folder: "_Folder", after: tuple[str, ...]) -> Iterator[FileEntry]:
         try:
-            for name in folder.names(after[0] if after else ""):
+            step = functools.partial(self._glob.step, folder.states)
+            for name in folder.names(after[0] if after else "", step):
                 rest = after[1:] if after and name == after[0] else None
-                states = self._glob.step(folder.states, name)
-                if not states:
-                    continue
-                if self._examined >= MAX_EXAMINED:
+                states = step(name)
+                if self._examined >= MAX_EXAMINED or self._is_late():
                     self.exhausted = True
                     return
                 self._examined += 1
@@ -177,16 +206,25 @@ class _Walk:
                 if self.exhausted:
                     return
         finally:
-            os.close(folder.descriptor)
+            with FILE_CALL:
+                os.close(folder.descriptor)
+
+    def _is_late(self) -> bool:
+        due = self._examined > 0 and self._examined % _CPU_EVERY == 0
+        return due and time.thread_time() - self._began > MAX_CPU
 
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
         """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
         try:
-            found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            with FILE_CALL:
+                found = os.stat(unspelled(name), dir_fd=folder.descriptor, follow_symlinks=False)
+            if identity_of(found) in self._own:
+                return
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
-                inner = os.open(name, _FOLDER, dir_fd=folder.descriptor)
+                with FILE_CALL:
+                    inner = os.open(unspelled(name), _FOLDER, dir_fd=folder.descriptor)
                 yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
@@ -208,24 +246,28 @@ class _Folder:
         """The path of an entry."""
         return "/" + "/".join((*self.above, name))
 
-    def names(self, first: str) -> Iterator[str]:
-        """The names from `first` on, sorted; read again for each batch, so that a million names need no memory."""
+    def names(self, first: str, wanted: Callable[[str], object]) -> Iterator[str]:
+        """The wanted names from `first` on, sorted; read again for each batch: a million names need no memory."""
         while True:
-            with os.scandir(self.descriptor) as entries:
-                readable = (entry.name for entry in entries if entry.name >= first and self._can_be_sent(entry.name))
-                batch = heapq.nsmallest(_BATCH, readable)
-            yield from batch
+            spellings = map(spelled, _names_in(self.descriptor))
+            batch = heapq.nsmallest(_BATCH, (name for name in spellings if name >= first and wanted(name)))
+            # A longer path cannot be sent, nor be in a command.
+            yield from (name for name in batch if len(self.path(name)) <= _MAX_PATH)
             if len(batch) < _BATCH:
                 return
             first = batch[-1] + "\0"
 
-    def _can_be_sent(self, name: str) -> bool:
-        """A name that is not UTF-8 cannot be sent, nor be in a command."""
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            return False
-        return sum(map(len, self.above)) + len(self.above) + len(name) < _MAX_PATH
+
+def _names_in(folder: int) -> Iterator[str]:
+    with FILE_CALL:
+        entries = os.scandir(folder)
+    with entries:
+        while True:
+            with FILE_CALL:
+                names = [entry.name for entry in itertools.islice(entries, _BATCH)]
+            if not names:
+                return
+            yield from names
 
 
 class _Page:
@@ -259,10 +301,20 @@ class _Page:
         try:
             with open_source(entry.path, self._roots) as source:
                 self._digestible -= min(source.size, self._digestible)
-                digest = source.digest(0, min(source.size, MAX_DIGESTED), name) if source.size == entry.size else None
+                digest = source.whole_digest(name) if source.size == entry.size else None
         except FileRefused:
             return entry
         return msgspec.structs.replace(entry, digest=digest)
+
+
+def _to_read(place: HeldFolder) -> int:
+    """A descriptor of a root from which names can be read; fails as `HeldFolder.open`."""
+    with FILE_CALL:
+        held = place.open()
+        try:
+            return os.open(".", _FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -280,7 +332,7 @@ def _components(cursor: str | None) -> tuple[str, ...]:
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
-def _outermost(roots: Roots) -> list[RootFolder]:
+def _outermost(roots: Roots) -> list[HeldFolder]:
     """The roots that lie in no other root, in the order of their components."""
     split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
     inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}

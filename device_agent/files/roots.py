@@ -1,89 +1,220 @@
 """What the agent may read: `ALLOWED_ROOTS` and `FILE_PATH`.
 
-Rule: default-deny. A path is compared by its components, and nothing is opened here.
+Rule: default-deny. A path is compared by its components, as it is spelled on the wire
+(`schemas.file_names`). A folder that was checked is never followed again by name alone: it must be the folder from the
+start, or lie where only the operator can put another one.
 """
 
+import errno
+import logging
 import os
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from device_agent.errors import FileRefused, SettingsError
+from device_agent.files.mounts import mount_of
+from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
+from device_agent.files.safe_open import open_folder
+from schemas.environment import is_utf8
+from schemas.errors import SchemaError
+from schemas.file_names import spelled, unspelled
 from schemas.values import ErrorCode
+
+START_PATIENCE: Final = 5.0
+"""Seconds that the start waits for file systems. A folder that answers later is used when it has answered."""
 
 _MAX_PATH: Final = 4096
 
-
-@dataclass(frozen=True, slots=True)
-class RootFolder:
-    """A folder that may be read: its name in the setting, and the folder it led to when the agent started."""
-
-    written: str
-    resolved: str
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+class HeldFolder:
+    """One folder of a setting, and the folder it led to when the agent started.
+
+    `written` is its path in the setting, as it is spelled on the wire. `place` is the path it led to, as `os` takes it,
+    and `resolved` the spelling of that; None until its file system has answered.
+
+    A link in the path is resolved once, by `settle`. After that each `open` goes through the folders above, from `/`,
+    and follows no link. Where only root and the agent's own user may rename in those folders, the folder found is used:
+    a disk that is mounted later, or another one. Elsewhere it must be the folder from the start, and that one is held
+    open, so that its inode number cannot pass to another folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.written = spelled(path)
+        self.place: str | None = None
+        self._path = path
+        self._settled = threading.Event()
+        self._identity: Identity | None = None
+        self._held: int | None = None
+        self._refused = False
+
+    def __del__(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+
+    @property
+    def resolved(self) -> str | None:
+        """The spelling of `place`."""
+        return None if self.place is None else spelled(self.place)
+
+    def settle(self) -> None:
+        """Resolve the name, and hold the folder if it must be held; called once."""
+        try:
+            self.place = os.path.realpath(self._path)
+            descriptor, guarded = open_folder(self.place)
+        except (OSError, ValueError):
+            pass  # It does not exist yet, or may not be entered yet; a NUL is in no name.
+        else:
+            self._identity = identity_of(os.fstat(descriptor))
+            if guarded:
+                # Not held: an open descriptor would keep a disk from being unmounted.
+                os.close(descriptor)
+            else:
+                self._held = descriptor
+        finally:
+            self._settled.set()
+
+    def open(self) -> int:
+        """A descriptor of the folder, to open files beneath it; the caller closes it.
+
+        `FileRefused` with `path_not_allowed` when a link or another folder has taken its place; `OSError` when it does
+        not exist, or may not be entered.
+        """
+        self._settled.wait()
+        try:
+            descriptor, guarded = open_folder(self.place or self._path)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._refusal() from error
+            raise
+        if not guarded and identity_of(os.fstat(descriptor)) != self._identity:
+            os.close(descriptor)
+            raise self._refusal()
+        self._refused = False
+        return descriptor
+
+    def _refusal(self) -> FileRefused:
+        text = f"{self.written!r} is not the folder that it was when the agent started"
+        if not self._refused:
+            log.warning("%s: it is not read; restart the agent if the change was intended", text)
+        self._refused = True
+        return FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+
+
+class ExactFile:
+    """`FILE_PATH`: one file, or a link that changes (`latest.bin -> today.bin`), resolved at each open.
+
+    The link is followed within its own folder, or beneath a root. Any other target is allowed only if it is the one
+    from the start; otherwise every user with write access to that folder could read all that the agent can read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = spelled(path)
+        self._name = path
+        self._folder = HeldFolder(os.path.split(path)[0])
+        self._target: HeldFolder | None = None
+        self._was = ""
+
+    def settle(self) -> None:
+        """Hold the folder of the path, and that of the file it leads to; called once."""
+        self._folder.settle()
+        try:
+            self._was = os.path.realpath(self._name)
+        except (OSError, ValueError):
+            return  # As for a folder: what it leads to later must lie in its folder, or beneath a root.
+        target = HeldFolder(os.path.split(self._was)[0])
+        target.settle()
+        self._target = target
+
+    @property
+    def known_target(self) -> str:
+        """The file that the path led to when the agent started, or the path."""
+        return self._was or self._name
+
+    def locate(self, roots: Sequence[HeldFolder]) -> tuple[HeldFolder, str]:
+        """The folder to open, and the path beneath it; `FileRefused` for a link that leads elsewhere."""
+        # The name only shows where to look: what is found is opened beneath a folder that is checked again.
+        now = os.path.realpath(self._name)
+        folder, name = os.path.split(now)
+        if folder == self._folder.place:
+            return self._folder, name
+        if now == self._was and self._target is not None:
+            return self._target, name
+        for place in roots:
+            if place.place is not None and (inside := beneath(place.place, now.split("/")[1:])):
+                return place, "/".join(inside)
+        text = (
+            f"{self.path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"
+        )
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+
+
 class Roots:
     """The files that may be read: all beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
 
-    A root that is a symbolic link, or leads through one, is resolved once, here; beneath it no link is followed. The
-    exact file may be a link that changes (`latest.bin -> today.bin`): it is resolved at each open, and followed within
-    its own folder, or beneath a root. Any other target is allowed only if it is the one from the start; otherwise every
-    user with write access to that folder could read all that the agent can read.
+    Both are paths as `os` takes them. Below a root no link is followed. The agent's `own` files are never read.
+    `SettingsError` for a relative path.
     """
 
-    roots: tuple[str, ...] = ()
-    exact: str | None = None
-    folders: tuple[RootFolder, ...] = field(init=False, repr=False)
-    _exact_at: tuple[str, str] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for path in (*self.roots, *filter(None, (self.exact,))):
+    def __init__(self, roots: Sequence[str] = (), exact: str | None = None, *, own: OwnFiles = NO_FILES) -> None:
+        for path in (*roots, *filter(None, (exact,))):
             if not path.startswith("/"):
                 text = f"ALLOWED_ROOTS and FILE_PATH take absolute paths; {path!r} is not one"
                 raise SettingsError(text)
-        written = sorted({os.path.normpath(root) for root in self.roots})
-        folders = tuple(RootFolder(root, os.path.realpath(root)) for root in written)
-        object.__setattr__(self, "folders", folders)
-        normal = os.path.normpath(self.exact) if self.exact else None
-        object.__setattr__(self, "exact", normal)
-        # Its folder and its target, at the start of the agent.
-        exact_at = (os.path.realpath(os.path.split(normal)[0]), os.path.realpath(normal)) if normal else ("", "")
-        object.__setattr__(self, "_exact_at", exact_at)
+        self.own = own
+        self.folders = tuple(HeldFolder(root) for root in sorted({os.path.normpath(root) for root in roots}))
+        self._exact = ExactFile(os.path.normpath(exact)) if exact else None
+        settle = [place.settle for place in self.folders]
+        _at_once([*settle, self._exact.settle] if self._exact else settle)
 
-    def locate(self, path: str) -> tuple[str, str]:
-        """The resolved folder to open, and the path beneath it; `FileRefused` for a path outside."""
+    @property
+    def exact(self) -> str | None:
+        """`FILE_PATH`, as it is spelled on the wire."""
+        return self._exact.path if self._exact else None
+
+    def locate(self, path: str) -> tuple[HeldFolder, str]:
+        """The folder to open, and the path beneath it as `os` takes it; `FileRefused` for a path outside."""
         components = require_plain(path)
-        if path == self.exact:
-            return self._locate_exact(path)
+        if self._exact is not None and path == self._exact.path:
+            return self._exact.locate(self.folders)
         for place in self.folders:
-            for root in (place.written, place.resolved):
+            # A folder whose file system does not answer has no resolved name, and delays no other one here.
+            for root in filter(None, (place.written, place.resolved)):
                 inside = beneath(root, components)
                 if inside:
-                    return place.resolved, "/".join(inside)
+                    return place, _name_of("/".join(inside))
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
-    def _locate_exact(self, path: str) -> tuple[str, str]:
-        lies_in, was = self._exact_at
-        now = os.path.realpath(path)
-        folder, name = os.path.split(now)
-        if now == was or folder == lies_in:
-            return folder, name
+    def mount_of(self, path: str) -> str:
+        """The mount point that holds a path; no file system is asked for it."""
+        if self._exact is not None and path == self._exact.path:
+            return mount_of(self._exact.known_target)
         for place in self.folders:
-            if inside := beneath(place.resolved, now.split("/")[1:]):
-                return place.resolved, "/".join(inside)
-        text = f"{path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"
-        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+            inside = beneath(place.written, path.split("/")[1:])
+            if inside and place.place is not None:
+                return mount_of(f"{place.place}/{'/'.join(inside)}")
+        return mount_of(path)
 
 
 def require_plain(path: str) -> list[str]:
     """The components of an absolute path; `FileRefused` for any other path, or a component such as `..`."""
     components = path.split("/")[1:]
-    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and _is_utf8(path)
+    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and is_utf8(path)
     if not absolute or any(component in {"", ".", ".."} for component in components):
         text = "a file path must be absolute, of at most 4096 characters of UTF-8, without //, /./, /../ and NUL"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
     return components
+
+
+def _name_of(path: str) -> str:
+    try:
+        return unspelled(path)
+    except SchemaError as error:
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, str(error)) from error
 
 
 def beneath(root: str, components: list[str]) -> list[str]:
@@ -96,9 +227,11 @@ def beneath(root: str, components: list[str]) -> list[str]:
     return components[len(folders) :] if components[: len(folders)] == folders else []
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _at_once(calls: Sequence[Callable[[], None]]) -> None:
+    """Make calls that a file system may never answer, each on a thread of its own; wait `START_PATIENCE` for all."""
+    threads = [threading.Thread(target=call, name="settle", daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + START_PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))

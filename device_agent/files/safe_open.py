@@ -42,6 +42,36 @@ def open_beneath(folder: int, relative: str, flags: int) -> int:
     return (_openat2 if _has_openat2() else walk)(folder, relative, flags)
 
 
+def open_folder(path: str) -> tuple[int, bool]:
+    """Open a folder by its absolute path, which has no `.` or `..` component, through no link.
+
+    Returns a file descriptor, and whether only root and the user of this process can change what the path names.
+    `OSError` as in open(2), `ELOOP` where a component is a symbolic link.
+    """
+    current = os.open("/", FOLDER)
+    try:
+        above, guarded = os.fstat(current), True
+        for name in filter(None, path.split("/")):
+            inner = _enter(current, name)
+            os.close(current)
+            current = inner
+            entry = os.fstat(current)
+            above, guarded = entry, guarded and _is_guarded(above, entry)
+    except BaseException:
+        os.close(current)
+        raise
+    return current, guarded
+
+
+def _is_guarded(above: os.stat_result, entry: os.stat_result) -> bool:
+    """Whether nobody but root and this user can put something else in the place of `entry` in the folder `above`."""
+    trusted = {0, os.geteuid()}
+    writable = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    # In a sticky folder, such as /tmp, an entry is renamed only by its owner and that of the folder (inode(7)).
+    shared = writable and not (above.st_mode & stat.S_ISVTX and entry.st_uid in trusted)
+    return above.st_uid in trusted and not shared
+
+
 def walk(folder: int, relative: str, flags: int) -> int:
     """`open_beneath` without openat2: each component is opened in the one before, never through a link."""
     *parents, name = relative.split("/")

@@ -10,19 +10,27 @@ import hashlib
 import os
 import stat
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
 from device_agent.errors import FileRefused
-from device_agent.files.roots import Roots
-from device_agent.files.safe_open import FOLDER, O_PATH, READ, open_beneath
+from device_agent.files.file_call import FILE_CALL
+from device_agent.files.own_files import identity_of
+from device_agent.files.roots import HeldFolder, Roots
+from device_agent.files.safe_open import O_PATH, READ, open_beneath
+from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
+from schemas.file_names import unspelled
 from schemas.parts import MAX_FILE_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint, nearest_int64
 
 BLOCK_SIZE: Final = 256 * 1024
 """Bytes to read at once: larger blocks are not faster, and every worker holds one."""
+
+_LOOKS: Final = 3
+"""A file that is written all the time is looked at so often when it is opened, and then taken as it is."""
 
 _CODES: Final = {
     errno.ELOOP: ErrorCode.PATH_NOT_ALLOWED,
@@ -34,15 +42,29 @@ _CODES: Final = {
     errno.EPERM: ErrorCode.PERMISSION_DENIED,
     errno.ENXIO: ErrorCode.NOT_A_FILE,
     errno.ENODEV: ErrorCode.NOT_A_FILE,
+    # The agent has too many files open, or too little memory: no fault of the file.
+    errno.EMFILE: ErrorCode.INTERNAL,
+    errno.ENFILE: ErrorCode.INTERNAL,
+    errno.ENOMEM: ErrorCode.INTERNAL,
 }
+"""Every other error is `source_unreadable`."""
+
+
+_ENVIRONMENT: Final = "environ"
+"""/proc/<pid>/environ, whose size is 0: that of the agent has its password, and each of its threads has a copy."""
 
 
 class Source:
-    """One open regular file. Reads are positional, so any number of threads may share it."""
+    """One open regular file. Reads are positional, so any number of threads may share it.
 
-    def __init__(self, path: str, resolved: str, descriptor: int) -> None:
+    `looked_at` is the device's clock just before `fingerprint` was taken, in ns since 1970.
+    `racy`: the file changed so short a time before `fingerprint` that a later change may leave its times as they are.
+    """
+
+    def __init__(self, path: str, resolved: str, descriptor: int, fingerprint: Fingerprint, looked_at: int) -> None:
         self.path = path
-        self.fingerprint = _fingerprint(os.fstat(descriptor))
+        self.fingerprint = fingerprint
+        self.racy = is_racy(fingerprint, looked_at)
         self._resolved = resolved
         self._descriptor = descriptor
         self._lock = threading.Lock()
@@ -66,7 +88,8 @@ class Source:
             last = not self._closed and not self._users
             self._closed = True
         if last:
-            os.close(self._descriptor)
+            with FILE_CALL:
+                os.close(self._descriptor)
 
     def now(self) -> Fingerprint:
         """The present fingerprint of the open file; `FileRefused` as in `read_into`."""
@@ -75,7 +98,8 @@ class Source:
     def linked(self) -> bool:
         """Whether the path still leads to this file; `FileRefused` as in `read_into`."""
         try:
-            there = os.lstat(self._resolved)
+            with FILE_CALL:
+                there = os.lstat(self._resolved)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -83,16 +107,57 @@ class Source:
         here = self._stat()
         return here.st_nlink > 0 and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
+    def gone(self) -> bool:
+        """Whether the path leads nowhere."""
+        with FILE_CALL:
+            return not os.path.lexists(unspelled(self.path))
+
+    def ends_at(self, size: int) -> bool:
+        """Whether exactly `size` bytes can be read, found by a read of the last one and of the next."""
+        last = max(0, size - 1)
+        return self.read_into(memoryview(bytearray(2)), last) == size - last
+
+    def has_its_size(self) -> bool:
+        """Whether the file ends where its size says: a file below /proc or /sys does not.
+
+        To be called before the file is read: at a file that grew since it was opened, the fingerprint is taken anew.
+        `FileRefused` as in `read_into`.
+        """
+        for _ in range(_LOOKS):
+            size = self.size
+            if self.ends_at(size):
+                return True
+            if self.now().size == size:
+                return False
+            self._look()
+        return True
+
+    def wait_until_not_racy(self, wait: Callable[[float], object]) -> None:
+        """Wait until every later change shows in the times; a file that changes meanwhile may stay racy.
+
+        `wait` is called with seconds. It decides without the device's clock, which may be wrong: while one granularity
+        passes and the times stay, the clock of the file system passes them.
+        """
+        for _ in range(_LOOKS):
+            if not self.racy:
+                return
+            before = self.fingerprint
+            wait(granularity(before) / 1e9)
+            self._look()
+            if self.fingerprint == before:
+                self.racy = False
+
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer than it holds only at the end of the file.
 
-        `FileRefused` with `internal` when the system cannot read the file, with `source_changed` after `close`.
+        `FileRefused` with `source_unreadable` when the system cannot read it, with `source_changed` after `close`.
         """
         done = 0
         with self._using() as descriptor:
             while done < len(buffer):
                 try:
-                    count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                    with FILE_CALL:
+                        count = os.preadv(descriptor, [buffer[done:]], offset + done)
                 except OSError as error:
                     raise _unreadable(self.path, error) from error
                 if count == 0:
@@ -105,7 +170,7 @@ class Source:
 
         `OSError` as in sendfile(2), `FileRefused` after `close`.
         """
-        with self._using() as source:
+        with self._using() as source, FILE_CALL:
             return os.sendfile(descriptor, source, offset, size)
 
     def digest(self, offset: int, size: int, name: DigestName) -> str | None:
@@ -125,10 +190,31 @@ class Source:
             offset, size = offset + count, size - count
         return binascii.b2a_base64(running.digest(), newline=False).decode()
 
+    def whole_digest(self, name: DigestName) -> str | None:
+        """The digest of one version of the whole file; None for `none`, and when no single version was read.
+
+        `FileRefused` as in `digest`.
+        """
+        size = self.size
+        if not self.ends_at(size):
+            return None
+        first = self.digest(0, size, name)
+        verdict = compare(self.fingerprint, self.now(), prefix=False, racy=self.racy)
+        if verdict is Sameness.DOUBTFUL:
+            verdict = Sameness.SAME if self.digest(0, size, name) == first else Sameness.CHANGED
+        return first if verdict is Sameness.SAME and self.ends_at(size) else None
+
+    def _look(self) -> None:
+        """Take the fingerprint anew."""
+        now = time.time_ns()
+        self.fingerprint = self.now()
+        self.racy = is_racy(self.fingerprint, now)
+
     def _stat(self) -> os.stat_result:
         with self._using() as descriptor:
             try:
-                return os.fstat(descriptor)
+                with FILE_CALL:
+                    return os.fstat(descriptor)
             except OSError as error:
                 raise _unreadable(self.path, error) from error
 
@@ -146,7 +232,8 @@ class Source:
                 self._users -= 1
                 last = self._closed and not self._users
             if last:
-                os.close(self._descriptor)
+                with FILE_CALL:
+                    os.close(self._descriptor)
 
 
 class _Crc32:
@@ -163,27 +250,41 @@ class _Crc32:
 
 
 def open_source(path: str, roots: Roots) -> Source:
-    """Open one file for reading.
+    """Open one file for reading; `path` is spelled as on the wire.
 
-    `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`, or
-    `internal` when the system fails. Never blocks, not even on a pipe.
+    `FileRefused` with `path_not_allowed`, `not_a_file`, `file_not_found`, `permission_denied`, `file_too_large`,
+    `source_unreadable` when the system fails, or `internal` when the agent has too many files open. Never waits for a
+    pipe; a mount that does not answer blocks it, as any call.
     """
-    folder, relative = roots.locate(path)
+    own = roots.own.identities()
     try:
-        descriptor = _open_regular(path, folder, relative)
+        with FILE_CALL:
+            folder, relative = roots.locate(path)
+            descriptor = _open_regular(path, folder, relative)
+            # The clock first: the file may change between the two.
+            looked_at = time.time_ns()
+            found = os.fstat(descriptor)
     except OSError as error:
-        code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
+        code = _CODES.get(error.errno or 0, ErrorCode.SOURCE_UNREADABLE)
         why = "a symbolic link is in the way" if code is ErrorCode.PATH_NOT_ALLOWED else error.strerror
         raise FileRefused(code, f"{path!r} cannot be opened: {why}") from error
-    if os.fstat(descriptor).st_size > MAX_FILE_SIZE:
+    # Looked up again after the open: the agent may have written one of its files in between.
+    if identity_of(found) in own | roots.own.identities():
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} is a file of the agent itself")
+    if found.st_size == 0 and relative.rpartition("/")[2] == _ENVIRONMENT:
+        os.close(descriptor)
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} may be the environment of a process")
+    if found.st_size > MAX_FILE_SIZE:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return Source(path, f"{folder.rstrip('/')}/{relative}", descriptor)
+    place = f"{(folder.place or '').rstrip('/')}/{relative}"
+    return Source(path, place, descriptor, _fingerprint(found), looked_at)
 
 
-def _open_regular(path: str, folder: str, relative: str) -> int:
-    above = os.open(folder, FOLDER)
+def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
+    above = folder.open()
     try:
         # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
         _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)
@@ -217,4 +318,4 @@ def _changed(path: str, what: str) -> FileRefused:
 
 def _unreadable(path: str, error: OSError) -> FileRefused:
     """A failing disk or an unreachable file server does not change the file, so the attempt may be resumed."""
-    return FileRefused(ErrorCode.INTERNAL, f"{path!r} cannot be read: {error.strerror}")
+    return FileRefused(ErrorCode.SOURCE_UNREADABLE, f"{path!r} cannot be read: {error.strerror}")

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.mqtt.reconnect import ReconnectBackoff
 from device_agent.mqtt.session import (
@@ -52,6 +53,13 @@ _SUSPICIOUS: Final = 3
 """This many accepted connections in a row that end within a minute point to a second device with the same id."""
 _MAX_INFLIGHT: Final = 10
 _MAX_QUEUED: Final = 256
+_OPTIONS: Final = {
+    channel: SubscribeOptions(qos=QOS[channel], retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+    for channel in (Channel.COMMAND, Channel.BIRTH)
+} | {
+    # QoS 0: the broker keeps none of it for a device that is away.
+    Channel.PRESENCE: SubscribeOptions(qos=0, noLocal=True, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+}
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +71,9 @@ class Connection:
     subscribes again, and calls `on_connected` when the broker has granted that; commands that waited in the session
     may arrive earlier. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and
     must only enqueue. A command stays unacknowledged until `ack`. If its callback raised, it is acknowledged at once:
-    sixteen commands that are never acknowledged would stop the flow.
+    sixteen commands that are never acknowledged would stop the flow. `on_command` also receives whether the broker had
+    stored the command before. `on_retained_presence` receives what the broker has stored as this device's presence,
+    before the birth; if it returns True, the connection is opened again, with a new will.
     """
 
     def __init__(  # noqa: PLR0913 (called once, with every argument by name)
@@ -77,8 +87,9 @@ class Connection:
         will: Callable[[], bytes],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[str], None],
-        on_command: Callable[[bytes, AckToken], None],
+        on_command: Callable[[bytes, AckToken, bool], None],
         on_birth: Callable[[bytes], None],
+        on_retained_presence: Callable[[bytes], bool] = lambda _data: False,
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
         backoff: ReconnectBackoff | None = None,
     ) -> None:
@@ -95,6 +106,7 @@ class Connection:
             on_disconnected=on_disconnected,
             on_command=on_command,
             on_birth=on_birth,
+            on_retained_presence=on_retained_presence,
             on_refused=on_refused,
         )
         self._backoff = backoff or ReconnectBackoff()
@@ -111,6 +123,12 @@ class Connection:
         """Whether the subscriptions are in place."""
         session = self._session
         return session is not None and session.ready
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest payload that the broker takes; the protocol's limit before the first CONNACK."""
+        session = self._session
+        return MAX_MESSAGE_SIZE if session is None else session.room
 
     def start(self) -> None:
         """Start to connect; returns at once."""
@@ -140,7 +158,7 @@ class Connection:
         """Acknowledge a command; no effect after the end of its connection, because the broker sends it again."""
         session = self._session
         if session is not None and session.number == token.connection:
-            session.ack(token.packet_id)
+            session.ack(token.packet_id, token.qos)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -230,7 +248,7 @@ class _PahoClient:
 
     def subscribe(self, *channels: Channel) -> None:
         """Subscribe to these channels."""
-        self._client.subscribe([(self.identity.topic(channel), QOS[channel]) for channel in channels])
+        self._client.subscribe([(self.identity.topic(channel), _OPTIONS[channel]) for channel in channels])
 
     def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
         """Queue a message; its packet id, None when paho accepts no more."""
@@ -238,9 +256,9 @@ class _PahoClient:
         info = self._client.publish(self.identity.topic(channel), data, QOS[channel], RETAINED[channel], more)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
-    def ack(self, packet_id: int) -> None:
-        """Queue a PUBACK."""
-        self._client.ack(packet_id, 1)
+    def ack(self, packet_id: int, qos: int) -> None:
+        """Queue a PUBACK, or a PUBCOMP for QoS 2."""
+        self._client.ack(packet_id, qos)
 
     def disconnect(self) -> None:
         """Queue DISCONNECT."""
@@ -263,34 +281,50 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        events.append(MessageArrived(topic, bytes(message.payload), message.mid))
+        events.append(MessageArrived(topic, bytes(message.payload), message.mid, message.qos, message.retain))
 
-    def on_disconnect(_client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _: object) -> None:
+    def on_connect(client: Client, _data: object, _flags: object, reason: ReasonCode, more: Properties | None) -> None:
+        # paho takes the broker's Server Keep Alive; a longer one would find a dead connection later.
+        client._keepalive = min(client._keepalive or KEEPALIVE, KEEPALIVE)  # noqa: SLF001 (no setter while connected)
+        events.append(_connack(reason, more))
+
+    def on_disconnect(
+        _client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, more: Properties | None
+    ) -> None:
         # For every other end the return code of the loop has more detail.
         if flags.is_disconnect_packet_from_server:
-            events.append(ServerDisconnect(reason.value, str(reason)))
+            events.append(ServerDisconnect(reason.value, _reason_text(reason, more)))
 
     client.on_socket_open = on_socket_open
     # With this set, paho writes only in the thread that runs the loop; else every publishing thread would write.
     client.on_socket_register_write = lambda _client, _data, _sock: None
-    client.on_connect = lambda _client, _data, _flags, reason, more: events.append(_connack(reason, more))
-    client.on_subscribe = lambda _client, _data, _mid, reasons, _more: events.append(
-        Suback(tuple(str(reason) for reason in reasons if reason.is_failure))
+    client.on_connect = on_connect
+    client.on_subscribe = lambda _client, _data, _mid, reasons, more: events.append(
+        Suback(tuple(_reason_text(reason, more) for reason in reasons if reason.is_failure))
     )
-    client.on_publish = lambda _client, _data, mid, reason, _more: events.append(
-        Puback(mid, str(reason) if reason.is_failure else None)
+    client.on_publish = lambda _client, _data, mid, reason, more: events.append(
+        Puback(mid, _reason_text(reason, more) if reason.is_failure else None)
     )
     client.on_message = on_message
     client.on_disconnect = on_disconnect
 
 
-def _connack(reason: ReasonCode, more: Properties) -> Connack:
+def _connack(reason: ReasonCode, more: Properties | None) -> Connack:
     return Connack(
         reason=reason.value,
-        text=str(reason),
+        text=_reason_text(reason, more),
         largest_packet=getattr(more, "MaximumPacketSize", None),
         receive_maximum=getattr(more, "ReceiveMaximum", None),
+        maximum_qos=getattr(more, "MaximumQoS", 2),
+        stores=bool(getattr(more, "RetainAvailable", 1)),
     )
+
+
+def _reason_text(reason: ReasonCode, more: Properties | None) -> str:
+    """The name of a reason with its code, the broker's own sentence, and the server that it refers to."""
+    text = f"{reason} (0x{reason.value:02X})"
+    sentence, server = getattr(more, "ReasonString", None), getattr(more, "ServerReference", None)
+    return text + (f": {sentence[:200]}" if sentence else "") + (f", it refers to {server[:200]}" if server else "")
 
 
 def _properties(packet: int, **values: int) -> Properties:

@@ -1,9 +1,11 @@
 """Presence messages: births, beats, the will, and offline.
 
 Rule: `(epoch, sequence)` rises with every message of one installation; the will and offline come last in their epoch.
-So a late will never overrides a newer birth.
+So a late will never overrides a newer birth. What the broker has stored as the presence of this installation shows
+whether the state folder went back to an older copy.
 """
 
+import logging
 import platform
 import threading
 from collections.abc import Mapping
@@ -12,17 +14,25 @@ from typing import Final
 
 from device_agent import VERSION
 from device_agent.state.installation import Installation
-from schemas.codec import encode
+from schemas.codec import decode, encode
+from schemas.errors import SchemaError
+from schemas.file_names import spelled
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE, Action
 
 BEAT_EVERY: Final = 30.0
-BEAT_EXPIRY: Final = 120
 CAPABILITIES: Final = tuple(action for action in Action if action is not Action.HELLO)
+_HIGHEST_EPOCH: Final = 2**52
+"""Above this one too few epochs are left: such a presence is not this program's."""
+
+log = logging.getLogger(__name__)
 
 
 class PresenceBuilder:
-    """Builds presence messages. `will` is called by the connection's thread, everything else by the agent's loop."""
+    """Builds presence messages, and reads the one that the broker has stored.
+
+    `will` and `read_retained` are called by the connection's thread, everything else by the agent's loop.
+    """
 
     def __init__(
         self, client_id: str, installation: Installation, *, labels: Mapping[str, str], default_file: str | None
@@ -31,10 +41,12 @@ class PresenceBuilder:
         self._template = Presence(
             client_id=client_id,
             status="online",
-            install_id=installation.install_id,
+            install_id="",
             epoch=0,
             sequence=0,
-            agent=AgentInfo(VERSION, hostname=platform.node(), os=platform.system().lower(), arch=platform.machine()),
+            agent=AgentInfo(
+                VERSION, hostname=spelled(platform.node()), os=platform.system().lower(), arch=platform.machine()
+            ),
             labels=dict(labels),
             capabilities=CAPABILITIES,
             default_file=default_file,
@@ -42,6 +54,8 @@ class PresenceBuilder:
         self._lock = threading.Lock()
         self._sequence = 0
         self._since = datetime.now(UTC)
+        self._went_back = False
+        """Whether an epoch above this process's own was found."""
 
     @property
     def epoch(self) -> int:
@@ -67,13 +81,42 @@ class PresenceBuilder:
         with self._lock:
             return self._encoded("offline", self._installation.epoch, LAST_SEQUENCE)
 
+    def read_retained(self, data: bytes) -> bool:
+        """Read the stored presence of this client, before the birth; True when the connection needs a new epoch.
+
+        Every epoch is used once, so one of this installation that is not below the present one was used by another
+        copy of the state folder. The first time the state may have gone back: the epochs continue above it. The second
+        time another device uses that copy: this one becomes an installation of its own, and the owner sees two.
+        """
+        try:
+            stored = decode(Presence, data)
+        except SchemaError:
+            # An empty one among them: the presence was cleared.
+            return False
+        installation = self._installation
+        if stored.install_id != installation.install_id or not installation.epoch <= stored.epoch < _HIGHEST_EPOCH:
+            return False
+        again, self._went_back = self._went_back, True
+        own = installation.epoch
+        installation.rise_above(stored.epoch)
+        if again:
+            installation.renew()
+            log.error(
+                "another device uses CLIENT_ID %s with a copy of this state folder: give one of them another CLIENT_ID",
+                self._template.client_id,
+            )
+        else:
+            text = "the state folder is an older copy: epoch %d, and epoch %d was used; going on above it"
+            log.warning(text, own, stored.epoch)
+        return True
+
     def _encoded(self, status: str, epoch: int, sequence: int) -> bytes:
         known = self._template
         return encode(
             Presence(
                 client_id=known.client_id,
                 status=status,
-                install_id=known.install_id,
+                install_id=self._installation.install_id,
                 epoch=epoch,
                 sequence=sequence,
                 since=self._since,

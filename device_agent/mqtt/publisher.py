@@ -13,18 +13,19 @@ from typing import Final
 
 import msgspec
 
-from device_agent.mqtt.presence import BEAT_EVERY, BEAT_EXPIRY, PresenceBuilder
+from device_agent.mqtt.presence import BEAT_EVERY, PresenceBuilder
 from device_agent.mqtt.status import StatusReporter
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.responses import hello_pages
 from device_agent.uploads import Run
 from schemas.codec import encode
 from schemas.errors import SchemaError
-from schemas.messages import Response, UploadReport
+from schemas.messages import Nothing, Response, ResponsePayload, UploadReport
 from schemas.topics import Channel
-from schemas.values import ErrorCode, ResponseStatus
+from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
 
 MAX_WAITING: Final = 8_192
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 HELLO_JITTER: Final = 30.0
 _UNSENT_PAUSE: Final = 0.2
 
@@ -43,9 +44,11 @@ class Outbound:
 class SendQueue:
     """Messages that the network has not accepted yet, by key: a newer one replaces an older one in its position."""
 
-    def __init__(self, publish: Callable[[Outbound], bool]) -> None:
+    def __init__(self, publish: Callable[[Outbound], bool], room: Callable[[], int]) -> None:
         self._publish = publish
+        self._room = room
         self._waiting: dict[str, Outbound] = {}
+        self._bytes = 0
         self.dropped = 0
         """Messages for which there was no room."""
 
@@ -54,33 +57,51 @@ class SendQueue:
 
     def put(self, key: str, message: Outbound) -> None:
         """Queue a message for the next `flush`."""
-        if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+        old = self._waiting.get(key)
+        size = self._bytes + len(message.data) - (len(old.data) if old else 0)
+        full = len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES
+        # Without its presence the client would count as offline.
+        if full and old is None and message.channel is not Channel.PRESENCE:
             self.dropped += 1
             return
         self._waiting[key] = message
+        self._bytes = size
 
     def flush(self) -> None:
-        """Publish in order, until the network accepts no more."""
+        """Publish in order, until the network accepts no more. What the broker never takes stops none behind it."""
         for key, message in tuple(self._waiting.items()):
-            if not self._publish(message):
+            fits = len(message.data) <= self._room()
+            if not self._publish(message) and fits:
                 return
+            self.dropped += not fits
             del self._waiting[key]
+            self._bytes -= len(message.data)
 
     def take(self) -> dict[str, Outbound]:
         """Remove and return everything that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
         return waiting
 
 
 class Publisher:
-    """Publishes while `connected`; `publish` passes a message to the network."""
+    """Publishes while `connected`; `publish` passes a message to the network.
 
-    def __init__(self, presence: PresenceBuilder, status: StatusReporter, publish: Callable[[Outbound], bool]) -> None:
+    `room` are the bytes of the largest payload that the broker takes; a message is made to fit.
+    """
+
+    def __init__(
+        self,
+        presence: PresenceBuilder,
+        status: StatusReporter,
+        publish: Callable[[Outbound], bool],
+        room: Callable[[], int],
+    ) -> None:
         self.connected = False
         self._presence = presence
         self._status = status
         self._publish = publish
-        self._queue = SendQueue(publish)
+        self._room = room
+        self._queue = SendQueue(publish, room)
         self._beat_at: float | None = None
         self._hello_at: float | None = None
 
@@ -119,7 +140,7 @@ class Publisher:
     def hello(self, install_id: str, transfers: Iterable[Transfer]) -> None:
         """Enqueue the list of the uploads that are not closed."""
         self._hello_at = None
-        for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers)):
+        for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers, room=self._room())):
             self.enqueue(page, key=f"hello {number}")
 
     def enqueue(self, response: Response, key: str | None = None) -> None:
@@ -135,7 +156,9 @@ class Publisher:
         if self._beat_at is not None and now >= self._beat_at:
             self._beat(now)
         self._queue.flush()
-        status = self._status.due(runs, now=now, epoch=self._presence.epoch, overall_reason=overall_reason)
+        status = self._status.due(
+            runs, now=now, epoch=self._presence.epoch, overall_reason=overall_reason, room=self._room()
+        )
         if status is not None:
             self._publish(Outbound(Channel.STATUS, encode(status)))
 
@@ -149,20 +172,41 @@ class Publisher:
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + BEAT_EVERY
-        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), BEAT_EXPIRY))
+        self._queue.put("presence", Outbound(Channel.PRESENCE, self._presence.online(), PRESENCE_EXPIRY))
 
     def _encoded(self, response: Response) -> bytes | None:
-        """The response, or an error in its place: one that is too large must not stop those behind it."""
-        try:
-            return encode(response)
-        except SchemaError as error:
-            log.warning("%s", error)
-        payload = response.payload
-        if isinstance(payload, UploadReport):
-            payload = UploadReport(upload_id=payload.upload_id, attempt=payload.attempt)
-            response = msgspec.structs.replace(response, payload=payload)
-        failure = {"status": ResponseStatus.ERROR, "error": ErrorCode.INTERNAL, "message": "the answer is too large"}
-        try:
-            return encode(msgspec.structs.replace(response, **failure))
-        except SchemaError:
-            return None
+        """The response, with fewer wanted parts where the broker takes no more, or an error in its place."""
+        room = self._room()
+        while (data := _encoded_within(response, room)) is None and (fewer := _with_fewer_parts(response)) is not None:
+            response = fewer
+        if data is not None:
+            return data
+        log.warning("a response to %s is too large: at most %d bytes are taken", response.message_id, room)
+        payload: ResponsePayload = Nothing()
+        if isinstance(response.payload, UploadReport):
+            payload = UploadReport(upload_id=response.payload.upload_id, attempt=response.payload.attempt)
+        text = f"the answer is too large: the broker takes at most {room} bytes"
+        failure = {
+            "status": ResponseStatus.ERROR,
+            "error": ErrorCode.INTERNAL,
+            "message": text,
+            "payload": payload,
+        }
+        return _encoded_within(msgspec.structs.replace(response, **failure), room)
+
+
+def _encoded_within(response: Response, room: int) -> bytes | None:
+    try:
+        data = encode(response)
+    except SchemaError:
+        return None
+    return data if len(data) <= room else None
+
+
+def _with_fewer_parts(response: Response) -> Response | None:
+    """The request with half of its wanted parts; None when one is left: an owner may grant fewer than requested."""
+    report = response.payload
+    if not isinstance(report, UploadReport) or len(report.wanted_parts) <= 1:
+        return None
+    half = report.wanted_parts[: len(report.wanted_parts) // 2]
+    return msgspec.structs.replace(response, payload=msgspec.structs.replace(report, wanted_parts=half))

@@ -21,30 +21,37 @@ from schemas.topics import QOS, Channel, Topics
 HEADROOM: Final = 8 * 1024
 """Bytes for a packet's topic and properties, in addition to its payload."""
 
-_SEND_HEADROOM: Final = 1024
+_PACKET_HEAD: Final = 16
+"""Bytes of a PUBLISH beside topic and payload: header, lengths, packet id, and the expiry of a presence."""
+
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4)."""
 _NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
 """Reasons that a retry does not cure: wrong version, bad credentials, banned, client id in use, and similar ones."""
 
+_SUBSCRIBED: Final = (Channel.COMMAND, Channel.BIRTH, Channel.PRESENCE)
+_OWN_LATER_PRESENCE: Final = "the broker has a later presence of this device"
+
 log = logging.getLogger(__name__)
 
 
 class AckToken(Struct, frozen=True):
-    """The command to acknowledge; useless after the end of its connection."""
+    """The command to acknowledge; useless after the end of its connection. QoS 0 has no acknowledgement."""
 
     connection: int
     packet_id: int
+    qos: int = 1
 
 
 class Callbacks(Struct, frozen=True, kw_only=True):
-    """The functions that a session calls."""
+    """The functions that a session calls; see `Connection`."""
 
     on_connected: Callable[[], None]
     on_disconnected: Callable[[str], None]
-    on_command: Callable[[bytes, AckToken], None]
+    on_command: Callable[[bytes, AckToken, bool], None]
     on_birth: Callable[[bytes], None]
+    on_retained_presence: Callable[[bytes], bool]
     on_refused: Callable[[Channel, str], None]
 
 
@@ -80,16 +87,21 @@ class ConnectionEnd:
 
 
 class Connack(Struct, frozen=True, kw_only=True):
-    """The broker has accepted the connection, or refused it with a reason."""
+    """The broker has accepted the connection on its terms, or refused it with a reason.
+
+    `largest_packet` is in bytes, `receive_maximum` counts messages; None where the broker announces no limit.
+    """
 
     reason: int
     text: str
     largest_packet: int | None
     receive_maximum: int | None
+    maximum_qos: int = 2
+    stores: bool = True
 
 
 class Suback(Struct, frozen=True):
-    """The broker has granted the subscriptions except those in `refused`."""
+    """The broker has answered one SUBSCRIBE; it granted the subscriptions except those in `refused`."""
 
     refused: tuple[str, ...]
 
@@ -102,11 +114,13 @@ class Puback(Struct, frozen=True):
 
 
 class MessageArrived(Struct, frozen=True):
-    """A message on a subscribed topic."""
+    """A message on a subscribed topic; `retained` if the broker had stored it before the subscription."""
 
     topic: str
     payload: bytes
     packet_id: int
+    qos: int
+    retained: bool
 
 
 class ServerDisconnect(Struct, frozen=True):
@@ -137,8 +151,8 @@ class MqttClient(Protocol):
     def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
         """Publish a message; its packet id, None when it is not accepted."""
 
-    def ack(self, packet_id: int) -> None:
-        """Acknowledge a message."""
+    def ack(self, packet_id: int, qos: int) -> None:
+        """Acknowledge a message of QoS 1 or 2."""
 
     def disconnect(self) -> None:
         """Send DISCONNECT."""
@@ -157,9 +171,12 @@ class Session:
         self._unacknowledged: dict[int, Channel] = {}
         # Held around a publish, and never inside a callback of the library: locks are taken in one order only.
         self._acknowledged = threading.Condition()
-        self._largest = MAX_MESSAGE_SIZE
+        self.room = MAX_MESSAGE_SIZE
+        """Bytes of the largest payload that the broker takes."""
         self._allowance: int | None = None
         self._ready_at = 0.0
+        self._presence_read = False
+        """Whether the broker has answered the subscription to the device's own presence."""
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Connect and work until the connection ends; `end_reason` then has the cause."""
@@ -187,8 +204,8 @@ class Session:
 
     def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
         """Publish a message; see `Connection.publish`."""
-        if len(data) > self._largest:
-            log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self._largest)
+        if len(data) > self.room:
+            log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self.room)
             return False
         with self._acknowledged:
             if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
@@ -207,9 +224,10 @@ class Session:
         with self._acknowledged:
             self._acknowledged.wait_for(lambda: not (self._unacknowledged and self.ready), timeout)
 
-    def ack(self, packet_id: int) -> None:
-        """Acknowledge a command."""
-        self._client.ack(packet_id)
+    def ack(self, packet_id: int, qos: int) -> None:
+        """Acknowledge a message. One of QoS 0 has no packet id: a PUBACK for it would end the connection."""
+        if qos:
+            self._client.ack(packet_id, qos)
 
     def _handle(self, event: ClientEvent) -> None:
         match event:
@@ -230,12 +248,27 @@ class Session:
         if connack.reason >= _FAILURE:
             self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
             return
+        if not connack.maximum_qos or not connack.stores:
+            lacks = "QoS 1" if not connack.maximum_qos else "retained messages"
+            self.end(f"the broker offers no {lacks}, which the protocol needs", permanent=True)
+            self.disconnect()
+            return
         if connack.largest_packet is not None:
-            self._largest = min(MAX_MESSAGE_SIZE, connack.largest_packet - _SEND_HEADROOM)
+            topic = max(len(self._client.identity.topic(channel)) for channel in Channel)
+            self.room = min(MAX_MESSAGE_SIZE, connack.largest_packet - topic - _PACKET_HEAD)
         self._allowance = connack.receive_maximum
-        self._client.subscribe(Channel.COMMAND, Channel.BIRTH)
+        # Its answer comes before those of later packets: a birth is published after the retained presence was read.
+        self._client.subscribe(Channel.PRESENCE)
 
     def _on_suback(self, suback: Suback) -> None:
+        if not self._presence_read:
+            # A broker may refuse this one: then a state folder that went back is seen by the owner only.
+            self._presence_read = True
+            self._client.subscribe(Channel.COMMAND, Channel.BIRTH)
+            return
+        if self.end_reason.text:
+            # Answered after a presence that ended this connection.
+            return
         if suback.refused:
             self.end(f"the broker refuses the subscriptions: {', '.join(suback.refused)}", permanent=True)
             self.disconnect()
@@ -254,13 +287,20 @@ class Session:
 
     def _on_message(self, message: MessageArrived) -> None:
         if not self._call(self._dispatch, message) or message.topic != self._client.identity.topic(Channel.COMMAND):
-            self.ack(message.packet_id)
+            self.ack(message.packet_id, message.qos)
 
     def _dispatch(self, message: MessageArrived) -> None:
         """Raises for a topic without a subscription."""
         identity = self._client.identity
-        channels = {identity.topic(channel): channel for channel in (Channel.COMMAND, Channel.BIRTH)}
-        if channels[message.topic] is Channel.COMMAND:
-            self._callbacks.on_command(message.payload, AckToken(self.number, message.packet_id))
-        else:
-            self._callbacks.on_birth(message.payload)
+        channels = {identity.topic(channel): channel for channel in _SUBSCRIBED}
+        match channels[message.topic]:
+            case Channel.COMMAND:
+                token = AckToken(self.number, message.packet_id, message.qos)
+                self._callbacks.on_command(message.payload, token, message.retained)
+            case Channel.PRESENCE:
+                # Not retained: an echo of this connection's own, by a broker that ignores No Local.
+                if message.retained and self._callbacks.on_retained_presence(message.payload):
+                    self.end(_OWN_LATER_PRESENCE)
+                    self.disconnect()
+            case _ if not message.retained:
+                self._callbacks.on_birth(message.payload)

@@ -9,17 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run
-from schemas.codec import GRANT_FILL_SIZE
+from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE
 from schemas.messages import MAX_STATUS_UPLOADS, CurrentUpload, Status
-from schemas.values import SystemInfo
+from schemas.values import STATUS_EVERY, SystemInfo
 
 EVERY: Final = 1.0
-UNCHANGED_EVERY: Final = 30.0
 SYSTEM_INFO_EVERY: Final = 60.0
+_ENVELOPE: Final = 1024
+"""Bytes of a Status beside its entries."""
+
 _encoder: Final = msgspec.json.Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
@@ -36,8 +39,16 @@ class StatusReporter:
         self._system_at: float | None = None
         self._idle = True
 
-    def due(self, runs: Sequence[Run], *, now: float, epoch: int, overall_reason: str | None = None) -> Status | None:
-        """The Status to publish now, if any; `overall_reason` replaces the reason of every upload, for a full disk."""
+    def due(
+        self,
+        runs: Sequence[Run],
+        *,
+        now: float,
+        epoch: int,
+        overall_reason: str | None = None,
+        room: int = MAX_MESSAGE_SIZE,
+    ) -> Status | None:
+        """The Status to publish now, if any, in `room` bytes; `overall_reason` replaces that of every upload."""
         if self._checked_at is None and runs:
             # An upload that ends within a second needs no Status.
             self._checked_at = now
@@ -46,12 +57,12 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (run.transfer.state not in _MOVING, run.rank))[:MAX_STATUS_UPLOADS]
-        uploads = _fitting([_entry(run, now, overall_reason) for run in shown])
-        quiet = self._sent_at is not None and now - self._sent_at < UNCHANGED_EVERY
+        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
+        uploads = _fitting([_entry(run, now, overall_reason) for run in shown], room - _ENVELOPE)
+        quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY
         if quiet and _changes(uploads) == _changes(self._sent):
             return None
-        moving = any(run.transfer.state in _MOVING for run in shown)
+        moving = any(_is_moving(run) for run in shown)
         self._sent, self._sent_at, self._idle = uploads, now, False
         return Status(
             status="uploading" if moving else "waiting",
@@ -80,29 +91,23 @@ class StatusReporter:
         return self._system_info()
 
 
+def _is_moving(run: Run) -> bool:
+    return run.transfer.state in _MOVING and run.session.unanswered_since is None
+
+
 def _entry(run: Run, now: float, overall_reason: str | None) -> CurrentUpload:
     entry = progress_of(run.transfer, now, sum(tuple(run.session.sent.values())))
-    if overall_reason is None:
-        return entry
-    return CurrentUpload(
-        entry.upload_id,
-        entry.attempt,
-        entry.file_path,
-        entry.progress,
-        entry.bytes_sent,
-        entry.file_size,
-        entry.completed_parts,
-        entry.total_parts,
-        overall_reason,
-    )
+    reason = overall_reason or run.unresponsive(now)
+    return entry if reason is None else replace(entry, reason=reason)
 
 
-def _fitting(entries: list[CurrentUpload]) -> tuple[CurrentUpload, ...]:
-    """As many entries as one message has room for, the first one twice: paths may be long."""
+def _fitting(entries: list[CurrentUpload], most: int) -> tuple[CurrentUpload, ...]:
+    """As many entries as `most` bytes have room for, the first one twice; that one without its path if need be."""
     sizes = [len(_encoder.encode(entry)) + 1 for entry in entries]
-    room = GRANT_FILL_SIZE - sizes[0]
+    room = min(GRANT_FILL_SIZE, most) - sizes[0]
     total = list(itertools.accumulate(sizes))
-    return tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
+    fitting = tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
+    return fitting or (msgspec.structs.replace(entries[0], file_path=None),)
 
 
 def _changes(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:

@@ -44,7 +44,7 @@ def rename_durably(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write every byte: on a disk that fills up, write(2) first accepts a part of them."""
     view = memoryview(data)
     while view:

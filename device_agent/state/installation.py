@@ -1,7 +1,8 @@
 """The identity of this installation and of its connections: `install_id` and `epoch`.
 
 Rule: an epoch is never used twice. A ceiling far above is durable before any epoch below it is used, so that a
-connection needs no write.
+connection needs no write. A state folder may go back to an older copy: `rise_above` continues above the epoch that the
+broker remembers.
 """
 
 import logging
@@ -67,7 +68,7 @@ class Installation:
     def next_epoch(self) -> int:
         """An epoch greater than all earlier ones, of this run and of those before.
 
-        `JournalError` when that is not certain: the disk is full, and the installation was stored before.
+        `JournalError` when that is not certain: the disk fails, and the installation was stored before.
         """
         with self._lock:
             if self._epoch >= self._ceiling:
@@ -75,14 +76,31 @@ class Installation:
             self._epoch += 1
             return self._epoch
 
+    def rise_above(self, epoch: int) -> None:
+        """Let the next epoch be greater than `epoch`, which another copy of this state has used."""
+        with self._lock:
+            self._epoch = max(self._epoch, epoch)
+
+    def renew(self) -> None:
+        """Take a new `install_id`: another device has this one. On a disk that fails the old one stays."""
+        with self._lock:
+            fresh = _new()
+            try:
+                self._save(json.encode(_Stored(fresh.install_id, self._ceiling)).ljust(_SIZE))
+            except OSError as error:
+                log.warning("%s cannot be written, the install_id stays: %s", self._path, error.strerror)
+            else:
+                self.install_id = fresh.install_id
+
     def _raise_ceiling(self, ceiling: int) -> None:
         try:
             self._save(json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE))
         except OSError as error:
             if self._kept:
-                text = f"the identity cannot be kept: {error.strerror}"
+                text = f"{self._path} cannot be written: {error.strerror}"
                 raise JournalError(text) from error
-            log.warning("the identity cannot be kept (%s): this installation may look like a new one", error.strerror)
+            text = "%s cannot be written (%s): this installation may look like a new one"
+            log.warning(text, self._path, error.strerror)
             # The next connection tries again. A ceiling that the file may hold by now is not below the epoch in use.
             ceiling = self._epoch + 1
         else:

@@ -37,6 +37,8 @@ TOMBSTONE_AGE: Final = 7 * 86_400
 MAX_REMEMBERED: Final = 4_096
 COMPACT_ABOVE: Final = 256 * 1024
 _GROWTH: Final = 4
+_MAX_GROWTH: Final = 4 * 1024 * 1024
+"""Bytes by which a journal grows at most before it is rewritten: its size is bounded by what it must hold."""
 
 _HEAD: Final = struct.Struct("<II")
 _encoder: Final = msgspec.json.Encoder()
@@ -161,14 +163,15 @@ class Journal:
             os.fdatasync(descriptor)
         except OSError as error:
             self._cut()
-            text = f"the journal cannot be written: {error.strerror}"
+            text = f"{self.path} cannot be written: {error.strerror}"
             raise JournalError(text) from error
         self._size += len(data)
         self._pending.clear()
 
     def compact_if_due(self, transfers: Callable[[], Iterable[Transfer]]) -> bool:
-        """Rewrite the journal once it is several times as large as after the last rewrite; a full disk delays that."""
-        if self._pending or self._size < max(COMPACT_ABOVE, _GROWTH * self._compacted_size):
+        """Rewrite the journal once it has grown several times, or by 4 MiB, since the last; a full disk delays that."""
+        due = min(_GROWTH * self._compacted_size, self._compacted_size + _MAX_GROWTH)
+        if self._pending or self._size < max(COMPACT_ABOVE, due):
             return False
         try:
             self.compact(transfers())
@@ -190,7 +193,7 @@ class Journal:
             rename_durably(temporary, self.path)
             self._find_end()
         except OSError as error:
-            text = f"the journal cannot be compacted: {error.strerror}"
+            text = f"{self.path} cannot be rewritten: {error.strerror}"
             raise JournalError(text) from error
 
     def _all(self, transfers: Iterable[Transfer]) -> Iterator[Record]:
@@ -296,6 +299,11 @@ def _records(stream: BinaryIO) -> Iterator[tuple[Record, int]]:
             yield _decoder.decode(body), _HEAD.size + length
         except msgspec.MsgspecError:
             return
+
+
+def recorded_size(transfer: Transfer) -> int:
+    """Bytes of the journal that a transfer needs after a rewrite."""
+    return sum(_HEAD.size + len(_encoder.encode(record)) for record in snapshot(transfer))
 
 
 def _frame(record: Record) -> bytes:

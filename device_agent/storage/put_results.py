@@ -19,12 +19,15 @@ MAX_BODY: Final = 64 * 1024
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds; a longer Retry-After counts as this."""
 
+_MESSAGE: Final = re.compile(rb"<Message>([^<]{1,2000})</Message>")
+_MAX_MESSAGE: Final = 200
 _CODE: Final = re.compile(rb"<Error\b[^>]{0,200}>.{0,2000}?<Code>([A-Za-z0-9.]{1,64})</Code>", re.DOTALL)
 _ETAG: Final = re.compile(r"[!-~]{1,256}")
 _BAD_DIGEST: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "BadChecksum"}
 )
-_GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "NoSuchBucket"})
+_GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey"})
+_NO_BUCKET: Final = "NoSuchBucket"
 _TRANSIENT_CODES: Final = frozenset(
     {"RequestTimeout", "IncompleteBody", "SlowDown", "InternalError", "TemporaryRedirect"}
 )
@@ -91,8 +94,15 @@ def _failure(result: PutResult) -> PutFailed:
     kind = _kind(result.status, code)
     certain = code or result.status not in _BLAMES_REQUEST
     sender = "the object store" if certain else "the object store, or a proxy before it,"
-    text = f"{sender} answered {result.status} {code}".rstrip()
+    text = ": ".join(filter(None, (f"{sender} answered {result.status} {code}".rstrip(), _message(result, code))))
     return PutFailed(kind, text, retry_after(result) if kind is PutFailure.TRY_AGAIN else None)
+
+
+def _message(result: PutResult, code: str) -> str:
+    """The message of an S3 error, as one short line of printable characters."""
+    found = _MESSAGE.search(result.body) if code else None
+    text = " ".join(found[1].decode("utf-8", "replace").split()) if found else ""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:_MAX_MESSAGE]
 
 
 def _kind(status: int, code: str) -> PutFailure:
@@ -101,7 +111,8 @@ def _kind(status: int, code: str) -> PutFailure:
     if status in _FORBIDDEN:
         return PutFailure.EXPIRED_OR_FORBIDDEN
     if status == _NOT_FOUND:
-        return PutFailure.GONE if code in _GONE else PutFailure.TRY_AGAIN
+        # A missing bucket is no end of the attempt: its owner knows whether that may change.
+        return PutFailure.GONE if code in _GONE else PutFailure.REFUSED if code == _NO_BUCKET else PutFailure.TRY_AGAIN
     if status == _BAD_REQUEST and code in _BAD_DIGEST:
         return PutFailure.BAD_DIGEST
     return PutFailure.REFUSED

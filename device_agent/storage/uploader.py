@@ -1,8 +1,8 @@
 """PUTs one part to one presigned URL: the only module that uses HTTP.
 
 Rule: exactly the bytes of the part, or a failure with its kind; never a redirect, a proxy, a host that is not allowed,
-or a whole part in memory. Every wait ends when nothing has moved for the idle timeout, or when it is stopped; an
-answer, which could arrive byte by byte for ever, has twice that time in all.
+or a whole part in memory. An interim answer (1xx) is no answer. Every wait ends when nothing has moved for the idle
+timeout, or when it is stopped; an answer, which could arrive byte by byte for ever, has twice that time in all.
 """
 
 import functools
@@ -20,6 +20,7 @@ from http.client import (
     HTTPResponse,
     HTTPSConnection,
     UnknownProtocol,
+    parse_headers,
 )
 from typing import Any, Final
 
@@ -35,12 +36,24 @@ from schemas.parts import Part
 from schemas.values import MAX_HEADERS, ErrorCode, PresignedPart
 
 IDLE_TIMEOUT: Final = 60.0
-_HEADER_NAME: Final = re.compile(r"content-md5|if-none-match|x-amz-[a-z0-9-]{1,120}")
+# Case is ignored among ASCII letters only: without the flag, or after `lower()`, a KELVIN SIGN is a "k", and the name
+# that was checked is not the name that would be sent.
+_HEADER_NAME: Final = re.compile(r"content-md5|if-none-match|x-amz-[a-z0-9-]{1,120}", re.ASCII | re.IGNORECASE)
 _HEADER_VALUE: Final = re.compile(r"[!-~]{1,1024}")
 _CONNECT_TIMEOUT: Final = 15.0
 _CONTENT_TYPE: Final = "application/octet-stream"
 _REUSE_WITHIN: Final = 10.0
 """Seconds for which an idle connection is reused: servers and NAT routers drop it soon after."""
+_INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9][ \r\n]")
+"""The beginning of an interim answer (RFC 9110 section 15.2). 101 is none: the connection would change its protocol."""
+_STATUS_LINE: Final = len(b"HTTP/1.1 200 ")
+"""Bytes after which an interim answer can be told from a final one."""
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_MAX_INTERIM: Final = 16 * 1024
+"""Bytes of the longest interim answer that is dropped."""
+_SWITCHING: Final = 101
+_FINAL: Final = 200
+"""The lowest status of a final answer."""
 _EARLY_ANSWER_TIMEOUT: Final = 2.0
 """Seconds to wait for the answer of an object store that stopped accepting bytes."""
 
@@ -235,8 +248,24 @@ class _Link:
         self._connection.close()
 
     def _answered(self) -> bool:
-        """Whether an answer has begun. Under TLS other bytes may wait: session tickets."""
-        return not self._secure and readable(self._socket, 0.0)
+        """Whether a final answer has begun, or the stream has ended; interim answers are dropped.
+
+        Under TLS other bytes may wait: session tickets.
+        """
+        if self._secure:
+            return False
+        while readable(self._socket, 0.0):
+            seen = self._socket.recv(_MAX_INTERIM, socket.MSG_PEEK)
+            if 0 < len(seen) < _STATUS_LINE:
+                return False
+            if _INTERIM.match(seen) is None:
+                return True
+            end = _HEAD_END.search(seen)
+            if end is None:
+                # The rest of it is awaited while the body is sent, unless it is too long to be one.
+                return len(seen) == _MAX_INTERIM
+            self._socket.recv(end.end())
+        return False
 
     def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
         self._socket.settimeout(_CONNECT_TIMEOUT)
@@ -253,6 +282,14 @@ class _Response(HTTPResponse):
     def __init__(self, pace: Pace, sock: socket.socket, method: str | None = None) -> None:
         super().__init__(sock, method=method)
         self.fp = self._lines = _Lines(_Slices(self.fp.detach(), sock, pace))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The status line of the final answer. http.client skips status 100 only."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status >= _FINAL or status == _SWITCHING:
+                return version, status, reason
+            parse_headers(self._lines)
 
     def begin(self) -> None:
         super().begin()
@@ -314,7 +351,7 @@ def _require_headers(headers: Mapping[str, str]) -> None:
 
 
 def _sendable(name: str, value: str) -> bool:
-    return _HEADER_NAME.fullmatch(name.lower()) is not None and _HEADER_VALUE.fullmatch(value) is not None
+    return _HEADER_NAME.fullmatch(name) is not None and _HEADER_VALUE.fullmatch(value) is not None
 
 
 def _text_of(error: Exception) -> str:

@@ -1,18 +1,19 @@
-"""The hosts that parts may be sent to (the setting `UPLOAD_HOSTS`), and the only parser of granted URLs.
+"""The origins that parts may be sent to (the setting `UPLOAD_HOSTS`), and the only parser of granted URLs.
 
 Rule: default-deny, and one grammar. A URL that the grammar does not match is refused; one that it matches is parsed
-here only, so no second parser can read another host from it.
+here only, so no second parser can read another host from it. Names are compared as written, never resolved.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, Self
+from urllib.parse import unquote_to_bytes
 
 from device_agent.errors import HostNotAllowed, SettingsError
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_ENTRY_PORT: Final = DEFAULT_PORTS["https"]
 _MAX_PORT: Final = 65_535
 _MAX_URL: Final = 8_192
 
@@ -23,7 +24,12 @@ _URL: Final = re.compile(
     rf"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>{_HOST})(?::(?P<port>{_PORT}))?"
     r"(?P<target>(?:/[!-~]*)?(?:\?[!-~]*)?)"
 )
-_ENTRY: Final = re.compile(rf"(?P<host>{_HOST})(?::(?P<port>{_PORT}))?")
+_ENTRY: Final = re.compile(
+    rf"(?:(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://)?(?P<host>{_HOST})(?::(?P<port>{_PORT}))?(?P<path>/(?:(?![?#\\])[!-~])*)?"
+)
+_EXAMPLE: Final = "https://s3.eu-central-1.amazonaws.com/my-bucket/"
+_PLAIN_COMPONENT: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
+_DOTS: Final = frozenset({b".", b".."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +43,52 @@ class ParsedUrl:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadHosts:
-    """The pairs of host and port that parts may be sent to; empty means none."""
+class Origin:
+    """One origin that parts may be sent to. `path` is the decoded components below which a URL must lie."""
 
-    pairs: frozenset[tuple[str, int]] = frozenset()
+    scheme: str
+    host: str
+    port: int
+    path: tuple[bytes, ...] = ()
+
+    def allows(self, url: ParsedUrl) -> bool:
+        """Whether the URL has this origin, and lies below its path by whole components."""
+        if (self.scheme, self.host, self.port) != (url.scheme, url.host, url.port):
+            return False
+        components = _components(url.target.partition("?")[0]) if self.path else ()
+        # A path that another server may read as a way out of the prefix is not below it.
+        if components is None:
+            return False
+        return not self.path or (len(components) > len(self.path) and components[: len(self.path)] == self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadHosts:
+    """The origins that parts may be sent to; empty means none."""
+
+    origins: frozenset[Origin] = frozenset()
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> Self:
-        """Read the setting: `host:port` each, without a port the one of HTTPS. `SettingsError` names a bad entry.
+        """Read the setting; `SettingsError` names a bad entry.
 
-        >>> sorted(UploadHosts.parse(["minio:9000", "S3.example.com"]).pairs)
-        [('minio', 9000), ('s3.example.com', 443)]
+        An entry is `https://host[:port][/path/]`. Without a scheme it means HTTPS, and on a loopback address HTTP too;
+        any other `http://` must be written.
+
+        >>> hosts = UploadHosts.parse(["https://S3.example.com/logs/"])
+        >>> hosts.allowed("https://s3.example.com/logs/a.txt?partNumber=1").target
+        '/logs/a.txt?partNumber=1'
         """
-        return cls(frozenset(_pair(entry) for entry in entries))
+        return cls(frozenset(origin for entry in entries for origin in _origins(entry.strip())))
 
     def allowed(self, url: str) -> ParsedUrl:
-        """Parse `url`; `HostNotAllowed` when it is not a plain HTTP URL, or its host is not listed.
+        """Parse `url`; `HostNotAllowed` when it is not a plain HTTP URL, or no origin allows it.
 
-        Names are compared as they are written, never resolved; a missing port is the scheme's default.
+        A missing port is the scheme's default. The error text has the narrowest entry that would allow the URL.
         """
         parsed = parse_url(url)
-        if (parsed.host, parsed.port) not in self.pairs:
-            text = f"{parsed.host}:{parsed.port} is not in UPLOAD_HOSTS of this device"
+        if not any(origin.allows(parsed) for origin in self.origins):
+            text = f"UPLOAD_HOSTS of this device does not allow the granted URL; {_entry(parsed)} would"
             raise HostNotAllowed(text)
         return parsed
 
@@ -82,13 +112,50 @@ def parse_url(url: str) -> ParsedUrl:
     return ParsedUrl(scheme, _plain(match["host"]), port, target if target.startswith("/") else f"/{target}")
 
 
-def _pair(entry: str) -> tuple[str, int]:
-    match = _ENTRY.fullmatch(entry.strip())
-    port = int(match["port"] or _ENTRY_PORT) if match else 0
-    if match is None or not 0 < port <= _MAX_PORT:
-        text = f"UPLOAD_HOSTS: {entry!r} is not host:port, such as s3.eu-central-1.amazonaws.com:443"
-        raise SettingsError(text)
-    return _plain(match["host"]), port
+def _origins(entry: str) -> tuple[Origin, ...]:
+    """The origins that one entry allows."""
+    match = _ENTRY.fullmatch(entry)
+    path = _components(match["path"] or "/", folder=True) if match else None
+    if match is not None and path is not None:
+        host = _plain(match["host"])
+        schemes = (match["scheme"].lower(),) if match["scheme"] else _unwritten(host)
+        ports = [int(match["port"] or DEFAULT_PORTS[scheme]) for scheme in schemes]
+        if all(0 < port <= _MAX_PORT for port in ports):
+            return tuple(Origin(scheme, host, port, path) for scheme, port in zip(schemes, ports, strict=True))
+    text = f"UPLOAD_HOSTS: {entry!r} is not https://host[:port][/path/], such as {_EXAMPLE}"
+    raise SettingsError(text)
+
+
+def _unwritten(host: str) -> tuple[str, ...]:
+    """The schemes of an entry that names none."""
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return ("https", "http") if loopback else ("https",)
+
+
+def _components(path: str, *, folder: bool = False) -> tuple[bytes, ...] | None:
+    """The decoded components of a path; None for one that servers read differently.
+
+    That is a component that is empty, a dot, two dots, or that holds an encoded slash or NUL, or a `%` that encodes
+    nothing. The last one may be empty; it is left out of a `folder`.
+    """
+    if re.search("%(?![0-9A-Fa-f]{2})", path):
+        return None
+    components = tuple(unquote_to_bytes(one) for one in path.removeprefix("/").split("/"))
+    inner = components[:-1]
+    if b"" in inner or _DOTS & set(components) or any(b"/" in one or b"\0" in one for one in components):
+        return None
+    return inner if folder and not components[-1] else components
+
+
+def _entry(url: ParsedUrl) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    port = "" if url.port == DEFAULT_PORTS[url.scheme] else f":{url.port}"
+    first = url.target.partition("?")[0].split("/")[1]
+    plain = _PLAIN_COMPONENT.fullmatch(first) is not None and first.encode() not in _DOTS
+    return f"{url.scheme}://{host}{port}/{f'{first}/' if plain else ''}"
 
 
 def _plain(host: str) -> str:

@@ -46,6 +46,8 @@ _ENDING_AGAIN: Final = (10.0, 3600.0)
 """Seconds before an unanswered response is published again: the first time, and at most."""
 
 _NO_OWNER_PATIENCE: Final = 3600
+_LONGEST_PATIENCE: Final = 30 * 86_400
+"""Seconds that `give_up_after` may reach on this device: the longest deadline of an upload."""
 _RECHECK_PARTS: Final = 16
 
 
@@ -79,13 +81,13 @@ def _state_of(transfer: Transfer, now: float) -> State:
 def _finish(transfer: Transfer, now: float) -> Step:
     """End with success, after a check that all stored parts belong to one content of the file.
 
-    A source that changed is digested once more, and not again if it keeps changing. A part whose two digests agree did
-    not change between them. All these spans include the moment when the last part was first digested, so at that
-    moment the whole file had the content that is stored.
+    A source that may have changed is digested once more, and not again if it keeps changing. A part whose two digests
+    agree did not change between them. All these spans include the moment when the last part was first digested, so at
+    that moment the whole file had the content that is stored. What happens to the file later does not matter.
     """
     effects: tuple[Effect, ...] = ()
-    if transfer.moved and not transfer.unchecked:
-        transfer = replace(transfer, moved=False, unchecked=PartSet.of(transfer.digests))
+    if transfer.doubtful and not transfer.unchecked:
+        transfer = replace(transfer, doubtful=False, unchecked=PartSet.of(transfer.digests))
         effects = rechecks_due(transfer)
     if transfer.unchecked:
         return replace(transfer, state=State.CHECKING, request=None, republish_at=None), effects
@@ -130,7 +132,7 @@ def give_up_at(transfer: Transfer) -> float | None:
     """When an owner that does not answer counts as gone; None while nothing is unanswered."""
     if transfer.unanswered_since is None:
         return None
-    patience = transfer.order.options.give_up_after
+    patience = min(transfer.order.options.give_up_after, _LONGEST_PATIENCE)
     if transfer.ending is not None and transfer.order.owner == UNKNOWN_OWNER:
         patience = min(patience, _NO_OWNER_PATIENCE)
     return transfer.unanswered_since + patience

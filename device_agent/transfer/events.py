@@ -19,11 +19,13 @@ class Seen(Struct, frozen=True):
     """The open source after it was read; `fingerprint` is None when it could not be examined.
 
     `linked` is False once the path no longer leads to this file; `gone` is True when the path then leads nowhere.
+    `ends` is False when bytes follow after the size that the file had when it was opened.
     """
 
     fingerprint: Fingerprint | None = None
     linked: bool = True
     gone: bool = False
+    ends: bool = True
 
 
 # Events from the owner. A late or repeated one changes nothing.
@@ -78,10 +80,14 @@ class Admitted(Struct, frozen=True, kw_only=True):
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """The source is open. `digest` is set for a small file, which is digested by the thread that opens it."""
+    """The source is open. `digest` is set for a small file, which is digested by the thread that opens it.
+
+    `racy` is True when the file changed so short a time ago that a later change may leave its times as they are.
+    """
 
     now: float
     fingerprint: Fingerprint
+    racy: bool = False
     digest: str | None = None
 
 
@@ -101,7 +107,7 @@ class Digested(Struct, frozen=True, kw_only=True):
 
 
 class Rechecked(Struct, frozen=True, kw_only=True):
-    """New digests of parts that were stored before the source was reopened."""
+    """New digests of parts that were stored before the source was reopened, or before it may have changed."""
 
     now: float
     digests: Mapping[int, str | None]

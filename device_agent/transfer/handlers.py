@@ -62,8 +62,11 @@ from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan
 from schemas.values import DigestName, ErrorCode, Outcome, ResponseStatus
 
-MAX_REFUSALS: Final = 3
-"""The third ends the upload for good: see `REFUSAL_PAUSE`."""
+MAX_REFUSALS: Final = 2
+"""Refusals of one part, each of a URL of its own, before the object store's answer is reported.
+
+What follows is the owner's decision: it knows the credentials, and it may resume the attempt.
+"""
 
 MAX_MISMATCHES: Final = 3
 MAX_PART_FAILURES: Final = 8
@@ -72,8 +75,12 @@ MAX_UPLOAD_FAILURES: Final = 24
 
 FIRST_BACKOFF: Final = 1.0
 LONGEST_BACKOFF: Final = 60.0
-REFUSAL_PAUSE: Final = 90.0
-"""Seconds, and up to twice as many, between the second refusal and the last: longer than it takes to restore a key."""
+SOURCE_FAILURES: Final = 8
+SOURCE_PATIENCE: Final = 3600.0
+"""Seconds, and failures, with no part stored in between, after which a source that cannot be read ends the upload.
+
+A file server that restarts, or a disk that is connected again, needs less; a sector that is broken stays so.
+"""
 
 LONGEST_PAUSE: Final = 3600.0
 """Seconds: a longer Retry-After counts as this."""
@@ -127,6 +134,8 @@ def close_received(transfer: Transfer, event: CloseReceived) -> Step:
 
 def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
     """The grant cannot be used, or the agent failed: end with the event's error."""
+    if event.code is ErrorCode.SOURCE_UNREADABLE:
+        return _unreadable(transfer, event.now, event.text)
     return fail(transfer, event.now, event.code, event.text)
 
 
@@ -199,9 +208,9 @@ def _contradiction(transfer: Transfer, event: Granted) -> str | None:
 def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
     keep: tuple[Effect, ...] = ()
-    if transfer.prefix and transfer.order.digest is not DigestName.NONE:
-        # The other parts were stored by an earlier installation, whose journal is lost; under `prefix` no fingerprint
-        # shows whether they are of the same file. They are requested with their digests, which the owner compares.
+    if transfer.digested or (transfer.prefix and transfer.order.digest is not DigestName.NONE):
+        # The other parts were stored by an earlier installation, whose journal is lost; no fingerprint vouches for
+        # them. They are requested with their digests, which the owner compares.
         new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
         offered = {number: digest for number, digest in transfer.offered.items() if number in new}
         keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())
@@ -263,7 +272,19 @@ def open_refused(transfer: Transfer, event: OpenRefused) -> Step:
     code = event.code
     if transfer.source is not None and code is ErrorCode.FILE_NOT_FOUND:
         code = ErrorCode.SOURCE_GONE
+    if code is ErrorCode.SOURCE_UNREADABLE:
+        return _unreadable(transfer, event.now, event.text)
     return fail(transfer, event.now, code, event.text)
+
+
+def _unreadable(transfer: Transfer, now: float, text: str) -> Step:
+    """The system cannot read the source: `internal`, which the owner answers with the same attempt; not for ever."""
+    if transfer.ending is not None:
+        return fail(transfer, now, ErrorCode.INTERNAL, text)
+    since = now if transfer.unreadable_since is None else transfer.unreadable_since
+    transfer = replace(transfer, unreadable=transfer.unreadable + 1, unreadable_since=since)
+    lasts = transfer.unreadable >= SOURCE_FAILURES and now - since >= SOURCE_PATIENCE
+    return fail(transfer, now, ErrorCode.SOURCE_UNREADABLE if lasts else ErrorCode.INTERNAL, text)
 
 
 def digested(transfer: Transfer, event: Digested) -> Step:
@@ -298,9 +319,13 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
     except SchemaError as error:
         code = ErrorCode.FILE_TOO_LARGE if size > MAX_FILE_SIZE else ErrorCode.BAD_REQUEST
         return fail(transfer, event.now, code, str(error))
-    transfer = _with_urls_for(plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint))
+    transfer = _with_urls_for(
+        plan, replace(transfer, source=event.fingerprint, opened=event.fingerprint, doubtful=event.racy)
+    )
     if event.digest is not None:
         transfer = replace(transfer, ahead={1: event.digest})
+    if event.racy and not transfer.prefix and not transfer.digested:
+        return _still_changing(transfer, event)
     # A request keeps the source in its own record; parts that need no request must find it in the journal.
     return transfer, (Keep(progress_record(transfer)),) if transfer.grants else ()
 
@@ -308,9 +333,15 @@ def _cut(transfer: Transfer, event: Opened) -> Step:
 def _compare(transfer: Transfer, event: Opened) -> Step:
     if not is_same_file(transfer, event.fingerprint):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed while the upload was interrupted")
+    if event.racy and not transfer.prefix and not transfer.digested:
+        return _still_changing(transfer, event)
     unchecked = PartSet.of(transfer.digests)
-    transfer = replace(transfer, opened=event.fingerprint, moved=False, unchecked=unchecked)
+    transfer = replace(transfer, opened=event.fingerprint, doubtful=event.racy, unchecked=unchecked)
     return _with_urls_for(transfer.plan, transfer), ()
+
+
+def _still_changing(transfer: Transfer, event: Opened) -> Step:
+    return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file kept changing when it was opened")
 
 
 def _with_urls_for(plan: PartPlan, transfer: Transfer) -> Transfer:
@@ -346,12 +377,10 @@ def part_stored(transfer: Transfer, event: PartStored) -> Step:
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
     if event.seen.fingerprint is None:
         return advance(transfer, event.now)
-    fault = source_fault(transfer, event.seen)
+    fault = source_fault(transfer, event.seen, event.number)
     if fault is not None:
         return fail(transfer, event.now, *fault)
-    if event.seen.fingerprint != transfer.opened:
-        transfer = replace(transfer, moved=True)
-    transfer, effects = _keep(transfer, event)
+    transfer, effects = _keep(_doubted(transfer, event), event)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
 
@@ -361,14 +390,19 @@ def part_failed(transfer: Transfer, event: PartFailed) -> Step:
     if transfer.state not in _OPEN:
         return transfer, ()
     transfer = replace(transfer, in_flight=transfer.in_flight - PartSet.of([event.number]))
-    fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen)
+    fault = None if event.kind is PutFailure.STOPPED else source_fault(transfer, event.seen, event.number)
     if fault is not None:
         return fail(transfer, event.now, *fault)
-    transfer, effects = _after_failure(transfer, event)
+    transfer, effects = _after_failure(_doubted(transfer, event), event)
     if transfer.ending is not None:
         return transfer, effects
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
+
+
+def _doubted(transfer: Transfer, event: PartStored | PartFailed) -> Transfer:
+    changed = event.seen.fingerprint not in {None, transfer.opened}
+    return replace(transfer, doubtful=True) if changed else transfer
 
 
 def _keep(transfer: Transfer, event: PartStored) -> Step:
@@ -386,6 +420,8 @@ def _keep(transfer: Transfer, event: PartStored) -> Step:
         retries=_without(transfer.retries, number),
         failures=0,
         renewals=0,
+        unreadable=0,
+        unreadable_since=None,
     )
     return transfer, (Keep(PartKept(upload_id, number, event.etag, digest)),)
 
@@ -403,7 +439,6 @@ def _stored_late(transfer: Transfer, event: PartStored) -> Step:
 _FINAL: Final[Mapping[PutFailure, ErrorCode]] = {
     PutFailure.GONE: ErrorCode.UPLOAD_GONE,
     PutFailure.SOURCE_CHANGED: ErrorCode.SOURCE_CHANGED,
-    PutFailure.SOURCE_UNREADABLE: ErrorCode.INTERNAL,
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
 }
@@ -420,13 +455,9 @@ def _after_failure(transfer: Transfer, event: PartFailed) -> Step:
             return _forbidden(transfer, event)
         case PutFailure.BAD_DIGEST:
             return _mismatched(transfer, event)
-        case (
-            PutFailure.GONE
-            | PutFailure.SOURCE_CHANGED
-            | PutFailure.SOURCE_UNREADABLE
-            | PutFailure.HOST_NOT_ALLOWED
-            | PutFailure.BAD_HEADER
-        ):
+        case PutFailure.SOURCE_UNREADABLE:
+            return _unreadable(transfer, event.now, event.text)
+        case PutFailure.GONE | PutFailure.SOURCE_CHANGED | PutFailure.HOST_NOT_ALLOWED | PutFailure.BAD_HEADER:
             return fail(transfer, event.now, _FINAL[event.kind], event.text)
         case _:
             assert_never(event.kind)
@@ -455,27 +486,12 @@ def _forbidden(transfer: Transfer, event: PartFailed) -> Step:
     retry = replace(retry, refusals=retry.refusals + 1, text=event.text)
     if retry.refusals >= MAX_REFUSALS:
         return fail(transfer, event.now, ErrorCode.STORAGE_REFUSED, event.text)
-    if retry.refusals < MAX_REFUSALS - 1:
-        return _later(without, event, retry, retry.refusals), ()
-    return _pause_upload(without, event, retry), ()
-
-
-def _pause_upload(transfer: Transfer, event: PartFailed, retry: PartRetry) -> Transfer:
-    """A new URL was refused too. Before the last try an operator needs time to restore the key and to sign new URLs.
-
-    Pre-granted URLs are kept: no owner may be there to grant them again.
-    """
-    until = event.now + REFUSAL_PAUSE * (1 + event.jitter)
-    return replace(
-        transfer,
-        grants=transfer.grants if transfer.order.pregranted else {},
-        retries={**transfer.retries, event.number: replace(retry, until=until)},
-        paused_until=max(transfer.paused_until, until),
-        request_after=max(transfer.request_after, until),
-    )
+    return _later(without, event, retry, retry.refusals), ()
 
 
 def _mismatched(transfer: Transfer, event: PartFailed) -> Step:
+    if transfer.doubtful and not transfer.prefix:
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed before a part of it was sent")
     retry = _retry_of(transfer, event)
     retry = replace(retry, mismatches=retry.mismatches + 1, text=event.text)
     if retry.mismatches >= MAX_MISMATCHES:

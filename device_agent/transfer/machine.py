@@ -16,6 +16,7 @@ from device_agent.transfer.advance import (
     digests_due,
     give_up_at,
     latest_effects,
+    may_resume,
     next_retry,
     next_stale,
     pick_part,
@@ -204,6 +205,11 @@ def derive(transfer: Transfer) -> tuple[Effect, ...]:
             return (*(latest_effects(transfer) if unanswered else ()), *digests_due(transfer))
         case _:
             assert_never(transfer.state)
+
+
+def needs_source(transfer: Transfer) -> bool:
+    """Whether the source may be read again: not after an end that no resume follows."""
+    return transfer.ending is None or may_resume(transfer.ending)
 
 
 def ready(transfer: Transfer, now: float) -> bool:

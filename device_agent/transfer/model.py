@@ -15,7 +15,7 @@ from device_agent.errors import IllegalTransition
 from device_agent.transfer.part_set import NO_PARTS, PartSet
 from device_agent.transfer.records import Ending, Order
 from schemas.parts import PartPlan, plan_as_given, plan_parts
-from schemas.values import Fingerprint, PresignedPart
+from schemas.values import DigestName, Fingerprint, PresignedPart
 
 
 class State(StrEnum):
@@ -93,8 +93,8 @@ class Transfer(Struct, frozen=True, dict=True):
     # Lost in a crash.
     opened: Fingerprint | None = None
     """The fingerprint of the open source; None while it is closed."""
-    moved: bool = False
-    """Under `prefix`: the open source has changed, by more than growth as far as is known."""
+    doubtful: bool = False
+    """The open source may have changed, and no size or time shows it: the parts that were sent are to be compared."""
     unchecked: PartSet = NO_PARTS
     grants: Mapping[int, Grant] = field(default_factory=dict)
     last_granted: PartSet = NO_PARTS
@@ -115,6 +115,9 @@ class Transfer(Struct, frozen=True, dict=True):
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
     """URLs that expired since a part was last stored."""
+    unreadable: int = 0
+    """Times that the system could not read the source since a part was last stored; a resume keeps the count."""
+    unreadable_since: float | None = None
     empty_grants: int = 0
     """Answers without a usable URL in a row."""
     published_at: float = 0.0
@@ -153,6 +156,11 @@ class Transfer(Struct, frozen=True, dict=True):
     def prefix(self) -> bool:
         """Whether the source may grow while it is sent."""
         return self.order.options.on_change == "prefix"
+
+    @property
+    def digested(self) -> bool:
+        """Whether every part is digested before it is sent, so that the file can be compared with it later."""
+        return self.order.digest is not DigestName.NONE and not self.order.pregranted
 
     @property
     def awaiting_grant(self) -> bool:

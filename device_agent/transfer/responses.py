@@ -19,7 +19,12 @@ _REASONS: Final = {
     State.CHECKING: "comparing the stored parts with the file",
     State.ENDED: "waiting for the owner to close the upload",
 }
-_HELLO_ROOM: Final = GRANT_FILL_SIZE - 1024
+_REPEATED: Final = 2
+"""URLs that expire before any part is stored: the first may have waited, the second shows that it is the rule."""
+
+_HELLO_HEAD: Final = 512
+"""Bytes of a hello beside its entries."""
+
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -80,6 +85,11 @@ def wait_reason(transfer: Transfer, now: float) -> str | None:
             reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
             reason = _named_wait(transfer, now)
+        case State.SENDING if transfer.renewals >= _REPEATED:
+            reason = (
+                f"granted URLs expired {transfer.renewals} times before a part was stored: "
+                "the connection is too slow for the life of a URL (PRESIGNED_URL_EXPIRY)"
+            )
         case State.SENDING if not transfer.in_flight:
             # Every sender is busy with other uploads. Without a report the owner would give this one up as silent.
             reason = _BUSY
@@ -149,14 +159,17 @@ def _report(transfer: Transfer, wanted: tuple[WantedPart, ...]) -> UploadReport:
     )
 
 
-def hello_pages(message_id: str, install_id: str, transfers: Iterable[Transfer]) -> Iterator[Response]:
-    """Hello as one or more responses under 96 KiB and of 512 uploads each; all but the last have `more` set."""
+def hello_pages(
+    message_id: str, install_id: str, transfers: Iterable[Transfer], *, room: int = GRANT_FILL_SIZE
+) -> Iterator[Response]:
+    """Hello as responses under 96 KiB and `room` bytes, of 512 uploads at most; all but the last have `more` set."""
+    most = min(GRANT_FILL_SIZE, room) - _HELLO_HEAD
     pages: list[list[ActiveUpload]] = [[]]
     size = 0
     for transfer in transfers:
         entry = _active_upload(transfer)
         length = len(_encoder.encode(entry)) + 1
-        if size + length > _HELLO_ROOM or len(pages[-1]) == MAX_HELLO_PAGE:
+        if pages[-1] and (size + length > most or len(pages[-1]) == MAX_HELLO_PAGE):
             pages.append([])
             size = 0
         size += length

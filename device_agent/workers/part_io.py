@@ -6,16 +6,14 @@ of the loop. Every failure becomes an event too, so no upload waits for an event
 
 import contextlib
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import CompressedCopies
-from device_agent.files.roots import Roots
-from device_agent.files.source import BLOCK_SIZE, Source, open_source
+from device_agent.files.copies import Copies
+from device_agent.files.source import BLOCK_SIZE, Source
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import (
@@ -40,20 +38,22 @@ Post = Callable[[IoEvent], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SourceSession:
-    """One opening of one source, shared by all work on it."""
+    """One opening of one source, shared by all work on it; `path` is the path in its order."""
 
+    path: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)
     """Bytes that have left, for each part in flight; each key is written by one thread only."""
     running: int = 0
     """Running effects; counted by the agent's loop."""
+    unanswered_since: float | None = None
+    """Since when a file system has not answered a call for this source; set by the agent's loop, on its clock."""
 
-    def end(self) -> None:
-        """Stop all work and close the source; running reads finish first."""
-        self.stopped.set()
+    def close(self) -> None:
+        """Close the source, after the last running read; for a worker, since a file system may not answer."""
         if self.source is not None:
             self.source.close()
 
@@ -62,18 +62,16 @@ class SourceSession:
 class PartIO:
     """The work, and what it needs of the device."""
 
-    roots: Roots
     uploader: Uploader
-    copies: CompressedCopies
+    copies: Copies
     clock: Callable[[], float] = boot_clock
 
     def open(self, order: Order, session: SourceSession, post: Post) -> None:
-        """Open a source, or the compressed copy of it; the event is `Opened` or `OpenRefused`."""
+        """Open a source, or the copy that is sent in its place; the event is `Opened` or `OpenRefused`."""
         try:
-            if order.options.compression == "gzip":
-                source = self.copies.open(order, session.stopped.is_set)
-            else:
-                source = open_source(order.file_path, self.roots)
+            source = self.copies.open(order, session.stopped.is_set)
+            if order.digest is DigestName.NONE or order.pregranted:
+                source.wait_until_not_racy(session.stopped.wait)
             digest = _digest_if_small(source, order)
         except FileRefused as refused:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
@@ -84,7 +82,7 @@ class PartIO:
             session.source = source
             if session.stopped.is_set():
                 source.close()
-            post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
+            post(Opened(now=self.clock(), fingerprint=source.fingerprint, racy=source.racy, digest=digest))
 
     def digest(self, effect: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
@@ -155,7 +153,8 @@ class PartIO:
         """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
-            return Seen(source.now(), linked=linked, gone=not linked and not os.path.lexists(source.path))
+            gone = not linked and source.gone()
+            return Seen(source.now(), linked=linked, gone=gone, ends=source.ends_at(source.size))
         except FileRefused as refused:
             if refused.code is not ErrorCode.SOURCE_CHANGED:
                 raise

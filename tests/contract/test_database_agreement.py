@@ -153,6 +153,8 @@ steps = st.one_of(
     step("drop entry", lambda r, key, *names: r.outbox.drop(Subject.of_upload(key), *names), keys, kinds, subjects),
     step("due", lambda r, now, limit: due(r.outbox.due(now, limit), limit), times, limits),
     step("wake", lambda r, c, now: r.outbox.wake(c, now), client_ids, times),
+    step("wake failed", lambda r, now: r.outbox.wake_failed(["busy"], now), times),
+    step("pull in", lambda r, kind, after, to: r.outbox.pull_in(kind, after, to), kinds, times, times),
     step("next due", lambda r: r.outbox.next_due()),
     step("save client", lambda r, c, some: r.clients.save([a_client(c, labels=some)]), client_ids, labels),
     step("list clients", list_clients, labels, limits),

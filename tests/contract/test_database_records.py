@@ -13,12 +13,14 @@ from msgspec import structs
 
 from control_plane.domain.changes import Change, UploadCreated
 from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.errors import BadInput, KeyTaken
 from control_plane.services.ports.database import (
     PARKED,
     Database,
+    Failure,
     IdempotencyRecord,
     OutboxEntry,
     Page,
@@ -130,6 +132,32 @@ async def test_a_hello_wakes_the_parked_entries_of_its_client(database: Database
     assert await database.write(lambda records: records.outbox.wake("restaurant-1", 200.0)) == 0
     due = await database.read(lambda records: records.outbox.due(499.0, 10))
     assert rows(*due) == rows(replace(parked, due_at=100.0))
+
+
+async def test_entries_that_failed_for_a_reason_are_woken_when_it_is_gone(database: Database) -> None:
+    failed = Failure(Reason("object_store_refused", "no"), 5.0)
+    other = Failure(Reason("broker_unavailable", "no"), 5.0)
+    waiting = replace(an_entry(UploadKey("restaurant-1", "a"), due_at=500.0), last_error=failed)
+    parked = replace(an_entry(UploadKey("restaurant-1", "b"), due_at=PARKED), last_error=failed)
+    others = replace(an_entry(UploadKey("restaurant-1", "c"), due_at=500.0), last_error=other)
+    later = an_entry(UploadKey("restaurant-1", "d"), Kind.DELETE_OBJECT, due_at=500.0)
+    later = replace(later, duty=replace(later.duty, due_at=400.0), last_error=failed)
+    await outbox(database, waiting, parked, others, later)
+    codes = ["object_store_refused", "object_store_unavailable"]
+    assert await database.write(lambda records: records.outbox.wake_failed(codes, 100.0)) == 2
+    due = await database.read(lambda records: records.outbox.due(499.0, 10))
+    assert rows(*due) == rows(replace(waiting, due_at=100.0), replace(later, due_at=400.0))
+
+
+async def test_entries_that_lie_too_far_ahead_are_pulled_in(database: Database) -> None:
+    far = an_entry(UploadKey("restaurant-1", "a"), Kind.COMPLETE, due_at=5_000.0)
+    near = an_entry(UploadKey("restaurant-1", "b"), Kind.COMPLETE, due_at=500.0)
+    other = an_entry(UploadKey("restaurant-1", "c"), Kind.DELETE_OBJECT, due_at=5_000.0)
+    parked = an_entry(UploadKey("restaurant-1", "d"), Kind.COMPLETE, due_at=PARKED)
+    await outbox(database, far, near, other, parked)
+    assert await database.write(lambda records: records.outbox.pull_in(Kind.COMPLETE, 1_000.0, 100.0)) == 1
+    due = await database.read(lambda records: records.outbox.due(9_000.0, 10))
+    assert rows(*due) == rows(replace(far, due_at=100.0), near, other)
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------

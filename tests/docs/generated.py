@@ -17,11 +17,13 @@ from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
 from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_services import FakeServices, api_over
+from tests.support.strict_s3 import Quirk
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
-DOCUMENTS: Final = (README, PROTOCOL)
+OBJECT_STORES: Final = ROOT / "docs" / "reference" / "object-stores.md"
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,6 +31,8 @@ _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)
 CONTROL_PLANE_SETTINGS: Final = {
     "SERVER_HOST": "address that REST listens on",
     "SERVER_PORT": "its port",
+    "ALLOWED_HOSTS": "names of this server in URLs, comma-separated, beside localhost and all addresses",
+    "TRUSTED_PROXIES": "`1` where every caller passes one proxy: `X-Forwarded-For` has the caller's address",
     "MQTT_URL": "the broker: `mqtt://host:1883` or `mqtts://host:8883`",
     "MQTT_USERNAME": "account at the broker",
     "MQTT_PASSWORD": "its password",
@@ -41,13 +45,16 @@ CONTROL_PLANE_SETTINGS: Final = {
     "S3_PUBLIC_ENDPOINT": "the object store's address as devices see it, if it is another",
     "S3_BUCKET_NAME": "created, private, if missing",
     "S3_CHUNK_SIZE": "bytes in a part, at least 5 MiB; larger for files of more than 10,000 parts",
-    "S3_DIGEST": "binds a URL to its bytes: `md5`, `sha256` or `crc32` where the object store enforces it, or `none`",
+    "S3_DIGEST": "binds a URL to its bytes: `auto` (the strongest that is enforced), `sha256`, `md5`, `crc32`, `none`",
+    "S3_ENCRYPTION": "encryption that each object asks for: `auto`, `none`, `AES256`, `aws:kms` or `aws:kms:KEY`",
+    "S3_ADDRESSING": "the bucket's place in a URL: `path`, `virtual` (in the host) or `auto` (tries both)",
     "BASE_S3_PATH": "first levels of every object key",
     "PRESIGNED_URL_EXPIRY": "life of a URL in seconds",
     "CLIENT_TIMEOUT": "seconds a connected client may be silent before the command is sent again; the third time fails",
     "CLIENT_MAX_UPLOADS": "open uploads of one client; more are refused with 429",
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
@@ -61,11 +68,13 @@ AGENT_SETTINGS: Final = {
     "MQTT_PASSWORD": "its password",
     "FILE_PATH": "the default file; always allowed; a link is followed at each open, within its folder or the roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
-    "UPLOAD_HOSTS": "`host:port` where parts may be sent, comma-separated; none by default",
+    "UPLOAD_HOSTS": "`https://host[:port][/bucket/]` where parts may be sent, comma-separated; none by default",
     "STATE_DIR": "folder of the journal and the identity",
     "LABELS": "`site=berlin,model=pi4`",
     "MAX_PARALLEL_PARTS": "parts sent in parallel",
     "MAX_BYTES_PER_SECOND": "of all uploads together",
+    "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
+    "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
@@ -73,7 +82,7 @@ REASONS: Final = {
     WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
-    WaitCode.CLIENT_CONFLICT: "two devices use one client id",
+    WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
     WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
     WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
     WaitCode.DISPATCHING: "the command is about to be published",
@@ -81,14 +90,19 @@ REASONS: Final = {
     WaitCode.UPLOADING: "the client is uploading",
     WaitCode.COMPLETING: "the object is being completed and proven",
     WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
+    WaitCode.BROKER_REFUSED: "the broker takes no message of this size; `reason` has its limit",
     WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
     WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
+    WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
+    WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
     WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
+    "SPOOL_MAX_BYTES": "10737418240",
+    "SPOOL_MAX_PERCENT": "25",
     "LOG_LEVEL": "info",
     "TOPIC_ROOT": "fleet/v1",
 }
@@ -178,6 +192,15 @@ def _shown(default: object) -> str:
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
+def object_stores() -> str:
+    """Every quirk of object stores, and what becomes of it."""
+    rows = [
+        (quirk.name.lower().replace("_", " "), quirk.value.store, quirk.value.product, quirk.value.sign)
+        for quirk in Quirk
+    ]
+    return table(("name", "the object store", "Backhaul", "sign or setting"), rows)
+
+
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
@@ -185,6 +208,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "errors": errors,
     "reason codes": reason_codes,
+    "object stores": object_stores,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 

@@ -123,6 +123,32 @@ def tests_without_assertion(files: Files) -> list[str]:
     ]
 
 
+def lost_cancellations(files: Files) -> list[str]:
+    """A cancellation reaches the end of its task: the task that waits for it may otherwise wait for ever.
+
+    `asyncio.wait_for` of Python 3.11 drops one that arrives together with a result; `asyncio.timeout` does not.
+    """
+    offences = []
+    for path, text in _python(files):
+        if path.partition("/")[0] in PRODUCT:
+            lost = (node for node in ast.walk(parse(text)) if _loses_cancellation(node))
+            offences += [f"{path}:{getattr(node, 'lineno', 0)}" for node in lost]
+    return offences
+
+
+def _loses_cancellation(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute(attr="wait_for", value=ast.Name(id="asyncio")):
+            return True
+        case ast.ExceptHandler(type=caught, body=body):
+            caught_all = caught is None or re.search(r"CancelledError|BaseException", ast.unparse(caught))
+            return bool(caught_all) and not any(isinstance(one, ast.Raise) for line in body for one in ast.walk(line))
+        case ast.Call(func=ast.Name(id="suppress")):
+            return re.search(r"CancelledError|BaseException", ast.unparse(node)) is not None
+        case _:
+            return False
+
+
 RULES: Final[tuple[HouseRule, ...]] = (
     modules_without_docstring,
     long_files,
@@ -134,6 +160,7 @@ RULES: Final[tuple[HouseRule, ...]] = (
     repeated_docstrings,
     work_left_for_later,
     tests_without_assertion,
+    lost_cancellations,
 )
 
 

@@ -73,6 +73,15 @@ PLANTED: Final[Mapping[HouseRule, tuple[Files, list[str]]]] = {
         {"tests/test_a.py": "def test_a():\n    run()\ndef test_b():\n    with raises(OSError):\n        run()\n"},
         ["tests/test_a.py: test_a"],
     ),
+    house_rules.lost_cancellations: (
+        {
+            "broker/a.py": "asyncio.wait_for(x, 1)\nwith suppress(asyncio.CancelledError):\n    pass\n",
+            "broker/b.py": "try:\n    x()\nexcept BaseException:\n    pass\n",
+            "broker/c.py": "try:\n    x()\nexcept BaseException:\n    raise\nexcept ValueError:\n    pass\n",
+            "tests/a.py": "asyncio.wait_for(x, 1)\n",
+        },
+        ["broker/a.py:1", "broker/a.py:2", "broker/b.py:3"],
+    ),
 }
 
 

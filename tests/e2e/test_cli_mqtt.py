@@ -112,7 +112,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             "ALLOWED_ROOTS": str(file.parent),
             "STATE_DIR": str(home / "agent"),
             "MQTT_URL": broker.address.url,
-            "UPLOAD_HOSTS": store.upload_host,
+            "UPLOAD_HOSTS": store.endpoint,
         }
         stack.enter_context(ChildProcess(AGENT, settings=settings, log_path=home / "agent.log"))
         yield Field(broker, store, file, home / "state")
@@ -234,7 +234,7 @@ def test_a_command_is_printed_for_a_device_that_may_read_one_file_only(field: Fi
         "FILE_PATH": str(field.file),
         "STATE_DIR": str(tmp_path / "agent"),
         "MQTT_URL": field.broker.address.url,
-        "UPLOAD_HOSTS": field.store.upload_host,
+        "UPLOAD_HOSTS": field.store.endpoint,
     }
     with ChildProcess(AGENT, settings=settings, log_path=tmp_path / "agent.log"):
         command = field.run("trigger", "restaurant-2", "--print")

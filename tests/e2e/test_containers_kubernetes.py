@@ -121,6 +121,14 @@ def test_the_migrations_job_needs_nothing_but_what_it_is_given(manifests: Path, 
         assert database.execute("SELECT count(*) FROM uploads").fetchone() == (0,)
 
 
+def test_the_database_is_reached_by_tls_with_a_verified_certificate(manifests: Path) -> None:
+    """Libpq alone prefers TLS, and goes on without it."""
+    pods = [one["spec"]["template"]["spec"] for one in objects(manifests) if "template" in one.get("spec", {})]
+    variables = [{each["name"]: each["value"] for each in pod["containers"][0].get("env", ())} for pod in pods]
+    with_database = [given for given in variables if "DATABASE_URL_FILE" in given]
+    assert [given["PGSSLMODE"] for given in with_database] == ["verify-full"] * 2
+
+
 def test_only_the_control_plane_reaches_the_services_listener(manifests: Path) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in objects(manifests) if one["kind"] == "NetworkPolicy"}
     assert policies["default-deny"]["policyTypes"] == ["Ingress", "Egress"]

@@ -1,8 +1,9 @@
-"""`deploy/production/make-secrets`: existing files are kept, and missing ones are reported.
+"""`make-secrets` and `object-store-account` of deploy/: existing files are kept, and missing ones are reported.
 
 Rule: no engine is needed here, but openssl.
 """
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -76,3 +77,23 @@ def test_a_certificate_of_ones_own_needs_its_authority_and_the_names(made: Path,
     assert not (own / "broker-ca.key").exists()
     shutil.copy(made / "broker-ca.crt", own)
     assert make(own).stderr == ""
+
+
+def test_the_object_store_of_the_first_try_gets_random_credentials_once(tmp_path: Path) -> None:
+    """A default password is known to every page that rebinds a name, and to every other program of the machine."""
+    made: list[dict[str, str]] = []
+    for name in ("one", "two"):
+        directory = tmp_path / name
+        directory.mkdir()
+        for _ in range(2):
+            subprocess.run([str(ROOT / "deploy/containers/object-store-account"), str(directory)], check=True)
+            made.append({path.name: path.read_text() for path in directory.iterdir()})
+            assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o640}
+    assert made[0] == made[1]
+    assert {name: len(text) for name, text in made[0].items()} == {"access_key_id": 20, "secret_access_key": 40}
+    assert set(made[0].values()).isdisjoint(made[2].values())
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.prod.yml", ".env.example"])
+def test_no_credentials_of_an_object_store_are_in_a_file(file: str) -> None:
+    assert re.findall(r"\w*(?:ACCESS_KEY|SECRET_KEY)\w*[:=] *[^/\s].*", (ROOT / file).read_text()) == []

@@ -49,6 +49,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Fle
         ("two whole parts.bin", 2 * CHUNK, 2),
         ("Kassenbuch März 2026 東京.log", 3 * MIB, 1),
         ("name with 'quotes' & signs + % #?.bin", 17, 1),
+        ("report%20final.pdf", 17, 1),
     ],
 )
 def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, name: str, size: int, parts: int) -> None:
@@ -59,7 +60,8 @@ def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, na
     assert (upload["state"], upload["error"], upload["message"]) == ("completed", None, None)
     assert (upload["proof"], upload["progress"]) == ("etag", 100.0)
     assert (upload["total_parts"], upload["completed_parts"], upload["bytes_uploaded"]) == (parts, parts, size)
-    assert upload["s3_key"].endswith(name)
+    # The bundled object store refuses a percent sign in a key.
+    assert upload["s3_key"].endswith(name.replace("%", "_"))
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 

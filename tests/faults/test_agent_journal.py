@@ -23,7 +23,7 @@ __all__ = ["mosquitto"]
 
 CHUNK = 5 * MIB
 PARTS = 3
-FULL = "the device's disk is full"
+FULL = "cannot be written: No space left on device"
 LEAST = 4
 """How often at least an upload of parts that are sent one by one makes the journal durable: the offer together with its
 command, and each part, the last together with the end."""
@@ -178,7 +178,8 @@ def until_refused(owner: Owner, path: Path) -> str:
 
 def reports_full_disk(owner: Owner, reported: int) -> bool:
     """Whether a status after the first `reported` ones has the full disk as its reason."""
-    return any(one.current_upload and one.current_upload.reason == FULL for one in owner.statuses[reported:])
+    shown = [one.current_upload.reason or "" for one in owner.statuses[reported:] if one.current_upload]
+    return any(reason.endswith(FULL) for reason in shown)
 
 
 def fill(ballast: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from broker.process import Broker
-from schemas.messages import DownloadFile, GrantParts, UploadConfig
+from schemas.messages import DownloadFile, GrantParts, ListFiles, UploadConfig
 from schemas.parts import MIB, MIN_CHUNK_SIZE, to_ranges
-from schemas.values import Action
+from schemas.values import Action, UploadOptions
 from tests.support.agent_process import AgentProcess, Owner, begin, close, mosquitto, report, urls
 from tests.support.put_sink import PutSink
 
@@ -26,6 +26,8 @@ SMALL: Final = 10 * MIB
 LARGE: Final = 20 * GIB
 CHUNK: Final = 64 * MIB
 ALLOWED: Final = 4 * MIB
+FLOOD_ALLOWED: Final = 18 * MIB
+FLOOD_JOURNAL: Final = 10 * MIB
 
 Upload = Callable[[AgentProcess, Owner, PutSink, str, int], None]
 
@@ -103,3 +105,32 @@ def test_twenty_gibibytes_take_no_more_memory_than_ten_mebibytes(
         after = high_water_mark(agent)
     assert sink.received == SMALL + LARGE
     assert after - before <= ALLOWED, f"{before} bytes became {after}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_flood_of_commands_takes_bounded_memory_and_a_bounded_journal(
+    mosquitto: Broker, sink: PutSink, tmp_path: Path
+) -> None:
+    """The kind: the device counts entries, and another program chooses their size. No upload is ever closed."""
+    client_id, batch = "memory-flood", 50
+    with (
+        AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port, {"LOG_LEVEL": "error"}) as agent,
+        Owner(mosquitto.address.port, client_id) as owner,
+    ):
+        owner.online()
+        before = high_water_mark(agent)
+        options, metadata = UploadOptions(give_up_after=31_536_000), {"note": "x" * 4_000}
+        for number in range(3_000):
+            config = UploadConfig(upload_id=f"u{number}", owner="cli-test")
+            path = str(agent.data / f"missing-{number}")
+            payload = DownloadFile(upload_config=config, file_path=path, options=options, metadata=metadata)
+            owner.send(payload, Action.DOWNLOAD_FILE)
+            owner.send(ListFiles(pattern=f"{agent.data}/**"), Action.LIST_FILES)
+            if number % batch == batch - 1:
+                last = f"u{number}"
+                owner.until(lambda last=last: owner.answers(last), timeout=60)  # type: ignore[misc]
+                owner.responses.clear()
+        after, journal = high_water_mark(agent), (tmp_path / "state" / "journal").stat().st_size
+    assert after - before <= FLOOD_ALLOWED, f"{before} bytes became {after}"
+    assert journal <= FLOOD_JOURNAL

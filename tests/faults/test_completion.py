@@ -28,13 +28,12 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "error-500-though-done": {"kind": Kind.ERROR, "done": True},
     "slow-down": {"kind": Kind.ERROR, "status": 503, "code": "SlowDown", "retry_after": 1},
     "slow": {"kind": Kind.SLOW, "seconds": 1.5},
+    "no-such-upload": {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload"},
     "no-such-upload-though-done": {"kind": Kind.ERROR, "status": 404, "code": "NoSuchUpload", "done": True},
     "success-without-effect": {"kind": Kind.PRETEND},
     "page-of-an-ingress": {"kind": Kind.PAGE, "status": 404, "times": 2},
     "key-revoked-for-a-while": {"kind": Kind.ERROR, "status": 403, "code": "InvalidAccessKeyId", "times": 2},
 }
-LOST: Final = "no-such-upload"
-"""The one answer that costs an attempt: the object store has neither the multipart upload nor the object."""
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +43,11 @@ def outcomes(shared_site: FaultSite) -> Iterator[dict[str, Outcome]]:
     site.reset()
     client_id = "completing"
     site.attach(client_id)
-    paths = {case: site.file(client_id, case, CHUNK + 7) for case in (*FAULTS, LOST)}
+    paths = {case: site.file(client_id, case, CHUNK + 7) for case in FAULTS}
     # The time of day precedes the file name in a key: with a digit before it, `slow` does not match `error-slow`.
     site.strict.add(*(Fault(operation=COMPLETE, key=f"*[0-9]-{case}", **fields) for case, fields in FAULTS.items()))
-    gone = Fault(operation=COMPLETE, key=f"*[0-9]-{LOST}", kind=Kind.ERROR, status=404, code="NoSuchUpload")
-    site.strict.add(gone)
     uploads = {case: site.trigger(client_id, path) for case, path in paths.items()}
     ended = {case: site.ended(upload_id) for case, upload_id in uploads.items()}
-    site.until(
-        lambda: any(one.operation == Operation.ABORT_MULTIPART_UPLOAD for one in site.events(uploads[LOST])),
-        "the abandoned attempt to be aborted",
-    )
     yield {
         case: Outcome(
             upload,
@@ -78,17 +71,6 @@ def test_a_completion_in_doubt_completes_once_in_the_same_attempt(outcomes: dict
 def test_a_completion_in_doubt_sends_no_part_again(outcomes: dict[str, Outcome]) -> None:
     sent = {case: sum(one.operation == Operation.UPLOAD_PART for one in outcomes[case].events) for case in FAULTS}
     assert sent == dict.fromkeys(FAULTS, 2)
-
-
-def test_a_lost_multipart_upload_is_aborted_and_tried_again(
-    outcomes: dict[str, Outcome],
-) -> None:
-    outcome = outcomes[LOST]
-    assert (outcome.upload["state"], outcome.upload["attempt"], outcome.equal) == ("completed", 2, True)
-    first, second = dict.fromkeys(one.upload_id for one in outcome.events if one.operation == COMPLETE)
-    aborted = {one.upload_id for one in outcome.events if one.operation == Operation.ABORT_MULTIPART_UPLOAD}
-    assert aborted == {first}
-    assert [one.upload_id for one in outcome.events if one.operation == COMPLETE and one.done] == [second]
 
 
 def test_a_cancel_during_the_completion_is_refused(site: FaultSite, name: str) -> None:

@@ -31,6 +31,7 @@ from device_agent import uploads as agent_uploads
 from device_agent.agent import Agent
 from device_agent.commands import Commands
 from device_agent.errors import JournalError
+from device_agent.inbox import CommandArrived
 from device_agent.state import journal
 from device_agent.state.atomic_file import replace_file
 from device_agent.state.journal import Journal
@@ -96,15 +97,15 @@ def compaction_keeps_its_descriptor(patch: pytest.MonkeyPatch) -> None:
 def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
     receive = Agent._receive
 
-    def early_ack(self: Agent, data: bytes, token: Any) -> None:  # noqa: ANN401
-        receive(self, data, token)
-        self._connection.ack(token)
+    def early_ack(self: Agent, arrived: CommandArrived) -> None:
+        receive(self, arrived)
+        self._connection.ack(arrived.token)
 
     patch.setattr(Agent, "_receive", early_ack)
 
 
 def source_changes_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(handlers, "source_fault", lambda _transfer, _seen: None)
+    patch.setattr(handlers, "source_fault", lambda _transfer, _seen, _number: None)
     patch.setattr(handlers, "is_same_file", lambda _transfer, _found: True)
     patch.setattr(agent_uploads, "restored", lambda one, _now: structs.replace(one, digests={}))
 
@@ -122,14 +123,21 @@ def many_large_logs(patch: pytest.MonkeyPatch) -> None:
 def any_change_counts_as_growth(patch: pytest.MonkeyPatch) -> None:
     """Under `prefix` every change of the file counts as growth."""
     many_large_logs(patch)
-    patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, moved=False), now))
+    patch.setattr(handlers, "advance", lambda one, now: advance(structs.replace(one, doubtful=False), now))
+
+
+def recent_times_trusted(patch: pytest.MonkeyPatch) -> None:
+    """A file counts as unchanged while its times stay, also within one tick of its file system's clock."""
+    many_large_logs(patch)
+    patch.setattr(files, "COARSE", frozenset(history.PATHS))
+    patch.setattr(files.Files, "is_racy", lambda _files, _path, _found: False)
 
 
 def stale_will_accepted(patch: pytest.MonkeyPatch) -> None:
     judge = presence._of_this_install
 
-    def accept_all(client: presence.Client, message: Any, now: float) -> Any:  # noqa: ANN401
-        return judge(structs.replace(client, epoch=-1, sequence=-1), message, now)
+    def accept_all(client: presence.Client, message: Any, now: float, age: float) -> Any:  # noqa: ANN401
+        return judge(structs.replace(client, epoch=-1, sequence=-1), message, now, age)
 
     patch.setattr(presence, "_of_this_install", accept_all)
 
@@ -218,6 +226,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     ack_before_commit: ("P9",),
     source_changes_ignored: ("P4",),
     any_change_counts_as_growth: ("P4",),
+    recent_times_trusted: ("P4",),
     stale_will_accepted: ("P8", "P6"),
     complete_response_trusted: ("P2",),
     client_success_trusted: ("P3",),
@@ -229,7 +238,7 @@ MUTANTS: dict[Plant, tuple[str, ...]] = {
     acknowledged_before_commit: ("P9",),
     sent_command_counts_as_done: ("P6",),
 }
-RARE: Final = frozenset({source_changes_ignored, any_change_counts_as_growth, sequence_ignored})
+RARE: Final = frozenset({source_changes_ignored, any_change_counts_as_growth, recent_times_trusted, sequence_ignored})
 """They need several faults at the right moment, which few histories have."""
 
 

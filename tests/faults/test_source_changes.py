@@ -41,6 +41,13 @@ def rewrite_in_secret(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def rewrite_what_was_stored_in_secret(path: Path) -> None:
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"other bytes")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def rewrite_what_was_sent(path: Path) -> None:
     """Rewrite a part that is stored, and append: with `prefix` neither the size nor the later parts show the change."""
     with path.open("r+b") as file:
@@ -163,7 +170,7 @@ def test_a_file_deleted_while_the_agent_was_dead_is_source_gone(site: FaultSite,
     assert (upload["state"], upload["error"]) == ("failed", "source_gone")
 
 
-@pytest.mark.parametrize("change", [append, rewrite, rewrite_in_secret])
+@pytest.mark.parametrize("change", [append, rewrite, rewrite_what_was_stored_in_secret])
 def test_a_file_changed_while_the_agent_was_dead_is_a_new_attempt(
     site: FaultSite, name: str, change: Callable[[Path], None]
 ) -> None:
@@ -174,3 +181,20 @@ def test_a_file_changed_while_the_agent_was_dead_is_a_new_attempt(
     site.agents[name].start()
     site.until(lambda: site.upload(upload_id)["attempt"] == 2, "the new attempt")
     assert not [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])
+def test_changes_of_metadata_end_no_attempt(site: FaultSite, name: str, *, killed: bool) -> None:
+    """A new mode, owner or link moves ctime, and no byte; three such changes would use up all attempts."""
+    upload_id, path = site.begun(name, parts=PARTS)
+    if killed:
+        site.agents[name].kill()
+    path.chmod(0o640)
+    os.chown(path, os.getuid(), os.getgid())
+    path.with_suffix(".link").hardlink_to(path)
+    site.s3.flow()
+    if killed:
+        site.agents[name].start()
+    upload = site.ended(upload_id)
+    assert (upload["state"], upload["attempt"]) == ("completed", 1)
+    assert site.stored(upload_id) == path.read_bytes()

@@ -138,7 +138,7 @@ def test_an_etag_is_passed_on_as_it_is(sender: Sender, sink: PutSink, etag: str)
         (Script(status=301, body=s3_error("PermanentRedirect")), PutFailure.REFUSED),
         (Script(status=307, body=s3_error("TemporaryRedirect")), AGAIN),
         (Script(status=404, body=s3_error("NoSuchKey")), PutFailure.GONE),
-        (Script(status=404, body=s3_error("NoSuchBucket")), PutFailure.GONE),
+        (Script(status=404, body=s3_error("NoSuchBucket")), PutFailure.REFUSED),
         (Script(status=404, body=s3_error("NotFound")), AGAIN),
         (Script(status=404, body=PAGE), AGAIN),
         (Script(status=404), AGAIN),

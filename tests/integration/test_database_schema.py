@@ -115,7 +115,7 @@ def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
         | {"subject_type": "upload", "last_error_code": None, "last_error_text": None, "last_error_at": None}
         for row in before.pop("tasks")
     ]
-    assert after.pop("uploads") == [row | {"reason_code": None} for row in before.pop("uploads")]
+    assert after.pop("uploads") == [row | {"reason_code": None, "setbacks": 0} for row in before.pop("uploads")]
     assert after.pop("changes") == []
     assert after == before
 
@@ -143,7 +143,7 @@ async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str,
         metadata = MetaData()
         metadata.reflect(connection)
         uploads, tasks = metadata.tables["uploads"], metadata.tables["tasks"]
-        row = {name: value for name, value in upload_values(upload, 0).items() if name != "reason_code"}
+        row = {name: value for name, value in upload_values(upload, 0).items() if name in uploads.columns}
         connection.execute(insert(uploads), row)
         key = {"client_id": upload.client_id, "upload_id": upload.upload_id, "kind": "abort_multipart"}
         connection.execute(
@@ -210,6 +210,8 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "outbox.drop": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
     "outbox.due": lambda records: records.outbox.due(1.0, 10),
     "outbox.wake": lambda records: records.outbox.wake("a", 1.0),
+    "outbox.wake_failed": lambda records: records.outbox.wake_failed(["busy"], 1.0),
+    "outbox.pull_in": lambda records: records.outbox.pull_in(Kind.COMPLETE, 9.0, 1.0),
     "outbox.next_due": lambda records: records.outbox.next_due(),
     "clients.get": lambda records: records.clients.get("a"),
     "clients.among": lambda records: records.clients.among(["a", "b"]),
@@ -269,6 +271,8 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
         ("uploads.list of an error", "ix_uploads_newest_with_error"),
         ("uploads.list of states", "ix_uploads_newest_in_state"),
         ("outbox.due", "ix_outbox_due_at"),
+        ("outbox.wake_failed", "ix_outbox_due_at"),
+        ("outbox.pull_in", "ix_outbox_due_at"),
         ("changes.prune", "ix_changes_at"),
         ("clients.list by labels", "ix_client_labels_bearers"),
     ],

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import aiomqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from broker.server import Broker
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.services.ports.messenger import Delivered
 from schemas.topics import Channel, Topics
+from schemas.values import PRESENCE_EXPIRY
 from tests.support.brokers import any_broker
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
@@ -76,6 +79,31 @@ async def test_a_retained_message_is_delivered_as_retained(any_broker: Broker) -
             assert all(message.retained for message in received)
         for number in range(50):
             await client.publish(topics.presence(f"device-{number}"), b"", qos=1, retain=True)
+
+
+async def test_a_stored_message_comes_on_presence_only_and_with_what_is_left_of_its_expiry(any_broker: Broker) -> None:
+    """Retain Handling 2 on the other channels: what a broker has stored there may be of any age."""
+    topics = Topics("messaging/stored")
+    left = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    left.MessageExpiryInterval = PRESENCE_EXPIRY
+    stored = [topics.of("one", channel) for channel in (Channel.COMMAND, Channel.RESPONSE, Channel.STATUS)]
+    async with device(any_broker) as client:
+        for topic in stored:
+            await client.publish(topic, b"{}", qos=1, retain=True)
+        await client.publish(topics.presence("one"), b"{}", qos=1, retain=True, properties=left)
+        async with running(any_broker, topics) as (_, received):
+            await until(received, 1)
+            await client.publish(topics.response("one"), b"later", qos=1)
+            async with asyncio.timeout(15):
+                while received[-1].payload != b"later":  # noqa: ASYNC110 - a list has no event
+                    await asyncio.sleep(0.01)
+        for topic in (*stored, topics.presence("one")):
+            await client.publish(topic, b"", qos=1, retain=True)
+    # The embedded broker does not know Retain Handling, and the services drop what is marked as retained.
+    first, later = (one for one in received if one.topic == topics.presence("one") or not one.retained)
+    assert (first.topic, first.retained, later.payload) == (topics.presence("one"), True, b"later")
+    assert first.expires_in is not None
+    assert PRESENCE_EXPIRY - 30 < first.expires_in <= PRESENCE_EXPIRY
 
 
 async def test_many_publishes_at_once_log_no_warning(any_broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

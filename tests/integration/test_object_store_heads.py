@@ -29,8 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StrictServer]:
 @pytest.fixture(scope="module")
 def clients(server: StrictServer) -> Iterator[Clients]:
     keys = {"access_key": server.s3.access_key, "secret_key": server.s3.secret_key}
-    made = build_clients(S3Settings(bucket=BUCKET, endpoint=server.s3.endpoint, **keys))
-    buckets.ensure(made.calls, "us-east-1")
+    made = build_clients(S3Settings(bucket=BUCKET, endpoint=server.s3.endpoint, **keys), "path")
+    buckets.ensure(made.calls, "us-east-1", "uploads/")
     made.calls.client.put_object(
         Bucket=BUCKET, Key=KEY, Body=b"bytes", Metadata={"backhaul-token": "t.1"}, ChecksumAlgorithm="SHA256"
     )

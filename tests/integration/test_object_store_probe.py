@@ -63,6 +63,7 @@ async def test_nanio_checks_the_md5_of_objects_and_nothing_else(tmp_path: Path, 
     assert seen.object_digests == {DigestName.MD5}
     assert (seen.part_digests, seen.if_none_match, seen.encrypts) == (frozenset(), False, False)
     assert seen.etag_is_md5
+    assert seen.refused_characters == "%"
     assert left == []
     assert "UploadPart with md5: a wrong digest is not noticed." in seen.notes
 
@@ -132,7 +133,7 @@ async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_s
 async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
-    strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once", times=99))
+    strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once-md5", times=99))
     with pytest.raises(ObjectStoreDown):
         await store.probe()
     assert strict.storage.buckets[BUCKET].objects == {}
@@ -145,7 +146,7 @@ async def test_objects_that_could_not_be_removed_are_noted(strict: StrictServer,
     denied = Fault(kind=Kind.ERROR, operation=Operation.DELETE_OBJECT, status=403, code="AccessDenied", times=99)
     strict.faults.add(denied)
     seen = await store.probe()
-    assert any("may be left below uploads/.backhaul-probe/" in note for note in seen.notes)
+    assert any("objects of the probe stay (AccessDenied)" in note for note in seen.notes)
 
 
 async def test_multipart_without_sha256_support_is_a_finding(strict: StrictServer, open_store: Open) -> None:
@@ -155,7 +156,8 @@ async def test_multipart_without_sha256_support_is_a_finding(strict: StrictServe
         Fault(
             kind=Kind.ERROR,
             operation=Operation.CREATE_MULTIPART_UPLOAD,
-            key="*sha256",
+            key="*parts-sha256",
+            times=2,
             status=501,
             code="NotImplemented",
         )

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.services.errors import ObjectStoreForbids
 from control_plane.services.ports.object_store import Grantable
 from schemas.values import DigestName, PresignedPart
 from tests.support.patience import came_true
@@ -25,6 +26,7 @@ from tests.support.strict_s3 import (
     Kind,
     Operation,
     Options,
+    Quirk,
     StoreEvent,
     StrictServer,
     read_events,
@@ -221,3 +223,40 @@ async def test_a_separate_process_is_controlled_over_http(tmp_path: Path) -> Non
         await store.close()
     assert [event.fault for event in events if event.operation == "PutObject"] == ["error", None]
     assert read_events(tmp_path / "events.jsonl") == events
+
+
+async def test_a_quirk_can_be_turned_on_and_off(strict: StrictServer, grant: PresignedPart) -> None:
+    """Each is off until a test asks for it."""
+    statuses = []
+    for quirks in (set(), {Quirk.TOKEN_ENDED}, {Quirk.LOCK_WANTS_DIGEST, Quirk.CONTINUE_UNASKED, Quirk.ETAG_NOT_MD5}):
+        strict.quirks.clear()
+        strict.quirks.update(quirks)
+        statuses.append((await put(grant, BODY)).status_code)
+    assert statuses == [200, 400, 200]
+
+
+async def test_a_proxy_is_in_the_way_of_other_hosts_only(strict: StrictServer, grant: PresignedPart) -> None:
+    """The signature of a request that a proxy changed is wrong."""
+    server = replace(strict.s3, endpoint=strict.s3.endpoint.replace("127.0.0.1", "localhost"))
+    public = store_of(server)
+    through_proxy = public.presign_object(KEY, "token", Grantable(1, len(BODY), MD5, 60), DigestName.MD5, once=False)
+    for quirk in (Quirk.PROXY_STRIPS_MD5, Quirk.PROXY_STRIPS_METADATA, Quirk.PROXY_REWRITES_HOST):
+        strict.quirks.clear()
+        strict.quirks.add(quirk)
+        assert [(await put(one, BODY)).status_code for one in (grant, through_proxy)] == [200, 403]
+    await public.close()
+
+
+async def test_a_double_in_another_process_takes_quirks_too(tmp_path: Path) -> None:
+    server, control = start_strict_process(tmp_path)
+    try:
+        other = store_of(server)
+        await other.ensure_bucket()
+        control.behave(Quirk.NO_LIST_PERMISSION)
+        with pytest.raises(ObjectStoreForbids):
+            await other.head(KEY)
+        control.behave()
+        assert await other.head(KEY) is None
+        await other.close()
+    finally:
+        server.stop()

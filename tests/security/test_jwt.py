@@ -99,6 +99,9 @@ def bad_tokens() -> Iterator[tuple[str, str]]:
     yield "expired", forge({"alg": "HS256"}, claims(exp=now - LEEWAY - 1))
     yield "not yet", forge({"alg": "HS256"}, claims(nbf=now + DAY))
     yield "issued tomorrow", forge({"alg": "HS256"}, claims(iat=now + DAY))
+    yield "a life that is too long", forge({"alg": "HS256"}, claims(exp=now + DAY + 1))
+    yield "a long life in texts", forge({"alg": "HS256"}, claims(iat=str(now), exp=str(now + DAY + 1)))
+    yield "issued long ago", forge({"alg": "HS256"}, claims(iat=now - DAY, exp=now + DAY))
     for name in ("exp", "iat", "sub", "aud"):
         yield f"no {name}", forge({"alg": "HS256"}, claims(**{name: None}))
         yield f"null {name}", forge({"alg": "HS256"}, {**claims(), name: None})
@@ -226,3 +229,14 @@ def test_a_token_has_subject_audience_and_lifetime() -> None:
     decoded = jwt.decode(token, SECRET, ["HS256"], audience=AUDIENCE)
     assert (decoded["sub"], decoded["aud"], decoded["exp"] - decoded["iat"]) == ("me", "backhaul", 3600)
     assert jwt.get_unverified_header(token)["alg"] == "HS256"
+
+
+async def test_a_token_that_lives_too_long_is_refused_with_the_settings_name(services: FakeServices) -> None:
+    """A token cannot be revoked, so what is stolen is good until its end: the longest life is the control plane's."""
+    token = create_token(SECRET, "me", 2 * DAY)
+    async with http_to(make_api(services, JWT_SECRET=SECRET)) as http:
+        answer = await http.get("/clients", headers=bearer(token))
+    check_refused(answer)
+    assert "86400 s of MAX_TOKEN_LIFETIME" in answer.json()["detail"]
+    async with http_to(make_api(services, JWT_SECRET=SECRET, MAX_TOKEN_LIFETIME=str(2 * DAY))) as http:
+        assert (await http.get("/clients", headers=bearer(token))).status_code == 200

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from control_plane.api.gates import MAX_BODY, SECURITY_HEADERS
+from control_plane.settings import Settings, SettingsError
 from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, make_api
 
 TRIGGER = "/trigger-download/restaurant-1"
@@ -70,47 +71,84 @@ async def test_refusals_have_the_security_headers() -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example"},
-        {"Origin": "http://127.0.0.1:9999"},
-        {"Origin": "http://localhost:8080"},
-        {"Origin": "null"},
-        {"Sec-Fetch-Site": "cross-site"},
-    ],
-)
-async def test_a_command_from_a_page_of_another_site_is_refused(
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://127.0.0.1:9999"},
+    {"Origin": "http://localhost:8080"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+EVERY_AUTH = [{}, {"AUTH": "off"}, {"JWT_SECRET": SECRET}]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_request_of_a_foreign_page_is_refused_whatever_its_method(
     http: httpx.AsyncClient, services: FakeServices, headers: dict[str, str]
 ) -> None:
-    """A browser sends a POST without a body for any page, without a preflight request."""
-    for method, path in (("POST", TRIGGER), ("POST", "/uploads/upload-1/cancel"), ("DELETE", "/clients/restaurant-1")):
+    """A foreign page uses the caller's browser, which sends a simple request, an `<img>` too, without asking first."""
+    for method, path in (
+        ("POST", TRIGGER),
+        ("POST", "/uploads/upload-1/cancel"),
+        ("DELETE", "/clients/restaurant-1"),
+        ("GET", "/clients/restaurant-1/files?pattern=/**"),
+        ("HEAD", "/clients/restaurant-1/files?pattern=/**"),
+        ("GET", "/clients"),
+        ("OPTIONS", "/clients"),
+    ):
         answer = await http.request(method, path, headers=headers)
-        assert (answer.status_code, answer.json()["type"]) == (403, "urn:backhaul:problem:foreign-page")
+        assert answer.status_code == 403
+        assert answer.headers["content-type"] == "application/problem+json"
     assert services.calls == []
 
 
-async def test_a_command_from_a_page_of_this_origin_is_accepted(http: httpx.AsyncClient) -> None:
-    own = {"Origin": HOST, "Sec-Fetch-Site": "same-origin"}
+@pytest.mark.parametrize("settings", EVERY_AUTH)
+async def test_a_foreign_page_is_refused_whatever_auth_is(settings: dict[str, str]) -> None:
+    async with http_to(make_api(FakeServices(), **settings)) as http:
+        assert (await http.get("/clients", headers=FOREIGN[0])).status_code == 403
+
+
+@pytest.mark.parametrize("own", [{"Origin": HOST, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}])
+async def test_a_request_of_this_origin_or_of_no_page_is_accepted(http: httpx.AsyncClient, own: dict[str, str]) -> None:
     assert (await http.post(TRIGGER, headers=own)).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil:80"])
-async def test_a_foreign_host_name_is_refused_without_a_token(
-    http: httpx.AsyncClient, services: FakeServices, host: str
+@pytest.mark.parametrize("settings", EVERY_AUTH)
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil:80", "1.2.3.4.5", "", "[x]"]
+)
+async def test_a_name_that_is_none_of_this_servers_is_refused_whatever_auth_is(
+    settings: dict[str, str], host: str
 ) -> None:
-    """DNS rebinding: without a token, only the host name distinguishes a foreign page."""
-    answer = await http.get("/clients", headers={"Host": host})
-    assert answer.status_code == 421
+    """DNS rebinding: a foreign page's own name resolves to this server, so its requests are of the same origin."""
+    services = FakeServices()
+    async with http_to(make_api(services, **settings)) as http:
+        for method, path in (("GET", "/clients"), ("POST", TRIGGER)):
+            answer = await http.request(method, path, headers={"Host": host, "Origin": f"http://{host}"})
+            assert (answer.status_code, answer.json()["type"]) == (421, "urn:backhaul:problem:wrong-host")
     assert services.calls == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:9", "localhost", "localhost:8080", "[::1]:8080", "[::1]"])
-async def test_the_names_of_this_machine_are_served(http: httpx.AsyncClient, host: str) -> None:
-    assert (await http.get("/clients", headers={"Host": host})).status_code == 200
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.0.0.1:9", "localhost", "LOCALHOST:8080", "[::1]:8080", "[::1]"),
+        *("192.0.2.7", "[2001:db8::7]:80", "one.example", "Two.Example:8443", "listens.example"),
+    ],
+)
+async def test_own_names_and_every_address_are_served(host: str) -> None:
+    """A page whose origin is an address comes from that address: no name was resolved anew."""
+    names = {"ALLOWED_HOSTS": "one.example, two.example", "SERVER_HOST": "listens.example", "AUTH": "off"}
+    async with http_to(make_api(FakeServices(), **names)) as http:
+        assert (await http.get("/clients", headers={"Host": host})).status_code == 200
 
 
-async def test_any_host_name_is_served_with_a_token_or_auth_off() -> None:
-    for settings, status in (({"JWT_SECRET": SECRET}, 401), ({"AUTH": "off"}, 200)):
-        async with http_to(make_api(FakeServices(), **settings)) as http:
-            assert (await http.get("/clients", headers={"Host": "backhaul.example"})).status_code == status
+async def test_a_health_check_may_use_any_name(http: httpx.AsyncClient) -> None:
+    """A supervisor that is refused would restart the control plane."""
+    assert (await http.get("/health", headers={"Host": "pod-7.internal"})).status_code == 200
+
+
+@pytest.mark.parametrize("names", ["https://a.example", "a.example:80", "*", "a b", "-a"])
+def test_allowed_hosts_are_names_without_ports(names: str) -> None:
+    with pytest.raises(SettingsError, match="ALLOWED_HOSTS"):
+        Settings.load({"ALLOWED_HOSTS": names})

@@ -11,8 +11,10 @@ from typing import Final
 import httpx
 import pytest
 import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from control_plane.api.server import MAX_HEAD, PromptProtocol, server_config
+from control_plane.api.server import MAX_HEAD, PromptProtocol, ProxiedProtocol, server_config
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_services import FakeServices, api_over
@@ -43,11 +45,14 @@ async def lenient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serving(monkeypatch: pytest.MonkeyPatch, deadline: float) -> AsyncIterator[int]:
-    """The port of a running server."""
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, deadline: float, app: ASGIApp | None = None, *, behind_proxy: bool = False
+) -> AsyncIterator[int]:
+    """The port of a running server of REST, or of `app`."""
     monkeypatch.setattr(PromptProtocol, "head_deadline", deadline)
-    api = api_over(FakeServices(), Settings.load({}), Metrics(), receipt_deadline=deadline)
-    server = uvicorn.Server(server_config(api, "127.0.0.1", 0))
+    monkeypatch.setattr(PromptProtocol, "write_deadline", deadline)
+    api = app or api_over(FakeServices(), Settings.load({}), Metrics(), receipt_deadline=deadline)
+    server = uvicorn.Server(server_config(api, "127.0.0.1", 0, behind_proxy=behind_proxy))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve([listening]))
         try:
@@ -149,3 +154,109 @@ async def test_other_callers_do_not_wait_for_slow_ones(lenient: int) -> None:
     assert answer.status_code == 200
     assert closed == []
     assert {received[:12] for received, _ in answers} == {b"HTTP/1.1 408"}
+
+
+# Callers that do not read their answer.
+
+HUGE: Final = 24 * 1024 * 1024
+"""Bytes: more than the buffers of both kernels take."""
+
+
+async def huge_answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application whose answers are huge; it has no lifespan."""
+    if scope["type"] == "http":
+        await Response(bytes(HUGE))(scope, receive, send)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_a_caller_that_does_not_read_its_answer_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    """A deadline for what is received is no deadline for what is sent: each direction needs its own."""
+    lost = asyncio.Event()
+    end = PromptProtocol.connection_lost
+
+    def connection_lost(self: PromptProtocol, error: Exception | None) -> None:
+        lost.set()
+        end(self, error)
+
+    monkeypatch.setattr(PromptProtocol, "connection_lost", connection_lost)
+    async with serving(monkeypatch, DEADLINE, huge_answer) as port:
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.settimeout(0)
+            request = f"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n"
+            await asyncio.get_running_loop().sock_sendall(caller, request.encode())
+            received = 0
+            async with asyncio.timeout(PATIENCE):
+                await lost.wait()
+                with contextlib.suppress(ConnectionError):
+                    while piece := await asyncio.get_running_loop().sock_recv(caller, 1 << 20):
+                        received += len(piece)
+    assert received < HUGE
+
+
+async def test_a_caller_that_reads_slowly_gets_its_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch, LONG, huge_answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        monkeypatch.setattr(PromptProtocol, "write_deadline", DEADLINE)
+        size = 0
+        async with asyncio.timeout(PATIENCE):
+            while piece := await reader.read(1 << 18):
+                size += len(piece)
+                await asyncio.sleep(DEADLINE / 100)
+        writer.close()
+    assert size > HUGE
+
+
+# Callers with many connections.
+
+
+@asynccontextmanager
+async def idle_callers(port: int, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """The readers of connections that send nothing, in the order in which they connected."""
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            readers.append(reader)
+        yield readers
+
+
+async def status_of(port: int, path: str) -> int:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        return (await http.get(path)).status_code
+
+
+@pytest.mark.parametrize("limit", ["most", "most_of_peer"])
+async def test_idle_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """A limit that all callers share must not be filled by one of them: who has waited longest gives its place."""
+    monkeypatch.setattr(PromptProtocol, limit, 5)
+    async with serving(monkeypatch, LONG * 10) as port, idle_callers(port, 20) as callers:
+        assert [await status_of(port, path) for path in ("/health", "/clients")] == [200, 200]
+        async with asyncio.timeout(PATIENCE):
+            closed = [await everything(caller) for caller in callers[:15]]
+        assert closed == [b""] * 15
+        assert not any(caller.at_eof() for caller in callers[-3:])
+
+
+async def test_where_every_connection_has_a_request_only_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptProtocol, "most_of_peer", 5)
+    async with serving(monkeypatch, LONG * 10) as port, contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        while await status_of(port, "/clients") != 503:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
+        assert await status_of(port, "/health") == 200
+        await stack.aclose()
+        while await status_of(port, "/clients") != 200:  # noqa: ASYNC110 - the fact is in another program
+            await asyncio.sleep(0.05)
+
+
+async def test_behind_a_proxy_one_address_is_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptProtocol, "most_of_peer", 5)
+    assert ProxiedProtocol.most_of_peer is None
+    async with serving(monkeypatch, LONG * 10, behind_proxy=True) as port, idle_callers(port, 20) as callers:
+        assert await status_of(port, "/clients") == 200
+        assert not any(caller.at_eof() for caller in callers)

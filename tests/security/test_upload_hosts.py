@@ -17,7 +17,7 @@ from schemas.parts import Part
 from schemas.values import PresignedPart
 from tests.support.put_sink import PutSink, Script
 
-HOSTS = UploadHosts.parse(["good.example:80", "good.example:443"])
+HOSTS = UploadHosts.parse(["http://good.example", "https://good.example"])
 
 DECEPTIVE = [
     "http://good.example@evil.example/",

@@ -202,7 +202,9 @@ class Broker:
         self.subscribers.append(subscriber)
         for client_id, (data, until) in self.retained.items():
             if until is None or until > self.world.now():
-                message = Delivered(self.topics.of(client_id, Channel.PRESENCE), data, retained=True)
+                left = None if until is None else until - self.world.now()
+                topic = self.topics.of(client_id, Channel.PRESENCE)
+                message = Delivered(topic, data, retained=True, expires_in=left)
                 self.travel(f"{client_id} {id(subscriber)}", lambda to=message: subscriber.deliver(to))  # type: ignore[misc]
 
     # Faults of the broker.

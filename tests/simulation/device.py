@@ -10,6 +10,7 @@ from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.errors import JournalError
 from device_agent.inbox import EventQueue, LoopEvent
+from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -128,9 +129,9 @@ class Process:
         self.bell.process = self
         self.agent.start()
 
-    def _connect(self, will: object) -> DeviceNetwork:
+    def _connect(self, presence: PresenceBuilder) -> DeviceNetwork:
         device = self.device
-        network = _Watched(device.world, device.broker, device.client_id, self.bell, will)  # type: ignore[arg-type]
+        network = _Watched(device.world, device.broker, device.client_id, self.bell, presence)
         network.device = device
         self.networks.append(network)
         return network

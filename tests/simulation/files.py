@@ -1,6 +1,7 @@
 """A device's user files: their content, every content they had before, and changes while the agent reads them.
 
-Rule: an open file stays the same when another file takes its name; every change moves `ctime`, as on a real system.
+Rule: an open file stays the same when another file takes its name; every change moves `ctime`, as on a real system. Of
+the files in `COARSE` it moves only with a clock that ticks every ten minutes, so some changes do not show.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from tests.simulation.world import World
 WAYS: Final = ("appended", "rewritten", "backdated", "truncated", "replaced", "deleted")
 LOG_WAYS: Final = ("appended",) * 5 + WAYS
 """Changes of a log: mostly appends; now and then it is rotated, edited or deleted."""
+
+COARSE: Final = frozenset({"/data/b c.bin", "/data/grows.log"})
+TICK: Final = 600
+"""Seconds, as many as make a hidden change likely within one upload."""
 
 
 @dataclass(eq=False)
@@ -60,7 +65,7 @@ class Files:
         """A new file under this name, in place of any other."""
         stamp = self._stamp()
         content: Content = ((0, size, stamp),) if size else ()
-        self.inodes[path] = Inode(stamp, content, stamp, stamp)
+        self.inodes[path] = Inode(stamp, content, self._time(path, stamp), self._time(path, stamp))
         self.versions.setdefault(path, []).append(content)
 
     def open(self, path: str) -> OpenFile | None:
@@ -100,9 +105,16 @@ class Files:
             end = min(size, at + self.world.chance.randint(1, 6 * MIB))
             new: Content = ((at, end, stamp),) if end > at else ()
             inode.content = join([clip(inode.content, 0, at), new, clip(inode.content, end, size)])
-        inode.ctime = stamp
-        inode.mtime = inode.mtime if way == "backdated" else stamp
+        inode.ctime = self._time(path, stamp)
+        inode.mtime = inode.mtime if way == "backdated" else inode.ctime
         self.versions[path].append(inode.content)
+
+    def is_racy(self, path: str, found: Fingerprint) -> bool:
+        """Whether a later change may leave this fingerprint as it is."""
+        return found.ctime_ns >= self._time(path, self._stamps + 1)
+
+    def _time(self, path: str, stamp: int) -> int:
+        return int(self.world.now() // TICK) if path in COARSE else stamp
 
     def _stamp(self) -> int:
         self._stamps += 1

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from device_agent.errors import JournalError
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
 from device_agent.mqtt.connection import AckToken
+from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.reconnect import ReconnectBackoff
+from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.topics import Channel
 from tests.simulation.broker import Broker
 from tests.simulation.world import World
@@ -19,7 +21,7 @@ class DeviceNetwork:
     """One process's connections, one after another; `dead` once the process is."""
 
     def __init__(
-        self, world: World, broker: Broker, client_id: str, inbox: EventQueue, will: Callable[[], bytes]
+        self, world: World, broker: Broker, client_id: str, inbox: EventQueue, presence: PresenceBuilder
     ) -> None:
         self.client_id = client_id
         self.dead = False
@@ -27,12 +29,17 @@ class DeviceNetwork:
         self._world = world
         self._broker = broker
         self._inbox = inbox
-        self._will = will
+        self._presence = presence
         self._backoff = ReconnectBackoff(chance=world.chance.random)
         self._number = 0
         self._ready = False
         self._cut = False
         self._brought: dict[int, bytes] = {}
+
+    @property
+    def room(self) -> int:
+        """The broker takes whatever the protocol allows."""
+        return MAX_MESSAGE_SIZE
 
     def start(self) -> None:
         """Begin to connect."""
@@ -104,7 +111,7 @@ class DeviceNetwork:
         if self.dead or self._ready:
             return
         try:
-            will = self._will()
+            will = self._presence.will()
         except JournalError:
             self._world.later(self._backoff.next(), self._dial)
             return
@@ -118,6 +125,11 @@ class DeviceNetwork:
 
     def _subscribed(self, number: int) -> None:
         if self.dead or number != self._number:
+            return
+        stored = self._broker.online(self.client_id)
+        if stored is not None and self._presence.read_retained(stored):
+            self._broker.drop(self, politely=True)
+            self._world.later(self._backoff.next(), self._dial)
             return
         self._ready = True
         self._inbox.put(Connected())

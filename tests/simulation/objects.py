@@ -5,6 +5,7 @@ Rule: a call may fail before its effect or after it, or take effect long after i
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
@@ -40,10 +41,14 @@ class Objects:
         await self._call("ensure", lambda: None)
 
     async def probe(self) -> ObjectStoreCapabilities:
-        """The capabilities drawn for this history."""
-        return await self._call("probe", lambda: self._capabilities)
+        """The capabilities drawn for this history, and how far this control plane's clock is off."""
+        return await self._call(
+            "probe", lambda: replace(self._capabilities, clock_skew=self._world.wall() - self._now())
+        )
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
         """Open a multipart upload; when the answer is lost, its id is unknown."""
         assert digest
         return await self._call("create", lambda: self._bucket.create(s3_key, token), doubt=True)
@@ -55,7 +60,14 @@ class Objects:
         return self._signed(what, part)
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """Bound to size, digest and token."""
         assert digest

@@ -55,14 +55,14 @@ class Hired(ThreadPool):
         super().__init__(name, 0)
         assert count
 
-    def submit(self, call: "Callable[[], None]") -> None:
+    def submit(self, call: "Callable[[], None]", owner: object = None) -> None:
         """Begin."""
         call()
 
 
 class _NoCopies:
     def sweep(self, orders: list[Order]) -> None:
-        """There are no compressed copies."""
+        """There are no copies."""
 
     def discard(self, order: Order) -> None:
         """Nothing to discard."""
@@ -96,7 +96,8 @@ class SimPartIO:
         size = source.fingerprint.size
         whole = Part(1, 0, size)
         digest = self._digest_of(whole, order.digest, session) if size <= BLOCK_SIZE and not order.pregranted else None
-        post(Opened(now=self.clock(), fingerprint=source.fingerprint, digest=digest))
+        racy = self._files.is_racy(source.path, source.fingerprint)
+        post(Opened(now=self.clock(), fingerprint=source.fingerprint, racy=racy, digest=digest))
 
     def digest(self, task: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts: half of them now, half in a while."""

@@ -14,7 +14,7 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from schemas.codec import encode
+from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
 from schemas.topics import CONTROL_PLANE, Channel
 from tests.simulation.broker import Broker
@@ -94,6 +94,16 @@ class Messenger:
     def connected(self) -> bool:
         """Whether the broker has its subscriptions."""
         return self in self._broker.subscribers
+
+    @property
+    def problem(self) -> str | None:
+        """Whether messages can pass."""
+        return None if self.connected else "not connected"
+
+    @property
+    def max_message_size(self) -> int:
+        """As the protocol has it."""
+        return MAX_MESSAGE_SIZE
 
     def deliver(self, message: Delivered) -> None:
         """Take a message from the broker."""

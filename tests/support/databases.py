@@ -161,6 +161,7 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
             resume_at=instants,
             touched_at=instants,
             strikes=st.integers(0, 3),
+            setbacks=st.integers(0, 9),
             bytes_sent=counts,
             client_busy=st.booleans(),
             reason=st.none() | reasons,

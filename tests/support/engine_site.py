@@ -41,7 +41,7 @@ services:
       MQTT_PASSWORD_FILE: /run/secrets/device_password
       SSL_CERT_FILE: /run/secrets/broker_authority
       FILE_PATH: /data/test-file.bin
-      UPLOAD_HOSTS: s3.localhost:4566
+      UPLOAD_HOSTS: http://s3.localhost:4566/
     volumes: ["./test-data:/data:ro", "device-state:/var/lib/backhaul"]
     secrets: [device_password, broker_authority]
 networks:

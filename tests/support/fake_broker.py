@@ -85,19 +85,20 @@ class Visitor:
         """Answer a CONNECT."""
         self.send(frame(Kind.CONNACK, bytes((0, reason)) + encode_properties(properties or {})))
 
-    def suback(self, *reasons: int) -> None:
-        """Wait for SUBSCRIBE and answer it."""
-        body = self.frame(Kind.SUBSCRIBE)
-        self.send(frame(Kind.SUBACK, body[:2] + encode_properties({}) + bytes(reasons or (1, 1))))
+    def suback(self, *reasons: int, presence: int = 0) -> None:
+        """Wait for the two SUBSCRIBEs and answer them: the device's own presence, then command and birth."""
+        for codes in ((presence,), reasons or (1, 1)):
+            body = self.frame(Kind.SUBSCRIBE)
+            self.send(frame(Kind.SUBACK, body[:2] + encode_properties({}) + bytes(codes)))
 
     def puback(self, packet: Packet, reason: int = 0) -> None:
         """Answer a PUBLISH."""
         self.send(frame(Kind.PUBACK, struct.pack(">HB", packet.packet_id, reason) + encode_properties({})))
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int) -> None:
-        """Send a PUBLISH of QoS 1."""
-        head = struct.pack(">H", len(topic)) + topic + struct.pack(">H", packet_id) + encode_properties({})
-        self.send(frame(Kind.PUBLISH, head + payload, flags=2))
+    def publish(self, topic: bytes, payload: bytes, packet_id: int, *, qos: int = 1, retained: bool = False) -> None:
+        """Send a PUBLISH; without a packet id at QoS 0."""
+        head = struct.pack(">H", len(topic)) + topic + (struct.pack(">H", packet_id) if qos else b"")
+        self.send(frame(Kind.PUBLISH, head + encode_properties({}) + payload, flags=qos << 1 | retained))
 
     def welcome(self, properties: dict[int, Value] | None = None) -> Greeting:
         """Take the client in, and let it subscribe."""

@@ -92,7 +92,7 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
         self.found = FileList(files=(FileEntry(path="/data/a", size=1, mtime_ns=3),), cursor="next")
         self.state = Readiness(
             ready=True,
-            checks={"broker": "ok", "database": "ok", "object_store": "ok"},
+            checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
         self.fault: Exception | None = None

@@ -13,16 +13,17 @@ from typing import Any, Self
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.access import Principal
 from control_plane.domain.reasons import Reason
-from control_plane.domain.uploads.model import Upload
+from control_plane.domain.uploads.model import MAX_SETBACKS, Upload
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
-from schemas.codec import decode_command, encode
+from schemas.codec import MAX_MESSAGE_SIZE, decode_command, encode
 from schemas.messages import (
     ActiveUpload,
     AgentInfo,
@@ -66,13 +67,14 @@ class FakeMessenger:
 
     def __init__(self) -> None:
         self.down = False
+        self.max_message_size = MAX_MESSAGE_SIZE
         self.sent: list[tuple[str, Command]] = []
         self.cleared: list[str] = []
 
     @property
-    def connected(self) -> bool:
+    def problem(self) -> str | None:
         """Whether it takes messages."""
-        return not self.down
+        return "not connected" if self.down else None
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
         """Take one message."""
@@ -109,7 +111,7 @@ class FakeObjects:
     complete_then_fail: bool = False
     listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
-    rules: Mapping[str, Any] = field(default_factory=lambda: {"Rules": []})
+    rules: Mapping[str, Any] | None = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -127,7 +129,9 @@ class FakeObjects:
         self._meet("probe")
         return self.capabilities
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
         """Open one."""
         self._meet("create_multipart")
         s3_upload_id = f"s3-{next(self._ids)}"
@@ -140,7 +144,14 @@ class FakeObjects:
         return PresignedPart(part.part_number, f"http://s3/{s3_key}?id={s3_upload_id}&n={part.part_number}", headers)
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """A URL for the whole object."""
         assert digest
@@ -199,7 +210,7 @@ class FakeObjects:
         """The size that the test set."""
         return self.sizes.get(s3_upload_id, 0)
 
-    async def lifecycle(self) -> Mapping[str, Any]:
+    async def lifecycle(self) -> Mapping[str, Any] | None:
         """What was set."""
         self._meet("lifecycle")
         return self.rules
@@ -224,8 +235,9 @@ class Rig:
         scope: UploadScope | None = None,
         performs: bool = True,
         database: MemoryDatabase | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
         self.database = database or MemoryDatabase()
@@ -265,6 +277,11 @@ class Rig:
         self.engine.outbox.poke()
         for _ in range(SETTLE):
             await asyncio.sleep(0)
+
+    async def exhaust_setbacks(self) -> None:
+        """Let every pause of an attempt that meets only setbacks pass; its client sends no beat meanwhile."""
+        for _ in range(MAX_SETBACKS):
+            await self.settle(LONGEST_PAUSE)
 
     async def deliver(self, channel: Channel, payload: bytes, client_id: str = CLIENT) -> None:
         """Deliver one message and let everything that follows happen."""

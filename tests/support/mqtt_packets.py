@@ -20,6 +20,8 @@ class Kind(IntEnum):
     PUBLISH = 3
     PUBACK = 4
     PUBREC = 5
+    PUBREL = 6
+    PUBCOMP = 7
     SUBSCRIBE = 8
     SUBACK = 9
     PINGREQ = 12
@@ -34,10 +36,15 @@ class Property(IntEnum):
     SESSION_EXPIRY = 0x11
     SERVER_KEEP_ALIVE = 0x13
     WILL_DELAY = 0x18
+    SERVER_REFERENCE = 0x1C
     RECEIVE_MAXIMUM = 0x21
     MAXIMUM_QOS = 0x24
+    REASON_STRING = 0x1F
+    RETAIN_AVAILABLE = 0x25
     USER = 0x26
     MAXIMUM_PACKET_SIZE = 0x27
+    WILDCARD_AVAILABLE = 0x28
+    SHARED_AVAILABLE = 0x2A
 
 
 _BYTE: Final = {0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A}

@@ -28,7 +28,8 @@ class Script:
     """How one request is answered: `read` bytes of the body are taken (None: all), then `then` is done.
 
     `drip` sends a head that never ends, byte by byte. `cut` sends only so many bytes of the answer. An ETag that is not
-    among `headers` is the MD5 of the body, unless `etag` is false or the status is not 200.
+    among `headers` is the MD5 of the body, unless `etag` is false or the status is not 200. `interim` is sent before
+    the body is read, `interim_late` before the answer.
     """
 
     status: int = 200
@@ -39,6 +40,8 @@ class Script:
     etag: bool = True
     cut: int | None = None
     close: bool = False
+    interim: bytes = b""
+    interim_late: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class PutSink:
         method, target, _ = request.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         script = self._scripts.popleft() if self._scripts else Script()
+        connection.sendall(script.interim)
         length = int(headers.get("content-length", "0"))
         wanted = length if script.read is None else min(script.read, length)
         body, digest = self._body(connection, rest, wanted)
@@ -173,7 +177,7 @@ class PutSink:
             return False
         if script.then == "close":
             return False
-        connection.sendall(_answer(script, digest)[: script.cut])
+        connection.sendall(script.interim_late + _answer(script, digest)[: script.cut])
         return not script.close and script.cut is None
 
     def _drip(self, connection: socket.socket) -> None:

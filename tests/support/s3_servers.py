@@ -53,11 +53,6 @@ class S3Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    @property
-    def upload_host(self) -> str:
-        """The value for the agents' `UPLOAD_HOSTS`."""
-        return self.endpoint.partition("://")[2]
-
     def object_path(self, bucket: str, key: str) -> Path:
         """Of nanio: the plain file that is the object."""
         return self.directory / "objects" / bucket / key

@@ -4,12 +4,14 @@ Rule: real sockets and real files; only the idle timeout is shortened.
 """
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from device_agent import tls
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.files.roots import Roots
 from device_agent.files.source import Source, open_source
@@ -18,6 +20,7 @@ from device_agent.storage.url_policy import UploadHosts
 from schemas.parts import Part
 from schemas.values import PresignedPart
 from tests.support.put_sink import PutSink
+from tests.support.self_signed import self_signed
 
 MIB = 1024 * 1024
 SIZE = 3 * MIB + 17
@@ -68,3 +71,15 @@ def sender(sink: PutSink, source: Source) -> Iterator[Sender]:
 
 WHOLE = Part(1, 0, SIZE)
 AGAIN = PutFailure.TRY_AGAIN
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """The context of a server with the certificate in `SSL_CERT_FILE`."""
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    tls.client_context.cache_clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    yield context
+    tls.client_context.cache_clear()

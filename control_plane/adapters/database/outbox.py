@@ -3,9 +3,10 @@
 Rule: the subject, kind and target identify a row; the outbox worker selects rows by `due_at`.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, case, delete, select, update
 
 from control_plane.adapters.database.rows import entry_values, to_entry
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
@@ -29,6 +30,16 @@ _DUE: Final = Statement(
 )
 _WAKE: Final = Statement(
     update(OUTBOX).where(_O.client_id == bindparam("of_client"), _O.due_at >= PARKED).values(due_at=bindparam("now"))
+)
+_WAKE_FAILED: Final = Statement(
+    update(OUTBOX)
+    .where(_O.due_at > bindparam("now"), _O.due_at < PARKED, _O.last_error_code == bindparam("of_code"))
+    .values(due_at=case((_O.not_before > bindparam("now"), _O.not_before), else_=bindparam("now")))
+)
+_PULL_IN: Final = Statement(
+    update(OUTBOX)
+    .where(_O.due_at > bindparam("after"), _O.due_at < PARKED, _O.kind == bindparam("of_kind"))
+    .values(due_at=bindparam("to"))
 )
 _NEXT: Final = Statement(select(_O.due_at).where(_O.due_at < PARKED).order_by(_O.due_at).limit(1))
 
@@ -58,6 +69,14 @@ class SqlOutbox:
     def wake(self, client_id: str, now: float) -> int:
         """Only parked rows."""
         return self._transaction.run(_WAKE, {"of_client": client_id, "now": now}).rowcount
+
+    def wake_failed(self, codes: Iterable[str], now: float) -> int:
+        """Found by `due_at`: an entry that failed waits, and few do at one time."""
+        return sum(self._transaction.run(_WAKE_FAILED, {"of_code": code, "now": now}).rowcount for code in codes)
+
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Found by `due_at`: there are hardly ever any."""
+        return self._transaction.run(_PULL_IN, {"of_kind": str(kind), "after": after, "to": due_at}).rowcount
 
     def next_due(self) -> float | None:
         """None when all rows are parked, or there are none."""

@@ -97,6 +97,7 @@ class UploadRow(_Row, table=True):
     stored_parts: str
     parts_stamp: int = Field(sa_type=BigInteger)
     reason_code: str | None
+    setbacks: int
 
 
 class PartRow(_Row, table=True):

@@ -219,6 +219,25 @@ class MemoryOutbox:
             self.put(replace(entry, due_at=now))
         return len(parked)
 
+    def wake_failed(self, codes: Iterable[str], now: float) -> int:
+        """Neither parked entries nor those that are due."""
+        failed = frozenset(codes)
+        waiting = [
+            one
+            for one in self._all()
+            if now < one.due_at < PARKED and one.last_error is not None and one.last_error.reason.code in failed
+        ]
+        for entry in waiting:
+            self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
+        return len(waiting)
+
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Not the parked ones."""
+        ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
+        for entry in ahead:
+            self.put(replace(entry, due_at=due_at))
+        return len(ahead)
+
     def next_due(self) -> float | None:
         """None when all rows are parked, or there are none."""
         return min((one.due_at for one in self._all() if one.due_at < PARKED), default=None)

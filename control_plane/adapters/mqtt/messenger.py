@@ -3,6 +3,9 @@
 aiomqtt is a fixed choice of the project: it is tuned (socket options, inflight window, concurrent publishes), and never
 replaced by a client written here.
 
+The limits that the broker announces in its CONNACK are kept (docs/decisions/0019): a client that goes over one is
+disconnected, and with it every upload stops.
+
 Rule: every connection is a new session (clean start, no expiry): the database is the truth, and each connect requests
 a hello from every client. aiomqtt acknowledges a message when it queues it, so no promise depends on that
 acknowledgement; it also ignores a negative PUBACK, and drops messages when its queue is full (docs/reliability.md 0.7).
@@ -12,6 +15,7 @@ import asyncio
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,8 +26,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from control_plane.adapters.mqtt.prompt_client import DeliveringQueue, PromptClient
+from control_plane.adapters.mqtt.terms import BrokerTerms
 from control_plane.services.backoff import full_jitter
-from control_plane.services.errors import MessengerDown
+from control_plane.services.errors import BrokerRefused, MessengerDown
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from schemas.broker_url import BrokerUrl
@@ -35,6 +40,12 @@ TIMEOUT: Final = 10.0
 KEEPALIVE: Final = 30
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
+LASTING: Final = 10.0
+"""Seconds after which a connection counts as good: only then the pause before the next one is short again."""
+
+BIRTH_EVERY: Final = 30.0
+"""Seconds between two births at least; a hello follows a birth within as many."""
+
 WINDOW: Final = 65_535
 """Receive Maximum. Without it Mosquitto sends 20 messages, queues 200 and drops the rest of a fleet's presence.
 
@@ -44,6 +55,9 @@ at once to a broken connection waits for ever for a lock that paho holds.
 
 PACKET_ROOM: Final = 64 * 1024
 _SUBSCRIBED: Final = (Channel.RESPONSE, Channel.STATUS, Channel.PRESENCE, Channel.COMMAND)
+_RETAINED: Final = {True: SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE, False: SubscribeOptions.RETAIN_DO_NOT_SEND}
+"""Retain Handling: whether the broker sends what it has stored. Only presence is stored by intent."""
+_LONGEST_ID: Final = "x" * 64
 _FAILURE: Final = 0x80  # SUBACK reason codes (MQTT 5.0 section 3.9.3)
 
 
@@ -63,20 +77,41 @@ class MqttSettings:
 
 
 class MqttMessenger:
-    """Keeps one connection open, delivers the messages of the clients, publishes those of the services."""
+    """Keeps one connection open, delivers the messages of the clients, publishes those of the services.
 
-    def __init__(self, settings: MqttSettings, topics: Topics, log: EventLog) -> None:
+    `now` is a monotonic clock (s).
+    """
+
+    def __init__(
+        self, settings: MqttSettings, topics: Topics, log: EventLog, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._topics = topics
         self._log = log
+        self._now = now
         self._client: PromptClient | None = None
         self._queue = DeliveringQueue()
         self._up = asyncio.Event()
         self._publishing = 0
+        self._failure = ""
+        self._answered_at = 0.0
+        self._announced_at = -BIRTH_EVERY
 
     @property
-    def connected(self) -> bool:
-        return self._client is not None
+    def problem(self) -> str | None:
+        """Why messages cannot pass now; None while the broker answers."""
+        client = self._client
+        if client is None:
+            return f"not connected: {self._failure}" if self._failure else "not connected"
+        silence = self._now() - self._answered_at
+        return f"connected, but without an answer for {silence:.0f} s" if silence > client.keepalive else None
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of payload that the broker takes in a command to any client."""
+        if self._client is None:
+            return MAX_MESSAGE_SIZE
+        return min(MAX_MESSAGE_SIZE, self._client.terms.room(self._topics.command(_LONGEST_ID)))
 
     async def up(self) -> None:
         """Wait until the connection is open."""
@@ -86,43 +121,90 @@ class MqttMessenger:
         """Connect and reconnect until cancelled; `deliver` receives each message, in order, on the event loop."""
         failures = 0
         while True:
-            try:
-                async with self._opened() as client:
-                    await self._subscribe(client)
-                    self._client = client
-                    self._up.set()
-                    self._log("broker.connected", {"as": self._settings.identifier})
-                    failures = 0
-                    if self._settings.announces:
-                        await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
-                    await self._receive(client, deliver)
-            # ValueError: a host name that cannot be encoded (UnicodeError).
-            except (aiomqtt.MqttError, MessengerDown, OSError, ValueError) as error:
-                self._log("broker.failed", {"error": str(error)})
-            finally:
-                self._client = None
-                self._up.clear()
+            began = self._now()
+            await self._connection(deliver)
+            # A broker that takes the connection and ends it at once counts as one that refuses it.
+            failures = 0 if self._now() - began >= LASTING else failures + 1
             wait = full_jitter(failures, first=SHORTEST_WAIT, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT / 2)
             await asyncio.sleep(wait)
-            failures += 1
 
     async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
-        """Publish and wait for the PUBACK; `MessengerDown` when there is none within `TIMEOUT`."""
+        """Publish and wait for the PUBACK; `MessengerDown` when there is none within `TIMEOUT`.
+
+        `BrokerRefused` for a message that is larger than the broker allows: it would end the connection of all clients.
+        """
         client = self._client
         if client is None:
-            message = "the broker is not connected"
+            message = f"the broker is {self.problem}"
             raise MessengerDown(message)
         topic = self._topics.birth() if channel is Channel.BIRTH else self._topics.of(client_id, channel)
-        if not self._publishing:
-            client.write_next_now()
-        self._publishing += 1
+        room = client.terms.room(topic)
+        if len(payload) > room:
+            message = f"a message of {len(payload)} bytes for {client_id}: the broker takes {room} bytes at most"
+            raise BrokerRefused(message)
+        retain = RETAINED[channel] and client.terms.retain_available
         try:
-            await client.publish(topic, payload, qos=QOS[channel], retain=RETAINED[channel], timeout=TIMEOUT)
+            await client.free_place()
+            if not self._publishing:
+                client.write_next_now()
+            self._publishing += 1
+            try:
+                await client.publish(topic, payload, qos=QOS[channel], retain=retain, timeout=TIMEOUT)
+            except ValueError:
+                client.return_place()
+                raise
+            finally:
+                self._publishing -= 1
         except (aiomqtt.MqttError, ValueError) as error:
             message = f"the broker did not take a message for {client_id}: {error}"
             raise MessengerDown(message) from error
+
+    async def _connection(self, deliver: Callable[[Delivered], None]) -> None:
+        """One connection, from CONNECT to its end, and the log of the end."""
+        client: PromptClient | None = None
+        beside: list[asyncio.Task[None]] = []
+        try:
+            client = self._opened()
+            async with client:
+                _require(client.terms)
+                await self._subscribe(client)
+                self._answered_at = self._now()
+                self._client = client
+                self._up.set()
+                self._log("broker.connected", {"as": self._settings.identifier})
+                beside = [asyncio.create_task(self._ping(client))]
+                if self._settings.announces:
+                    beside.append(asyncio.create_task(self._announce(client)))
+                await self._receive(client, deliver)
+        # ValueError: a host name that cannot be encoded (UnicodeError).
+        except (aiomqtt.MqttError, MessengerDown, OSError, ValueError) as error:
+            # aiomqtt's text only has that the connection is over; the client has the reason.
+            reason = client.ending if client is not None and isinstance(error, aiomqtt.MqttError) else None
+            self._failure = reason or str(error)
+            self._log("broker.failed", {"error": self._failure})
         finally:
-            self._publishing -= 1
+            self._client = None
+            self._up.clear()
+            for task in beside:
+                task.cancel()
+
+    async def _ping(self, client: PromptClient) -> None:
+        """Measure that the broker answers; paho closes the connection when a PINGRESP is late."""
+        asked_at = self._now()
+        while True:
+            await asyncio.sleep(client.keepalive / 3)
+            if client.answered:
+                self._answered_at, asked_at = asked_at, self._now()
+                client.ping()
+
+    async def _announce(self, client: PromptClient) -> None:
+        """Publish the birth, at most once in `BIRTH_EVERY`: every client answers it with a hello."""
+        await asyncio.sleep(max(0.0, self._announced_at + BIRTH_EVERY - self._now()))
+        self._announced_at = self._now()
+        try:
+            await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
+        except (MessengerDown, BrokerRefused) as error:
+            client.end(str(error))
 
     def _opened(self) -> PromptClient:
         broker = BrokerUrl.parse(self._settings.url)
@@ -153,11 +235,14 @@ class MqttMessenger:
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         """All filters in one packet; No Local, so that the commands published here do not come back."""
-        options = {channel: SubscribeOptions(qos=QOS[channel], noLocal=True) for channel in _SUBSCRIBED}
+        options = {
+            channel: SubscribeOptions(qos=QOS[channel], noLocal=True, retainHandling=_RETAINED[RETAINED[channel]])
+            for channel in _SUBSCRIBED
+        }
         granted = await client.subscribe([(self._filter(channel), one) for channel, one in options.items()])
-        refused = [str(code) for code in granted if getattr(code, "value", code) >= _FAILURE]
+        refused = {str(code) for code in granted if getattr(code, "value", code) >= _FAILURE}
         if refused:
-            message = f"the broker refused our subscriptions: {', '.join(refused)}"
+            message = f"the broker refused our subscriptions: {', '.join(sorted(refused))}"
             raise MessengerDown(message)
 
     def _filter(self, channel: Channel) -> str:
@@ -168,7 +253,8 @@ class MqttMessenger:
         """Deliver the queued messages, then each new one as it arrives, until the connection is lost."""
 
         def deliver_message(message: aiomqtt.Message) -> None:
-            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain)))
+            left = getattr(message.properties, "MessageExpiryInterval", None)
+            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain), expires_in=left))
 
         while not self._queue.empty():
             deliver_message(self._queue.get_nowait())
@@ -178,3 +264,10 @@ class MqttMessenger:
     def _new_queue(self, maxsize: int) -> DeliveringQueue:
         self._queue = DeliveringQueue(maxsize)
         return self._queue
+
+
+def _require(terms: BrokerTerms) -> None:
+    """`MessengerDown` for terms under which the protocol cannot work."""
+    if terms.maximum_qos < 1:
+        message = "the broker allows QoS 0 only, and commands need QoS 1: raise its limit (max_qos in Mosquitto)"
+        raise MessengerDown(message)

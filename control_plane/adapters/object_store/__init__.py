@@ -4,7 +4,8 @@ Rule: the only package that imports boto3 and botocore. None of their exceptions
 a presigned URL or a secret.
 """
 
+from control_plane.adapters.object_store.probe import ProbeMemory
 from control_plane.adapters.object_store.s3 import S3ObjectStore
 from control_plane.adapters.object_store.settings import S3Settings
 
-__all__ = ["S3ObjectStore", "S3Settings"]
+__all__ = ["ProbeMemory", "S3ObjectStore", "S3Settings"]

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from control_plane.adapters.object_store import lifecycle
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.errors import GONE, GONE_BY_HEAD, code_of, status_of
+from control_plane.services.lifecycle_rule import with_our_rule
 from control_plane.services.ports.object_store import ObjectInfo
 
-_FORBIDDEN: Final = 403
+_LEFT_TO_PROBE: Final = frozenset({400, 403})
 _DEFAULT_REGION: Final = "us-east-1"
 _CHECKSUMS: Final[Mapping[str, str]] = {
     "ChecksumCRC32": "crc32",
@@ -23,19 +25,22 @@ _CHECKSUMS: Final[Mapping[str, str]] = {
 }
 
 
-def ensure(bucket: Bucket, region: str) -> tuple[str, ...]:
-    """Create the bucket, private, when it is missing; returns notes for the operator.
+def ensure(bucket: Bucket, region: str, prefix: str) -> tuple[str, ...]:
+    """Create the bucket when it is missing: private, and with the lifecycle rule for uploads below `prefix`.
 
-    A bucket that HEAD may not read (403) is left to the probe: access to the prefix of the uploads is enough.
+    Returns notes for the operator.
+
+    A bucket that HEAD may not read (403) is left to the probe: access to the prefix of the uploads is enough. So is a
+    HEAD that is wrong (400): its answer has no code, and the probe's PUT has one.
     """
     try:
         bucket.client.head_bucket(Bucket=bucket.name)
     except ClientError as error:
-        if status_of(error) == _FORBIDDEN:
+        if status_of(error) in _LEFT_TO_PROBE:
             return ()
         if code_of(error) not in {*GONE_BY_HEAD, "NoSuchBucket"}:
             raise
-        return _create(bucket, region)
+        return _create(bucket, region, prefix)
     return ()
 
 
@@ -47,8 +52,9 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
         if code_of(error) in GONE_BY_HEAD:
             return None
         raise
+    size = found.get("ContentLength")
     return ObjectInfo(
-        size=found["ContentLength"],
+        size=_size(bucket, s3_key) if size is None else size,
         etag=found.get("ETag", "").strip('"'),
         metadata={name.lower(): value for name, value in found.get("Metadata", {}).items()},
         encryption="customer" if found.get("SSECustomerAlgorithm") else found.get("ServerSideEncryption"),
@@ -56,12 +62,15 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
     )
 
 
-def is_missing(bucket: Bucket, s3_key: str) -> bool:
-    """Whether GET confirms that the object does not exist: unlike a HEAD, its response contains the error code."""
+def is_missing(bucket: Bucket, s3_key: str, *, or_denied: bool = False) -> bool:
+    """Whether GET confirms that the object does not exist: unlike a HEAD, its response contains the error code.
+
+    With `or_denied`, `AccessDenied` confirms it too.
+    """
     try:
         found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key, Range="bytes=0-0")
     except ClientError as error:
-        if code_of(error) in GONE:
+        if code_of(error) in GONE or (or_denied and code_of(error) == "AccessDenied"):
             return True
         if code_of(error) == "InvalidRange":
             # An empty object has no first byte.
@@ -69,6 +78,23 @@ def is_missing(bucket: Bucket, s3_key: str) -> bool:
         raise
     found["Body"].close()
     return False
+
+
+def _size(bucket: Bucket, s3_key: str) -> int:
+    """The size (bytes) from the answer to a GET of one byte, for object stores whose HEAD shows none."""
+    try:
+        found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key, Range="bytes=0-0")
+    except ClientError as error:
+        if code_of(error) == "InvalidRange":
+            # An empty object has no first byte.
+            return 0
+        raise
+    with found["Body"] as body:
+        _, _, whole = found.get("ContentRange", "").rpartition("/")
+        if whole.isdecimal():
+            return int(whole)
+        # Without a range in its answer this is the whole object.
+        return sum(map(len, body.iter_chunks()))
 
 
 def delete(bucket: Bucket, s3_key: str) -> None:
@@ -80,7 +106,7 @@ def delete(bucket: Bucket, s3_key: str) -> None:
             raise
 
 
-def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
+def _create(bucket: Bucket, region: str, prefix: str) -> tuple[str, ...]:
     # us-east-1 is the only region that must not be named (CreateBucket, API reference).
     where: Any = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
@@ -89,7 +115,21 @@ def _create(bucket: Bucket, region: str) -> tuple[str, ...]:
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise
         return ()
-    return (f"The bucket {bucket.name} was created. {_block_public_access(bucket)}",)
+    return (
+        f"The bucket {bucket.name} was created. {_block_public_access(bucket)}",
+        *_add_lifecycle_rule(bucket, prefix),
+    )
+
+
+def _add_lifecycle_rule(bucket: Bucket, prefix: str) -> tuple[str, ...]:
+    """What stays incomplete is aborted by the object store, where it has such rules."""
+    try:
+        if (before := lifecycle.read(bucket)) is None:
+            return ()
+        lifecycle.write(bucket, dict(with_our_rule(before, prefix)))
+    except ClientError as error:
+        return (f"The bucket has no lifecycle rule ({code_of(error)}): see `backhaul doctor`.",)
+    return ()
 
 
 def _block_public_access(bucket: Bucket) -> str:

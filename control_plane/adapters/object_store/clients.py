@@ -52,8 +52,8 @@ class Clients:
             client.close()
 
 
-def build_clients(settings: S3Settings) -> Clients:
-    """Clients for these settings; makes no request."""
+def build_clients(settings: S3Settings, addressing: str) -> Clients:
+    """Clients for these settings that address the bucket as `path` or `virtual` host; makes no request."""
     session = boto3.session.Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
@@ -62,7 +62,7 @@ def build_clients(settings: S3Settings) -> Clients:
     )
 
     def client(endpoint: str | None, attempts: int, timeout: int) -> "S3Client":
-        config = _config(attempts, timeout, path_style=endpoint is not None)
+        config = _config(attempts, timeout, path_style=addressing == "path")
         return session.client("s3", endpoint_url=endpoint, config=config)
 
     return Clients(

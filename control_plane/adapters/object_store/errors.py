@@ -30,7 +30,6 @@ _PASSING: Final = frozenset(
     {
         "BandwidthLimitExceeded",
         "ConditionalRequestConflict",
-        "ExpiredToken",
         "InternalError",
         "OperationAborted",
         "RequestTimeTooSkewed",
@@ -43,6 +42,14 @@ _PASSING: Final = frozenset(
     }
 )
 PASSING_STATUS: Final = frozenset({408, 425, 429})
+_CREDENTIALS: Final = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired", "SignatureDoesNotMatch"}
+)
+"""Refusals of the credentials, with any status: new ones change that."""
+
+_CREDENTIALS_BY_HEAD: Final = frozenset({"400"})
+"""A HEAD of this program is well-formed: 400 is an expired token or another region, whose code is not sent."""
+
 _NOT_IMPLEMENTED: Final = 501
 _FORBIDDEN: Final = frozenset({401, 403})
 _NO_ANSWER: Final = "check AWS_ENDPOINT: this is not the response of an object store"
@@ -60,12 +67,17 @@ HINTS: Final[Mapping[str, str]] = {
     "IllegalLocationConstraintException": "AWS_REGION is not the region of AWS_ENDPOINT",
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
     "InvalidBucketName": "check S3_BUCKET_NAME",
+    "InvalidToken": "check AWS_SESSION_TOKEN",
     "NoSuchBucket": "check S3_BUCKET_NAME",
     "PermanentRedirect": "AWS_REGION is not the bucket's region",
     "RequestTimeTooSkewed": "set the clock of this machine",
-    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and AWS_REGION",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and AWS_REGION, and that no proxy changes the request",
+    "TokenRefreshRequired": "the session token has expired: give new credentials",
 }
-"""What an operator should check, by the object store's code."""
+"""What an operator should check, by the object store's code. Of a HEAD that is the status: its response has no body.
+
+A code that is not listed has no hint: a wrong one sends the operator to the wrong place.
+"""
 
 
 def code_of(error: ClientError) -> str:
@@ -106,13 +118,14 @@ def _error_of(what: str, error: ClientError) -> ObjectStoreDown | ObjectStoreRef
     """The error for a response that is not a success."""
     code, status = code_of(error), status_of(error)
     foreign = _is_foreign(error)
-    hint = HINTS.get(code) or HINTS.get(str(status)) or (_NO_ANSWER if foreign else None)
+    hint = _NO_ANSWER if foreign else HINTS.get(code)
     message = _clean(str(error.response.get("Error", {}).get("Message", "")))
     text = ": ".join(part for part in (f"{what}: the object store answered {code or status}", message, hint) if part)
     passing = code in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED) or status in PASSING_STATUS  # noqa: PLR2004
     if passing or (foreign and status != _NOT_IMPLEMENTED):
         return ObjectStoreDown(text)
-    return (ObjectStoreForbids if status in _FORBIDDEN else ObjectStoreRefused)(text, code=code)
+    forbids = status in _FORBIDDEN or code in _CREDENTIALS | _CREDENTIALS_BY_HEAD
+    return (ObjectStoreForbids if forbids else ObjectStoreRefused)(text, code=code)
 
 
 def _is_foreign(error: ClientError) -> bool:

@@ -1,6 +1,6 @@
 """HeadObject, once per upload, without botocore's overhead: a signed URL and a kept connection.
 
-Rule: only the responses 200 and 404 are handled here. For everything else the request is repeated with boto3, which
+Rule: only a 200 with a size and a 404 are handled here. For everything else the request is repeated with boto3, which
 handles retries, redirects and errors; behind an HTTP proxy all requests go through boto3.
 """
 
@@ -50,12 +50,12 @@ class Heads:
         except (OSError, HTTPException):
             # The object store closed a kept connection, or is unreachable: boto3 finds out.
             return buckets.head(self._bucket, s3_key)
-        if status == _FOUND:
+        if status == _FOUND and "content-length" in headers:
             return _info(headers)
         if status == _MISSING:
             return None
         info = buckets.head(self._bucket, s3_key)
-        if status not in PASSING_STATUS and status < _BUSY:
+        if status != _FOUND and status not in PASSING_STATUS and status < _BUSY:
             # boto3 succeeded: this object store does not accept HEAD by a presigned URL.
             self._plain = False
         return info

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.errors import GONE, code_of
+from control_plane.adapters.object_store.settings import ALGORITHM_HEADER, KEY_HEADER, encryption_headers
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.ports.object_store import MultipartInfo
-from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName
 
 if TYPE_CHECKING:
@@ -28,15 +28,17 @@ _CHECKSUMS: Final[Mapping[DigestName, Mapping[str, str]]] = {
     # A full-object CRC-32 can be computed from the parts' own, and Complete then needs none of them.
     DigestName.CRC32: {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"},
 }
+_ENCRYPTION: Final[Mapping[str, str]] = {ALGORITHM_HEADER: "ServerSideEncryption", KEY_HEADER: "SSEKMSKeyId"}
 _PART_CHECKSUMS: Final = ("ChecksumSHA256", "ChecksumCRC32")
 
 
-def create(bucket: Bucket, s3_key: str, *, token: str, digest: DigestName, encrypt: bool = False) -> str:
-    """Open a multipart upload; returns S3's upload id."""
+def create(
+    bucket: Bucket, s3_key: str, *, metadata: Mapping[str, str], digest: DigestName, encryption: str | None = None
+) -> str:
+    """Open a multipart upload; returns S3's upload id. `encryption` is that of `encryption_headers`."""
     options: dict[str, Any] = dict(_CHECKSUMS.get(digest, {}))
-    if encrypt:
-        options["ServerSideEncryption"] = "AES256"
-    options["Metadata"] = {TOKEN_METADATA: token}
+    options |= {_ENCRYPTION[name]: value for name, value in encryption_headers(encryption).items()}
+    options["Metadata"] = dict(metadata)
     made = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=s3_key, **options)
     if not made.get("UploadId"):
         message = "CreateMultipartUpload: the response of the object store has no upload id"
@@ -44,21 +46,23 @@ def create(bucket: Bucket, s3_key: str, *, token: str, digest: DigestName, encry
     return made["UploadId"]
 
 
-def complete(bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
+def complete(bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> str | None:
     """Assemble exactly these parts; `ObjectStoreDown` when the response does not confirm it.
+
+    Returns the version of the object, if the bucket keeps versions.
 
     An upload with SHA-256 requires each part's checksum again. Only the object store has them, so they are listed
     when it rejects the first call; other uploads need no second call.
     """
     try:
-        _complete(bucket, s3_key, s3_upload_id, etags, {})
+        return _complete(bucket, s3_key, s3_upload_id, etags, {})
     except ClientError as error:
         if code_of(error) != "InvalidRequest":
             raise
         known = {part["PartNumber"]: _checksums(part) for part in _parts(bucket, s3_key, s3_upload_id)}
         if not any(known.values()):
             raise
-        _complete(bucket, s3_key, s3_upload_id, etags, known)
+        return _complete(bucket, s3_key, s3_upload_id, etags, known)
 
 
 def list_parts(bucket: Bucket, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
@@ -88,7 +92,8 @@ def abort(bucket: Bucket, s3_key: str, s3_upload_id: str) -> None:
         try:
             bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=s3_key, UploadId=s3_upload_id)
         except ClientError as error:
-            if code_of(error) not in GONE:
+            # Some object stores answer with another error when the upload was completed: the listing shows what is.
+            if code_of(error) not in GONE and list_parts(bucket, s3_key, s3_upload_id) is not None:
                 raise
         if not list_parts(bucket, s3_key, s3_upload_id):
             return
@@ -110,7 +115,7 @@ def list_uploads(bucket: Bucket, prefix: str) -> list[MultipartInfo]:
 
 def _complete(
     bucket: Bucket, s3_key: str, s3_upload_id: str, etags: Mapping[int, str], checksums: Mapping[int, dict[str, str]]
-) -> None:
+) -> str | None:
     parts = [{"PartNumber": n, "ETag": etags[n], **checksums.get(n, {})} for n in sorted(etags)]
     manifest: Any = {"Parts": parts}
     response = bucket.client.complete_multipart_upload(
@@ -120,6 +125,7 @@ def _complete(
         # S3 sends 200 before it has assembled anything; botocore takes an empty body for success.
         message = "CompleteMultipartUpload: the response of the object store has no ETag"
         raise ObjectStoreDown(message)
+    return response.get("VersionId")
 
 
 def _parts(bucket: Bucket, s3_key: str, s3_upload_id: str) -> Iterable["PartTypeDef"]:

@@ -9,6 +9,22 @@ from typing import Final
 from control_plane.services.errors import BadInput
 
 PROBE_FOLDER: Final = ".backhaul-probe"
+ALGORITHM_HEADER: Final = "x-amz-server-side-encryption"
+KEY_HEADER: Final = "x-amz-server-side-encryption-aws-kms-key-id"
+AUTO: Final = "auto"
+KMS: Final = "aws:kms"
+
+
+def encryption_headers(encryption: str | None) -> dict[str, str]:
+    """The headers that ask for encryption at rest: `AES256`, `aws:kms` or `aws:kms:KEY`; None asks for nothing.
+
+    >>> encryption_headers("aws:kms:alias/backhaul")[KEY_HEADER]
+    'alias/backhaul'
+    """
+    if encryption is None:
+        return {}
+    key = encryption.removeprefix(f"{KMS}:") if encryption.startswith(f"{KMS}:") else ""
+    return {ALGORITHM_HEADER: KMS, KEY_HEADER: key} if key else {ALGORITHM_HEADER: encryption}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +33,9 @@ class S3Settings:
 
     Without `access_key` boto3 uses its usual sources: environment, profile, instance role. `endpoint` is for object
     stores other than Amazon's. URLs for clients are signed for `public_endpoint`, for networks where clients reach the
-    object store under another name than the control plane; it defaults to `endpoint`. `BadInput` when only one half of
-    the credentials is set.
+    object store under another name than the control plane; it defaults to `endpoint`. `encryption` is `auto`, `none`
+    or what `encryption_headers` takes; `addressing` is `auto`, `path` or `virtual`. Unless `digest` is `none`, an
+    object store that takes no digest is not usable. `BadInput` when only one half of the credentials is set.
     """
 
     bucket: str
@@ -29,6 +46,9 @@ class S3Settings:
     endpoint: str | None = None
     public_endpoint: str | None = None
     base_path: str = "uploads"
+    encryption: str = AUTO
+    addressing: str = AUTO
+    digest: str = AUTO
 
     def __post_init__(self) -> None:
         if (self.access_key is None) != (self.secret_key is None):
@@ -36,7 +56,12 @@ class S3Settings:
             raise BadInput(message)
 
     @property
-    def probe_prefix(self) -> str:
-        """The prefix of the keys of probe objects."""
+    def uploads_prefix(self) -> str:
+        """The prefix of the keys of uploads."""
+        return f"{self.base_path.strip('/')}/".lstrip("/")
+
+    @property
+    def probe_prefixes(self) -> tuple[str, ...]:
+        """Where a probe may put its objects: outside the prefix of the uploads first, which others may watch."""
         base = self.base_path.strip("/")
-        return f"{base}/{PROBE_FOLDER}/" if base else f"{PROBE_FOLDER}/"
+        return (f"{PROBE_FOLDER}/", *([f"{base}/{PROBE_FOLDER}/"] if base else []))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.credentials import Credentials
 
+from control_plane.adapters.object_store.settings import encryption_headers
 from control_plane.adapters.object_store.sigv4 import QuerySigner, signer_for
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.object_store import Grantable
 from schemas.digests import raw_digest
-from schemas.names import TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
 
 if TYPE_CHECKING:
@@ -49,14 +49,20 @@ class Signer:
         return PresignedPart(part.part_number, url, headers)
 
     def object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool, encrypt: bool
+        self,
+        s3_key: str,
+        metadata: Mapping[str, str],
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        encryption: str | None = None,
     ) -> PresignedPart:
-        """PutObject of the whole object, with `token` in its metadata."""
-        headers = {**_bound(part, digest), f"x-amz-meta-{TOKEN_METADATA}": token}
+        """PutObject of the whole object with this metadata; `encryption` is that of `encryption_headers`."""
+        headers = {**_bound(part, digest), **{f"x-amz-meta-{name}": value for name, value in metadata.items()}}
         if once:
             headers["if-none-match"] = "*"
-        if encrypt:
-            headers["x-amz-server-side-encryption"] = "AES256"
+        headers |= encryption_headers(encryption)
         signed = {"content-length": str(part.size), **headers}
         url = self._url("PUT", s3_key, part.expires_in, headers=signed)
         return PresignedPart(part.part_number, url, headers)

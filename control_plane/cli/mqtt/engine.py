@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import typer
+
 from control_plane.bootstrap import direct_engine, direct_messenger, file_database
 from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
+from control_plane.cli.mqtt.state_file import probes_directory
 from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.engine import Engine
@@ -24,7 +27,7 @@ from control_plane.services.ports.object_store import ObjectStore
 from control_plane.settings import Settings, SettingsError
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds within which the broker, and the object store, have to answer."""
+"""Seconds within which the broker has to answer, and for which an object store that failed is tried again."""
 
 PRINCIPAL: Final = Principal("cli")
 """The caller of the use cases."""
@@ -71,11 +74,17 @@ class FailureLog:
 
 
 def load_settings() -> Settings:
-    """The operator's settings, from the environment and `.env`; `Misused` when one is wrong."""
+    """The operator's settings, from the environment and `.env`; `Misused` when one is wrong.
+
+    A password that crosses a network unencrypted is shown on standard error, at each start.
+    """
     try:
-        return Settings.load()
+        settings = Settings.load()
     except SettingsError as error:
         raise Misused(str(error)) from error
+    if settings.exposure:
+        typer.echo(settings.exposure, err=True)
+    return settings
 
 
 def new_owner() -> str:
@@ -119,13 +128,22 @@ async def running(
     """
     log = FailureLog(note)
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=key.client_id)
-    parts = direct_engine(settings, database, messenger, log, policy, scope=UploadScope(key), performs=performs)
+    parts = direct_engine(
+        settings,
+        database,
+        messenger,
+        log,
+        policy,
+        probes=probes_directory(),
+        scope=UploadScope(key),
+        performs=performs,
+    )
     engine, object_store = parts.engine, parts.object_store
     async with background(engine.run(), messenger.run(engine.inbox.receive)) as loops:
         try:
             direct = Direct(engine, database, object_store, policy, engine.released(key), loops)
             await connected(messenger.up(), settings, log.last, loops)
-            await _probed(direct, log.last)
+            await probed(direct, log.last)
             yield direct
         finally:
             await object_store.close()
@@ -161,12 +179,15 @@ async def connected(
     raise Unreachable(text)
 
 
-async def _probed(direct: Direct, last: Mapping[str, str]) -> None:
-    """Wait until the probe of the bucket has a result."""
+async def probed(direct: Direct, last: Mapping[str, str]) -> None:
+    """Wait until the probe of the bucket has a result, however slow the object store is; `Unreachable` if it failed.
+
+    The limits are on the silence of each request, so a probe ends.
+    """
     deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
     while direct.engine.probe.seen is None:
         direct.check()
-        if asyncio.get_running_loop().time() > deadline:
-            text = f"the object store cannot be used: {last.get('store.failed', 'no answer')}"
+        if "store.failed" in last and asyncio.get_running_loop().time() > deadline:
+            text = f"the object store cannot be used: {last['store.failed']}"
             raise Unreachable(text)
         await asyncio.sleep(0.05)

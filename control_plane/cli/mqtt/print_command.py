@@ -24,6 +24,7 @@ from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.commands import build_granted_download
 from control_plane.services.errors import ClientRefused, ServiceError
+from control_plane.services.policy import name_beside
 from control_plane.settings import Settings
 from schemas.codec import encode
 from schemas.messages import ListFiles
@@ -84,7 +85,7 @@ async def open_upload(direct: Direct, request: UploadRequest, file_path: str, pl
     object store is found by the object key of the row.
     """
     planned = replace(
-        request.upload(direct.policy, file_path, direct.engine.clock.now()),
+        request.upload(direct.policy, direct.engine.probe.capabilities, file_path, direct.engine.clock.now()),
         state=State.DISPATCHED,
         digest=DigestName.NONE,
         chunk_size=plan.part_size,
@@ -93,7 +94,10 @@ async def open_upload(direct: Direct, request: UploadRequest, file_path: str, pl
         client_busy=True,
     )
     adopted = await direct.engine.adopt(planned)
-    s3_upload_id = await direct.object_store.create_multipart(adopted.s3_key, adopted.object_token, adopted.digest)
+    name = name_beside(adopted.s3_key, adopted.file_path)
+    s3_upload_id = await direct.object_store.create_multipart(
+        adopted.s3_key, adopted.object_token, adopted.digest, file_name=name
+    )
     created = MultipartCreated(now=direct.engine.clock.now(), attempt=adopted.attempt, s3_upload_id=s3_upload_id)
     return await direct.engine.uploads.submit(adopted.key, created)
 

@@ -13,6 +13,7 @@ import msgspec
 from control_plane.cli.errors import Misused
 from control_plane.domain.uploads.model import Origin, Upload, UploadKey
 from control_plane.services.policy import Policy, object_key
+from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
@@ -35,20 +36,21 @@ class UploadRequest:
         """The upload's identity."""
         return UploadKey(self.client_id, self.upload_id)
 
-    def upload(self, policy: Policy, file_path: str, now: float) -> Upload:
-        """The new upload, queued. Its object key always contains its id (protocol.md section 6)."""
+    def upload(self, policy: Policy, seen: ObjectStoreCapabilities, file_path: str, now: float) -> Upload:
+        """The new upload, queued, for an object store as `seen`. Its object key always contains its id."""
+        mark = self.upload_id[:8]
         return Upload(
             client_id=self.client_id,
             upload_id=self.upload_id,
             owner=policy.owner,
             origin=Origin.MQTT,
-            s3_key=object_key(policy.base_path, self.client_id, file_path, now, self.upload_id[:8]),
+            s3_key=object_key(policy.base_path, self.client_id, file_path, now, mark, refused=seen.refused_characters),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,
             deadline=now + (policy.deadline if self.deadline is None else self.deadline),
             file_path=file_path,
-            digest=policy.digest,
+            digest=seen.digest_for(policy.digest),
             chunk_size=policy.chunk_size,
             options=self.options,
             metadata=self.metadata,

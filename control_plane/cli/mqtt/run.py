@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
-
 from control_plane.bootstrap import file_database, policy_of
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.engine import (
@@ -87,10 +85,7 @@ async def resume(
 async def start(direct: Direct, request: UploadRequest, display: Display) -> UploadKey:
     """Commit the upload; the engine publishes its command at once when the client is connected."""
     path = await file_of(direct, request, display)
-    upload = replace(
-        request.upload(direct.policy, path, direct.engine.clock.now()),
-        digest=direct.engine.probe.digest_for(direct.policy.digest),
-    )
+    upload = request.upload(direct.policy, direct.engine.probe.capabilities, path, direct.engine.clock.now())
     return (await direct.engine.adopt(upload)).key
 
 
@@ -210,19 +205,20 @@ async def _without_duties(direct: Direct, key: UploadKey) -> Upload | None:
 
 @contextmanager
 def _termination() -> Iterator[asyncio.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the next one ends the program."""
+    """An event that the first Ctrl-C or SIGTERM sets; the next one ends the program. Ignored signals stay ignored."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
 
     def request_stop() -> None:
         stop.set()
         remove_handlers()
 
     def remove_handlers() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         loop.add_signal_handler(number, request_stop)
     try:
         yield stop

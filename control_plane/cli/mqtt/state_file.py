@@ -18,6 +18,11 @@ def default_directory() -> Path:
     return Path(state).expanduser() / "backhaul"
 
 
+def probes_directory() -> Path:
+    """The folder for what the last probe of each object store found; `backhaul doctor` replaces it."""
+    return default_directory() / "probes"
+
+
 def state_path(upload_id: str, given: Path | None) -> Path:
     """The file of one upload: the given one, else one with the id of the upload in the default folder."""
     return given if given is not None else default_directory() / f"{upload_id}.json"

@@ -3,6 +3,10 @@
 Rule: the only module that imports httpx. Each failure becomes one clear `CliError`.
 """
 
+import errno
+import os
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -13,6 +17,7 @@ import httpx
 
 from control_plane.cli.errors import Failed, Misused, Refused, Unavailable, Unreachable
 from control_plane.cli.text import visible
+from schemas.redaction import without_secrets
 
 Document = dict[str, Any]
 
@@ -25,6 +30,15 @@ _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _UNAUTHORIZED: Final = 401
+_WRONG_NAME: Final = (62, 64)
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+_EXPIRED: Final = 10
+_NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ETIMEDOUT)
+_IS_HTTPS: Final = "is it https://?"
+_WANTS_TLS: Final = "https"
+"""In the 400 with which nginx, Caddy and others answer HTTP at a port of HTTPS."""
+
 _AWAY: Final = (502, 503, 504)
 
 
@@ -32,14 +46,12 @@ class ControlPlane:
     """One control plane. Every method may raise `Refused`, `Unreachable` or `Failed`."""
 
     def __init__(self, server: str = DEFAULT_SERVER, token: str | None = None) -> None:
-        self.server = _require_url(server)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # A proxy of the environment is for hosts beyond this machine.
-        trust = urlsplit(self.server).hostname not in _LOOPBACK
+        self.server = without_secrets(_require_url(server))
+        headers = {"Authorization": f"Bearer {_require_token(token)}"} if token else {}
         try:
-            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=_TIMEOUT, trust_env=trust)
+            self._http = _client(server, base_url=_require_url(server), headers=headers)
         except (ValueError, httpx.InvalidURL, ImportError) as error:
-            raise Misused(f"{server}: {error}") from error  # noqa: EM102, TRY003 - both parts come from outside
+            raise Misused(f"{self.server}: {error}") from error  # noqa: EM102, TRY003 - both parts come from outside
 
     def __enter__(self) -> Self:
         return self
@@ -117,9 +129,8 @@ class ControlPlane:
         raise AssertionError(path)
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        why = "nobody answers" if isinstance(error, httpx.ConnectError) else visible(error) or type(error).__name__
-        text = f"no control plane at {self.server} ({why}): name it with --server or BACKHAUL_URL, or run `backhaul up`"
-        return Unreachable(text)
+        hint = "name it with --server or BACKHAUL_URL, or run `backhaul up`"
+        return Unreachable(f"no control plane at {self.server}: {failure_text(error, self.server)} ({hint})")
 
     def _read(self, response: httpx.Response, accept: tuple[int, ...] = ()) -> Document:
         try:
@@ -127,6 +138,9 @@ class ControlPlane:
         except ValueError:
             document = None
         if not response.is_success and response.status_code not in accept:
+            if document is None and self.server.startswith("http:") and _WANTS_TLS in response.text.lower():
+                text = f"no control plane at {self.server}: {_IS_HTTPS}"
+                raise Failed(text)
             raise _refused(response, document)
         if not isinstance(document, dict):
             text = f"what answers at {self.server} is not a Backhaul control plane"
@@ -136,11 +150,10 @@ class ControlPlane:
 
 def read_object(url: str) -> Iterator[bytes]:
     """The bytes of the object at a presigned URL, in blocks."""
-    trust = urlsplit(url).hostname not in _LOOPBACK
     host = urlsplit(url).netloc
     try:
         with (
-            httpx.Client(timeout=_TIMEOUT, trust_env=trust) as http,
+            _client(url) as http,
             http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if not response.is_success:
@@ -148,7 +161,70 @@ def read_object(url: str) -> Iterator[bytes]:
                 raise Failed(text)
             yield from response.iter_raw(_BLOCK)
     except httpx.TransportError as error:
-        raise Unreachable(f"the object store at {host} does not answer: {error}") from error  # noqa: EM102, TRY003
+        raise Unreachable(f"no object store at {host}: {failure_text(error, url)}") from error  # noqa: EM102, TRY003
+
+
+def failure_text(error: Exception, url: str) -> str:
+    """Why a connection to `url` failed, one sentence for each cause; without any header or body of the request."""
+    sentences = (_sentence(cause) for cause in _causes(error))
+    if found := next(filter(None, sentences), None):
+        return found
+    if isinstance(error, httpx.TimeoutException):
+        return "it accepted the connection and does not answer"
+    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+        return "it ends the connection without an answer" + (f": {_IS_HTTPS}" if url.startswith("http:") else "")
+    return type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what led to it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _sentence(cause: BaseException) -> str | None:
+    match cause:
+        case ssl.SSLCertVerificationError() if cause.verify_code in _WRONG_NAME:
+            return "its certificate is for another name"
+        case ssl.SSLCertVerificationError() if cause.verify_code == _EXPIRED:
+            return "its certificate has expired"
+        case ssl.SSLCertVerificationError():
+            return "its certificate is from an authority that is not trusted here: SSL_CERT_FILE names a file of those"
+        case ssl.SSLError():
+            return f"it does not speak TLS, or none that fits ({cause.reason or 'SSL'}): is it http://?"
+        case socket.gaierror():
+            return f"its name cannot be resolved ({cause.strerror})"
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case httpx.ConnectTimeout():
+            return f"no connection within {_TIMEOUT.connect:.0f} s"
+        case OSError() if cause.errno in _NO_WAY:
+            return f"it cannot be reached ({cause.strerror})"
+        case httpx.ProxyError():
+            return f"the proxy of the environment refuses it ({visible(cause)})"
+        case _:
+            return None
+
+
+def _client(url: str, **options: Any) -> httpx.Client:  # noqa: ANN401 - the options of httpx
+    """A connection to `url`. A proxy of the environment is for hosts beyond this machine; SSL_CERT_FILE is for all."""
+    trust = urlsplit(url).hostname not in _LOOPBACK
+    try:
+        # Loading the authorities takes a while, and http:// needs none.
+        verify = httpx.create_ssl_context() if url.startswith("https:") else False
+    except (OSError, ssl.SSLError) as error:
+        file = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+        raise Misused(f"SSL_CERT_FILE={file}: {error.strerror or error}") from error  # noqa: EM102, TRY003
+    return httpx.Client(timeout=_TIMEOUT, trust_env=trust, verify=verify, **options)
+
+
+def _require_token(token: str) -> str:
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        message = "the bearer token has characters that no header can carry: is it the whole token, and nothing else?"
+        raise Misused(message)
+    return token
 
 
 def _refused(response: httpx.Response, document: object) -> Refused:
@@ -159,7 +235,7 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     parts = [visible(part) for part in (title, detail) if part and isinstance(part, str)]
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
-        text += " (give a token with --token or BACKHAUL_TOKEN; `backhaul token create` makes one)"
+        text += " (give a token with --token-file or BACKHAUL_TOKEN; `backhaul token create` makes one)"
     if response.status_code in _AWAY:
         return Unavailable(text, problem, retry_after=_seconds(response.headers.get("Retry-After")))
     return Refused(text, problem)

@@ -5,25 +5,27 @@ Rule: standard output has the token alone, so that `$(backhaul token create)` is
 
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.secret_files import secret_from
 from control_plane.cli.session import CliSession, local_command, new_app
 from control_plane.cli.text import duration
 
-Secret = Annotated[
-    str | None,
-    typer.Option(
-        "--secret",
-        envvar="JWT_SECRET",
-        show_envvar=True,
-        help="The control plane's own. Better in the environment or `.env` than on a command line.",
-    ),
+if TYPE_CHECKING:
+    from control_plane.settings import Settings
+
+SecretFile = Annotated[
+    Path | None,
+    typer.Option("--secret-file", help="Holds the control plane's own; - is stdin. \\[JWT_SECRET, or .env]"),
 ]
 Subject = Annotated[str | None, typer.Option("--subject", "-s", help="Whom the token names. \\[the user]")]
-Lifetime = Annotated[str, typer.Option("--lifetime", metavar="TIME", help="How long it is good: 8h, 30d.")]
+Lifetime = Annotated[
+    str, typer.Option("--lifetime", metavar="TIME", help="How long it is good: 8h; at most MAX_TOKEN_LIFETIME.")
+]
 
 
 def build() -> typer.Typer:
@@ -38,33 +40,29 @@ def _token() -> None:
     """Bearer tokens for the REST interface."""
 
 
-def create(session: CliSession, *, secret: Secret = None, subject: Subject = None, lifetime: Lifetime = "8h") -> None:
-    """Print a token that a control plane with this JWT_SECRET accepts."""
+def create(
+    session: CliSession, *, secret_file: SecretFile = None, subject: Subject = None, lifetime: Lifetime = "8h"
+) -> None:
+    """Print a token that a control plane with this JWT_SECRET and MAX_TOKEN_LIFETIME accepts."""
     # Behind the command: fastapi and pyjwt belong to the extra `server`.
     from control_plane.api.auth import create_token
 
     seconds = duration(lifetime)
     if not seconds:
-        text = f"--lifetime {lifetime!r} is no time: write 8h or 30d"
+        text = f"--lifetime {lifetime!r} is no time: write 8h or 30m"
         raise Misused(text)
     name = subject or _user()
-    key = _good(secret) if secret else _configured_secret()
+    settings = _settings()
+    most = settings.max_token_lifetime
+    if seconds > most:
+        text = f"--lifetime {lifetime}: the control plane accepts at most {most:,} s (MAX_TOKEN_LIFETIME)"
+        raise Misused(text)
     try:
-        token = create_token(key, name, seconds)
+        token = create_token(_key(secret_file, settings), name, seconds)
     except ValueError as error:
         raise Misused(str(error)) from error
     expires_at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
     session.output.result({"token": token, "subject": name, "expires_at": expires_at}, token)
-
-
-def _good(secret: str) -> str:
-    from control_plane.settings import require_secret
-
-    try:
-        return require_secret(secret)
-    except ValueError as error:
-        text = f"JWT_SECRET: {error}"
-        raise Misused(text) from error
 
 
 def _user() -> str:
@@ -76,15 +74,26 @@ def _user() -> str:
         raise Misused(text) from error
 
 
-def _configured_secret() -> str:
-    """`JWT_SECRET` as the control plane would read it here: from the environment or `.env`."""
+def _settings() -> "Settings":
+    """The settings of the control plane, as it would read them here."""
     from control_plane.settings import Settings, SettingsError
 
     try:
-        secret = Settings.load().jwt_secret
+        return Settings.load()
     except SettingsError as error:
         raise Misused(str(error)) from error
-    if secret is None:
-        text = "JWT_SECRET is not set: give the control plane's own in the environment, in .env or with --secret"
+
+
+def _key(secret_file: Path | None, settings: "Settings") -> str:
+    from control_plane.settings import require_secret
+
+    configured = settings.jwt_secret and settings.jwt_secret.get_secret_value()
+    secret = secret_from(secret_file, "JWT_SECRET") if secret_file else configured
+    if not secret:
+        text = "JWT_SECRET is not set: give the control plane's own in the environment, in .env or with --secret-file"
         raise Misused(text)
-    return secret.get_secret_value()
+    try:
+        return require_secret(secret)
+    except ValueError as error:
+        text = f"JWT_SECRET: {error}"
+        raise Misused(text) from error

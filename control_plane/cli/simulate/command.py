@@ -5,12 +5,13 @@ Rule: the devices are simulated, their traffic is real: MQTT to the broker, PUTs
 
 import asyncio
 import resource
-from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from control_plane.cli.errors import Misused, Unreachable
+from control_plane.cli.secret_files import secret_from
 from control_plane.cli.session import CliSession
 from control_plane.cli.simulate.fleet import Fleet, FleetSettings
 from control_plane.cli.simulate.triggering import ServerAddress, TriggerReport, trigger_all
@@ -26,7 +27,10 @@ FileSize = Annotated[int, typer.Option("--file-size", min=0, help="Bytes of the 
 MqttUrl = Annotated[str, typer.Option("--mqtt-url", envvar="MQTT_URL", help="mqtt://host:1883 or mqtts://host:8883.")]
 Name = Annotated[str, typer.Option("--username", help="Client id and username; {} is the device's number.")]
 First = Annotated[int, typer.Option("--first", min=0, help="The first device's number, for a second process.")]
-Password = Annotated[str | None, typer.Option("--password", envvar="MQTT_PASSWORD", help="The same for all.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option("--password-file", help="Holds their password at the broker; - is stdin. \\[env var: MQTT_PASSWORD]"),
+]
 CaFile = Annotated[str | None, typer.Option("--ca-file", help="Trust this CA, for mqtts:// and https://.")]
 Rate = Annotated[float, typer.Option("--rate", min=1, help="Connections a second.")]
 Duration = Annotated[float, typer.Option("--duration", min=0, help="Seconds to stay connected; 0 is until Ctrl-C.")]
@@ -44,7 +48,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
     mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
     username: Name = "simulated-{}",
     first: First = 1,
-    password: Password = None,
+    password_file: PasswordFile = None,
     ca_file: CaFile = None,
     rate: Rate = 500.0,
     duration: Duration = 0.0,
@@ -59,7 +63,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         mqtt_url=mqtt_url,
         name=username,
         first=first,
-        password=password,
+        password=secret_from(password_file, "MQTT_PASSWORD"),
         file_size=file_size,
         rate=rate,
         ca_file=ca_file,
@@ -101,8 +105,7 @@ class _Running:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fleet.leave()
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(_OFFLINE_TIME)
+        await asyncio.sleep(_OFFLINE_TIME)
 
     async def _report_progress(self) -> None:
         while True:

@@ -166,15 +166,16 @@ class _HttpConnection(asyncio.Protocol):
 
 def _whole(data: bytes) -> HttpAnswer | None:
     """The answer in `data`; None while it is incomplete. Interim answers (1xx) are skipped."""
-    end = data.find(_HEAD_END)
-    if end < 0:
-        return None
-    lines = data[:end].decode("latin-1").split("\r\n")
-    status = int(lines[0].split(" ", 2)[1])
-    if status < 200:  # noqa: PLR2004 - RFC 9110, 15.2
-        return _whole(data[end + 4 :])
+    status, begin = 0, 0
+    while status < 200:  # noqa: PLR2004 - RFC 9110, 15.2
+        end = data.find(_HEAD_END, begin)
+        if end < 0:
+            return None
+        lines = data[begin:end].decode("latin-1").split("\r\n")
+        status = int(lines[0].split(" ", 2)[1])
+        begin = end + len(_HEAD_END)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-    body = data[end + 4 :]
+    body = data[begin:]
     if "chunked" in headers.get("transfer-encoding", "").lower():
         # Only errors come in chunks, and only their code is read: the chunk sizes between do not matter.
         return HttpAnswer(status, headers, body) if body.endswith(_LAST_CHUNK) else None

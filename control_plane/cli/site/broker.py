@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker import access
-from broker.configuration import CAPS, LOOPBACK
+from broker.configuration import CAPS, LOGGED, LOOPBACK
 from broker.errors import BrokerMissing
 from broker.process import Broker, BrokerAddress
 from broker.server import find_mosquitto, start_configured
@@ -22,8 +22,6 @@ ACCESS: Final = "access"
 
 OPERATOR: Final = "operator-local"
 """The account of the site's operator on this machine."""
-
-_LOG: Final = tuple(f"log_type {kind}" for kind in ("error", "warning", "notice", "information"))
 
 
 def authenticated_configuration(directory: Path, devices: BrokerAddress, services: BrokerAddress) -> str:
@@ -42,7 +40,7 @@ def authenticated_configuration(directory: Path, devices: BrokerAddress, service
     }
     lines = (
         *(f"{name} {value}" for name, value in general.items()),
-        *_LOG,
+        *LOGGED,
         f"listener {devices.port} {devices.host}",
         "use_username_as_clientid true",
         "max_connections 20000",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from broker.child_process import python_program
 from control_plane.cli.site.stack import BUCKET, Site
 
 _MAIN: Final = "control_plane.cli.main"
@@ -45,4 +46,4 @@ def program() -> str:
 
 def _quoted_program() -> str:
     path = Path(sys.argv[0])
-    return shlex.quote(str(path.absolute())) if path.name == "backhaul" else f"{shlex.quote(sys.executable)} -m {_MAIN}"
+    return shlex.quote(str(path.absolute())) if path.name == "backhaul" else shlex.join(python_program(_MAIN))

@@ -1,6 +1,7 @@
 """Signal handling and clean-up of commands that run until they are stopped.
 
-Rule: Ctrl-C, `kill` and a closed terminal all end a command in the same order.
+Rule: Ctrl-C, `kill` and a closed terminal all end a command in the same order; a second signal ends it at once, and its
+child processes with it.
 """
 
 import os
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Waits until its parent is gone (its standard input ends), then until no process writes to the folder any more.
 _REMOVE: Final = """
@@ -28,12 +31,18 @@ for _ in range(60):
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` on SIGTERM and SIGHUP too."""
+    """Raise `KeyboardInterrupt` on the first of SIGINT, SIGTERM and SIGHUP; the next one ends this process.
+
+    A signal that is ignored stays ignored: `nohup` ignores SIGHUP, and a shell SIGINT for its background jobs.
+    """
+    numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

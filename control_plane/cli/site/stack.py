@@ -3,7 +3,6 @@
 Rule: each is a real program at a real port; `agent_settings` alone defines what an agent needs to join.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from broker.child_process import ChildProcess
+from broker.child_process import ChildProcess, bound_log, python_program
 from broker.errors import BrokerError
 from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
@@ -26,7 +25,7 @@ READY_TIMEOUT: Final = 40.0
 """Seconds within which a control plane has to answer; a first start on a Raspberry Pi creates its database."""
 
 _POLL: Final = 0.05
-_SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
+_SERVE: Final = python_program("control_plane.cli.main", "serve")
 
 Note = Callable[[str], None]
 BrokerKind = Literal["auto", "mosquitto", "embedded"]
@@ -54,10 +53,10 @@ class Site:
 
     def agent_settings(self) -> dict[str, str]:
         """The settings with which an agent reaches the site. The devices' listener is the broker's last one."""
-        return {"MQTT_URL": self.broker.addresses[-1].url, "UPLOAD_HOSTS": self.store.upload_host}
+        return {"MQTT_URL": self.broker.addresses[-1].url, "UPLOAD_HOSTS": f"{self.store.endpoint}/{BUCKET}/"}
 
     def check(self) -> None:
-        """`Failed` when one of the three has ended."""
+        """`Failed` when one of the three has ended; keeps their logs small."""
         for name, alive, log in (
             ("broker", self.broker.alive, self.broker.log_path),
             ("store", self.store.alive, self.store.log_path),
@@ -66,6 +65,7 @@ class Site:
             if not alive:
                 text = f"the {name} has ended: see {log}"
                 raise Failed(text)
+            bound_log(log)
 
 
 @contextmanager

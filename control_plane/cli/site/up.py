@@ -39,6 +39,9 @@ BrokerPort = Annotated[int, typer.Option("--mqtt-port", min=1, max=65_535, help=
 StorePort = Annotated[int, typer.Option("--store-port", min=1, max=65_535, help="Of the object store.")]
 
 
+_LOCK: Final = ".lock"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The options of the command."""
@@ -99,7 +102,8 @@ def _alone_in(directory: Path) -> Iterator[None]:
     """Lock the directory; `Failed` when another `backhaul up` holds the lock."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (directory / ".lock").open("a")
+        _require_private(directory)
+        lock = (directory / _LOCK).open("a")
     except OSError as error:
         text = f"{error.filename}: {error.strerror}: name another directory with --data"
         raise Misused(text) from error
@@ -110,6 +114,20 @@ def _alone_in(directory: Path) -> Iterator[None]:
             text = f"another `backhaul up` runs with the data in {directory}"
             raise Failed(text) from error
         yield
+
+
+def _require_private(directory: Path) -> None:
+    """Close a folder of an earlier version, or an empty one, to other users; `Misused` for one that has other files.
+
+    It will hold uploaded files and passwords, and an operator may share a folder on purpose.
+    """
+    if not directory.stat().st_mode & 0o077:
+        return
+    if (directory / _LOCK).exists() or not any(directory.iterdir()):
+        directory.chmod(0o700)
+        return
+    text = f"other users can read {directory}, which has files already: `chmod 700` it, or name another with --data"
+    raise Misused(text)
 
 
 def _require_address(listen: str | None) -> str | None:

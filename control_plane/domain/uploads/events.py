@@ -7,6 +7,7 @@ repeated, late or false, and never raise. Local events come from the control pla
 from dataclasses import dataclass, field
 from typing import Final
 
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Proof, State
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
@@ -139,10 +140,10 @@ class CompletionProven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionFailed:
-    """The object does not exist, or is not proven to be the file.
+    """The object is not the file, or can never come to exist.
 
-    With `again` a new attempt follows; without it the upload fails with `error`. With `left` an object of this attempt
-    exists that is not the file.
+    With `again` a new attempt follows after `delay` (s); without it the upload fails with `error`. With `left` an
+    object of this attempt exists.
     """
 
     now: float
@@ -151,15 +152,27 @@ class CompletionFailed:
     text: str
     again: bool = False
     left: bool = False
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectStoreRejected:
-    """The object store refuses to open an upload for this key; the device cannot change that."""
+class SetBack:
+    """The object store refused a step, or shows no proven object.
+
+    What it answers may change: the step is due again in `delay` (s), and the upload waits for `reason` until then.
+    `setbacks` is the upload's count when the step began, so a step that two replicas performed counts once. The last of
+    MAX_SETBACKS has the effect of a `CompletionFailed` with `error`, `again` and the text of the reason. `left` is how
+    an object is recognised that the attempt may have left (`Stray.token`); None when it left none.
+    """
 
     now: float
     attempt: int
-    text: str
+    setbacks: int
+    reason: Reason
+    error: str
+    delay: float
+    again: bool = False
+    left: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +217,7 @@ LocalEvent = (
     | MultipartCreated
     | CompletionProven
     | CompletionFailed
-    | ObjectStoreRejected
+    | SetBack
     | OverQuota
     | CleanupDone
     | Observed

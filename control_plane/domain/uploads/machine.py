@@ -28,19 +28,20 @@ from control_plane.domain.uploads.events import (
     Event,
     MissingFromHello,
     MultipartCreated,
-    ObjectStoreRejected,
     Observed,
     OverQuota,
     PartsRequested,
     Progressed,
     Rejected,
     RemoteEvent,
+    SetBack,
     StepTimedOut,
     Succeeded,
     UploadResponse,
 )
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
+    MAX_SETBACKS,
     MAX_STRIKES,
     OPEN,
     TERMINAL,
@@ -60,8 +61,14 @@ PUT_URL_LIFE: Final = 300.0
 """Seconds that a PutObject URL lives at most: it has no S3 upload id, so only its expiry fences it (protocol.md
 section 3)."""
 
-_CLOCK_MARGIN: Final = 60.0
-"""Seconds by which the object store's clock may be behind ours."""
+UNSEEN_STRAY_WAIT: Final = 600.0
+"""Seconds before an object is looked for that an attempt may have left and that the object store did not show."""
+
+_LONGEST_DELAY: Final = 300.0
+"""Seconds between two tries of one upload, at most."""
+
+CLOCK_MARGIN: Final = 60.0
+"""Seconds by which another clock may differ from this one: the object store's, or the one that wrote an instant."""
 
 _LONGEST_TEXT: Final = 1_000
 """Characters of an error's text."""
@@ -198,12 +205,16 @@ def _count(upload: Upload, event: UploadResponse) -> Upload:
     """The upload with a new response counted: its sequence and etags are stored, and the client is alive."""
     parts = dict(upload.parts)
     plan = upload.plan
+    progress = False
     for number, etag in event.etags.items():
         if plan is not None and number in plan.numbers:
-            parts[number] = replace(parts.get(number, PartRecord()), etag=etag)
+            known = parts.get(number, PartRecord())
+            progress = progress or not known.stored
+            parts[number] = replace(known, etag=etag)
     return replace(
         upload,
         parts=parts,
+        setbacks=0 if progress else upload.setbacks,
         sequence=upload.sequence if event.sequence is None else event.sequence,
         touched_at=event.now,
         strikes=0,
@@ -298,15 +309,20 @@ def _succeeded(upload: Upload, event: Succeeded) -> Applied:
         numbers = ", ".join(map(str, upload.missing_parts[:5]))
         text = f"the client reported success without the etags of {f'parts {numbers}' if numbers else 'all parts'}"
         return new_attempt(upload, event.now, ErrorCode.BAD_REQUEST, text)
-    after = transition(upload, Transition.FINISH, wanted=())
+    after = transition(upload, Transition.FINISH, wanted=(), setbacks=0)
     return after, duties(after)
 
 
 def _error_reported(upload: Upload, event: ErrorReported) -> Applied:
     match ERRORS[event.code].follow:
         case Follow.SAME_ATTEMPT:
-            reason, resume_at = _reason(event.code, event.text), event.now + event.delay
-            after = transition(upload, Transition.RESUME, resume_at=resume_at, reason=reason, wanted=())
+            setbacks = upload.setbacks + (event.code is ErrorCode.STORAGE_REFUSED)
+            if setbacks >= MAX_SETBACKS:
+                text = f"{event.text} (refused {setbacks} times in a row)"
+                return ended(upload, Transition.FAIL, event.now, event.code, text)
+            resume_at = event.now + _grown(event.delay, setbacks - 1)
+            changes = {"resume_at": resume_at, "reason": _reason(event.code, event.text), "setbacks": setbacks}
+            after = transition(upload, Transition.RESUME, wanted=(), **changes)
             return after, duties(after)
         case Follow.NEW_ATTEMPT:
             return new_attempt(upload, event.now, event.code, event.text, delay=event.delay)
@@ -346,7 +362,7 @@ def _dispatched(upload: Upload, event: Dispatched) -> Applied:
 
 
 def _missing_from_hello(upload: Upload, event: MissingFromHello) -> Applied:
-    if upload.touched_at > event.now:
+    if event.now < upload.touched_at <= event.now + CLOCK_MARGIN:
         # A command was published, or a response received, after that hello.
         return upload, ()
     if upload.state in TERMINAL and upload.client_busy:
@@ -395,7 +411,9 @@ def _deadline_passed(upload: Upload, event: DeadlinePassed) -> Applied:
 def _multipart_created(upload: Upload, event: MultipartCreated) -> Applied:
     wanted = upload.state in OPEN and event.attempt == upload.attempt and not upload.one_put
     if wanted and upload.s3_upload_id is None:
-        after = replace(upload, s3_upload_id=event.s3_upload_id)
+        after = replace(upload, s3_upload_id=event.s3_upload_id, setbacks=0)
+        # The refusals of its creation explain nothing any more; what the client reported still holds.
+        after = replace(after, reason=None) if upload.setbacks else after
     elif event.s3_upload_id in {upload.s3_upload_id, *upload.litter}:
         return upload, ()
     else:
@@ -416,19 +434,33 @@ def _completion_failed(upload: Upload, event: CompletionFailed) -> Applied:
     if upload.state is not State.COMPLETING or event.attempt != upload.attempt:
         return upload, ()
     if event.left and not upload.one_put:
-        stray = Stray(upload.s3_key, upload.object_token, event.now)
-        upload = replace(upload, strays=(*upload.strays, stray))
-    if event.again:
-        after, effects = new_attempt(upload, event.now, event.error, event.text)
-    else:
-        after, effects = ended(upload, Transition.FAIL, event.now, event.error, event.text)
-    return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
+        upload = _with_stray(upload, Stray(upload.s3_key, upload.object_token, event.now))
+    return _given_up(upload, event, event.text)
 
 
-def _object_store_rejected(upload: Upload, event: ObjectStoreRejected) -> Applied:
-    if upload.state in TERMINAL or event.attempt != upload.attempt:
+def _set_back(upload: Upload, event: SetBack) -> Applied:
+    if upload.state in TERMINAL or (event.attempt, event.setbacks) != (upload.attempt, upload.setbacks):
         return upload, ()
-    return ended(upload, Transition.FAIL, event.now, Refusal.STORE_REFUSED, event.text)
+    if event.setbacks + 1 < MAX_SETBACKS:
+        resume_at = event.now + event.delay
+        after = replace(upload, setbacks=event.setbacks + 1, resume_at=resume_at, reason=event.reason)
+        return after, duties(after)
+    if event.left is not None:
+        upload = _with_stray(upload, Stray(upload.s3_key, event.left, event.now + UNSEEN_STRAY_WAIT))
+    return _given_up(upload, event, event.reason.text)
+
+
+def _with_stray(upload: Upload, stray: Stray) -> Upload:
+    return replace(upload, strays=(*upload.strays, stray))
+
+
+def _given_up(upload: Upload, event: CompletionFailed | SetBack, text: str) -> Applied:
+    """The next attempt or the end, after a step of the owner that came to nothing."""
+    if event.again:
+        after, effects = new_attempt(upload, event.now, event.error, text, delay=event.delay)
+    else:
+        after, effects = ended(upload, Transition.FAIL, event.now, event.error, text)
+    return after, effects + (close(after, event.now) if after.state in TERMINAL else ())
 
 
 def _over_quota(upload: Upload, event: OverQuota) -> Applied:
@@ -460,7 +492,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     MultipartCreated: _multipart_created,
     CompletionProven: _completion_proven,
     CompletionFailed: _completion_failed,
-    ObjectStoreRejected: _object_store_rejected,
+    SetBack: _set_back,
     OverQuota: _over_quota,
     CleanupDone: _cleanup_done,
     Observed: _observed,
@@ -472,9 +504,10 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
 
 
 def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: float = 0.0) -> Applied:
-    """The next attempt, due `delay` (s) after `now`; after MAX_ATTEMPTS the upload fails with `error` and `text`.
+    """The next attempt, due `delay` (s) after `now`; the third is due after twice the delay.
 
-    A new S3 upload id fences the old attempt. After a PutObject, which has none, the next attempt has another key.
+    After the third the upload fails with `error` and `text`. A new S3 upload id fences the old attempt. After a
+    PutObject, which has none, the next attempt has another key.
     """
     if upload.attempt >= MAX_ATTEMPTS:
         return ended(upload, Transition.FAIL, now, error, f"{text} (attempt {upload.attempt} of {MAX_ATTEMPTS})")
@@ -490,10 +523,11 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
         fingerprint=None,
         parts={},
         wanted=(),
-        resume_at=now + delay,
+        resume_at=now + _grown(delay, upload.attempt - 1),
         reason=_reason(error, text),
         bytes_sent=0,
         strikes=0,
+        setbacks=0,
     )
     return after, duties(after)
 
@@ -521,8 +555,13 @@ def _left_behind(upload: Upload, now: float) -> Upload:
     if upload.s3_upload_id is not None:
         litter = (*litter, upload.s3_upload_id)
     if upload.one_put:
-        strays = (*strays, Stray(upload.s3_key, upload.object_token, now + PUT_URL_LIFE + _CLOCK_MARGIN))
+        strays = (*strays, Stray(upload.s3_key, upload.object_token, now + PUT_URL_LIFE + CLOCK_MARGIN))
     return replace(upload, s3_upload_id=None, litter=litter, strays=strays)
+
+
+def _grown(delay: float, times: int) -> float:
+    """`delay` (s), doubled `times` times."""
+    return min(delay * 2.0 ** max(times, 0), max(delay, _LONGEST_DELAY))
 
 
 def _reason(code: str, text: str) -> Reason:

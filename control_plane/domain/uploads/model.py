@@ -17,6 +17,9 @@ from schemas.values import DigestName, Fingerprint, Outcome, UploadOptions, Want
 MAX_ATTEMPTS: Final = 3
 """Attempts of one upload, each with its own S3 upload id (protocol.md section 4)."""
 
+MAX_SETBACKS: Final = 10
+"""Setbacks in a row of one attempt before it is given up. The pauses between them grow, so that they take minutes."""
+
 MAX_STRIKES: Final = 3
 """Step timers that run out in a row before the owner gives up on a connected client."""
 
@@ -64,6 +67,7 @@ class Refusal(StrEnum):
 
     NOT_PROVEN = "not_proven"
     STORE_REFUSED = "store_refused"
+    UNMARKED_OBJECT = "object_without_token"
     DEADLINE_PASSED = "deadline_passed"
     NO_PROGRESS = "no_progress"
     QUOTA_EXCEEDED = "quota_exceeded"
@@ -94,7 +98,7 @@ class PartRecord(Struct, frozen=True):
 class Stray(Struct, frozen=True):
     """An object of an abandoned attempt, to be deleted once `after` (s since the epoch), when its last URL has expired.
 
-    It is deleted only if its metadata carries `token`.
+    It is deleted only if its metadata carries `token`, or if it has no token and `token` is its ETag in quotes.
     """
 
     s3_key: str
@@ -151,6 +155,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     """Instant of the last command published, response committed or progress seen: the step timer counts from it."""
     strikes: int = 0
     """Step timers that ran out in a row."""
+    setbacks: int = 0
+    """How often in a row the object store refused this attempt, or showed no object of it."""
     bytes_sent: int = 0
     """As the client reported them last."""
     client_busy: bool = False

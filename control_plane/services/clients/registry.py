@@ -7,7 +7,7 @@ A beat that changes nothing else is kept in memory, and written now and then.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.clients.beats import Beats, worth_writing
@@ -23,6 +23,14 @@ MAX_WAITING: Final = 50_000
 MAX_OF_ONE: Final = 64
 PAUSE: Final = 0.05
 """Seconds for which presence messages are gathered for one commit; it delays a birth by no more than that."""
+
+
+class _Arrived(NamedTuple):
+    """A presence, when it arrived, and for how long (s) the broker had stored it."""
+
+    presence: Presence
+    at: float
+    age: float
 
 
 @dataclass(slots=True)
@@ -45,11 +53,14 @@ class ClientRegistry:
         self._clock = clock
         self._log = log
         self._on_woken = on_woken
-        self._waiting: FairQueue[tuple[Presence, float]] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
+        self._waiting: FairQueue[_Arrived] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
 
-    def receive(self, presence: Presence) -> None:
-        """Take one message. Never waits: when the queue is full it is dropped, and the next beat replaces it."""
-        if not self._waiting.offer(presence.client_id, (presence, self._clock.now())):
+    def receive(self, presence: Presence, *, age: float = 0.0) -> None:
+        """Take one message, which the broker had stored for `age` seconds.
+
+        Never waits: when the queue is full it is dropped, and the next beat replaces it.
+        """
+        if not self._waiting.offer(presence.client_id, _Arrived(presence, self._clock.now(), age)):
             self._log("presence.shed", {"client_id": presence.client_id})
 
     async def run(self) -> None:
@@ -61,7 +72,7 @@ class ClientRegistry:
                 batch.append(self._waiting.get_nowait())
             await self._commit(batch)
 
-    async def _commit(self, batch: list[tuple[Presence, float]]) -> None:
+    async def _commit(self, batch: list[_Arrived]) -> None:
         try:
             outcome = await self._database.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
@@ -79,14 +90,14 @@ class ClientRegistry:
         if outcome.woken:
             self._on_woken()
 
-    def _apply(self, records: Records, batch: list[tuple[Presence, float]]) -> _Outcome:
-        rows = records.clients.among({presence.client_id for presence, _ in batch})
+    def _apply(self, records: Records, batch: list[_Arrived]) -> _Outcome:
+        rows = records.clients.among({one.presence.client_id for one in batch})
         known = {client_id: self._beats.latest(row) for client_id, row in rows.items()}
         after: dict[str, Client] = dict(known)
         outcome = _Outcome()
-        for presence, at in batch:
+        for presence, at, age in batch:
             before = after.get(presence.client_id)
-            client, verdict = apply_presence(before, presence, at)
+            client, verdict = apply_presence(before, presence, at, age=age)
             if client is not None and client is not before:
                 after[presence.client_id] = client
             outcome.verdicts.append((presence, verdict))
@@ -95,8 +106,8 @@ class ClientRegistry:
         for client in outcome.changed:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
-            if client.dispatchable(client.seen_at):
-                outcome.woken += records.outbox.wake(client.client_id, client.seen_at)
+            if client.dispatchable(batch[-1].at):
+                outcome.woken += records.outbox.wake(client.client_id, batch[-1].at)
         return outcome
 
 

@@ -167,6 +167,15 @@ class OutboxRecords(Protocol):
     def wake(self, client_id: str, now: float) -> int:
         """Make the parked entries of one client due; returns the number of entries."""
 
+    def wake_failed(self, codes: Iterable[str], now: float) -> int:
+        """Make the waiting entries due whose last error has one of these reason codes; returns their number.
+
+        None of them before its duty is required; parked entries stay parked.
+        """
+
+    def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
+        """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
+
     def next_due(self) -> float | None:
         """The earliest `due_at` of all entries that are not parked."""
 

@@ -5,9 +5,12 @@ Rule: a refusal raises `ObjectStoreRefused`, an outage `ObjectStoreDown`; no exc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from schemas.values import DigestName, PresignedPart
+
+_STRONGEST_FIRST: Final = (DigestName.SHA256, DigestName.MD5, DigestName.CRC32)
+_MD5_FIRST: Final = (DigestName.MD5, DigestName.SHA256, DigestName.CRC32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +19,47 @@ class ObjectStoreCapabilities:
 
     `part_digests` and `object_digests` are the digests that it verifies on UploadPart and on PutObject;
     `etag_is_md5`: an ETag is the MD5 of the bytes, or of the parts' MD5s. `if_none_match`: a conditional request never
-    overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date.
+    overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date. `usable_digests` are
+    those that it takes on UploadPart, enforced or not. `asks_encryption` is the encryption that each object asks for.
+    `refused_characters`: classes that no key may have (`policy.CLASSES`). `missing_is_forbidden`: for a missing key it
+    answers 403.
     """
 
     part_digests: frozenset[DigestName] = frozenset()
     object_digests: frozenset[DigestName] = frozenset()
+    usable_digests: frozenset[DigestName] = frozenset()
     etag_is_md5: bool = False
     if_none_match: bool = False
     encrypts: bool = False
     clock_skew: float | None = None
+    asks_encryption: str | None = None
+    refused_characters: str = ""
+    missing_is_forbidden: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def one_put_digests(self) -> frozenset[DigestName]:
+        """The digests under which one PutObject is safe: through its URL no other bytes can replace the object.
+
+        An object store without `If-None-Match` lets the same URL write again, and other bytes can have the same MD5.
+        """
+        return self.object_digests if self.if_none_match else self.object_digests & {DigestName.SHA256}
+
+    def digest_for(self, wanted: DigestName | None) -> DigestName:
+        """The digest that binds a new upload's URLs: `wanted` if it is enforced, else the strongest that is.
+
+        Where none is enforced, one that is taken; MD5 before others, since Content-MD5 is part of S3 since its first
+        day, and does no harm to an object store that ignores it. A digest that works comes before `none`.
+        """
+        if wanted is DigestName.NONE:
+            return wanted
+        if wanted is not None and wanted in self.part_digests:
+            return wanted
+        taken = self.usable_digests or {DigestName.MD5}
+        if wanted is DigestName.MD5 and wanted in taken:
+            return wanted
+        enforced = [one for one in _STRONGEST_FIRST if one in self.part_digests]
+        return next(iter([*enforced, *(one for one in _MD5_FIRST if one in taken)]), DigestName.MD5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +103,26 @@ class ObjectStore(Protocol):
     async def probe(self) -> ObjectStoreCapabilities:
         """Find out what the object store enforces, with test objects under the prefix that are deleted again."""
 
-    async def create_multipart(self, s3_key: str, token: str, digest: DigestName) -> str:
-        """Open a multipart upload; its object will have `token`. Returns S3's upload id. Not idempotent."""
+    async def create_multipart(
+        self, s3_key: str, token: str, digest: DigestName, *, file_name: str | None = None
+    ) -> str:
+        """Open a multipart upload; its object will have `token`. Returns S3's upload id. Not idempotent.
+
+        `file_name` is kept in the object's metadata; it is for a key that could not have the name.
+        """
 
     def presign_part(self, s3_key: str, s3_upload_id: str, part: Grantable, digest: DigestName) -> PresignedPart:
         """A URL for one part, bound to its size and digest. No request is made."""
 
     def presign_object(
-        self, s3_key: str, token: str, part: Grantable, digest: DigestName, *, once: bool
+        self,
+        s3_key: str,
+        token: str,
+        part: Grantable,
+        digest: DigestName,
+        *,
+        once: bool,
+        file_name: str | None = None,
     ) -> PresignedPart:
         """A URL that creates the whole object; with `once` it never overwrites one (`If-None-Match: *` is signed)."""
 
@@ -107,8 +153,11 @@ class ObjectStore(Protocol):
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
         """Bytes in the parts of a multipart upload; 0 when it does not exist."""
 
-    async def lifecycle(self) -> Mapping[str, Any]:
-        """The bucket's lifecycle configuration: `Rules`, and all else that `set_lifecycle` has to keep."""
+    async def lifecycle(self) -> Mapping[str, Any] | None:
+        """The bucket's lifecycle configuration: `Rules`, and all else that `set_lifecycle` has to keep.
+
+        None when the object store has no lifecycle rules at all.
+        """
 
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace the bucket's lifecycle configuration."""

@@ -1,14 +1,17 @@
 """Completes an upload and proves it.
 
 Rule: the answer to CompleteMultipartUpload proves nothing; only HEAD does. An upload is `completed` when the object has
-its token, its file's size, and the strongest proof that the object store allows (protocol.md section 5).
+its token, its file's size, and the strongest proof that the object store allows (protocol.md section 5). An object that
+is not shown is looked for again, for minutes: a look costs nothing, an attempt costs the whole file (decision 17).
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.uploads.events import CompletionFailed, CompletionProven
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, SetBack
 from control_plane.domain.uploads.model import Proof, Refusal, Upload
+from control_plane.services.backoff import equal_jitter
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
@@ -21,8 +24,15 @@ from schemas.values import DigestName, ErrorCode
 
 _OPAQUE_ETAGS: Final = ("aws:kms", "aws:kms:dsse", "customer")
 _ATTEMPT_IS_LOST: Final = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
+"""Refusals of Complete after which only a new attempt can succeed, if looking again does not show the object."""
 
-Settled = CompletionProven | CompletionFailed
+NEW_ATTEMPT_PAUSE: Final = 20.0
+"""Seconds before the second attempt, at most, and half of it at least."""
+
+LONGEST_PAUSE: Final = 60.0
+"""Seconds between two looks for an object, at most."""
+
+Settled = CompletionProven | CompletionFailed | SetBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +65,36 @@ class Completion:
             return self._proven(upload, info)
         if isinstance(doubt, ObjectStoreDown | ObjectStoreForbids):
             raise doubt
+        if info is not None and TOKEN_METADATA not in info.metadata and info.size == upload.file_size:
+            return self._without_token(upload, info, certain=doubt is None)
         if isinstance(doubt, ObjectStoreRefused) and doubt.code not in _ATTEMPT_IS_LOST:
-            return self._failed(upload, Refusal.STORE_REFUSED, str(doubt))
-        text = str(doubt) if doubt else "the store has no object of this attempt"
-        return self._failed(upload, ErrorCode.UPLOAD_GONE, text, again=True)
+            return set_back(upload, self.clock.now(), Reason(WaitCode.OBJECT_STORE_REFUSED, str(doubt)))
+        return self._not_visible(upload, doubt)
+
+    def _not_visible(self, upload: Upload, doubt: ObjectStoreRefused | None) -> SetBack:
+        """Nothing of this attempt is shown, though every part was stored. It may become visible later.
+
+        A refused Complete may follow one that succeeded, here or on another replica, and whose answer was lost.
+        """
+        text = "every part is stored, and the object store does not show the object yet"
+        reason = Reason(WaitCode.OBJECT_NOT_VISIBLE, f"{text}: {doubt}" if doubt else text)
+        return set_back(upload, self.clock.now(), reason, ErrorCode.UPLOAD_GONE, again=True, left=upload.object_token)
+
+    def _without_token(self, upload: Upload, info: ObjectInfo, *, certain: bool) -> SetBack:
+        """An object of the right size has no token at all: something drops the metadata.
+
+        A new attempt would end the same way. The object is removed only if it is this upload's: the object store has
+        just confirmed that it wrote the key, or the digests are those of the parts.
+        """
+        ours = certain or self._proof(upload, info) in {Proof.CHECKSUM, Proof.ETAG}
+        kept = "" if ours else "; it was not removed, since nothing shows that this upload wrote it"
+        by = "PutObject" if upload.one_put else "CreateMultipartUpload"
+        text = (
+            f"the object has the size of the file and no x-amz-meta-{TOKEN_METADATA}: the object store, or a proxy "
+            f"before it, drops the metadata of {by}; change that{kept}"
+        )
+        reason, left = Reason(WaitCode.UNMARKED_OBJECT, text), f'"{info.etag}"' if ours else None
+        return set_back(upload, self.clock.now(), reason, Refusal.UNMARKED_OBJECT, left=left)
 
     async def _complete(self, upload: Upload) -> ObjectStoreDown | ObjectStoreRefused | None:
         assert upload.s3_upload_id is not None  # noqa: S101 - completing is reached only with an open upload
@@ -119,8 +155,36 @@ class Completion:
         self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
     ) -> CompletionFailed:
         return CompletionFailed(
-            now=self.clock.now(), attempt=upload.attempt, error=error, text=text, again=again, left=left
+            now=self.clock.now(),
+            attempt=upload.attempt,
+            error=error,
+            text=text,
+            again=again,
+            left=left,
+            delay=equal_jitter(0, first=NEW_ATTEMPT_PAUSE, longest=NEW_ATTEMPT_PAUSE),
         )
+
+
+def set_back(
+    upload: Upload,
+    now: float,
+    reason: Reason,
+    error: str = Refusal.STORE_REFUSED,
+    *,
+    again: bool = False,
+    left: str | None = None,
+) -> SetBack:
+    """The step that `upload` waits for came to nothing; it is due again after a pause that grows."""
+    return SetBack(
+        now=now,
+        attempt=upload.attempt,
+        setbacks=upload.setbacks,
+        reason=reason,
+        error=error,
+        delay=equal_jitter(upload.setbacks, longest=LONGEST_PAUSE),
+        again=again,
+        left=left,
+    )
 
 
 def _expected_checksum(upload: Upload, plan: PartPlan, digests: list[str], shown: str) -> str:

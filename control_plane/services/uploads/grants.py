@@ -10,9 +10,9 @@ from typing import Final
 
 from control_plane.domain.uploads.machine import PUT_URL_LIFE
 from control_plane.domain.uploads.model import Upload
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import ObjectStoreForbids
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import Policy
+from control_plane.services.policy import Policy, name_beside
 from control_plane.services.ports.object_store import Grantable, ObjectStore
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.parts import to_ranges
@@ -36,23 +36,26 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class UrlSigner:
-    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe, or when the credentials expire."""
+    """Signs the URLs of an upload; `ObjectStoreDown` before the first good probe, and while the clock is wrong.
+
+    `ObjectStoreForbids` while the credentials are not accepted, or are at their end.
+    """
 
     object_store: ObjectStore
     probe: ObjectStoreProbe
     policy: Policy
 
-    def grant(self, upload: Upload) -> Grant:
-        """The requested parts, in order, as many as fit into one message; the client requests the rest again."""
-        self.probe.require()
+    def grant(self, upload: Upload, room: int) -> Grant:
+        """The requested parts, in order, as many as fit into `room` bytes; the client requests the rest again."""
+        self.probe.require_signing()
         completed = to_ranges(upload.stored_parts)
-        room = GRANT_FILL_SIZE - _JSON_OF_RANGE * len(completed)
+        room -= _JSON_OF_RANGE * len(completed)
         lifetime = self._lifetime(upload)
         return Grant(self._signed(upload, upload.to_grant, lifetime, room), lifetime, completed)
 
     def pre_grant(self, upload: Upload) -> Grant:
         """The first parts of the upload's plan, as many as fit into one message. The upload must be open."""
-        self.probe.require()
+        self.probe.require_signing()
         plan = upload.plan
         wanted = () if plan is None else (WantedPart(part.number, part.size) for part in plan)
         lifetime = self._lifetime(upload)
@@ -63,7 +66,7 @@ class UrlSigner:
         lifetime = self.object_store.url_lifetime(wanted)
         if lifetime < _SHORTEST_LIFE:
             message = "the object store's credentials are at their end: no URL that they sign would be taken"
-            raise ObjectStoreDown(message)
+            raise ObjectStoreForbids(message)
         return lifetime
 
     def _signed(
@@ -84,6 +87,9 @@ class UrlSigner:
         part = Grantable(wanted.part_number, wanted.size, wanted.digest, lifetime)
         if upload.one_put:
             once = self.probe.capabilities.if_none_match
-            return self.object_store.presign_object(upload.s3_key, upload.object_token, part, upload.digest, once=once)
+            name = name_beside(upload.s3_key, upload.file_path)
+            return self.object_store.presign_object(
+                upload.s3_key, upload.object_token, part, upload.digest, once=once, file_name=name
+            )
         assert upload.s3_upload_id is not None  # noqa: S101 - a grant is a duty only once the upload is open
         return self.object_store.presign_part(upload.s3_key, upload.s3_upload_id, part, upload.digest)

@@ -19,6 +19,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, UploadKey
+from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Records
@@ -43,10 +44,11 @@ _STATES: Final[dict[type[RemoteEvent], State]] = {
 class UploadObserver:
     """Takes the commands of others, and the responses to other owners."""
 
-    def __init__(self, writer: UploadWriter, clock: Clock, policy: Policy) -> None:
+    def __init__(self, writer: UploadWriter, clock: Clock, policy: Policy, probe: ObjectStoreProbe) -> None:
         self._writer = writer
         self._clock = clock
         self._policy = policy
+        self._probe = probe
 
     def observe_command(self, client_id: str, command: Command) -> None:
         """Record that an upload was started, or closed by its owner."""
@@ -99,13 +101,14 @@ class UploadObserver:
         token = secrets.token_hex(16)
         # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
         mark = f"{key.upload_id[:8]}-{token[:4]}"
+        refused = self._probe.capabilities.refused_characters
         config = command.upload_config or UploadConfig()
         return self._commanded(
             key,
             command,
             now,
             path=path,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark),
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
             token=token,
             digest=config.digest or DigestName.MD5,
             state=State.QUEUED,

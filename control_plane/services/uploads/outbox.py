@@ -14,35 +14,38 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,
-    CompletionFailed,
     Dispatched,
     MultipartCreated,
-    ObjectStoreRejected,
     StepTimedOut,
     Succeeded,
 )
-from control_plane.domain.uploads.model import Refusal, State, Upload, UploadKey
+from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
 from control_plane.services.budget import Buckets, Limit
 from control_plane.services.clients.beats import Beats
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
+    BrokerRefused,
     DatabaseUnavailable,
     MessengerDown,
+    ObjectStoreDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
     ServiceError,
     Transient,
     UnknownUpload,
 )
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import MAX_SKEW, name_beside
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.uploads.completion import Completion
+from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
+from schemas.values import STATUS_EVERY
 
 MAX_AT_ONCE: Final = 64
 MAX_RUNNING: Final = 10_000
@@ -59,12 +62,24 @@ POLL: Final = 1.0
 LONGEST_LOOK: Final = 2.0
 """Seconds for which the commit of a success may wait for its proof."""
 
+REPORTED_WAIT: Final = 2.5 * STATUS_EVERY
+"""Seconds for which a wait that the client reported counts at least: one status may be lost."""
+
 LONGEST_WAIT: Final = 300.0
+LONGEST_RETRY: Final = 2 * LONGEST_WAIT
+"""Seconds between two tries of a duty at most: a longer Retry-After of the object store counts as `LONGEST_WAIT`."""
+
 FAULT_WAIT: Final = 30.0
 """Seconds, at least, before a duty is retried after a fault of the program."""
 
 REFUSED_WAIT: Final = 3600.0
 """Seconds before a clean-up is retried that the object store refused, such as for lack of a permission."""
+
+_MOVE_ON: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT, Kind.COMPLETE})
+"""Duties without which the upload stands still: a refusal is repeated, and at last ends the attempt."""
+
+_STORE_CODES: Final = frozenset({str(WaitCode.OBJECT_STORE_UNAVAILABLE), str(WaitCode.OBJECT_STORE_REFUSED)})
+_BROKER_CODES: Final = frozenset({str(WaitCode.BROKER_UNAVAILABLE)})
 
 _Name = tuple[UploadKey, str, int, str]
 _Work = Coroutine[Any, Any, None]
@@ -82,6 +97,7 @@ class _Claimed:
 class Outbox:
     """Performs duties: right after the commit that decided them, and when a stored entry becomes due.
 
+    A duty that failed for lack of the broker or of the object store is due as soon as that is there again.
     `step_timeout` (s) is how long a connected client may be silent after a command. With `performs` False every duty is
     stored, and none is performed.
     """
@@ -98,6 +114,7 @@ class Outbox:
         signer: UrlSigner,
         completion: Completion,
         beats: Beats,
+        probe: ObjectStoreProbe,
         step_timeout: float,
         performs: bool = True,
     ) -> None:
@@ -110,6 +127,7 @@ class Outbox:
         self._signer = signer
         self._completion = completion
         self._beats = beats
+        self._probe = probe
         self._step_timeout = step_timeout
         self._performs = performs
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
@@ -120,6 +138,10 @@ class Outbox:
         self._releases = Buckets(clock.monotonic, RELEASES)
         self._looks = 0
         """How many deferred successes are being proven."""
+        self._usable: frozenset[str] = frozenset()
+        """Reason codes of failed duties whose cause was gone at the last look."""
+        self._wakes = 0
+        """How often a cause was found gone. A duty that began before the last time is not delayed by its failure."""
         self._poked = asyncio.Event()
         self._released: dict[UploadKey, asyncio.Event] = {}
 
@@ -197,6 +219,7 @@ class Outbox:
 
     async def _look(self) -> None:
         try:
+            await self._wake()
             due = await self._database.read(lambda records: records.outbox.next_due())
             if due is None or due > self._clock.now():
                 return
@@ -210,6 +233,17 @@ class Outbox:
             self._start(one.upload.key, one.duty, self._perform(one.upload, one.duty), failed=one.failed)
         if len(claimed) == MAX_CLAIMED:
             self.poke()
+
+    async def _wake(self) -> None:
+        """Make the duties due that failed for a cause which is gone since the last look."""
+        usable = (_BROKER_CODES if self._commands.messenger.problem is None else frozenset()) | (
+            _STORE_CODES if self._probe.failure is None else frozenset()
+        )
+        if back := usable - self._usable:
+            now = self._clock.now()
+            await self._database.write(lambda records: records.outbox.wake_failed(back, now))
+            self._wakes += 1
+        self._usable = usable
 
     def _claim(self, records: Records) -> tuple[list[_Claimed], list[UploadKey]]:
         """Lease due entries: the duties to perform, and the uploads of clients that did not respond in time."""
@@ -244,8 +278,15 @@ class Outbox:
         if entry.tries == 0 or upload.state is State.QUEUED:
             return now
         # The step timer runs only while the client is connected.
-        ends_at = max(upload.touched_at, client.connected_at or 0.0) + self._step_timeout
-        return ends_at if ends_at > now else None
+        began_at = max(upload.touched_at, client.connected_at or 0.0)
+        ends_at = began_at + self._patience(upload)
+        # An instant further ahead was written by a clock that was wrong: how long the client was silent is not known.
+        return ends_at if now < ends_at and began_at <= now + MAX_SKEW else None
+
+    def _patience(self, upload: Upload) -> float:
+        """The step timer (s); longer than the agent's pause between two reports of the same wait."""
+        waits = upload.reason is not None and upload.reason.code == WaitCode.CLIENT_REPORTED
+        return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
@@ -284,12 +325,14 @@ class Outbox:
             work.close()
 
     async def _handle(self, key: UploadKey, duty: Duty, work: _Work, *, failed: bool) -> None:
+        wakes = self._wakes
         try:
             await work
-        except Transient as error:
-            await self._retry(key, duty, reason_of(error), error.retry_after)
-        except ObjectStoreRefused as error:
-            await self._refused(key, duty, error)
+        except (Transient, ObjectStoreForbids) as error:
+            if isinstance(error, ObjectStoreDown | ObjectStoreForbids):
+                self._probe.look_again()
+            at_least = error.retry_after if isinstance(error, Transient) else Transient.retry_after
+            await self._retry(key, duty, reason_of(error), at_least, at_once=wakes != self._wakes)
         except UnknownUpload:
             return
         except Exception as error:  # noqa: BLE001 - a fault in one upload must not stop the others
@@ -306,13 +349,28 @@ class Outbox:
                 await self._update(key, duty, lambda entry: replace(entry, last_error=None))
 
     async def _perform(self, upload: Upload, duty: Duty) -> None:
+        try:
+            await self._do(upload, duty)
+        except ObjectStoreRefused as error:
+            facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
+            self._log("duty.refused", {**facts, "error": str(error)})
+            if duty.kind not in _MOVE_ON:
+                await self._reschedule(upload.key, duty, reason_of(error), lambda _: REFUSED_WAIT)
+            elif isinstance(error, ObjectStoreForbids):
+                # An operator may replace a revoked key. If that does not happen, the deadline ends the upload.
+                raise
+            else:
+                self._writer.enqueue(upload.key, set_back(upload, self._clock.now(), reason_of(error)))
+
+    async def _do(self, upload: Upload, duty: Duty) -> None:
         key, commands = upload.key, self._commands
         match duty.kind:
             case Kind.SEND_DOWNLOAD:
                 await commands.publish(upload.client_id, commands.build_download(upload))
                 self._writer.enqueue_lazily(key, Dispatched(now=self._clock.now(), attempt=upload.attempt))
             case Kind.SEND_GRANT:
-                await commands.publish(upload.client_id, commands.build_grant(upload, self._signer.grant(upload)))
+                grant = self._signer.grant(upload, commands.room)
+                await commands.publish(upload.client_id, commands.build_grant(upload, grant))
             case Kind.SEND_CANCEL:
                 await commands.publish(upload.client_id, commands.build_cancel(upload))
             case Kind.SEND_CLOSE:
@@ -355,38 +413,30 @@ class Outbox:
             self._released[key].set()
 
     async def _create_multipart(self, upload: Upload) -> None:
-        s3_upload_id = await self._object_store.create_multipart(upload.s3_key, upload.object_token, upload.digest)
+        name = name_beside(upload.s3_key, upload.file_path)
+        s3_upload_id = await self._object_store.create_multipart(
+            upload.s3_key, upload.object_token, upload.digest, file_name=name
+        )
         created = MultipartCreated(now=self._clock.now(), attempt=upload.attempt, s3_upload_id=s3_upload_id)
         await self._writer.submit(upload.key, created)
 
     async def _delete(self, upload: Upload, s3_key: str) -> None:
-        """Delete a stray object, if the object under the key has the token of an abandoned attempt."""
+        """Delete a stray object, if the object under the key is recognised as one of an abandoned attempt."""
         tokens = {stray.token for stray in upload.strays if stray.s3_key == s3_key}
         info = await self._object_store.head(s3_key)
-        if info is not None and info.metadata.get(TOKEN_METADATA) in tokens:
+        if info is not None and info.metadata.get(TOKEN_METADATA, f'"{info.etag}"') in tokens:
             await self._object_store.delete(s3_key)
         await self._writer.submit(upload.key, CleanupDone(now=self._clock.now(), target=s3_key))
 
-    async def _retry(self, key: UploadKey, duty: Duty, reason: Reason, at_least: float) -> None:
-        wait = lambda tries: full_jitter(tries, longest=LONGEST_WAIT, at_least=at_least)  # noqa: E731
+    async def _retry(
+        self, key: UploadKey, duty: Duty, reason: Reason, at_least: float, *, at_once: bool = False
+    ) -> None:
+        def wait(tries: int) -> float:
+            return 0.0 if at_once else full_jitter(tries, longest=LONGEST_WAIT, at_least=min(at_least, LONGEST_WAIT))
+
         tries = await self._reschedule(key, duty, reason, wait)
         facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind, "tries": tries}
         self._log("duty.again", {**facts, "error": reason.text})
-
-    async def _refused(self, key: UploadKey, duty: Duty, error: ObjectStoreRefused) -> None:
-        now = self._clock.now()
-        facts = {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind}
-        self._log("duty.refused", {**facts, "error": str(error)})
-        if duty.kind is Kind.COMPLETE:
-            failed = CompletionFailed(now=now, attempt=duty.attempt, error=Refusal.STORE_REFUSED, text=str(error))
-            self._writer.enqueue(key, failed)
-        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT} and isinstance(error, ObjectStoreForbids):
-            # A revoked key may be replaced. If it is not, the deadline ends the upload.
-            await self._retry(key, duty, reason_of(error), Transient.retry_after)
-        elif duty.kind in {Kind.CREATE_MULTIPART, Kind.SEND_GRANT}:
-            self._writer.enqueue(key, ObjectStoreRejected(now=now, attempt=duty.attempt, text=str(error)))
-        else:
-            await self._reschedule(key, duty, reason_of(error), lambda _: REFUSED_WAIT)
 
     async def _reschedule(self, key: UploadKey, duty: Duty, reason: Reason, wait: Callable[[int], float]) -> int:
         """Store why the duty failed, and retry it in `wait(tries)` seconds; returns the number of tries."""
@@ -427,6 +477,8 @@ def reason_of(error: ServiceError) -> Reason:
     match error:
         case MessengerDown():
             code = WaitCode.BROKER_UNAVAILABLE
+        case BrokerRefused():
+            code = WaitCode.BROKER_REFUSED
         case DatabaseUnavailable():
             code = WaitCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused():

@@ -110,12 +110,13 @@ class UploadService:
             require_metadata(request.metadata)
         except SchemaError as error:
             raise BadInput(str(error)) from error
+        refused = self._probe.capabilities.refused_characters
         return Upload(
             client_id=key.client_id,
             upload_id=key.upload_id,
             owner=self._policy.owner,
             origin=Origin.REST,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark),
+            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,

@@ -7,6 +7,7 @@ S3's behaviour is not documented, it follows the stricter reading.
 from tests.support.strict_s3.answers import Options
 from tests.support.strict_s3.events import StoreEvent, read_events
 from tests.support.strict_s3.faults import Fault, Kind
+from tests.support.strict_s3.quirks import OTHER_REGION, Quirk
 from tests.support.strict_s3.requests import Operation
 from tests.support.strict_s3.server import (
     KEYS,
@@ -20,11 +21,13 @@ from tests.support.strict_s3.signatures import Keys
 
 __all__ = [
     "KEYS",
+    "OTHER_REGION",
     "Fault",
     "Keys",
     "Kind",
     "Operation",
     "Options",
+    "Quirk",
     "StoreEvent",
     "StrictControl",
     "StrictServer",

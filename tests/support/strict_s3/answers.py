@@ -19,7 +19,8 @@ class Options:
     """Strictness and limits.
 
     `clock_skew` (s) is added to the double's clock; `encryption` applies to every object without a request: under
-    `aws:kms` an ETag is no MD5. `page_size` limits every listing.
+    `aws:kms`, or with `opaque_etags`, an ETag is no MD5. `page_size` limits every listing. `hidden_for` (s) is how long
+    an object is not shown under the quirks of visibility.
     """
 
     min_part_size: int = 5 * MIB
@@ -28,6 +29,8 @@ class Options:
     clock_skew: float = 0.0
     encryption: str | None = None
     keep_bytes: bool = True
+    opaque_etags: bool = False
+    hidden_for: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The strict double as an ASGI application: verify, receive, execute, respond, and fail where a fault is planted.
 
 Rule: a request changes the state only if its signature, length and digests are correct. `/_strict/` is the tests'
-interface: `GET events`, `POST faults` (a JSON list), `DELETE faults`.
+interface: `GET events`, `POST faults` (a JSON list), `DELETE faults`, `PUT quirks` (a JSON list
+of names).
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support.strict_s3.answers import Answer, Call, Options
 from tests.support.strict_s3.bodies import DATA, Promise, Receive, Receiver, Reset, promised
 from tests.support.strict_s3.events import STORED, EventLog, StoreEvent
 from tests.support.strict_s3.faults import Fault, FaultScript, Kind
+from tests.support.strict_s3.quirks import Manner, Quirk
 from tests.support.strict_s3.refusals import Code, Refusal, Vanished, error_document
 from tests.support.strict_s3.requests import Operation, Request, read_request
 from tests.support.strict_s3.signatures import Keys, verify
@@ -68,10 +70,13 @@ class Exchange:
 class StrictS3:
     """One double; `faults`, `events` and `storage` are for a test in the same process."""
 
-    def __init__(self, directory: Path, keys: Keys, options: Options | None = None) -> None:
+    def __init__(
+        self, directory: Path, keys: Keys, options: Options | None = None, quirks: Iterable[Quirk] = ()
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.keys = keys
         self.options = options or Options()
+        self.quirks = set(quirks)
         self.faults = FaultScript()
         self.events = EventLog(directory / "events.jsonl")
         self.storage = Storage(directory, keep_bytes=self.options.keep_bytes)
@@ -85,6 +90,7 @@ class StrictS3:
             return
         exchange = Exchange(request, self.faults.strike(request))
         try:
+            self._send_interim(scope)
             await self._serve(exchange, receive, send)
         except Reset:
             exchange.outcome, exchange.status = "reset", None
@@ -101,6 +107,9 @@ class StrictS3:
         except Refusal as refusal:
             exchange.outcome = refusal.code
             answer = Answer(refusal.status, body=error_document(refusal.code, refusal.message))
+        for manner in self._manners():
+            await asyncio.sleep(manner.seconds)
+            answer = answer if manner.answer is None else manner.answer(exchange.request, answer)
         exchange.status, exchange.done = answer.status, answer.done
         if exchange.fault is not None:
             answer = await self._spoiled(exchange, exchange.fault, answer)
@@ -111,8 +120,7 @@ class StrictS3:
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> Answer:
         """The response without a fault; the body is received in any case, so the client receives the response."""
-        request = exchange.request
-        trusted = self._trusted(request)
+        request, trusted = self._trusted(exchange.request)
         is_data = request.operation in DATA and isinstance(trusted, Promise)
         path = self.storage.new_path() if is_data else None
         receiver = Receiver(path, exchange.fault, self.options.idle_timeout)
@@ -121,11 +129,15 @@ class StrictS3:
             if exchange.fault is not None and not _is_done(exchange.fault):
                 blob.delete()
                 return Answer(204)
-            promise = _raised(trusted)
-            promise.check(blob)
             document = bytes(receiver.document)
-            call = Call(request, blob, document, promise, self.storage, self.options, self._now())
-            return _do(call)
+            call = Call(request, blob, document, _raised(trusted), self.storage, self.options, self._now())
+            for manner in self._manners():
+                call = call if manner.demand is None else manner.demand(call)
+            call.promise.check(blob)
+            answer = _do(call)
+            for manner in self._manners():
+                answer = answer if manner.after is None else manner.after(call, answer)
+            return answer
         except BaseException:
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -133,12 +145,26 @@ class StrictS3:
         finally:
             exchange.received = receiver.received
 
-    def _trusted(self, request: Request) -> Promise | Refusal:
-        """What the request promises, if its signature is correct."""
+    def _trusted(self, request: Request) -> tuple[Request, Promise | Refusal]:
+        """The request as it arrives, and what it promises if its signature is correct."""
+        keys = self.keys
         try:
-            return promised(request, verify(request, self.keys, self._now()))
+            for manner in self._manners():
+                request = request if manner.arrive is None else manner.arrive(request)
+                keys = keys if manner.region is None else replace(keys, region=manner.region)
+            return request, promised(request, verify(request, keys, self._now()))
         except Refusal as refusal:
-            return refusal
+            return request, refusal
+
+    def _manners(self) -> list[Manner]:
+        """The quirks in force, in the order of their entries."""
+        return [quirk.value for quirk in Quirk if quirk in self.quirks]
+
+    def _send_interim(self, scope: Scope) -> None:
+        transport = self.transports.get(tuple(scope["client"]))
+        for manner in self._manners():
+            if manner.interim and transport is not None and scope["method"] == "PUT":
+                transport.write(manner.interim)
 
     async def _spoiled(self, exchange: Exchange, fault: Fault, answer: Answer) -> Answer:
         """The response as the fault changes it; a rejection stays a rejection."""
@@ -185,6 +211,8 @@ class StrictS3:
             self.faults.add(*map(Fault.read, json.loads(receiver.document)))
         elif what == ("DELETE", "faults"):
             self.faults.clear()
+        elif what == ("PUT", "quirks"):
+            self.quirks = {Quirk[name] for name in json.loads(receiver.document)}
         elif what == ("GET", "events"):
             body = "".join(f"{event.to_line()}\n" for event in self.events).encode()
         await self._send(request, Answer(body=body), send)

@@ -88,10 +88,11 @@ def put_object(call: Call) -> Answer:
     check_free(call)
     if call.blob.size > MAX_PUT:
         raise Refusal(Code.ENTITY_TOO_LARGE, "Your proposed upload exceeds the maximum allowed object size.")
-    etag, checksums = etag_of(call, call.blob.md5.hex()), call.promise.checksums
-    made = StoredObject((call.blob,), etag, properties_of(call), call.now, checksums)
+    properties, checksums = properties_of(call), call.promise.checksums
+    etag = etag_of(call, properties, call.blob.md5.hex())
+    made = StoredObject((call.blob,), etag, properties, call.now, checksums)
     call.storage.put(request.bucket, request.key, made)
-    return Answer(headers={"ETag": f'"{etag}"', **encryption_header(made.properties)}, done=True)
+    return Answer(headers={"ETag": f'"{etag}"', **encryption_header(properties)}, done=True)
 
 
 def head_object(call: Call) -> Answer:
@@ -140,10 +141,10 @@ def properties_of(call: Call) -> ObjectProperties:
     return ObjectProperties(metadata, encryption, content_type, algorithm, full_object)
 
 
-def etag_of(call: Call, md5: str, suffix: str = "") -> str:
-    """The ETag: the MD5, unless the object is encrypted with a key of KMS."""
-    encryption = call.request.headers.get("x-amz-server-side-encryption") or call.options.encryption
-    return (secrets.token_hex(16) if encryption == "aws:kms" else md5) + suffix
+def etag_of(call: Call, properties: ObjectProperties, md5: str, suffix: str = "") -> str:
+    """The ETag: the MD5, unless the object is encrypted with a key of KMS, or ETags are opaque."""
+    opaque = properties.encryption == "aws:kms" or call.options.opaque_etags
+    return (secrets.token_hex(16) if opaque else md5) + suffix
 
 
 def encryption_header(properties: ObjectProperties) -> dict[str, str]:

@@ -18,6 +18,7 @@ class Code(Enum):
     BUCKET_NOT_EMPTY = "BucketNotEmpty", 409
     ENTITY_TOO_LARGE = "EntityTooLarge", 400
     ENTITY_TOO_SMALL = "EntityTooSmall", 400
+    EXPIRED_TOKEN = "ExpiredToken", 400
     INCOMPLETE_BODY = "IncompleteBody", 400
     INTERNAL_ERROR = "InternalError", 500
     INVALID_ACCESS_KEY_ID = "InvalidAccessKeyId", 403
@@ -42,6 +43,7 @@ class Code(Enum):
     PRECONDITION_FAILED = "PreconditionFailed", 412
     REQUEST_TIME_TOO_SKEWED = "RequestTimeTooSkewed", 403
     REQUEST_TIMEOUT = "RequestTimeout", 400
+    SECOND_LEVEL_DOMAIN_FORBIDDEN = "SecondLevelDomainForbidden", 403
     SERVICE_UNAVAILABLE = "ServiceUnavailable", 503
     SIGNATURE_DOES_NOT_MATCH = "SignatureDoesNotMatch", 403
     SLOW_DOWN = "SlowDown", 503

@@ -29,6 +29,7 @@ from tests.support.strict_s3.answers import Options
 from tests.support.strict_s3.application import ADMIN, StrictS3
 from tests.support.strict_s3.events import EventLog, StoreEvent
 from tests.support.strict_s3.faults import Fault, FaultScript
+from tests.support.strict_s3.quirks import Quirk
 from tests.support.strict_s3.signatures import Keys
 from tests.support.strict_s3.storage import Storage
 
@@ -42,8 +43,15 @@ _LISTENS: Final = re.compile(r"listens on port (\d+)\n")
 class StrictServer:
     """A double in a thread, with its `faults`, `events` and `storage`; `s3` has its address."""
 
-    def __init__(self, directory: Path, options: Options | None = None, keys: Keys = KEYS, port: int = 0) -> None:
-        self.app = StrictS3(directory, keys, options)
+    def __init__(
+        self,
+        directory: Path,
+        options: Options | None = None,
+        keys: Keys = KEYS,
+        port: int = 0,
+        quirks: Iterable[Quirk] = (),
+    ) -> None:
+        self.app = StrictS3(directory, keys, options, quirks)
         self._socket = socket.create_server((LOOPBACK, port))
         self._server = uvicorn.Server(_config(self.app))
         self._thread = threading.Thread(target=self._run, name="strict-s3", daemon=True)
@@ -63,6 +71,11 @@ class StrictServer:
     def faults(self) -> FaultScript:
         """The planted faults."""
         return self.app.faults
+
+    @property
+    def quirks(self) -> set[Quirk]:
+        """The quirks in force; may be changed while the double runs."""
+        return self.app.quirks
 
     @property
     def events(self) -> EventLog:
@@ -92,9 +105,11 @@ class StrictServer:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
 
-def start_strict(directory: Path, options: Options | None = None, *, keys: Keys = KEYS) -> StrictServer:
+def start_strict(
+    directory: Path, options: Options | None = None, *, keys: Keys = KEYS, quirks: Iterable[Quirk] = ()
+) -> StrictServer:
     """A running double in a thread of this process."""
-    server = StrictServer(directory, options, keys)
+    server = StrictServer(directory, options, keys, quirks=quirks)
     server.start()
     return server
 
@@ -130,6 +145,10 @@ class StrictControl:
     def clear(self) -> None:
         """Remove all faults."""
         self._ask("DELETE", "faults")
+
+    def behave(self, *quirks: Quirk) -> None:
+        """Have these quirks and no others."""
+        self._ask("PUT", "quirks", json.dumps([quirk.name for quirk in quirks]))
 
     def events(self) -> list[StoreEvent]:
         """The events so far."""

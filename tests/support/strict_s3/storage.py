@@ -84,6 +84,8 @@ class Bucket:
 
     objects: dict[str, StoredObject] = field(default_factory=dict)
     rules: dict[str, bytes] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Under `Quirk.KEEPS_VERSIONS`: ids with their keys, of objects and of markers."""
 
 
 class Storage:
@@ -92,10 +94,12 @@ class Storage:
     def __init__(self, directory: Path, *, keep_bytes: bool = True) -> None:
         self.buckets: dict[str, Bucket] = {}
         self.uploads: dict[str, Multipart] = {}
+        self.missed: dict[tuple[str, str], float] = {}
         self._directory = directory / "blobs"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._keep_bytes = keep_bytes
         self._numbers = itertools.count(1)
+        self._versions = itertools.count(1)
 
     def new_path(self) -> Path | None:
         """The file of the next body; None when bytes are only counted."""
@@ -138,6 +142,12 @@ class Storage:
         if (old := objects.get(key)) is not None:
             self._drop(old.blobs, keep=new.blobs)
         objects[key] = new
+
+    def note_version(self, bucket: str, key: str) -> str:
+        """Begin a new version of a key, an object or a marker; returns its id."""
+        version = f"v{next(self._versions)}"
+        self.bucket(bucket).versions[version] = key
+        return version
 
     def remove(self, bucket: str, key: str) -> bool:
         """Delete an object; False when it does not exist."""

@@ -45,7 +45,7 @@ def upload_part(call: Call) -> Answer:
     _check_algorithm(upload, set(call.promise.checksums))
     if (old := upload.parts.get(number)) is not None:
         old.blob.delete()
-    part = Part(call.blob, etag_of(call, call.blob.md5.hex()), call.promise.checksums, call.now)
+    part = Part(call.blob, etag_of(call, upload.properties, call.blob.md5.hex()), call.promise.checksums, call.now)
     upload.parts[number] = part
     return Answer(headers={"ETag": f'"{part.etag}"', **encryption_header(upload.properties)}, done=True)
 
@@ -57,7 +57,7 @@ def complete_multipart_upload(call: Call) -> Answer:
     _check_sizes(call, parts)
     check_free(call)
     md5s = b"".join(part.blob.md5 for part in parts)
-    etag = etag_of(call, hashlib.md5(md5s, usedforsecurity=False).hexdigest(), f"-{len(parts)}")
+    etag = etag_of(call, upload.properties, hashlib.md5(md5s, usedforsecurity=False).hexdigest(), f"-{len(parts)}")
     blobs = tuple(part.blob for part in parts)
     made = StoredObject(blobs, etag, upload.properties, call.now, _checksums(upload, parts))
     call.storage.put(upload.bucket, upload.key, made)

@@ -27,6 +27,7 @@ EXPECTED = {
     "Transient": 503,
     "DatabaseUnavailable": 503,
     "MessengerDown": 503,
+    "BrokerRefused": 503,
     "ObjectStoreDown": 503,
     "ClientSilent": 504,
     "Permanent": 500,
@@ -127,5 +128,5 @@ async def test_an_unknown_path_or_method_is_a_problem_document() -> None:
         nowhere = await http.get("/nowhere")
         unknown_method = await http.put("/clients/restaurant-1")
     assert (nowhere.status_code, nowhere.json()["title"]) == (404, "Not Found")
-    assert (unknown_method.status_code, unknown_method.headers["Allow"]) == (405, "GET, DELETE")
+    assert (unknown_method.status_code, unknown_method.headers["Allow"]) == (405, "GET, HEAD, DELETE")
     assert {answer.headers["content-type"] for answer in (nowhere, unknown_method)} == {"application/problem+json"}

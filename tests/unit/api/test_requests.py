@@ -247,3 +247,16 @@ async def test_the_client_id_of_an_upload_reaches_the_service(http: httpx.AsyncC
 
 def test_the_clock_of_the_fake_shows_the_instant_of_the_examples() -> None:
     assert datetime.fromtimestamp(NOW, UTC).isoformat() == "2025-11-01T10:00:00+00:00"
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/clients", "/status/restaurant-1", "/openapi.json"])
+async def test_head_is_answered_wherever_get_is_without_a_body(http: httpx.AsyncClient, path: str) -> None:
+    """Monitors ask with HEAD; `curl -I` and `wget --spider` do so too."""
+    got, head = await http.get(path), await http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {**head.headers} == {**got.headers}
+
+
+async def test_head_of_a_path_without_get_is_refused_with_the_methods(http: httpx.AsyncClient) -> None:
+    answer = await http.head(TRIGGER)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")

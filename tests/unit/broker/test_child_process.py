@@ -3,13 +3,14 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from broker.child_process import ChildProcess, accepts, clean_environment, stop_all
+from broker.child_process import ChildProcess, accepts, bound_log, clean_environment, python_program, stop_all
 from broker.errors import NotListening
 from broker.server import free_port
 
@@ -84,3 +85,38 @@ def test_a_program_that_does_not_exist_is_an_error_of_the_operating_system(tmp_p
         with pytest.raises(FileNotFoundError):
             ChildProcess((str(tmp_path / "missing"),), tmp_path / "log")
     assert not os.path.lexists(tmp_path / "missing")
+
+
+def test_a_module_that_lies_in_the_folder_of_the_caller_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m` searches the working folder first: a file of that name there would run with the caller's rights."""
+    for name in ("uvicorn", "structlog", "json", "device_agent", "nanio"):
+        (tmp_path / f"{name}.py").write_text("print('planted')\nraise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    for settings in (None, dict[str, str]()):
+        child = ChildProcess(python_program("device_agent", "--version"), tmp_path / "log" / "log", settings=settings)
+        child._waiter.join(30)
+        assert (child.exit_code, "planted" in child.output()) == (0, False)
+    answer = subprocess.run(python_program("uvicorn", "--version"), capture_output=True, check=False, timeout=30)
+    assert b"planted" not in answer.stdout
+
+
+def test_every_program_of_the_product_is_started_by_the_one_helper() -> None:
+    root = Path(__file__).parents[3]
+    modules = [path for name in ("broker", "control_plane", "device_agent") for path in (root / name).rglob("*.py")]
+    found = [str(path.relative_to(root)) for path in modules if re.search(r'"-m"(?! *,? *metavar)', path.read_text())]
+    assert [path for path in found if "uploads.py" not in path] == ["broker/child_process.py"]
+
+
+def test_the_log_of_a_running_child_is_bounded(tmp_path: Path) -> None:
+    """What is started here is bounded here: the child keeps its descriptor, and what it writes then is kept."""
+    log = tmp_path / "log"
+    with ChildProcess(SLEEP, log) as child:
+        log.write_bytes(b"x" * 1000)
+        bound_log(log, limit=1001)
+        assert log.stat().st_size == 1000
+        bound_log(log, limit=1000)
+        assert (log.stat().st_size, (tmp_path / "log.1").stat().st_size) == (0, 1000)
+        assert child.output() == ""
+    bound_log(tmp_path / "absent")

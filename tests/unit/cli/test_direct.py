@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from broker.atomic_file import replace_file
 from control_plane.adapters.memory.database import FileDatabase
 from control_plane.bootstrap import direct_messenger, policy_of
-from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.errors import Failed, Misused, Unreachable
+from control_plane.cli.mqtt import engine
 from control_plane.cli.mqtt.engine import Direct, background, connected, load_database
 from control_plane.cli.mqtt.request import UploadRequest, read_request
 from control_plane.cli.mqtt.run import start
@@ -33,7 +34,7 @@ REQUEST = UploadRequest("restaurant-1", UPLOAD_ID, "/data/ü.bin")
 
 
 def an_upload() -> Upload:
-    return REQUEST.upload(Policy(owner="cli-7"), "/data/ü.bin", 1_761_999_896.0)
+    return REQUEST.upload(Policy(owner="cli-7"), ObjectStoreCapabilities(), "/data/ü.bin", 1_761_999_896.0)
 
 
 def test_every_commit_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
@@ -127,6 +128,8 @@ async def test_a_fault_of_the_program_is_not_reported_as_an_unreachable_broker()
         ("sha256", {DigestName.SHA256}, DigestName.SHA256),
         ("sha256", set(), DigestName.MD5),
         ("md5", set(), DigestName.MD5),
+        ("auto", set(DigestName), DigestName.SHA256),
+        ("auto", {DigestName.MD5}, DigestName.MD5),
     ],
 )
 async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforces(
@@ -141,3 +144,18 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
         direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
         key = await start(direct, REQUEST, cast("Display", None))
         assert (await rig.upload(key.upload_id)).digest is used
+
+
+async def test_a_slow_probe_is_waited_for_and_a_failed_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind: a limit on a sum of requests, each of which was answered."""
+    monkeypatch.setattr(engine, "CONNECT_TIMEOUT", 0.0)
+    probe = SimpleNamespace(seen=None)
+    direct = cast("Direct", SimpleNamespace(engine=SimpleNamespace(probe=probe), check=lambda: None))
+    waiting = asyncio.create_task(engine.probed(direct, {}))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    probe.seen = ObjectStoreCapabilities()
+    await waiting
+    probe.seen = None
+    with pytest.raises(Unreachable, match="the object store cannot be used: 503"):
+        await engine.probed(direct, {"store.failed": "503"})

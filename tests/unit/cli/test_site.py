@@ -1,10 +1,16 @@
 """A site on one machine: the broker's configuration, and the report of what its object store enforces."""
 
+import os
+import stat
 from pathlib import Path
 
+import pytest
+
 from broker.process import BrokerAddress
+from control_plane.cli import main
+from control_plane.cli.errors import Misused
 from control_plane.cli.site.broker import authenticated_configuration
-from control_plane.cli.site.up import enforced
+from control_plane.cli.site.up import _alone_in, enforced
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
 DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1", 1884)
@@ -28,6 +34,39 @@ def test_a_listening_site_runs_the_shipped_configuration() -> None:
     begin = shipped.index("listener 1883")
     assert options(text)[-len(shipped[begin:]) :] == shipped[begin:]
     assert set(options(text)) == set(shipped)
+
+
+@pytest.mark.parametrize("earlier", [[], [".lock", "store"]])
+def test_the_data_of_a_site_is_closed_to_other_users(tmp_path: Path, earlier: list[str]) -> None:
+    """An earlier version, or `mkdir`, may have left the folder open: uploaded files are in it."""
+    tmp_path.chmod(0o755)
+    for name in earlier:
+        (tmp_path / name).touch()
+    with _alone_in(tmp_path):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_an_open_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(Misused, match="other users can read"), _alone_in(tmp_path):
+        pass
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_what_a_command_creates_belongs_to_its_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def app() -> None:
+        seen.append(os.umask(0o022))
+
+    monkeypatch.setattr(main, "build", lambda: app)
+    before = os.umask(0o022)
+    try:
+        main.main()
+    finally:
+        os.umask(before)
+    assert seen == [0o077]
 
 
 def test_the_enforced_digests_are_described_as_text() -> None:

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 import structlog
+from botocore.config import Config
 
-from control_plane.observability import REDACTED, Metrics, configure_logging, redact
+from control_plane.observability import LOGGER, Metrics, configure_logging, redact
 from schemas.errors import SchemaError
+from schemas.redaction import REDACTED
 from schemas.topics import require_client_id
 
 SIGNED = "https://s3.example/bucket/key?X-Amz-Credential=AKIA&X-Amz-Signature=c0ffee"
@@ -24,16 +27,26 @@ def redacted(**facts: object) -> dict[str, Any]:
     return dict(redact(None, "info", dict(facts)))
 
 
+class _Written(io.StringIO):
+    """The stream of the log; what is read of it has all lines that were logged before."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """The log of the process; its logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    written = io.StringIO()
+    written = _Written()
     monkeypatch.setattr("sys.stderr", written)
     configure_logging("INFO")
     yield written
     root.handlers[:], root.level = handlers, level
+    logging.getLogger(LOGGER).setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -124,10 +137,30 @@ def test_a_fault_is_a_warning_with_its_traceback(lines: io.StringIO) -> None:
     assert "require_client_id" in line["exception"]
 
 
-def test_lines_below_the_level_are_dropped(lines: io.StringIO) -> None:
+def test_lines_below_the_level_are_dropped(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", lines)
     configure_logging("ERROR")
     Metrics()("upload.created", {})
     assert lines.getvalue() == ""
+
+
+def test_at_debug_no_library_logs_what_signs_a_request(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At DEBUG botocore logs canonical requests and headers: what signs a URL is in them, in no URL."""
+    monkeypatch.setattr("sys.stderr", lines)
+    configure_logging("DEBUG")
+    s3 = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        config=Config(signature_version="s3v4"),
+        aws_access_key_id="AKIACANARY",
+        aws_secret_access_key="canary",
+        aws_session_token="canary-token",
+    )
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": "b", "Key": "k"})
+    structlog.get_logger(LOGGER).debug("our.own", url=url, canonical=url.partition("?")[2])
+    [line] = lines.getvalue().splitlines()
+    assert json.loads(line)["event"] == "our.own"
+    assert "canary" not in line.lower()
 
 
 def test_the_lines_about_one_client_are_limited_and_every_event_is_counted(lines: io.StringIO) -> None:

@@ -53,7 +53,6 @@ def translation(error: Exception) -> ServiceError:
         ("SlowDown", 503),
         ("RequestTimeout", 400),
         ("RequestTimeTooSkewed", 403),
-        ("ExpiredToken", 400),
         ("OperationAborted", 409),
         ("ConditionalRequestConflict", 409),
         ("SomethingNew", 502),
@@ -74,7 +73,7 @@ def test_an_error_page_of_a_proxy_is_object_store_down(operation: str, status: i
 
 @pytest.mark.parametrize("operation", ["HeadObject", "HeadBucket"])
 def test_the_code_of_a_head_request_is_its_status(operation: str) -> None:
-    error = translation(answer("400", 400, operation=operation))
+    error = translation(answer("405", 405, operation=operation))
     assert isinstance(error, ObjectStoreRefused)
     assert not isinstance(error, ObjectStoreForbids)
 
@@ -86,6 +85,8 @@ def test_the_code_of_a_head_request_is_its_status(operation: str) -> None:
         answer("InvalidAccessKeyId", 403),
         answer("SignatureDoesNotMatch", 403),
         answer("Unauthorized", 401),
+        answer("ExpiredToken", 400),
+        answer("400", 400, operation="HeadObject"),
         answer("403", 403, operation="HeadObject"),
         NoCredentialsError(),
     ],
@@ -162,7 +163,17 @@ def test_urls_in_a_message_of_the_object_store_are_removed() -> None:
     ],
 )
 def test_a_refusal_names_the_setting_to_check(code: str, status: int, setting: str) -> None:
-    assert setting in str(translation(answer(code, status)))
+    operation = "HeadObject" if code == str(status) and code != "404" else "UploadPart"
+    assert setting in str(translation(answer(code, status, operation=operation)))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("InvalidPart", 400), ("InvalidRequest", 400), ("InvalidArgument", 400), ("SomethingNew", 403), ("NewCode", 301)],
+)
+def test_a_code_without_a_hint_gets_no_hint_by_its_status(code: str, status: int) -> None:
+    """The kind: advice that does not follow from what was answered sends the operator to the wrong place."""
+    assert str(translation(answer(code, status, "its message"))).endswith(f"answered {code}: its message")
 
 
 def test_retry_after_of_the_object_store_is_passed_on() -> None:

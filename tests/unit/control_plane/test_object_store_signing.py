@@ -178,7 +178,7 @@ def test_no_url_outlives_temporary_credentials() -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
     fresh = {"access_key": "A", "secret_key": "B", "token": "C", "expiry_time": ends.isoformat()}
     credentials: Credentials = RefreshableCredentials.create_from_metadata(fresh, lambda: fresh, "test")
-    signer = Signer(build_clients(S3Settings(bucket="bucket")).signer, "bucket", credentials)
+    signer = Signer(build_clients(S3Settings(bucket="bucket"), "virtual").signer, "bucket", credentials)
     assert signer.lifetime(900.0) == 900.0
     assert signer.lifetime(86_400.0) == pytest.approx(3600, abs=5)
 
@@ -194,6 +194,9 @@ def test_one_half_of_the_credentials_is_refused(half: dict[str, str]) -> None:
         S3Settings(**{"bucket": "bucket", **half})
 
 
-@pytest.mark.parametrize(("base", "prefix"), [("uploads", "uploads/.backhaul-probe/"), ("", ".backhaul-probe/")])
-def test_probe_objects_have_a_separate_prefix(base: str, prefix: str) -> None:
-    assert S3Settings(bucket="b", base_path=base).probe_prefix == prefix
+@pytest.mark.parametrize(
+    ("base", "prefixes"),
+    [("uploads", (".backhaul-probe/", "uploads/.backhaul-probe/")), ("", (".backhaul-probe/",))],
+)
+def test_probe_objects_are_outside_the_prefix_of_uploads_first(base: str, prefixes: tuple[str, ...]) -> None:
+    assert S3Settings(bucket="b", base_path=base).probe_prefixes == prefixes

@@ -10,8 +10,12 @@ from typing import Any
 import aiomqtt
 import pytest
 from paho.mqtt.client import MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from control_plane.adapters.mqtt.prompt_client import DeliveringQueue, PromptClient
+from control_plane.adapters.mqtt.terms import reason_text
 
 
 class _Socket:
@@ -103,3 +107,65 @@ async def test_a_write_that_fails_ends_the_connection(registered: list[object]) 
     client._on_socket_register_write(paho, None, "first")
     assert isinstance(client._disconnected.exception(), ConnectionResetError)
     assert registered == []
+
+
+async def test_paho_has_the_parts_that_measure_an_answer_and_close_a_connection() -> None:
+    client: Any = PromptClient("broker.example")
+    assert client.answered
+    client._client._ping_t = 1.0
+    assert not client.answered
+    assert callable(client._client._send_pingreq)
+    assert client._client.keepalive == client._client._keepalive
+    client._close()
+
+
+@pytest.mark.parametrize(("announced", "used"), [(None, 60), (5, 5), (0, 60), (300, 60)])
+async def test_the_shorter_keep_alive_counts_and_never_none(announced: int | None, used: int) -> None:
+    """With 0 paho would end the connection at its first ping."""
+    client: Any = PromptClient("broker.example", keepalive=60)
+    properties = Properties(PacketTypes.CONNACK)  # type: ignore[no-untyped-call]
+    if announced is not None:
+        properties.ServerKeepAlive = announced
+    client._on_connect(client._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), properties)
+    assert (client.keepalive, client._client._keepalive) == (used, used)
+
+
+async def test_a_cancellation_that_meets_a_result_is_not_dropped() -> None:
+    """`asyncio.wait_for` of Python 3.11 returns the result, and its caller goes on for ever."""
+    client: Any = PromptClient("broker.example")
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(client._wait_for(answer, None))
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+
+
+async def test_an_end_that_fails_does_not_replace_the_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        message = "Operation timed out"
+        raise aiomqtt.MqttError(message)
+
+    monkeypatch.setattr(aiomqtt.Client, "__aexit__", fail)
+    monkeypatch.setattr(aiomqtt.Client, "__aenter__", lambda self: asyncio.sleep(0, self))
+    with pytest.raises(asyncio.CancelledError):
+        async with PromptClient("broker.example"):
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("reason", "given", "text"),
+    [
+        ("Server busy", {}, "Server busy (0x89)"),
+        ("Quota exceeded", {"ReasonString": "10 a minute"}, "Quota exceeded (0x97): 10 a minute"),
+        ("Server moved", {"ServerReference": "b.example"}, "Server moved (0x9D), it refers to b.example"),
+    ],
+)
+def test_a_reason_has_its_name_its_code_and_the_words_of_the_broker(
+    reason: str, given: dict[str, str], text: str
+) -> None:
+    properties = Properties(PacketTypes.CONNACK)  # type: ignore[no-untyped-call]
+    for name, value in given.items():
+        setattr(properties, name, value)
+    assert reason_text(ReasonCode(PacketTypes.CONNACK, reason), properties) == text

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.cli.mqtt.engine import load_settings
 from control_plane.settings import NAMES, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -26,12 +27,13 @@ def test_without_settings_the_defaults_apply() -> None:
 
 
 def test_names_are_those_of_the_protocol() -> None:
-    named = """SERVER_HOST SERVER_PORT MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL AWS_REGION AWS_ACCESS_KEY_ID
-    AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE BASE_S3_PATH PRESIGNED_URL_EXPIRY
-    CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
-    # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes; quotas are ours.
-    added = {"AWS_SESSION_TOKEN", "S3_DIGEST", "CLIENT_MAX_UPLOADS", "CLIENT_MAX_BYTES"}
-    assert set(NAMES) == {*named.split(), *added}
+    named = """SERVER_HOST SERVER_PORT ALLOWED_HOSTS TRUSTED_PROXIES MQTT_URL MQTT_USERNAME MQTT_PASSWORD DATABASE_URL
+    AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME S3_CHUNK_SIZE
+    BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
+    # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
+    more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
+    more += " CLIENT_MAX_BYTES"
+    assert set(NAMES) == {*named.split(), *more.split()}
 
 
 @pytest.mark.parametrize("name", ["md5", "SHA256", "crc32", "none"])
@@ -231,3 +233,42 @@ def test_the_default_port_of_mqtts_is_8883() -> None:
 
 def test_the_outer_slashes_of_a_prefix_are_removed() -> None:
     assert Settings.load({"BASE_S3_PATH": "/a/b/"}).base_s3_path == "a/b"
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "AWS_SECRET_ACCESS_KEY", "MQTT_PASSWORD", "S3_BUCKET_NAME"])
+def test_line_breaks_end_a_value_and_are_refused_within_without_the_value(name: str) -> None:
+    """A secret with a line break would be shown by the library that refuses it as a header."""
+    beside = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "MQTT_USERNAME": "me"}
+    good = "a" * 40
+    settings = Settings.load({**beside, name: f"{good}\r\n"})
+    value = getattr(settings, name.lower())
+    assert (value if isinstance(value, str) else value.get_secret_value()) == good
+    text = error_text(**{**beside, name: f"hunter2\n{good}"})
+    assert text == f"{name}: has a control character in it"
+
+
+@pytest.mark.parametrize("name", ["MQTT_PASSWORD", "MQTT_USERNAME", "AWS_SECRET_ACCESS_KEY", "BASE_S3_PATH"])
+def test_bytes_that_are_not_utf8_are_refused_without_their_text(name: str) -> None:
+    """No message and no header carries them; a secret is not shown."""
+    env = {"MQTT_USERNAME": "u", "AWS_ACCESS_KEY_ID": "k", name: "p\udcff"}
+    assert error_text(**env) == f"{name}: is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [("mqtt://broker", True), ("mqtts://broker", False), ("mqtt://localhost", False), ("mqtt://[::1]:1884", False)],
+)
+def test_a_password_in_clear_is_said_unless_it_stays_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, *, exposed: bool
+) -> None:
+    """By every program that connects with it, at each start; it names the broker and not the password."""
+    env = {"MQTT_URL": url, "MQTT_USERNAME": "u", "MQTT_PASSWORD": "hunter2"}
+    text = Settings.load(env).exposure
+    assert (text is not None) is exposed
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    printed = capsys.readouterr().err
+    assert ("unencrypted" in printed) is exposed
+    assert "hunter2" not in printed
+    assert Settings.load({"MQTT_URL": url}).exposure is None

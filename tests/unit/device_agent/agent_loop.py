@@ -18,6 +18,7 @@ from device_agent.transfer.events import Digested, Opened
 from device_agent.uploads import Run
 from device_agent.workers.part_io import PartIO
 from device_agent.workers.pool import ThreadPool
+from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.parts import MIB
 from schemas.topics import Channel
 from schemas.values import SystemInfo
@@ -29,7 +30,7 @@ FILE = fingerprint(10 * MIB)
 class IdlePool(ThreadPool):
     """A pool that runs nothing."""
 
-    def submit(self, call: Callable[[], None]) -> None:
+    def submit(self, call: Callable[[], None], owner: object = None) -> None:
         """Drop the call."""
 
 
@@ -40,6 +41,7 @@ class FakeNetwork:
         self.happened = happened
         self.published: list[bytes] = []
         self.acknowledged: list[AckToken] = []
+        self.room = MAX_MESSAGE_SIZE
 
     def start(self) -> None:
         """Nothing to do."""

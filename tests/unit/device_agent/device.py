@@ -40,8 +40,8 @@ from schemas.values import Fingerprint, PresignedPart
 CHUNK = 5 * MIB
 
 
-def fingerprint(size: int, version: int = 1) -> Fingerprint:
-    return Fingerprint(size=size, mtime_ns=version, ctime_ns=version, device=1, inode=2)
+def fingerprint(size: int, version: int = 1, *, metadata: int = 0) -> Fingerprint:
+    return Fingerprint(size=size, mtime_ns=version, ctime_ns=version + metadata, device=1, inode=2)
 
 
 def order(**changes: object) -> Order:
@@ -69,6 +69,9 @@ class Device:
     pregranted: tuple[PresignedPart, ...] = ()
     lifetime: float | None = None
     version: int = 1
+    metadata: int = 0
+    """Grows with every change of metadata, such as chmod."""
+    racy: bool = False
     salt: str = ""
     responses: list[Response] = field(default_factory=list)
     journal: list[TransferRecord] = field(default_factory=list)
@@ -117,7 +120,9 @@ class Device:
     def perform_one(self) -> None:
         match self.work.pop(0):
             case OpenSource():
-                self.on(Opened(now=self.now, fingerprint=fingerprint(self.size, self.version)))
+                found = self.seen().fingerprint
+                assert found is not None
+                self.on(Opened(now=self.now, fingerprint=found, racy=self.racy))
             case DigestParts(parts=parts, recheck=recheck):
                 digests = {part.number: f"d{part.number}{self.salt}" for part in parts}
                 kind = Rechecked if recheck else Digested
@@ -152,7 +157,7 @@ class Device:
         )
 
     def seen(self) -> Seen:
-        return Seen(fingerprint=fingerprint(self.size, self.version))
+        return Seen(fingerprint=fingerprint(self.size, self.version, metadata=self.metadata))
 
     def send_all(self, *, workers: int = 4) -> None:
         """Act as the owner too, until the device has nothing more to send."""

@@ -11,14 +11,14 @@ from device_agent.mqtt.status import StatusReporter
 from device_agent.state import journal as journal_module
 from device_agent.state.journal import Journal
 from device_agent.storage.host_backoff import ENOUGH, HostBackoff
-from device_agent.transfer.events import PartFailed, PartStored, PutPart, Seen
+from device_agent.transfer.events import Faulted, PartFailed, PartStored, PutPart, Seen
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import hello_pages, wait_reason
-from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED
-from schemas.codec import GRANT_FILL_SIZE, decode_response, encode
+from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
+from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
-from schemas.values import SystemInfo
+from schemas.values import ErrorCode, SystemInfo
 from tests.unit.device_agent.device import order
 from tests.unit.device_agent.upload_table import UploadTable, table
 
@@ -109,6 +109,36 @@ class TestScheduling:
             table.download(f"u{number}")
         assert (table.responses[-1].error, table.responses[-1].sequence) == ("busy", None)
         assert table.uploads.get(f"u{MAX_ACTIVE}") is None
+
+    def test_large_commands_are_refused_as_busy_before_there_are_many(self, table: UploadTable) -> None:
+        """The kind: a limit counts entries whose size the other side chooses."""
+        urls = [{"part_number": number, "url": f"https://s/{number}?{'x' * 4000}"} for number in range(1, 31)]
+        for number in range(MAX_ACTIVE):
+            config = {"upload_id": f"u{number}", "presigned_urls": urls}
+            table.command("download_file", f"m{number}", file_path="/d/a", upload_config=config)
+        held = sum(run.held for run in table.uploads)
+        assert MAX_HELD <= held < MAX_HELD + 128 * 1024
+        assert (table.responses[-1].error, len(list(table.uploads))) == ("busy", 35)
+
+    def test_ended_uploads_that_are_large_become_tombstones_before_there_are_many(self, table: UploadTable) -> None:
+        """Their owner never closes them. The oldest go first, and the journal of the rest is bounded too."""
+        for number in range(2_000):
+            run = table.download(f"u{number}", metadata={"note": "x" * 4000}, options={"give_up_after": 31_536_000})
+            assert run is not None
+            table.uploads.handle(run, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+            table.uploads.schedule(1.0)
+            table.flush()
+            table.journal.compact_if_due(lambda: [run.transfer for run in table.uploads])
+        kept = [run.upload_id for run in table.uploads]
+        assert sum(run.held for run in table.uploads) <= MAX_HELD
+        assert 500 < len(kept) < 1_100
+        assert kept == [f"u{number}" for number in range(2_000 - len(kept), 2_000)]
+        assert len(table.journal.memory.tombstones) == 2_000 - len(kept)
+        assert table.journal.path.stat().st_size < 2.2 * MAX_HELD
+        table.journal.close()
+        again = UploadTable(table.folder)
+        assert [run.upload_id for run in again.uploads] == kept
+        assert sum(run.held for run in again.uploads) <= MAX_HELD
 
     def test_a_copy_is_made_of_durable_commands_only(self, table: UploadTable) -> None:
         table.download("plain")
@@ -211,7 +241,7 @@ class TestFullDisk:
         assert table.uploads.discard_pending() == [fresh]
         table.commands.refuse_unsaved(fresh)
         assert (table.responses[-1].status, table.responses[-1].error) == ("error", "no_space")
-        table.disk_full = True
+        table.disk_failure = "/state/journal cannot be written: Read-only file system"
         table.download("u3")
         assert table.responses[-1].error == "no_space"
         monkeypatch.undo()
@@ -305,7 +335,7 @@ class TestSendQueue:
                 sent.append(message.data)
             return open_
 
-        queue = SendQueue(publish)
+        queue = SendQueue(publish, lambda: MAX_MESSAGE_SIZE)
         for key, data in (("a", b"1"), ("b", b"2"), ("a", b"3")):
             queue.put(key, Outbound(Channel.RESPONSE, data))
         queue.flush()
@@ -315,7 +345,31 @@ class TestSendQueue:
         assert (sent, len(queue)) == ([b"3", b"2"], 0)
 
     def test_is_bounded(self) -> None:
-        queue = SendQueue(lambda _message: False)
+        queue = SendQueue(lambda _message: False, lambda: MAX_MESSAGE_SIZE)
         for number in range(MAX_WAITING + 5):
             queue.put(str(number), Outbound(Channel.RESPONSE, b""))
         assert (len(queue), queue.dropped) == (MAX_WAITING, 5)
+
+
+def discarded(table: UploadTable) -> int:
+    return sum(isinstance(effect, DiscardCopy) for _, effect in table.uploads.effects)
+
+
+@pytest.mark.parametrize(
+    ("code", "discards"),
+    [(ErrorCode.SOURCE_CHANGED, 1), (ErrorCode.STORAGE_UNAVAILABLE, 0), (ErrorCode.NO_SPACE, 0)],
+)
+def test_a_copy_is_kept_only_while_its_attempt_may_need_it(table: UploadTable, code: ErrorCode, discards: int) -> None:
+    """The kind: a bound on disk that waits for an owner, who may not answer for a year."""
+    run = table.download("u1")
+    assert run is not None
+    for _ in range(2):
+        table.uploads.handle(run, Faulted(now=1.0, code=code, text="why"))
+    assert (run.ended, discarded(table)) == (True, discards)
+
+
+def test_a_copy_of_a_refused_command_is_deleted(table: UploadTable) -> None:
+    """It may be made before the command is durable."""
+    table.download("u1")
+    table.uploads.discard_pending()
+    assert discarded(table) == 1

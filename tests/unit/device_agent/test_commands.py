@@ -10,6 +10,7 @@ from device_agent.commands import Commands
 from device_agent.files.roots import Roots
 from device_agent.logs import PAUSE
 from device_agent.queries import Query, answer_query
+from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads
 from schemas.codec import MAX_MESSAGE_SIZE, decode_response, encode
@@ -35,13 +36,17 @@ class CommandReceiver:
         self.commands = Commands(
             self.uploads,
             journal,
-            install_id="us",
+            installation=Installation.open(folder),
             default_file=None,
             check_url=lambda _part: None,
-            disk_full=lambda: False,
+            disk_failure=lambda: None,
             publish=self.responses.append,
-            run_query=lambda command, query: self.queries.append((command, query)),
+            run_query=self.run,
         )
+
+    def run(self, command: Command, query: Query) -> bool:
+        self.queries.append((command, query))
+        return True
 
     def health(self) -> Health:
         """The agent's answer to a health check."""
@@ -99,3 +104,10 @@ def test_the_counters_are_in_the_answer_to_a_health_check(receiver: CommandRecei
     for data in (*UNREADABLE.values(), b'{"message_id":"m","action":"format_disk"}'):
         receiver.commands.receive(data, 0.0)
     assert receiver.health().counters == {"unreadable_messages": 4, "bad_commands": 1}
+
+
+def test_a_retained_command_is_dropped_and_counted(receiver: CommandReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    """A stored command may be of any age, and would be obeyed at each connect."""
+    receiver.commands.drop_retained(0.0)
+    assert receiver.health().counters == {"retained_commands": 1}
+    assert "without the retain flag" in caplog.text

@@ -10,6 +10,7 @@ import pytest
 
 from device_agent.durability import LINGER, NEEDS, Need, need_of
 from device_agent.effects import PUT
+from device_agent.files.copies import Copies
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE
 from device_agent.inbox import Connected, EffectDone
@@ -246,8 +247,9 @@ def test_a_small_file_is_digested_where_it_is_opened(
     posted: list[IoEvent] = []
     session = SourceSession()
     order = Order("u1", "m1", str(path), **more)
-    PartIO(Roots((str(tmp_path),)), unused, unused, clock=lambda: 1.0).open(order, session, posted.append)
+    copies = Copies(tmp_path / "spool", Roots((str(tmp_path),)), max_bytes=0, max_percent=0)
+    PartIO(unused, copies, clock=lambda: 1.0).open(order, session, posted.append)
     (opened,) = posted
     assert isinstance(opened, Opened)
     assert opened.digest == (md5(bytes(size)) if found else None)
-    session.end()
+    session.stopped.set()

@@ -1,5 +1,6 @@
 """The agent's settings: every name, every default, and one clear line for every mistake."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_every_setting_can_be_given() -> None:
         "LABELS": "site=berlin, model=pi4",
         "MAX_PARALLEL_PARTS": "2",
         "MAX_BYTES_PER_SECOND": "1000000",
+        "SPOOL_MAX_BYTES": "2000000",
+        "SPOOL_MAX_PERCENT": "10",
         "LOG_LEVEL": "DEBUG",
         "TOPIC_ROOT": "fleet/v2",
     }
@@ -40,6 +43,7 @@ def test_every_setting_can_be_given() -> None:
     assert settings.upload_hosts == ("s3.example.com:443", "minio:9000")
     assert settings.labels == {"site": "berlin", "model": "pi4"}
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
+    assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
 
 
@@ -55,7 +59,7 @@ def test_every_setting_can_be_given() -> None:
         ("MQTT_USERNAME", "another"),
         ("FILE_PATH", "relative.bin"),
         ("ALLOWED_ROOTS", "/data,relative"),
-        ("UPLOAD_HOSTS", "https://s3.example.com"),
+        ("UPLOAD_HOSTS", "ftp://s3.example.com"),
         ("LABELS", "berlin"),
         ("MAX_PARALLEL_PARTS", "0"),
         ("MAX_PARALLEL_PARTS", "65"),
@@ -66,6 +70,9 @@ def test_every_setting_can_be_given() -> None:
         ("MAX_BYTES_PER_SECOND", "null"),
         ("MAX_BYTES_PER_SECOND", "9" * 5_000),
         ("MAX_PARALLEL_PARTS", "4.0"),
+        ("SPOOL_MAX_BYTES", "-1"),
+        ("SPOOL_MAX_PERCENT", "101"),
+        ("SPOOL_MAX_PERCENT", "25%"),
         ("LOG_LEVEL", "loud"),
         ("TOPIC_ROOT", "fleet/+"),
     ],
@@ -81,7 +88,11 @@ def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str) -> None:
     [
         ("FILE_PATH", "a.bin", "FILE_PATH: 'a.bin' must be an absolute path"),
         ("ALLOWED_ROOTS", "/a,b", "ALLOWED_ROOTS: '/a,b' must be absolute paths, with commas between them"),
-        ("LABELS", "a=b,c", "LABELS: 'a=b,c' must look like site=berlin,model=pi4, with at most 64 labels"),
+        (
+            "LABELS",
+            "a=b,c",
+            "LABELS: 'a=b,c' must look like site=berlin,model=pi4, at most 64, of at most 256 characters",
+        ),
         ("MAX_PARALLEL_PARTS", "four", "MAX_PARALLEL_PARTS: 'four' must be a whole number from 1 to 64"),
     ],
 )
@@ -155,3 +166,40 @@ def test_the_default_state_folder_follows_the_system() -> None:
     given = {"CLIENT_ID": "till-1"}
     assert load_settings({**given, "STATE_DIRECTORY": "/var/lib/agent:/x"}).state_dir == Path("/var/lib/agent")
     assert load_settings(given).state_dir.name == "till-1"
+
+
+CONTROL = "\x01" * 250
+
+
+# The kind: a setting that is checked for its shape, and not for whether a message can hold it.
+
+
+def test_a_default_file_that_is_not_utf8_can_be_announced(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/data/\xff.bin")
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"FILE_PATH=/data/\xff.bin\nALLOWED_ROOTS=/\xfe\n")
+    for settings in (load_settings({**BASE, "FILE_PATH": name}), load_settings(BASE, env_file)):
+        assert (settings.file_path, settings.default_file) == (name, r"/data/\xff.bin")
+        assert r"FILE_PATH=/data/\xff.bin" in settings.lines()
+        assert "".join(settings.lines()).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LABELS", "site=\udcff"),
+        ("MQTT_PASSWORD", "\udcff"),
+        ("MQTT_URL", "mqtt://\udcff"),
+        ("TOPIC_ROOT", "a\udcff"),
+        ("UPLOAD_HOSTS", "\udcff:1"),
+        ("LABELS", f"site={'x' * 257}"),
+        ("LABELS", ",".join(f"{number}{CONTROL}={CONTROL}" for number in range(64))),
+        ("FILE_PATH", "/" + "x" * 4096),
+        ("FILE_PATH", "/" + "\udcff" * 1500),
+    ],
+)
+def test_a_setting_that_no_message_can_hold_stops_the_start(name: str, value: str) -> None:
+    """Such an agent ran, never connected, and logged one error for ever."""
+    with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
+        load_settings({**BASE, name: value})
+    assert str(caught.value).encode()

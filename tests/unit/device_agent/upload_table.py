@@ -13,6 +13,8 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
+from device_agent.queries import Query
+from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
 from device_agent.uploads import DeferredEffect, Run, Uploads
@@ -31,7 +33,7 @@ class UploadTable:
     responses: list[Response] = field(default_factory=list)
     queries: list[Command] = field(default_factory=list)
     foreign: bool = False
-    disk_full: bool = False
+    disk_failure: str | None = None
 
     def __post_init__(self) -> None:
         self.journal, transfers = Journal.open(self.folder)
@@ -40,13 +42,17 @@ class UploadTable:
         self.commands = Commands(
             self.uploads,
             self.journal,
-            install_id="us",
+            installation=Installation.open(self.folder),
             default_file=None,
             check_url=self.check,
-            disk_full=lambda: self.disk_full,
+            disk_failure=lambda: self.disk_failure,
             publish=self.responses.append,
-            run_query=lambda command, _question: self.queries.append(command),
+            run_query=self.query,
         )
+
+    def query(self, command: Command, _query: Query) -> bool:
+        self.queries.append(command)
+        return True
 
     def check(self, _url: PresignedPart) -> None:
         if self.foreign:

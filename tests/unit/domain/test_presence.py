@@ -92,7 +92,67 @@ def test_two_installs_that_alternate_stop_dispatch() -> None:
     assert waits is not None
     assert waits.code == WaitCode.CLIENT_CONFLICT
     assert "share this client id" in waits.text
+    gone = client.waiting_for(500.0)
+    assert gone is not None
+    assert gone.code == WaitCode.CLIENT_CONFLICT, "also while it is offline"
     assert not client.in_conflict(700.0)
+
+
+@pytest.mark.parametrize("sequence", [0, 5])
+def test_an_earlier_epoch_long_after_a_later_birth_is_another_state(sequence: int) -> None:
+    """A restored state folder, or the twin of a cloned card: a message is not late by so much. It is said at once."""
+    client = after(presence(epoch=2), presence(epoch=1))
+    assert client is not None
+    assert not client.in_conflict(2.0), "soon after the birth that overtook it, it may be late"
+    later, verdict = apply_presence(client, presence(epoch=1, sequence=sequence), 90.0)
+    assert later is not None
+    assert (verdict, later.epoch, later.seen_at) == (Verdict.CONFLICT, 2, 0.0)
+    waits = later.waiting_for(91.0)
+    assert waits is not None
+    assert waits.code == WaitCode.CLIENT_CONFLICT
+    assert "went back to an older copy" in waits.text
+    assert "delete the client" in waits.text
+
+
+def test_a_deleted_client_registers_again_with_any_state() -> None:
+    """The way back that an operator confirms, for a state that went back and for a retired installation."""
+    client, verdict = apply_presence(None, presence(epoch=1, sequence=7), 1.0)
+    assert client is not None
+    assert (verdict, client.dispatchable(2.0)) == (Verdict.BIRTH, True)
+
+
+@pytest.mark.parametrize("message", [will(epoch=1), presence(epoch=2, sequence=0)])
+def test_a_late_message_of_the_same_or_an_earlier_epoch_is_stale(message: Presence) -> None:
+    """A late will, and a repeated birth, are from the client's own connections."""
+    client = after(presence(epoch=2), presence(epoch=2, sequence=3))
+    assert apply_presence(client, message, 500.0) == (client, Verdict.STALE)
+
+
+def test_a_stored_presence_registers_and_is_as_old_as_the_broker_kept_it() -> None:
+    """A broker keeps the `online` of a device that was revoked; only a recent one connects."""
+    client, verdict = apply_presence(None, presence(), 1000.0, age=90.0)
+    assert client is not None
+    assert (verdict, client.connected(1000.0)) == (Verdict.BIRTH, False)
+    later, _ = apply_presence(client, presence(epoch=2), 1000.0, age=30.0)
+    assert later is not None
+    assert (later.connected(1000.0), later.connected(1060.0)) == (True, False)
+
+
+def test_a_stored_presence_does_not_make_a_client_seen_earlier() -> None:
+    """It was stored before the connection of the control plane was lost, or in another one."""
+    client, _ = apply_presence(None, presence(), 1000.0)
+    for message in (presence(sequence=1), presence(epoch=2), will()):
+        later, _ = apply_presence(client, message, 1010.0, age=60.0)
+        assert later is not None
+        assert later.seen_at == 1000.0
+
+
+def test_a_stored_presence_shows_no_second_device() -> None:
+    """A retired installation that is gone may have left its `online` at the broker."""
+    client = after(presence(), presence(install="i2"))
+    assert apply_presence(client, presence(epoch=9), 1000.0, age=90.0) == (client, Verdict.RETIRED)
+    client = after(presence(epoch=5))
+    assert apply_presence(client, presence(epoch=2), 1000.0, age=90.0) == (client, Verdict.STALE)
 
 
 def test_an_agent_of_another_protocol_is_not_dispatched_to() -> None:

@@ -1,7 +1,7 @@
 """The owner's machine of one upload, event by event."""
 
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -22,16 +22,16 @@ from control_plane.domain.uploads.events import (
     LocalEvent,
     MissingFromHello,
     MultipartCreated,
-    ObjectStoreRejected,
     Observed,
     PartsRequested,
     Progressed,
     Rejected,
+    SetBack,
     StepTimedOut,
     Succeeded,
 )
-from control_plane.domain.uploads.machine import HANDLERS, TRANSITIONS, apply
-from control_plane.domain.uploads.model import OPEN, TERMINAL, Proof, State
+from control_plane.domain.uploads.machine import HANDLERS, TRANSITIONS, UNSEEN_STRAY_WAIT, apply
+from control_plane.domain.uploads.model import MAX_SETBACKS, OPEN, TERMINAL, Proof, State, Stray
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 from tests.support.uploads import FINGERPRINT, after, an_offer, an_upload, completing, dispatched, opened, wanted
@@ -369,10 +369,80 @@ def test_a_late_completion_result_changes_nothing() -> None:
     assert after(done, CompletionFailed(now=6.0, attempt=1, error="not_proven", text="t")) is done
 
 
-def test_a_rejection_by_the_object_store_ends_the_upload() -> None:
-    """For example without permission to create a multipart upload."""
-    upload = after(dispatched(), an_offer(), ObjectStoreRejected(now=3.0, attempt=1, text="AccessDenied"))
-    assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "AccessDenied")
+def a_setback(setbacks: int, **changes: object) -> SetBack:
+    """A step of the first attempt that came to nothing."""
+    fields: dict[str, Any] = {
+        "now": 10.0,
+        "attempt": 1,
+        "reason": Reason("object_store_refused", "no"),
+        "error": "store_refused",
+    }
+    return SetBack(**{**fields, "setbacks": setbacks, "delay": 7.0, **changes})
+
+
+def test_a_setback_delays_the_step_and_names_the_wait() -> None:
+    """The kind: an attempt must not be spent on what may change within a second."""
+    upload, effects = apply(completing(), a_setback(0))
+    assert (upload.state, upload.attempt, upload.setbacks) == (State.COMPLETING, 1, 1)
+    assert upload.reason == Reason("object_store_refused", "no")
+    assert effects == (Duty(Kind.COMPLETE, 1, 17.0),)
+
+
+def test_a_step_of_two_replicas_is_one_setback() -> None:
+    once = after(completing(), a_setback(0))
+    assert after(once, a_setback(0)) is once
+
+
+@pytest.mark.parametrize(("again", "state"), [(True, State.QUEUED), (False, State.FAILED)])
+def test_the_last_setback_ends_the_attempt_and_what_it_may_have_left_is_a_stray(again: bool, state: State) -> None:  # noqa: FBT001
+    """An object that is shown later must not stay, and no later attempt may use its key."""
+    before = completing(setbacks=0)
+    upload = after(before, *(a_setback(n, again=again, left="the token") for n in range(MAX_SETBACKS)))
+    assert (upload.state, upload.setbacks) == (state, 0 if again else MAX_SETBACKS - 1)
+    assert upload.strays == (Stray(before.s3_key, "the token", 10.0 + UNSEEN_STRAY_WAIT),)
+    assert (upload.s3_key != before.s3_key) is again
+
+
+def test_new_attempts_wait_longer_each_time() -> None:
+    upload, delays = opened(), []
+    for attempt in (1, 2):
+        error = ErrorReported(now=4.0, attempt=attempt, sequence=9, code=ErrorCode.UPLOAD_GONE, delay=10.0)
+        upload = after(upload, error)
+        delays.append(upload.resume_at - 4.0)
+    assert delays == [10.0, 20.0]
+
+
+def refused(sequence: int, **changes: object) -> ErrorReported:
+    """The client reports that the object store refuses its URLs."""
+    text = "the object store answered 403 AccessDenied"
+    fields: dict[str, Any] = {"now": 4.0, "code": ErrorCode.STORAGE_REFUSED, "text": text, "delay": 10.0}
+    return ErrorReported(**{**fields, "sequence": sequence, **changes})
+
+
+def test_a_refusal_that_a_client_reports_resumes_the_attempt_with_a_growing_pause() -> None:
+    """The kind: only the owner knows whether the credentials or the policy may change."""
+    upload, pauses = opened(), []
+    for sequence in (2, 4, 6):
+        upload = after(upload, refused(sequence))
+        assert (upload.state, upload.attempt) == (State.QUEUED, 1)
+        pauses.append(upload.resume_at - 4.0)
+        upload = after(upload, an_offer(sequence=sequence + 1))
+    assert pauses == [10.0, 20.0, 40.0]
+
+
+def test_a_stored_part_ends_the_count_of_refusals() -> None:
+    upload = after(opened(), refused(2), an_offer(sequence=3))
+    assert upload.setbacks == 1
+    assert after(upload, refused(4, etags={1: '"e1"'})).setbacks == 1
+    assert after(upload, an_offer(sequence=4, etags={1: '"e1"'})).setbacks == 0
+
+
+def test_refusals_without_end_fail_the_upload_with_the_answer_of_the_object_store() -> None:
+    upload = opened()
+    for count in range(MAX_SETBACKS):
+        upload = after(upload, refused(2 + 2 * count), an_offer(sequence=3 + 2 * count))
+    assert (upload.state, upload.error) == (State.FAILED, ErrorCode.STORAGE_REFUSED)
+    assert "403 AccessDenied" in (upload.message or "")
 
 
 def test_a_client_ahead_of_the_database_gets_a_new_attempt() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import COMMANDS, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
@@ -22,15 +23,15 @@ from control_plane.domain.uploads.events import (
     Event,
     MissingFromHello,
     MultipartCreated,
-    ObjectStoreRejected,
     PartsRequested,
     Progressed,
     Rejected,
+    SetBack,
     StepTimedOut,
     Succeeded,
 )
 from control_plane.domain.uploads.machine import TRANSITIONS, apply
-from control_plane.domain.uploads.model import MAX_ATTEMPTS, TERMINAL, Proof, State
+from control_plane.domain.uploads.model import MAX_ATTEMPTS, MAX_SETBACKS, TERMINAL, Proof, State
 from schemas.parts import MIB
 from schemas.values import DigestName, ErrorCode
 from tests.support.examples import examples
@@ -67,7 +68,17 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(MultipartCreated, now=nows, attempt=attempts, s3_upload_id=st.sampled_from(("m1", "m2", "m3"))),
     st.builds(CompletionProven, now=nows, attempt=attempts, proof=st.sampled_from(Proof)),
     st.builds(CompletionFailed, now=nows, attempt=attempts, error=st.just("e"), text=st.just("t"), again=st.booleans()),
-    st.builds(ObjectStoreRejected, now=nows, attempt=attempts, text=st.just("t")),
+    st.builds(
+        SetBack,
+        now=nows,
+        attempt=attempts,
+        setbacks=st.integers(0, MAX_SETBACKS - 1),
+        reason=st.just(Reason("object_store_refused", "t")),
+        error=st.just("e"),
+        delay=st.sampled_from((0.0, 9.0)),
+        again=st.booleans(),
+        left=st.sampled_from((None, "token")),
+    ),
     st.builds(CleanupDone, now=nows, target=st.sampled_from(("m1", "m2", "m3"))),
 )
 histories = st.lists(events, max_size=40)

@@ -3,6 +3,7 @@
 Rule: the table is repeated here as the protocol prints it, so that neither can change alone.
 """
 
+import re
 from base64 import b64encode
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.digests import DIGEST_BYTES, raw_digest
+from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import ERRORS, DigestName, ErrorCode, Follow, Outcome, ResponseStatus
 
 PROTOCOL_TABLE = [
@@ -19,13 +21,13 @@ PROTOCOL_TABLE = [
         Follow.FINAL,
     ),
     (
-        "url_expired storage_unavailable busy no_space stale_epoch internal",
+        "url_expired storage_unavailable storage_refused busy no_space stale_epoch internal",
         ResponseStatus.ERROR,
         Follow.SAME_ATTEMPT,
     ),
     ("source_changed upload_gone digest_mismatch", ResponseStatus.ERROR, Follow.NEW_ATTEMPT),
     (
-        "file_not_found permission_denied source_gone storage_refused bad_request owner_silent no_progress",
+        "file_not_found permission_denied source_gone source_unreadable bad_request owner_silent no_progress",
         ResponseStatus.ERROR,
         Follow.FINAL,
     ),
@@ -74,3 +76,10 @@ def test_a_text_that_is_no_digest_of_its_kind_is_none(name: DigestName, text: st
 @pytest.mark.parametrize("text", ["AAAAAR==", "AAAAAQ", "AAAA AQ==", "AAAAAQ==\n", "AAAAAQ==AAAA", "ü", "-_-_-w=="])
 def test_another_text_of_a_digest_is_none(text: str) -> None:
     assert raw_digest(DigestName.CRC32, text) is None
+
+
+@pytest.mark.parametrize("upload_id", [".", "..", ".a", "", "a" * 65, "a/b", "a\n"])
+def test_an_id_that_no_url_can_carry_is_refused(upload_id: str) -> None:
+    """A client of HTTP removes `.` and `..` from a path, so such an upload could be neither shown nor cancelled."""
+    assert re.search(UPLOAD_ID_PATTERN, upload_id) is None
+    assert re.search(UPLOAD_ID_PATTERN, "a..b.") is not None

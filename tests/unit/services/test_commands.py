@@ -1,17 +1,18 @@
 """Commands to clients: their content, their size, and the URLs in them."""
 
+import msgspec
 import pytest
 
 from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.model import PartRecord, State, Upload
 from control_plane.services.commands import build_bare_cancel, build_bare_download, build_granted_download
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import BrokerRefused, ObjectStoreDown
 from control_plane.services.ports.object_store import Grantable
 from schemas.codec import GRANT_FILL_SIZE, encode
-from schemas.messages import CancelUpload, DownloadFile
+from schemas.messages import CancelUpload, DownloadFile, GrantParts
 from schemas.parts import MAX_PARTS
 from schemas.values import DigestName, PresignedPart, UploadOptions
-from tests.support.fakes import FakeObjects, Rig
+from tests.support.fakes import FakeMessenger, FakeObjects, Rig
 from tests.support.uploads import CHUNK, an_upload, wanted
 
 
@@ -37,20 +38,50 @@ async def test_a_grant_with_many_completed_ranges_fits_into_a_message(monkeypatc
     monkeypatch.setattr(FakeObjects, "presign_part", long_url)
     async with Rig() as rig:
         upload, commands = fragmented(), rig.engine.commands
-        await commands.publish(upload.client_id, commands.build_grant(upload, rig.engine.signer.grant(upload)))
+        await commands.publish(
+            upload.client_id, commands.build_grant(upload, rig.engine.signer.grant(upload, commands.room))
+        )
         grant = rig.last_grant()
         assert (len(grant.completed_parts), len(grant.urls)) == (5_000, 14)
         assert len(encode(rig.messenger.sent[-1][1])) <= GRANT_FILL_SIZE + 1024
 
 
+async def test_a_grant_for_a_broker_of_small_packets_has_fewer_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the broker announces is obeyed: a grant that is too large would end the connection of every client."""
+    monkeypatch.setattr(FakeObjects, "presign_part", long_url)
+    async with Rig() as rig:
+        rig.messenger.max_message_size = 6000
+        upload = msgspec.structs.replace(fragmented(), client_id="c" * 64, upload_id="u" * 64, parts={})
+        commands = rig.engine.commands
+        command = commands.build_grant(upload, rig.engine.signer.grant(upload, commands.room))
+        assert isinstance(command.payload, GrantParts)
+        config = command.payload.upload_config
+        assert config is not None
+        assert len(config.presigned_urls or ()) == 2
+        assert len(encode(command)) <= 6000
+
+
+async def test_a_command_that_does_not_fit_waits_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_self: object, *_: object) -> None:
+        message = "a message of 5000 bytes for client-1: the broker takes 4000 bytes at most"
+        raise BrokerRefused(message)
+
+    async with Rig() as rig:
+        await rig.birth()
+        monkeypatch.setattr(FakeMessenger, "publish", refuse)
+        upload = (await rig.trigger()).upload
+        reason = await rig.reason(upload.upload_id)
+        assert (reason.code, "4000 bytes at most" in reason.text) == (WaitCode.BROKER_REFUSED, True)
+
+
 async def test_expired_credentials_sign_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent refuses a lifetime of zero seconds as `bad_request`, which would end the upload."""
-    monkeypatch.setattr(FakeObjects, "url_lifetime", lambda _self, _wanted: 0.0)
     async with Rig() as rig:
+        monkeypatch.setattr(FakeObjects, "url_lifetime", lambda _self, _wanted: 0.0)
         upload = await rig.granted()
         assert rig.messenger.actions() == ["download_file"]
         reason = await rig.reason(upload.upload_id)
-        assert (reason.code, "credentials" in reason.text) == (WaitCode.OBJECT_STORE_UNAVAILABLE, True)
+        assert (reason.code, "credentials" in reason.text) == (WaitCode.OBJECT_STORE_REFUSED, True)
 
 
 async def test_a_granted_download_has_the_first_urls_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +109,7 @@ async def test_no_url_is_signed_before_the_first_good_probe() -> None:
     async with Rig() as rig:
         rig.engine.probe._seen = None
         with pytest.raises(ObjectStoreDown):
-            rig.engine.signer.grant(fragmented())
+            rig.engine.signer.grant(fragmented(), rig.engine.commands.room)
         with pytest.raises(ObjectStoreDown):
             rig.engine.signer.pre_grant(fragmented())
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.services.doctor import RULE_ID, Doctor, Finding, aborts_too_early, with_our_rule
-from control_plane.services.errors import ObjectStoreRefused
+from control_plane.services.doctor import Doctor, Finding
+from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.lifecycle_rule import RULE_ID, aborts_too_early, with_our_rule
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from tests.support.fakes import Rig
 
@@ -37,6 +38,7 @@ async def test_a_missing_lifecycle_rule_is_found_and_added_beside_the_others() -
         assert not named(await doctor.examine(), "lifecycle rule").fine
         mended = named(await doctor.examine(fix=True), "lifecycle rule")
         assert (mended.fine, mended.fixed) == (True, True)
+        assert rig.objects.rules is not None
         assert rig.objects.rules["Rules"][0] == OTHERS
         assert rig.objects.rules["TransitionDefaultMinimumObjectSize"] == "varies_by_storage_class"
         again = named(await doctor.examine(fix=True), "lifecycle rule")
@@ -88,6 +90,32 @@ async def test_an_unreachable_or_misconfigured_neighbour_is_a_finding() -> None:
         findings = await doctor_of(rig).examine()
         assert not named(findings, "clock").fine
         assert not named(findings, "proof").fine
+
+
+async def test_a_permission_or_a_feature_that_uploads_do_not_need_is_not_missed() -> None:
+    """The kind: a check that asks for more than the work needs."""
+    async with Rig() as rig:
+        rig.objects.rules = None
+        assert named(await doctor_of(rig).examine(fix=True), "lifecycle rule").fine
+        rig.objects.fails = {"lifecycle": [ObjectStoreForbids("no", "AccessDenied")]}
+        findings = await doctor_of(rig).examine()
+        assert named(findings, "lifecycle rule").fine
+        assert "not known" in named(findings, "lifecycle rule").text
+
+
+async def test_a_rule_is_written_in_the_form_that_the_object_store_takes() -> None:
+    """The form of the rules that are there; without any, the one that is not refused."""
+    old = {"ID": "old", "Status": "Enabled", "Prefix": "reports/", "Expiration": {"Days": 9}}
+    async with Rig() as rig:
+        rig.objects.rules = {"Rules": [old]}
+        assert named(await doctor_of(rig).examine(fix=True), "lifecycle rule").fixed
+        assert rig.objects.rules["Rules"][1]["Prefix"] == PREFIX
+        rig.objects.rules = {"Rules": []}
+        rig.objects.fails = {"set_lifecycle": [ObjectStoreRefused("Filter?", "MalformedXML")]}
+        assert named(await doctor_of(rig).examine(fix=True), "lifecycle rule").fixed
+        assert "Filter" not in rig.objects.rules["Rules"][0]
+        again = named(await doctor_of(rig).examine(), "lifecycle rule")
+        assert (again.fine, again.fixed) == (True, False)
 
 
 @given(st.lists(st.fixed_dictionaries({"ID": st.text(max_size=5), "Status": st.just("Enabled")}), max_size=5))

@@ -119,12 +119,17 @@ async def test_a_call_is_retried_while_the_object_store_is_down() -> None:
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
 
-async def test_a_refused_multipart_upload_fails_the_upload_with_its_message() -> None:
-    """The device cannot repair it."""
+async def test_a_multipart_upload_that_stays_refused_fails_the_upload_with_its_message() -> None:
+    """The device cannot repair it; an operator may, for minutes."""
     async with Rig() as rig:
-        rig.objects.fails = {"create_multipart": [ObjectStoreRefused("AccessDenied: no", "AccessDenied")]}
+        rig.objects.fails = {"create_multipart": [ObjectStoreRefused("NoSuchBucket: no", "NoSuchBucket")] * 99}
         upload = await rig.granted()
-        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "AccessDenied: no")
+        assert upload.state is State.IN_PROGRESS
+        assert await rig.reason(upload.upload_id) == Reason("object_store_refused", "NoSuchBucket: no")
+        await rig.exhaust_setbacks()
+        upload = await rig.upload(upload.upload_id)
+        assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "NoSuchBucket: no")
+        await rig.birth(sequence=1)
         assert rig.messenger.actions()[-1] == "cancel_upload"
 
 
@@ -140,12 +145,14 @@ async def test_a_complete_that_succeeded_despite_its_error_is_success(
 
 
 async def test_a_lost_multipart_upload_is_a_new_attempt() -> None:
-    """`NoSuchUpload`, and no object of this attempt."""
+    """`NoSuchUpload`, and for minutes no object of this attempt."""
     async with Rig() as rig:
         upload = await rig.granted()
         rig.objects.multipart.clear()
         report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "a", 2: "b", 3: "c"})
         await rig.respond(report, "success", sequence=2)
+        await rig.exhaust_setbacks()
+        await rig.birth(sequence=1)
         upload = await rig.upload(upload.upload_id)
         assert (upload.state, upload.attempt) == (State.DISPATCHED, 2)
 
@@ -157,6 +164,7 @@ async def test_a_lost_multipart_upload_with_a_missing_etag_is_a_new_attempt() ->
         rig.objects.multipart.clear()
         report = rig.offer(upload.upload_id, wanted_parts=(), etags={1: "", 2: "b", 3: "c"})
         await rig.respond(report, "success", sequence=2)
+        await rig.exhaust_setbacks()
         assert (await rig.upload(upload.upload_id)).attempt == 2
 
 
@@ -177,8 +185,9 @@ async def test_a_success_from_a_tombstone_does_not_complete_an_upload_with_missi
         upload = await rig.granted()
         rig.objects.listed = {1: "e1", 3: "e3"}
         await rig.respond(UploadReport(upload_id=upload.upload_id, attempt=1), "success")
+        await rig.exhaust_setbacks()
         upload = await rig.upload(upload.upload_id)
-        assert (upload.attempt, upload.state) == (2, State.DISPATCHED)
+        assert (upload.attempt, upload.state) == (2, State.QUEUED)
         assert "complete" not in rig.objects.calls
 
 

@@ -23,9 +23,11 @@ from schemas.messages import (
     FileList,
     Hello,
     ListFiles,
+    Presence,
     Response,
     Status,
     UploadConfig,
+    UploadReport,
 )
 from schemas.topics import Channel
 from schemas.values import Outcome
@@ -244,3 +246,36 @@ async def test_an_invalid_message_is_counted_and_disturbs_nothing(topic: str, pa
         assert rig.counted("message.refused") == 1
         await rig.birth()
         assert (await rig.engine.client_service.client(OPERATOR, CLIENT)).client_id == CLIENT
+
+
+@pytest.mark.parametrize("channel", [Channel.RESPONSE, Channel.STATUS, Channel.COMMAND])
+async def test_a_stored_message_has_no_effect(channel: Channel) -> None:
+    """A hello of a revoked device, stored by the broker, once made a fresh control plane publish to it."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        hello = Response("h", "hello", "success", Hello("install"), epoch=2)
+        cancelled = Response("m", "download_file", "cancelled", UploadReport(upload_id=upload.upload_id), sequence=2)
+        for payload in (encode(hello), encode(cancelled)):
+            topic = rig.topics.of(CLIENT, channel)
+            rig.engine.inbox.receive(Delivered(topic, payload, retained=True))
+            await rig.settle()
+        assert rig.counted("message.retained") == 2
+        assert rig.counted("message.refused") == 0
+        assert rig.messenger.actions() == []
+        assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
+
+
+@pytest.mark.parametrize(("left", "connected"), [(120, True), (31, True), (30, False), (None, False), (86_400, False)])
+async def test_a_stored_online_connects_only_while_its_expiry_shows_that_it_is_recent(
+    left: int | None, *, connected: bool
+) -> None:
+    """A device that was revoked, or an attacker, may have left one that never expires."""
+    async with Rig() as rig:
+        presence = encode(Presence(CLIENT, "online", "i", 1, 0))
+        message = Delivered(rig.topics.presence(CLIENT), presence, retained=True, expires_in=left)
+        rig.engine.inbox.receive(message)
+        await asyncio.sleep(0.07)
+        await rig.settle()
+        client = await rig.engine.client_service.client(OPERATOR, CLIENT)
+        assert client.connected(rig.clock.time) is connected

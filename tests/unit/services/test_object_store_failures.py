@@ -107,11 +107,17 @@ async def test_a_refused_clean_up_is_not_the_reason_why_an_upload_waits() -> Non
         assert (await rig.reason(upload.upload_id)).code == WaitCode.UPLOADING
 
 
-async def test_a_final_refusal_fails_the_upload_with_its_message() -> None:
-    """No other key makes parts larger."""
+async def test_a_refusal_that_stays_fails_the_upload_with_its_message() -> None:
+    """Looking again costs nothing, and every part is stored."""
     async with Rig() as rig:
-        rig.objects.fails = {"complete": [ObjectStoreRefused("InvalidRequest: no", "InvalidRequest")]}
+        rig.objects.fails = {"complete": [ObjectStoreRefused("InvalidRequest: no", "InvalidRequest")] * 99}
         upload = await sent(rig)
+        assert (upload.state, await rig.reason(upload.upload_id)) == (
+            State.COMPLETING,
+            Reason(WaitCode.OBJECT_STORE_REFUSED, "InvalidRequest: no"),
+        )
+        await rig.exhaust_setbacks()
+        upload = await rig.upload(upload.upload_id)
         assert (upload.state, upload.error, upload.message) == (State.FAILED, "store_refused", "InvalidRequest: no")
 
 

@@ -10,6 +10,7 @@ from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.policy import name_beside
 from control_plane.services.ports.database import OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads import outbox
@@ -97,21 +98,26 @@ async def test_the_success_alone_is_committed_while_the_object_store_is_away() -
         assert (await rig.upload(upload.upload_id)).state is State.COMPLETED
 
 
-async def test_a_refused_look_fails_the_upload() -> None:
+async def test_a_look_that_stays_refused_fails_the_upload() -> None:
     """With the message of the object store."""
     async with Rig() as rig:
         upload = await offered(rig)
         refused = ObjectStoreRefused("no HEAD for you", "AccessDenied")
-        rig.objects.fails = {"head": [refused, refused]}
-        ended = await succeed(rig, upload)
+        rig.objects.fails = {"head": [refused] * 99}
+        assert (await succeed(rig, upload)).state is State.COMPLETING
+        await rig.exhaust_setbacks()
+        ended = await rig.upload(upload.upload_id)
         assert (ended.state, ended.error, ended.message) == (State.FAILED, "store_refused", "no HEAD for you")
 
 
 async def test_a_success_without_an_object_is_a_new_attempt() -> None:
-    """A bad result of the look is committed too."""
+    """A bad result of the look is committed too, and the object is looked for again before the attempt is given up."""
     async with Rig() as rig:
         upload = await offered(rig)
-        again = await succeed(rig, upload)
+        waiting = await succeed(rig, upload)
+        assert (waiting.state, waiting.setbacks) == (State.COMPLETING, 1)
+        await rig.exhaust_setbacks()
+        again = await rig.upload(upload.upload_id)
         assert (again.attempt, again.parts) == (2, {})
 
 
@@ -207,9 +213,9 @@ async def test_a_failed_look_moves_no_other_duty(monkeypatch: pytest.MonkeyPatch
     """An earlier attempt's object is deleted when its URL is expired, and not before."""
     async with Rig() as rig:
         upload = await offered(rig)
-        again = await succeed(rig, upload)
-        assert again.attempt == 2
-        await rig.settle(61)
+        await succeed(rig, upload)
+        await rig.exhaust_setbacks()
+        assert (await rig.upload(upload.upload_id)).attempt == 2
         wanted = (WantedPart(1, SIZE, md5_of(1)),)
         offer = rig.offer(upload.upload_id, attempt=2, file_size=SIZE, wanted_parts=wanted)
         await rig.respond(offer, sequence=1)
@@ -242,3 +248,38 @@ async def test_an_engine_that_does_not_perform_commits_the_success_and_leaves_it
         async with Rig(database=rig.database, performs=False) as other:
             assert (await succeed(other, upload)).state is State.COMPLETING
             assert "head" not in other.objects.calls
+
+
+@pytest.mark.parametrize(
+    ("digest", "if_none_match", "one_put"),
+    [(DigestName.MD5, True, True), (DigestName.MD5, False, False), (DigestName.SHA256, False, True)],
+)
+async def test_one_put_is_granted_only_where_no_other_bytes_can_replace_the_object(
+    *,
+    digest: DigestName,
+    if_none_match: bool,
+    one_put: bool,
+) -> None:
+    """Without `If-None-Match` the URL writes again, and a person can make two files with one MD5."""
+    async with Rig() as rig:
+        found = frozenset({digest})
+        rig.objects.capabilities = ObjectStoreCapabilities(
+            part_digests=found, object_digests=found, if_none_match=if_none_match
+        )
+        await rig.engine.probe.probe()
+        await rig.birth()
+        view = await rig.trigger()
+        wanted = (WantedPart(1, SIZE, md5_of(1)),)
+        await rig.respond(rig.offer(view.upload.upload_id, file_size=SIZE, wanted_parts=wanted), sequence=1)
+        assert (await rig.upload(view.upload.upload_id)).one_put is one_put
+
+
+async def test_a_key_is_spelled_with_safe_characters_where_others_are_refused() -> None:
+    """The kind: a key is free text on a road of unequal decoders. The file's name stays with the object."""
+    async with Rig() as rig:
+        rig.objects.capabilities = ObjectStoreCapabilities(refused_characters="%ü")
+        await rig.engine.probe.probe()
+        await rig.birth()
+        key = (await rig.trigger(file_path="/data/100%20 größe.bin")).upload.s3_key
+        assert key.endswith("-100_20 gr__e.bin")
+        assert name_beside(key, "/data/100%20 größe.bin") == "100%20 größe.bin"

@@ -4,7 +4,7 @@ from control_plane.domain.uploads.model import State
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Subject
 from schemas.codec import encode
-from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
+from schemas.messages import CloseUpload, Command, CurrentUpload, DownloadFile, Status, UploadConfig
 from schemas.topics import Channel
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
@@ -88,3 +88,33 @@ async def test_time_offline_does_not_count_against_a_cancel() -> None:
             assert "cancel_upload" in rig.messenger.actions()
         assert (await rig.upload(upload.upload_id)).client_id == CLIENT
         assert (await rig.upload(upload.upload_id)).client_busy
+
+
+async def test_a_reported_wait_outlives_a_step_timer_shorter_than_the_pause_between_reports() -> None:
+    """An agent repeats an unchanged status every half minute; one of these may be lost."""
+    async with Rig(Policy(step_timeout=5.0)) as rig:
+        upload = await rig.granted()
+        await report(rig, upload.upload_id, None)
+        rig.clock.time += 1.0
+        for beat in range(1, 8):
+            await report(rig, upload.upload_id, "the object store is paused, 400 s are left")
+            # Every second report is lost.
+            for _ in range(12):
+                rig.clock.time += 5.0
+                await rig.settle()
+            await rig.birth(sequence=beat)
+        waiting = await rig.upload(upload.upload_id)
+        assert (waiting.state, waiting.strikes) == (State.IN_PROGRESS, 0)
+        # Without any report it ends as before, only a little later.
+        for beat in range(8, 16):
+            for _ in range(12):
+                rig.clock.time += 5.0
+                await rig.settle()
+            await rig.birth(sequence=beat)
+        assert (await rig.upload(upload.upload_id)).error == "no_progress"
+
+
+async def report(rig: Rig, upload_id: str, reason: str | None) -> None:
+    """The client publishes a status about an upload without a new byte."""
+    entry = CurrentUpload(upload_id=upload_id, bytes_sent=7, reason=reason)
+    await rig.deliver(Channel.STATUS, encode(Status(status="waiting" if reason else "uploading", uploads=(entry,))))

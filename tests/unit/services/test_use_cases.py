@@ -214,7 +214,12 @@ async def test_readiness_names_what_is_wrong() -> None:
         rig.objects.fails = {"head": [ObjectStoreDown("no route")]}
         readiness = await rig.engine.readiness.readiness(OPERATOR)
         assert not readiness.ready
-        assert dict(readiness.checks) == {"broker": "not connected", "database": "ok", "object_store": "no route"}
+        assert dict(readiness.checks) == {
+            "broker": "not connected",
+            "database": "ok",
+            "object_store": "no route",
+            "clock": "ok",
+        }
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ Rule: the settings of an agent come from its environment and are those of any de
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker.child_process import ChildProcess
+from broker.child_process import ChildProcess, python_program
 from control_plane.cli.text import MIB
 
 FLEET: Final = (
@@ -21,7 +20,7 @@ FLEET: Final = (
 )
 """Client id, file name and size (bytes) of each device; one file name has letters beyond ASCII."""
 
-_AGENT: Final = (sys.executable, "-m", "device_agent")
+_AGENT: Final = python_program("device_agent")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ Rule: the expected result comes from pathlib's glob and a plain sort.
 import base64
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from device_agent.errors import FileRefused
 from device_agent.files import listing
 from device_agent.files.listing import list_files
 from device_agent.files.roots import Roots
+from device_agent.files.source import open_source
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.messages import FileList, ListFiles
 from schemas.values import DigestName, ErrorCode
@@ -73,14 +76,19 @@ def by_components(name: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("*.log", ["[x].log", "a.log", "ümlaut ☂.log"]),
+        ("*.log", ["[x].log", "a.log", "ümlaut ☂.log", r"\xff.log"]),
+        (r"\xff.log", [r"\xff.log"]),
+        (r"\x*", [r"\xff.log"]),
         ("a.log", ["a.log"]),
         ("?.*", ["a.log", "b.bin"]),
         ("[[]x].log", ["[x].log"]),
         ("*/a.log", ["sub/a.log", "sub-way/a.log"]),
         ("**/a.log", ["a.log", "sub/a.log", "sub-way/a.log"]),
-        ("**/*.log", ["[x].log", "a.log", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log"]),
-        ("**", ["[x].log", "a.log", "b.bin", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log"]),
+        ("**/*.log", ["[x].log", "a.log", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log", r"\xff.log"]),
+        (
+            "**",
+            ["[x].log", "a.log", "b.bin", "sub/a.log", "sub/deep/c.log", "sub-way/a.log", "ümlaut ☂.log", r"\xff.log"],
+        ),
         ("**/**/c.log", ["sub/deep/c.log"]),
         ("sub/**/*.log", ["sub/a.log", "sub/deep/c.log"]),
         (".h*", [".hidden"]),
@@ -240,3 +248,81 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a count)
     names("**/*.log", root, limit=1)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.bin", rb"\xff.bin", b"ab\x80/c\\\xff", b"line\nfeed\x1b", "ä".encode("latin-1")]
+)
+def test_every_name_is_listed_and_can_be_fetched_by_what_is_listed(tmp_path: Path, name: bytes) -> None:
+    """The kind: a name that a message cannot hold, left out without a word."""
+    path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 (bytes)
+    Path(os.fsdecode(path)).parent.mkdir(exist_ok=True)
+    Path(os.fsdecode(path)).write_bytes(name)
+    roots = Roots((str(tmp_path),))
+    [entry] = list_files(ListFiles(f"{tmp_path}/**", digest=DigestName.SHA256), roots).files
+    assert entry.digest == base64.b64encode(hashlib.sha256(name).digest()).decode()
+    with open_source(entry.path, roots) as source:
+        assert source.size == len(name)
+        assert source.linked()
+        assert not source.gone()
+    [again] = list_files(ListFiles(entry.path), Roots(exact=os.fsdecode(path))).files
+    assert again.path == entry.path
+
+
+def test_a_root_that_is_not_utf8_is_listed_and_read(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    root.mkdir()
+    (root / "file").touch()
+    roots = Roots((str(root),))
+    [entry] = list_files(ListFiles(f"{tmp_path}/**"), roots).files
+    assert entry.path == f"{tmp_path}/\\xff/file"
+    open_source(entry.path, roots).close()
+
+
+# The kind: work that grows faster than what a request asks for.
+
+
+def test_repeated_wildcards_cost_no_more_than_one(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number}").touch()
+    began = time.thread_time()
+    page = list_files(ListFiles(f"{tmp_path}/" + "**/" * 1000 + "*", 500), Roots((str(tmp_path),)))
+    assert len(page.files) == 300
+    # Without the collapse it takes more than half a minute.
+    assert time.thread_time() - began < 5
+
+
+def test_a_pattern_has_a_limited_number_of_components(tmp_path: Path) -> None:
+    with pytest.raises(FileRefused) as refused:
+        list_files(ListFiles(f"{tmp_path}/" + "**/a/" * 40 + "*"), Roots((str(tmp_path),)))
+    assert refused.value.code is ErrorCode.BAD_REQUEST
+
+
+def test_a_page_ends_at_its_processor_time_and_the_next_one_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_CPU", 0.0)
+    for number in range(600):
+        (tmp_path / f"{number:03}").touch()
+    found = list(pages(f"{tmp_path}/*", Roots((str(tmp_path),)), limit=500))
+    assert len(found) == 3
+    assert [Path(entry.path).name for page in found for entry in page.files] == [f"{n:03}" for n in range(600)]
+
+
+def test_names_that_do_not_match_cost_one_reading_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names were sorted in batches before they were matched: a large folder was read once for each batch."""
+    monkeypatch.setattr(listing, "_BATCH", 3)
+    for number in range(50):
+        (tmp_path / f"{number}.txt").touch()
+    (tmp_path / "a.log").touch()
+    scandir, read = os.scandir, list[int]()
+
+    def counted(folder: int) -> Any:  # noqa: ANN401 (an iterator of entries)
+        read.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    [entry] = list_files(ListFiles(f"{tmp_path}/*.log"), Roots((str(tmp_path),))).files
+    assert (entry.path, len(read)) == (f"{tmp_path}/a.log", 1)

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from control_plane.domain.clients import Verdict, apply_presence
 from device_agent.errors import JournalError
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.state import atomic_file as disk_module
 from device_agent.state import installation as identity_module
 from device_agent.state.installation import STEP, Installation
-from schemas.codec import decode
+from schemas.codec import decode, encode
 from schemas.messages import Presence
 from schemas.values import LAST_SEQUENCE
 
@@ -71,7 +73,7 @@ def test_no_epoch_is_used_before_its_ceiling_is_durable(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         refuse_folders(patch)
         for _ in range(2):
-            with pytest.raises(JournalError, match="identity cannot be kept: Too many open files"):
+            with pytest.raises(JournalError, match="identity cannot be written: Too many open files"):
                 identity.next_epoch()
     synced: list[Path] = []
     monkeypatch.setattr(disk_module, "sync_folder", synced.append)
@@ -133,3 +135,78 @@ class TestPresence:
         assert (birth.labels, birth.default_file) == ({"site": "berlin"}, "/data/a.bin")
         assert {"download_file", "grant_parts", "list_files", "health_check"} <= set(birth.capabilities)
         assert "hello" not in birth.capabilities
+
+    def test_a_stored_presence_below_the_present_epoch_changes_nothing(self, presence: PresenceBuilder) -> None:
+        """The will or the last beat of the connection before."""
+        presence.will()
+        before = presence.online()
+        presence.will()
+        assert not presence.read_retained(before)
+        assert decode(Presence, presence.online()).epoch == 2
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
+    def test_a_stored_presence_that_cannot_be_read_changes_nothing(
+        self, presence: PresenceBuilder, data: bytes
+    ) -> None:
+        presence.will()
+        assert not presence.read_retained(data)
+
+    def test_a_stored_presence_of_another_installation_or_without_room_above_it_changes_nothing(
+        self, presence: PresenceBuilder
+    ) -> None:
+        presence.will()
+        own = decode(Presence, presence.online())
+        assert not presence.read_retained(encode(replace(own, install_id="other", epoch=7)))
+        assert not presence.read_retained(encode(replace(own, epoch=2**53 - 1)))
+
+    def test_epochs_continue_above_a_stored_presence_of_a_later_state(self, tmp_path: Path) -> None:
+        """A counter that lives on a medium can go back; the same state, started again and again, rises each time."""
+        stored = 3 * STEP + 7
+        for boot in range(3):
+            folder = tmp_path / str(boot)
+            folder.mkdir()
+            (folder / "identity").write_bytes(b'{"install_id":"i1","ceiling":1000}')
+            presence = PresenceBuilder("till-1", Installation.open(folder), labels={}, default_file=None)
+            will = decode(Presence, presence.will())
+            assert presence.read_retained(encode(replace(will, epoch=stored)))
+            assert decode(Presence, presence.will()).epoch > stored
+            birth = decode(Presence, presence.online())
+            assert (birth.install_id, birth.epoch > stored) == ("i1", True)
+            stored = birth.epoch
+
+    def test_two_devices_with_one_state_become_two_installations(self, tmp_path: Path) -> None:
+        """A card that was cloned after its first start: one of the two takes a new id, and the owner sees both."""
+        twins = []
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "identity").write_bytes(b'{"install_id":"i1","ceiling":1000}')
+            twins.append(PresenceBuilder("till-1", Installation.open(tmp_path / name), labels={}, default_file=None))
+        stored, client, verdicts = b"", None, []
+        # Each connection takes over that of the other device.
+        for second, presence in enumerate(twins * 4):
+            presence.will()
+            if presence.read_retained(stored):
+                presence.will()
+            stored = presence.online()
+            client, verdict = apply_presence(client, decode(Presence, stored), float(second))
+            verdicts.append(verdict)
+        assert Verdict.STALE not in verdicts
+        assert Verdict.CONFLICT in verdicts
+        assert client is not None
+        assert client.in_conflict(float(len(verdicts)))
+        assert Installation.open(tmp_path / "one").install_id != Installation.open(tmp_path / "other").install_id
+
+    def test_a_new_install_id_that_cannot_be_kept_is_not_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a restart the device would be the old installation again."""
+        identity = Installation.open(tmp_path)
+        identity.next_epoch()
+        before = identity.install_id
+        monkeypatch.setattr(identity, "_save", refuse_to_save)
+        identity.renew()
+        assert identity.install_id == before
+
+
+def refuse_to_save(_data: bytes) -> None:
+    raise OSError(28, "No space left on device")

@@ -115,6 +115,15 @@ class TestOwner:
         device.on(Tick(now=device.now + 2000))
         assert (device.tombstone, device.transfer.state) == ("failed", State.CLOSED)
 
+    def test_an_owner_cannot_hold_an_ended_upload_for_longer_than_a_deadline(self) -> None:
+        """`give_up_after` is the owner's, the state folder is the device's."""
+        device = Device(order=order(options=UploadOptions(give_up_after=31_536_000)))
+        device.start()
+        device.on(Tick(now=device.now + 30 * 86_400 - 1))
+        assert device.last.status == "in_progress"
+        device.on(Tick(now=device.now + 30 * 86_400))
+        assert device.last.error == "owner_silent"
+
     def test_any_message_of_the_owner_restarts_the_give_up_timer(self) -> None:
         device = Device(order=order(options=UploadOptions(give_up_after=1000)))
         device.start()

@@ -3,6 +3,7 @@
 import pytest
 
 from device_agent.errors import PutFailure
+from device_agent.transfer.advance import may_resume
 from device_agent.transfer.events import PartStored, Repeated, Seen, Tick, WorkerFree
 from device_agent.transfer.machine import wake_at
 from device_agent.transfer.model import State
@@ -72,39 +73,19 @@ class TestUrls:
         device.perform()
         assert (device.wanted, report(device.last).attempt, device.transfer.retries) == ([2], 1, {})
 
-    @pytest.mark.parametrize("jitter", [0.0, 1.0])
     @pytest.mark.parametrize("kind", [PutFailure.EXPIRED_OR_FORBIDDEN, PutFailure.REFUSED])
-    def test_three_refusals_over_more_than_a_minute_end_the_upload(self, kind: PutFailure, jitter: float) -> None:
+    def test_a_refusal_is_reported_after_one_new_url_and_its_owner_may_resume(self, kind: PutFailure) -> None:
+        """The kind: the side that knows least about the credentials must not decide that a refusal is final."""
         device = Device(size=3)
         device.start()
-        began = device.now
-        for refusals in range(1, 4):
-            begin_a_part(device)
-            device.fail(1, kind, jitter=jitter)
-            device.perform()
-            assert device.is_in(State.ENDED) == (refusals == 3)
-        assert device.last.error == "storage_refused"
-        assert 60 < device.now - began < 300
-
-    def test_after_the_second_refusal_the_upload_pauses_and_drops_its_urls(self) -> None:
-        device = Device()
-        device.start()
-        device.grant([1, 2])
         for refusals in (1, 2):
-            assert device.begin_parts(1) == [1]
-            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN, jitter=0.0)
-            if refusals == 1:
-                device.grant([1])
-        assert (device.is_in(State.WAITING), device.transfer.grants) == (True, {})
-        assert "forbidden; the object store is paused, 90 s" in (wait_reason(device.transfer, device.now) or "")
-        before = len(device.responses)
-        device.now += 89
-        device.on(Tick(now=device.now))
-        assert (len(device.responses), device.begin_parts()) == (before, [])
-        device.now = wake_at(device.transfer) or 0
-        device.on(Tick(now=device.now))
-        device.perform()
-        assert device.wanted == [1, 2]
+            begin_a_part(device)
+            device.fail(1, kind, jitter=0.0)
+            device.perform()
+            assert device.is_in(State.ENDED) == (refusals == 2)
+        assert (device.last.error, device.last.message) == ("storage_refused", kind.value)
+        assert device.transfer.ending is not None
+        assert may_resume(device.transfer.ending)
 
     def test_pre_granted_urls_survive_a_refusal(self) -> None:
         device = Device(order=order(pregranted=True), pregranted=urls([1, 2]))
@@ -123,6 +104,25 @@ class TestUrls:
             device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN)
             device.perform()
         assert device.last.error == "url_expired"
+
+    def test_a_part_that_is_sent_again_for_an_expired_url_reports_that_reason(self) -> None:
+        """The kind: work that is repeated in vain must not look like progress."""
+        device = Device(size=3)
+        device.start()
+        reasons = []
+        for _ in range(3):
+            device.grant([1], lifetime=60.0)
+            device.begin_parts()
+            reasons.append(wait_reason(device.transfer, device.now))
+            device.now += 61
+            device.fail(1, PutFailure.EXPIRED_OR_FORBIDDEN)
+            device.perform()
+        assert reasons[:2] == [None, None]
+        assert "expired 2 times" in (reasons[2] or "")
+        device.grant([1], lifetime=60.0)
+        device.begin_parts()
+        device.store(1)
+        assert device.last.status == "success"
 
 
 class TestPuts:

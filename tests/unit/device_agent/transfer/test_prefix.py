@@ -1,5 +1,7 @@
 """Under `prefix` a file may grow. No fingerprint shows that it only grew, so stored parts are compared at the end."""
 
+from typing import Any
+
 import pytest
 
 from device_agent.transfer.events import DigestParts, Granted
@@ -89,10 +91,15 @@ def test_a_crash_during_the_comparison_repeats_only_the_comparison() -> None:
     assert (device.last.status, len(device.puts)) == ("success", PARTS)
 
 
+@pytest.mark.parametrize("on_change", ["fail", "prefix"])
 @pytest.mark.parametrize("salt", ["", "other"])
-def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> None:
-    """The journal is lost. The owner has more parts than were requested, and this file may be a different one."""
-    device = Device(size=PARTS * CHUNK, order=order(options=PREFIX), salt=salt)
+def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str, on_change: str) -> None:
+    """The journal is lost. The owner has more parts than were requested, and this file may be a different one.
+
+    The kind: stored parts accepted on the word of times, which a change within one tick does not move.
+    """
+    options = UploadOptions(on_change=on_change)  # type: ignore[arg-type]
+    device = Device(size=PARTS * CHUNK, order=order(options=options), salt=salt)
     device.start()
     first = device.wanted
     stored = ((1, 15),) if not salt else ((13, 15),)
@@ -110,9 +117,10 @@ def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str) -> 
         assert list(device.transfer.settled) == []
 
 
-def test_under_fail_completed_parts_are_accepted() -> None:
+@pytest.mark.parametrize("more", [{"digest": DigestName.NONE}, {"pregranted": True}])
+def test_without_digests_completed_parts_are_accepted(more: dict[str, Any]) -> None:
     """The owner has compared the whole fingerprint."""
-    device = Device(size=PARTS * CHUNK)
+    device = Device(size=PARTS * CHUNK, order=order(**more))
     device.start()
     device.on(Granted(now=device.now, acknowledges=1, completed=((1, 15),), parts=urls([16])))
     assert list(device.transfer.settled) == list(range(1, 16))

@@ -9,16 +9,25 @@ from typing import Any, cast
 import pytest
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files.copies import Copies
 from device_agent.files.roots import Roots
 from device_agent.files.source import Source, open_source
 from device_agent.storage.uploader import Uploader
-from device_agent.transfer.events import DigestParts, Faulted, PartFailed, PutPart, Repeated
+from device_agent.transfer.events import (
+    Admitted,
+    DigestParts,
+    Faulted,
+    Opened,
+    OpenRefused,
+    PartFailed,
+    PutPart,
+    Repeated,
+)
 from device_agent.transfer.model import State
 from device_agent.workers.part_io import IoEvent, PartIO, SourceSession
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, PresignedPart
-from tests.unit.device_agent.device import Device, report
+from tests.unit.device_agent.device import Device, fingerprint, report
 
 PART = Part(1, 0, 10)
 FAILURES = [errno.EIO, errno.ESTALE]
@@ -63,7 +72,7 @@ class Sends:
 
 
 def part_io(uploader: Sends) -> PartIO:
-    return PartIO(Roots(), cast("Uploader", uploader), cast("CompressedCopies", None), clock=lambda: 1.0)
+    return PartIO(cast("Uploader", uploader), cast("Copies", None), clock=lambda: 1.0)
 
 
 def test_an_unreadable_file_is_not_a_changed_file(source: Source, broken: str) -> None:
@@ -76,7 +85,7 @@ def test_an_unreadable_file_is_not_a_changed_file(source: Source, broken: str) -
     for use in uses:
         with pytest.raises(FileRefused, match=f"a.bin' cannot be read: {broken}") as refused:
             use()
-        assert refused.value.code is ErrorCode.INTERNAL
+        assert refused.value.code is ErrorCode.SOURCE_UNREADABLE
 
 
 @pytest.mark.parametrize("recheck", [False, True])
@@ -86,7 +95,7 @@ def test_a_failed_digest_has_the_reason(source: Source, broken: str, *, recheck:
     part_io(Sends(reads=True)).digest(task, SourceSession(source=source), posted.append)
     [event] = posted
     assert isinstance(event, Faulted)
-    assert (event.code, event.text) == (ErrorCode.INTERNAL, f"'{source.path}' cannot be read: {broken}")
+    assert (event.code, event.text) == (ErrorCode.SOURCE_UNREADABLE, f"'{source.path}' cannot be read: {broken}")
 
 
 def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None:
@@ -121,3 +130,61 @@ def test_the_upload_ends_as_internal_and_resumes_with_the_stored_parts() -> None
     device.start()
     device.send_all()
     assert (device.last.status, report(device.last).attempt, device.puts) == ("success", 1, [1, 2, 2])
+
+
+def read_in_vain(device: Device, way: str) -> None:
+    """Resume the upload; its file cannot be read, at the open, at a digest, or while a part is sent."""
+    if device.transfer.ending is not None:
+        device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+    device.on(Admitted(now=device.now))
+    device.work.clear()
+    text = "'/d/a' cannot be read: Input/output error"
+    if way == "open":
+        device.on(OpenRefused(now=device.now, code=ErrorCode.SOURCE_UNREADABLE, text=text))
+        return
+    device.on(Opened(now=device.now, fingerprint=fingerprint(device.size)))
+    if way == "digest":
+        device.on(Faulted(now=device.now, code=ErrorCode.SOURCE_UNREADABLE, text=text))
+        return
+    device.perform()
+    if device.transfer.awaiting_grant:
+        device.grant(device.wanted)
+    device.begin_parts()
+    device.fail(1, PutFailure.SOURCE_UNREADABLE)
+
+
+@pytest.mark.parametrize("way", ["open", "digest", "send"])
+def test_a_file_that_stays_unreadable_ends_with_the_words_of_the_system(way: str) -> None:
+    """The kind: what cannot get better was tried until the deadline of the upload, for days."""
+    device, seen = Device(), list[str]()
+    while not seen or seen[-1] == ErrorCode.INTERNAL:
+        read_in_vain(device, way)
+        seen.append(device.last.error or "")
+        device.now += 300
+    assert seen == [ErrorCode.INTERNAL] * 12 + [ErrorCode.SOURCE_UNREADABLE]
+    assert device.last.message == (
+        "source_unreadable" if way == "send" else "'/d/a' cannot be read: Input/output error"
+    )
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(30, 60.0), (3, 5000.0)])
+def test_a_file_server_may_be_away_for_a_while(failures: int, pause: float) -> None:
+    device = Device()
+    for _ in range(failures):
+        read_in_vain(device, "open")
+        assert device.last.error == ErrorCode.INTERNAL
+        device.now += pause
+
+
+def test_a_stored_part_shows_that_the_file_can_be_read() -> None:
+    device = Device()
+    for _ in range(7):
+        read_in_vain(device, "open")
+    device.on(Repeated(now=device.now, acknowledges=device.transfer.sequence))
+    device.start()
+    device.grant(device.wanted)
+    device.begin_parts()
+    device.store(1)
+    device.now += 5000
+    device.fail(2, PutFailure.SOURCE_UNREADABLE)
+    assert device.last.error == ErrorCode.INTERNAL

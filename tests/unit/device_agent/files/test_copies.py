@@ -1,4 +1,4 @@
-"""Compressed copies: whole or absent, and never in the disk space of the journal."""
+"""Copies of files: whole or absent, of one version of the file, and within their quota."""
 
 import gzip
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import FileRefused
-from device_agent.files import compressed as compressed_module
-from device_agent.files.compressed import CompressedCopies
+from device_agent.files import copies as copies_module
+from device_agent.files.copies import Copies
 from device_agent.files.roots import Roots
-from schemas.values import ErrorCode
+from device_agent.transfer.records import Order
+from schemas.values import ErrorCode, UploadOptions
 from tests.unit.device_agent.device import order
 
 CONTENT = bytes(range(256)) * 4096
@@ -24,16 +25,20 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def copies(tmp_path: Path, data: Path) -> CompressedCopies:
-    return CompressedCopies(tmp_path / "spool", Roots((str(data.parent),)))
+def copies(tmp_path: Path, data: Path) -> Copies:
+    return Copies(tmp_path / "spool", Roots((str(data.parent),)), max_bytes=2**40, max_percent=100)
+
+
+def gzip_order(**changes: object) -> Order:
+    return order(options=UploadOptions(compression="gzip"), **changes)
 
 
 def not_stopped() -> bool:
     return False
 
 
-def test_a_copy_is_made_once_and_found_again(copies: CompressedCopies, data: Path) -> None:
-    about = order(file_path=str(data))
+def test_a_copy_is_made_once_and_found_again(copies: Copies, data: Path) -> None:
+    about = gzip_order(file_path=str(data))
     with copies.open(about, not_stopped) as source:
         first = source.fingerprint
         assert gzip.decompress(Path(source.path).read_bytes()) == CONTENT
@@ -44,39 +49,39 @@ def test_a_copy_is_made_once_and_found_again(copies: CompressedCopies, data: Pat
 
 def test_the_state_folder_may_be_relative(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    copies = CompressedCopies(Path("state/spool"), Roots((str(data.parent),)))
-    with copies.open(order(file_path=str(data)), not_stopped) as source:
+    copies = Copies(Path("state/spool"), Roots((str(data.parent),)), max_bytes=2**40, max_percent=100)
+    with copies.open(gzip_order(file_path=str(data)), not_stopped) as source:
         assert Path(source.path).parent == tmp_path / "state" / "spool"
 
 
-def test_equal_files_make_equal_copies(copies: CompressedCopies, data: Path) -> None:
+def test_equal_files_make_equal_copies(copies: Copies, data: Path) -> None:
     contents = []
     for attempt in (1, 2):
-        with copies.open(order(file_path=str(data), attempt=attempt), not_stopped) as source:
+        with copies.open(gzip_order(file_path=str(data), attempt=attempt), not_stopped) as source:
             contents.append(Path(source.path).read_bytes())
     assert contents[0] == contents[1]
 
 
-def test_a_file_outside_the_roots_is_not_copied(copies: CompressedCopies) -> None:
+def test_a_file_outside_the_roots_is_not_copied(copies: Copies) -> None:
     with pytest.raises(FileRefused) as refused:
-        copies.open(order(file_path="/etc/passwd"), not_stopped)
+        copies.open(gzip_order(file_path="/etc/passwd"), not_stopped)
     assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
 
 
 @pytest.mark.parametrize("why", ["stopped", "no room"])
 def test_a_partial_copy_is_deleted(
-    copies: CompressedCopies, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+    copies: Copies, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why == "no room":
-        monkeypatch.setattr(compressed_module, "RESERVE", 2**62)
+        monkeypatch.setattr(copies_module, "RESERVE", 2**62)
     with pytest.raises(FileRefused) as refused:
-        copies.open(order(file_path=str(data)), lambda: why == "stopped")
+        copies.open(gzip_order(file_path=str(data)), lambda: why == "stopped")
     assert refused.value.code is (ErrorCode.INTERNAL if why == "stopped" else ErrorCode.NO_SPACE)
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_copies_without_an_order_are_deleted(copies: CompressedCopies, data: Path, tmp_path: Path) -> None:
-    mine, old = order(file_path=str(data)), order(file_path=str(data), upload_id="old")
+def test_copies_without_an_order_are_deleted(copies: Copies, data: Path, tmp_path: Path) -> None:
+    mine, old = gzip_order(file_path=str(data)), gzip_order(file_path=str(data), upload_id="old")
     for about in (mine, old):
         copies.open(about, not_stopped).close()
     (tmp_path / "spool" / "crash.1.partial").write_bytes(b"half")

@@ -1,0 +1,188 @@
+"""Brokers of bad manners against the control plane's messenger: it works within their terms, or names the reason.
+
+Rule: every kind of `MANNERS` is in one of the two tables, so a new kind has to be decided on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import pytest
+
+from broker.server import Broker
+from control_plane.adapters.mqtt import messenger as module
+from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
+from control_plane.services.errors import BrokerRefused, MessengerDown
+from control_plane.services.ports.messenger import Delivered
+from schemas.topics import Channel, Topics
+from tests.support.bad_manners import MANNERS, BadBroker, Manners
+from tests.support.brokers import mosquitto
+from tests.support.mqtt_packets import Property
+
+__all__ = ["mosquitto"]
+
+WORKS: Final = {
+    "small packets",
+    "one message in flight",
+    "QoS 1 at most",
+    "no retained messages",
+    "no shared subscriptions",
+    "keep alive of 5 s",
+    "no keep alive",
+}
+
+NAMES_ITS_REASON: Final = {
+    "QoS 0 only": "QoS 0 only",
+    "no wildcards": "Wildcard subscription not supported",
+    "ends after SUBACK": "the connection was lost",
+    "receive maximum exceeded": "(0x93)",
+    "packet too large": "(0x95)",
+    "quota exceeded": "(0x97)",
+    "use another server": "(0x9C), it refers to other.example:1883",
+    "server moved": "(0x9D), it refers to new.example:1883",
+    "wrong password": "Bad user name or password (0x86)",
+    "not authorized": "Not authorized (0x87)",
+    "server busy": "Server busy (0x89)",
+    "refers to another server": "(0x9C), it refers to other.example:1883",
+    "deaf at once": "no answer within the time limit",
+    "deaf": "Keep alive timeout",
+    "keeps PUBACKs": "did not take a message for control-plane",
+    "resets at a publish": "the connection was lost",
+}
+
+
+class _Site:
+    """A messenger behind a broker of bad manners."""
+
+    def __init__(self, broker: BadBroker, topics: Topics) -> None:
+        self.broker = broker
+        self.received: list[Delivered] = []
+        self.log: list[tuple[str, Mapping[str, object]]] = []
+        self.messenger = MqttMessenger(
+            # A birth that is not answered would end the connection before the keep alive does.
+            MqttSettings(url=broker.url, announces=not broker.manners.deaf),
+            topics,
+            lambda event, facts: self.log.append((event, facts)),
+        )
+
+
+@asynccontextmanager
+async def running(mosquitto: Broker, manners: Manners, root: str) -> AsyncIterator[_Site]:
+    with BadBroker(mosquitto.address.port, manners) as broker:
+        site = _Site(broker, Topics(f"terms/{root}"))
+        loop = asyncio.create_task(site.messenger.run(site.received.append))
+        try:
+            yield site
+        finally:
+            loop.cancel()
+            done, _ = await asyncio.wait({loop}, timeout=15)
+            assert done, "a cancelled messenger ends"
+            with suppress(asyncio.CancelledError):
+                await loop
+
+
+async def until(fact: Callable[[], bool], what: str, patience: float = 20) -> None:
+    deadline = time.monotonic() + patience
+    while not fact():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short limits, so that a broker that does not answer is found soon."""
+    monkeypatch.setattr(module, "TIMEOUT", 1.0)
+    monkeypatch.setattr(module, "KEEPALIVE", 2)
+
+
+def test_every_kind_of_broker_is_decided_on() -> None:
+    assert set(MANNERS) == WORKS | set(NAMES_ITS_REASON)
+
+
+@pytest.mark.parametrize("kind", sorted(WORKS))
+async def test_the_control_plane_works_within_the_terms_of_the_broker(mosquitto: Broker, kind: str) -> None:
+    """Many messages at once, as large as a message may be, a retained one among them: and no limit is exceeded."""
+    async with running(mosquitto, MANNERS[kind], f"works-{kind.replace(' ', '-')}") as site:
+        await asyncio.wait_for(site.messenger.up(), 10)
+        payload = b"x" * site.messenger.max_message_size
+        sending = [site.messenger.publish(Channel.COMMAND, f"{number:064}", payload) for number in range(3)]
+        await asyncio.gather(*sending, site.messenger.publish(Channel.PRESENCE, "one", b""))
+        await until(lambda: len(site.broker.published) >= 5, "the birth")
+        assert site.messenger.problem is None
+        assert site.broker.violations == []
+        assert len(site.broker.connects) == 1
+
+
+@pytest.mark.parametrize("kind", sorted(NAMES_ITS_REASON))
+async def test_readiness_names_why_the_broker_cannot_be_used(mosquitto: Broker, kind: str) -> None:
+    async with running(mosquitto, MANNERS[kind], f"names-{kind.replace(' ', '-')}") as site:
+        await until(lambda: NAMES_ITS_REASON[kind] in (site.messenger.problem or ""), f"{site.log}")
+        assert any(NAMES_ITS_REASON[kind] in str(facts.get("error")) for _, facts in site.log)
+
+
+async def test_a_message_over_the_limit_of_the_broker_fails_alone(mosquitto: Broker) -> None:
+    """What the CONNACK announces is obeyed: one message that is too large must not disconnect every client."""
+    async with running(mosquitto, MANNERS["small packets"], "large") as site:
+        await asyncio.wait_for(site.messenger.up(), 10)
+        with pytest.raises(BrokerRefused, match=r"takes 40\d\d bytes at most"):
+            await site.messenger.publish(Channel.COMMAND, "one", b"x" * 5000)
+        await site.messenger.publish(Channel.COMMAND, "one", b"x" * 2000)
+        assert (site.broker.violations, len(site.broker.connects)) == ([], 1)
+
+
+async def test_a_message_that_was_given_up_keeps_its_place_in_flight(mosquitto: Broker) -> None:
+    """Receive Maximum counts what the broker has not acknowledged, not what the sender still waits for."""
+    manners = Manners(keeps_pubacks=True, announces={Property.RECEIVE_MAXIMUM: 2})
+    async with running(mosquitto, manners, "given-up") as site:
+        site.messenger._settings = MqttSettings(url=site.broker.url, announces=False)
+        await asyncio.wait_for(site.messenger.up(), 10)
+        for _ in range(3):
+            with pytest.raises(MessengerDown):
+                await site.messenger.publish(Channel.COMMAND, "one", b"{}")
+        assert site.broker.violations == []
+
+
+@pytest.mark.parametrize(("lasting", "pauses"), [(60.0, [1, 2, 3, 4]), (0.0, [0, 0, 0, 0])])
+async def test_only_a_connection_that_lasted_makes_the_next_pause_short(
+    mosquitto: Broker, monkeypatch: pytest.MonkeyPatch, lasting: float, pauses: list[int]
+) -> None:
+    """A broker that ends each connection after SUBACK is no reason for a storm of connects.
+
+    Nor of births: every client answers a birth with a hello.
+    """
+    waited: list[int] = []
+
+    def jitter(tries: int, **_: float) -> float:
+        waited.append(tries)
+        return 0.01
+
+    monkeypatch.setattr(module, "full_jitter", jitter)
+    monkeypatch.setattr(module, "LASTING", lasting)
+    async with running(mosquitto, MANNERS["ends after SUBACK"], "storm") as site:
+        await until(lambda: len(waited) >= 4, "four connections")
+        births = [topic for topic in site.broker.published if topic.endswith("birth")]
+        assert (waited[:4], len(births) <= 1) == (pauses, True)
+
+
+async def test_readiness_is_an_answer_of_late_and_not_a_flag(mosquitto: Broker) -> None:
+    """The connection is open, its subscriptions were granted, and the broker answers nothing."""
+    async with running(mosquitto, MANNERS["deaf"], "deaf") as site:
+        await until(lambda: "without an answer" in (site.messenger.problem or ""), f"{site.log}")
+        await until(lambda: len(site.broker.connects) >= 2, "the next connection")
+        assert ("broker.failed", {"error": "the connection was lost: Keep alive timeout"}) in site.log
+
+
+@pytest.mark.parametrize("kind", ["deaf", "resets at a publish", "keeps PUBACKs", "deaf at once"])
+async def test_a_cancelled_messenger_ends_in_any_state(mosquitto: Broker, kind: str) -> None:
+    """A cancellation is never taken for a lost connection: the task ends as cancelled, at whatever await it was."""
+    with BadBroker(mosquitto.address.port, MANNERS[kind]) as broker:
+        for at in range(12):
+            messenger = MqttMessenger(MqttSettings(url=broker.url), Topics("terms/cancel"), lambda *_: None)
+            loop = asyncio.create_task(messenger.run(lambda _: None))
+            await asyncio.sleep(at * 0.01)
+            loop.cancel()
+            done, _ = await asyncio.wait({loop}, timeout=10)
+            assert done
+            assert loop.cancelled()
