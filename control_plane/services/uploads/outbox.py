@@ -22,6 +22,7 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
 from control_plane.services.budget import Buckets, Limit
+from control_plane.services.clients.beats import Beats
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
@@ -53,7 +54,7 @@ MAX_RUNNING: Final = 10_000
 MAX_RUNNING_OF_ONE: Final = 1_024
 """Of these, one client's: the others wait for a place no longer than these take."""
 
-RELEASES: Final = Limit(rate=20, burst=256)
+RELEASES: Final = Limit(rate=20, burst=MAX_AT_ONCE // 2)
 """Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
@@ -112,6 +113,7 @@ class Outbox:
         commands: CommandPublisher,
         signer: UrlSigner,
         completion: Completion,
+        beats: Beats,
         probe: ObjectStoreProbe,
         step_timeout: float,
         performs: bool = True,
@@ -124,6 +126,7 @@ class Outbox:
         self._commands = commands
         self._signer = signer
         self._completion = completion
+        self._beats = beats
         self._probe = probe
         self._step_timeout = step_timeout
         self._performs = performs
@@ -269,7 +272,7 @@ class Outbox:
         if entry.duty.kind not in COMMANDS:
             return now
         client = records.clients.get(upload.client_id)
-        if client is None or not client.dispatchable(now):
+        if client is None or not self._beats.latest(client).dispatchable(now):
             return PARKED
         # The command of a queued upload may not be published: the process that leased the entry may have ended before.
         if entry.tries == 0 or upload.state is State.QUEUED:
