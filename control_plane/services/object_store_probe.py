@@ -1,7 +1,7 @@
 """What the object store enforces, found out by a probe at the start and every hour.
 
-Rule: until a probe succeeds, and while the object store's clock differs, no URL is signed and no upload is proven:
-uploads wait, with that reason.
+Rule: until a probe succeeds no URL is signed and no upload is proven; while the object store's clock differs, or the
+credentials are not accepted, no URL is signed. Uploads wait, with that reason.
 """
 
 import asyncio
