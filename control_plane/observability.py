@@ -17,8 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
-from control_plane.log_sink import QueuedHandler
 from control_plane.services.budget import Buckets, Limit
+from schemas.log_sink import QueuedHandler
 from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.log_sink import QueuedHandler
 from control_plane.observability import configure_logging
+from schemas.log_sink import QueuedHandler
 
 LINES = 3_000
 LINE = "x" * 200
