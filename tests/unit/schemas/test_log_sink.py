@@ -48,6 +48,16 @@ def test_a_closed_stream_stops_nobody(tmp_path: Path) -> None:
     handler.close()
 
 
+def test_a_record_that_cannot_be_formatted_ends_no_thread() -> None:
+    """As with the handlers of the standard library: a wrong line of some library is no fault of the caller."""
+    stream = io.StringIO()
+    handler = QueuedHandler(stream)
+    handler.handle(logging.LogRecord("library", logging.INFO, "", 0, "%d parts", ("no number",), None))
+    handler.flush()
+    assert "'%d parts' cannot be formatted" in stream.getvalue()
+    handler.close()
+
+
 def test_every_line_is_written_before_the_program_ends() -> None:
     stream = io.StringIO()
     handler = QueuedHandler(stream)
