@@ -120,6 +120,23 @@ class TestScheduling:
         assert MAX_HELD <= held < MAX_HELD + 128 * 1024
         assert (table.responses[-1].error, len(list(table.uploads))) == ("busy", 35)
 
+    def test_an_upload_that_ends_is_kept_for_its_owner_while_large_ones_wait(self, table: UploadTable) -> None:
+        """The kind: one limit for two uses, where the one that fills it takes the place of the other."""
+        urls = [{"part_number": number, "url": f"https://s/{number}?{'x' * 4000}"} for number in range(1, 31)]
+        for number in range(35):
+            config = {"upload_id": f"u{number}", "presigned_urls": urls}
+            table.command("download_file", f"m{number}", file_path="/d/a", upload_config=config)
+        first = table.uploads.get("u0")
+        assert first is not None
+        table.uploads.handle(first, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+        small = table.download("small")
+        assert small is not None
+        table.uploads.handle(small, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+        more = {"upload_id": "more", "presigned_urls": urls}
+        table.command("download_file", "more", file_path="/d/a", upload_config=more)
+        table.uploads.schedule(1.0)
+        assert [run.upload_id for run in table.uploads if run.ended] == ["u0", "small"]
+
     def test_ended_uploads_that_are_large_become_tombstones_before_there_are_many(self, table: UploadTable) -> None:
         """Their owner never closes them. The oldest go first, and the journal of the rest is bounded too."""
         for number in range(2_000):
