@@ -2,6 +2,7 @@
 
 import errno
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
 from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
-from schemas.values import ErrorCode, SystemInfo
+from schemas.values import STATUS_EVERY, ErrorCode, SystemInfo
 from tests.unit.device_agent.device import order
 from tests.unit.device_agent.upload_table import UploadTable, table
 
@@ -341,6 +342,26 @@ class TestStatus:
         statuses = [status for status in results if status is not None]
         assert len(statuses) == 4
         assert sum(status.system_info is not None for status in statuses) == 2
+
+    def test_each_of_many_uploads_is_reported_in_the_time_of_one(
+        self, table: UploadTable, reporter: StatusReporter
+    ) -> None:
+        """The kind: a report with less room than there is to report. Its owner ends a silent upload as no_progress."""
+        runs = [table.download(f"u{number}") for number in range(MAX_ACTIVE)]
+        waiting = [run for run in runs if run is not None]
+        named: dict[str, list[float]] = {run.upload_id: [101.0] for run in waiting}
+        statuses = 0
+        for second in range(300):
+            now = 100.0 + second
+            status = reporter.due(waiting, now=now, epoch=1)
+            statuses += status is not None
+            for entry in status.uploads if status else ():
+                named[entry.upload_id].append(now)
+        assert len(waiting) == MAX_ACTIVE
+        assert (
+            max(later - one for times in named.values() for one, later in pairwise([*times, 400.0])) <= STATUS_EVERY + 5
+        )
+        assert statuses <= 300 / STATUS_EVERY * 4
 
 
 class TestSendQueue:
