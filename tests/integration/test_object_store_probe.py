@@ -134,6 +134,19 @@ async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_s
     assert probe.clock_is_wrong
 
 
+@pytest.mark.parametrize(
+    ("operation", "key"),
+    [(Operation.UPLOAD_PART, "*/wrong-parts-sha256"), (Operation.PUT_OBJECT, "*/wrong-object-md5")],
+)
+async def test_a_busy_moment_of_the_object_store_changes_no_finding(
+    strict: StrictServer, open_store: Open, operation: Operation, key: str
+) -> None:
+    """A digest that seems not to be enforced for an hour would leave uploads of that hour without their proof."""
+    strict.faults.add(Fault(kind=Kind.ERROR, operation=operation, status=503, code="SlowDown", key=key))
+    seen = await probed(open_store(settings_of(strict.s3)))
+    assert (seen.part_digests, seen.object_digests) == (ALL, ALL)
+
+
 async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServer, open_store: Open) -> None:
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
