@@ -7,6 +7,7 @@ Exception
     │   ├── MessengerDown        the broker
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
+    │   │   └── ClocksDiffer         its clock and this machine's differ
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
         ├── UnknownClient
@@ -57,6 +58,16 @@ class BrokerRefused(Transient):
 
 class ObjectStoreDown(Transient):
     """The object store did not answer, or requested a pause. It may have executed the request all the same."""
+
+
+class ClocksDiffer(ObjectStoreDown):
+    """The object store's clock and this machine's differ too much: nothing that is signed here is taken as meant."""
+
+    def __init__(self, skew: float) -> None:
+        """`skew` is the object store's clock minus this machine's (s)."""
+        super().__init__(
+            f"the object store's clock and this machine's are {skew:+.0f} s apart: set this machine's clock"
+        )
 
 
 class ClientSilent(Transient):

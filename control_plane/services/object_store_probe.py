@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from control_plane.services.backoff import full_jitter
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ServiceError
+from control_plane.services.errors import ClocksDiffer, ObjectStoreDown, ObjectStoreForbids, ServiceError
 from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
@@ -108,6 +108,8 @@ class ObjectStoreProbe:
             seen = await self._probe()
         except ServiceError as error:
             self.failure, self._forbidden = str(error), isinstance(error, ObjectStoreForbids)
+            # Any other failure shows nothing of the clock.
+            self.clock_is_wrong = self.clock_is_wrong or isinstance(error, ClocksDiffer)
             raise
         self._seen, self.failure, self._forbidden, self._steps_seen = seen, None, False, steps
         self._on_good()
@@ -116,12 +118,9 @@ class ObjectStoreProbe:
     async def _probe(self) -> ObjectStoreCapabilities:
         await self._object_store.ensure_bucket()
         seen = await self._object_store.probe()
-        self.clock_is_wrong = seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW
         if seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW:
-            message = (
-                f"the store's clock and this machine's are {seen.clock_skew:+.0f} s apart: set this machine's clock"
-            )
-            raise ObjectStoreDown(message)
+            raise ClocksDiffer(seen.clock_skew)
+        self.clock_is_wrong = False
         if self._object_store.url_lifetime(_SHORTEST_LIFE) < _SHORTEST_LIFE:
             message = "the object store's credentials are at their end: give new ones"
             raise ObjectStoreForbids(message)

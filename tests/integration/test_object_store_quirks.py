@@ -271,6 +271,24 @@ async def test_the_bucket_may_be_reached_by_its_host_only(tmp_path: Path, monkey
             await probed_again(store)
 
 
+async def test_a_refused_probe_changes_the_host_of_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it runs, URLs are signed for devices, and a host that a device does not know ends its upload."""
+    async with met(tmp_path, endpoint="http://localhost:PORT") as (_, store):
+        await probed_again(store)
+        before = store.presign_get("uploads/a", 60).partition("?")[0]
+        seen: list[str] = []
+
+        def refuse() -> ObjectStoreCapabilities:
+            seen.append(store.presign_get("uploads/a", 60).partition("?")[0])
+            message = "the credentials are refused"
+            raise ObjectStoreRefused(message)
+
+        monkeypatch.setattr(store, "_probed", refuse)
+        with pytest.raises(ObjectStoreRefused):
+            await store.probe()
+        assert set(seen) == {before}
+
+
 async def test_the_name_of_a_file_is_kept_beside_a_key_that_cannot_have_it(tmp_path: Path) -> None:
     async with met(tmp_path, Quirk.HARD_NAMES_REFUSED) as (server, store):
         assert (await probed_again(store)).refused_characters == " %+ü"

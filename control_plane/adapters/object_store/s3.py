@@ -190,12 +190,14 @@ class S3ObjectStore:
     async def _by_either_address(self, what: str, work: Callable[[], T]) -> T:
         """What `work` returns; when it is refused, once more with the bucket's name in the host, and that is kept.
 
-        Only with S3_ADDRESSING=auto. The error is that of the first form.
+        Only with S3_ADDRESSING=auto, and until a probe was good: from then on URLs are signed for devices. The error is
+        that of the first form.
         """
         try:
             return await self._call(what, work)
         except ObjectStoreRefused:
-            if self._settings.addressing != AUTO or self._addressing != PATH or not self._has_host_name:
+            tries = self._settings.addressing == AUTO and self._addressing == PATH and self._has_host_name
+            if not tries or self._is_probed:
                 raise
             first = self._clients, self._signer, self._heads
             self._connect(VIRTUAL)

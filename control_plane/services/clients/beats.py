@@ -48,6 +48,6 @@ class Beats:
 
 def worth_writing(row: Client | None, client: Client) -> bool:
     """Whether a client differs from its row in more than a beat, or the row is old."""
-    if row is None or client.seen_at - row.seen_at >= WRITE_EVERY:
+    if row is None or abs(client.seen_at - row.seen_at) >= WRITE_EVERY:
         return True
     return replace(client, sequence=row.sequence, seen_at=row.seen_at) != row

@@ -170,7 +170,7 @@ class Outbox:
         for duty in decision.duties:
             if decision.deferred is None:
                 self._start(key, duty, self._perform(upload, duty))
-            elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or len(self._tasks) >= MAX_RUNNING:
+            elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or self._is_full(key.client_id):
                 # No place is free: a look that waits for one would delay the commit of the success.
                 self._writer.enqueue(key, decision.deferred)
             else:
@@ -291,7 +291,7 @@ class Outbox:
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
-        if len(self._tasks) >= MAX_RUNNING or self._busy[key.client_id] >= MAX_RUNNING_OF_ONE:
+        if self._is_full(key.client_id):
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
             self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
             work.close()
@@ -305,6 +305,9 @@ class Outbox:
         self._busy[key.client_id] += 1
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done, deferred=deferred))
+
+    def _is_full(self, client_id: str) -> bool:
+        return len(self._tasks) >= MAX_RUNNING or self._busy[client_id] >= MAX_RUNNING_OF_ONE
 
     def _ended(self, name: _Name, task: asyncio.Task[None], *, deferred: bool) -> None:
         self._looks -= deferred
