@@ -25,7 +25,7 @@ from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
-from control_plane.settings import Settings, data_directory
+from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
 
@@ -187,8 +187,22 @@ def _open_database(settings: Settings) -> Database:
     from control_plane.adapters.database import SqlDatabase
 
     if settings.database_url is None:
-        data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_former_place(data_directory() / DATABASE_NAME)
+        try:
+            data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
+            raise SettingsError(text) from error
     return SqlDatabase.open(settings.database)
+
+
+def _refuse_former_place(database: Path) -> None:
+    """`SettingsError` where an earlier version kept its database in the working folder, and a new one would be made."""
+    former = Path(DATABASE_NAME).absolute()
+    if former.exists() and not database.exists():
+        hint = f"set DATABASE_URL=sqlite:///{former}, or move it to {database}"
+        text = f"{former} is the database of an earlier version: {hint}"
+        raise SettingsError(text)
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:

@@ -27,6 +27,9 @@ MIN_SECRET_SIZE: Final = 32
 MAX_TOKEN_LIFETIME: Final = 36_500 * 86_400
 """Seconds: as long as history may be kept."""
 
+DATABASE_NAME: Final = "backhaul.db"
+"""The file of the database in `data_directory`."""
+
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
@@ -143,8 +146,16 @@ def _root(root: str) -> str:
 
 
 def data_directory() -> Path:
-    """The folder for data of this user's programs (XDG Base Directory Specification); it may not exist yet."""
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser().absolute() / "backhaul"
+    """The folder for data of this user's programs (XDG Base Directory Specification); it may not exist yet.
+
+    `SettingsError` for a user without a home folder, such as that of a container or of a service.
+    """
+    try:
+        share = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    except RuntimeError as error:
+        text = "this user has no home folder: set DATABASE_URL, or XDG_DATA_HOME"
+        raise SettingsError(text) from error
+    return share.absolute() / "backhaul"
 
 
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -251,7 +262,7 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The URL of the database: DATABASE_URL, else a file in `data_directory`, whatever the working folder is."""
         if self.database_url is None:
-            return f"sqlite:///{data_directory() / 'backhaul.db'}"
+            return f"sqlite:///{data_directory() / DATABASE_NAME}"
         return self.database_url.get_secret_value()
 
     @property
@@ -262,8 +273,9 @@ class Settings(BaseSettings):
 
     @property
     def host_names(self) -> frozenset[str]:
-        """The names under which REST is requested; an address is always accepted."""
-        return frozenset({"localhost", self.server_host.lower(), *_split_list(self.allowed_hosts or "")})
+        """The names under which REST is requested; an address is always accepted, but for 0.0.0.0."""
+        own = {"localhost", self.server_host.lower()} - {"0.0.0.0"}  # noqa: S104 - refused, not listened on
+        return frozenset({*own, *_split_list(self.allowed_hosts or "")})
 
     @property
     def behind_proxy(self) -> bool:

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from control_plane.cli.errors import BROKEN_PIPE, OutputLost, missing_extra
-from control_plane.cli.streams import complain, discard_stdout, open_streams
+from control_plane.cli.streams import complain, discard_stdout, open_streams, settle_stderr
 
 if TYPE_CHECKING:
     import typer
@@ -36,7 +36,9 @@ def main() -> None:
             raise
         complain(str(missing))
         sys.exit(missing.exit_code)
-    if code := _written_code(app):
+    code = _written_code(app)
+    settle_stderr()
+    if code:
         sys.exit(code)
 
 

@@ -66,13 +66,19 @@ def serve(session: CliSession, *, check: Check = False) -> None:
 
 
 def _server(settings: "Settings") -> "WatchedServer":
-    """The application behind the limits of `api.server`; `Failed` when its database cannot be used."""
+    """The application behind the limits of `api.server`.
+
+    `Failed` when its database cannot be used, `Misused` when there is no place for it.
+    """
     # Behind the command: these need the extra `server`.
     from control_plane.api.server import WatchedServer, server_config
     from control_plane.bootstrap import create_app
+    from control_plane.settings import SettingsError
 
     try:
         app = create_app(settings)
+    except SettingsError as error:
+        raise Misused(str(error)) from error
     except ServiceError as error:
         raise Failed(str(error)) from error
     host, port = settings.server_host, settings.server_port

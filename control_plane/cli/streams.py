@@ -6,6 +6,7 @@ Rule: imports nothing but the standard library, so that a missing extra can stil
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 
 def open_streams() -> None:
@@ -26,9 +27,21 @@ def open_streams() -> None:
 
 def discard_stdout() -> None:
     """Discard what is still buffered: the interpreter flushes once more at its end."""
+    _discard(sys.stdout)
+
+
+def settle_stderr() -> None:
+    """Discard what standard error does not take: the flush at the interpreter's end would make the exit code 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
 
 
 def complain(text: str) -> None:

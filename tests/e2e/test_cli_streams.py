@@ -107,6 +107,17 @@ def test_an_error_stream_that_cannot_be_written_changes_no_exit_code(
     assert (both.returncode, both.stdout, both.stderr) == (1, "", "")
 
 
+def test_a_closed_pipe_as_the_error_stream_changes_no_exit_code(plane: str) -> None:
+    """Python flushes the stream once more at its end, and exits with 120 where that fails."""
+    for words, server, code in (("upload u1 --wait", plane, 0), ("clients", "http://127.0.0.1:9", 3)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = (*BACKHAUL, *words.split(), "--server", server)
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, timeout=25, check=False)
+        os.close(writing)
+        assert (ended.returncode, bool(ended.stdout)) == (code, code == 0)
+
+
 @pytest.mark.parametrize("columns", ["0", "00", ""])
 def test_a_width_of_zero_is_none(plane: str, columns: str) -> None:
     command = ("env", f"COLUMNS={columns}", *BACKHAUL, "--server", plane, "clients")

@@ -30,6 +30,7 @@ _TRIES: Final = 3
 _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _WRONG_NAME: Final = (62, 64)
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -139,7 +140,8 @@ class ControlPlane:
         except ValueError:
             document = None
         if not response.is_success and response.status_code not in accept:
-            if document is None and self.server.startswith("http:") and _WANTS_TLS in response.text.lower():
+            plain = document is None and self.server.startswith("http:") and response.status_code == _BAD_REQUEST
+            if plain and _WANTS_TLS in response.text.lower():
                 text = f"no control plane at {self.server}: {_IS_HTTPS}"
                 raise Failed(text)
             raise _refused(response, document)

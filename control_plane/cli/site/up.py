@@ -75,9 +75,7 @@ def up(
 
     They run until Ctrl-C; the same directory goes on where it was.
     """
-    from control_plane.settings import data_directory
-
-    directory = (data or data_directory()).expanduser().resolve()
+    directory = _directory(data)
     plan = Plan(directory, _require_address(listen), port, mqtt_port, store_port)
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
@@ -91,6 +89,16 @@ def up(
             wait_for_termination(check)
         except KeyboardInterrupt:
             session.output.note("stopping")
+
+
+def _directory(data: Path | None) -> Path:
+    from control_plane.settings import SettingsError, data_directory
+
+    try:
+        return (data or data_directory()).expanduser().resolve()
+    except (SettingsError, RuntimeError) as error:
+        text = "this user has no home folder: name a directory with --data"
+        raise Misused(text) from error
 
 
 @contextmanager
