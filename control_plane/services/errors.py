@@ -59,6 +59,10 @@ class ObjectStoreDown(Transient):
     """The object store did not answer, or requested a pause. It may have executed the request all the same."""
 
 
+class ObjectStoreUnusable(ObjectStoreDown):
+    """The object store answers, and nothing can be sent to it until an operator changes something."""
+
+
 class ClientSilent(Transient):
     """The client did not answer in time."""
 
