@@ -70,6 +70,10 @@ class ClocksDiffer(ObjectStoreDown):
         )
 
 
+class ObjectStoreUnusable(ObjectStoreDown):
+    """The object store answers, and nothing can be sent to it until an operator changes something."""
+
+
 class ClientSilent(Transient):
     """The client did not answer in time."""
 

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import Final
 
 from control_plane.services.backoff import full_jitter
-from control_plane.services.errors import ClocksDiffer, ObjectStoreDown, ObjectStoreForbids, ServiceError
+from control_plane.services.errors import (
+    ClocksDiffer,
+    ObjectStoreDown,
+    ObjectStoreForbids,
+    ObjectStoreRefused,
+    ObjectStoreUnusable,
+    ServiceError,
+)
 from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
@@ -38,7 +45,7 @@ class ObjectStoreProbe:
         self._log = log
         self._seen: ObjectStoreCapabilities | None = None
         self.failure: str | None = _NOT_PROBED
-        self._forbidden = False
+        self._refusal: type[ObjectStoreRefused] | None = None
         self._clock_steps = clock_steps
         self._steps_seen = self._steps_asked = 0
         self.clock_is_wrong = False
@@ -83,7 +90,7 @@ class ObjectStoreProbe:
     def require(self) -> ObjectStoreCapabilities:
         """The result of the last good probe; `ObjectStoreDown` before it."""
         if self._seen is None:
-            raise ObjectStoreDown(self.failure or _NOT_PROBED)
+            raise self._unusable()
         return self._seen
 
     def require_signing(self) -> None:
@@ -92,12 +99,17 @@ class ObjectStoreProbe:
         `ObjectStoreDown` before the first good probe, while the clock is wrong, and after it was set until a probe
         compared it: a URL that is signed with a wrong date lives too long or too short.
         """
-        if self._forbidden:
+        if self._refusal is not None and issubclass(self._refusal, ObjectStoreForbids):
             raise ObjectStoreForbids(self.failure or _NOT_PROBED)
         if self._clock_steps() != self._steps_seen:
             raise ObjectStoreDown(_CLOCK_SET)
         if self._seen is None or self.clock_is_wrong:
-            raise ObjectStoreDown(self.failure or _NOT_PROBED)
+            raise self._unusable()
+
+    def _unusable(self) -> ObjectStoreDown:
+        """Why the last probe failed: a refusal needs a change by an operator, and no retry."""
+        kind = ObjectStoreDown if self._refusal is None else ObjectStoreUnusable
+        return kind(self.failure or _NOT_PROBED)
 
     async def probe(self) -> ObjectStoreCapabilities:
         """Create the bucket if it is missing, and probe; `ObjectStoreDown`, `ObjectStoreRefused`."""
@@ -107,11 +119,11 @@ class ObjectStoreProbe:
         try:
             seen = await self._probe()
         except ServiceError as error:
-            self.failure, self._forbidden = str(error), isinstance(error, ObjectStoreForbids)
+            self.failure, self._refusal = str(error), type(error) if isinstance(error, ObjectStoreRefused) else None
             # Any other failure shows nothing of the clock.
             self.clock_is_wrong = self.clock_is_wrong or isinstance(error, ClocksDiffer)
             raise
-        self._seen, self.failure, self._forbidden, self._steps_seen = seen, None, False, steps
+        self._seen, self.failure, self._refusal, self._steps_seen = seen, None, None, steps
         self._on_good()
         return seen
 

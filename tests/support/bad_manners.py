@@ -39,7 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
-    """What the broker does otherwise than the real one behind it."""
+    """What the broker does otherwise than the real one behind it.
+
+    `at_plane` is what readiness of a control plane behind it names, and `at_agent` what the log of an agent does; empty
+    where it works.
+    """
+
+    at_plane: str = ""
+    at_agent: str = ""
 
     announces: Mapping[int, Value] = field(default_factory=dict)
     """Properties of its CONNACK; the limits among them are enforced."""
@@ -71,26 +78,49 @@ MANNERS: Final[Mapping[str, Manners]] = {
     "small packets": Manners(announces={Property.MAXIMUM_PACKET_SIZE: 4096}),
     "one message in flight": Manners(announces={Property.RECEIVE_MAXIMUM: 1}),
     "QoS 1 at most": Manners(announces={Property.MAXIMUM_QOS: 1}),
-    "QoS 0 only": Manners(announces={Property.MAXIMUM_QOS: 0}),
-    "no retained messages": Manners(announces={Property.RETAIN_AVAILABLE: 0}),
-    "no wildcards": Manners(announces={Property.WILDCARD_AVAILABLE: 0}),
+    "QoS 0 only": Manners(announces={Property.MAXIMUM_QOS: 0}, at_plane="QoS 0 only", at_agent="offers no QoS 1"),
+    "no retained messages": Manners(announces={Property.RETAIN_AVAILABLE: 0}, at_agent="offers no retained messages"),
+    "no wildcards": Manners(announces={Property.WILDCARD_AVAILABLE: 0}, at_plane="Wildcard subscription not supported"),
     "no shared subscriptions": Manners(announces={Property.SHARED_AVAILABLE: 0}),
     "keep alive of 5 s": Manners(announces={Property.SERVER_KEEP_ALIVE: 5}),
     "no keep alive": Manners(announces={Property.SERVER_KEEP_ALIVE: 0}),
-    "ends after SUBACK": Manners(ends=-1),
-    "receive maximum exceeded": Manners(ends=0x93),
-    "packet too large": Manners(ends=0x95),
-    "quota exceeded": Manners(ends=0x97),
-    "use another server": Manners(ends=0x9C, reference="other.example:1883"),
-    "server moved": Manners(ends=0x9D, reference="new.example:1883"),
-    "deaf": Manners(deaf=True),
-    "deaf at once": Manners(deaf_at_once=True),
-    "wrong password": Manners(refuses=0x86),
-    "not authorized": Manners(refuses=0x87),
-    "server busy": Manners(refuses=0x89),
-    "refers to another server": Manners(refuses=0x9C, reference="other.example:1883"),
-    "keeps PUBACKs": Manners(keeps_pubacks=True),
-    "resets at a publish": Manners(resets_at_publish=True),
+    "ends after SUBACK": Manners(ends=-1, at_plane="the connection was lost", at_agent="The connection was lost"),
+    "receive maximum exceeded": Manners(ends=0x93, at_plane="(0x93)", at_agent="(0x93)"),
+    "packet too large": Manners(ends=0x95, at_plane="(0x95)", at_agent="(0x95)"),
+    "quota exceeded": Manners(ends=0x97, at_plane="(0x97)", at_agent="(0x97)"),
+    "use another server": Manners(
+        ends=0x9C,
+        reference="other.example:1883",
+        at_plane="(0x9C), it refers to other.example:1883",
+        at_agent="(0x9C), it refers to other.example:1883",
+    ),
+    "server moved": Manners(
+        ends=0x9D,
+        reference="new.example:1883",
+        at_plane="(0x9D), it refers to new.example:1883",
+        at_agent="(0x9D), it refers to new.example:1883",
+    ),
+    "deaf": Manners(
+        deaf=True, at_plane="did not take a message for control-plane", at_agent="the broker does not answer"
+    ),
+    "deaf at once": Manners(
+        deaf_at_once=True, at_plane="no answer within the time limit", at_agent="the broker does not answer"
+    ),
+    "wrong password": Manners(
+        refuses=0x86, at_plane="Bad user name or password (0x86)", at_agent="Bad user name or password (0x86)"
+    ),
+    "not authorized": Manners(refuses=0x87, at_plane="Not authorized (0x87)", at_agent="Not authorized (0x87)"),
+    "server busy": Manners(refuses=0x89, at_plane="Server busy (0x89)", at_agent="Server busy (0x89)"),
+    "refers to another server": Manners(
+        refuses=0x9C,
+        reference="other.example:1883",
+        at_plane="(0x9C), it refers to other.example:1883",
+        at_agent="(0x9C), it refers to other.example:1883",
+    ),
+    "keeps PUBACKs": Manners(keeps_pubacks=True, at_plane="did not take a message for control-plane"),
+    "resets at a publish": Manners(
+        resets_at_publish=True, at_plane="the connection was lost", at_agent="The connection was lost"
+    ),
 }
 """Every kind by a name."""
 

@@ -68,7 +68,7 @@ class S3ObjectStore:
             if addressing != self._addressing:
                 self._connect(addressing)
             return self._found
-        self._found = await self._by_either_address("the probe of the object store", self._probed)
+        self._found = await self._by_either_address("the probe of the object store", self._probed, self._met)
         self._is_probed = True
         if self._memory is not None:
             self._memory.keep(self._settings, self._access_key, self._addressing, self._found)
@@ -177,6 +177,11 @@ class S3ObjectStore:
     def _probed(self) -> ObjectStoreCapabilities:
         return Probe(self._settings, self._clients, notes=self._notes).run()
 
+    def _met(self) -> ObjectStoreCapabilities:
+        """The probe by another form of address: only now an answer says whether the bucket is there."""
+        self._notes = self._ensured()
+        return self._probed()
+
     @property
     def _access_key(self) -> str | None:
         credentials = self._clients.credentials
@@ -187,8 +192,8 @@ class S3ObjectStore:
             return None
         return self._memory.recall(self._settings, self._access_key)
 
-    async def _by_either_address(self, what: str, work: Callable[[], T]) -> T:
-        """What `work` returns; when it is refused, once more with the bucket's name in the host, and that is kept.
+    async def _by_either_address(self, what: str, work: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """What `work` returns; when it is refused, that of `again` with the bucket's name in the host, which is kept.
 
         Only with S3_ADDRESSING=auto, and until a probe was good: from then on URLs are signed for devices. The error is
         that of the first form.
@@ -202,7 +207,7 @@ class S3ObjectStore:
             first = self._clients, self._signer, self._heads
             self._connect(VIRTUAL)
             try:
-                return await self._call(what, work)
+                return await self._call(what, again or work)
             except ServiceError:
                 self._clients, self._signer, self._heads = first
                 self._addressing = PATH

@@ -12,7 +12,7 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, SetBack
 from control_plane.domain.uploads.model import Proof, Refusal, Upload
 from control_plane.services.backoff import equal_jitter
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ObjectStoreUnusable
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
@@ -54,7 +54,7 @@ class Completion:
             return await self._settled(upload)
         except ObjectStoreForbids as error:
             if self.clock.now() < upload.deadline:
-                raise ObjectStoreDown(str(error)) from error
+                raise ObjectStoreUnusable(str(error)) from error
             return self._failed(upload, Refusal.STORE_REFUSED, str(error))
 
     async def _settled(self, upload: Upload) -> Settled:

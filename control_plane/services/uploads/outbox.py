@@ -31,6 +31,7 @@ from control_plane.services.errors import (
     ObjectStoreDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
+    ObjectStoreUnusable,
     ServiceError,
     Transient,
     UnknownUpload,
@@ -484,7 +485,7 @@ def reason_of(error: ServiceError) -> Reason:
             code = WaitCode.BROKER_REFUSED
         case DatabaseUnavailable():
             code = WaitCode.DATABASE_UNAVAILABLE
-        case ObjectStoreRefused():
+        case ObjectStoreRefused() | ObjectStoreUnusable():
             code = WaitCode.OBJECT_STORE_REFUSED
         case _:
             code = WaitCode.OBJECT_STORE_UNAVAILABLE

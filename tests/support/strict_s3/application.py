@@ -121,6 +121,7 @@ class StrictS3:
     async def _answer(self, exchange: Exchange, receive: Receive) -> Answer:
         """The response without a fault; the body is received in any case, so the client receives the response."""
         request, trusted = self._trusted(exchange.request)
+        exchange.request = request
         is_data = request.operation in DATA and isinstance(trusted, Promise)
         path = self.storage.new_path() if is_data else None
         receiver = Receiver(path, exchange.fault, self.options.idle_timeout)

@@ -4,6 +4,7 @@ Rule: one quirk is one entry of `Quirk`, with the text of its row in docs/refere
 request, a call or an answer; the operations know nothing of it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -36,6 +37,9 @@ _HARD: Final = frozenset(" %+")
 class Manner:
     """One quirk: what the `store` does, what the `product` does about it, and the `sign` by which one notices it.
 
+    `refusal` is a pattern of what readiness says where uploads cannot work; without one the control plane is ready, and
+    an upload is completed in its first attempt.
+
     `arrive` changes a request before its signature is verified, as a proxy would; `demand` refuses or changes a call
     whose signature is correct; `answer` changes the answer, also that of a refusal; `after` follows an
     operation that was done. `seconds` is waited before each
@@ -45,6 +49,7 @@ class Manner:
     store: str
     product: str
     sign: str
+    refusal: str = ""
     arrive: Callable[[Request], Request] | None = None
     demand: Callable[[Call], Call] | None = None
     answer: Callable[[Request, Answer], Answer] | None = None
@@ -52,6 +57,24 @@ class Manner:
     seconds: float = 0.0
     interim: bytes = b""
     region: str | None = None
+
+    @property
+    def wait(self) -> str | None:
+        """The `reason_code` that an upload shows meanwhile."""
+        return next(iter(self._signs("wait")), None)
+
+    @property
+    def proofs(self) -> frozenset[str]:
+        """The proofs that a completed upload may have; empty where that is not the sign."""
+        return frozenset(self._signs("proof"))
+
+    @property
+    def noted(self) -> bool:
+        """Whether the probe has a note about it."""
+        return self.sign == "note of the probe"
+
+    def _signs(self, kind: str) -> list[str]:
+        return re.findall("`(.+?)`", self.sign) if self.sign.startswith(f"{kind} ") else []
 
 
 def _without(request: Request, *prefixes: str) -> Request:
@@ -82,8 +105,9 @@ def _forbidden(*operations: Operation) -> Callable[[Call], Call]:
 
 
 def _is_missing(call: Call) -> bool:
-    objects = call.storage.bucket(call.request.bucket).objects
-    return call.request.operation in _READS and call.request.key not in objects
+    if call.request.operation not in _READS:
+        return False
+    return call.request.key not in call.storage.bucket(call.request.bucket).objects
 
 
 def _hides_new_objects(call: Call) -> Call:
@@ -178,6 +202,7 @@ class Quirk(Enum):
         store="is in another region than `AWS_REGION`; calls are redirected, presigned URLs are refused",
         product="is not ready, and names the region of the bucket",
         sign="`AWS_REGION`",
+        refusal="set AWS_REGION=eu-west-9",
         region=OTHER_REGION,
         answer=_names_region,
     )
@@ -213,18 +238,21 @@ class Quirk(Enum):
         store="drops metadata (`x-amz-meta-*`) of every object",
         product="is not ready: the objects of uploads could not be recognised",
         sign="`GET /health/ready`",
+        refusal="drops metadata",
         demand=_drops_metadata_of(*_CREATES),
     )
     DROPS_METADATA_OF_MULTIPART = Manner(
         store="drops metadata of CreateMultipartUpload and keeps that of PutObject",
         product="is not ready: the objects of large uploads could not be recognised",
         sign="`GET /health/ready`",
+        refusal="drops metadata of CreateMultipartUpload",
         demand=_drops_metadata_of(Operation.CREATE_MULTIPART_UPLOAD),
     )
     TOKEN_ENDED = Manner(
         store="refuses every request because the session token has ended",
         product="waits for new credentials; the upload goes on with them",
         sign="wait `object_store_refused`",
+        refusal="session token has expired",
         demand=_refused_when(lambda _: True, Code.EXPIRED_TOKEN, "The provided token has expired."),
     )
     NO_LIST_PERMISSION = Manner(
@@ -392,5 +420,6 @@ class Quirk(Enum):
         store="stands behind a proxy, for devices, that changes Host: signatures are wrong",
         product="is not ready, and says that Host has to reach the object store as it was sent",
         sign="`S3_PUBLIC_ENDPOINT`",
+        refusal="S3_PUBLIC_ENDPOINT .*Host",
         arrive=_behind_proxy(lambda request: replace(request, headers={**request.headers, "host": "store.internal"})),
     )

@@ -7,14 +7,16 @@ import pytest
 
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import State, Upload
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ServiceError
+from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.ports.database import Subject
 from control_plane.services.uploads.completion import Completion, Settled
+from control_plane.services.uploads.outbox import reason_of
 from control_plane.services.uploads.views import UploadView
 from schemas.codec import encode
 from schemas.messages import CurrentUpload, Status
 from schemas.topics import Channel
-from tests.support.fakes import CLIENT, OPERATOR, Rig
+from tests.support.fakes import CLIENT, OPERATOR, FakeObjects, Rig
 
 REVOKED = ObjectStoreForbids("CompleteMultipartUpload: InvalidAccessKeyId", "InvalidAccessKeyId")
 
@@ -39,12 +41,34 @@ async def test_an_upload_whose_parts_are_stored_survives_a_revoked_key(method: s
         rig.objects.fails = {method: [REVOKED] * 4}
         upload = await sent(rig)
         assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
-        assert "InvalidAccessKeyId" in (await rig.reason(upload.upload_id)).text
+        reason = await rig.reason(upload.upload_id)
+        assert (reason.code, "InvalidAccessKeyId" in reason.text) == (WaitCode.OBJECT_STORE_REFUSED, True)
         for _ in range(6):
             await rig.settle(400)
         upload = await rig.upload(upload.upload_id)
         assert (upload.state, upload.attempt, upload.error) == (State.COMPLETED, 1, None)
         assert rig.counted("duty.again") == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ObjectStoreRefused("it drops metadata"), WaitCode.OBJECT_STORE_REFUSED),
+        (ObjectStoreForbids("the session token has expired"), WaitCode.OBJECT_STORE_REFUSED),
+        (ObjectStoreDown("no answer"), WaitCode.OBJECT_STORE_UNAVAILABLE),
+    ],
+)
+async def test_an_object_store_that_the_probe_found_unusable_is_no_outage(error: ServiceError, code: WaitCode) -> None:
+    """The kind: one code for two conditions. An outage ends by itself, the other one when an operator changes it."""
+    objects = FakeObjects()
+    objects.fails = {"probe": [error]}
+    probe = ObjectStoreProbe(objects, lambda *_: None)
+    with pytest.raises(type(error)):
+        await probe.probe()
+    for require in (probe.require, probe.require_signing):
+        with pytest.raises(ServiceError) as raised:
+            require()
+        assert reason_of(raised.value) == Reason(code, str(error))
 
 
 async def test_a_key_that_stays_revoked_fails_the_upload_after_its_deadline() -> None:
