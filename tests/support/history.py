@@ -7,10 +7,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
+from control_plane.adapters.object_store.settings import PROBE_FOLDER
 from tests.support.strict_s3 import Operation, StoreEvent
 
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
@@ -74,7 +75,12 @@ class History:
 
 
 def check(history: History) -> list[str]:
-    """Every broken promise, as `P2: what happened`; empty when all were kept."""
+    """Every broken promise, as `P2: what happened`; empty when all were kept.
+
+    Requests of a probe do not count: it writes the same few names again each time.
+    """
+    uploads = tuple(event for event in history.store if not event.key.startswith(f"{PROBE_FOLDER}/"))
+    history = replace(history, store=uploads)
     found = (rule(history) for rule in RULES)
     return [violation for violations in found for violation in violations]
 

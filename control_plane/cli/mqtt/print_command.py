@@ -48,8 +48,12 @@ async def granted_command(
     database, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
     with held(path), cli_errors():
         async with running(settings, database, policy, key=request.key, note=display.note, performs=False) as direct:
-            file_path = request.file_path or await file_of(direct, request, display)
-            size = file_size if file_size is not None else await size_of(direct, request.client_id, file_path)
+            if file_size is not None and request.file_path is not None:
+                size, file_path = file_size, request.file_path
+            else:
+                # Its presence first: a client that is not known yet is asked for no size.
+                file_path = await file_of(direct, request, display)
+                size = file_size if file_size is not None else await size_of(direct, request.client_id, file_path)
             database.path = path
             try:
                 upload = await open_upload(direct, request, file_path, plan_parts(size, policy.chunk_size))
