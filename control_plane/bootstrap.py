@@ -25,7 +25,7 @@ from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
-from control_plane.settings import Settings
+from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
 
@@ -90,6 +90,13 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
     return app
+
+
+def database_place(settings: Settings) -> str:
+    """Where the database is: the path of a file, or a server and a name; without credentials."""
+    from control_plane.adapters.database.engines import parse_url, place
+
+    return place(parse_url(settings.database))
 
 
 async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Finding]:
@@ -179,7 +186,23 @@ def _open_database(settings: Settings) -> Database:
     # Deferred: SQL needs the extra `server`.
     from control_plane.adapters.database import SqlDatabase
 
-    return SqlDatabase.open(settings.database_url.get_secret_value())
+    if settings.database_url is None:
+        _refuse_former_place(data_directory() / DATABASE_NAME)
+        try:
+            data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
+            raise SettingsError(text) from error
+    return SqlDatabase.open(settings.database)
+
+
+def _refuse_former_place(database: Path) -> None:
+    """`SettingsError` where an earlier version kept its database in the working folder, and a new one would be made."""
+    former = Path(DATABASE_NAME).absolute()
+    if former.exists() and not database.exists():
+        hint = f"set DATABASE_URL=sqlite:///{former}, or move it to {database}"
+        text = f"{former} is the database of an earlier version: {hint}"
+        raise SettingsError(text)
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:

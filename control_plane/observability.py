@@ -17,8 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from control_plane.domain.uploads.model import State
-from control_plane.log_sink import QueuedHandler
 from control_plane.services.budget import Buckets, Limit
+from schemas.log_sink import QueuedHandler
 from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -31,6 +31,9 @@ LINES_OF_WORK: Final = Limit(rate=5, burst=1_000)
 """Lines about one client of an event that its uploads cause in their normal course."""
 
 _WORK: Final = ("upload.", "duty.")
+_OF_CALLERS: Final = "rest."
+"""Requests to REST: no device causes them, and each line is evidence of who read what."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -81,7 +84,7 @@ class Metrics:
 
     def _has_line(self, event: str, facts: Mapping[str, Any]) -> bool:
         client_id = facts.get("client_id")
-        if client_id is None:
+        if client_id is None or event.startswith(_OF_CALLERS):
             return True
         lines = self._lines_of_work if event.startswith(_WORK) else self._lines
         return lines.take((event, client_id, facts.get("verdict")))

@@ -27,6 +27,9 @@ MIN_SECRET_SIZE: Final = 32
 MAX_TOKEN_LIFETIME: Final = 36_500 * 86_400
 """Seconds: as long as history may be kept."""
 
+DATABASE_NAME: Final = "backhaul.db"
+"""The file of the database in `data_directory`."""
+
 MAX_URL_EXPIRY: Final = 604_800
 """Seconds: the longest that Signature Version 4 allows."""
 
@@ -142,6 +145,19 @@ def _root(root: str) -> str:
     return Topics(root).root
 
 
+def data_directory() -> Path:
+    """The folder for data of this user's programs (XDG Base Directory Specification); it may not exist yet.
+
+    `SettingsError` for a user without a home folder, such as that of a container or of a service.
+    """
+    try:
+        share = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    except RuntimeError as error:
+        text = "this user has no home folder: set DATABASE_URL, or XDG_DATA_HOME"
+        raise SettingsError(text) from error
+    return share.absolute() / "backhaul"
+
+
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
@@ -159,7 +175,7 @@ class Settings(BaseSettings):
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///backhaul.db")
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     aws_region: str = "us-east-1"
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
@@ -243,6 +259,13 @@ class Settings(BaseSettings):
         return self.jwt_secret is None
 
     @property
+    def database(self) -> str:
+        """The URL of the database: DATABASE_URL, else a file in `data_directory`, whatever the working folder is."""
+        if self.database_url is None:
+            return f"sqlite:///{data_directory() / DATABASE_NAME}"
+        return self.database_url.get_secret_value()
+
+    @property
     def exposure(self) -> str | None:
         """The warning for an MQTT password that crosses a network unencrypted; the program shows it at each start."""
         password = self.mqtt_password and self.mqtt_password.get_secret_value()
@@ -250,8 +273,9 @@ class Settings(BaseSettings):
 
     @property
     def host_names(self) -> frozenset[str]:
-        """The names under which REST is requested; an address is always accepted."""
-        return frozenset({"localhost", self.server_host.lower(), *_split_list(self.allowed_hosts or "")})
+        """The names under which REST is requested; an address is always accepted, but for 0.0.0.0."""
+        own = {"localhost", self.server_host.lower()} - {"0.0.0.0"}  # noqa: S104 - refused, not listened on
+        return frozenset({*own, *_split_list(self.allowed_hosts or "")})
 
     @property
     def behind_proxy(self) -> bool:
@@ -287,9 +311,9 @@ def _written(dotenv: Path) -> dict[str, str]:
     try:
         source = DotEnvSettingsSource(Settings, env_file=dotenv, case_sensitive=True)
     except (OSError, UnicodeDecodeError) as error:
-        text = f"{dotenv.name} cannot be read: {error}"
+        text = f"{dotenv.absolute()} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.name}: {line}" for line in unknown(source.env_vars)])
+    _refuse([f"{dotenv.absolute()}: {line}" for line in unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 

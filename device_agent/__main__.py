@@ -97,6 +97,7 @@ def _threads_end_the_process() -> Iterator[None]:
         name = thrown.thread.name if thrown.thread is not None else "without a name"
         error = thrown.exc_value or thrown.exc_type()
         log.critical("the agent ends: its thread %s met a fault", name, exc_info=error)
+        logging.shutdown()
         os._exit(FAILED)
 
     before, threading.excepthook = threading.excepthook, end

@@ -16,6 +16,11 @@ from device_agent.workers.part_io import IoEvent, SourceSession
 from schemas.messages import Response
 
 MAX_WAITING: Final = 1_024
+MAX_UNLIMITED: Final = 64
+"""Waiting events from which on a command of QoS 0 is dropped: no Receive Maximum limits how many are sent, each may
+have 128 KiB, and in a full queue a command that the broker keeps would wait for the next connection.
+"""
+
 MAX_BATCH: Final = 256
 """Events processed together, to be made durable by one fsync."""
 
@@ -79,7 +84,7 @@ class EventQueue:
     def put(self, event: LoopEvent) -> None:
         """Append an event; a command or a birth is dropped when too many events wait."""
         with self._arrived:
-            if len(self._events) >= MAX_WAITING and isinstance(event, CommandArrived | BirthArrived):
+            if isinstance(event, CommandArrived | BirthArrived) and len(self._events) >= _most_before(event):
                 self.refused += 1
                 return
             self._events.append(event)
@@ -90,3 +95,9 @@ class EventQueue:
         with self._arrived:
             self._arrived.wait_for(lambda: self._events, timeout)
             return [self._events.popleft() for _ in range(min(len(self._events), MAX_BATCH))]
+
+
+def _most_before(event: CommandArrived | BirthArrived) -> int:
+    """The number of waiting events from which on this one is dropped."""
+    unlimited = isinstance(event, CommandArrived) and not event.token.qos
+    return MAX_UNLIMITED if unlimited else MAX_WAITING

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Final
 
 from schemas.errors import SchemaError
+from schemas.log_sink import QueuedHandler
 from schemas.redaction import without_secrets
 
 PAUSE: Final = 60.0
@@ -54,8 +55,8 @@ class RateLimitedLog:
 
 
 def start_logging(level: str) -> None:
-    """Log to stderr; a service manager adds the time."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Log to stderr, from a thread of its own: a reader that stalls stops nothing. A service manager adds the time."""
+    handler = logging.NullHandler() if sys.stderr is None else QueuedHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     wanted = level.upper()
     logging.basicConfig(level="INFO" if wanted == "DEBUG" else wanted, handlers=[handler], force=True)

@@ -51,7 +51,9 @@ UNRESPONSIVE: Final = "source_unresponsive"
 MAX_ACTIVE: Final = 256
 MAX_ENDED: Final = 4_096
 MAX_HELD: Final = 4 * 1024 * 1024
-"""Bytes, as in the journal, of the uploads that wait for something or have ended. Ended ones give way first."""
+"""Bytes, as in the journal, of the uploads that wait for something or have ended. Ended ones give way first, down to
+half of it: else one that has just ended would be forgotten before its owner has the result.
+"""
 
 _REQUEST_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer gives its slot to others."""
@@ -303,9 +305,11 @@ class Uploads:
     def _drop_oldest_ended(self) -> None:
         """When ended uploads are never closed, and too many or too large, the oldest become tombstones."""
         ended = [run for run in self._runs.values() if run.ended]
-        too_many, held = len(ended) - MAX_ENDED, sum(run.held for run in self._runs.values())
+        too_many, held = len(ended) - MAX_ENDED, sum(run.held for run in ended)
+        waiting = sum(run.held for run in self._runs.values()) - held
+        room = max(MAX_HELD - waiting, MAX_HELD // 2)
         for number, run in enumerate(ended):
-            if number >= too_many and held <= MAX_HELD:
+            if number >= too_many and held <= room:
                 return
             held -= run.held
             self.write_tombstone(run.upload_id, Outcome.UNKNOWN)

@@ -7,7 +7,7 @@ import ipaddress
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the bytes of a variable were UTF-8. Python reads others as lone surrogates, which no message carries.
+    r"""Whether the bytes of a variable were UTF-8. Python reads others as lone surrogates, which no message carries.
 
     >>> is_utf8("caf\u00e9"), is_utf8("caf\udce9")
     (True, False)

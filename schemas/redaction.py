@@ -12,13 +12,16 @@ REDACTED: Final = "[redacted]"
 SECRET_NAME: Final = re.compile(r"password|secret|token|authorization|credential|signature", re.IGNORECASE)
 """A name that contains one of these names a secret."""
 
-_NAME: Final = r"[\w-]*(?:password|secret|token|credential|signature)[\w-]*"
-_QUERY: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]+", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
+# Each pattern starts only where a name or a scheme begins, and never goes back in it: others choose the text, which
+# would otherwise cost the square of its length.
+_NAME: Final = r"(?=[\w-]*?(?:password|secret|token|credential|signature))[\w-]++"
+_SCHEME: Final = r"(?<![a-z0-9+.-])[a-z0-9+.-]++://"
+_URL: Final = re.compile(rf"({_SCHEME}[^\s?\"'<>]*+)(\?[^\s\"'<>]+)?", re.IGNORECASE)
+_USER_INFO: Final = re.compile(rf"({_SCHEME})[^\s/@\"'<>]++@", re.IGNORECASE)
 _BEARER: Final = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _HEADER: Final = re.compile(r"(\bauthorization[\"']?\s*[:=]\s*(?:b?[\"'])?)[^\"'\r\n]+", re.IGNORECASE)
-_ASSIGNED: Final = re.compile(rf"(\b{_NAME}\s*(?:=|%3D)\s*(?:b?[\"'])?)[^\s&\"',;)\]}}]+", re.IGNORECASE)
-_QUOTED: Final = re.compile(rf"([\"']{_NAME}[\"']\s*:\s*b?([\"']))(?:(?!\2).)*", re.IGNORECASE)
+_ASSIGNED: Final = re.compile(rf"((?<![\w-]){_NAME}\s*+(?:=|%3D)\s*(?:b?[\"'])?)[^\s&\"',;)\]}}]+", re.IGNORECASE)
+_QUOTED: Final = re.compile(rf"([\"']{_NAME}[\"']\s*+:\s*+b?([\"']))(?:(?!\2).)*", re.IGNORECASE)
 _FIELD: Final = re.compile(r"(\bx-amz-(?:signature|credential|security-token)\s*:\s*)[^\s\"',]+", re.IGNORECASE)
 _MARKED: Final = (_BEARER, _HEADER, _ASSIGNED, _QUOTED, _FIELD)
 
@@ -32,7 +35,8 @@ def without_secrets(text: str) -> str:
     'GET\n/key\nX-Amz-Credential=[redacted]&X-Amz-Date=1&X-Amz-Signature=[redacted]'
     """
     if "://" in text:
-        text = _USER_INFO.sub(rf"\1{REDACTED}@", _QUERY.sub(rf"\1?{REDACTED}", text))
+        text = _URL.sub(lambda url: url[1] + (f"?{REDACTED}" if url[2] else ""), text)
+        text = _USER_INFO.sub(rf"\1{REDACTED}@", text)
     if SECRET_NAME.search(text) or _BEARER.search(text):
         for pattern in _MARKED:
             text = pattern.sub(rf"\1{REDACTED}", text)

@@ -46,5 +46,5 @@ def _decoded(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         return decoder.decode(b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, msgspec.MsgspecError) as error:
-        message = "the cursor is not one that this API gave: take `next_cursor` from the page before"
+        message = "the cursor is not one that this API gave: take `cursor` from the page before"
         raise BadInput(message) from error

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from control_plane.api import clients as client_routes
 from control_plane.api import health as health_routes
+from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
@@ -51,7 +52,7 @@ def create_api(
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
 
-    There is no page of documentation, which would load scripts of another host. The document is at /openapi.json.
+    FastAPI's own page of documentation would load scripts of another host: `pages` has one without.
     """
     api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.needs_token = settings.jwt_secret is not None
@@ -60,7 +61,7 @@ def create_api(
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router):
+    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

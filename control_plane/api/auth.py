@@ -16,8 +16,8 @@ from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({"/health"})
-"""Paths whose GET needs no token and no known `Host`: their answers show no client (protocol.md section 7)."""
+OPEN: Final = frozenset({"/health", "/", "/docs"})
+"""Paths whose GET and HEAD need no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -107,7 +107,7 @@ class BearerGate:
 
 def is_open(scope: Scope) -> bool:
     """Whether this request is open to every caller."""
-    return scope["method"] == "GET" and scope["path"] in OPEN
+    return scope["method"] in {"GET", "HEAD"} and scope["path"] in OPEN
 
 
 def _token(headers: Headers) -> str:

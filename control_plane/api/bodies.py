@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from control_plane.api import examples
-from control_plane.services.policy import MAX_DEADLINE
+from control_plane.domain.uploads.model import MAX_DEADLINE
 from schemas.codec import require_metadata
 
 MAX_METADATA_DEPTH: Final = 8

@@ -147,11 +147,11 @@ def _name(host: str) -> str:
 
 
 def _is_address(name: str) -> bool:
+    """Whether it is one machine's address. 0.0.0.0 is none: browsers take it for this machine, without the header."""
     try:
-        ipaddress.ip_address(name[1:-1] if name.startswith("[") else name)
+        return not ipaddress.ip_address(name[1:-1] if name.startswith("[") else name).is_unspecified
     except ValueError:
         return False
-    return True
 
 
 class HeadAsGet:

@@ -3,6 +3,7 @@
 Exception
 └── CliError          one clear line, and an exit code
     ├── Failed        1: the operation was tried and failed
+    │   ├── OutputLost   the result cannot be written
     │   └── Refused   the control plane answered with a problem (RFC 9457)
     │       └── Unavailable   it, its proxy or its database is unavailable for a while
     ├── Misused       2: an option or setting is wrong
@@ -10,6 +11,8 @@ Exception
     └── Unreachable   3: no answer
 """
 
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,6 +43,13 @@ class CliError(Exception):
 
 class Failed(CliError):
     """The operation was tried and failed."""
+
+
+class OutputLost(Failed):
+    """Standard output is closed, or on a full disk: what the command did is done, and its result is not shown."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output cannot be written: {error.strerror or error}")
 
 
 class Refused(Failed):
@@ -76,7 +86,9 @@ class MissingExtra(Misused):
     """A part of Backhaul that is not installed; the text is the line that installs it."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"this command needs a part that is not installed: run `pip install 'backhaul[{extra}]'`")
+        # The environment of this program, which need not be the shell's.
+        pip = f"{shlex.quote(sys.executable)} -m pip install 'backhaul[{extra}]'"
+        super().__init__(f"this command needs a part that is not installed: run `{pip}`")
 
 
 class Unreachable(CliError):

@@ -7,18 +7,26 @@ Rule: imports no optional package before it can report which one is missing, and
 at hand does not need.
 """
 
+import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from control_plane.cli.errors import missing_extra
+from control_plane.cli.errors import BROKEN_PIPE, OutputLost, missing_extra
+from control_plane.cli.streams import complain, discard_stdout, open_streams, settle_stderr
 
 if TYPE_CHECKING:
     import typer
 
 
+_UNWRITABLE: Final = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What a write to a closed stream, a full or a failing disk raises."""
+
+
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable, 130 Ctrl-C, 141 a closed pipe."""
+    open_streams()
+    _forget_sizes_of_zero()
     os.umask(0o077)
     try:
         app = build()
@@ -26,9 +34,42 @@ def main() -> None:
         missing = missing_extra(error)
         if missing is None:
             raise
-        sys.stderr.write(f"backhaul: {missing}\n")
+        complain(str(missing))
         sys.exit(missing.exit_code)
-    app()
+    code = _written_code(app)
+    settle_stderr()
+    if code:
+        sys.exit(code)
+
+
+def _written_code(app: "typer.Typer") -> int:
+    """Run a command; its exit code, once all that it printed is written."""
+    try:
+        try:
+            app()
+        except SystemExit as ended:
+            # typer prints help texts, and exits, by itself.
+            sys.stdout.flush()
+            return ended.code if isinstance(ended.code, int) else 1
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        discard_stdout()
+        lost = OutputLost(error)
+        complain(str(lost))
+        return lost.exit_code
+    return 0
+
+
+def _forget_sizes_of_zero() -> None:
+    """A shell without a terminal may export COLUMNS=0: rich would believe it, and print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name, "").strip("0 ") == "":
+            os.environ.pop(name, None)
 
 
 def build() -> "typer.Typer":

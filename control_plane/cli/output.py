@@ -4,15 +4,16 @@ Rule: with `--json` standard output gets JSON and nothing else; without a termin
 """
 
 import json
-import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from control_plane.cli.errors import CliError
+from control_plane.cli.errors import CliError, OutputLost
+from control_plane.cli.streams import discard_stdout
 from control_plane.cli.text import visible
 
 _UNBOUNDED: Final = 10_000
@@ -48,22 +49,26 @@ class CliOutput:
 
     def document(self, document: object) -> None:
         """Print one JSON document as one line."""
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
-        sys.stdout.flush()
+        with _written():
+            sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.flush()
 
     def show(self, view: RenderableType) -> None:
         """Print for a person on standard output."""
-        self.stdout.print(view, markup=False, highlight=False, crop=False, soft_wrap=isinstance(view, str))
-        sys.stdout.flush()
+        with _written():
+            self.stdout.print(view, markup=False, highlight=False, crop=False, soft_wrap=isinstance(view, str))
+            sys.stdout.flush()
 
     def note(self, text: str, style: str = "") -> None:
-        """Print a line for a person on standard error."""
-        self.stderr.print(Text(text, style=style), soft_wrap=True)
+        """Print a line for a person on standard error. Where that is closed or full, the command goes on."""
+        with suppress(OSError):
+            self.stderr.print(Text(text, style=style), soft_wrap=True)
 
     def error(self, error: CliError) -> None:
         """Print the error that ends the command."""
         if self.as_json:
-            self.document(error.document())
+            with suppress(OSError, OutputLost):
+                self.document(error.document())
         self.note(f"backhaul: {_lines(str(error))}", "red")
 
 
@@ -79,8 +84,13 @@ def _console(stream: TextIO) -> Console:
     return _Console(file=stream, width=None if stream.isatty() else _UNBOUNDED)
 
 
-def discard_stdout() -> None:
-    """Discard what is still buffered: the interpreter flushes once more at its end."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+@contextmanager
+def _written() -> Iterator[None]:
+    """`OutputLost` when standard output cannot be written: closed, or on a full disk. A closed pipe stays as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise OutputLost(error) from error

@@ -4,8 +4,11 @@ Rule: a wrong setting or a taken port is reported in one line before anything st
 """
 
 import gc
+import signal
 import socket
-from typing import TYPE_CHECKING, Annotated, Final
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -28,6 +31,7 @@ Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")
 def serve(session: CliSession, *, check: Check = False) -> None:
     """Run the control plane as its settings say (environment, and `.env` beside it)."""
     # Behind the command: these need the extra `server`.
+    from control_plane.bootstrap import database_place
     from control_plane.observability import configure_logging
     from control_plane.settings import Settings, SettingsError
 
@@ -48,11 +52,13 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     listener = _listen(settings.server_host, settings.server_port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    database = database_place(settings)
     if session.output.as_json:
-        session.output.document({"url": url})
+        session.output.document({"url": url, "database": database})
     else:
-        say(f"the control plane listens at {url}")
+        say(f"the control plane listens at {url}; its database is {database}")
     _tune_collector()
+    _end_well_at_sigterm()
     server.run(sockets=[listener])
     if server.deserted:
         text = "the control plane met a fault of its own and has ended: the log above says which"
@@ -60,17 +66,33 @@ def serve(session: CliSession, *, check: Check = False) -> None:
 
 
 def _server(settings: "Settings") -> "WatchedServer":
-    """The application behind the limits of `api.server`; `Failed` when its database cannot be used."""
+    """The application behind the limits of `api.server`.
+
+    `Failed` when its database cannot be used, `Misused` when there is no place for it.
+    """
     # Behind the command: these need the extra `server`.
     from control_plane.api.server import WatchedServer, server_config
     from control_plane.bootstrap import create_app
+    from control_plane.settings import SettingsError
 
     try:
         app = create_app(settings)
+    except SettingsError as error:
+        raise Misused(str(error)) from error
     except ServiceError as error:
         raise Failed(str(error)) from error
     host, port = settings.server_host, settings.server_port
     return WatchedServer(server_config(app, host, port, behind_proxy=settings.behind_proxy))
+
+
+def _end_well_at_sigterm() -> None:
+    """Exit with 0: being stopped is no failure. uvicorn stops in order first, and then raises the signal once more."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(0)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def _tune_collector() -> None:

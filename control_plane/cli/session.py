@@ -16,9 +16,10 @@ from typing import Annotated, Concatenate, Final, ParamSpec
 import typer
 
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
-from control_plane.cli.output import CliOutput, discard_stdout
+from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
 from control_plane.cli.secret_files import secret_from
+from control_plane.cli.streams import discard_stdout
 from schemas.errors import SchemaError
 
 P = ParamSpec("P")

@@ -124,7 +124,10 @@ def _of_this_install(client: Client, presence: Presence, now: float, age: float)
         if _went_back(client, presence, now) and not age:
             return replace(client, conflict_at=now), Verdict.CONFLICT
         return client, Verdict.STALE
-    published_at = max(client.seen_at, now - age)
+    published_at = now - age
+    if client.seen_at < now + CONNECTED_FOR:
+        # A later instant was written by a clock that was wrong.
+        published_at = max(client.seen_at, published_at)
     if presence.status != "online":
         gone = replace(client, epoch=presence.epoch, sequence=presence.sequence, online=False, seen_at=published_at)
         return gone, Verdict.OFFLINE
@@ -139,7 +142,7 @@ def _went_back(client: Client, presence: Presence, now: float) -> bool:
 
     A late one arrives soon after the birth that overtook it.
     """
-    late = now - (client.connected_at or client.registered_at) < CONNECTED_FOR
+    late = abs(now - (client.connected_at or client.registered_at)) < CONNECTED_FOR
     return presence.status == "online" and presence.epoch < client.epoch and not late
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
+from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -56,6 +57,7 @@ class Engine:
     uploads: UploadWriter
     outbox: Outbox
     registry: ClientRegistry
+    beats: Beats
     resync: Resync
     maintenance: Maintenance
     probe: ObjectStoreProbe
@@ -120,8 +122,11 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     commands = CommandPublisher(messenger, clock)
     signer = UrlSigner(object_store, probe, policy)
+    beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
-    writer = UploadWriter(database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota)
+    writer = UploadWriter(
+        database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota, beats=beats
+    )
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -131,6 +136,7 @@ def build_engine(
         commands=commands,
         signer=signer,
         completion=Completion(object_store, probe, clock, policy),
+        beats=beats,
         probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
@@ -139,11 +145,11 @@ def build_engine(
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)
-    registry = ClientRegistry(database, clock, log, on_woken=outbox.poke)
+    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
     queries = ClientQueries(commands)
     budget = IngestBudget(clock)
-    views = UploadViews(database, clock, policy.owner)
+    views = UploadViews(database, clock, policy.owner, beats)
     return Engine(
         ports=ports,
         inbox=Inbox(
@@ -162,6 +168,7 @@ def build_engine(
         uploads=writer,
         outbox=outbox,
         registry=registry,
+        beats=beats,
         resync=resync,
         maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy, probe=probe),
         probe=probe,
@@ -177,7 +184,7 @@ def build_engine(
             views=views,
         ),
         client_service=ClientService(
-            database=database, messenger=messenger, queries=queries, views=views, budget=budget
+            database=database, messenger=messenger, queries=queries, views=views, budget=budget, beats=beats
         ),
         readiness=ReadinessCheck(
             database=database,

@@ -7,6 +7,7 @@ Exception
     │   ├── MessengerDown        the broker
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
+    │   │   └── ClocksDiffer         its clock and this machine's differ
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
         ├── UnknownClient
@@ -61,6 +62,16 @@ class ObjectStoreDown(Transient):
 
 class ObjectStoreUnusable(ObjectStoreDown):
     """The object store answers, and nothing can be sent to it until an operator changes something."""
+
+
+class ClocksDiffer(ObjectStoreDown):
+    """The object store's clock and this machine's differ too much: nothing that is signed here is taken as meant."""
+
+    def __init__(self, skew: float) -> None:
+        """`skew` is the object store's clock minus this machine's (s)."""
+        super().__init__(
+            f"the object store's clock and this machine's are {skew:+.0f} s apart: set this machine's clock"
+        )
 
 
 class ClientSilent(Transient):

@@ -6,7 +6,8 @@ Rule: pure. Other rules stay as they are, and ours has the form that the others 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from control_plane.services.policy import DAY, MAX_DEADLINE
+from control_plane.domain.uploads.model import MAX_DEADLINE
+from control_plane.services.policy import DAY
 
 RULE_ID: Final = "backhaul-abort-incomplete-uploads"
 RULE_DAYS: Final = int(MAX_DEADLINE / DAY) + 1

@@ -12,7 +12,7 @@ from typing import Final
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import DeadlinePassed, MultipartCreated
 from control_plane.domain.uploads.machine import PUT_URL_LIFE, UNSEEN_STRAY_WAIT
-from control_plane.domain.uploads.model import OPEN, UploadKey
+from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, UploadKey
 from control_plane.services.errors import ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import DAY, MAX_SKEW, Policy
@@ -98,7 +98,8 @@ class Maintenance:
     async def pull_in(self) -> int:
         """Make the outbox entries due that lie further ahead than any wait: a clock that was wrong wrote them.
 
-        Returns their number. An object is deleted no sooner than its last URL expires.
+        Returns their number. An object is deleted no sooner than its last URL expires. A deadline that lies too far
+        ahead is moved, so that the upload lives as long as was meant, from now on.
         """
         now = self._clock.now()
         soon = now + max(LONGEST_RETRY, self._policy.step_timeout) + MAX_SKEW
@@ -112,6 +113,9 @@ class Maintenance:
             )
 
         pulled = await self._database.write(work)
+        beyond = now + MAX_DEADLINE + MAX_SKEW
+        for key in await self._database.read(lambda records: records.uploads.deadline_ahead(beyond, BATCH)):
+            await self._writer.submit(key, DeadlinePassed(now=now))
         if pulled:
             self._log("clock.ahead", {"entries": pulled})
         return pulled

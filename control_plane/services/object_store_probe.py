@@ -1,7 +1,7 @@
 """What the object store enforces, found out by a probe at the start and every hour.
 
-Rule: until a probe succeeds, and while the object store's clock differs, no URL is signed and no upload is proven:
-uploads wait, with that reason.
+Rule: until a probe succeeds no URL is signed and no upload is proven; while the object store's clock differs, or the
+credentials are not accepted, no URL is signed. Uploads wait, with that reason.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from typing import Final
 
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import (
+    ClocksDiffer,
     ObjectStoreDown,
     ObjectStoreForbids,
     ObjectStoreRefused,
@@ -119,6 +120,8 @@ class ObjectStoreProbe:
             seen = await self._probe()
         except ServiceError as error:
             self.failure, self._refusal = str(error), type(error) if isinstance(error, ObjectStoreRefused) else None
+            # Any other failure shows nothing of the clock.
+            self.clock_is_wrong = self.clock_is_wrong or isinstance(error, ClocksDiffer)
             raise
         self._seen, self.failure, self._refusal, self._steps_seen = seen, None, None, steps
         self._on_good()
@@ -127,12 +130,9 @@ class ObjectStoreProbe:
     async def _probe(self) -> ObjectStoreCapabilities:
         await self._object_store.ensure_bucket()
         seen = await self._object_store.probe()
-        self.clock_is_wrong = seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW
         if seen.clock_skew is not None and abs(seen.clock_skew) > MAX_SKEW:
-            message = (
-                f"the store's clock and this machine's are {seen.clock_skew:+.0f} s apart: set this machine's clock"
-            )
-            raise ObjectStoreDown(message)
+            raise ClocksDiffer(seen.clock_skew)
+        self.clock_is_wrong = False
         if self._object_store.url_lifetime(_SHORTEST_LIFE) < _SHORTEST_LIFE:
             message = "the object store's credentials are at their end: give new ones"
             raise ObjectStoreForbids(message)

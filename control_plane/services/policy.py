@@ -14,9 +14,6 @@ from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
 
 DAY: Final = 86_400.0
-MAX_DEADLINE: Final = 30 * 86_400
-"""Seconds from now; a whole number, for the REST document shows it."""
-
 MAX_SKEW: Final = 60.0
 """Seconds. S3 refuses what is signed 15 minutes off its own clock, but a URL's life is wrong long before."""
 

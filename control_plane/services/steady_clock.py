@@ -56,23 +56,25 @@ class SteadyClock:
     def warning(self) -> str | None:
         """The step that is not followed yet, as a sentence; None without one."""
         self.now()
-        if self._step is None:
+        # Another thread may end the step meanwhile.
+        step = self._step
+        if step is None:
             return None
-        age = self._clock.monotonic() - self._step.seen_at
-        size = self._step.offset - self._offset
+        age = self._clock.monotonic() - step.seen_at
+        size = step.offset - self._offset
         return f"this machine's clock was set by {size:+.0f} s, {age:.0f} s ago: it is followed once that has lasted"
 
     def _follow(self, offset: float, monotonic: float) -> None:
-        size = offset - self._offset
+        size, step = offset - self._offset, self._step
         if abs(size) <= STEP:
-            if self._step is not None:
-                self.steps += 1
-                self._log("clock.back", {"after": round(monotonic - self._step.seen_at)})
             self._offset, self._step = offset, None
-        elif self._step is None or abs(offset - self._step.offset) > STEP:
+            if step is not None:
+                self.steps += 1
+                self._log("clock.back", {"after": round(monotonic - step.seen_at)})
+        elif step is None or abs(offset - step.offset) > STEP:
             self._step = _Step(offset, monotonic)
             self._log("clock.stepped", {"by": round(size)})
             self.steps += 1
-        elif monotonic - self._step.seen_at >= LASTS and not self._known_wrong():
+        elif monotonic - step.seen_at >= LASTS and not self._known_wrong():
             self._offset, self._step = offset, None
             self._log("clock.followed", {"by": round(size)})

@@ -1,10 +1,11 @@
 """Status messages: the progress of the uploads, published while there are any.
 
-Rule: at most one a second, and one every half minute while nothing changes; `idle` once at the end. The figures of the
+Rule: at most one a second, and each upload in one every half minute; `idle` once at the end. The figures of the
 device itself are added once a minute.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -33,7 +34,9 @@ class StatusReporter:
     def __init__(self, client_id: str, system_info: Callable[[], SystemInfo]) -> None:
         self._client_id = client_id
         self._system_info = system_info
-        self._sent: tuple[CurrentUpload, ...] = ()
+        self._sent: list[tuple[str, int, int, bool]] = []
+        self._shown_at: dict[str, float] = {}
+        """When each upload was in a Status last."""
         self._sent_at: float | None = None
         self._checked_at: float | None = None
         self._system_at: float | None = None
@@ -57,13 +60,19 @@ class StatusReporter:
         self._checked_at = now if runs else None
         if not runs:
             return self._report_idle(epoch, now)
-        shown = sorted(runs, key=lambda run: (not _is_moving(run), run.rank))[:MAX_STATUS_UPLOADS]
-        uploads = _fitting([_entry(run, now, overall_reason) for run in shown], room - _ENVELOPE)
-        quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY
-        if quiet and _changes(uploads) == _changes(self._sent):
+        shown = sorted(runs, key=self._turn)
+        entries = [_entry(run, now, overall_reason) for run in shown]
+        uploads = _fitting(entries[:MAX_STATUS_UPLOADS], room - _ENVELOPE)
+        moving = sum(map(_is_moving, runs))
+        # Where one Status has no room for all, several show each of them in the time of one.
+        turns = math.ceil(len(runs) / max(1, len(uploads) - moving)) if len(uploads) < len(runs) else 1
+        quiet = self._sent_at is not None and now - self._sent_at < STATUS_EVERY / turns
+        changes = _changes(entries)
+        if quiet and changes == self._sent:
             return None
-        moving = any(_is_moving(run) for run in shown)
-        self._sent, self._sent_at, self._idle = uploads, now, False
+        self._sent, self._sent_at, self._idle = changes, now, False
+        known = self._shown_at | dict.fromkeys((entry.upload_id for entry in uploads), now)
+        self._shown_at = {run.upload_id: known[run.upload_id] for run in runs if run.upload_id in known}
         return Status(
             status="uploading" if moving else "waiting",
             client_id=self._client_id,
@@ -78,10 +87,14 @@ class StatusReporter:
         """When to call `due` again; None while there is no upload."""
         return None if self._checked_at is None else self._checked_at + EVERY
 
+    def _turn(self, run: Run) -> tuple[bool, float, tuple[int, int]]:
+        """Its place in a Status. The owner gives up an upload that is in none, so those that wait take turns."""
+        return not _is_moving(run), 0.0 if _is_moving(run) else self._shown_at.get(run.upload_id, 0.0), run.rank
+
     def _report_idle(self, epoch: int, now: float) -> Status | None:
         if self._idle:
             return None
-        self._sent, self._sent_at, self._idle = (), None, True
+        self._sent, self._sent_at, self._shown_at, self._idle = [], None, {}, True
         return Status(status="idle", client_id=self._client_id, epoch=epoch, system_info=self._system(now))
 
     def _system(self, now: float) -> SystemInfo | None:
@@ -110,6 +123,6 @@ def _fitting(entries: list[CurrentUpload], most: int) -> tuple[CurrentUpload, ..
     return fitting or (msgspec.structs.replace(entries[0], file_path=None),)
 
 
-def _changes(uploads: tuple[CurrentUpload, ...]) -> list[tuple[object, ...]]:
+def _changes(uploads: Sequence[CurrentUpload]) -> list[tuple[str, int, int, bool]]:
     """The fields whose change is published: bytes, and whether the upload waits (the text counts down seconds)."""
-    return [(entry.upload_id, entry.attempt, entry.bytes_sent, entry.reason is None) for entry in uploads]
+    return sorted((entry.upload_id, entry.attempt, entry.bytes_sent, entry.reason is None) for entry in uploads)

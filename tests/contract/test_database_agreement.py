@@ -148,6 +148,7 @@ steps = st.one_of(
     step("by id", lambda r, i: sorted(r.uploads.by_id(i), key=lambda one: one.key), st.sampled_from(["u1", "u9"])),
     step("by object", lambda r, k: r.uploads.by_s3_key(k), s3_keys),
     step("overdue", lambda r, now: sorted(r.uploads.overdue(now, 100)), times),
+    step("ahead", lambda r, after: sorted(r.uploads.deadline_ahead(after, 100)), times),
     step("prune", lambda r, before: r.uploads.prune(before, 100), times),
     step("put entry", put_entry, keys, kinds, subjects, times | st.just(PARKED)),
     step("drop entry", lambda r, key, *names: r.outbox.drop(Subject.of_upload(key), *names), keys, kinds, subjects),

@@ -355,6 +355,12 @@ async def test_overdue_uploads_come_longest_overdue_first(database: Database) ->
     assert await database.read(lambda records: records.uploads.overdue(100.0, 2)) == expected[:2]
 
 
+async def test_a_deadline_beyond_an_instant_is_found_while_the_upload_is_open(database: Database) -> None:
+    far = an_upload(deadline=5_000.0)
+    await add(database, far, an_upload(deadline=1_000.0), an_upload(deadline=5_000.0, state=State.FAILED))
+    assert await database.read(lambda records: records.uploads.deadline_ahead(1_000.0, 10)) == [far.key]
+
+
 async def test_an_upload_that_ended_is_no_longer_overdue(database: Database) -> None:
     upload = an_upload(deadline=1.0)
     await add(database, upload)

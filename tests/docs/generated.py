@@ -36,7 +36,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MQTT_URL": "the broker: `mqtt://host:1883` or `mqtts://host:8883`",
     "MQTT_USERNAME": "account at the broker",
     "MQTT_PASSWORD": "its password",
-    "DATABASE_URL": "`sqlite:///file` or `postgresql://…`",
+    "DATABASE_URL": "`sqlite:///file` or `postgresql://…`; else `~/.local/share/backhaul/backhaul.db`",
     "AWS_REGION": "region of the bucket",
     "AWS_ACCESS_KEY_ID": "credentials; without them boto3's usual sources are used",
     "AWS_SECRET_ACCESS_KEY": "",

@@ -21,6 +21,8 @@ FAULTS: Final = (
     "Broker restart, persistence on",
     "Broker restart, no or corrupt persistence",
     "Broker disk full",
+    "Broker with limits of its own",
+    "Broker that ends each connection",
     "Broker frozen or half-open",
     "Control plane crash mid-upload",
     "Two replicas",
@@ -52,6 +54,10 @@ FAULTS: Final = (
     "File grows, changes, is truncated or replaced",
     "Root replaced, renamed or unmounted",
     "File system that does not answer",
+    "File that changes within one tick",
+    "Metadata changes and no byte",
+    "File without its size",
+    "Copies fill the disk",
     "Name that is not UTF-8",
     "Costly listing",
     "File that cannot be read",
@@ -65,9 +71,14 @@ FAULTS: Final = (
     "A device that floods",
     "A device that lies about what it was asked",
     "Oversized publish",
+    "Reader of the log that stalls",
+    "Log of a site that grows",
+    "End of a program by signals",
+    "Proxy in front of REST",
     "Slow REST client",
     "A web page in an operator's browser",
     "A flag that the environment overrules",
+    "Closed or full standard streams of a command",
     "A secret in arguments, in errors, in log lines",
     "Who did what in REST",
     "Slow reader of the event stream",
@@ -111,6 +122,14 @@ def defined(path: str) -> frozenset[str]:
 
 def test_every_row_of_the_catalogue_is_present() -> None:
     assert [name for name in FAULTS if name not in rows()] == []
+
+
+def test_every_row_of_the_document_is_listed_here() -> None:
+    """A row that is listed nowhere else could disappear."""
+    section = DOCUMENT.read_text().partition("## Faults\n")[2].partition("\n## ")[0]
+    assert sorted(line.removeprefix("### ") for line in section.splitlines() if line.startswith("### ")) == sorted(
+        FAULTS
+    )
 
 
 def test_every_promise_is_present() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.cli.rest.client import ControlPlane
 from tests.support.screen import BACKHAUL, backhaul, run_in_terminal, started
 
 NOWHERE = "http://127.0.0.1:9"
@@ -207,13 +208,14 @@ def test_a_missing_extra_is_reported_with_the_line_that_installs_it(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
 
     def serve(**settings: str) -> "subprocess.CompletedProcess[str]":
         given = {**clean, "DATABASE_URL": f"sqlite:///{tmp_path}/db", **settings}
         command = (*BACKHAUL, "serve")
-        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60, check=False)
 
     wrong = serve(SERVER_PORT="many")
     assert (wrong.returncode, wrong.stderr) == (2, "backhaul: SERVER_PORT=many: must be a whole number\n")
@@ -244,7 +246,7 @@ main()
     ended = subprocess.run(
         (sys.executable, "-c", program, "serve"),
         cwd=tmp_path,
-        env={**clean, **keys, "MQTT_URL": "mqtt://127.0.0.1:9"},
+        env={**clean, **keys, "MQTT_URL": "mqtt://127.0.0.1:9", "XDG_DATA_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=25,
@@ -253,3 +255,30 @@ main()
     assert ended.returncode == 1
     assert "a fault of ours" in ended.stderr
     assert "has ended" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_serve_names_its_database_and_ends_well_at_sigterm(tmp_path: Path) -> None:
+    """A relative default would be another database in each working folder; a stopped service has not failed."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MQTT_", "S3_"))}
+    keys = {"AWS_ENDPOINT": NOWHERE, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "SERVER_PORT": "0"}
+    env = {**clean, **keys, "MQTT_URL": "mqtt://127.0.0.1:9", "XDG_DATA_HOME": str(tmp_path / "data")}
+    with started((*BACKHAUL, "serve", "--json"), env=env) as process:
+        assert process.stdout is not None
+        shown = json.loads(process.stdout.readline())
+        with ControlPlane(shown["url"]) as plane:
+            plane.clients()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert shown["database"] == str(tmp_path / "data/backhaul/backhaul.db")
+    assert (tmp_path / "data/backhaul").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_an_error_of_the_database_names_its_file(tmp_path: Path) -> None:
+    env = {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path}/none/x.db"}
+    command = (*BACKHAUL, "serve")
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 1
+    assert f"the database {tmp_path}/none/x.db: unable to open database file" in ended.stderr

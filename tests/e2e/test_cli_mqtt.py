@@ -93,7 +93,7 @@ class Field:
 
     def kept(self) -> list[Path]:
         """The state files of uploads that are not over."""
-        return sorted(self.state.glob("backhaul/*"))
+        return sorted(one for one in self.state.glob("backhaul/*") if one.is_file())
 
 
 @pytest.fixture(scope="module")

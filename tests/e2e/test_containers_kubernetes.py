@@ -87,7 +87,7 @@ def test_every_pod_is_restricted_and_declares_its_resources(manifests: Path) -> 
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
+        for container in [*spec["containers"], *spec.get("initContainers", ())]:
             limited = container["securityContext"]
             assert limited["readOnlyRootFilesystem"] is True
             assert limited["allowPrivilegeEscalation"] is False

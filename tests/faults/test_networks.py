@@ -89,7 +89,7 @@ def test_an_answer_of_a_portal_costs_only_another_try(passed: dict[str, Passed],
 
 
 def test_an_object_store_with_an_unknown_name_is_tried_again(mosquitto: Broker, tmp_path: Path) -> None:
-    nowhere = "nowhere.invalid:9000"
+    nowhere = "http://nowhere.invalid:9000"
     with (
         AgentProcess("nameless", tmp_path, mosquitto.address.port, nowhere) as agent,
         Owner(mosquitto.address.port, "nameless") as owner,
@@ -98,7 +98,7 @@ def test_an_object_store_with_an_unknown_name_is_tried_again(mosquitto: Broker, 
         owner.online()
         begin(owner, path)
         owner.answer("u1", 1)
-        lost = PresignedPart(1, f"http://{nowhere}/key?partNumber=1")
+        lost = PresignedPart(1, f"{nowhere}/key?partNumber=1")
         config = UploadConfig(upload_id="u1", presigned_urls=(lost,), expires_in=900)
         owner.send(GrantParts(upload_config=config, acknowledges=1), Action.GRANT_PARTS)
         owner.until(lambda: any(one.current_upload and one.current_upload.reason for one in owner.statuses))

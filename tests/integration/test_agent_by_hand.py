@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.process import Broker
+from control_plane.domain.clients import apply_presence
 from schemas.messages import Health, HealthCheck
 from schemas.values import Action
 from tests.support.agent_process import TOPICS, AgentProcess, Owner, agent, client_id, mosquitto, owner, sink
@@ -92,3 +93,28 @@ def test_a_state_folder_that_went_back_continues_above_what_the_broker_remembers
         (tmp_path / "state" / "identity").write_bytes(saved)
         later = healed
     assert "older copy" in agent.log
+
+
+@pytest.mark.slow
+def test_two_agents_with_one_copied_state_folder_become_two_installations(
+    agent: AgentProcess, owner: Owner, mosquitto: Broker, tmp_path: Path
+) -> None:
+    """A card that is cloned after its first start. The owner reports two installations that alternate."""
+    owner.online()
+    agent.terminate()
+    twin = AgentProcess(agent.client_id, tmp_path / "twin", mosquitto.address.port)
+    (tmp_path / "twin" / "state").mkdir(parents=True)
+    (tmp_path / "twin" / "state" / "identity").write_bytes((tmp_path / "state" / "identity").read_bytes())
+    agent.start()
+    with twin:
+        owner.until(lambda: len({one.install_id for one in owner.presences if one.status == "online"}) > 1, 60.0)
+        owner.until(lambda: in_conflict(owner), 60.0)
+    assert "another device uses CLIENT_ID" in agent.log + twin.log
+
+
+def in_conflict(owner: Owner) -> bool:
+    """Whether a control plane that received the same presences reports two devices."""
+    client = None
+    for presence in owner.presences:
+        client, _ = apply_presence(client, presence, 0.0)
+    return client is not None and client.in_conflict(1.0)

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,8 +19,9 @@ from control_plane.services.errors import BrokerRefused, MessengerDown
 from control_plane.services.ports.messenger import Delivered
 from schemas.topics import Channel, Topics
 from tests.support.bad_manners import MANNERS, BadBroker, Manners
-from tests.support.brokers import mosquitto
-from tests.support.mqtt_packets import Property
+from tests.support.brokers import mosquitto, started
+from tests.support.mqtt_packets import Connect, Property
+from tests.support.mqtt_wire import connected
 
 __all__ = ["mosquitto"]
 
@@ -156,4 +158,42 @@ async def test_a_cancelled_messenger_ends_in_any_state(mosquitto: Broker, kind: 
             loop.cancel()
             done, _ = await asyncio.wait({loop}, timeout=10)
             assert done
+            assert loop.cancelled()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_broker_that_is_killed_under_load_leaves_no_deaf_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reset while messages of QoS 1 are on their way: the next connection delivers, within seconds each time."""
+    monkeypatch.setattr(module, "LASTING", 0.0)
+    with started(tmp_path, "mosquitto") as broker:
+        topics, received = Topics("terms/killed"), list[Delivered]()
+        messenger = MqttMessenger(MqttSettings(url=broker.address.url), topics, lambda *_: None)
+        loop = asyncio.create_task(messenger.run(received.append))
+
+        async def flood() -> None:
+            while True:
+                with suppress(MessengerDown):
+                    await asyncio.gather(
+                        *(messenger.publish(Channel.COMMAND, f"{number}", b"x" * 20_000) for number in range(50))
+                    )
+                await asyncio.sleep(0.001)
+
+        load = asyncio.create_task(flood())
+        try:
+            for number in range(30):
+                await until(lambda: messenger.problem is None, "the connection")
+                await asyncio.sleep(0.05)
+                await asyncio.to_thread(broker.kill)
+                await asyncio.to_thread(broker.start)
+                await until(lambda: messenger.problem is None, "the next connection")
+                with connected(broker.address.port, Connect("device")) as wire:
+                    wire.publish(topics.response("one"), str(number).encode())
+                await until(lambda: bool(received) and received[-1].payload == b"%d" % number, "its delivery")  # noqa: B023
+        finally:
+            for task in (load, loop):
+                task.cancel()
+            await asyncio.wait({load, loop}, timeout=15)
             assert loop.cancelled()

@@ -10,19 +10,21 @@ from pathlib import Path
 import httpx
 import pytest
 
-from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
+from control_plane.cli.errors import CliError, Failed, Misused, Unavailable, Unreachable
 from control_plane.cli.rest import client
 from control_plane.cli.rest.client import ControlPlane, failure_text, read_object
 from tests.support.self_signed import self_signed
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Answers as a control plane at /health/ready, and as a web server that wants HTTPS elsewhere."""
+    """Answers as a control plane at /health/ready, as a proxy without one at /uploads, else as one that wants HTTPS."""
 
     def do_GET(self) -> None:
-        ready = self.path == "/health/ready"
+        ready, away = self.path == "/health/ready", self.path.startswith("/uploads")
         body = b'{"status": "ready"}' if ready else b"Client sent an HTTP request to an HTTPS server."
-        self.send_response(200 if ready else 400)
+        if away:
+            body = b'<html>no backend: see <a href="https://proxy.example/503">here</a></html>'
+        self.send_response(200 if ready else 503 if away else 400)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -125,6 +127,12 @@ def test_http_to_a_port_of_https_is_named_as_that(tls_port: int, port: int) -> N
     assert "ends the connection without an answer: is it https://?" in str(refusal(f"http://127.0.0.1:{tls_port}"))
     with pytest.raises(Failed, match="is it https://"), ControlPlane(f"http://127.0.0.1:{port}") as plane:
         plane.clients()
+
+
+def test_a_page_of_a_proxy_that_has_a_link_is_no_wish_for_https(port: int) -> None:
+    """`--wait` goes on after a 503, whatever page a proxy shows with it."""
+    with pytest.raises(Unavailable), ControlPlane(f"http://127.0.0.1:{port}") as plane:
+        plane.upload("u1", None)
 
 
 def test_an_unknown_name_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,7 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "uploads.add": lambda records: records.uploads.add(an_upload()),
     "uploads.open_of": lambda records: records.uploads.open_of("a"),
     "uploads.overdue": lambda records: records.uploads.overdue(1.0, 10),
+    "uploads.deadline_ahead": lambda records: records.uploads.deadline_ahead(1.0, 10),
     "uploads.prune": lambda records: records.uploads.prune(1.0, 10),
     "uploads.list": lambda records: records.uploads.list(UploadFilter(), Page()),
     "uploads.list after a cursor": lambda records: records.uploads.list(UploadFilter(), Page(10, "WzEuMCwiYSIsImIiXQ")),
@@ -266,6 +267,7 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
     [
         ("uploads.open_of", "ix_uploads_live_of_client"),
         ("uploads.overdue", "ix_uploads_overdue"),
+        ("uploads.deadline_ahead", "ix_uploads_overdue"),
         ("uploads.prune", "ix_uploads_ended"),
         ("uploads.list of a client", "ix_uploads_newest_of_client"),
         ("uploads.list of an error", "ix_uploads_newest_with_error"),

@@ -385,3 +385,18 @@ async def test_a_label_too_long_to_index_is_stored_but_not_searchable(database: 
     assert await database.read(lambda records: records.clients.get("a")) == client
     assert await database.read(lambda records: records.clients.list({"floor": "1"}, Page())) == ([client], None, 1)
     assert await database.read(lambda records: records.clients.list(client.labels, Page())) == ([], None, 0)
+
+
+async def test_a_beat_that_changes_no_row_adds_nothing_to_the_log(tmp_path: Path) -> None:
+    """A thousand beats in a transaction each: a log that grew with each one would wear a flash card out."""
+    path = tmp_path / "beats.db"
+    database = SqlDatabase.open(f"sqlite:///{path}")
+    try:
+        await database.write(lambda records: records.clients.save([a_client("restaurant-1")]))
+        log = path.with_name(path.name + "-wal")
+        before = log.stat().st_size
+        for _ in range(1_000):
+            await database.write(lambda records: records.outbox.wake("restaurant-1", 5.0))
+        assert log.stat().st_size == before > 0
+    finally:
+        await database.close()

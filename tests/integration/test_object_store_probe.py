@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from broker.server import free_port
 from control_plane.adapters.object_store import S3ObjectStore, S3Settings
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused, ServiceError
+from control_plane.services.errors import ClocksDiffer, ObjectStoreDown, ObjectStoreRefused
+from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
 from schemas.values import DigestName
 from tests.support.s3_servers import S3Server, start_moto, start_nanio
@@ -123,11 +124,27 @@ async def test_a_clock_that_differs_is_noted(tmp_path: Path, open_store: Open, s
 
 
 @pytest.mark.slow
-async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_store: Open) -> None:
-    with start_strict(tmp_path, Options(clock_skew=3600)) as server:
-        store = open_store(settings_of(server.s3))
-        with pytest.raises(ServiceError, match="clock"):
-            await probed(store)
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+async def test_a_clock_that_differs_too_much_is_the_error(tmp_path: Path, open_store: Open, skew: float) -> None:
+    """The object store refuses every request then; that must not be taken for a refusal of the credentials."""
+    with start_strict(tmp_path, Options(clock_skew=skew)) as server:
+        probe = ObjectStoreProbe(open_store(settings_of(server.s3)), lambda _event, _facts: None)
+        with pytest.raises(ClocksDiffer, match="set this machine's clock"):
+            await probe.probe()
+    assert probe.clock_is_wrong
+
+
+@pytest.mark.parametrize(
+    ("operation", "key"),
+    [(Operation.UPLOAD_PART, "*/wrong-parts-sha256"), (Operation.PUT_OBJECT, "*/wrong-object-md5")],
+)
+async def test_a_busy_moment_of_the_object_store_changes_no_finding(
+    strict: StrictServer, open_store: Open, operation: Operation, key: str
+) -> None:
+    """A digest that seems not to be enforced for an hour would leave uploads of that hour without their proof."""
+    strict.faults.add(Fault(kind=Kind.ERROR, operation=operation, status=503, code="SlowDown", key=key))
+    seen = await probed(open_store(settings_of(strict.s3)))
+    assert (seen.part_digests, seen.object_digests) == (ALL, ALL)
 
 
 async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServer, open_store: Open) -> None:

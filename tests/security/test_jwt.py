@@ -38,7 +38,7 @@ PATHS: Final = (
     ("GET", "/nowhere"),
     ("POST", "/health"),
     ("GET", "/health/"),
-    ("GET", "//health"),
+    ("GET", "http://127.0.0.1:8080//health"),
     ("GET", "/health%2f..%2fclients"),
 )
 
@@ -172,9 +172,14 @@ async def test_every_path_needs_a_token(
     assert services.calls == []
 
 
-async def test_only_health_needs_no_token(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/health")).status_code == 200
-    assert (await http.get("/health", headers=bearer("x"))).status_code == 200
+@pytest.mark.parametrize("path", ["/health", "/", "/docs"])
+async def test_only_what_shows_no_client_needs_no_token(
+    http: httpx.AsyncClient, services: FakeServices, path: str
+) -> None:
+    assert (await http.get(path)).status_code == 200
+    assert (await http.get(path, headers=bearer("x"))).status_code == 200
+    assert (await http.post(path)).status_code == 401
+    assert services.calls == []
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in PATHS if "health" not in pair[1]])

@@ -11,6 +11,7 @@ from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, mak
 
 TRIGGER = "/trigger-download/restaurant-1"
 JSON = {"Content-Type": "application/json"}
+ANYWHERE = ".".join("0000")
 
 
 @pytest.fixture
@@ -115,7 +116,18 @@ async def test_a_request_of_this_origin_or_of_no_page_is_accepted(http: httpx.As
 
 @pytest.mark.parametrize("settings", EVERY_AUTH)
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil:80", "1.2.3.4.5", "", "[x]"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "localhost.evil:80",
+        "1.2.3.4.5",
+        "",
+        "[x]",
+        "0.0.0.0:80",
+        "[::]",
+    ],
 )
 async def test_a_name_that_is_none_of_this_servers_is_refused_whatever_auth_is(
     settings: dict[str, str], host: str
@@ -141,6 +153,13 @@ async def test_own_names_and_every_address_are_served(host: str) -> None:
     names = {"ALLOWED_HOSTS": "one.example, two.example", "SERVER_HOST": "listens.example", "AUTH": "off"}
     async with http_to(make_api(FakeServices(), **names)) as http:
         assert (await http.get("/clients", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("names", [{}, {"ALLOWED_HOSTS": ANYWHERE}])
+async def test_the_address_of_all_addresses_is_a_name_only_where_it_is_listed(names: dict[str, str]) -> None:
+    """Browsers take http://0.0.0.0 for this machine and send no `Sec-Fetch-Site` to it, so no foreign page is seen."""
+    async with http_to(make_api(FakeServices(), SERVER_HOST=ANYWHERE, AUTH="off", **names)) as http:
+        assert (await http.get("/clients", headers={"Host": f"{ANYWHERE}:8080"})).status_code == (200 if names else 421)
 
 
 async def test_a_health_check_may_use_any_name(http: httpx.AsyncClient) -> None:

@@ -224,9 +224,9 @@ async def idle_callers(port: int, count: int) -> AsyncIterator[list[asyncio.Stre
         yield readers
 
 
-async def status_of(port: int, path: str) -> int:
+async def status_of(port: int, path: str, method: str = "GET") -> int:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-        return (await http.get(path)).status_code
+        return (await http.request(method, path)).status_code
 
 
 @pytest.mark.parametrize("limit", ["most", "most_of_peer"])
@@ -248,7 +248,7 @@ async def test_where_every_connection_has_a_request_only_health_is_answered(monk
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
             writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
-        assert await status_of(port, "/health") == 200
+        assert [await status_of(port, "/health", method) for method in ("GET", "HEAD")] == [200, 200]
         await stack.aclose()
         while await status_of(port, "/clients") != 200:  # noqa: ASYNC110 - the fact is in another program
             await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Final
 from unittest.mock import patch
 
+from control_plane.domain.clients import Client
 from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.parts import MIB
@@ -148,8 +149,12 @@ class History:
         return self.world.now() - began
 
     def _unfinished(self) -> list[str]:
-        left = unfinished(self.database.memory._tables, self.bucket, self.devices, self.world.wall())
+        left = unfinished(self.database.memory._tables, self.bucket, self.devices, self._connected)
         return [f"{self.operator.waiting} triggers wait", *left] if self.operator.waiting else left
+
+    def _connected(self, client: Client) -> bool:
+        engines = [plane.engine for plane in self.planes if plane.engine is not None]
+        return all(engine.beats.latest(client).connected(engine.clock.now()) for engine in engines)
 
     def _watch(self) -> None:
         promises = self.database.promises

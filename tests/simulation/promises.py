@@ -3,11 +3,13 @@
 Rule: a promise is checked against the state of the models, never against what the system reports.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from control_plane.adapters.memory.records import Tables
+from control_plane.domain.clients import Client
 from control_plane.domain.uploads.model import OPEN, TERMINAL, State, Upload, UploadKey
 from device_agent.state.journal import Journal
 from schemas.codec import decode_command, decode_response
@@ -184,8 +186,13 @@ def check_objects(uploads: dict[UploadKey, Upload], bucket: Bucket, devices: "di
         require(found.content in versions, f"P4: the object of {upload.upload_id} is no version of its file")
 
 
-def unfinished(tables: Tables, bucket: Bucket, devices: "dict[str, Device]", now: float) -> list[str]:
-    """P6, P15 and presence: all that has not ended yet; empty at the end of the calm."""
+def unfinished(
+    tables: Tables, bucket: Bucket, devices: "dict[str, Device]", connected: Callable[[Client], bool]
+) -> list[str]:
+    """P6, P15 and presence: all that has not ended yet; empty at the end of the calm.
+
+    `connected` tells whether every control plane counts the client of a row as connected.
+    """
     left = [f"{key.upload_id} is {one.state}" for key, one in tables.uploads.items() if one.state in OPEN]
     left += [
         f"outbox: {entry.duty.kind} of {subject.id}"
@@ -196,7 +203,7 @@ def unfinished(tables: Tables, bucket: Bucket, devices: "dict[str, Device]", now
     for device in devices.values():
         left += _unfinished_on(device)
         client = tables.clients.get(device.client_id)
-        if client is None or not client.connected(now):
+        if client is None or not connected(client):
             left.append(f"{device.client_id} is not known to be connected")
     return left
 

@@ -291,13 +291,14 @@ class Rig:
     async def birth(self, client_id: str = CLIENT, *, epoch: int = 1, **more: Any) -> None:  # noqa: ANN401
         """A client connects; with a higher `sequence` it sends a beat."""
         fields = {
+            "status": "online",
             "agent": AgentInfo(),
             "default_file": "/data/test-file.bin",
             "install_id": f"install-{client_id}",
             "sequence": 0,
             **more,
         }
-        presence = Presence(client_id, "online", epoch=epoch, **fields)
+        presence = Presence(client_id, epoch=epoch, **fields)
         await self.deliver(Channel.PRESENCE, encode(presence), client_id)
         # Births are gathered for one commit; that pause is real time.
         await asyncio.sleep(0.07)

@@ -4,6 +4,7 @@ Rule: what differs between the two databases at run time is here; the queries ar
 """
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -54,6 +55,13 @@ def parse_url(text: str) -> URL:
         )
         raise BadInput(message)
     return url.set(drivername="sqlite+pysqlite")
+
+
+def place(url: URL) -> str:
+    """Where a database is: the absolute path of a SQLite file, or a server and a name, without user and password."""
+    if url.get_backend_name() == SQLITE:
+        return os.path.abspath(url.database or "")  # noqa: PTH100 - pathlib would follow links
+    return f"{url.host or ''}{f':{url.port}' if url.port else ''}/{url.database or ''}"
 
 
 def _require_psycopg() -> None:

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection
 
 from control_plane.adapters import migrations
-from control_plane.adapters.database.engines import POSTGRES, migrating_engine, parse_url
+from control_plane.adapters.database.engines import POSTGRES, migrating_engine, parse_url, place
 from control_plane.adapters.database.transactions import run
 from control_plane.services.errors import BadInput
 
@@ -62,7 +62,8 @@ def _refuse_unknown(connection: Connection, scripts: ScriptDirectory) -> None:
     found = set(MigrationContext.configure(connection).get_current_heads())
     if unknown := found - known:
         message = (
-            f"the database is at revision {', '.join(sorted(unknown))}, which this program does not know:"
+            f"the database {place(connection.engine.url)} is at revision {', '.join(sorted(unknown))},"
+            " which this program does not know:"
             " it was upgraded by a later version; run that one, or restore the backup from before the upgrade"
         )
         raise BadInput(message)

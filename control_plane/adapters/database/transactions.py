@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
+from control_plane.adapters.database.engines import place
 from control_plane.services.errors import BadInput, DatabaseUnavailable, KeyTaken, ServiceError
 
 T = TypeVar("T")
@@ -33,13 +34,13 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float) -> T:
             return _once(engine, work)
         except SQLAlchemyError as error:
             if remedy(error) is Remedy.REPORT or time.monotonic() + pause > give_up_at:
-                raise translated(error) from error
+                raise translated(error, engine) from error
         # Jitter: transactions that collided once should not collide again.
         time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads load, not a secret
     try:
         return _once(engine, work)
     except SQLAlchemyError as error:
-        raise translated(error) from error
+        raise translated(error, engine) from error
 
 
 def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -52,7 +53,7 @@ def _once(engine: Engine, work: Callable[[Connection], T]) -> T:
         except DBAPIError as error:
             if error.connection_invalidated:
                 # It may be committed: the caller decides whether to run it again, after a read.
-                raise translated(error) from error
+                raise translated(error, engine) from error
             raise
         return result
 
@@ -99,11 +100,11 @@ def remedy(error: SQLAlchemyError) -> Remedy:
     return Remedy.AGAIN if raced or error.connection_invalidated else Remedy.REPORT
 
 
-def translated(error: SQLAlchemyError) -> ServiceError:
-    """The error for the caller. It quotes the database, not the statement: the values may be private."""
+def translated(error: SQLAlchemyError, engine: Engine) -> ServiceError:
+    """The error for the caller. It names and quotes the database, not the statement: the values may be private."""
     text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
     if isinstance(error, IntegrityError):
         return KeyTaken(f"the database refuses a row: {text}")
     if isinstance(error, DataError):
         return BadInput(f"the database cannot hold a value: {text}")
-    return DatabaseUnavailable(f"the database: {text}", retry_after=RETRY_AFTER)
+    return DatabaseUnavailable(f"the database {place(engine.url)}: {text}", retry_after=RETRY_AFTER)

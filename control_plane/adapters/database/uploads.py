@@ -47,6 +47,9 @@ _OVERDUE: Final = Statement(
     .order_by(_U.deadline)
     .limit(bindparam("limit"))
 )
+_DEADLINE_AHEAD: Final = Statement(
+    select(_U.client_id, _U.upload_id).where(IS_OPEN, _U.deadline > bindparam("after")).limit(bindparam("limit"))
+)
 _ADD: Final = insert_new(UPLOADS)
 _SAVE: Final = Statement(update(UPLOADS).where(_KEY, _U.version == bindparam("read_version")))
 
@@ -141,6 +144,11 @@ class SqlUploads:
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """From the index of the open uploads' deadlines."""
         return [UploadKey(*row) for row in self._transaction.run(_OVERDUE, {"now": now, "limit": limit}).fetchall()]
+
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """From the same index."""
+        values = {"after": after, "limit": limit}
+        return [UploadKey(*row) for row in self._transaction.run(_DEADLINE_AHEAD, values).fetchall()]
 
     def prune(self, ended_before: float, limit: int) -> int:
         """The foreign key deletes the parts too."""

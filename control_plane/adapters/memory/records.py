@@ -159,6 +159,11 @@ class MemoryUploads:
         late = (one for one in ends if one.deadline <= now)
         return [one.key for one in nsmallest(limit, late, key=lambda one: one.deadline)]
 
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """In the order in which they were added."""
+        uploads = self._tables.uploads.values()
+        return [one.key for one in uploads if one.state in OPEN and one.deadline > after][:limit]
+
     def prune(self, ended_before: float, limit: int) -> int:
         """Oldest end first."""
         old = (one for one in self._tables.uploads.values() if _ended_at(one) < ended_before)

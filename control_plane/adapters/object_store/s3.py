@@ -32,7 +32,7 @@ VIRTUAL: Final = "virtual"
 class S3ObjectStore:
     """One bucket. The constructor makes no request; how the bucket is used is what the last `probe` found.
 
-    With `memory` the result of a probe is used again for an hour.
+    With `memory` the first probe may be one of the last hour; a later one is asked for because something changed.
     """
 
     def __init__(self, settings: S3Settings, memory: ProbeMemory | None = None) -> None:
@@ -42,6 +42,7 @@ class S3ObjectStore:
         self._endpoint = settings.endpoint or AMAZON
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="object-store")
         self._found = ObjectStoreCapabilities()
+        self._is_probed = False
         self._notes: tuple[str, ...] = ()
         addressing = settings.addressing
         if addressing == AUTO:
@@ -63,10 +64,12 @@ class S3ObjectStore:
     async def probe(self) -> ObjectStoreCapabilities:
         if (recalled := self._recalled()) is not None:
             addressing, self._found = recalled
+            self._is_probed = True
             if addressing != self._addressing:
                 self._connect(addressing)
             return self._found
         self._found = await self._by_either_address("the probe of the object store", self._probed, self._met)
+        self._is_probed = True
         if self._memory is not None:
             self._memory.keep(self._settings, self._access_key, self._addressing, self._found)
         return self._found
@@ -185,17 +188,21 @@ class S3ObjectStore:
         return None if credentials is None else credentials.access_key
 
     def _recalled(self) -> tuple[str, ObjectStoreCapabilities] | None:
-        return None if self._memory is None else self._memory.recall(self._settings, self._access_key)
+        if self._memory is None or self._is_probed:
+            return None
+        return self._memory.recall(self._settings, self._access_key)
 
     async def _by_either_address(self, what: str, work: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """What `work` returns; when it is refused, that of `again` with the bucket's name in the host, which is kept.
 
-        Only with S3_ADDRESSING=auto. The error is that of the first form.
+        Only with S3_ADDRESSING=auto, and until a probe was good: from then on URLs are signed for devices. The error is
+        that of the first form.
         """
         try:
             return await self._call(what, work)
         except ObjectStoreRefused:
-            if self._settings.addressing != AUTO or self._addressing != PATH or not self._has_host_name:
+            tries = self._settings.addressing == AUTO and self._addressing == PATH and self._has_host_name
+            if not tries or self._is_probed:
                 raise
             first = self._clients, self._signer, self._heads
             self._connect(VIRTUAL)

@@ -18,8 +18,8 @@ from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.run import file_of
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import CliOutput
+from control_plane.cli.program import program
 from control_plane.cli.rest.progress import Lines
-from control_plane.cli.site.operator_env import program
 from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.commands import build_granted_download

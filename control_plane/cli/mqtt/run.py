@@ -25,6 +25,7 @@ from control_plane.cli.mqtt.engine import (
 from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.output import CliOutput
+from control_plane.cli.program import program
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
@@ -49,7 +50,8 @@ async def trigger(output: CliOutput, display: Display, request: UploadRequest, s
     settings = load_settings()
     path = state_path(request.upload_id, state)
     if path.exists():
-        text = f"{path} holds an upload already: go on with `backhaul mqtt resume`, or name another file"
+        again = f"{program()} mqtt resume {request.upload_id}"
+        text = f"{path} holds an upload already: go on with `{again}`, or name another file"
         raise Misused(text)
     database, policy = file_database(), policy_of(settings, owner=new_owner())
     with held(path), cli_errors():
@@ -134,7 +136,7 @@ async def _follow(
         if direct.database.path is not None:
             direct.database.path.unlink(missing_ok=True)
     else:
-        output.note(f"not all is said and cleaned up: run `backhaul mqtt resume {key.upload_id}` later")
+        output.note(f"not all is said and cleaned up: run `{program()} mqtt resume {key.upload_id}` later")
     return upload_document(view)
 
 

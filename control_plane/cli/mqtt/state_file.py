@@ -15,7 +15,11 @@ from control_plane.cli.errors import Failed, Misused
 def default_directory() -> Path:
     """The folder for the state of this user's programs (XDG Base Directory Specification)."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "backhaul"
+    try:
+        return Path(state).expanduser() / "backhaul"
+    except RuntimeError as error:
+        text = "this user has no home folder: set XDG_STATE_HOME"
+        raise Misused(text) from error
 
 
 def probes_directory() -> Path:

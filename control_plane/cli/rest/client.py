@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from control_plane.cli.errors import Failed, Misused, Refused, Unavailable, Unreachable
+from control_plane.cli.program import program
 from control_plane.cli.text import visible
 from schemas.redaction import without_secrets
 
@@ -29,6 +30,7 @@ _TRIES: Final = 3
 _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _WRONG_NAME: Final = (62, 64)
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -129,7 +131,7 @@ class ControlPlane:
         raise AssertionError(path)
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        hint = "name it with --server or BACKHAUL_URL, or run `backhaul up`"
+        hint = f"name it with --server or BACKHAUL_URL, or run `{program()} up`"
         return Unreachable(f"no control plane at {self.server}: {failure_text(error, self.server)} ({hint})")
 
     def _read(self, response: httpx.Response, accept: tuple[int, ...] = ()) -> Document:
@@ -138,7 +140,8 @@ class ControlPlane:
         except ValueError:
             document = None
         if not response.is_success and response.status_code not in accept:
-            if document is None and self.server.startswith("http:") and _WANTS_TLS in response.text.lower():
+            plain = document is None and self.server.startswith("http:") and response.status_code == _BAD_REQUEST
+            if plain and _WANTS_TLS in response.text.lower():
                 text = f"no control plane at {self.server}: {_IS_HTTPS}"
                 raise Failed(text)
             raise _refused(response, document)
@@ -235,7 +238,7 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     parts = [visible(part) for part in (title, detail) if part and isinstance(part, str)]
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
-        text += " (give a token with --token-file or BACKHAUL_TOKEN; `backhaul token create` makes one)"
+        text += f" (give a token with --token-file or BACKHAUL_TOKEN; `{program()} token create` makes one)"
     if response.status_code in _AWAY:
         return Unavailable(text, problem, retry_after=_seconds(response.headers.get("Retry-After")))
     return Refused(text, problem)

@@ -155,8 +155,9 @@ class Bars:
 
 def line(upload: Document) -> str:
     """The progress of one upload, as a line."""
-    whole = f" of {size(upload['file_size'])}" if upload.get("file_size") is not None else ""
-    parts = [_name(upload), _state_text(upload), f"{size(upload.get('bytes_uploaded') or 0)}{whole}"]
+    whole = upload.get("file_size")
+    sent = None if whole is None else f"{size(upload.get('bytes_uploaded') or 0)} of {size(whole)}"
+    parts = [_name(upload), _state_text(upload), sent]
     return "  ".join(filter(None, (*parts, waiting_reason(upload))))
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import Failed
 from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
+from control_plane.cli.program import program
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.rest.progress import display_for, failures, follow
 from control_plane.cli.rest.tables import upload_view, uploads_table
@@ -144,7 +145,7 @@ def _wait_for(session: CliSession, plane: ControlPlane, upload_id: str, client: 
         with display_for(session.output) as display:
             ended = follow(lambda one: plane.upload(one, client), [upload_id], display)
     except KeyboardInterrupt:
-        session.output.note(f"the upload goes on; `backhaul cancel {upload_id}` ends it")
+        session.output.note(f"the upload goes on; `{program()} cancel {upload_id}` ends it")
         raise
     _show(session, ended[0])
     if failures(ended):

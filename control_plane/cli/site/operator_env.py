@@ -1,20 +1,14 @@
-"""The settings of a site's operator as a file for a shell, and the command line of this program there.
+"""The settings of a site's operator as a file for a shell.
 
 Rule: the file holds secrets, so it is its owner's alone.
 """
 
 import os
 import shlex
-import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from broker.child_process import python_program
 from control_plane.cli.site.stack import BUCKET, Site
-
-_MAIN: Final = "control_plane.cli.main"
 
 
 def operator_file(site: Site) -> Path:
@@ -36,14 +30,3 @@ def write_operator_file(site: Site, account: Mapping[str, str] | None = None) ->
     text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
     with os.fdopen(os.open(operator_file(site), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
-
-
-def program() -> str:
-    """The command line that calls this program from a shell."""
-    found = shutil.which("backhaul")
-    return "backhaul" if found and Path(found).resolve() == Path(sys.argv[0]).resolve() else _quoted_program()
-
-
-def _quoted_program() -> str:
-    path = Path(sys.argv[0])
-    return shlex.quote(str(path.absolute())) if path.name == "backhaul" else shlex.join(python_program(_MAIN))

@@ -4,7 +4,6 @@ Rule: on loopback unless --listen names an address; the same directory gives the
 """
 
 import fcntl
-import os
 import shlex
 import socket
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.program import program
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
-from control_plane.cli.site.operator_env import operator_file, program, write_operator_file
+from control_plane.cli.site.operator_env import operator_file, write_operator_file
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BUCKET, LOOPBACK, Site, SitePorts, running_site, unready
 from control_plane.cli.text import visible
@@ -75,7 +75,7 @@ def up(
 
     They run until Ctrl-C; the same directory goes on where it was.
     """
-    directory = (data or default_directory()).expanduser().resolve()
+    directory = _directory(data)
     plan = Plan(directory, _require_address(listen), port, mqtt_port, store_port)
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
@@ -91,10 +91,14 @@ def up(
             session.output.note("stopping")
 
 
-def default_directory() -> Path:
-    """The folder for data of this user's programs (XDG Base Directory Specification)."""
-    share = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(share) / "backhaul"
+def _directory(data: Path | None) -> Path:
+    from control_plane.settings import SettingsError, data_directory
+
+    try:
+        return (data or data_directory()).expanduser().resolve()
+    except (SettingsError, RuntimeError) as error:
+        text = "this user has no home folder: name a directory with --data"
+        raise Misused(text) from error
 
 
 @contextmanager

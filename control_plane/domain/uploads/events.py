@@ -115,7 +115,7 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
-    """The upload's deadline passed."""
+    """The upload's deadline passed, or lies further ahead than any deadline can."""
 
     now: float
 

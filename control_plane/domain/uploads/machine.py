@@ -41,6 +41,7 @@ from control_plane.domain.uploads.events import (
 )
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
+    MAX_DEADLINE,
     MAX_SETBACKS,
     MAX_STRIKES,
     OPEN,
@@ -401,6 +402,9 @@ def _cancel_requested(upload: Upload, event: CancelRequested) -> Applied:
 
 
 def _deadline_passed(upload: Upload, event: DeadlinePassed) -> Applied:
+    if upload.deadline > event.now + MAX_DEADLINE:
+        # A clock that was wrong wrote it, and the instant of the creation: the span between them counts from now.
+        return replace(upload, deadline=event.now + upload.deadline - upload.created_at), ()
     if Transition.EXPIRE in TRANSITIONS[upload.state]:
         text = "the deadline passed before the upload was complete"
         return ended(upload, Transition.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)

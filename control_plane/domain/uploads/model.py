@@ -17,6 +17,9 @@ from schemas.values import DigestName, Fingerprint, Outcome, UploadOptions, Want
 MAX_ATTEMPTS: Final = 3
 """Attempts of one upload, each with its own S3 upload id (protocol.md section 4)."""
 
+MAX_DEADLINE: Final = 30 * 86_400
+"""Seconds from the creation to the deadline; a whole number, for the REST document shows it."""
+
 MAX_SETBACKS: Final = 10
 """Setbacks in a row of one attempt before it is given up. The pauses between them grow, so that they take minutes."""
 

@@ -1,13 +1,16 @@
 """Registers clients from their presence, in batches.
 
 Rule: when a client becomes reachable, its parked outbox entries become due in the same transaction, so none is missed.
+A beat that changes nothing else is kept in memory, and written now and then.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from control_plane.domain.clients import Client, Verdict, apply_presence
+from control_plane.services.clients.beats import Beats, worth_writing
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.ports.clock import Clock
@@ -30,11 +33,23 @@ class _Arrived(NamedTuple):
     age: float
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What one transaction came to."""
+
+    verdicts: list[tuple[Presence, Verdict]] = field(default_factory=list)
+    changed: list[Client] = field(default_factory=list)
+    woken: int = 0
+
+
 class ClientRegistry:
     """Takes presence messages and commits the clients' state. `on_woken` is called when outbox entries became due."""
 
-    def __init__(self, database: Database, clock: Clock, log: EventLog, *, on_woken: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, log: EventLog, *, beats: Beats, on_woken: Callable[[], None]
+    ) -> None:
         self._database = database
+        self._beats = beats
         self._clock = clock
         self._log = log
         self._on_woken = on_woken
@@ -59,40 +74,41 @@ class ClientRegistry:
 
     async def _commit(self, batch: list[_Arrived]) -> None:
         try:
-            verdicts, woken = await self._database.write(lambda records: self._apply(records, batch))
+            outcome = await self._database.write(lambda records: self._apply(records, batch))
         except ServiceError as error:
             self._log("presence.failed", {"messages": len(batch), "error": str(error)})
             if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
                 for one in batch:
                     await self._commit([one])
             return
-        for presence, verdict in verdicts:
+        for client in outcome.changed:
+            self._beats.note(client)
+        for presence, verdict in outcome.verdicts:
             # Each client sends a beat every thirty seconds: only other verdicts are logged.
             if verdict is not Verdict.BEAT:
                 self._log("presence", _facts(presence, verdict))
-        if woken:
+        if outcome.woken:
             self._on_woken()
 
-    @staticmethod
-    def _apply(records: Records, batch: list[_Arrived]) -> tuple[list[tuple[Presence, Verdict]], int]:
-        before = records.clients.among({one.presence.client_id for one in batch})
-        after: dict[str, Client] = dict(before)
-        verdicts: list[tuple[Presence, Verdict]] = []
-        woken = 0
+    def _apply(self, records: Records, batch: list[_Arrived]) -> _Outcome:
+        rows = records.clients.among({one.presence.client_id for one in batch})
+        known = {client_id: self._beats.latest(row) for client_id, row in rows.items()}
+        after: dict[str, Client] = dict(known)
+        outcome = _Outcome()
         for presence, at, age in batch:
-            known = after.get(presence.client_id)
-            client, verdict = apply_presence(known, presence, at, age=age)
-            if client is not None and client is not known:
+            before = after.get(presence.client_id)
+            client, verdict = apply_presence(before, presence, at, age=age)
+            if client is not None and client is not before:
                 after[presence.client_id] = client
-            verdicts.append((presence, verdict))
-        changed = [client for client_id, client in after.items() if before.get(client_id) is not client]
-        records.clients.save(changed)
-        for client in changed:
+            outcome.verdicts.append((presence, verdict))
+        outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
+        records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
+        for client in outcome.changed:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
             if client.dispatchable(batch[-1].at):
-                woken += records.outbox.wake(client.client_id, batch[-1].at)
-        return verdicts, woken
+                outcome.woken += records.outbox.wake(client.client_id, batch[-1].at)
+        return outcome
 
 
 def _facts(presence: Presence, verdict: Verdict) -> dict[str, str | int]:

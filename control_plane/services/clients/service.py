@@ -10,6 +10,7 @@ from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import OPEN
 from control_plane.services.budget import IngestBudget
+from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.ports.database import Database, Page
@@ -31,7 +32,9 @@ class ClientService:
         queries: ClientQueries,
         views: UploadViews,
         budget: IngestBudget,
+        beats: Beats,
     ) -> None:
+        self._beats = beats
         self._database = database
         self._budget = budget
         self._messenger = messenger
@@ -44,7 +47,7 @@ class ClientService:
         client = await self._database.read(lambda records: records.clients.get(client_id))
         if client is None:
             raise UnknownClient(client_id)
-        return client
+        return self._beats.latest(client)
 
     def reason(self, client: Client, now: float) -> Reason | None:
         """Why no command is published to the client at `now` (s), or that it is noisy; None when all is well."""
@@ -55,7 +58,8 @@ class ClientService:
         self, _principal: Principal, labels: Mapping[str, str], page: Page
     ) -> tuple[list[Client], str | None, int]:
         """The clients with all these labels, by id; the cursor of the next page; the total count."""
-        return await self._database.read(lambda records: records.clients.list(labels, page))
+        found, cursor, total = await self._database.read(lambda records: records.clients.list(labels, page))
+        return [self._beats.latest(client) for client in found], cursor, total
 
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
         """A client, and its open upload with the latest change; `UnknownClient`, `BadInput`."""

@@ -142,6 +142,9 @@ class UploadRecords(Protocol):
         Uploads that this owner is completing are left out; observed ones are not.
         """
 
+    def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
+        """Open uploads whose deadline is later than `after`, in any order."""
+
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete up to `limit` terminal uploads without outbox entries, oldest first; returns the number deleted."""
 

@@ -22,6 +22,7 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.backoff import full_jitter
 from control_plane.services.budget import Buckets, Limit
+from control_plane.services.clients.beats import Beats
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
@@ -54,7 +55,7 @@ MAX_RUNNING: Final = 10_000
 MAX_RUNNING_OF_ONE: Final = 1_024
 """Of these, one client's: the others wait for a place no longer than these take."""
 
-RELEASES: Final = Limit(rate=20, burst=256)
+RELEASES: Final = Limit(rate=20, burst=MAX_AT_ONCE // 2)
 """Closes of unknown uploads of one client. A client repeats the report of an upload that is not closed."""
 
 MAX_CLAIMED: Final = 256
@@ -113,6 +114,7 @@ class Outbox:
         commands: CommandPublisher,
         signer: UrlSigner,
         completion: Completion,
+        beats: Beats,
         probe: ObjectStoreProbe,
         step_timeout: float,
         performs: bool = True,
@@ -125,6 +127,7 @@ class Outbox:
         self._commands = commands
         self._signer = signer
         self._completion = completion
+        self._beats = beats
         self._probe = probe
         self._step_timeout = step_timeout
         self._performs = performs
@@ -168,7 +171,7 @@ class Outbox:
         for duty in decision.duties:
             if decision.deferred is None:
                 self._start(key, duty, self._perform(upload, duty))
-            elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or len(self._tasks) >= MAX_RUNNING:
+            elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or self._is_full(key.client_id):
                 # No place is free: a look that waits for one would delay the commit of the success.
                 self._writer.enqueue(key, decision.deferred)
             else:
@@ -270,7 +273,7 @@ class Outbox:
         if entry.duty.kind not in COMMANDS:
             return now
         client = records.clients.get(upload.client_id)
-        if client is None or not client.dispatchable(now):
+        if client is None or not self._beats.latest(client).dispatchable(now):
             return PARKED
         # The command of a queued upload may not be published: the process that leased the entry may have ended before.
         if entry.tries == 0 or upload.state is State.QUEUED:
@@ -289,7 +292,7 @@ class Outbox:
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
         # A deferred success that is not proven becomes a duty, which must not count as running already.
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
-        if len(self._tasks) >= MAX_RUNNING or self._busy[key.client_id] >= MAX_RUNNING_OF_ONE:
+        if self._is_full(key.client_id):
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
             self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
             work.close()
@@ -303,6 +306,9 @@ class Outbox:
         self._busy[key.client_id] += 1
         self._running[name] = task
         task.add_done_callback(lambda done: self._ended(name, done, deferred=deferred))
+
+    def _is_full(self, client_id: str) -> bool:
+        return len(self._tasks) >= MAX_RUNNING or self._busy[client_id] >= MAX_RUNNING_OF_ONE
 
     def _ended(self, name: _Name, task: asyncio.Task[None], *, deferred: bool) -> None:
         self._looks -= deferred

@@ -13,11 +13,11 @@ from typing import Any, Final
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.domain.uploads.model import MAX_DEADLINE, TERMINAL, Origin, State, Upload, UploadKey
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, NotOurs, UnknownClient, UnknownUpload
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import DAY, MAX_DEADLINE, Policy, object_key
+from control_plane.services.policy import DAY, Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
 from control_plane.services.ports.object_store import ObjectStore

@@ -10,6 +10,7 @@ from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
+from control_plane.services.clients.beats import Beats
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
 
@@ -39,7 +40,8 @@ class UploadView:
 class UploadViews:
     """Reads what explains an upload: its client and its outbox entries. Only uploads of `owner` carry duties."""
 
-    def __init__(self, database: Database, clock: Clock, owner: str) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str, beats: Beats) -> None:
+        self._beats = beats
         self._database = database
         self._clock = clock
         self._owner = owner
@@ -68,7 +70,7 @@ class UploadViews:
 
     def explain(self, upload: Upload, client: Client | None, entries: list[OutboxEntry]) -> UploadView:
         """The view of an upload that is not over, from its client and its outbox entries; the nearest cause first."""
-        away = _away(upload, client, self._clock.now())
+        away = _away(upload, None if client is None else self._beats.latest(client), self._clock.now())
         kind, failed = _last_failure(entries)
         # A client that requested URLs reports that it waits for them; the failure to grant them is nearer to the cause.
         unanswered = failed if kind in _ANSWERS and upload.wanted else None

@@ -23,6 +23,7 @@ from control_plane.domain.uploads.events import (
 )
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import (
     BadInput,
     DatabaseUnavailable,
@@ -159,8 +160,17 @@ class UploadWriter:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, log: EventLog, *, owner: str, step_timeout: float, quota: Quota
+        self,
+        database: Database,
+        clock: Clock,
+        log: EventLog,
+        *,
+        owner: str,
+        step_timeout: float,
+        quota: Quota,
+        beats: Beats,
     ) -> None:
+        self._beats = beats
         self._database = database
         self._clock = clock
         self._log = log
@@ -386,13 +396,20 @@ class UploadWriter:
         if upload.owner != self._owner:
             return []
         now = self._clock.now()
-        reachable = _reachable(records, draft, now)
+        reachable = self._reachable(records, draft, now)
         if changed:
             self._save_entries(records, upload, draft, now, reachable=reachable)
         urgent = tuple(
             duty for duty in draft.urgent.values() if duty.due_at <= now and (reachable or duty.kind not in COMMANDS)
         )
         return [Decision(upload.key, upload, urgent, upload.attempt)] if urgent else []
+
+    def _reachable(self, records: Records, draft: _Draft, now: float) -> bool:
+        """Whether a command reaches the client. One that just responded is connected; its presence may come later."""
+        client = records.clients.get(draft.after.client_id)
+        if client is None:
+            return draft.responded
+        return self._beats.latest(client).dispatchable(now) or (draft.responded and client.answerable(now))
 
     def _save_entries(self, records: Records, upload: Upload, draft: _Draft, now: float, *, reachable: bool) -> None:
         subject = Subject.of_upload(upload.key)
@@ -425,14 +442,6 @@ def _resolve(entry: _Entry, result: Upload | Exception) -> None:
         entry.result.set_exception(result)
     else:
         entry.result.set_result(result)
-
-
-def _reachable(records: Records, draft: _Draft, now: float) -> bool:
-    """Whether a command reaches the client. One that just responded is connected, even if its presence comes later."""
-    client = records.clients.get(draft.after.client_id)
-    if client is None:
-        return draft.responded
-    return client.dispatchable(now) or (draft.responded and client.answerable(now))
 
 
 def _release(entry: _Entry) -> list[Decision]:

@@ -12,6 +12,7 @@ from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
     ClientRefused,
+    ClocksDiffer,
     ObjectStoreDown,
     ObjectStoreRefused,
     Transient,
@@ -29,6 +30,7 @@ EXPECTED = {
     "MessengerDown": 503,
     "BrokerRefused": 503,
     "ObjectStoreDown": 503,
+    "ClocksDiffer": 503,
     "ClientSilent": 504,
     "Permanent": 500,
     "UnknownClient": 404,
@@ -65,6 +67,7 @@ def one_of(kind: type[Exception]) -> Exception:
         UnknownClient: UnknownClient("restaurant-9"),
         UnknownUpload: UnknownUpload("upload-9"),
         AmbiguousUpload: AmbiguousUpload("upload-9", ["a", "b"]),
+        ClocksDiffer: ClocksDiffer(3600.0),
         ClientRefused: ClientRefused("path_not_allowed", "outside"),
         IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
         BadCommand: BadCommand("bad", "m", "a", "bad_request"),

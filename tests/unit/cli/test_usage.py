@@ -1,5 +1,6 @@
 """Wrong usage ends with exit code 2 and an explanation, before anything is sent."""
 
+import pwd
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,6 +67,47 @@ def test_an_env_file_that_is_not_text_exits_with_2(
     ended = CliRunner().invoke(build(), list(arguments))
     assert ended.exit_code == 2, ended.output
     assert ".env cannot be read" in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_a_database_at_the_place_of_an_earlier_version_is_not_left_behind(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default that moves: with a new, empty database every upload that was accepted would be lost."""
+    monkeypatch.setattr("control_plane.observability.configure_logging", lambda _level: print)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "backhaul.db").touch()
+    ended = CliRunner().invoke(build(), [command])
+    assert ended.exit_code == 2, ended.output
+    assert f"move it to {tmp_path}/data/backhaul/backhaul.db" in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null"])
+@pytest.mark.parametrize(
+    "arguments", [("serve",), ("doctor",), ("up",), ("mqtt", "trigger", "c")], ids=lambda words: words[0]
+)
+def test_a_user_without_a_usable_home_folder_gets_one_line(
+    arguments: tuple[str, ...], home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default place that depends on the user: users of containers and of services have no home."""
+
+    def unknown(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr("control_plane.observability.configure_logging", lambda _level: print)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(build(), list(arguments))
+    assert ended.exit_code == 2, ended.output
+    assert isinstance(ended.exception, SystemExit)
+    assert ("no home folder: " in ended.stderr) if home is None else (f"{home}/" in ended.stderr)
 
 
 def test_every_command_has_a_help_text_and_takes_json() -> None:

@@ -185,3 +185,11 @@ def test_the_lines_about_one_client_are_limited_and_every_event_is_counted(lines
     assert names.count(("upload.state", "loud")) == 200
     assert names.count(("outbox.failed", None)) == 200
     assert value(metrics, "backhaul_events_total", event="message.refused") == 1_002
+
+
+def test_every_request_that_reads_a_file_has_its_line(lines: io.StringIO) -> None:
+    """A caller that names the client could else read a thousand files behind ten lines."""
+    metrics = Metrics(monotonic=lambda: 0.0)
+    for number in range(50):
+        metrics("rest.disclosure", {"caller": "alice", "path": f"/uploads/u{number}/url", "client_id": "restaurant-1"})
+    assert lines.getvalue().count("rest.disclosure") == 50

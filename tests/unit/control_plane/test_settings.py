@@ -22,7 +22,6 @@ def test_without_settings_the_defaults_apply() -> None:
     assert (settings.s3_bucket_name, settings.base_s3_path) == ("file-download-system-uploads", "uploads")
     assert (settings.s3_chunk_size, settings.presigned_url_expiry, settings.client_timeout) == (5_242_880, 900, 300)
     assert (settings.history_days, settings.require_proof, settings.topic_root) == (90, True, "fleet/v1")
-    assert settings.database_url.get_secret_value() == "sqlite:///backhaul.db"
     assert settings.mqtt_address == ("localhost", 1883, False)
 
 
@@ -208,15 +207,15 @@ def test_an_unknown_name_in_the_file_stops_the_program(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(dotenv=dotenv)
     assert str(caught.value).splitlines() == [
-        ".env: SERVER_PROT is not a setting: did you mean SERVER_PORT?",
-        ".env: ANSWER is not a setting",
+        f"{dotenv}: SERVER_PROT is not a setting: did you mean SERVER_PORT?",
+        f"{dotenv}: ANSWER is not a setting",
     ]
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_bytes(b"JWT_SECRET=hunter2\xff\n")
-    with pytest.raises(SettingsError, match=r"^\.env cannot be read") as caught:
+    with pytest.raises(SettingsError, match=r"^/.*\.env cannot be read: ") as caught:
         Settings.load(dotenv=dotenv)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -245,6 +244,20 @@ def test_line_breaks_end_a_value_and_are_refused_within_without_the_value(name: 
     assert (value if isinstance(value, str) else value.get_secret_value()) == good
     text = error_text(**{**beside, name: f"hunter2\n{good}"})
     assert text == f"{name}: has a control character in it"
+
+
+def test_the_default_database_is_the_same_file_in_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative default makes a new, empty database wherever the program is started."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    places = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        places.append(Settings.load({}).database)
+    assert places == [f"sqlite:///{tmp_path}/data/backhaul/backhaul.db"] * 2
+    assert Settings.load({"DATABASE_URL": "sqlite:///x.db"}).database == "sqlite:///x.db"
 
 
 @pytest.mark.parametrize("name", ["MQTT_PASSWORD", "MQTT_USERNAME", "AWS_SECRET_ACCESS_KEY", "BASE_S3_PATH"])

@@ -81,6 +81,9 @@ def test_at_debug_the_lines_of_libraries_stay_out(capsys: pytest.CaptureFixture[
         start_logging("debug")
         logging.getLogger("device_agent.agent").debug("our own")
         logging.getLogger("urllib3.connectionpool").debug("a request")
+        (handler,) = root.handlers
+        handler.flush()
+        handler.close()
     finally:
         root.handlers[:], root.level = handlers, level
         logging.getLogger("device_agent").setLevel(logging.NOTSET)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from device_agent.agent import MAX_QUERIES
-from device_agent.inbox import CommandArrived, Connected, QueryAnswered
+from device_agent.inbox import MAX_UNLIMITED, BirthArrived, CommandArrived, Connected, EventQueue, QueryAnswered
 from device_agent.mqtt.connection import AckToken
 from device_agent.mqtt.publisher import MAX_WAITING, MAX_WAITING_BYTES, Outbound, SendQueue
 from schemas.codec import MAX_MESSAGE_SIZE, decode_response
@@ -35,6 +35,18 @@ def test_a_flood_of_queries_is_answered_busy_and_holds_no_memory(tmp_path: Path)
     loop.network.published.clear()
     loop.agent.turn([query(1_000), query(1_001)])
     assert [decode_response(data).message_id for data in loop.network.published] == ["q1001"]
+
+
+def test_a_flood_of_qos_0_holds_no_memory_and_takes_the_place_of_no_command_that_the_broker_keeps() -> None:
+    """The kind: a queue that Receive Maximum bounds, and a message that Receive Maximum does not count."""
+    inbox = EventQueue()
+    for _ in range(10_000):
+        inbox.put(CommandArrived(b"x", AckToken(1, 0, 0)))
+    inbox.put(CommandArrived(b"kept", AckToken(1, 1)))
+    inbox.put(BirthArrived())
+    waiting = inbox.take(0.0)
+    assert (len(waiting), inbox.refused) == (MAX_UNLIMITED + 2, 10_000 - MAX_UNLIMITED)
+    assert waiting[-2:] == [CommandArrived(b"kept", AckToken(1, 1)), BirthArrived()]
 
 
 @pytest.mark.parametrize(("size", "kept"), [(10, MAX_WAITING), (96 * 1024, MAX_WAITING_BYTES // (96 * 1024))])

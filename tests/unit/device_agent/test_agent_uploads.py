@@ -2,6 +2,7 @@
 
 import errno
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ from device_agent.uploads import MAX_ACTIVE, MAX_ADMITTED, MAX_HELD, DiscardCopy
 from schemas.codec import GRANT_FILL_SIZE, MAX_MESSAGE_SIZE, decode_response, encode
 from schemas.messages import Hello, UploadReport
 from schemas.topics import Channel
-from schemas.values import ErrorCode, SystemInfo
+from schemas.values import STATUS_EVERY, ErrorCode, SystemInfo
 from tests.unit.device_agent.device import order
 from tests.unit.device_agent.upload_table import UploadTable, table
 
@@ -119,6 +120,23 @@ class TestScheduling:
         held = sum(run.held for run in table.uploads)
         assert MAX_HELD <= held < MAX_HELD + 128 * 1024
         assert (table.responses[-1].error, len(list(table.uploads))) == ("busy", 35)
+
+    def test_an_upload_that_ends_is_kept_for_its_owner_while_large_ones_wait(self, table: UploadTable) -> None:
+        """The kind: one limit for two uses, where the one that fills it takes the place of the other."""
+        urls = [{"part_number": number, "url": f"https://s/{number}?{'x' * 4000}"} for number in range(1, 31)]
+        for number in range(35):
+            config = {"upload_id": f"u{number}", "presigned_urls": urls}
+            table.command("download_file", f"m{number}", file_path="/d/a", upload_config=config)
+        first = table.uploads.get("u0")
+        assert first is not None
+        table.uploads.handle(first, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+        small = table.download("small")
+        assert small is not None
+        table.uploads.handle(small, Faulted(now=1.0, code=ErrorCode.FILE_NOT_FOUND, text="no such file"))
+        more = {"upload_id": "more", "presigned_urls": urls}
+        table.command("download_file", "more", file_path="/d/a", upload_config=more)
+        table.uploads.schedule(1.0)
+        assert [run.upload_id for run in table.uploads if run.ended] == ["u0", "small"]
 
     def test_ended_uploads_that_are_large_become_tombstones_before_there_are_many(self, table: UploadTable) -> None:
         """Their owner never closes them. The oldest go first, and the journal of the rest is bounded too."""
@@ -324,6 +342,26 @@ class TestStatus:
         statuses = [status for status in results if status is not None]
         assert len(statuses) == 4
         assert sum(status.system_info is not None for status in statuses) == 2
+
+    def test_each_of_many_uploads_is_reported_in_the_time_of_one(
+        self, table: UploadTable, reporter: StatusReporter
+    ) -> None:
+        """The kind: a report with less room than there is to report. Its owner ends a silent upload as no_progress."""
+        runs = [table.download(f"u{number}") for number in range(MAX_ACTIVE)]
+        waiting = [run for run in runs if run is not None]
+        named: dict[str, list[float]] = {run.upload_id: [101.0] for run in waiting}
+        statuses = 0
+        for second in range(300):
+            now = 100.0 + second
+            status = reporter.due(waiting, now=now, epoch=1)
+            statuses += status is not None
+            for entry in status.uploads if status else ():
+                named[entry.upload_id].append(now)
+        assert len(waiting) == MAX_ACTIVE
+        assert (
+            max(later - one for times in named.values() for one, later in pairwise([*times, 400.0])) <= STATUS_EVERY + 5
+        )
+        assert statuses <= 300 / STATUS_EVERY * 4
 
 
 class TestSendQueue:

@@ -147,6 +147,15 @@ def test_a_stored_presence_does_not_make_a_client_seen_earlier() -> None:
         assert later.seen_at == 1000.0
 
 
+@pytest.mark.parametrize("message", [presence(sequence=1), presence(epoch=2), will()])
+def test_an_instant_that_lies_far_ahead_is_replaced_by_the_next_presence(message: Presence) -> None:
+    """A clock that was three hours ahead wrote it; else the client would be offline for as long."""
+    client, _ = apply_presence(None, presence(), 1000.0 + 10_800.0)
+    later, _ = apply_presence(client, message, 1000.0)
+    assert later is not None
+    assert (later.seen_at, later.connected(1001.0)) == (1000.0, message.status == "online")
+
+
 def test_a_stored_presence_shows_no_second_device() -> None:
     """A retired installation that is gone may have left its `online` at the broker."""
     client = after(presence(), presence(install="i2"))

@@ -5,6 +5,7 @@ Rule: the kind of fault is a device's word taken as an operator's.
 
 import pytest
 
+from control_plane.adapters.memory.records import MemoryUploads
 from control_plane.domain.uploads.model import Origin, State, UploadKey
 from control_plane.services.errors import QuotaExceeded, UnknownUpload
 from control_plane.services.policy import DAY, Policy
@@ -144,6 +145,31 @@ async def test_open_uploads_of_a_client_are_limited() -> None:
         assert rig.counted("upload.refused") == 1
         await rig.respond(rig.offer(first.upload_id, file_path="/a", wanted_parts=()), "rejected", sequence=1)
         assert (await rig.trigger(file_path="/e")).upload.file_path == "/e"
+
+
+async def test_the_bytes_of_a_client_far_from_its_limit_are_counted_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kind: a cost that grows with the history, paid by each message. A device may offer a file each second."""
+    counts: list[str] = []
+
+    def counted(_: MemoryUploads, client_id: str, _owner: str, _since: float) -> int:
+        counts.append(client_id)
+        return 0
+
+    monkeypatch.setattr(MemoryUploads, "bytes_offered", counted)
+    async with Rig(Policy(max_bytes=2**40)) as rig:
+        await rig.birth()
+        for number in range(4):
+            upload_id = (await rig.trigger()).upload.upload_id
+            await rig.respond(rig.offer(upload_id), sequence=1)
+            assert (await rig.upload(upload_id)).state is State.IN_PROGRESS
+            rig.clock.time += 25.0 * (number >= 1)
+        assert counts == [CLIENT]
+        rig.clock.time += 60.0
+        await rig.birth(sequence=1)
+        await rig.respond(rig.offer((await rig.trigger()).upload.upload_id), sequence=1)
+        assert counts == [CLIENT, CLIENT]
 
 
 async def test_bytes_of_a_day_are_limited() -> None:

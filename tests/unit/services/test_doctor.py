@@ -1,5 +1,8 @@
 """The findings of the doctor, and the one that it repairs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,7 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.lifecycle_rule import RULE_ID, aborts_too_early, with_our_rule
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from tests.support.fakes import Rig
+from tests.support.fakes import FakeObjects, Rig
 
 PREFIX = "uploads/"
 OTHERS = {
@@ -44,6 +47,22 @@ async def test_a_missing_lifecycle_rule_is_found_and_added_beside_the_others() -
         again = named(await doctor.examine(fix=True), "lifecycle rule")
         assert (again.fine, again.fixed) == (True, False)
         assert rig.objects.calls.count("set_lifecycle") == 1
+
+
+async def test_a_member_that_the_object_store_adds_does_not_make_the_rule_a_lost_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Amazon S3 shows a default that was not written beside the first rule of a bucket."""
+    keep = FakeObjects.set_lifecycle
+
+    async def add_default(objects: FakeObjects, configuration: Mapping[str, Any]) -> None:
+        await keep(objects, {"TransitionDefaultMinimumObjectSize": "all_storage_classes_128K", **configuration})
+
+    monkeypatch.setattr(FakeObjects, "set_lifecycle", add_default)
+    async with Rig() as rig:
+        rig.objects.rules = {"Rules": []}
+        mended = named(await doctor_of(rig).examine(fix=True), "lifecycle rule")
+        assert (mended.fine, mended.fixed) == (True, True)
 
 
 async def test_an_object_store_that_does_not_keep_the_rule_is_not_reported_as_repaired() -> None:

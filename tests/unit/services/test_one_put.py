@@ -197,9 +197,12 @@ async def test_the_success_alone_is_committed_when_the_look_is_slow(monkeypatch:
         assert rig.counted("duty.fault") == 0
 
 
-async def test_the_success_alone_is_committed_when_no_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["MAX_AT_ONCE", "MAX_RUNNING", "MAX_RUNNING_OF_ONE"])
+async def test_the_success_alone_is_committed_when_no_place_is_free(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     """When every place is taken it is committed at once, and proven when one is free."""
-    monkeypatch.setattr(outbox, "MAX_AT_ONCE", 1)
+    monkeypatch.setattr(outbox, limit, 1)
     async with Rig() as rig:
         first, second = await offered(rig), await offered(rig)
         for upload in (first, second):

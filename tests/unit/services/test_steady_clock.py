@@ -8,17 +8,18 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import ClocksDiffer, ObjectStoreDown
 from control_plane.services.policy import DAY
 from control_plane.services.ports.database import PARKED, OutboxEntry, Records, Subject
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.steady_clock import LASTS, SteadyClock
 from control_plane.services.uploads.outbox import LONGEST_RETRY
 from schemas.values import DigestName
-from tests.support.fakes import CLIENT, OPERATOR, FakeClock, Rig
+from tests.support.fakes import CLIENT, OPERATOR, FakeClock, FakeObjects, Rig
 from tests.support.uploads import an_upload
 
 HOUR: Final = 3_600.0
@@ -185,6 +186,25 @@ async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
         assert maintenance._time_is_sure()
 
 
+async def test_a_clock_that_the_object_store_refuses_is_known_to_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind: S3 refuses what is signed 15 minutes off its clock, so no probe is good while the clock is wrong."""
+    rig, clock = stepped_rig()
+    async with rig:
+        probe, before = rig.engine.probe, rig.engine.clock.now()
+
+        async def refuse(_: FakeObjects) -> ObjectStoreCapabilities:
+            raise ClocksDiffer(-8 * DAY)
+
+        monkeypatch.setattr(FakeObjects, "probe", refuse)
+        clock.off = 8 * DAY
+        rig.engine.clock.now()
+        with pytest.raises(ClocksDiffer):
+            await probe.probe()
+        clock.time += LASTS + 1
+        assert rig.engine.clock.now() == before + LASTS + 1
+        assert not rig.engine.maintenance._time_is_sure()
+
+
 async def test_without_any_answer_of_the_object_store_deadlines_hold_after_some_minutes() -> None:
     async with Rig() as rig:
         rig.engine.probe._seen = None
@@ -213,12 +233,39 @@ async def test_entries_further_ahead_than_any_wait_are_pulled_in() -> None:
         assert found == {**dues, Kind.SEND_DOWNLOAD: now, Kind.DELETE_OBJECT: now + 360}
 
 
+async def test_a_deadline_that_a_wrong_clock_wrote_counts_from_now() -> None:
+    """Else the upload would stay open for as long as that clock was ahead."""
+    async with Rig() as rig:
+        wrong = rig.clock.time + 3_650 * DAY
+        upload = an_upload(client_id=CLIENT, created_at=wrong, deadline=wrong + 7 * DAY)
+        await rig.database.write(lambda records: records.uploads.add(upload))
+        await rig.engine.maintenance.pull_in()
+        assert (await rig.upload(upload.upload_id)).deadline == rig.clock.time + 7 * DAY
+        rig.clock.time += 7 * DAY
+        assert await rig.engine.maintenance.expire() == 1
+
+
 async def test_a_client_whose_last_presence_lies_far_ahead_is_not_connected() -> None:
     async with Rig() as rig:
         await rig.birth()
         client = await rig.engine.client_service.client(OPERATOR, CLIENT)
         assert client.connected(client.seen_at - 60)
         assert not client.connected(client.seen_at - 3 * HOUR)
+
+
+async def test_a_presence_that_a_wrong_clock_wrote_is_replaced_by_the_next_beat() -> None:
+    """Also in the database: another process, or the next one, reads only the row."""
+    async with Rig() as rig:
+        await rig.birth()
+        row = await rig.database.read(lambda records: records.clients.get(CLIENT))
+        assert row is not None
+        ahead = replace(row, seen_at=rig.clock.time + 3 * HOUR)
+        await rig.database.write(lambda records: records.clients.save([ahead]))
+        rig.engine.beats.note(ahead)
+        await rig.birth(sequence=ahead.sequence + 1)
+        seen = await rig.database.read(lambda records: records.clients.get(CLIENT))
+        assert seen is not None
+        assert seen.connected(rig.clock.time)
 
 
 async def test_readiness_reports_a_step_and_stays_ready() -> None:

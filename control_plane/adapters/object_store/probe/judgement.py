@@ -10,7 +10,7 @@ from control_plane.adapters.object_store.errors import HINTS
 from control_plane.adapters.object_store.probe.puts import PutResult
 from control_plane.adapters.object_store.probe.trial import DIGESTS, Seen, Way
 from control_plane.adapters.object_store.settings import S3Settings
-from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
+from control_plane.services.errors import ClocksDiffer, ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.policy import MAX_SKEW
 from schemas.values import DigestName
 
@@ -52,12 +52,15 @@ class Judgement:
     def require_usable(self, taken_directly: Callable[[], bool]) -> None:
         """`ObjectStoreRefused` when uploads cannot work, with what to change; `ObjectStoreDown` when it is busy.
 
-        `taken_directly` tries the PUT again past S3_PUBLIC_ENDPOINT.
+        `ClocksDiffer` when that may be the cause. `taken_directly` tries the PUT again past S3_PUBLIC_ENDPOINT.
         """
         seen, settings = self._seen, self._settings
         without_digest = settings is not None and settings.digest == DigestName.NONE
         if set(seen.usable) - (set() if without_digest else {DigestName.NONE}):
             return
+        if self.skew is not None and abs(self.skew) > MAX_SKEW:
+            # S3 refuses what is signed 15 minutes off its own clock; no other finding of this trial means anything.
+            raise ClocksDiffer(self.skew)
         if any(way.info is not None for way in seen.parts.values()) and not seen.usable:
             text = (
                 "the object store drops metadata of CreateMultipartUpload: no object of an upload could be recognised"
@@ -118,8 +121,6 @@ class Judgement:
             raise ObjectStoreDown(text)
 
     def _remedy(self, answers: list[str], taken_directly: Callable[[], bool]) -> str:
-        if self.skew is not None and abs(self.skew) > MAX_SKEW:
-            return f"the clocks are {self.skew:+.0f} s apart: set this machine's clock"
         settings = self._settings
         region = next((put.region for put in self._puts if put.region), "")
         if settings is not None and region and region != settings.region:

@@ -1,6 +1,7 @@
 """PUT requests as a device sends them: a granted URL, its headers, the bytes.
 
-Rule: limits are on the silence of one request. Every answer is a result; only no answer is an error.
+Rule: limits are on the silence of one request. Every answer is a result; only no answer is an error. An answer that
+passes, such as 503, shows nothing, so the request is sent again.
 """
 
 import re
@@ -23,6 +24,9 @@ CONNECT_TIMEOUT: Final = 5
 SILENCE: Final = 30
 """Seconds without a byte after which a request is given up."""
 
+TRIES: Final = 3
+_PAUSE: Final = 0.3
+_NOT_IMPLEMENTED: Final = 501
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _REGION: Final = re.compile(rb"<Region>([a-z0-9-]{1,64})</Region>")
 _CONDITION_FAILED: Final = frozenset({409, 412})
@@ -58,6 +62,12 @@ class PutResult:
         return wrong and self.status not in PASSING_STATUS and self.code != "RequestTimeout"
 
     @property
+    def passing(self) -> bool:
+        """Whether the object store was busy or broken: the same request may have another answer a moment later."""
+        broken = self.status >= 500 and self.status != _NOT_IMPLEMENTED  # noqa: PLR2004
+        return broken or self.status in PASSING_STATUS or self.code == "RequestTimeout"
+
+    @property
     def condition_failed(self) -> bool:
         """Whether it was rejected because the object exists."""
         return self.status in _CONDITION_FAILED
@@ -83,7 +93,15 @@ class Puts:
             self._session.close()
 
     def send(self, grant: PresignedPart, body: bytes) -> PutResult:
-        """The answer; `NoAnswer` without one."""
+        """The answer, the last of `TRIES` if they are passing; `NoAnswer` without one."""
+        for tries in range(1, TRIES):
+            result = self._sent(grant, body)
+            if not result.passing:
+                return result
+            time.sleep(_PAUSE * tries)
+        return self._sent(grant, body)
+
+    def _sent(self, grant: PresignedPart, body: bytes) -> PutResult:
         headers = {**grant.headers, "Content-Type": "application/octet-stream"}
         request = AWSRequest("PUT", grant.url, headers=headers, data=body).prepare()
         sent_at = time.time()

@@ -14,8 +14,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from control_plane.cli.program import program
 from control_plane.cli.rest.client import Document
-from control_plane.cli.site.operator_env import operator_file, program
+from control_plane.cli.site.operator_env import operator_file
 from control_plane.cli.site.stack import BUCKET, Site
 from control_plane.cli.text import MIB, instant, size, visible
 from schemas.topics import Topics

@@ -312,7 +312,8 @@ def test_uploads_that_are_cancelled_and_begun_again_take_no_more_threads(device:
         device.command("close_upload", f"e{number}", upload_id=name)
     device.download("good-1")
     check_until(lambda: "good-1" in device.ended(), device.turn)
-    assert device.runner._reader.lost == MAX_UNANSWERED
+    # A busy machine may let another thread wait for longer than this test's patience, for a moment.
+    check_until(lambda: device.runner._reader.lost == MAX_UNANSWERED, device.turn)
 
 
 def test_a_listing_that_gets_no_answer_is_answered_and_delays_no_other_query(device: Device) -> None:

@@ -31,8 +31,12 @@ class QueuedHandler(logging.Handler):
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the line; count it as dropped when the queue is full."""
-        self.say(self.format(record))
+        """Queue the line; count it as dropped when the queue is full. A record with wrong arguments raises nothing."""
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 (a line of the log, also of a library, ends no thread)
+            text = f"{record.levelname} {record.name}: {record.msg!r} cannot be formatted: {error}"
+        self.say(text)
 
     def say(self, text: str) -> None:
         """Queue a line as it is, at any level of the log."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.log_sink import QueuedHandler
 from control_plane.observability import configure_logging
+from schemas.log_sink import QueuedHandler
 
 LINES = 3_000
 LINE = "x" * 200
@@ -45,6 +45,16 @@ def test_a_closed_stream_stops_nobody(tmp_path: Path) -> None:
     logged(handler, 10)
     handler.flush()
     assert handler._lines.unfinished_tasks == 0
+    handler.close()
+
+
+def test_a_record_that_cannot_be_formatted_ends_no_thread() -> None:
+    """As with the handlers of the standard library: a wrong line of some library is no fault of the caller."""
+    stream = io.StringIO()
+    handler = QueuedHandler(stream)
+    handler.handle(logging.LogRecord("library", logging.INFO, "", 0, "%d parts", ("no number",), None))
+    handler.flush()
+    assert "'%d parts' cannot be formatted" in stream.getvalue()
     handler.close()
 
 

@@ -1,0 +1,26 @@
+"""How this program is called from a shell, for every command that it prints to be copied.
+
+Rule: the printed command works in any shell of this user, also in one whose PATH is not that of this process: `make`
+and an activated environment change it.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from broker.child_process import python_program
+
+_MAIN: Final = "control_plane.cli.main"
+
+
+def program() -> str:
+    """The command line that calls this program: its path, unless it is installed for every user."""
+    path = Path(sys.argv[0])
+    if path.name != "backhaul":
+        return shlex.join(python_program(_MAIN))
+    everyones = f"/usr/local/bin:{os.confstr('CS_PATH') or ''}"
+    found = shutil.which("backhaul", path=everyones)
+    return "backhaul" if found and Path(found).resolve() == path.resolve() else shlex.quote(str(path.absolute()))

@@ -1,0 +1,53 @@
+"""The beats of clients that this process received and did not write.
+
+Rule: a row is at most `WRITE_EVERY` older than the last beat, and every reader of a client's presence asks `latest`.
+Each replica receives all presence itself, so none depends on what another one has in memory.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from msgspec.structs import replace
+
+from control_plane.domain.clients import Client
+
+WRITE_EVERY: Final = 300.0
+"""Seconds between two writes of a client whose beats change nothing else: each costs a commit."""
+
+MAX_CLIENTS: Final = 100_000
+
+
+class Beats:
+    """The latest beat of each client. `started_at` (s since the epoch) is when this process began to receive."""
+
+    def __init__(self, started_at: float) -> None:
+        self._started_at = started_at
+        self._heard: OrderedDict[str, Client] = OrderedDict()
+
+    def note(self, client: Client) -> None:
+        """Keep a client as it is after a presence message."""
+        self._heard.pop(client.client_id, None)
+        self._heard[client.client_id] = client
+        if len(self._heard) > MAX_CLIENTS:
+            self._heard.popitem(last=False)
+
+    def latest(self, client: Client) -> Client:
+        """The client of a row, with the later beat of the same connection that is in memory.
+
+        Beats before the start of this process are not in its memory. A client that may have sent one until then counts
+        as seen then: it has as long to send the next one as any other.
+        """
+        heard = self._heard.get(client.client_id)
+        if heard is not None and (heard.install_id, heard.epoch) == (client.install_id, client.epoch):
+            if heard.sequence > client.sequence:
+                return replace(client, sequence=heard.sequence, seen_at=heard.seen_at)
+            return client
+        maybe_seen_at = min(self._started_at, client.seen_at + WRITE_EVERY)
+        return replace(client, seen_at=maybe_seen_at) if client.online and maybe_seen_at > client.seen_at else client
+
+
+def worth_writing(row: Client | None, client: Client) -> bool:
+    """Whether a client differs from its row in more than a beat, or the row is old."""
+    if row is None or abs(client.seen_at - row.seen_at) >= WRITE_EVERY:
+        return True
+    return replace(client, sequence=row.sequence, seen_at=row.seen_at) != row
