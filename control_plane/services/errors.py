@@ -60,6 +60,10 @@ class ObjectStoreDown(Transient):
     """The object store did not answer, or requested a pause. It may have executed the request all the same."""
 
 
+class ObjectStoreUnusable(ObjectStoreDown):
+    """The object store answers, and nothing can be sent to it until an operator changes something."""
+
+
 class ClocksDiffer(ObjectStoreDown):
     """The object store's clock and this machine's differ too much: nothing that is signed here is taken as meant."""
 
@@ -68,10 +72,6 @@ class ClocksDiffer(ObjectStoreDown):
         super().__init__(
             f"the object store's clock and this machine's are {skew:+.0f} s apart: set this machine's clock"
         )
-
-
-class ObjectStoreUnusable(ObjectStoreDown):
-    """The object store answers, and nothing can be sent to it until an operator changes something."""
 
 
 class ClientSilent(Transient):

@@ -47,13 +47,18 @@ def met(directory: Path, mosquitto: Broker, quirk: Quirk) -> Outcome:
             case.store.storage.buckets[BUCKET] = Bucket()
         case.store.quirks.add(quirk)
         path = {"PYTHONPATH": site.plane.settings["PYTHONPATH"]} if "PYTHONPATH" in site.plane.settings else {}
-        site.agent(case.client_id, **agent_settings(case, mosquitto.address.url), **path).start()
+        agent = site.agent(case.client_id, **agent_settings(case, mosquitto.address.url), **path)
+        agent.start()
         files = [site.file(case.client_id, name, size) for name, size in SIZES.items()]
         case.until(case.answers, "the control plane to answer")
         case.until(lambda: _judged(case, manner.refusal), lambda: f"readiness: {case.readiness()}")
         ready = case.readiness()
         case.until(lambda: site.connected(case.client_id), "the client to connect")
+        # It sends nothing before the first look at the uploads.
+        agent.freeze()
         uploads = {site.trigger(case.client_id, file): file for file in files}
+        _ended(case, uploads, quirk)
+        agent.thaw()
         if manner.refusal:
             case.until(lambda: _named(case, uploads, manner.wait), lambda: f"the reasons: {case.seen}")
             if manner.wait is not None:

@@ -135,17 +135,14 @@ async def test_an_object_store_with_a_quirk_is_usable_and_the_quirk_is_found(tmp
 
 
 PUBLIC: Final = "http://localhost:PORT"
-SLOWER: Final = {Quirk.DROPS_METADATA, Quirk.TOKEN_ENDED}
+REFUSED: Final = [
+    pytest.param(one, marks=[pytest.mark.slow] if one in {Quirk.DROPS_METADATA, Quirk.TOKEN_ENDED} else [])
+    for one in Quirk
+    if one.value.refusal
+]
 
 
-@pytest.mark.parametrize(
-    "quirk",
-    [
-        pytest.param(one, id=one.name, marks=pytest.mark.slow if one in SLOWER else [])
-        for one in Quirk
-        if one.value.refusal
-    ],
-)
+@pytest.mark.parametrize("quirk", REFUSED, ids=lambda quirk: quirk.name)
 async def test_an_object_store_that_uploads_cannot_use_is_refused_with_what_to_change(
     tmp_path: Path, quirk: Quirk
 ) -> None:
