@@ -80,7 +80,7 @@ def test_the_upload_ends_completed_and_equal_in_its_first_attempt(
     assert any(one.fault for one in outcome.events), "no request met the fault"
     assert (outcome.upload["state"], outcome.upload["error"], outcome.upload["attempt"]) == ("completed", None, 1)
     assert outcome.equal
-    assert outcome.upload["proof"] == "etag"
+    assert outcome.upload["proof"] == "checksum"
     made = [one for one in outcome.events if one.done and one.operation in {Operation.COMPLETE_MULTIPART_UPLOAD, PUT}]
     # A PUT of an object is repeated when its answer is lost; that makes the same object again.
     assert len(made) == 1 or operation == PUT
