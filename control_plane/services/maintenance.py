@@ -15,7 +15,7 @@ from control_plane.domain.uploads.machine import PUT_URL_LIFE, UNSEEN_STRAY_WAIT
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, UploadKey
 from control_plane.services.errors import ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
-from control_plane.services.policy import DAY, MAX_SKEW, Policy
+from control_plane.services.policy import DAY, MAX_SKEW, Policy, client_of
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -169,10 +169,17 @@ class Maintenance:
 
 
 def rows_of(records: Records, found: list[MultipartInfo], owner: str) -> dict[str, tuple[UploadKey, str | None]]:
-    """For each key that an upload of `owner` has: the upload, and the S3 upload id that it still needs."""
+    """For each key that an upload of `owner` has or had: the upload, and the S3 upload id that it still needs there."""
     rows: dict[str, tuple[UploadKey, str | None]] = {}
-    for one in found:
-        upload = records.uploads.by_s3_key(one.s3_key)
-        if upload is not None and upload.owner == owner:
-            rows[one.s3_key] = (upload.key, upload.s3_upload_id if upload.state in OPEN else None)
+    unknown: set[str] = set()
+    for s3_key in {one.s3_key for one in found}:
+        upload = records.uploads.by_s3_key(s3_key)
+        if upload is None:
+            unknown.add(s3_key)
+        elif upload.owner == owner:
+            rows[s3_key] = (upload.key, upload.s3_upload_id if upload.state in OPEN else None)
+    for client_id in sorted({client_of(s3_key) for s3_key in unknown}):
+        for upload in records.uploads.retried_of(client_id):
+            if upload.owner == owner:
+                rows |= dict.fromkeys(unknown.intersection(upload.keys), (upload.key, None))
     return rows

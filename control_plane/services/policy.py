@@ -67,6 +67,15 @@ def object_key(
     return f"{prefix}{client_id}/{stamp}-{mark + '-' if mark else ''}{_shortened(name)}"
 
 
+def client_of(s3_key: str) -> str:
+    """The client id in an `object_key`; of any other key, the name of its folder.
+
+    >>> client_of("uploads/restaurant-1/20251101-122456-test-file.bin")
+    'restaurant-1'
+    """
+    return s3_key.rpartition("/")[0].rpartition("/")[2]
+
+
 def class_of(letter: str) -> str:
     """The class of a character, one of `CLASSES`; for a character that every key may have, itself.
 

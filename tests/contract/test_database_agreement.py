@@ -147,6 +147,7 @@ steps = st.one_of(
     step("open", lambda r, c: sorted(r.uploads.open_of(c), key=lambda one: one.key), client_ids),
     step("by id", lambda r, i: sorted(r.uploads.by_id(i), key=lambda one: one.key), st.sampled_from(["u1", "u9"])),
     step("by object", lambda r, k: r.uploads.by_s3_key(k), s3_keys),
+    step("retried", lambda r, c: sorted(r.uploads.retried_of(c), key=lambda one: one.key), client_ids),
     step("overdue", lambda r, now: sorted(r.uploads.overdue(now, 100)), times),
     step("ahead", lambda r, after: sorted(r.uploads.deadline_ahead(after, 100)), times),
     step("prune", lambda r, before: r.uploads.prune(before, 100), times),

@@ -103,6 +103,14 @@ async def test_an_upload_is_found_by_its_object(database: Database) -> None:
     assert await database.read(lambda records: records.uploads.by_s3_key("another")) is None
 
 
+async def test_the_retried_uploads_of_a_client_are_found(database: Database) -> None:
+    """The object keys of their earlier attempts are in no column."""
+    one, ended = an_upload(attempt=2), an_upload(attempt=3, state=State.FAILED)
+    await add(database, one, ended, an_upload(), an_upload("restaurant-9", attempt=2))
+    found = await database.read(lambda records: records.uploads.retried_of(one.client_id))
+    assert sorted(found, key=lambda upload: upload.attempt) == [one, ended]
+
+
 # --- compare and set, unique keys, rollback ---------------------------------------------------------------------------
 
 

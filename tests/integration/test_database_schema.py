@@ -191,6 +191,7 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "uploads.get": lambda records: records.uploads.get(an_upload().key),
     "uploads.by_id": lambda records: records.uploads.by_id("u"),
     "uploads.by_s3_key": lambda records: records.uploads.by_s3_key("k"),
+    "uploads.retried_of": lambda records: records.uploads.retried_of("a"),
     "uploads.add": lambda records: records.uploads.add(an_upload()),
     "uploads.open_of": lambda records: records.uploads.open_of("a"),
     "uploads.overdue": lambda records: records.uploads.overdue(1.0, 10),

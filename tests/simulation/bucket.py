@@ -100,7 +100,7 @@ class Bucket:
         return PutResult(200, f'"{etag}"')
 
     def _put_part(self, what: Signed, content: Content) -> PutResult:
-        upload = self.multiparts.get(what.s3_upload_id or "")
+        upload = self.in_flight(what.s3_key, what.s3_upload_id or "")
         if upload is None:
             return _refusal(404, "NoSuchUpload")
         etag = self._etag(content)
@@ -128,8 +128,8 @@ class Bucket:
 
     def complete(self, s3_key: str, s3_upload_id: str, etags: Mapping[int, str]) -> None:
         """CompleteMultipartUpload; `ObjectStoreRefused` with S3's error code."""
-        upload = self.multiparts.get(s3_upload_id)
-        if upload is None or upload.s3_key != s3_key:
+        upload = self.in_flight(s3_key, s3_upload_id)
+        if upload is None:
             raise ObjectStoreRefused(s3_upload_id, "NoSuchUpload")
         numbers = sorted(etags)
         for number in numbers:
@@ -143,9 +143,15 @@ class Bucket:
         etag = self._etag(join(contents)) if self.opaque_etags else multipart_etag(contents)
         self._appears(s3_key, Stored(upload.token, join(contents), etag, len(contents)))
 
-    def abort(self, s3_upload_id: str) -> None:
+    def in_flight(self, s3_key: str, s3_upload_id: str) -> Multipart | None:
+        """The multipart upload of this id, which is known only below its own key."""
+        upload = self.multiparts.get(s3_upload_id)
+        return None if upload is None or upload.s3_key != s3_key else upload
+
+    def abort(self, s3_key: str, s3_upload_id: str) -> None:
         """AbortMultipartUpload."""
-        if self.multiparts.pop(s3_upload_id, None) is not None:
+        if self.in_flight(s3_key, s3_upload_id) is not None:
+            del self.multiparts[s3_upload_id]
             self.world.note("s3", f"abort {s3_upload_id}")
 
     def delete(self, s3_key: str) -> None:

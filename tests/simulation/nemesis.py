@@ -157,7 +157,8 @@ class Nemesis:
     def _lose_multipart(self) -> None:
         bucket = self._history.bucket
         if bucket.multiparts:
-            bucket.abort(self._world.chance.choice(list(bucket.multiparts)))
+            s3_upload_id = self._world.chance.choice(list(bucket.multiparts))
+            bucket.abort(bucket.multiparts[s3_upload_id].s3_key, s3_upload_id)
 
     def _change_file(self) -> None:
         device = self._device()

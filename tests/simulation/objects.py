@@ -125,17 +125,15 @@ class Objects:
 
     async def list_parts(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
         """Etags by part number, without quotes; None when the upload is gone."""
-        assert s3_key
-        return await self._call("list_parts", lambda: self._etags(s3_upload_id))
+        return await self._call("list_parts", lambda: self._etags(s3_key, s3_upload_id))
 
-    def _etags(self, s3_upload_id: str) -> dict[int, str] | None:
-        upload = self._bucket.multiparts.get(s3_upload_id)
+    def _etags(self, s3_key: str, s3_upload_id: str) -> dict[int, str] | None:
+        upload = self._bucket.in_flight(s3_key, s3_upload_id)
         return None if upload is None else {number: etag for number, (etag, _) in upload.parts.items()}
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
         """Nothing happens when it is gone."""
-        assert s3_key
-        await self._call("abort", lambda: self._bucket.abort(s3_upload_id))
+        await self._call("abort", lambda: self._bucket.abort(s3_key, s3_upload_id))
 
     async def delete(self, s3_key: str) -> None:
         """Nothing happens when it is gone."""
@@ -151,8 +149,7 @@ class Objects:
 
     async def multipart_size(self, s3_key: str, s3_upload_id: str) -> int:
         """Bytes in its parts."""
-        assert s3_key
-        upload = self._bucket.multiparts.get(s3_upload_id)
+        upload = self._bucket.in_flight(s3_key, s3_upload_id)
         return 0 if upload is None else sum(size_of(content) for _, content in upload.parts.values())
 
     async def lifecycle(self) -> Mapping[str, Any]:

@@ -189,9 +189,10 @@ class FakeObjects:
         return dict(self.listed) if s3_upload_id in self.multipart else None
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
-        """Delete it."""
+        """Delete it. It is known only below its own key."""
         self._meet("abort")
-        self.multipart.pop(s3_upload_id, None)
+        if self.multipart.get(s3_upload_id, ("", ""))[0] == s3_key:
+            del self.multipart[s3_upload_id]
 
     async def delete(self, s3_key: str) -> None:
         """Remove an object."""

@@ -33,6 +33,7 @@ _KEY: Final = (_U.client_id == bindparam("of_client")) & (_U.upload_id == bindpa
 _ONE: Final = Statement(ROWS.where(_KEY))
 _BY_ID: Final = Statement(ROWS.where(_U.upload_id == bindparam("upload_id")).order_by(_U.client_id))
 _BY_OBJECT: Final = Statement(ROWS.where(_U.s3_key == bindparam("s3_key")))
+_RETRIED: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.attempt > 1))
 _LIVE: Final = Statement(ROWS.where(_U.client_id == bindparam("client_id"), _U.live).order_by(_U.created_at))
 _COUNT_LIVE: Final = Statement(select(func.count()).where(_U.client_id == bindparam("client_id"), _U.live))
 _OFFERED: Final = Statement(
@@ -86,6 +87,10 @@ class SqlUploads:
     def by_s3_key(self, s3_key: str) -> Upload | None:
         """By the unique key of its object."""
         return self._one(_BY_OBJECT, {"s3_key": s3_key})
+
+    def retried_of(self, client_id: str) -> list[Upload]:
+        """From the index of the client's uploads."""
+        return self._wholes(self._transaction.run(_RETRIED, {"client_id": client_id}).fetchall())
 
     def open_of(self, client_id: str) -> list[Upload]:
         """Oldest first."""

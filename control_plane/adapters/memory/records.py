@@ -105,6 +105,10 @@ class MemoryUploads:
         key = self._tables.objects.get(s3_key)
         return None if key is None else self._tables.uploads[key]
 
+    def retried_of(self, client_id: str) -> list[Upload]:
+        """Scans every upload."""
+        return [one for one in self._tables.uploads.values() if one.client_id == client_id and one.attempt > 1]
+
     def add(self, upload: Upload) -> None:
         """`KeyTaken` leaves nothing behind."""
         if upload.key in self._tables.uploads:

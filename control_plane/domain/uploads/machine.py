@@ -520,7 +520,7 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
         Transition.RESTART,
         attempt=upload.attempt + 1,
         sequence=0,
-        s3_key=_next_key(upload) if _key_is_used(upload) else upload.s3_key,
+        s3_key=upload.next_key if _key_is_used(upload) else upload.s3_key,
         one_put=False,
         file_size=None,
         part_size=None,
@@ -539,11 +539,6 @@ def new_attempt(upload: Upload, now: float, error: str, text: str, *, delay: flo
 def _key_is_used(upload: Upload) -> bool:
     """Whether an object exists, or may come to exist, under the key: its deletion must not hit the next attempt's."""
     return upload.one_put or any(stray.s3_key == upload.s3_key for stray in upload.strays)
-
-
-def _next_key(upload: Upload) -> str:
-    folder, _, name = upload.s3_key.rpartition("/")
-    return f"{folder}/{upload.token[:8]}-{upload.attempt + 1}-{name}"
 
 
 def ended(upload: Upload, by: Transition, now: float, error: str | None, text: str) -> Applied:

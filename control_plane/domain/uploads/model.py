@@ -174,7 +174,7 @@ class Upload(Struct, frozen=True, kw_only=True):
     completed_at: float | None = None
     """Instant at which it reached a terminal state, whichever one."""
     litter: tuple[str, ...] = ()
-    """S3 upload ids to abort."""
+    """S3 upload ids to abort, each below one of `keys`."""
     strays: tuple[Stray, ...] = ()
     """Objects to delete."""
 
@@ -192,6 +192,24 @@ class Upload(Struct, frozen=True, kw_only=True):
     def object_token(self) -> str:
         """The value that this attempt writes into the object's metadata, to recognise its own object."""
         return f"{self.token}.{self.attempt}"
+
+    @property
+    def next_key(self) -> str:
+        """The object key of the next attempt, when that may not use this one. `token` keeps others from taking it."""
+        folder, _, name = self.s3_key.rpartition("/")
+        return f"{folder}/{self.token[:8]}-{self.attempt + 1}-{name}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The object keys of all attempts, the newest first: each `next_key` contains the key before it."""
+        keys = [self.s3_key]
+        folder, _, name = self.s3_key.rpartition("/")
+        for attempt in range(self.attempt, 1, -1):
+            before = name.removeprefix(f"{self.token[:8]}-{attempt}-")
+            if before != name:
+                name = before
+                keys.append(f"{folder}/{name}")
+        return tuple(keys)
 
     @property
     def plan(self) -> PartPlan | None:

@@ -118,6 +118,9 @@ class UploadRecords(Protocol):
     def by_s3_key(self, s3_key: str) -> Upload | None:
         """The upload with this object key."""
 
+    def retried_of(self, client_id: str) -> list[Upload]:
+        """The client's uploads that are past their first attempt, in any state."""
+
     def add(self, upload: Upload) -> None:
         """Insert at `version` 0; `KeyTaken` when the key or the object key is in use."""
 

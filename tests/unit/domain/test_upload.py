@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
+from msgspec import structs
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, WaitCode
@@ -401,6 +402,19 @@ def test_the_last_setback_ends_the_attempt_and_what_it_may_have_left_is_a_stray(
     assert (upload.state, upload.setbacks) == (state, 0 if again else MAX_SETBACKS - 1)
     assert upload.strays == (Stray(before.s3_key, "the token", 10.0 + UNSEEN_STRAY_WAIT),)
     assert (upload.s3_key != before.s3_key) is again
+
+
+def test_an_upload_knows_the_object_keys_of_all_its_attempts() -> None:
+    """Each is in the next one, so none is stored. An attempt that may use the key before it adds none."""
+    first = an_upload(s3_key="uploads/till-1/20270115-080151-b c.bin")
+    assert first.keys == (first.s3_key,)
+    second = structs.replace(first, s3_key=first.next_key, attempt=2)
+    third = structs.replace(second, s3_key=second.next_key, attempt=3)
+    assert third.keys == (third.s3_key, second.s3_key, first.s3_key)
+    assert structs.replace(second, attempt=3).keys == (second.s3_key, first.s3_key)
+    same = structs.replace(first, attempt=2)
+    assert structs.replace(same, s3_key=same.next_key, attempt=3).keys == (same.next_key, first.s3_key)
+    assert structs.replace(third, token="of another").keys == (third.s3_key,)
 
 
 def test_new_attempts_wait_longer_each_time() -> None:

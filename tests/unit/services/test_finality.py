@@ -76,6 +76,18 @@ async def test_an_object_that_is_shown_after_its_attempt_was_given_up_is_removed
         assert (await rig.upload(first.upload_id)).strays == ()
 
 
+async def test_the_multipart_upload_of_an_attempt_that_was_given_up_is_aborted_under_its_own_key() -> None:
+    """The kind: a clean-up that takes the upload's key of today for the key of what it removes."""
+    async with Rig() as rig:
+        rig.objects.fails = {"complete": [ObjectStoreRefused("no", "InvalidPart")] * MAX_SETBACKS}
+        first = await rig.finished()
+        assert list(rig.objects.multipart) == [first.s3_upload_id]
+        await rig.exhaust_setbacks()
+        upload = await rig.upload(first.upload_id)
+        assert (upload.attempt, upload.s3_key != first.s3_key, upload.litter) == (2, True, ())
+        assert rig.objects.multipart == {}
+
+
 async def ended_without_token(rig: Rig) -> Upload:
     """An upload whose object has no token; it is looked at until it fails."""
     upload = await rig.finished()

@@ -1,6 +1,7 @@
 """The use cases, and what time alone makes due."""
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.model import State, UploadKey
@@ -166,6 +167,28 @@ async def test_unused_multipart_uploads_are_aborted_and_foreign_ones_reported() 
         assert (report.aborted, [one.s3_upload_id for one in report.foreign]) == (1, ["stranger", "direct"])
         assert set(rig.objects.multipart) == {upload.s3_upload_id, "stranger", "direct"}
         assert (await rig.upload("cli1")).litter == ()
+
+
+async def test_unused_multipart_uploads_of_earlier_attempts_are_aborted_whatever_their_key() -> None:
+    """The kind: what is in flight under an object key that the upload's row does not hold any more.
+
+    The answers to two CreateMultipartUpload were lost, of the first and of the second attempt.
+    """
+    async with Rig() as rig:
+        upload = await rig.granted()
+        moved = replace(upload, s3_key=upload.next_key, attempt=2)
+        moved = replace(moved, s3_key=moved.next_key, attempt=3)
+        await rig.database.write(lambda records: records.uploads.save(upload, moved))
+        for name, key in zip(("third", "second", "first"), moved.keys, strict=True):
+            rig.objects.multipart[name] = (key, "token")
+        rig.objects.multipart["stranger"] = (f"{upload.s3_key}-of-another", "token")
+        rig.clock.time += 4000
+        report = await rig.engine.maintenance.sweep_litter()
+        await rig.settle()
+        assert [one.s3_upload_id for one in report.foreign] == ["stranger"]
+        assert "stranger" in rig.objects.multipart
+        assert not {"first", "second", "third"} & set(rig.objects.multipart)
+        assert (await rig.upload(upload.upload_id)).litter == ()
 
 
 async def test_history_is_pruned_but_no_open_upload() -> None:
