@@ -385,7 +385,7 @@ class Outbox:
             case Kind.COMPLETE:
                 await self._writer.submit(key, await self._completion.settle(upload))
             case Kind.ABORT_MULTIPART:
-                # The object store knows an S3 upload id only below its own key, which may be an earlier attempt's.
+                # An S3 upload id is known only below its own key, which may be that of an earlier attempt.
                 for s3_key in upload.keys:
                     await self._object_store.abort(s3_key, duty.target)
                 await self._writer.submit(key, CleanupDone(now=self._clock.now(), target=duty.target))
