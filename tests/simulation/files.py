@@ -17,6 +17,9 @@ LOG_WAYS: Final = ("appended",) * 5 + WAYS
 """Changes of a log: mostly appends; now and then it is rotated, edited or deleted."""
 
 COARSE: Final = frozenset({"/data/b c.bin", "/data/grows.log"})
+EDGE: Final = 4096
+"""Bytes at either end that an update writes; a file that is updated has at least twice as many."""
+
 TICK: Final = 600
 """Seconds, as many as make a hidden change likely within one upload."""
 
@@ -99,6 +102,11 @@ class Files:
             inode.content = join([inode.content, ((size, size + self.world.chance.randint(1, 8 * MIB), stamp),)])
         elif way == "truncated":
             inode.content = clip(inode.content, 0, at)
+        elif way == "updated":
+            # As a database or an archive does, whose index is at the start and whose new rows are at the end.
+            edge = min(size, EDGE)
+            first, last = ((0, edge, stamp),), ((size - edge, size, stamp),)
+            inode.content = join([first, clip(inode.content, edge, size - 2 * edge), last])
         elif self.world.chance.random() < 0.6:
             inode.content = ((0, size, stamp),) if size else ()
         else:

@@ -35,6 +35,9 @@ SIZES: Final = (0, 1, 3 * MIB, 5 * MIB, 5 * MIB + 1, 12 * MIB, 24 * MIB, 41 * MI
 LARGE: Final = 210 * MIB
 PATHS: Final = (DEFAULT_FILE, "/data/a.bin", "/data/b c.bin", "/data/grows.log")
 LOGS: Final = frozenset({"/data/grows.log"})
+COMPACT_ABOVE: Final = 4096
+"""Bytes of a journal from which on it is rewritten."""
+
 PATIENCE: Final = 6 * 3600.0
 """Seconds of calm in which every upload must end."""
 
@@ -228,7 +231,7 @@ def _patched_for(history: History) -> Iterator[None]:
         "control_plane.services.maintenance.EVERY": 15.0,
         "control_plane.services.maintenance.LITTER_EVERY": 300.0,
         "control_plane.services.maintenance.LITTER_AGE": 600.0,
-        "device_agent.state.journal.COMPACT_ABOVE": 4096,
+        "device_agent.state.journal.COMPACT_ABOVE": COMPACT_ABOVE,
     }
     places: dict[str, Any] = {
         "device_agent.state.journal.os": history.system,
