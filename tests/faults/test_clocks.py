@@ -148,6 +148,7 @@ def test_a_clock_that_is_set_takes_no_client_offline(moved: tuple[FaultSite, Pat
     clock.write_text("+0")
 
 
+@pytest.mark.timeout(300)
 def test_a_client_is_offline_ninety_seconds_after_its_last_message(site: FaultSite, name: str) -> None:
     """A retained `online` has no effect on that: a dead broker leaves no client online for ever."""
     site.attach(name)
@@ -157,5 +158,5 @@ def test_a_client_is_offline_ninety_seconds_after_its_last_message(site: FaultSi
     assert site.upload(upload_id)["reason"] == "the client is offline"
     # The next presence message brings it back.
     site.broker.start()
-    site.until(lambda: site.connected(name), "the client to be back")
+    site.until(lambda: site.connected(name), "the client to be back", patience=150)
     assert site.ended(upload_id)["state"] == "completed"

@@ -221,6 +221,8 @@ def test_a_false_success_with_invented_etags_completes_nothing(site: FaultSite, 
         respond(1, 1, "in_progress", wanted_parts=wanted)
         assert command()["action"] == "grant_parts"
         respond(1, 2, "success", etags={"1": f'"{"0" * 32}"', "2": f'"{"0" * 32}"'})
-        site.until(lambda: site.upload(upload_id)["attempt"] > 1, "the control plane to begin a new attempt")
-    assert site.upload(upload_id)["state"] != "completed"
+        refused = Operation.COMPLETE_MULTIPART_UPLOAD
+        site.until(lambda: len(site.events(upload_id, refused)) > 1, "the control plane to complete it again")
+    upload = site.upload(upload_id)
+    assert (upload["state"], upload["reason_code"]) == ("completing", "object_not_visible")
     assert not [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]

@@ -189,7 +189,7 @@ async def test_a_busy_object_store_counts_as_enforcing_nothing(strict: StrictSer
     """The wrong digest was rejected for another reason."""
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
-    busy = Fault(kind=Kind.ERROR, key="*/object-md5", status=429, code="TooManyRequests")
+    busy = Fault(kind=Kind.ERROR, key="*/object-md5", times=100, status=429, code="TooManyRequests")
     strict.faults.add(busy)
     seen = await store.probe()
     assert DigestName.MD5 not in seen.object_digests
