@@ -5,6 +5,7 @@ what is left is the agent. Once with URLs that were granted beforehand for few l
 does it: part by part of 5 MiB, each with its MD5, which costs the agent half a minute and the sink as much.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,9 @@ def sparse(agent: AgentProcess, name: str, size: int) -> Path:
     path = agent.data / name
     with path.open("wb") as file:
         file.truncate(size)
+    # A file that was written this moment would be digested a second time before its success.
+    while time.time() < path.stat().st_ctime + 0.1:
+        time.sleep(0.01)
     return path
 
 

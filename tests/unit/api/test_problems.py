@@ -30,6 +30,7 @@ EXPECTED = {
     "MessengerDown": 503,
     "BrokerRefused": 503,
     "ObjectStoreDown": 503,
+    "ObjectStoreUnusable": 503,
     "ClocksDiffer": 503,
     "ClientSilent": 504,
     "Permanent": 500,

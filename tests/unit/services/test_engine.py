@@ -64,7 +64,7 @@ async def test_resume_performs_every_duty_of_the_state_at_once() -> None:
     async with Rig() as rig:
         await rig.birth()
         await rig.database.write(lambda records: records.uploads.add(mine(state=State.DISPATCHED, litter=("s3-9",))))
-        rig.objects.multipart["s3-9"] = ("key", "token")
+        rig.objects.multipart["s3-9"] = (mine().s3_key, "token")
         await rig.engine.resume(MINE)
         await rig.settle()
         assert rig.messenger.actions() == ["download_file"]
