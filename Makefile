@@ -14,8 +14,8 @@ BENCH_ARGS ?=
 
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
-FAST_TESTS := 3800
-SLOW_TESTS := 530
+FAST_TESTS := 3900
+SLOW_TESTS := 670
 CONTAINER_TESTS := 46
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
@@ -38,7 +38,8 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' strace=strace faketime=faketime
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m 'not ($(FAST)) and not containers' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
 # Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
