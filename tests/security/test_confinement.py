@@ -14,27 +14,19 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import FileRefused
-from device_agent.files import safe_open
 from device_agent.files.listing import list_files
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
 from schemas.messages import ListFiles
 from schemas.values import ErrorCode
 
+pytestmark = pytest.mark.usefixtures("way")
+
 SECRET = b"secret"
 RACE = 1.0
 """Seconds for which a racer swaps a folder and a link."""
 
 MORE_THAN_A_PIPE_WOULD_WAIT = 30
-
-
-@pytest.fixture(params=["openat2", "walk"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "walk":
-        monkeypatch.setattr(safe_open, "_has_openat2", lambda: False)
-    elif not safe_open._has_openat2():
-        pytest.skip("this kernel has no openat2")
-    return str(request.param)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import FileRefused
-from device_agent.files import safe_open
 from device_agent.files.listing import list_files
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
@@ -21,19 +20,12 @@ from device_agent.files.source import open_source
 from schemas.messages import ListFiles
 from schemas.values import ErrorCode
 
+pytestmark = pytest.mark.usefixtures("way")
+
 SECRET = b"secret"
 OURS = b"ours!"
 RACE = 1.0
 """Seconds for which a racer renames a root."""
-
-
-@pytest.fixture(params=["openat2", "walk"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "walk":
-        monkeypatch.setattr(safe_open, "_has_openat2", lambda: False)
-    elif not safe_open._has_openat2():
-        pytest.skip("this kernel has no openat2")
-    return str(request.param)
 
 
 @pytest.fixture

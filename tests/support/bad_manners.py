@@ -10,14 +10,14 @@ a limit gets the DISCONNECT of MQTT 5.0 section 4.13, and `violations` counts it
 import asyncio
 import socket
 import struct
-import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
+from tests.support.loop_thread import LoopThread
 from tests.support.mqtt_packets import (
     Kind,
     Property,
@@ -31,10 +31,7 @@ from tests.support.mqtt_packets import (
 )
 
 LOOPBACK: Final = "127.0.0.1"
-PATIENCE: Final = 10.0
 BLOCK: Final = 64 * 1024
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,20 +153,17 @@ class BadBroker:
         self._target = target
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="bad-broker", daemon=True)
+        self._loop = LoopThread("bad-broker")
         self._server: asyncio.Server | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._call(asyncio.start_server(self._join, LOOPBACK, 0, limit=BLOCK))
+        self._loop.start()
+        self._server = self._loop.call(asyncio.start_server(self._join, LOOPBACK, 0, limit=BLOCK))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        self._loop.call(self._close())
+        self._loop.stop()
 
     @property
     def port(self) -> int:
@@ -182,9 +176,6 @@ class BadBroker:
     def url(self) -> str:
         """The value for `MQTT_URL`."""
         return f"mqtt://{LOOPBACK}:{self.port}"
-
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     # In the loop.
 

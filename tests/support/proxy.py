@@ -9,19 +9,15 @@ Rule: it knows nothing of what it carries. What it does wrong it does to whole c
 import asyncio
 import socket
 import struct
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
 from broker.server import free_port
+from tests.support.loop_thread import LoopThread
 
 LOOPBACK: Final = "127.0.0.1"
-PATIENCE: Final = 10.0
 BLOCK: Final = 64 * 1024
-
-T = TypeVar("T")
 
 
 class Proxy:
@@ -36,22 +32,19 @@ class Proxy:
         self._rate: float | None = None
         self._reset_at: list[int] = []
         self._stall_at: int | None = None
-        self._loop = asyncio.new_event_loop()
+        self._loop = LoopThread("proxy")
         self._flowing = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.start()
         self._flowing.set()
         self.accept()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        self._loop.call(self._close())
+        self._loop.stop()
 
     @property
     def host_port(self) -> str:
@@ -60,19 +53,19 @@ class Proxy:
 
     def cut(self) -> int:
         """Reset every connection; how many there were. New ones are welcome."""
-        return self._call(self._cut())
+        return self._loop.call(self._cut())
 
     def refuse(self) -> None:
         """Reset every connection and take no new one until `accept`."""
-        self._call(self._refuse())
+        self._loop.call(self._refuse())
 
     def accept(self) -> None:
         """Take connections; does nothing when it does."""
-        self._call(self._accept())
+        self._loop.call(self._accept())
 
     def stall(self) -> None:
         """Carry nothing, without an error, until `flow`: a cable that was pulled out."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self._loop.soon(self._flowing.clear)
 
     def stall_after(self, size: int) -> None:
         """Stall as soon as that many more bytes have come up; what comes after them waits for `flow`."""
@@ -86,7 +79,7 @@ class Proxy:
     def flow(self) -> None:
         """Carry what waits, and everything after it."""
         self._stall_at = None
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        self._loop.soon(self._flowing.set)
 
     def throttle(self, bytes_per_second: float | None) -> None:
         """Carry so many bytes per second, each way of each connection; None for no limit."""
@@ -95,9 +88,6 @@ class Proxy:
     def reset_after(self, *sizes: int) -> None:
         """Reset, once for each of `sizes`, a connection that has carried so many bytes up."""
         self._reset_at += sizes
-
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     # In the loop.
 
