@@ -70,11 +70,12 @@ class Reply:
 
 
 class Store:
-    """Objects and uploads by key; `puts` counts whole objects and parts taken."""
+    """Objects and uploads by key; `puts` counts whole objects and parts taken, `created` multipart uploads."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Upload] = {}
+        self.created = 0
         self.puts = 0
         self.bytes_taken = 0
         self.repeated = 0
@@ -144,7 +145,9 @@ class Store:
         return Stored(request.size, etag, _kept(request.headers))
 
     def _create(self, request: "Request") -> Reply:
-        upload_id = f"upload-{len(self.uploads) + 1}-{self.puts}"
+        # A count that only rises: an id that an aborted upload had would join two that run side by side.
+        self.created += 1
+        upload_id = f"upload-{self.created}"
         self.uploads[upload_id] = Upload(request.path, _kept(request.headers))
         _, bucket, key = request.path.split("/", 2)
         return _xml(

@@ -55,6 +55,19 @@ async def test_a_multipart_upload_becomes_an_object_with_its_token(url: str, tmp
     assert [int(after[at]) - int(before[at]) for at in (0, 2)] == [2, 2 * len(body)]
 
 
+async def test_ids_of_multipart_uploads_are_never_used_again(url: str) -> None:
+    """The kind: an id made of a number that falls. Two uploads side by side became one, and an object was missing."""
+    store = store_at(url)
+    first = await store.create_multipart("uploads/1", "token.1", DigestName.NONE)
+    second = await store.create_multipart("uploads/2", "token.1", DigestName.NONE)
+    await store.abort("uploads/1", first)
+    third = await store.create_multipart("uploads/3", "token.1", DigestName.NONE)
+    await store.abort("uploads/2", second)
+    await store.abort("uploads/3", third)
+    await store.close()
+    assert len({first, second, third}) == 3
+
+
 async def test_an_object_that_is_put_twice_is_counted(url: str, tmp_path: Path) -> None:
     store, key = store_at(url), f"uploads/{tmp_path.name}"
     grant = store.presign_object(key, "token.1", Grantable(1, 4, None, 60), DigestName.NONE, once=False)
