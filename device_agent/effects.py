@@ -97,7 +97,7 @@ class EffectRunner:
         return self._queries.lost < _MAX_LOST_QUERIES
 
     def run_query(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
-        """Run a query about the device; `unanswered` is called once when a file system does not answer it."""
+        """Run a query about the device; `unanswered` is called, maybe again, when a file system does not answer it."""
         self._queries.submit(call, unanswered)
 
     @property
