@@ -191,7 +191,7 @@ class Agent:
 
     def _work(self) -> None:
         now = self._clock()
-        self._uploads.unanswered(self._runner.relieve(now), self._runner.lost_senders)
+        self._uploads.unanswered(self._runner.replace_stuck(now), self._runner.lost_senders)
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
