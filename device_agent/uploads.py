@@ -285,7 +285,7 @@ class Uploads:
             self.handle(run, Admitted(now=now))
 
     def _find_silent_mounts(self, queued: list[Run]) -> None:
-        """Keep uploads in the queue whose mount leaves too many others without an answer."""
+        """Set `silent_mount` of each queued upload: its mount, if that leaves too many others without an answer."""
         full: set[str] = set()
         if len(self._unanswered) >= MAX_UNANSWERED:
             counted = Counter(map(self._mount_of, self._unanswered))
