@@ -162,7 +162,7 @@ def _enroll(directory: Path, username: str, *, replace: bool, topics: Topics | N
     credentials = Credentials(username, secrets.token_urlsafe(SECRET_BYTES))
     with _accounts(directory) as entries:
         if username in entries and not replace:
-            message = f"{username!r} has credentials already; replacing them locks out whoever uses them"
+            message = f"{username!r} has credentials already; replacing them locks out the programs that use them"
             raise AlreadyEnrolled(message)
         entries[username] = password_entry(credentials)
         # First the rights, then the password: an account must never exist without its limits.

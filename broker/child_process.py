@@ -76,7 +76,7 @@ def bound_log(path: Path, limit: int = LOG_LIMIT) -> None:
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one of our own programs: `settings`, and no setting of the calling process."""
+    """The environment of a program of this project: `settings`, and no setting of the calling process."""
     inherited = {
         name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }

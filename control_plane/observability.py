@@ -163,4 +163,4 @@ def configure_logging(level: str) -> Callable[[str], None]:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
-    return handler.say
+    return handler.put

@@ -41,7 +41,7 @@ from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
-from schemas.messages import Command
+from schemas.messages import Command, Response
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
 
@@ -136,8 +136,8 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
-        self._queries = 0
-        """Queries that were started and are not answered."""
+        self._queries: set[str] = set()
+        """Message ids of the queries that were started and are not answered."""
         self._stopping = False
 
     @property
@@ -191,7 +191,7 @@ class Agent:
 
     def _work(self) -> None:
         now = self._clock()
-        self._uploads.unanswered(self._runner.relieve(now), self._runner.lost_senders)
+        self._uploads.unanswered(self._runner.replace_stuck(now), self._runner.lost_senders)
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
@@ -228,8 +228,7 @@ class Agent:
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
-                self._queries -= 1
-                self._publisher.enqueue(response)
+                self._answer_query(response)
             case StopRequested():
                 self._stopping = True
             case _:
@@ -320,16 +319,23 @@ class Agent:
 
         def unanswered() -> None:
             text = f"{UNRESPONSIVE}: a file system of the device does not answer"
-            self._publisher.enqueue(failed_query(command, ErrorCode.INTERNAL, text))
+            self._answer_query(failed_query(command, ErrorCode.INTERNAL, text))
 
         if isinstance(query, HealthQuery):
-            # It reads no user file, so it is answered whatever the file systems do.
+            # It reads no user file, so it waits for no file system.
             self._publisher.enqueue(answer())
-        elif self._queries >= MAX_QUERIES:
-            return False
-        elif self._runner.takes_queries:
-            self._queries += 1
-            self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
-        else:
-            unanswered()
+        elif command.message_id not in self._queries:
+            if len(self._queries) >= MAX_QUERIES:
+                return False
+            self._queries.add(command.message_id)
+            if self._runner.takes_queries:
+                self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
+            else:
+                unanswered()
         return True
+
+    def _answer_query(self, response: Response) -> None:
+        """Publish the answer to a query, once: a file system may answer after the query has failed."""
+        if response.message_id in self._queries:
+            self._queries.remove(response.message_id)
+            self._publisher.enqueue(response)

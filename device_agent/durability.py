@@ -58,7 +58,8 @@ NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
 def need_of(effect: DeferredEffect, order: Order) -> Need:
     """What must be durable before this effect of this order runs: `NEEDS`, and its two exceptions."""
     if isinstance(effect, OpenSource) and order.options.compression != "none":
-        # Opening makes a compressed copy on the disk, which must belong to a durable command.
+        # A compressed copy costs disk and time, so its command is durable first. Whether another file needs a copy is
+        # known once it is open; that copy is deleted if the command is refused.
         return Need.EVERYTHING
     if isinstance(effect, PutPart) and order.pregranted:
         # These parts are sent in the turn in which the source is opened, and its fingerprint must be durable.

@@ -97,7 +97,7 @@ class EffectRunner:
         return self._queries.lost < _MAX_LOST_QUERIES
 
     def run_query(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
-        """Run a query about the device; `unanswered` is called once when a file system does not answer it."""
+        """Run a query about the device; `unanswered` is called, maybe again, when a file system does not answer it."""
         self._queries.submit(call, unanswered)
 
     @property
@@ -110,12 +110,12 @@ class EffectRunner:
         """Senders that wait for a file system and were replaced."""
         return self._senders.lost
 
-    def relieve(self, now: float) -> dict[SourceSession, float]:
+    def replace_stuck(self, now: float) -> dict[SourceSession, float]:
         """Replace the threads that a file system does not answer; since when, on the clock of `now`, by source."""
         present = time.monotonic()
         stuck: dict[object, float] = {}
         for pool in self._pools:
-            for owner, since in pool.relieve(present).items():
+            for owner, since in pool.replace_stuck(present).items():
                 stuck[owner] = min(now - (present - since), stuck.get(owner, now))
         for owner in stuck.keys() - self._unanswered:
             if callable(owner):

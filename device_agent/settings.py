@@ -137,7 +137,7 @@ def _converted(texts: Mapping[str, str]) -> Settings:
         raise SettingsError(text) from error
 
 
-def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (whatever `convert` takes for the field)
+def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     match name:
         case "ALLOWED_ROOTS" | "UPLOAD_HOSTS":

@@ -87,7 +87,7 @@ class Run:
     wake_at: float | None = None
     held: int = 0
     """Bytes that it takes of `MAX_HELD`: as it began, and anew when it has ended."""
-    gate: str | None = None
+    silent_mount: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
     @property
@@ -105,7 +105,7 @@ class Run:
         since = self.session.unanswered_since
         if since is not None:
             return f"{UNRESPONSIVE}: the file system has not answered for {now - since:.0f} s"
-        return f"{UNRESPONSIVE}: {self.gate!r} does not answer for other files" if self.gate else None
+        return f"{UNRESPONSIVE}: {self.silent_mount!r} does not answer for other files" if self.silent_mount else None
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -278,21 +278,21 @@ class Uploads:
     def _admit(self, now: float) -> None:
         slots = MAX_ADMITTED - sum(self._holds_a_slot(run, now) for run in self._runs.values())
         queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
-        self._close_gates(queued)
-        open_to = [run for run in queued if run.gate is None]
-        for run in sorted(open_to, key=lambda run: run.rank)[: max(0, slots)]:
+        self._find_silent_mounts(queued)
+        may_open = [run for run in queued if run.silent_mount is None]
+        for run in sorted(may_open, key=lambda run: run.rank)[: max(0, slots)]:
             run.session = SourceSession(run.transfer.order.file_path)
             self.handle(run, Admitted(now=now))
 
-    def _close_gates(self, queued: list[Run]) -> None:
-        """Keep uploads in the queue whose mount leaves too many others without an answer."""
+    def _find_silent_mounts(self, queued: list[Run]) -> None:
+        """Set `silent_mount` of each queued upload: its mount, if that leaves too many others without an answer."""
         full: set[str] = set()
         if len(self._unanswered) >= MAX_UNANSWERED:
             counted = Counter(map(self._mount_of, self._unanswered))
             full = {mount for mount, count in counted.items() if count >= MAX_UNANSWERED}
         for run in queued:
             mount = self._mount_of(run.transfer.order.file_path) if full else ""
-            run.gate = mount if mount in full else None
+            run.silent_mount = mount if mount in full else None
 
     def _holds_a_slot(self, run: Run, now: float) -> bool:
         if run.session.unanswered_since is not None:

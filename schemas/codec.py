@@ -43,7 +43,6 @@ MAX_METADATA_DEPTH: Final = MAX_DEPTH - 2
 Message = Command | Response | Status | Presence | Birth
 Plain = TypeVar("Plain", Status, Presence, Birth)
 
-# Possessive, and matches a string without an end: else thousands of quotes cost quadratic time.
 FACTS: Final[Mapping[type[msgspec.Struct], frozenset[str]]] = {
     Status: frozenset({"client_id", "epoch", "current_upload", "system_info"}),
     Presence: frozenset({"since", "agent", "labels", "capabilities", "default_file"}),
@@ -59,6 +58,7 @@ whole, or refused.
 OnDropped = Callable[[str], None]
 """Receives the name of each fact that is left out."""
 
+# Possessive, and matches a string without an end: else thousands of quotes cost quadratic time.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _UNKNOWN_VALUE: Final = "Invalid enum value"
 """How msgspec's error for an unknown digest or option begins."""
@@ -99,8 +99,6 @@ _plain: Final = {kind: msgspec.json.Decoder(kind) for kind in (Status, Presence,
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _command_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in COMMAND_PAYLOADS.items()}
 _response_payloads: Final = {action: msgspec.json.Decoder(kind) for action, kind in RESPONSE_PAYLOADS.items()}
-
-
 _facts: Final = {
     (kind, field.name): msgspec.json.Decoder(field.type)
     for kind, names in FACTS.items()

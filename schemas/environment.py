@@ -1,4 +1,4 @@
-"""What both sides check of the environment of their process.
+"""What both sides check of their settings: the bytes of a text, and whether a host is this machine.
 
 Rule: pure.
 """

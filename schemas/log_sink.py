@@ -36,9 +36,9 @@ class QueuedHandler(logging.Handler):
             text = self.format(record)
         except Exception as error:  # noqa: BLE001 (a line of the log, also of a library, ends no thread)
             text = f"{record.levelname} {record.name}: {record.msg!r} cannot be formatted: {error}"
-        self.say(text)
+        self.put(text)
 
-    def say(self, text: str) -> None:
+    def put(self, text: str) -> None:
         """Queue a line as it is, at any level of the log."""
         try:
             self._lines.put_nowait(text)

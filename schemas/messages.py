@@ -33,6 +33,8 @@ from schemas.values import (
 PROTOCOL: Final = 1
 """The one version of the protocol that this code supports."""
 
+# Every list and every map has a bound that follows from what an agent keeps: a message of many small entries costs its
+# reader far more than its bytes show.
 MAX_STATUS_UPLOADS: Final = 64
 MAX_HELLO_PAGE: Final = 512
 MAX_WANTED_PARTS: Final = 100
@@ -42,8 +44,6 @@ MAX_REPORTED_ETAGS: Final = 2_500
 MAX_FILES: Final = 500
 MAX_COUNTERS: Final = 256
 MAX_PROTOCOLS: Final = 16
-# Every list and every map has a bound that follows from what an agent keeps: a message of many small entries costs its
-# reader far more than its bytes show.
 
 CHUNK_SIZE: Final = MIN_CHUNK_SIZE
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]

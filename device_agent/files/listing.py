@@ -25,7 +25,7 @@ import msgspec
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import Identity, identity_of
-from device_agent.files.roots import HeldFolder, Roots, beneath, require_plain
+from device_agent.files.roots import CheckedFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.file_names import spelled, unspelled
@@ -88,7 +88,7 @@ def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
         return None
 
 
-def _with(exact: FileEntry | None, walk: "_Walk", folders: list[HeldFolder]) -> Iterator[FileEntry]:
+def _with(exact: FileEntry | None, walk: "_Walk", folders: list[CheckedFolder]) -> Iterator[FileEntry]:
     """The files of the walk, and the exact file once at its position: a root may hold it, a link to it, or neither."""
     for place in folders:
         for entry in walk.files(place):
@@ -173,7 +173,7 @@ class _Walk:
         self._examined = 0
         self._began = time.thread_time()
 
-    def files(self, place: HeldFolder) -> Iterator[FileEntry]:
+    def files(self, place: CheckedFolder) -> Iterator[FileEntry]:
         """The files beneath one root. Ends early, with `exhausted` set, after `MAX_EXAMINED` entries."""
         above = tuple(filter(None, place.written.split("/")))
         inside = self._after[: len(above)] == above
@@ -307,14 +307,14 @@ class _Page:
         return msgspec.structs.replace(entry, digest=digest)
 
 
-def _to_read(place: HeldFolder) -> int:
-    """A descriptor of a root from which names can be read; fails as `HeldFolder.open`."""
+def _to_read(place: CheckedFolder) -> int:
+    """A descriptor of a root from which names can be read; fails as `CheckedFolder.open`."""
     with FILE_CALL:
-        held = place.open()
+        above = place.open()
         try:
-            return os.open(".", _FOLDER, dir_fd=held)
+            return os.open(".", _FOLDER, dir_fd=above)
         finally:
-            os.close(held)
+            os.close(above)
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -332,7 +332,7 @@ def _components(cursor: str | None) -> tuple[str, ...]:
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
-def _outermost(roots: Roots) -> list[HeldFolder]:
+def _outermost(roots: Roots) -> list[CheckedFolder]:
     """The roots that lie in no other root, in the order of their components."""
     split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
     inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}

@@ -30,7 +30,7 @@ _MAX_PATH: Final = 4096
 log = logging.getLogger(__name__)
 
 
-class HeldFolder:
+class CheckedFolder:
     """One folder of a setting, and the folder it led to when the agent started.
 
     `written` is its path in the setting, as it is spelled on the wire. `place` is the path it led to, as `os` takes it,
@@ -114,8 +114,8 @@ class ExactFile:
     def __init__(self, path: str) -> None:
         self.path = spelled(path)
         self._name = path
-        self._folder = HeldFolder(os.path.split(path)[0])
-        self._target: HeldFolder | None = None
+        self._folder = CheckedFolder(os.path.split(path)[0])
+        self._target: CheckedFolder | None = None
         self._was = ""
 
     def settle(self) -> None:
@@ -125,7 +125,7 @@ class ExactFile:
             self._was = os.path.realpath(self._name)
         except (OSError, ValueError):
             return  # As for a folder: what it leads to later must lie in its folder, or beneath a root.
-        target = HeldFolder(os.path.split(self._was)[0])
+        target = CheckedFolder(os.path.split(self._was)[0])
         target.settle()
         self._target = target
 
@@ -134,7 +134,7 @@ class ExactFile:
         """The file that the path led to when the agent started, or the path."""
         return self._was or self._name
 
-    def locate(self, roots: Sequence[HeldFolder]) -> tuple[HeldFolder, str]:
+    def locate(self, roots: Sequence[CheckedFolder]) -> tuple[CheckedFolder, str]:
         """The folder to open, and the path beneath it; `FileRefused` for a link that leads elsewhere."""
         # The name only shows where to look: what is found is opened beneath a folder that is checked again.
         now = os.path.realpath(self._name)
@@ -147,7 +147,7 @@ class ExactFile:
             if place.place is not None and (inside := beneath(place.place, now.split("/")[1:])):
                 return place, "/".join(inside)
         text = (
-            f"{self.path!r} is a link that was turned, and leads out of its folder and of ALLOWED_ROOTS of this device"
+            f"{self.path!r} is a link that was changed, and leads out of its folder and of ALLOWED_ROOTS of this device"
         )
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
@@ -165,7 +165,7 @@ class Roots:
                 text = f"ALLOWED_ROOTS and FILE_PATH take absolute paths; {path!r} is not one"
                 raise SettingsError(text)
         self.own = own
-        self.folders = tuple(HeldFolder(root) for root in sorted({os.path.normpath(root) for root in roots}))
+        self.folders = tuple(CheckedFolder(root) for root in sorted({os.path.normpath(root) for root in roots}))
         self._exact = ExactFile(os.path.normpath(exact)) if exact else None
         settle = [place.settle for place in self.folders]
         _at_once([*settle, self._exact.settle] if self._exact else settle)
@@ -175,7 +175,7 @@ class Roots:
         """`FILE_PATH`, as it is spelled on the wire."""
         return self._exact.path if self._exact else None
 
-    def locate(self, path: str) -> tuple[HeldFolder, str]:
+    def locate(self, path: str) -> tuple[CheckedFolder, str]:
         """The folder to open, and the path beneath it as `os` takes it; `FileRefused` for a path outside."""
         components = require_plain(path)
         if self._exact is not None and path == self._exact.path:

@@ -64,7 +64,7 @@ def open_folder(path: str) -> tuple[int, bool]:
 
 
 def _is_guarded(above: os.stat_result, entry: os.stat_result) -> bool:
-    """Whether nobody but root and this user can put something else in the place of `entry` in the folder `above`."""
+    """Whether only root and this user can put something else in the place of `entry` in the folder `above`."""
     trusted = {0, os.geteuid()}
     writable = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     # In a sticky folder, such as /tmp, an entry is renamed only by its owner and that of the folder (inode(7)).

@@ -19,7 +19,7 @@ from typing import Final, Self
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
-from device_agent.files.roots import HeldFolder, Roots
+from device_agent.files.roots import CheckedFolder, Roots
 from device_agent.files.safe_open import O_PATH, READ, open_beneath
 from device_agent.transfer.source_change import Sameness, compare, granularity, is_racy
 from schemas.file_names import unspelled
@@ -118,7 +118,7 @@ class Source:
         return self.read_into(memoryview(bytearray(2)), last) == size - last
 
     def has_its_size(self) -> bool:
-        """Whether the file ends where its size says: a file below /proc or /sys does not.
+        """Whether the file ends at its size: a file below /proc or /sys does not.
 
         To be called before the file is read: at a file that grew since it was opened, the fingerprint is taken anew.
         `FileRefused` as in `read_into`.
@@ -283,7 +283,7 @@ def open_source(path: str, roots: Roots) -> Source:
     return Source(path, place, descriptor, _fingerprint(found), looked_at)
 
 
-def _open_regular(path: str, folder: HeldFolder, relative: str) -> int:
+def _open_regular(path: str, folder: CheckedFolder, relative: str) -> int:
     above = folder.open()
     try:
         # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
+from msgspec.json import Encoder
 from msgspec.structs import replace
 
 from device_agent.transfer.model import State
@@ -24,7 +24,7 @@ SYSTEM_INFO_EVERY: Final = 60.0
 _ENVELOPE: Final = 1024
 """Bytes of a Status beside its entries."""
 
-_encoder: Final = msgspec.json.Encoder()
+_encoder: Final = Encoder()
 _MOVING: Final = frozenset({State.OPENING, State.SENDING, State.CHECKING})
 
 
@@ -120,7 +120,7 @@ def _fitting(entries: list[CurrentUpload], most: int) -> tuple[CurrentUpload, ..
     room = min(GRANT_FILL_SIZE, most) - sizes[0]
     total = list(itertools.accumulate(sizes))
     fitting = tuple(entry for entry, end in zip(entries, total, strict=True) if end <= room)
-    return fitting or (msgspec.structs.replace(entries[0], file_path=None),)
+    return fitting or (replace(entries[0], file_path=None),)
 
 
 def _changes(uploads: Sequence[CurrentUpload]) -> list[tuple[str, int, int, bool]]:

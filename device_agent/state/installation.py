@@ -77,7 +77,7 @@ class Installation:
             return self._epoch
 
     def rise_above(self, epoch: int) -> None:
-        """Let the next epoch be greater than `epoch`, which another copy of this state has used."""
+        """Make the next epoch greater than `epoch`, which another copy of this state has used."""
         with self._lock:
             self._epoch = max(self._epoch, epoch)
 

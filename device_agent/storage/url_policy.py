@@ -7,11 +7,11 @@ here only, so no second parser can read another host from it. Names are compared
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
 from device_agent.errors import HostNotAllowed, SettingsError
+from schemas.environment import is_loopback
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65_535
@@ -128,11 +128,7 @@ def _origins(entry: str) -> tuple[Origin, ...]:
 
 def _unwritten(host: str) -> tuple[str, ...]:
     """The schemes of an entry that names none."""
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return ("https", "http") if loopback else ("https",)
+    return ("https", "http") if is_loopback(host) else ("https",)
 
 
 def _components(path: str, *, folder: bool = False) -> tuple[bytes, ...] | None:

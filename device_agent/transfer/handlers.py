@@ -209,8 +209,8 @@ def _settle_completed(transfer: Transfer, event: Granted) -> Step:
     new = PartSet.of_ranges(event.completed) - transfer.settled
     keep: tuple[Effect, ...] = ()
     if transfer.digested or (transfer.prefix and transfer.order.digest is not DigestName.NONE):
-        # The other parts were stored by an earlier installation, whose journal is lost; no fingerprint vouches for
-        # them. They are requested with their digests, which the owner compares.
+        # The other parts were stored by an earlier installation, whose journal is lost; no fingerprint shows
+        # what they hold. They are requested with their digests, which the owner compares.
         new &= PartSet.of(transfer.digests) | PartSet.of(transfer.offered)
         offered = {number: digest for number, digest in transfer.offered.items() if number in new}
         keep = tuple(Keep(PartKept(transfer.order.upload_id, n, None, digest)) for n, digest in offered.items())

@@ -1,7 +1,8 @@
 """Whether the source is still the file that was read: while it is open, and after a restart.
 
-Rule: pure. Every comparison of a source with what was read of it is here. A size and a time are claims of the file
-system; where they cannot vouch for the content, the answer is `DOUBTFUL`, and what was read is digested again.
+Rule: pure. Every comparison of a source with what was read of it is here. A size and a time come from the file
+system; where they do not show whether the content changed, the answer is `DOUBTFUL`, and what was read is digested
+again.
 """
 
 from enum import Enum
@@ -64,7 +65,6 @@ def source_fault(transfer: Transfer, seen: Seen, number: int) -> tuple[ErrorCode
     """
     if seen.fingerprint is None or transfer.opened is None:
         return None
-    verdict = compare(transfer.opened, seen.fingerprint, prefix=transfer.prefix)
     if transfer.prefix:
         text = "the file became shorter than it was when the upload began"
         return (ErrorCode.SOURCE_CHANGED, text) if seen.fingerprint.size < transfer.plan.file_size else None
@@ -72,11 +72,12 @@ def source_fault(transfer: Transfer, seen: Seen, number: int) -> tuple[ErrorCode
         return ErrorCode.SOURCE_GONE, "the file was deleted while it was uploaded"
     if not seen.linked:
         return ErrorCode.SOURCE_CHANGED, "the file was replaced by another while it was uploaded"
+    verdict = compare(transfer.opened, seen.fingerprint, prefix=False)
     undecidable = verdict is Sameness.DOUBTFUL and not _have_digests(transfer, PartSet.of([number]))
     if verdict is Sameness.CHANGED or undecidable:
         return ErrorCode.SOURCE_CHANGED, "the file changed while it was uploaded"
     if not seen.ends:
-        return ErrorCode.SOURCE_CHANGED, "the file has more bytes than its size says"
+        return ErrorCode.SOURCE_CHANGED, "the file has more bytes than its size"
     return None
 
 

@@ -43,8 +43,8 @@ class ThreadPool:
         self._name = name
         self._calls: SimpleQueue[tuple[Callable[[], None], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._hired = 0
-        self._workers = [self._hire() for _ in range(count)]
+        self._started = 0
+        self._workers = [self._new_worker() for _ in range(count)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -52,7 +52,7 @@ class ThreadPool:
             worker.thread.start()
 
     def submit(self, call: Callable[[], None], owner: object = None) -> None:
-        """Run a call on the next free thread; `relieve` names its `owner` while it gets no answer."""
+        """Run a call on the next free thread; `replace_stuck` names its `owner` while it gets no answer."""
         self._calls.put((call, owner))
 
     @property
@@ -65,7 +65,7 @@ class ThreadPool:
         """Threads that wait for a file system and were replaced."""
         return sum(worker.lost for worker in self._workers)
 
-    def relieve(self, now: float) -> dict[object, float]:
+    def replace_stuck(self, now: float) -> dict[object, float]:
         """Replace the threads that a file system does not answer; since when, on the monotonic clock, by owner."""
         stuck: dict[object, float] = {}
         with self._lock:
@@ -76,7 +76,7 @@ class ThreadPool:
                 stuck[worker.owner] = min(since, stuck.get(worker.owner, since))
                 if not worker.lost and self.lost < MAX_LOST:
                     worker.lost = True
-                    fresh = self._hire()
+                    fresh = self._new_worker()
                     self._workers.append(fresh)
                     fresh.thread.start()
                     log.warning("a file system has not answered %s for %.0f s", worker.thread.name, now - since)
@@ -93,9 +93,9 @@ class ThreadPool:
             if worker.thread.is_alive() and not worker.lost:
                 worker.thread.join(max(0.0, until - time.monotonic()))
 
-    def _hire(self) -> _Worker:
-        self._hired += 1
-        return _Worker(self._run, f"{self._name}-{self._hired}")
+    def _new_worker(self) -> _Worker:
+        self._started += 1
+        return _Worker(self._run, f"{self._name}-{self._started}")
 
     def _run(self, worker: _Worker) -> None:
         while (item := self._calls.get()) is not None:

@@ -38,7 +38,7 @@ def test_a_wrong_setting_is_one_line_and_code_2(env_file: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_password_in_clear_is_said_at_each_start(
+def test_a_password_in_clear_is_warned_about_at_each_start(
     env_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, check: bool
 ) -> None:
     """It is readable on every network on the way. A broker on this machine, or TLS, needs no warning."""
@@ -79,7 +79,7 @@ def test_at_debug_the_lines_of_libraries_stay_out(capsys: pytest.CaptureFixture[
     handlers, level = root.handlers[:], root.level
     try:
         start_logging("debug")
-        logging.getLogger("device_agent.agent").debug("our own")
+        logging.getLogger("device_agent.agent").debug("own line")
         logging.getLogger("urllib3.connectionpool").debug("a request")
         (handler,) = root.handlers
         handler.flush()
@@ -87,7 +87,7 @@ def test_at_debug_the_lines_of_libraries_stay_out(capsys: pytest.CaptureFixture[
     finally:
         root.handlers[:], root.level = handlers, level
         logging.getLogger("device_agent").setLevel(logging.NOTSET)
-    assert capsys.readouterr().err == 'level=debug logger=device_agent.agent message="our own"\n'
+    assert capsys.readouterr().err == 'level=debug logger=device_agent.agent message="own line"\n'
 
 
 class StoppableAgent:

@@ -1,4 +1,4 @@
-"""Queries about the device: as many run or wait as the device chose, whatever an operator's program sends."""
+"""Queries about the device: as many run or wait as the device chose, however many arrive."""
 
 from pathlib import Path
 

@@ -254,7 +254,7 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     "name", [b"\xff\xfe.bin", rb"\xff.bin", b"ab\x80/c\\\xff", b"line\nfeed\x1b", "ä".encode("latin-1")]
 )
 def test_every_name_is_listed_and_can_be_fetched_by_what_is_listed(tmp_path: Path, name: bytes) -> None:
-    """The kind: a name that a message cannot hold, left out without a word."""
+    """The kind: a name that a message cannot hold, left out of the page."""
     path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 (bytes)
     Path(os.fsdecode(path)).parent.mkdir(exist_ok=True)
     Path(os.fsdecode(path)).write_bytes(name)

@@ -1,6 +1,6 @@
-"""A size and a time are claims of the file system; a read, or a second one, shows what is true.
+"""A size and a time come from the file system; a read, or a second one, shows whether they are right.
 
-The kind: a file below /proc says that it has 0 bytes, one below /sys that it has a page, and a file system with whole
+The kind: a file below /proc has the size 0, one below /sys the size of a page, and a file system with whole
 seconds hides a change within one of them. Each way to read a file is tried: parts, a copy, a listing.
 """
 
@@ -29,7 +29,7 @@ from tests.unit.device_agent.device import order
 
 PROC: Final = Path("/proc/cpuinfo")
 SYS: Final = Path("/sys/class/net/lo/mtu")
-LIARS: Final = [
+WITHOUT_SIZE: Final = [
     pytest.param(path, marks=pytest.mark.skipif(not path.exists(), reason=f"{path} does not exist here"))
     for path in (PROC, SYS)
 ]
@@ -72,7 +72,7 @@ def whole(source: Source) -> bytes:
     return bytes(view)
 
 
-@pytest.mark.parametrize("path", LIARS)
+@pytest.mark.parametrize("path", WITHOUT_SIZE)
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_file_without_its_size_is_copied_to_its_end(tmp_path: Path, path: Path, compression: str) -> None:
     about = order(file_path=str(path), options=UploadOptions(compression=compression))  # type: ignore[arg-type]
@@ -128,7 +128,8 @@ def rewriting(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
     def read_and_rewrite(self: Source, buffer: memoryview, offset: int) -> int:
         count = read(self, buffer, offset)
-        if len(buffer) > 2 and first.pop() if first else False:
+        if len(buffer) > 2 and first:
+            first.clear()
             with path.open("r+b") as file:
                 file.write(b"other")
         return count
@@ -229,7 +230,7 @@ class Waits:
         ({"digest": DigestName.NONE}, True, [2.0, 2.0, 2.0], True),
     ],
 )
-def test_without_digests_a_file_is_read_once_its_times_can_vouch_for_it(
+def test_without_digests_a_file_is_read_when_its_times_show_every_later_change(
     tmp_path: Path,
     path: Path,
     changes: dict[str, Any],

@@ -96,7 +96,7 @@ def test_a_crash_during_the_comparison_repeats_only_the_comparison() -> None:
 def test_parts_of_a_lost_journal_are_requested_with_their_digests(salt: str, on_change: str) -> None:
     """The journal is lost. The owner has more parts than were requested, and this file may be a different one.
 
-    The kind: stored parts accepted on the word of times, which a change within one tick does not move.
+    The kind: stored parts accepted because of equal times, which a change within one tick does not move.
     """
     options = UploadOptions(on_change=on_change)  # type: ignore[arg-type]
     device = Device(size=PARTS * CHUNK, order=order(options=options), salt=salt)

@@ -1,4 +1,4 @@
-"""Size and times are claims of the file system. Where they cannot vouch for the content, digests decide.
+"""Size and times come from the file system. Where they do not show whether the content changed, digests decide.
 
 Two kinds of fault: times that stay although the content changed (a change within one tick of the file system's clock,
 bytes beyond the size), and times that change although the content stays (a new owner, mode or link).
@@ -55,7 +55,7 @@ def test_trailing_zeros_show_the_granularity(mtime_ns: int, ctime_ns: int, expec
         (times(NOW + 50 * 365 * 86_400 * SECOND), True),
     ],
 )
-def test_a_time_that_is_now_or_later_cannot_vouch_for_the_next_moment(found: Fingerprint, *, racy: bool) -> None:
+def test_a_time_that_is_now_or_later_does_not_show_the_next_change(found: Fingerprint, *, racy: bool) -> None:
     assert is_racy(found, NOW) is racy
 
 
@@ -164,5 +164,5 @@ def test_bytes_beyond_the_size_are_a_change() -> None:
     device.on(PartStored(now=device.now, number=2, etag='"e2"', seen=seen))
     assert (device.last.error, device.last.message) == (
         "source_changed",
-        "the file has more bytes than its size says",
+        "the file has more bytes than its size",
     )
