@@ -20,7 +20,9 @@ from control_plane.cli.simulate.packets import Connect, Publish, TopicFilter
 from control_plane.domain.clients import Client
 
 RATE: Final = 8_000
-DEVICES: Final = 2_000
+DEVICES: Final = 10_000
+"""Each publishes less than one Status a second, as an agent does; more would be over the budget of a client."""
+
 ASKED: Final = 200
 LOOKS: Final = 150
 DELAYED: Final = 2.0
@@ -33,7 +35,7 @@ _COUNT_EVERY: Final = 11.0
 
 
 def ingest(messages: int = 120_000) -> Report:
-    """A flood of Status of 2,000 devices, and how long a response takes to be answered meanwhile."""
+    """The Status messages of 10,000 devices, and how long a response takes to be answered meanwhile."""
     with tempfile.TemporaryDirectory() as directory, running_site(Path(directory)) as site:
         calm = asyncio.run(_calm(site))
         before, started = cpu_seconds(site.plane.pid), time.monotonic()
