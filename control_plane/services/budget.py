@@ -13,7 +13,7 @@ from control_plane.services.ports.clock import Clock
 from schemas.topics import Channel
 
 MAX_NAMES: Final = 100_000
-"""Buckets of one kind. The one that was used longest ago is forgotten first: it is full again."""
+"""Buckets of one kind that are not full. The one that was used longest ago is forgotten first."""
 
 NOISY_FOR: Final = 60.0
 """Seconds after a dropped message for which a client counts as noisy."""
@@ -59,9 +59,18 @@ class Buckets:
         level = min(self._limit.burst, level + (now - at) * self._limit.rate)
         enough = level >= amount
         self._levels[name] = (level - amount if enough else level, now)
-        if len(self._levels) > MAX_NAMES:
-            self._levels.popitem(last=False)
+        self._forget_full(now)
         return enough
+
+    def _forget_full(self, now: float) -> None:
+        """Drop a bucket that is full again, as a new one is; two at a time, so that they go faster than they come."""
+        for _ in range(2):
+            name, (level, at) = next(iter(self._levels.items()))
+            if level + (now - at) * self._limit.rate < self._limit.burst and len(self._levels) <= MAX_NAMES:
+                return
+            del self._levels[name]
+            if not self._levels:
+                return
 
 
 class IngestBudget:

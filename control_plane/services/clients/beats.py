@@ -5,7 +5,7 @@ Each replica receives all presence itself, so none depends on what another one h
 """
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -17,19 +17,28 @@ WRITE_EVERY: Final = 300.0
 MAX_CLIENTS: Final = 100_000
 
 
+class _Beat(NamedTuple):
+    """What a beat changes, and the connection that it belongs to."""
+
+    install_id: str
+    epoch: int
+    sequence: int
+    seen_at: float
+
+
 class Beats:
     """The latest beat of each client. `started_at` (s since the epoch) is when this process began to receive."""
 
     def __init__(self, started_at: float) -> None:
         self._started_at = started_at
-        self._heard: OrderedDict[str, Client] = OrderedDict()
+        self._beats: OrderedDict[str, _Beat] = OrderedDict()
 
     def note(self, client: Client) -> None:
         """Keep a client as it is after a presence message."""
-        self._heard.pop(client.client_id, None)
-        self._heard[client.client_id] = client
-        if len(self._heard) > MAX_CLIENTS:
-            self._heard.popitem(last=False)
+        self._beats.pop(client.client_id, None)
+        self._beats[client.client_id] = _Beat(client.install_id, client.epoch, client.sequence, client.seen_at)
+        if len(self._beats) > MAX_CLIENTS:
+            self._beats.popitem(last=False)
 
     def latest(self, client: Client) -> Client:
         """The client of a row, with the later beat of the same connection that is in memory.
@@ -37,10 +46,10 @@ class Beats:
         Beats before the start of this process are not in its memory. A client that may have sent one until then counts
         as seen then: it has as long to send the next one as any other.
         """
-        heard = self._heard.get(client.client_id)
-        if heard is not None and (heard.install_id, heard.epoch) == (client.install_id, client.epoch):
-            if heard.sequence > client.sequence:
-                return replace(client, sequence=heard.sequence, seen_at=heard.seen_at)
+        beat = self._beats.get(client.client_id)
+        if beat is not None and (beat.install_id, beat.epoch) == (client.install_id, client.epoch):
+            if beat.sequence > client.sequence:
+                return replace(client, sequence=beat.sequence, seen_at=beat.seen_at)
             return client
         maybe_seen_at = min(self._started_at, client.seen_at + WRITE_EVERY)
         return replace(client, seen_at=maybe_seen_at) if client.online and maybe_seen_at > client.seen_at else client

@@ -126,7 +126,7 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Beats(0.0)
     for number in range(10):
         memory.note(a_client(f"client-{number}"))
-    assert len(memory._heard) == 3
+    assert len(memory._beats) == 3
 
 
 def test_a_row_is_worth_writing_when_it_is_old_or_differs() -> None:

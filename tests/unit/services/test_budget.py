@@ -65,3 +65,20 @@ def test_an_agent_with_every_upload_it_can_hold_is_never_over_its_budget() -> No
 def test_the_statuses_that_a_network_held_back_for_a_minute_are_within_the_budget() -> None:
     ingest = IngestBudget(FakeClock())
     assert all(ingest.take("late", Channel.STATUS, 96 * 1024) for _ in range(60))
+
+
+def test_a_bucket_that_is_full_again_takes_no_memory() -> None:
+    """Most clients are calm: ten thousand of them leave next to nothing behind, and a loud one keeps its level."""
+    now = [0.0]
+    buckets = Buckets(lambda: now[0], Limit(rate=1, burst=4))
+    for _ in range(4):
+        assert buckets.take("loud")
+    for number in range(10_000):
+        now[0] += 0.0001
+        buckets.take(f"calm-{number}")
+    assert not buckets.take("loud", 2.0)
+    now[0] += 1.5
+    for number in range(10_000):
+        buckets.take(f"other-{number}")
+    assert len(buckets._levels) <= 10_001
+    assert buckets.take("loud", 2.0)
