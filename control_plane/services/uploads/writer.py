@@ -348,7 +348,8 @@ class UploadWriter:
         if not self._accepts(before, event):
             return before
         after, urgent = apply(before, event)
-        refusal = self._quota.refusal(records, before, after, event.now)
+        unsaved = (one.after for one in outcome.drafts.values() if one.before is None or one.before.file_size is None)
+        refusal = self._quota.refusal(records, before, after, event.now, unsaved)
         if refusal is not None:
             after, urgent = apply(before, OverQuota(now=event.now, text=refusal))
         if entry.may_defer and draft.before is before:

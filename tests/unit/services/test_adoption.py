@@ -3,6 +3,8 @@
 Rule: the kind of fault is a device's word taken as an operator's.
 """
 
+import asyncio
+
 import pytest
 
 from control_plane.adapters.memory.records import MemoryUploads
@@ -170,6 +172,16 @@ async def test_the_bytes_of_a_client_far_from_its_limit_are_counted_once_a_minut
         await rig.birth(sequence=1)
         await rig.respond(rig.offer((await rig.trigger()).upload.upload_id), sequence=1)
         assert counts == [CLIENT, CLIENT]
+
+
+async def test_offers_of_one_commit_are_counted_together() -> None:
+    """The offers of a batch are in the database only after its last one."""
+    async with Rig(Policy(max_bytes=25 * 1024 * 1024)) as rig:
+        await rig.birth()
+        ids = [(await rig.trigger()).upload.upload_id for _ in range(6)]
+        await asyncio.gather(*(rig.respond(rig.offer(upload_id), sequence=1) for upload_id in ids))
+        ended = [(await rig.upload(one)).error for one in ids]
+        assert ended == [None, None, *["quota_exceeded"] * 4]
 
 
 async def test_bytes_of_a_day_are_limited() -> None:
