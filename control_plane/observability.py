@@ -70,7 +70,7 @@ class Metrics:
             self._states.labels(state)
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Count an event, and log it unless its client has had its lines.
+        """Count an event, and log it within the limit on lines about its client.
 
         `.failed` at the end of its name makes it a warning; `fault` adds a traceback.
         """

@@ -260,7 +260,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The URL of the database: DATABASE_URL, else a file in `data_directory`, whatever the working folder is."""
+        """The URL of the database: DATABASE_URL, else a file in `data_directory`, independent of the working folder."""
         if self.database_url is None:
             return f"sqlite:///{data_directory() / DATABASE_NAME}"
         return self.database_url.get_secret_value()

@@ -110,7 +110,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class OwnPages:
-    """Refuses what a page of another site requests through a caller's browser, whatever the method and AUTH.
+    """Refuses what a page of another site requests through a caller's browser, with any method and AUTH.
 
     A browser sends a request without asking first, so also a GET has its effect: it lists a device's folder. A foreign
     page is recognised by `Origin` and `Sec-Fetch-Site`. DNS rebinding gives it an origin whose name resolves to this
@@ -234,16 +234,7 @@ class Observe:
         self._metrics.request(method, route, status, seconds)
         state = scope.get("state", {})
         disclosed: Mapping[str, Any] | None = state.get("disclosed")
-        event = (
-            "rest.denied"
-            if status in _DENIED
-            else "rest.command"
-            if method not in SAFE_METHODS
-            else None
-            if disclosed is None
-            else "rest.disclosure"
-        )
-        if event is not None:
+        if event := _event_of(method, status, discloses=disclosed is not None):
             who = {"caller": getattr(state.get("caller"), "subject", None), "address": self._address(scope)}
             request = {"method": method, "path": scope["path"][:_MAX_PATH], "status": status}
             self._metrics(event, {**who, **request, **(disclosed or {})})
@@ -262,6 +253,15 @@ class Observe:
         return peer[0] if peer else None
 
 
+def _event_of(method: str, status: int, *, discloses: bool) -> str | None:
+    """The event of a request by its effect; None for one that has none."""
+    if status in _DENIED:
+        return "rest.denied"
+    if method not in SAFE_METHODS:
+        return "rest.command"
+    return "rest.disclosure" if discloses else None
+
+
 def discloses(request: Request, **facts: object) -> None:
-    """Mark a request that reads a file's bytes or names: it is logged with `facts`, whatever its answer is."""
+    """Mark a request that reads a file's bytes or names: it is logged with `facts`, also when it is refused."""
     request.state.disclosed = facts

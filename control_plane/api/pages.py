@@ -36,7 +36,6 @@ _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_CALLS: Final = ("get", "post", "put", "patch", "delete")
 
 
 @router.get("/")
@@ -71,7 +70,6 @@ def _sections(document: Mapping[str, Any]) -> Iterator[str]:
     links = [
         (f'<a href="#{call["operationId"]}"><code>{method.upper()} {escape(path)}</code></a>', escape(call["summary"]))
         for path, method, call in calls
-        if method in _CALLS
     ]
     yield _table(links)
     for path, method, call in calls:

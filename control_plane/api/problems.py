@@ -95,7 +95,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ClientRefused: Row(422, "client-refused", "The client refused"),
     ObjectStoreRefused: Row(502, "store-refused", "The object store refused", public=False),
     ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", public=False),
-    VersionConflict: Row(409, "version-conflict", "Somebody else changed it first: ask again"),
+    VersionConflict: Row(409, "version-conflict", "Another request changed it first: ask again"),
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from control_plane.cli.errors import BROKEN_PIPE, OutputLost, missing_extra
-from control_plane.cli.streams import complain, discard_stdout, open_streams, settle_stderr
+from control_plane.cli.streams import discard_stdout, flush_stderr, open_streams, print_error
 
 if TYPE_CHECKING:
     import typer
@@ -34,15 +34,15 @@ def main() -> None:
         missing = missing_extra(error)
         if missing is None:
             raise
-        complain(str(missing))
+        print_error(str(missing))
         sys.exit(missing.exit_code)
-    code = _written_code(app)
-    settle_stderr()
+    code = _run(app)
+    flush_stderr()
     if code:
         sys.exit(code)
 
 
-def _written_code(app: "typer.Typer") -> int:
+def _run(app: "typer.Typer") -> int:
     """Run a command; its exit code, once all that it printed is written."""
     try:
         try:
@@ -60,7 +60,7 @@ def _written_code(app: "typer.Typer") -> int:
             raise
         discard_stdout()
         lost = OutputLost(error)
-        complain(str(lost))
+        print_error(str(lost))
         return lost.exit_code
     return 0
 

@@ -45,7 +45,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     say = configure_logging(settings.log_level)
     if settings.auth == "off" and settings.open_to_all:
         # Not a log line: no LOG_LEVEL may hide it.
-        say("AUTH=off and no JWT_SECRET: whoever reaches this server may command every client")
+        say("AUTH=off and no JWT_SECRET: every caller that reaches this server may command every client")
     if settings.exposure:
         say(settings.exposure)
     server = _server(settings)
@@ -58,7 +58,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     else:
         say(f"the control plane listens at {url}; its database is {database}")
     _tune_collector()
-    _end_well_at_sigterm()
+    _exit_with_0_at_sigterm()
     server.run(sockets=[listener])
     if server.deserted:
         text = "the control plane met a fault of its own and has ended: the log above says which"
@@ -85,8 +85,8 @@ def _server(settings: "Settings") -> "WatchedServer":
     return WatchedServer(server_config(app, host, port, behind_proxy=settings.behind_proxy))
 
 
-def _end_well_at_sigterm() -> None:
-    """Exit with 0: being stopped is no failure. uvicorn stops in order first, and then raises the signal once more."""
+def _exit_with_0_at_sigterm() -> None:
+    """A stop is no failure. uvicorn stops in order first, and then raises the signal once more."""
 
     def end(_number: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""The standard streams of a command, whatever it was started with.
+"""The standard streams of a command, also when some are closed, full or missing.
 
 Rule: imports nothing but the standard library, so that a missing extra can still be reported.
 """
@@ -30,7 +30,7 @@ def discard_stdout() -> None:
     _discard(sys.stdout)
 
 
-def settle_stderr() -> None:
+def flush_stderr() -> None:
     """Discard what standard error does not take: the flush at the interpreter's end would make the exit code 120."""
     try:
         sys.stderr.flush()
@@ -44,7 +44,7 @@ def _discard(stream: TextIO) -> None:
         os.dup2(null, stream.fileno())
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print the one line of an error, without rich."""
     with suppress(OSError):
         sys.stderr.write(f"backhaul: {text}\n")

@@ -84,9 +84,10 @@ class Inbox:
         self._scope = scope
         self._topics = Topics(policy.topic_root)
         self._progress: OrderedDict[UploadKey, Progressed] = OrderedDict()
-        self._by_channel: dict[Channel, Callable[[str, bytes], None]] = {
+        self._by_channel: dict[Channel, Callable[[str, Delivered], None]] = {
             Channel.RESPONSE: self._response,
             Channel.STATUS: self._status,
+            Channel.PRESENCE: self._presence,
             Channel.COMMAND: self._command,
         }
 
@@ -98,7 +99,7 @@ class Inbox:
             self._log("message.refused", {"client_id": "", "channel": "", "error": str(error)[:500]})
             return
         client_id, channel, size = topic.client_id, topic.channel, len(message.payload)
-        if not size or (channel is not Channel.PRESENCE and channel not in self._by_channel):
+        if not size or channel not in self._by_channel:
             return
         if message.retained and channel is not Channel.PRESENCE:
             # It may be of any age, and would have its effect again at each connect.
@@ -108,10 +109,7 @@ class Inbox:
             self._log("message.shed", {"client_id": client_id, "channel": channel})
             return
         try:
-            if channel is Channel.PRESENCE:
-                self._presence(client_id, message)
-            else:
-                self._by_channel[channel](client_id, message.payload)
+            self._by_channel[channel](client_id, message)
         except SchemaError as error:
             self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
@@ -127,13 +125,13 @@ class Inbox:
             raise SchemaError(text)
         self._registry.receive(presence, age=_age(message))
 
-    def _command(self, client_id: str, payload: bytes) -> None:
+    def _command(self, client_id: str, message: Delivered) -> None:
         """A command of another sender: its upload is adopted or observed."""
         if self._scope is None:
-            self._observer.observe_command(client_id, decode_command(payload))
+            self._observer.observe_command(client_id, decode_command(message.payload))
 
-    def _response(self, client_id: str, payload: bytes) -> None:
-        response = decode_response(payload, self._dropped(client_id))
+    def _response(self, client_id: str, message: Delivered) -> None:
+        response = decode_response(message.payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
@@ -165,8 +163,8 @@ class Inbox:
             self._probe.look_again()
         self._writer.enqueue(key, event, may_defer=True)
 
-    def _status(self, client_id: str, payload: bytes) -> None:
-        status = decode(Status, payload, self._dropped(client_id))
+    def _status(self, client_id: str, message: Delivered) -> None:
+        status = decode(Status, message.payload, self._dropped(client_id))
         entries = status.uploads or ((status.current_upload,) if status.current_upload else ())
         for current in entries:
             self._progressed(UploadKey(client_id, current.upload_id), current, status.status)

@@ -104,12 +104,11 @@ class Maintenance:
         now = self._clock.now()
         soon = now + max(LONGEST_RETRY, self._policy.step_timeout) + MAX_SKEW
         late = now + max(REFUSED_WAIT, UNSEEN_STRAY_WAIT, PUT_URL_LIFE) + MAX_SKEW
-        again = {Kind.DELETE_OBJECT: now + PUT_URL_LIFE + MAX_SKEW}
+        due = {Kind.DELETE_OBJECT: now + PUT_URL_LIFE + MAX_SKEW}
 
         def work(records: Records) -> int:
             return sum(
-                records.outbox.pull_in(kind, late if kind in _CLEAN_UPS else soon, again.get(kind, now))
-                for kind in Kind
+                records.outbox.pull_in(kind, late if kind in _CLEAN_UPS else soon, due.get(kind, now)) for kind in Kind
             )
 
         pulled = await self._database.write(work)

@@ -20,7 +20,6 @@ from control_plane.services.errors import (
 from control_plane.services.policy import MAX_SKEW
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore, ObjectStoreCapabilities
-from schemas.values import DigestName
 
 AGAIN: Final = 3_600.0
 SHORTEST_WAIT: Final = 0.5
@@ -82,10 +81,6 @@ class ObjectStoreProbe:
     def capabilities(self) -> ObjectStoreCapabilities:
         """What the object store is known to do now: nothing before the first good probe."""
         return self._seen or ObjectStoreCapabilities()
-
-    def digest_for(self, wanted: DigestName | None) -> DigestName:
-        """The digest that binds a new upload's URLs; `wanted` is None for the best."""
-        return self.capabilities.digest_for(wanted)
 
     def require(self) -> ObjectStoreCapabilities:
         """The result of the last good probe; `ObjectStoreDown` before it."""

@@ -1,6 +1,6 @@
 """The numbers and names that the services work with; `control_plane.bootstrap` takes them from the settings.
 
-Rule: durations in seconds, sizes in bytes, and every default is that of the Go demo this project started from.
+Rule: durations in seconds, sizes in bytes.
 """
 
 import re

@@ -226,7 +226,7 @@ def test_serve_names_a_wrong_setting_and_a_taken_port(tmp_path: Path) -> None:
     assert late.returncode == 1
     assert f"SERVER_PORT={port}: Address already in use" in late.stderr
     assert "AUTH=off" not in late.stderr
-    assert unguarded.stderr.startswith("AUTH=off and no JWT_SECRET: whoever reaches this server")
+    assert unguarded.stderr.startswith("AUTH=off and no JWT_SECRET: every caller that reaches this server")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""aiomqtt with what it lacks: prompt writes, delivery without a queue, the broker's terms, and an honest end.
+"""aiomqtt with what it lacks: prompt writes, delivery without a queue, the broker's terms, and the reason of an end.
 
 Rule: the only module that uses private parts of aiomqtt and of paho. `pyproject.toml` bounds their versions, and
 `tests/unit/control_plane/test_prompt_client.py` fails when those parts change.
@@ -16,7 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from control_plane.adapters.mqtt.terms import BrokerTerms, reason_text
 
 GOODBYE: Final = 1.0
-"""Seconds for which the broker may close a connection after DISCONNECT."""
+"""Seconds to wait for the end of a connection after DISCONNECT."""
 
 T = TypeVar("T")
 

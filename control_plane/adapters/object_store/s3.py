@@ -68,7 +68,9 @@ class S3ObjectStore:
             if addressing != self._addressing:
                 self._connect(addressing)
             return self._found
-        self._found = await self._by_either_address("the probe of the object store", self._probed, self._met)
+        self._found = await self._by_either_address(
+            "the probe of the object store", self._probed, self._ensured_and_probed
+        )
         self._is_probed = True
         if self._memory is not None:
             self._memory.keep(self._settings, self._access_key, self._addressing, self._found)
@@ -177,8 +179,8 @@ class S3ObjectStore:
     def _probed(self) -> ObjectStoreCapabilities:
         return Probe(self._settings, self._clients, notes=self._notes).run()
 
-    def _met(self) -> ObjectStoreCapabilities:
-        """The probe by another form of address: only now an answer says whether the bucket is there."""
+    def _ensured_and_probed(self) -> ObjectStoreCapabilities:
+        """The probe by another form of address, by which nothing has looked for the bucket yet."""
         self._notes = self._ensured()
         return self._probed()
 
@@ -206,11 +208,17 @@ class S3ObjectStore:
                 raise
             first = self._clients, self._signer, self._heads
             self._connect(VIRTUAL)
+            clients, _, heads = first
             try:
                 return await self._call(what, again or work)
             except ServiceError:
+                clients, heads = self._clients, self._heads
                 self._clients, self._signer, self._heads = first
                 self._addressing = PATH
+            finally:
+                # Of the form that is not kept.
+                heads.close()
+                clients.close()
             raise
 
     @property

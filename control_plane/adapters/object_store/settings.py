@@ -12,6 +12,7 @@ PROBE_FOLDER: Final = ".backhaul-probe"
 ALGORITHM_HEADER: Final = "x-amz-server-side-encryption"
 KEY_HEADER: Final = "x-amz-server-side-encryption-aws-kms-key-id"
 AUTO: Final = "auto"
+NONE: Final = "none"
 KMS: Final = "aws:kms"
 
 

@@ -51,7 +51,7 @@ async def granted_command(
             if file_size is not None and request.file_path is not None:
                 size, file_path = file_size, request.file_path
             else:
-                # Its presence first: a client that is not known yet is asked for no size.
+                # The path first: it waits for the presence of the client, without which the size cannot be requested.
                 file_path = await file_of(direct, request, display)
                 size = file_size if file_size is not None else await size_of(direct, request.client_id, file_path)
             database.path = path

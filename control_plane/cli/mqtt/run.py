@@ -136,7 +136,8 @@ async def _follow(
         if direct.database.path is not None:
             direct.database.path.unlink(missing_ok=True)
     else:
-        output.note(f"not all is said and cleaned up: run `{program()} mqtt resume {key.upload_id}` later")
+        later = f"run `{program()} mqtt resume {key.upload_id}` later"
+        output.note(f"the device or the object store has not confirmed the end: {later}")
     return upload_document(view)
 
 

@@ -51,7 +51,7 @@ class UploadObserver:
         self._probe = probe
 
     def observe_command(self, client_id: str, command: Command) -> None:
-        """Record that an upload was started, or closed by its owner."""
+        """Adopt or observe the upload that a command starts; record that its owner closed an observed one."""
         payload, now = command.payload, self._clock.now()
         if isinstance(payload, CloseUpload) and payload.about:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
@@ -61,10 +61,10 @@ class UploadObserver:
             key = UploadKey(client_id, payload.about or command.message_id)
             if payload.owner != self._policy.owner:
                 started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
-                self._writer.start(key, started, lambda _: self._observed(key, payload, now))
+                self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now))
             elif not payload.pregranted:
                 published = Dispatched(now=now, attempt=payload.about_attempt)
-                self._writer.start(key, published, lambda records: self._adopted(key, payload, now, records))
+                self._writer.enqueue_command(key, published, lambda records: self._adopted(key, payload, now, records))
 
     def observe_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
         """Record what a client reports about an observed upload; a report of any other one is not recorded."""

@@ -76,8 +76,8 @@ FAULT_WAIT: Final = 30.0
 REFUSED_WAIT: Final = 3600.0
 """Seconds before a clean-up is retried that the object store refused, such as for lack of a permission."""
 
-_MOVE_ON: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT, Kind.COMPLETE})
-"""Duties without which the upload stands still: a refusal is repeated, and at last ends the attempt."""
+_STEPS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT, Kind.COMPLETE})
+"""Duties that bring an upload to its end. A refusal of one is a setback (`events.SetBack`); any other duty can wait."""
 
 _STORE_CODES: Final = frozenset({str(WaitCode.OBJECT_STORE_UNAVAILABLE), str(WaitCode.OBJECT_STORE_REFUSED)})
 _BROKER_CODES: Final = frozenset({str(WaitCode.BROKER_UNAVAILABLE)})
@@ -358,7 +358,7 @@ class Outbox:
         except ObjectStoreRefused as error:
             facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
             self._log("duty.refused", {**facts, "error": str(error)})
-            if duty.kind not in _MOVE_ON:
+            if duty.kind not in _STEPS:
                 await self._reschedule(upload.key, duty, reason_of(error), lambda _: REFUSED_WAIT)
             elif isinstance(error, ObjectStoreForbids):
                 # An operator may replace a revoked key. If that does not happen, the deadline ends the upload.

@@ -4,6 +4,7 @@ Rule: counted in the database, in the transaction that creates or offers, so tha
 a client far from its limit are not counted again at each offer: that would cost more with each upload of the day.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,8 +35,13 @@ class Quota:
             message = f"client {client_id!r} has {self.max_uploads} open uploads: no more are accepted until some end"
             raise QuotaExceeded(message)
 
-    def refusal(self, records: Records, before: Upload, after: Upload, now: float) -> str | None:
-        """Why the file that `after` offers for the first time is too much; None when it is not."""
+    def refusal(
+        self, records: Records, before: Upload, after: Upload, now: float, unsaved: Iterable[Upload]
+    ) -> str | None:
+        """Why the file that `after` offers for the first time is too much; None when it is not.
+
+        `unsaved` are the uploads whose offers this transaction has accepted and not written.
+        """
         first = before.file_size is None and after.file_size is not None and after.state not in TERMINAL
         if self.max_bytes is None or not first:
             return None
@@ -44,7 +50,8 @@ class Quota:
         offered += after.file_size or 0
         if not 0 <= now - counted_at < COUNT_EVERY or 2 * offered > self.max_bytes:
             counted_at = now
-            offered = records.uploads.bytes_offered(*name, now - DAY) + (after.file_size or 0)
+            offered = records.uploads.bytes_offered(*name, now - DAY)
+            offered += sum(one.file_size or 0 for one in (*unsaved, after) if (one.client_id, one.owner) == name)
         if offered > self.max_bytes:
             return f"the client offers {offered} bytes in a day, and may offer {self.max_bytes}"
         if len(self._counts) >= MAX_CLIENTS:

@@ -122,7 +122,7 @@ class UploadService:
             updated_at=now,
             deadline=deadline,
             file_path=path,
-            digest=self._probe.digest_for(self._policy.digest),
+            digest=self._probe.capabilities.digest_for(self._policy.digest),
             chunk_size=self._policy.chunk_size,
             options=request.options,
             metadata=request.metadata,

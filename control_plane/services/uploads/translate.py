@@ -84,7 +84,7 @@ def clipped(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def path_of(report: UploadReport) -> str | None:
-    """The path in the device's report, no longer than an error's text can hold beside others."""
+    """The path in the device's report; of a longer one than any command has, so much that it equals none of these."""
     return None if report.file_path is None else clipped(report.file_path, LONGEST_PATH + 1)
 
 

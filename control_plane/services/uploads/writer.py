@@ -209,7 +209,7 @@ class UploadWriter:
         """
         return await self._put(_Creation(plan, idempotency))
 
-    def start(self, key: UploadKey, event: Dispatched | Observed, new: Plan) -> None:
+    def enqueue_command(self, key: UploadKey, event: Dispatched | Observed, new: Plan) -> None:
         """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
 
         Never waits and drops nothing: the inbox limits the commands that are received.
@@ -340,7 +340,7 @@ class UploadWriter:
         if draft is None:
             if entry.new is None:
                 raise UnknownUpload(key.upload_id)
-            draft = self._start(records, entry.new)
+            draft = self._commanded(records, entry.new)
         elif entry.new is not None and isinstance(event, Dispatched):
             # The command of an upload that is known: another replica published it, or a person typed it again.
             return draft.after
@@ -348,7 +348,8 @@ class UploadWriter:
         if not self._accepts(before, event):
             return before
         after, urgent = apply(before, event)
-        refusal = self._quota.refusal(records, before, after, event.now)
+        unsaved = (one.after for one in outcome.drafts.values() if one.before is None or one.before.file_size is None)
+        refusal = self._quota.refusal(records, before, after, event.now, unsaved)
         if refusal is not None:
             after, urgent = apply(before, OverQuota(now=event.now, text=refusal))
         if entry.may_defer and draft.before is before:
@@ -370,7 +371,7 @@ class UploadWriter:
             outcome.log.append(("event.repeated", _repeated(after, event.attempt, type(event).__name__)))
         return after
 
-    def _start(self, records: Records, plan: Plan) -> _Draft:
+    def _commanded(self, records: Records, plan: Plan) -> _Draft:
         """The upload of a command that another sender published."""
         upload = plan(records)
         self._quota.require_place(records, upload.client_id)

@@ -271,7 +271,7 @@ def test_bytes_that_are_not_utf8_are_refused_without_their_text(name: str) -> No
     ("url", "exposed"),
     [("mqtt://broker", True), ("mqtts://broker", False), ("mqtt://localhost", False), ("mqtt://[::1]:1884", False)],
 )
-def test_a_password_in_clear_is_said_unless_it_stays_on_this_machine(
+def test_an_unencrypted_password_is_warned_of_unless_it_stays_on_this_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, *, exposed: bool
 ) -> None:
     """By every program that connects with it, at each start; it names the broker and not the password."""

@@ -100,7 +100,7 @@ def test_two_installs_that_alternate_stop_dispatch() -> None:
 
 @pytest.mark.parametrize("sequence", [0, 5])
 def test_an_earlier_epoch_long_after_a_later_birth_is_another_state(sequence: int) -> None:
-    """A restored state folder, or the twin of a cloned card: a message is not late by so much. It is said at once."""
+    """A restored state folder, or the twin of a cloned card: a message is not late by so much."""
     client = after(presence(epoch=2), presence(epoch=1))
     assert client is not None
     assert not client.in_conflict(2.0), "soon after the birth that overtook it, it may be late"

@@ -1,7 +1,9 @@
-"""Which messages make an upload: a trigger, or a command that was received here; never a device's own word.
+"""Which messages make an upload: a trigger, or a command that was received here; never a report of a device alone.
 
-Rule: the kind of fault is a device's word taken as an operator's.
+Rule: the kind of fault is to take what a device reports for what an operator commanded.
 """
+
+import asyncio
 
 import pytest
 
@@ -56,7 +58,7 @@ async def test_a_command_to_a_client_that_is_offline_is_published_again_when_it_
 
 @pytest.mark.parametrize("owner", ["control-plane", None])
 async def test_an_offer_whose_command_was_not_received_makes_no_upload(owner: str | None) -> None:
-    """A device could make `completed` uploads that nobody asked for. A close tells it that the upload is over."""
+    """A device could make `completed` uploads without any command. A close ends the upload on the device."""
     async with Rig() as rig:
         await rig.birth()
         await rig.respond(rig.offer(BY_HAND, owner=owner), sequence=1)
@@ -172,8 +174,18 @@ async def test_the_bytes_of_a_client_far_from_its_limit_are_counted_once_a_minut
         assert counts == [CLIENT, CLIENT]
 
 
+async def test_offers_of_one_commit_are_counted_together() -> None:
+    """The offers of a batch are in the database only after its last one."""
+    async with Rig(Policy(max_bytes=25 * 1024 * 1024)) as rig:
+        await rig.birth()
+        ids = [(await rig.trigger()).upload.upload_id for _ in range(6)]
+        await asyncio.gather(*(rig.respond(rig.offer(upload_id), sequence=1) for upload_id in ids))
+        ended = [(await rig.upload(one)).error for one in ids]
+        assert ended == [None, None, *["quota_exceeded"] * 4]
+
+
 async def test_bytes_of_a_day_are_limited() -> None:
-    """Each offer has 12 MiB. The upload ends, its client is told to stop, and a day later there is room again."""
+    """Each offer has 12 MiB. The upload ends, its client gets a cancel, and a day later there is room again."""
     async with Rig(Policy(max_bytes=25 * 1024 * 1024)) as rig:
         await rig.birth()
         ids = [(await rig.trigger()).upload.upload_id for _ in range(3)]

@@ -115,7 +115,7 @@ async def test_an_object_without_a_token_is_a_finding_of_its_own_and_does_not_st
 
 
 async def test_an_object_without_a_token_that_may_be_of_another_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing shows that this upload wrote it: its ETag says nothing about its bytes."""
+    """Nothing shows that this upload wrote it: its ETag does not depend on its bytes."""
     drop_metadata(monkeypatch, {})
     async with Rig() as rig:
         upload = await ended_without_token(rig)

@@ -22,7 +22,7 @@ _CLASS_NAMES: Final = {" ": "space", "&": "other punctuation", "ü": "letters be
 class Judgement:
     """What one trial means."""
 
-    def __init__(self, seen: Seen, settings: S3Settings | None = None) -> None:
+    def __init__(self, seen: Seen, settings: S3Settings) -> None:
         self._seen = seen
         self._settings = settings
 
@@ -54,8 +54,8 @@ class Judgement:
 
         `ClocksDiffer` when that may be the cause. `taken_directly` tries the PUT again past S3_PUBLIC_ENDPOINT.
         """
-        seen, settings = self._seen, self._settings
-        without_digest = settings is not None and settings.digest == DigestName.NONE
+        seen = self._seen
+        without_digest = self._settings.digest == DigestName.NONE
         if set(seen.usable) - (set() if without_digest else {DigestName.NONE}):
             return
         if self.skew is not None and abs(self.skew) > MAX_SKEW:
@@ -123,9 +123,9 @@ class Judgement:
     def _remedy(self, answers: list[str], taken_directly: Callable[[], bool]) -> str:
         settings = self._settings
         region = next((put.region for put in self._puts if put.region), "")
-        if settings is not None and region and region != settings.region:
+        if region and region != settings.region:
             return f"the bucket is in {region}, AWS_REGION is {settings.region}: set AWS_REGION={region}"
-        if settings is not None and taken_directly():
+        if taken_directly():
             return (
                 f"AWS_ENDPOINT takes it and S3_PUBLIC_ENDPOINT {settings.public_endpoint} does not: a proxy in between"
                 " has to pass on Host, the path and every header as they were sent"

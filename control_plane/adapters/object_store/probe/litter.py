@@ -1,7 +1,7 @@
-"""What a probe leaves, and how it goes.
+"""The objects and multipart uploads of probes, and their removal.
 
-Rule: each item is removed by itself, so one that cannot be removed keeps no other. What killed probes left is found by
-its prefix and its age.
+Rule: each item is removed by itself: when one cannot be removed, the others still are. What killed probes left is found
+by its prefix and its age.
 """
 
 import time
@@ -49,7 +49,7 @@ class Litter:
         if not left:
             return []
         return [
-            f"{len(left)} objects of the probe stay ({', '.join(sorted(set(left)))}); the next probe writes over them."
+            f"{len(left)} objects of the probe stay ({', '.join(sorted(set(left)))}); a later probe writes over them."
         ]
 
     def remove_abandoned(self, prefix: str) -> None:

@@ -1,7 +1,7 @@
 """PUT requests as a device sends them: a granted URL, its headers, the bytes.
 
-Rule: limits are on the silence of one request. Every answer is a result; only no answer is an error. An answer that
-passes, such as 503, shows nothing, so the request is sent again.
+Rule: limits are on the silence of one request. Every answer is a result; only no answer is an error. An answer such as
+503 shows nothing of what the object store does, so the request is sent again.
 """
 
 import re
@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
@@ -58,8 +59,7 @@ class PutResult:
     @property
     def refused(self) -> bool:
         """Whether the request was rejected as wrong, rather than the object store being busy or broken."""
-        wrong = 400 <= self.status < 500  # noqa: PLR2004
-        return wrong and self.status not in PASSING_STATUS and self.code != "RequestTimeout"
+        return 400 <= self.status < 500 and not self.passing  # noqa: PLR2004
 
     @property
     def passing(self) -> bool:
@@ -83,14 +83,15 @@ class Puts:
 
     def __init__(self, connections: int) -> None:
         self._connections = connections
-        self._session: URLLib3Session | None = None
+        self._sessions: dict[str, URLLib3Session] = {}
+        """By host, for the proxy of the environment is not that of every host."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._session is not None:
-            self._session.close()
+        for session in self._sessions.values():
+            session.close()
 
     def send(self, grant: PresignedPart, body: bytes) -> PutResult:
         """The answer, the last of `TRIES` if they are passing; `NoAnswer` without one."""
@@ -113,13 +114,16 @@ class Puts:
         return _result(response.status_code, response.headers, content, (sent_at + time.time()) / 2)
 
     def _opened(self, url: str) -> URLLib3Session:
-        if self._session is None:
-            self._session = URLLib3Session(
+        host = urlsplit(url).netloc
+        if host not in self._sessions:
+            session = URLLib3Session(
                 timeout=(CONNECT_TIMEOUT, SILENCE),  # type: ignore[arg-type]
                 max_pool_connections=self._connections,
                 proxies=get_environ_proxies(url),
             )
-        return self._session
+            # Another thread may have been first; a session that was not used has no connection.
+            self._sessions.setdefault(host, session)
+        return self._sessions[host]
 
 
 def _result(status: int, headers: Mapping[str, str], content: bytes, now: float) -> PutResult:

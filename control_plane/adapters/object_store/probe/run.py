@@ -22,7 +22,7 @@ from control_plane.adapters.object_store.probe.trial import (
     digest_of,
     run_trial,
 )
-from control_plane.adapters.object_store.settings import AUTO, KMS, PROBE_FOLDER, S3Settings
+from control_plane.adapters.object_store.settings import AUTO, KMS, NONE, PROBE_FOLDER, S3Settings
 from control_plane.adapters.object_store.signing import Signer
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -31,8 +31,6 @@ from schemas.values import DigestName
 
 SLOTS: Final = 8
 """Folders of which each probe takes one: so two probes at one time seldom meet, and the names stay few."""
-
-_NO_KEY: Final = "none"
 
 
 class Probe:
@@ -83,10 +81,10 @@ class Probe:
     def _below_some_prefix(self, pool: Executor, puts: Puts) -> Seen:
         outside, *inside = self._settings.probe_prefixes
         seen = self._encrypted_as_needed(pool, puts, outside)
-        if inside and Judgement(seen).forbidden:
+        if inside and Judgement(seen, self._settings).forbidden:
             self._notes.append(
                 f"These credentials may not write below {PROBE_FOLDER}/, so the probe writes below {inside[0]}:"
-                " who watches the uploads sees its objects."
+                " programs that watch the uploads see its objects."
             )
             seen = self._encrypted_as_needed(pool, puts, inside[0])
         judgement = Judgement(seen, self._settings)
@@ -105,7 +103,7 @@ class Probe:
             return Place(self._clients, self._signer, puts, self._litter, where, encryption)
 
         if wanted != AUTO:
-            return run_trial(place(None if wanted == _NO_KEY else wanted), pool)
+            return run_trial(place(None if wanted == NONE else wanted), pool)
         asking = pool.submit(both_ways, place("AES256"))
         seen = run_trial(place(None), pool)
         by_put, by_parts = asking.result()
@@ -116,7 +114,7 @@ class Probe:
             return seen
         if by_put.taken:
             return run_trial(place("AES256"), pool)
-        if Judgement(seen).forbidden and both_ways(place(KMS))[0].taken:
+        if Judgement(seen, self._settings).forbidden and both_ways(place(KMS))[0].taken:
             return run_trial(place(KMS), pool)
         return seen
 

@@ -29,7 +29,6 @@ BODY: Final = b"Written by Backhaul to see what this store enforces; it may be d
 OTHER: Final = b"Not the bytes that are sent.\n"
 TOKEN: Final = "probe"  # noqa: S105 - a value to recognise, not a secret
 DIGESTS: Final = (DigestName.SHA256, DigestName.MD5, DigestName.CRC32)
-"""The strongest first: of those that an object store enforces, a new upload takes the first."""
 
 HARD_NAMES: Final[Mapping[str, str]] = {" ": "a b", "%": "100%20", "+": "a+b", "&": "a'#&?=;,(~)b", "ü": "größe"}
 """A part of a key for each class of characters that some object stores refuse."""
