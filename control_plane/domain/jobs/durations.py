@@ -24,7 +24,7 @@ _BYTES: Final[Mapping[str, int]] = {
     "GB": 10**9,
     "TB": 10**12,
 }
-_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw])+", re.ASCII)
+_DURATION: Final = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?[smhdw])+", re.ASCII)
 _STEP: Final = re.compile(r"([0-9.]+)([smhdw])", re.ASCII)
 _SIZE: Final = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?) ?([A-Za-z]{1,3})?", re.ASCII)
 _RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{0,9}[smhdw])", re.ASCII)
