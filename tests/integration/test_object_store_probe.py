@@ -152,7 +152,9 @@ async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServe
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once-md5", times=99))
-    strict.faults.add(Fault(kind=Kind.SLOW, operation=Operation.UPLOAD_PART, times=99, bytes_per_second=60))
+    strict.faults.add(
+        Fault(kind=Kind.SLOW, operation=Operation.UPLOAD_PART, key="*/encrypted-parts", bytes_per_second=25)
+    )
     with pytest.raises(ObjectStoreDown):
         await store.probe()
     assert strict.storage.buckets[BUCKET].objects == {}
