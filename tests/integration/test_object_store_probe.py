@@ -153,7 +153,7 @@ async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServe
     await store.ensure_bucket()
     strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once-md5", times=99))
     strict.faults.add(
-        Fault(kind=Kind.SLOW, operation=Operation.UPLOAD_PART, key="*/encrypted-parts", bytes_per_second=25)
+        Fault(kind=Kind.SLOW, operation=Operation.COMPLETE_MULTIPART_UPLOAD, key="*/encrypted-parts", seconds=4)
     )
     with pytest.raises(ObjectStoreDown):
         await store.probe()
