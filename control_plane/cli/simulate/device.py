@@ -8,6 +8,7 @@ import math
 import random
 import secrets
 from collections import OrderedDict
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from control_plane.cli.simulate.upload import SimulatedUpload
 from schemas.codec import decode_command, encode
 from schemas.errors import BadCommand, SchemaError
 from schemas.messages import (
+    MAX_FILES,
     CancelUpload,
     CloseUpload,
     Command,
@@ -52,11 +54,21 @@ _STATUSES: Final = {
 }
 
 
+class Trouble(StrEnum):
+    """Which uploads a device fails, as a file that cannot be read."""
+
+    NEVER = "never"
+    ONCE = "the first upload of each file"
+    ALWAYS = "always"
+
+
 class SimulatedDevice:
     """Holds its uploads, and publishes with its `publisher`."""
 
-    def __init__(self, client_id: str, environment: Environment) -> None:
+    def __init__(self, client_id: str, environment: Environment, trouble: Trouble = Trouble.NEVER) -> None:
         self.publisher = Publisher(client_id, environment)
+        self._trouble = trouble
+        self._failed: set[str] = set()
         self._environment = environment
         self._uploads: dict[str, SimulatedUpload] = {}
         self._tombstones: OrderedDict[str, tuple[int, Outcome]] = OrderedDict()
@@ -130,7 +142,9 @@ class SimulatedDevice:
             case CloseUpload():
                 self._close(payload)
             case ListFiles():
-                self._answer(command, FileList((self._environment.file.entry,)))
+                self._answer(
+                    command, FileList(tuple(one.entry for one in self._environment.files.values())[:MAX_FILES])
+                )
             case HealthCheck():
                 self._answer(command, Health(VERSION, len(self._uploads)))
 
@@ -152,13 +166,24 @@ class SimulatedDevice:
             self._begin(command, download)
 
     def _begin(self, command: Command, download: DownloadFile) -> None:
-        upload = SimulatedUpload.begin(command, download, self._environment.file)
+        default = self._environment.default_file
+        file = self._environment.files.get(download.file_path) if download.file_path else default
+        upload = SimulatedUpload.begin(command, download, file or default)
         self._uploads[upload.upload_id] = upload
         config = download.upload_config
-        if config is not None and config.presigned_urls:
+        if file is None:
+            self._respond(upload, upload.fail(ErrorCode.FILE_NOT_FOUND, str(download.file_path)))
+        elif self._fails(file.path):
+            self._respond(upload, upload.fail(ErrorCode.SOURCE_UNREADABLE, "this device is to fail"))
+        elif config is not None and config.presigned_urls:
             self._send_parts(upload, GrantParts(presigned_urls=config.presigned_urls))
         else:
             self._respond(upload, upload.request_parts())
+
+    def _fails(self, path: str) -> bool:
+        fails = self._trouble is Trouble.ALWAYS or (self._trouble is Trouble.ONCE and path not in self._failed)
+        self._failed.add(path)
+        return fails
 
     def _grant(self, command: Command, grant: GrantParts) -> None:
         upload = self._uploads.get(grant.about or "")

@@ -5,7 +5,7 @@ Rule: counters only grow, apart from `connected`; a rate is the difference of tw
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from control_plane.cli.simulate.file import SyntheticFile
@@ -45,11 +45,16 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Topics, file, HTTP connections and counters of all devices."""
+    """Topics, files by path, HTTP connections and counters of all devices."""
 
     topics: Topics
-    file: SyntheticFile
+    files: Mapping[str, SyntheticFile]
     http: HttpPool
     counters: Counters
     first_epoch: int
     password: str | None = None
+
+    @property
+    def default_file(self) -> SyntheticFile:
+        """What a command without a path means: the first file."""
+        return next(iter(self.files.values()))

@@ -90,6 +90,6 @@ class Publisher:
             agent=AgentInfo(VERSION, hostname=self.client_id, os="linux"),
             labels={"simulated": "true"},
             capabilities=_CAPABILITIES,
-            default_file=self._environment.file.path,
+            default_file=self._environment.default_file.path,
         )
         return encode(presence)

@@ -169,7 +169,7 @@ class SimulatedUpload:
             upload_id=self.upload_id,
             attempt=self.attempt,
             owner=self.owner,
-            file_path=self.download.file_path or self.file.path,
+            file_path=self.file.path,
             file_size=self.file.size,
             fingerprint=self.file.fingerprint,
             chunk_size=self.plan.part_size,
