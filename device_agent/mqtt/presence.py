@@ -21,7 +21,7 @@ from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE, Action
 
 BEAT_EVERY: Final = 30.0
-CAPABILITIES: Final = tuple(action for action in Action if action is not Action.HELLO)
+CAPABILITIES: Final = tuple(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES})
 _HIGHEST_EPOCH: Final = 2**52
 """Above this one too few epochs are left: such a presence is not this program's."""
 
