@@ -18,6 +18,7 @@ from control_plane.cli.simulate.environment import Environment
 from control_plane.cli.simulate.http_pool import HttpAnswer, RequestFailed
 from control_plane.cli.simulate.packets import Publish, TopicFilter
 from control_plane.cli.simulate.publisher import VERSION, Publisher
+from control_plane.cli.simulate.selections import Selections
 from control_plane.cli.simulate.upload import SimulatedUpload
 from schemas.codec import decode_command, encode
 from schemas.errors import BadCommand, SchemaError
@@ -36,6 +37,7 @@ from schemas.messages import (
     ListFiles,
     Response,
     ResponsePayload,
+    SelectFiles,
     Status,
     UploadReport,
 )
@@ -69,6 +71,7 @@ class SimulatedDevice:
         self.publisher = Publisher(client_id, environment)
         self._trouble = trouble
         self._failed: set[str] = set()
+        self._selections = Selections()
         self._environment = environment
         self._uploads: dict[str, SimulatedUpload] = {}
         self._tombstones: OrderedDict[str, tuple[int, Outcome]] = OrderedDict()
@@ -145,6 +148,10 @@ class SimulatedDevice:
                 self._answer(
                     command, FileList(tuple(one.entry for one in self._environment.files.values())[:MAX_FILES])
                 )
+            case SelectFiles():
+                files = (one.entry for one in self._environment.files.values())
+                now = self._environment.wall()
+                self._answer(command, self._selections.answer(command.message_id, payload, files, now))
             case HealthCheck():
                 self._answer(command, Health(VERSION, len(self._uploads)))
 
@@ -195,7 +202,13 @@ class SimulatedDevice:
             self.publisher.respond(msgspec.structs.replace(response, error=ErrorCode.UPLOAD_GONE))
         elif upload.attempt == grant.about_attempt and upload.ended is None:
             upload.acknowledge(grant.acknowledges)
-            self._send_parts(upload, grant)
+            upload.grants += 1
+            if grant.wait is None:
+                self._send_parts(upload, grant)
+            else:
+                upload.latest = None
+                loop = asyncio.get_running_loop()
+                loop.call_later(grant.wait.for_seconds, self._ask_again, upload, upload.grants)
 
     def _cancel(self, command: Command, cancel: CancelUpload) -> None:
         upload_id = cancel.about or ""
@@ -223,6 +236,11 @@ class SimulatedDevice:
         status = _STATUSES.get(outcome, ResponseStatus.ERROR)
         code = ErrorCode.UPLOAD_GONE if status is ResponseStatus.ERROR else None
         self.publisher.respond(Response(command.message_id, Action.DOWNLOAD_FILE, status, report, error=code))
+
+    def _ask_again(self, upload: SimulatedUpload, grants: int) -> None:
+        """A wait has ended: request the parts again, unless a later grant came."""
+        if upload.grants == grants and self._uploads.get(upload.upload_id) is upload and not upload.over():
+            self._respond(upload, upload.request_parts())
 
     # --- parts ---
 

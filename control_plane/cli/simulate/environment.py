@@ -4,6 +4,7 @@ Rule: counters only grow, apart from `connected`; a rate is the difference of tw
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Topics, files by path, HTTP connections and counters of all devices."""
+    """Topics, files by path, HTTP connections, counters, wall clock (s since the epoch) and labels of devices."""
 
     topics: Topics
     files: Mapping[str, SyntheticFile]
@@ -53,6 +54,8 @@ class Environment:
     counters: Counters
     first_epoch: int
     password: str | None = None
+    wall: Callable[[], float] = time.time
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def default_file(self) -> SyntheticFile:

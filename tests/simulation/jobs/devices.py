@@ -106,10 +106,11 @@ class ModelDevice:
             http=cast("HttpPool", ModelHttp(world, bucket)),
             counters=Counters(),
             first_epoch=1,
+            wall=world.wall,
+            labels=labels or {},
         )
         self.counters = environment.counters
         self.device = SimulatedDevice(client_id, environment, TROUBLES.get(behaviour, Trouble.NEVER))
-        self.labels = dict(labels or {})
         self.connected = False
         self.away = True
         self._number = 0
