@@ -50,6 +50,8 @@ EXPECTED = {
     "DomainError": 500,
     "SelectorError": 422,
     "IllegalTransition": 409,
+    "BadKey": 422,
+    "BadText": 422,
     "SchemaError": 422,
     "BadCommand": 422,
 }
