@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import DomainError, IllegalTransition
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
@@ -97,6 +97,8 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", public=False),
     VersionConflict: Row(409, "version-conflict", "Another request changed it first: ask again"),
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
+    BadText: Row(422, "bad-input", "The request cannot be obeyed"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
     BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),

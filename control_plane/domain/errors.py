@@ -4,6 +4,8 @@ Rule: a remote event never raises; only a local request that the state forbids d
 
 Exception
 └── DomainError
+    ├── BadKey               a file of a job whose key no object may have
+    ├── BadText              a text of a request that cannot be read
     └── IllegalTransition    a local request that the state does not allow
 """
 
@@ -12,6 +14,14 @@ from control_plane.domain.uploads.model import State
 
 class DomainError(Exception):
     """The root of the domain's errors."""
+
+
+class BadKey(DomainError):
+    """No object may have the key that a template gives a file."""
+
+
+class BadText(DomainError, ValueError):
+    """A text of a request cannot be read; the sentence names the form that is expected, and follows a field's name."""
 
 
 class IllegalTransition(DomainError):

@@ -118,7 +118,8 @@ def test_a_takeover_leads_to_a_long_pause(fake: FakeBroker, caplog: pytest.LogCa
         made.expect("disconnected")
         with fake.visitor() as visitor:
             visitor.greeting()
-    assert backoff.permanent == [True]
+    # The end of the second connection has a pause too, which may begin before this line.
+    assert backoff.permanent[0]
     assert "Session taken over" in caplog.records[0].message
 
 
@@ -185,7 +186,7 @@ def test_a_broker_that_lacks_what_the_protocol_needs_is_named(
         with fake.visitor() as visitor:
             visitor.welcome()
             made.expect("connected")
-    assert backoff.permanent == [True]
+    assert backoff.permanent[0]
     assert f"the broker offers no {lacks}" in caplog.text
 
 

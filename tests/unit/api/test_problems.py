@@ -48,6 +48,8 @@ EXPECTED = {
     "VersionConflict": 409,
     "DomainError": 500,
     "IllegalTransition": 409,
+    "BadKey": 422,
+    "BadText": 422,
     "SchemaError": 422,
     "BadCommand": 422,
 }

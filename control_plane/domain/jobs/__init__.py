@@ -1,0 +1,4 @@
+"""Jobs: the request, its machine, its keys.
+
+Rule: pure.
+"""
