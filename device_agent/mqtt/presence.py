@@ -26,7 +26,7 @@ from schemas.values import LAST_SEQUENCE, Action, Feature
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
     *(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES}),
-    Feature.FOLDERS,
+    *Feature,
 )
 _MOST_ROOTS: Final = 16 * 1024
 """Bytes of the roots in a presence."""
