@@ -118,7 +118,7 @@ def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
     ]
     assert after.pop("uploads") == [row | NEW_IN_UPLOADS for row in before.pop("uploads")]
     assert after.pop("changes") == []
-    assert after == before
+    assert {name: rows for name, rows in after.items() if rows or name in before} == before
 
 
 def test_a_downgrade_to_0001_restores_every_row(url: str, engine: Engine) -> None:
