@@ -6,7 +6,7 @@ Rule: an adapter translates every foreign exception to `services.errors`. Instan
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
@@ -15,6 +15,9 @@ from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.fleet import GroupRecords
+
+if TYPE_CHECKING:
+    from control_plane.services.ports.jobs import JobRecords
 
 T = TypeVar("T")
 
@@ -271,6 +274,10 @@ class Records(Protocol):
     @property
     def groups(self) -> GroupRecords:
         """Named selections of clients."""
+
+    @property
+    def jobs(self) -> "JobRecords":
+        """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
