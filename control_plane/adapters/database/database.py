@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, update
 from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.gate.records import SqlGate
 from control_plane.adapters.database.idempotency import SqlIdempotency
 from control_plane.adapters.database.outbox import SqlOutbox
 from control_plane.adapters.database.parts import PartsCache
@@ -39,6 +40,7 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.gate = SqlGate(transaction)
 
 
 class SqlDatabase:

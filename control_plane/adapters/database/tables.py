@@ -98,6 +98,7 @@ class UploadRow(_Row, table=True):
     parts_stamp: int = Field(sa_type=BigInteger)
     reason_code: str | None
     setbacks: int
+    held: bool
 
 
 class PartRow(_Row, table=True):

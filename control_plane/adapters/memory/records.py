@@ -15,7 +15,7 @@ from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
-from control_plane.services.errors import KeyTaken, VersionConflict
+from control_plane.services.errors import KeyTaken, UnsupportedRecords, VersionConflict
 from control_plane.services.ports.database import (
     PARKED,
     ClientPage,
@@ -26,6 +26,7 @@ from control_plane.services.ports.database import (
     UploadFilter,
     UploadPage,
 )
+from control_plane.services.ports.gate import GateRecords
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -362,6 +363,12 @@ class MemoryRecords:
         self.changes = MemoryChanges(transaction)
         self.undo: Final = transaction.undo
         """Undo every write."""
+
+    @property
+    def gate(self) -> GateRecords:
+        """There are none."""
+        kind = "budgets"
+        raise UnsupportedRecords(kind)
 
 
 def _position(upload: Upload) -> tuple[float, str, str]:

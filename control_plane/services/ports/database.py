@@ -13,6 +13,7 @@ from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.ports.gate import GateRecords
 
 T = TypeVar("T")
 
@@ -259,6 +260,10 @@ class Records(Protocol):
     @property
     def changes(self) -> ChangeRecords:
         """The change log."""
+
+    @property
+    def gate(self) -> GateRecords:
+        """Rates, budgets and their shares."""
 
 
 class Database(Protocol):
