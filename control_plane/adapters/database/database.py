@@ -15,6 +15,7 @@ from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
 from control_plane.adapters.database.gate.records import SqlGate
 from control_plane.adapters.database.idempotency import SqlIdempotency
+from control_plane.adapters.database.jobs.records import SqlJobs
 from control_plane.adapters.database.outbox import SqlOutbox
 from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.sql import Transaction
@@ -41,6 +42,7 @@ class SqlRecords:
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
         self.gate = SqlGate(transaction)
+        self.jobs = SqlJobs(transaction)
 
 
 class SqlDatabase:

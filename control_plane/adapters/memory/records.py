@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from msgspec import structs
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
+from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Kind
@@ -241,6 +242,11 @@ class MemoryOutbox:
             self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
         return len(waiting)
 
+    def release(self, job_id: str, now: float) -> int:
+        """There are no jobs."""
+        del job_id, now
+        return 0
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Not the parked ones."""
         ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
@@ -353,6 +359,8 @@ class MemoryChanges:
 
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
+
+    jobs = Unsupported("jobs")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -16,6 +16,8 @@ CODE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 def upgrade() -> None:
     op.add_column("uploads", sa.Column("held", sa.Boolean(), nullable=False, server_default=sa.false()))
+    held = sa.column("held", sa.Boolean()).is_(True)
+    op.create_index("ix_uploads_held", "uploads", ["job_id"], sqlite_where=held, postgresql_where=held)
     op.create_table(
         "rates",
         sa.Column("name", CODE, nullable=False),
@@ -56,4 +58,5 @@ def downgrade() -> None:
     op.drop_table("budget_shares")
     op.drop_table("budgets")
     op.drop_table("rates")
+    op.drop_index("ix_uploads_held", "uploads")
     op.drop_column("uploads", "held")
