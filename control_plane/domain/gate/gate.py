@@ -26,7 +26,7 @@ TURN: Final = 2.0
 
 CAP_PAUSE: Final = 5.0
 QUOTA_PAUSE: Final = 60.0
-"""Seconds after which a full job, and a full client, are asked again: the end of another execution opens them sooner."""
+"""Seconds after which a full job and a full client are asked again. The end of another execution opens them sooner."""
 
 LAST_TURN: Final = 4
 """Waiters that have a turn of their own; those behind them share the one after it."""
