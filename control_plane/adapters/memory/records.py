@@ -355,6 +355,8 @@ class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
     jobs = Unsupported("jobs")
+    schedules = Unsupported("schedules")
+    coverage = Unsupported("coverage")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

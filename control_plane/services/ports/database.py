@@ -16,6 +16,7 @@ from control_plane.domain.uploads.model import State, Upload, UploadKey
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
 
 T = TypeVar("T")
 
@@ -266,6 +267,14 @@ class Records(Protocol):
     @property
     def jobs(self) -> "JobRecords":
         """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
+
+    @property
+    def schedules(self) -> "ScheduleRecords":
+        """Schedules with their runs; `UnsupportedRecords` where there are none."""
+
+    @property
+    def coverage(self) -> "CoverageRecords":
+        """The cells of schedules; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
