@@ -32,12 +32,13 @@ from schemas.messages import (
     ListFiles,
     Nothing,
     Response,
+    SelectFiles,
     UploadConfig,
     UploadReport,
 )
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
-_ABOUT_DEVICE: Final = (ListFiles, HealthCheck)
+_ABOUT_DEVICE: Final = (ListFiles, SelectFiles, HealthCheck)
 _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
@@ -103,6 +104,8 @@ class Commands:
                 self._close(payload, now)
             case ListFiles():
                 self._query(command, payload)
+            case SelectFiles():
+                self._refuse(command, ErrorCode.UNSUPPORTED, "this agent makes no selections")
             case HealthCheck():
                 self._query(command, HealthQuery(dict(self._uploads.counters)))
             case _:

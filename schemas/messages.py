@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Struct, field
 
-from schemas.names import UNKNOWN_OWNER
+from schemas.names import TYPE_NAME_PATTERN, UNKNOWN_OWNER
 from schemas.parts import MAX_PART_SIZE, MAX_PARTS, MIN_CHUNK_SIZE
 from schemas.topics import CONTROL_PLANE
 from schemas.values import (
@@ -16,12 +16,14 @@ from schemas.values import (
     Attempt,
     Count,
     DigestName,
+    Figure,
     Fingerprint,
     Instant,
     Int64,
     MessageId,
     PartCount,
     PartNumber,
+    Pick,
     PresignedPart,
     Size,
     SystemInfo,
@@ -42,6 +44,16 @@ MAX_REPORTED_ETAGS: Final = 2_500
 """An agent keeps 2,000 etags that the owner has not acknowledged, and may have a window of parts in flight."""
 
 MAX_FILES: Final = 500
+MAX_PATHS: Final = 100
+MAX_SELECTED: Final = 10_000
+"""Files of one selection."""
+
+MAX_WAIT: Final = 3_600
+"""Seconds of one `wait`: an owner that holds an upload for longer renews it."""
+
+MAX_REASON: Final = 200
+MAX_ROOTS: Final = 64
+MAX_TYPES: Final = 64
 MAX_COUNTERS: Final = 256
 MAX_PROTOCOLS: Final = 16
 
@@ -56,6 +68,10 @@ Ranges = Annotated[tuple[tuple[Int64, Int64], ...], Meta(max_length=MAX_PARTS)]
 PresignedParts = Annotated[tuple[PresignedPart, ...], Meta(max_length=MAX_PARTS)]
 Lifetime = Annotated[float, Meta(gt=0, le=2**31 - 1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Rate = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+JobId = Annotated[str, Meta(min_length=1, max_length=64)]
+TypeName = Annotated[str, Meta(pattern=TYPE_NAME_PATTERN)]
+Patterns = Annotated[tuple[FilePath, ...], Meta(max_length=MAX_PATHS)]
 
 # JSON has text keys; `extra_json_schema` names the texts that are part numbers.
 _PART_NUMBERS: Final = {"propertyNames": {"pattern": "^([1-9][0-9]{0,3}|10000)$"}}
@@ -103,7 +119,10 @@ class AboutUpload(Struct, frozen=True, omit_defaults=True):
 
 
 class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
-    """Upload this file. Without `upload_config` it was typed by hand; with URLs it is granted already."""
+    """Upload this file. Without `upload_config` it was typed by hand; with URLs it is granted already.
+
+    Its place among the uploads of the device is `options.priority`.
+    """
 
     file_path: FilePath | None = None
     options: UploadOptions = UploadOptions()
@@ -121,12 +140,21 @@ class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
         return named or (UNKNOWN_OWNER if self.pregranted else CONTROL_PLANE)
 
 
+class Wait(Struct, frozen=True):
+    """The owner grants nothing for some seconds from receipt, and the reason why."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
+    for_seconds: Annotated[float, Meta(gt=0, le=MAX_WAIT)]
+
+
 class GrantParts(AboutUpload, frozen=True, omit_defaults=True):
     """URLs for some parts; `completed_parts` are inclusive ranges that need not be sent."""
 
     completed_parts: Ranges = ()
     presigned_urls: PresignedParts | None = None
     expires_in: Lifetime | None = None
+    wait: Wait | None = None
+    max_bytes_per_second: Rate | None = None
 
     @property
     def urls(self) -> tuple[PresignedPart, ...]:
@@ -152,25 +180,49 @@ class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
-    """Which files match `pattern`; `digest` requests the digest of each file."""
+    """Which files match `pattern`; `digest` requests the digest of each file, `folders` lists folders too."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=4096)]
     limit: Annotated[int, Meta(ge=1, le=MAX_FILES)] = _always(100)
     cursor: str | None = None
     digest: DigestName | None = None
+    folders: bool = False
+
+
+class SelectFiles(Struct, frozen=True, omit_defaults=True):
+    """Walk once, keep the files that match in the order of `pick`, and answer with a page of them.
+
+    Files match one of `paths` or of the globs of the file type `type`, and none of `exclude`. Ages in seconds, sizes in
+    bytes, all inclusive. `selection` and `offset` name the page of a selection that was made before.
+    """
+
+    job_id: JobId
+    paths: Patterns = ()
+    exclude: Patterns = ()
+    type: TypeName | None = None
+    newer_than: Figure | None = None
+    older_than: Figure | None = None
+    min_size: Size | None = None
+    max_size: Size | None = None
+    pick: Pick = Pick.NEWEST
+    max_files: Annotated[int, Meta(ge=1, le=MAX_SELECTED)] = MAX_SELECTED
+    selection: MessageId | None = None
+    offset: Annotated[int, Meta(ge=0, le=MAX_SELECTED)] = 0
+    limit: Annotated[int, Meta(ge=1, le=MAX_FILES)] = MAX_FILES
 
 
 class HealthCheck(Struct, frozen=True):
     """Report version, counters and system information."""
 
 
-CommandPayload = DownloadFile | GrantParts | CancelUpload | CloseUpload | ListFiles | HealthCheck
+CommandPayload = DownloadFile | GrantParts | CancelUpload | CloseUpload | ListFiles | SelectFiles | HealthCheck
 COMMAND_PAYLOADS: Final[dict[str, type[CommandPayload]]] = {
     Action.DOWNLOAD_FILE: DownloadFile,
     Action.GRANT_PARTS: GrantParts,
     Action.CANCEL_UPLOAD: CancelUpload,
     Action.CLOSE_UPLOAD: CloseUpload,
     Action.LIST_FILES: ListFiles,
+    Action.SELECT_FILES: SelectFiles,
     Action.HEALTH_CHECK: HealthCheck,
 }
 
@@ -204,12 +256,13 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
 
 
 class FileEntry(Struct, frozen=True, omit_defaults=True):
-    """One file on the device."""
+    """One file on the device, or one folder: that has no size."""
 
     path: str
     size: Size
     mtime_ns: Int64
     digest: str | None = None
+    folder: bool = False
 
 
 class FileList(Struct, frozen=True, omit_defaults=True):
@@ -217,6 +270,24 @@ class FileList(Struct, frozen=True, omit_defaults=True):
 
     files: Annotated[tuple[FileEntry, ...], Meta(max_length=MAX_FILES)] = _always(())
     cursor: str | None = None
+
+
+class Selection(Struct, frozen=True, omit_defaults=True):
+    """A page of a selection: `entries` from index `offset` on, `next` is the index of the page after it.
+
+    `files` and `bytes` count all that matched, `left_out` those of them that the selection has no room for. While
+    `complete` is false the device still walks, and no entry is known.
+    """
+
+    job_id: JobId
+    selection: MessageId
+    complete: bool
+    files: Count = _always(0)
+    bytes: Size = _always(0)
+    left_out: Count = _always(0)
+    offset: Count = _always(0)
+    entries: Annotated[tuple[FileEntry, ...], Meta(max_length=MAX_FILES)] = _always(())
+    next: Count | None = None
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
@@ -250,13 +321,14 @@ class Nothing(Struct, frozen=True):
     """The payload of an answer without content."""
 
 
-ResponsePayload = UploadReport | FileList | Health | Hello | Nothing
+ResponsePayload = UploadReport | FileList | Selection | Health | Hello | Nothing
 RESPONSE_PAYLOADS: Final[dict[str, type[ResponsePayload]]] = {
     Action.DOWNLOAD_FILE: UploadReport,
     Action.GRANT_PARTS: UploadReport,
     Action.CANCEL_UPLOAD: UploadReport,
     Action.CLOSE_UPLOAD: UploadReport,
     Action.LIST_FILES: FileList,
+    Action.SELECT_FILES: Selection,
     Action.HEALTH_CHECK: Health,
     Action.HELLO: Hello,
 }
@@ -323,6 +395,9 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     labels: Labels = {}
     capabilities: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     default_file: FilePath | None = None
+    timezone: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    roots: Annotated[tuple[FilePath, ...], Meta(max_length=MAX_ROOTS)] = ()
+    types: Annotated[tuple[TypeName, ...], Meta(max_length=MAX_TYPES)] = ()
 
 
 class Birth(Struct, frozen=True, omit_defaults=True):

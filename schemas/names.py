@@ -11,6 +11,9 @@ UPLOAD_ID_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z"
 `\\Z`, for `$` lets a newline follow: msgspec searches, it does not match the whole.
 """
 
+TYPE_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+"""Names of the file types that a device configures."""
+
 UNKNOWN_OWNER: Final = "cli-unknown"
 """The owner of an upload whose URLs were granted in a command that names no owner."""
 

@@ -64,8 +64,27 @@ class Action(StrEnum):
     CANCEL_UPLOAD = "cancel_upload"
     CLOSE_UPLOAD = "close_upload"
     LIST_FILES = "list_files"
+    SELECT_FILES = "select_files"
     HEALTH_CHECK = "health_check"
     HELLO = "hello"
+
+
+class Feature(StrEnum):
+    """What an agent supports beside its actions; `capabilities` of its presence lists both."""
+
+    FOLDERS = "folders"
+    WAIT = "wait"
+    RATE = "rate"
+
+
+class Pick(StrEnum):
+    """The order of a selection, and so which files stay in it when there are too many."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    PATH = "path"
 
 
 class ResponseStatus(_Extensible):

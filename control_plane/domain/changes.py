@@ -1,24 +1,25 @@
 """Committed changes as typed facts: the entries of the durable change log.
 
-Rule: a change is appended, and numbered, in the transaction that commits it. Readers (event streams, webhooks, audit,
-metrics) receive changes in the order of their numbers, on every replica.
+Rule: a change is appended, and numbered, in the transaction that commits it. Readers (event streams, webhooks, audit)
+receive changes in the order of their numbers, on every replica. A `name` that was released keeps its meaning.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from control_plane.domain.uploads.model import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadCreated:
-    """A use case created an upload at `at` (s since the epoch).
+    """An upload was created at `at` (s since the epoch): by a use case, a job, or the command of another sender."""
 
-    An upload that a device's offer started, and an observed one, have no such change.
-    """
-
+    name: ClassVar[str] = "upload.created"
+    subject: ClassVar[str] = "upload_id"
     at: float
     client_id: str
     upload_id: str
+    job_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class UploadStateChanged:
     observed upload has the code of the last error that its client reported.
     """
 
+    name: ClassVar[str] = "upload.state_changed"
+    subject: ClassVar[str] = "upload_id"
     at: float
     client_id: str
     upload_id: str
@@ -36,9 +39,109 @@ class UploadStateChanged:
     was: State
     state: State
     error: str | None
+    job_id: str | None = None
 
 
-Change = UploadCreated | UploadStateChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStateChanged:
+    """A job changed from the state `was` to `state` at `at` (s since the epoch); `was` is None for a new job.
+
+    `outcome` is None until the job has ended.
+    """
+
+    name: ClassVar[str] = "job.state_changed"
+    subject: ClassVar[str] = "job_id"
+    at: float
+    job_id: str
+    was: str | None
+    state: str
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStateChanged:
+    """A job's execution on one client changed from `was` to `state` at `at` (s since the epoch).
+
+    `was` is None for a new execution; `reason` is a reason code.
+    """
+
+    name: ClassVar[str] = "execution.state_changed"
+    subject: ClassVar[str] = "job_id"
+    at: float
+    job_id: str
+    client_id: str
+    attempt: int
+    was: str | None
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleTicked:
+    """The run of a schedule for `nominal_at` came to `status` at `at` (both s since the epoch).
+
+    `job_id` is None for a run that made no job.
+    """
+
+    name: ClassVar[str] = "schedule.tick"
+    subject: ClassVar[str] = "schedule_id"
+    at: float
+    schedule_id: str
+    kind: str
+    nominal_at: float
+    status: str
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConnected:
+    """A connection of the client began: its birth was applied at `at` (s since the epoch)."""
+
+    name: ClassVar[str] = "client.connected"
+    subject: ClassVar[str] = "client_id"
+    at: float
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientDisconnected:
+    """The client's connection ended: its `offline` was applied at `at` (s since the epoch).
+
+    A client whose beats stop without an `offline` has no such change.
+    """
+
+    name: ClassVar[str] = "client.disconnected"
+    subject: ClassVar[str] = "client_id"
+    at: float
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientForgotten:
+    """An operator deleted the client at `at` (s since the epoch)."""
+
+    name: ClassVar[str] = "client.forgotten"
+    subject: ClassVar[str] = "client_id"
+    at: float
+    client_id: str
+
+
+Change = (
+    UploadCreated
+    | UploadStateChanged
+    | JobStateChanged
+    | ExecutionStateChanged
+    | ScheduleTicked
+    | ClientConnected
+    | ClientDisconnected
+    | ClientForgotten
+)
+
+
+def subject_id(change: Change) -> str:
+    """The id of what changed: of an upload, a job (also for its executions), a schedule or a client."""
+    found: str = getattr(change, change.subject)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,13 @@ def build_engine(
             views=views,
         ),
         client_service=ClientService(
-            database=database, messenger=messenger, queries=queries, views=views, budget=budget, beats=beats
+            database=database,
+            clock=clock,
+            messenger=messenger,
+            queries=queries,
+            views=views,
+            budget=budget,
+            beats=beats,
         ),
         readiness=ReadinessCheck(
             database=database,

@@ -33,15 +33,19 @@ from schemas.messages import (
     Nothing,
     Presence,
     Response,
+    SelectFiles,
+    Selection,
     Status,
     UploadConfig,
     UploadReport,
+    Wait,
 )
 from schemas.values import (
     DigestName,
     ErrorCode,
     Fingerprint,
     Outcome,
+    Pick,
     PresignedPart,
     ResponseStatus,
     SystemInfo,
@@ -137,6 +141,38 @@ COMMANDS: Final[dict[str, Command]] = {
         "close-2", "close_upload", CloseUpload(upload_id=UPLOAD, attempt=1, outcome="archived")
     ),
     "command-list-files": Command("list-1", "list_files", ListFiles("/data/*.bin", 500, "c1", DigestName.MD5)),
+    "command-list-folders": Command("list-2", "list_files", ListFiles("/data/*", folders=True)),
+    "command-select-files": Command(
+        "select-1",
+        "select_files",
+        SelectFiles(
+            "sales-2026-11-26",
+            ("/data/**/*.csv",),
+            ("**/debug.csv", "tmp"),
+            "sales",
+            newer_than=86_400.0,
+            older_than=60.5,
+            min_size=1,
+            max_size=52_428_800,
+            pick=Pick.LARGEST,
+            max_files=100,
+            selection="select-0",
+            offset=500,
+            limit=250,
+        ),
+    ),
+    "command-select-files-least": Command("select-2", "select_files", SelectFiles("j", ("/data/*",))),
+    "command-grant-wait": Command(
+        "grant-2",
+        "grant_parts",
+        GrantParts(
+            upload_id=UPLOAD,
+            attempt=1,
+            acknowledges=8,
+            wait=Wait("outside of the window", 3_600.0),
+            max_bytes_per_second=125_000,
+        ),
+    ),
     "command-health-check": Command("health-1", "health_check", HealthCheck()),
 }
 RESPONSES: Final[dict[str, Response]] = {
@@ -200,6 +236,29 @@ RESPONSES: Final[dict[str, Response]] = {
         FileList((FileEntry("/data/test file ü.bin", 10485760, 1761991200000000000, DIGEST),), "c2"),
         epoch=42,
     ),
+    "response-list-folders": Response(
+        "list-2", "list_files", "success", FileList((FileEntry("/data/logs", 0, 5, folder=True),)), epoch=42
+    ),
+    "response-selection": Response(
+        "select-1",
+        "select_files",
+        "success",
+        Selection(
+            "sales-2026-11-26",
+            "select-0",
+            complete=True,
+            files=1_501,
+            bytes=2**40,
+            left_out=500,
+            offset=500,
+            entries=(FileEntry("/data/a.csv", 10, 1761991200000000000), FileEntry("/data/b.csv", 9, -5)),
+            next=502,
+        ),
+        epoch=42,
+    ),
+    "response-selection-in-progress": Response(
+        "select-2", "select_files", "success", Selection("j", "select-2", complete=False), epoch=42
+    ),
     "response-health": Response(
         "health-1", "health_check", "success", Health("1.0.0", 1, SYSTEM, {"unreadable_messages": 3}), epoch=42
     ),
@@ -242,6 +301,17 @@ OTHERS: Final[dict[str, Status | Presence | Birth]] = {
         {"site": "berlin"},
         ("download_file", "list_files"),
         PATH,
+    ),
+    "presence-places": Presence(
+        "restaurant-1",
+        "online",
+        INSTALL,
+        42,
+        1,
+        capabilities=("select_files", "folders", "wait", "rate"),
+        timezone="Europe/Berlin",
+        roots=("/data", "/var/log"),
+        types=("sales",),
     ),
     "presence-will": Presence("restaurant-1", "offline", INSTALL, 42, 2**53 - 1),
     "presence-later-version": Presence("restaurant-1", "sleeping", INSTALL, 43, 2, agent=AgentInfo("7.0.0", (6, 7))),
@@ -327,6 +397,19 @@ def test_urls_are_granted_in_either_place() -> None:
     [
         (Response("m", "download_file", "success", UploadReport("u")), {"upload_id": "u", "attempt": 1}),
         (Response("m", "list_files", "success", FileList()), {"files": []}),
+        (
+            Response("m", "select_files", "success", Selection("j", "s", complete=False)),
+            {
+                "job_id": "j",
+                "selection": "s",
+                "complete": False,
+                "files": 0,
+                "bytes": 0,
+                "left_out": 0,
+                "offset": 0,
+                "entries": [],
+            },
+        ),
         (
             Response("m", "health_check", "success", Health()),
             {"version": "", "active_uploads": 0, "system_info": {}},

@@ -6,9 +6,11 @@ Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import fields as facts_of
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from control_plane.domain.changes import Change
 from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
@@ -22,8 +24,9 @@ from tests.support.strict_s3 import Quirk
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
+EVENTS: Final = ROOT / "docs" / "events.md"
 OBJECT_STORES: Final = ROOT / "docs" / "reference" / "object-stores.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES)
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -96,6 +99,15 @@ REASONS: Final = {
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
     WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
     WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
+    WaitCode.JOB_PAUSED: "an operator paused the job",
+    WaitCode.APPROVAL_PENDING: "an operator has not approved yet what the job sends",
+    WaitCode.OUTSIDE_WINDOW: "none of the job's windows is open; `next_wake_at` is the next opening",
+    WaitCode.STAGE_NOT_REACHED: "the stage of the rollout to which the client belongs has not begun",
+    WaitCode.DISPATCH_RATE: "the job begins no more executions in this time",
+    WaitCode.RUNNING_CAP: "as many executions of the job run as may",
+    WaitCode.BUDGET_SPENT: "a budget of bytes a second is spent; `reason` names it",
+    WaitCode.CLIENT_QUOTA: "the client has too many open uploads, or offered too many bytes in a day",
+    WaitCode.JOB_ENDED: "the job is over or is being ended",
     WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {
@@ -201,6 +213,19 @@ def object_stores() -> str:
     return table(("name", "the object store", "Backhaul", "sign or setting"), rows)
 
 
+def changes() -> str:
+    """Every type of a change, and its facts."""
+    rows = [
+        (
+            f"`{kind.name}`",
+            str(kind.__doc__).split("\n", maxsplit=1)[0],
+            ", ".join(f"`{one.name}`" for one in facts_of(kind)),
+        )
+        for kind in get_args(Change)
+    ]
+    return table(("type", "what happened", "facts"), rows)
+
+
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
@@ -209,6 +234,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "errors": errors,
     "reason codes": reason_codes,
     "object stores": object_stores,
+    "changes": changes,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.domain.changes import NumberedChange, UploadCreated
+from control_plane.domain.changes import NumberedChange, UploadCreated, subject_id
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
 from control_plane.services.errors import BadInput, DatabaseUnavailable, KeyTaken
 from control_plane.services.ports.database import Records
@@ -195,7 +195,7 @@ async def test_changes_are_numbered_in_the_order_of_the_commits(replicas: tuple[
     await asyncio.gather(*(append(n) for n in range(60)))
     written.set()
     await asyncio.wait_for(reader, 20)
-    assert {one.change.upload_id for one in seen} == {f"{n}-{m}" for n in range(60) for m in range(3)}
+    assert {subject_id(one.change) for one in seen} == {f"{n}-{m}" for n in range(60) for m in range(3)}
     assert len(seen) == 180
 
 
@@ -216,4 +216,4 @@ async def test_an_append_waits_for_the_commit_of_the_one_before(replicas: tuple[
     go_on.set()
     await asyncio.gather(first, second)
     found = await replicas[0].read(lambda records: records.changes.after(0, 10))
-    assert [one.change.upload_id for one in found] == ["first", "second"]
+    assert [subject_id(one.change) for one in found] == ["first", "second"]

@@ -7,21 +7,33 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from control_plane.services.errors import MessengerDown
 from control_plane.services.ports.messenger import Delivered
 from schemas.topics import Channel, Topics
 from tests.simulation.world import World
 
-if TYPE_CHECKING:
-    from tests.simulation.network import DeviceNetwork
-
 WINDOW: Final = 16
 SESSION_EXPIRY: Final = 600.0
 WILL_DELAY: Final = 10.0
 PATIENCE: Final = 10.0
 MAX_REMEMBERED: Final = 200
+
+
+class Network(Protocol):
+    """A device's connection."""
+
+    client_id: str
+
+    def deliver(self, packet: int, data: bytes) -> None:
+        """Take one command; `Broker.ack` acknowledges it."""
+
+    def deliver_birth(self) -> None:
+        """Take the birth message of a control plane."""
+
+    def lost(self) -> None:
+        """The broker ended the connection."""
 
 
 class Subscriber(Protocol):
@@ -36,7 +48,7 @@ class Session:
     """The MQTT session of one device; `away_since` (s) is when its connection was lost."""
 
     client_id: str
-    network: "DeviceNetwork | None" = None
+    network: Network | None = None
     subscribed: bool = False
     queue: deque[bytes] = field(default_factory=deque)
     flying: dict[int, bytes] = field(default_factory=dict)
@@ -81,7 +93,7 @@ class Broker:
 
     # Devices.
 
-    def connect(self, network: "DeviceNetwork", will: bytes) -> None:
+    def connect(self, network: Network, will: bytes) -> None:
         """CONNECT without clean start. It ends an old connection of the same name, whose will is not published."""
         session = self.sessions.setdefault(network.client_id, Session(network.client_id))
         old, session.network = session.network, network
@@ -90,7 +102,7 @@ class Broker:
         session.will, session.away_since = will, None
         session.visits += 1
 
-    def subscribe(self, network: "DeviceNetwork") -> None:
+    def subscribe(self, network: Network) -> None:
         """Deliver commands to the session again, the unacknowledged ones first."""
         session = self.sessions.get(network.client_id)
         if session is None or session.network is not network:
@@ -101,7 +113,7 @@ class Broker:
         session.queue.extendleft(reversed(again))
         self._flow(session)
 
-    def receive(self, network: "DeviceNetwork", channel: Channel, data: bytes, expiry: int | None) -> None:
+    def receive(self, network: Network, channel: Channel, data: bytes, expiry: int | None) -> None:
         """PUBLISH from a device; nothing arrives from a lost connection."""
         session = self.sessions.get(network.client_id)
         if self.up and session is not None and session.network is network:
@@ -117,14 +129,14 @@ class Broker:
         for subscriber in self.subscribers:
             self.travel(f"{client_id} {id(subscriber)}", lambda to=subscriber: to.deliver(message))  # type: ignore[misc]
 
-    def ack(self, network: "DeviceNetwork", packet: int) -> None:
+    def ack(self, network: Network, packet: int) -> None:
         """PUBACK: remove the message from the session."""
         session = self.sessions.get(network.client_id)
         if session is not None and session.network is network:
             session.flying.pop(packet, None)
             self._flow(session)
 
-    def drop(self, network: "DeviceNetwork", *, politely: bool = False) -> None:
+    def drop(self, network: Network, *, politely: bool = False) -> None:
         """A connection ends. Its will follows after WILL_DELAY, unless the device is back or disconnected politely."""
         session = self.sessions.get(network.client_id)
         if session is None or session.network is not network:

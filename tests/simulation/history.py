@@ -9,7 +9,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -24,7 +24,6 @@ from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
 from tests.simulation.device import DEFAULT_FILE, Device
 from tests.simulation.disk import DiskOs, NoLocks
-from tests.simulation.loop import VirtualLoop
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.operator import Operator
 from tests.simulation.plane import Database, Plane
@@ -82,7 +81,16 @@ class History:
         policy = Policy(step_timeout=chance.choice([40.0, 120.0, 300.0]), url_expiry=chance.choice([120.0, 900.0]))
         seen = self._capabilities()
         self.planes = [
-            Plane(world, f"plane-{number}", self.database, self.broker, self.bucket, seen=seen, policy=policy)
+            Plane(
+                world,
+                f"plane-{number}",
+                self.database,
+                self.database.promises,
+                self.broker,
+                self.bucket,
+                seen=seen,
+                policy=policy,
+            )
             for number in range(2 if "replica" in faults else 1)
         ]
         self.operator = Operator(self)
@@ -183,49 +191,36 @@ def play(seed: int, without: frozenset[str] = frozenset(), *, traced: bool = Fal
     """One whole history; `Failure` with its cause when a promise did not hold."""
     random.seed(seed)
     history = History(seed, without, traced=traced)
-    loop, errors = history.world.loop, list[BaseException]()
-
-    def done(_task: object) -> None:
-        loop.stop()
-
-    def failed(_loop: object, facts: dict[str, Any]) -> None:
-        errors.append(facts.get("exception") or Broken(facts["message"]))
-        loop.stop()
-
-    loop.set_exception_handler(failed)
-    with _patched_for(history):
-        main = loop.create_task(history.run())
-        main.add_done_callback(done)
-        try:
-            loop.run_forever()
-        finally:
-            main.remove_done_callback(done)
-            error = errors[0] if errors else main.exception() if main.done() else None
-            _end(loop)
-    if error is not None:
+    try:
+        with _patched_for(history):
+            return history.world.loop.play(history.run())
+    except Exception as error:
         raise Failure(seed, without, history.world.lines or []) from error
-    return main.result()
-
-
-def _end(loop: VirtualLoop) -> None:
-    """Cancel every task, so that none runs in the next history."""
-    loop.set_exception_handler(lambda _loop, _facts: None)
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.wait(tasks))
-    loop.close()
 
 
 @contextmanager
-def _patched_for(history: History) -> Iterator[None]:
-    """Replace random ids, disks and logging of the code under test while a history runs."""
-    chance = Random(f"ids {history.world.seed}")
+def patched(seed: int, **places: Any) -> Iterator[None]:  # noqa: ANN401 - whatever stands in a place
+    """Replace random ids, logging, and what stands at these places of the code under test."""
+    chance = Random(f"ids {seed}")
     numbers: dict[str, Any] = {
         "secrets.token_hex": lambda count=16: f"{chance.getrandbits(count * 8):0{count * 2}x}",
+        "secrets.randbits": chance.getrandbits,
         "uuid.uuid4": lambda: uuid.UUID(int=chance.getrandbits(128), version=4),
     }
+    was = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    patches = [patch(name, value) for name, value in {**numbers, **places}.items()]
+    for one in patches:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in patches:
+            one.stop()
+        logging.disable(was)
+
+
+def _patched_for(history: History) -> AbstractContextManager[None]:
     shortened: dict[str, Any] = {
         "control_plane.services.uploads.outbox.POLL": 5.0,
         "control_plane.services.maintenance.EVERY": 15.0,
@@ -239,14 +234,4 @@ def _patched_for(history: History) -> Iterator[None]:
         "device_agent.state.atomic_file.os": history.system,
         "device_agent.state.installation.os": history.system,
     }
-    was = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    patches = [patch(name, value) for name, value in {**numbers, **shortened, **places}.items()]
-    for one in patches:
-        one.start()
-    try:
-        yield
-    finally:
-        for one in patches:
-            one.stop()
-        logging.disable(was)
+    return patched(history.world.seed, **shortened, **places)

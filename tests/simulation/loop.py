@@ -4,7 +4,10 @@ Rule: nothing sleeps or reads a real clock, and equal programs run in equal orde
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _RESOLUTION = 1e-6
 """Seconds; greater than the rounding error of sums of floats."""
@@ -12,6 +15,10 @@ _RESOLUTION = 1e-6
 
 class NothingLeft(Exception):
     """Every task waits, and no timer is left."""
+
+
+class Fault(Exception):
+    """The loop reported a fault without an exception."""
 
 
 class _Jump:
@@ -41,6 +48,42 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self.now
+
+    def play(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` and return its result, then cancel every task and close the loop.
+
+        The first exception that no task takes, or the one of `main`, is raised.
+        """
+        errors: list[BaseException] = []
+
+        def done(_task: object) -> None:
+            self.stop()
+
+        def failed(_loop: object, facts: dict[str, Any]) -> None:
+            errors.append(facts.get("exception") or Fault(facts["message"]))
+            self.stop()
+
+        self.set_exception_handler(failed)
+        task = self.create_task(main)
+        task.add_done_callback(done)
+        try:
+            self.run_forever()
+        finally:
+            task.remove_done_callback(done)
+            error = errors[0] if errors else task.exception() if task.done() else None
+            self._end()
+        if error is not None:
+            raise error
+        return task.result()
+
+    def _end(self) -> None:
+        self.set_exception_handler(lambda _loop, _facts: None)
+        tasks = asyncio.all_tasks(self)
+        for one in tasks:
+            one.cancel()
+        if tasks:
+            self.run_until_complete(asyncio.wait(tasks))
+        self.close()
 
     def _process_events(self, event_list: list[Any]) -> None:
         """No socket ever has an event."""

@@ -5,12 +5,13 @@ Rule: a kill loses everything that was not committed. Two control planes may sha
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import DatabaseUnavailable, MessengerDown
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Database as DatabasePort
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -24,6 +25,16 @@ from tests.simulation.promises import PlanePromises
 from tests.simulation.world import World
 
 T = TypeVar("T")
+
+
+class Promises(Protocol):
+    """What is checked while a control plane works."""
+
+    def command_published(self, client_id: str, data: bytes) -> None:
+        """A command is about to be published."""
+
+    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - any facts of an event
+        """An event was logged."""
 
 
 class PlaneClock:
@@ -82,7 +93,7 @@ class Database:
 class Messenger:
     """One control plane's connection to the broker."""
 
-    def __init__(self, world: World, broker: Broker, promises: PlanePromises, name: str) -> None:
+    def __init__(self, world: World, broker: Broker, promises: Promises, name: str) -> None:
         self._world = world
         self._broker = broker
         self._promises = promises
@@ -142,7 +153,8 @@ class Plane:
         self,
         world: World,
         name: str,
-        database: Database,
+        database: DatabasePort,
+        promises: Promises,
         broker: Broker,
         bucket: Bucket,
         *,
@@ -154,6 +166,7 @@ class Plane:
         self.clock = PlaneClock(world)
         self.engine: Engine | None = None
         self._database = database
+        self._promises = promises
         self._broker = broker
         self._bucket = bucket
         self._seen = seen
@@ -166,7 +179,7 @@ class Plane:
         if self.engine is not None:
             return
         self.world.note(self.name, "starts")
-        messenger = Messenger(self.world, self._broker, self._database.promises, self.name)
+        messenger = Messenger(self.world, self._broker, self._promises, self.name)
         objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
         near = Ports(self._database, objects, messenger, self.clock)
         engine = build_engine(near, self._log, self._policy)
@@ -194,6 +207,6 @@ class Plane:
         return None
 
     def _log(self, event: str, facts: Mapping[str, Any]) -> None:
-        self._database.promises.logged(event, facts)
+        self._promises.logged(event, facts)
         if self.world.lines is not None:
             self.world.note(self.name, f"{event} {dict(facts)}")

@@ -6,8 +6,9 @@ an operator or an object store may send.
 
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 import pytest
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
-from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
+from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
@@ -205,18 +206,26 @@ def entries(key: UploadKey) -> st.SearchStrategy[OutboxEntry]:
     )
 
 
-changes: st.SearchStrategy[Change] = st.builds(
-    UploadCreated, at=instants, client_id=texts, upload_id=texts
-) | st.builds(
-    UploadStateChanged,
-    at=instants,
-    client_id=texts,
-    upload_id=texts,
-    attempt=st.integers(1, 3),
-    was=st.sampled_from(State),
-    state=st.sampled_from(State),
-    error=maybe_texts,
-)
+_FACTS: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "at": instants,
+    "nominal_at": instants,
+    "attempt": st.integers(1, 3),
+    "was": maybe_texts,
+    "error": maybe_texts,
+    "outcome": maybe_texts,
+    "reason": maybe_texts,
+    "job_id": maybe_texts,
+}
+_OF_UPLOADS: Final = {"was": st.sampled_from(State), "state": st.sampled_from(State)}
+_OF_JOBS: Final = {"job_id": texts}
+
+
+def _facts(kind: type[Change]) -> dict[str, st.SearchStrategy[Any]]:
+    more = _OF_UPLOADS if kind is UploadStateChanged else _OF_JOBS if kind.subject == "job_id" else {}
+    return {one.name: {**_FACTS, **more}.get(one.name, texts) for one in fields(kind)}
+
+
+changes: st.SearchStrategy[Change] = st.one_of(*(st.builds(kind, **_facts(kind)) for kind in get_args(Change)))
 
 idempotency_records = st.builds(
     IdempotencyRecord,

@@ -6,13 +6,13 @@ message of a device makes a batch fail.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from control_plane.adapters.database.sql import Values
 from control_plane.adapters.database.tables import CLIENTS
-from control_plane.domain.changes import Change, NumberedChange, UploadCreated, UploadStateChanged
+from control_plane.domain.changes import Change, NumberedChange, subject_id
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
@@ -222,34 +222,32 @@ def to_entry(row: DriverRow) -> OutboxEntry:
 
 # --- changes ---------------------------------------------------------------------------------------------------------
 
-CHANGE_TYPES: Final[dict[str, type[Change]]] = {
-    "upload.created": UploadCreated,
-    "upload.state_changed": UploadStateChanged,
-}
-"""The stored name of each class; a name that was released keeps its meaning."""
+CHANGE_TYPES: Final[dict[str, type[Change]]] = {kind.name: kind for kind in get_args(Change)}
+"""The class of each stored name."""
 
-_CHANGE_NAMES: Final = {kind: name for name, kind in CHANGE_TYPES.items()}
-_IN_COLUMNS: Final = frozenset({"at", "client_id", "upload_id"})
 _changed: Final = from_json(dict[str, Any])
 
 
 def change_values(change: Change) -> Values:
-    """The row of a change, without its number."""
-    body = {one.name: getattr(change, one.name) for one in fields(change) if one.name not in _IN_COLUMNS}
+    """The row of a change, without its number; `client_id` is "" where no client is involved."""
+    facts = {one.name: getattr(change, one.name) for one in fields(change)}
+    body = {name: value for name, value in facts.items() if name not in {"at", "client_id", change.subject}}
     return {
         "at": change.at,
-        "type": _CHANGE_NAMES[type(change)],
-        "client_id": change.client_id,
-        "subject_id": change.upload_id,
+        "type": change.name,
+        "client_id": facts.get("client_id", ""),
+        "subject_id": subject_id(change),
         "body": to_json(body),
     }
 
 
 def to_change(row: DriverRow) -> NumberedChange:
     """The change of a row with all columns, in the table's order."""
-    number, at, name, client_id, subject_id, body = row
-    facts = {**_changed(body), "at": at, "client_id": client_id, "upload_id": subject_id}
-    return NumberedChange(number, msgspec.convert(facts, CHANGE_TYPES[name]))
+    number, at, name, client_id, subject, body = row
+    kind = CHANGE_TYPES[name]
+    facts = {**_changed(body), "at": at, "client_id": client_id, kind.subject: subject}
+    # A fact that this class does not have, such as the client of a job, is ignored.
+    return NumberedChange(number, msgspec.convert(facts, kind))
 
 
 # --- clients ---------------------------------------------------------------------------------------------------------

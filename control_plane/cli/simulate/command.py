@@ -24,6 +24,11 @@ _MOST: Final = 15_000
 
 Devices = Annotated[int, typer.Option("--devices", "-n", min=1, max=_MOST, help="How many.")]
 FileSize = Annotated[int, typer.Option("--file-size", min=0, help="Bytes of the file that each of them has.")]
+Files = Annotated[int, typer.Option("--files", min=1, max=10_000, help="How many files each of them has.")]
+Failing = Annotated[float, typer.Option("--failing", min=0, max=1, help="Share of them that fail every upload.")]
+FailingOnce = Annotated[
+    float, typer.Option("--failing-once", min=0, max=1, help="Share of them that fail the first upload of each file.")
+]
 MqttUrl = Annotated[str, typer.Option("--mqtt-url", envvar="MQTT_URL", help="mqtt://host:1883 or mqtts://host:8883.")]
 Name = Annotated[str, typer.Option("--username", help="Client id and username; {} is the device's number.")]
 First = Annotated[int, typer.Option("--first", min=0, help="The first device's number, for a second process.")]
@@ -44,7 +49,10 @@ def simulate(  # noqa: PLR0913 - every option of the command
     session: CliSession,
     *,
     devices: Devices = 100,
+    files: Files = 1,
     file_size: FileSize = 4096,
+    failing: Failing = 0.0,
+    failing_once: FailingOnce = 0.0,
     mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
     username: Name = "simulated-{}",
     first: First = 1,
@@ -64,7 +72,10 @@ def simulate(  # noqa: PLR0913 - every option of the command
         name=username,
         first=first,
         password=secret_from(password_file, "MQTT_PASSWORD"),
+        files=files,
         file_size=file_size,
+        failing=failing,
+        failing_once=failing_once,
         rate=rate,
         ca_file=ca_file,
     )

@@ -8,6 +8,7 @@ import math
 import random
 import secrets
 from collections import OrderedDict
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -17,10 +18,12 @@ from control_plane.cli.simulate.environment import Environment
 from control_plane.cli.simulate.http_pool import HttpAnswer, RequestFailed
 from control_plane.cli.simulate.packets import Publish, TopicFilter
 from control_plane.cli.simulate.publisher import VERSION, Publisher
+from control_plane.cli.simulate.selections import Selections
 from control_plane.cli.simulate.upload import SimulatedUpload
 from schemas.codec import decode_command, encode
 from schemas.errors import BadCommand, SchemaError
 from schemas.messages import (
+    MAX_FILES,
     CancelUpload,
     CloseUpload,
     Command,
@@ -34,6 +37,7 @@ from schemas.messages import (
     ListFiles,
     Response,
     ResponsePayload,
+    SelectFiles,
     Status,
     UploadReport,
 )
@@ -52,11 +56,22 @@ _STATUSES: Final = {
 }
 
 
+class Trouble(StrEnum):
+    """Which uploads a device fails, as a file that cannot be read."""
+
+    NEVER = "never"
+    ONCE = "the first upload of each file"
+    ALWAYS = "always"
+
+
 class SimulatedDevice:
     """Holds its uploads, and publishes with its `publisher`."""
 
-    def __init__(self, client_id: str, environment: Environment) -> None:
+    def __init__(self, client_id: str, environment: Environment, trouble: Trouble = Trouble.NEVER) -> None:
         self.publisher = Publisher(client_id, environment)
+        self._trouble = trouble
+        self._failed: set[str] = set()
+        self._selections = Selections()
         self._environment = environment
         self._uploads: dict[str, SimulatedUpload] = {}
         self._tombstones: OrderedDict[str, tuple[int, Outcome]] = OrderedDict()
@@ -130,7 +145,13 @@ class SimulatedDevice:
             case CloseUpload():
                 self._close(payload)
             case ListFiles():
-                self._answer(command, FileList((self._environment.file.entry,)))
+                self._answer(
+                    command, FileList(tuple(one.entry for one in self._environment.files.values())[:MAX_FILES])
+                )
+            case SelectFiles():
+                files = (one.entry for one in self._environment.files.values())
+                now = self._environment.wall()
+                self._answer(command, self._selections.answer(command.message_id, payload, files, now))
             case HealthCheck():
                 self._answer(command, Health(VERSION, len(self._uploads)))
 
@@ -152,13 +173,24 @@ class SimulatedDevice:
             self._begin(command, download)
 
     def _begin(self, command: Command, download: DownloadFile) -> None:
-        upload = SimulatedUpload.begin(command, download, self._environment.file)
+        default = self._environment.default_file
+        file = self._environment.files.get(download.file_path) if download.file_path else default
+        upload = SimulatedUpload.begin(command, download, file or default)
         self._uploads[upload.upload_id] = upload
         config = download.upload_config
-        if config is not None and config.presigned_urls:
+        if file is None:
+            self._respond(upload, upload.fail(ErrorCode.FILE_NOT_FOUND, str(download.file_path)))
+        elif self._fails(file.path):
+            self._respond(upload, upload.fail(ErrorCode.SOURCE_UNREADABLE, "this device is to fail"))
+        elif config is not None and config.presigned_urls:
             self._send_parts(upload, GrantParts(presigned_urls=config.presigned_urls))
         else:
             self._respond(upload, upload.request_parts())
+
+    def _fails(self, path: str) -> bool:
+        fails = self._trouble is Trouble.ALWAYS or (self._trouble is Trouble.ONCE and path not in self._failed)
+        self._failed.add(path)
+        return fails
 
     def _grant(self, command: Command, grant: GrantParts) -> None:
         upload = self._uploads.get(grant.about or "")
@@ -170,7 +202,13 @@ class SimulatedDevice:
             self.publisher.respond(msgspec.structs.replace(response, error=ErrorCode.UPLOAD_GONE))
         elif upload.attempt == grant.about_attempt and upload.ended is None:
             upload.acknowledge(grant.acknowledges)
-            self._send_parts(upload, grant)
+            upload.grants += 1
+            if grant.wait is None:
+                self._send_parts(upload, grant)
+            else:
+                upload.latest = None
+                loop = asyncio.get_running_loop()
+                loop.call_later(grant.wait.for_seconds, self._ask_again, upload, upload.grants)
 
     def _cancel(self, command: Command, cancel: CancelUpload) -> None:
         upload_id = cancel.about or ""
@@ -198,6 +236,11 @@ class SimulatedDevice:
         status = _STATUSES.get(outcome, ResponseStatus.ERROR)
         code = ErrorCode.UPLOAD_GONE if status is ResponseStatus.ERROR else None
         self.publisher.respond(Response(command.message_id, Action.DOWNLOAD_FILE, status, report, error=code))
+
+    def _ask_again(self, upload: SimulatedUpload, grants: int) -> None:
+        """A wait has ended: request the parts again, unless a later grant came."""
+        if upload.grants == grants and self._uploads.get(upload.upload_id) is upload and not upload.over():
+            self._respond(upload, upload.request_parts())
 
     # --- parts ---
 

@@ -4,8 +4,9 @@ Rule: counters only grow, apart from `connected`; a rate is the difference of tw
 """
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from control_plane.cli.simulate.file import SyntheticFile
@@ -45,11 +46,18 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Topics, file, HTTP connections and counters of all devices."""
+    """Topics, files by path, HTTP connections, counters, wall clock (s since the epoch) and labels of devices."""
 
     topics: Topics
-    file: SyntheticFile
+    files: Mapping[str, SyntheticFile]
     http: HttpPool
     counters: Counters
     first_epoch: int
     password: str | None = None
+    wall: Callable[[], float] = time.time
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def default_file(self) -> SyntheticFile:
+        """What a command without a path means: the first file."""
+        return next(iter(self.files.values()))

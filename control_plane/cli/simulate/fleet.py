@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.cli.simulate.connection import MqttConnection
-from control_plane.cli.simulate.device import SimulatedDevice
+from control_plane.cli.simulate.device import SimulatedDevice, Trouble
 from control_plane.cli.simulate.environment import Counters, Environment
-from control_plane.cli.simulate.file import SyntheticFile
+from control_plane.cli.simulate.file import files_of
 from control_plane.cli.simulate.http_pool import HttpPool
 from control_plane.cli.simulate.packets import REFUSED, Publish
 from schemas.broker_url import BrokerUrl
@@ -32,7 +32,9 @@ _AT_ONCE: Final = 200
 class FleetSettings:
     """How many devices, their names, and the broker. `rate` is connections a second, `file_size` bytes.
 
-    `name` has one `{}` for the device's number, which counts from `first`; client id and username are the same.
+    `name` has one `{}` for the device's number, which counts from `first`; client id and username are the same. The
+    share `failing` of the devices, the first ones, fail every upload; the share `failing_once`, the next ones, fail the
+    first upload of each file.
     """
 
     devices: int
@@ -40,7 +42,10 @@ class FleetSettings:
     name: str = "simulated-{}"
     first: int = 1
     password: str | None = None
+    files: int = 1
     file_size: int = 4096
+    failing: float = 0.0
+    failing_once: float = 0.0
     rate: float = 500.0
     parallel: int = 64
     topic_root: str = DEFAULT_ROOT
@@ -50,6 +55,13 @@ class FleetSettings:
         """Every device's name; `SchemaError` when one cannot be a client id."""
         numbers = range(self.first, self.first + self.devices)
         return [require_client_id(self.name.format(number)) for number in numbers]
+
+    def trouble(self, index: int) -> Trouble:
+        """What the device of this index, from 0, does with its uploads."""
+        always = round(self.devices * self.failing)
+        if index < always:
+            return Trouble.ALWAYS
+        return Trouble.ONCE if index < always + round(self.devices * self.failing_once) else Trouble.NEVER
 
 
 class Fleet:
@@ -65,14 +77,17 @@ class Fleet:
         self._tls = context if broker.secure else None
         environment = Environment(
             topics=Topics(settings.topic_root),
-            file=SyntheticFile(settings.file_size),
+            files=files_of(settings.files, settings.file_size),
             http=self.http,
             counters=self.counters,
             # Seconds rise faster than one device reconnects, so a second run's epochs exceed those of the first.
             first_epoch=int(time.time()),
             password=settings.password,
         )
-        self.members = [_Member(SimulatedDevice(client_id, environment), self) for client_id in settings.client_ids()]
+        self.members = [
+            _Member(SimulatedDevice(client_id, environment, settings.trouble(index)), self)
+            for index, client_id in enumerate(settings.client_ids())
+        ]
         self._connecting = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:

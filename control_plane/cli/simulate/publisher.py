@@ -14,14 +14,14 @@ from control_plane.cli.simulate.packets import Connect, Will, text
 from schemas.codec import encode
 from schemas.messages import AgentInfo, Presence, Response
 from schemas.topics import Channel
-from schemas.values import LAST_SEQUENCE, Action
+from schemas.values import LAST_SEQUENCE, Action, Feature
 
 VERSION: Final = "simulated"
 PRESENCE_EXPIRY: Final = 120
 SESSION_EXPIRY: Final = 600
 WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
-_CAPABILITIES: Final = tuple(action for action in Action if action is not Action.HELLO)
+_CAPABILITIES: Final = (*(action for action in Action if action is not Action.HELLO), Feature.WAIT)
 
 
 class Publisher:
@@ -88,8 +88,9 @@ class Publisher:
             sequence=sequence,
             since=self._since,
             agent=AgentInfo(VERSION, hostname=self.client_id, os="linux"),
-            labels={"simulated": "true"},
+            labels={"simulated": "true", **self._environment.labels},
             capabilities=_CAPABILITIES,
-            default_file=self._environment.file.path,
+            roots=(self._environment.default_file.path.rpartition("/")[0],),
+            default_file=self._environment.default_file.path,
         )
         return encode(presence)

@@ -37,7 +37,7 @@ _CHUNK_SIZE: Final = 5 * MIB
 
 @dataclass(slots=True)
 class SimulatedUpload:
-    """One attempt at one upload. `latest` is the last response, until a command answers it."""
+    """One attempt at one upload. `latest` is the last response, until a command answers it; `grants` counts grants."""
 
     upload_id: str
     attempt: int
@@ -50,6 +50,7 @@ class SimulatedUpload:
     sequence: int
     latest: Response | None = None
     ended: ResponseStatus | None = None
+    grants: int = 0
     waiting: set[int] = field(default_factory=set)
     _stored: set[int] = field(default_factory=set)
     _etags: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -169,7 +170,7 @@ class SimulatedUpload:
             upload_id=self.upload_id,
             attempt=self.attempt,
             owner=self.owner,
-            file_path=self.download.file_path or self.file.path,
+            file_path=self.file.path,
             file_size=self.file.size,
             fingerprint=self.file.fingerprint,
             chunk_size=self.plan.part_size,

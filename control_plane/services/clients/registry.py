@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from control_plane.domain.changes import Change, ClientConnected, ClientDisconnected
 from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.clients.beats import Beats, worth_writing
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
@@ -39,6 +40,7 @@ class _Outcome:
 
     verdicts: list[tuple[Presence, Verdict]] = field(default_factory=list)
     changed: list[Client] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     woken: int = 0
 
 
@@ -101,6 +103,10 @@ class ClientRegistry:
             if client is not None and client is not before:
                 after[presence.client_id] = client
             outcome.verdicts.append((presence, verdict))
+            if verdict is Verdict.BIRTH and client is not None and client.connected(at):
+                outcome.changes.append(ClientConnected(at=at, client_id=client.client_id))
+            elif verdict is Verdict.OFFLINE and before is not None and before.online:
+                outcome.changes.append(ClientDisconnected(at=at, client_id=before.client_id))
         outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
         records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
         for client in outcome.changed:
@@ -108,6 +114,8 @@ class ClientRegistry:
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
             if client.dispatchable(batch[-1].at):
                 outcome.woken += records.outbox.wake(client.client_id, batch[-1].at)
+        if outcome.changes:
+            records.changes.append(outcome.changes)
         return outcome
 
 

@@ -6,6 +6,7 @@ Rule: every method takes the calling `Principal` first; input is checked here on
 from collections.abc import Mapping
 
 from control_plane.domain.access import Principal
+from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import OPEN
@@ -13,7 +14,8 @@ from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.errors import BadInput, UnknownClient
-from control_plane.services.ports.database import Database, Page
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.uploads.views import UploadView, UploadViews
 from schemas.errors import SchemaError
@@ -28,6 +30,7 @@ class ClientService:
         self,
         *,
         database: Database,
+        clock: Clock,
         messenger: Messenger,
         queries: ClientQueries,
         views: UploadViews,
@@ -36,6 +39,7 @@ class ClientService:
     ) -> None:
         self._beats = beats
         self._database = database
+        self._clock = clock
         self._budget = budget
         self._messenger = messenger
         self._queries = queries
@@ -74,7 +78,13 @@ class ClientService:
         """Delete a client and clear its retained presence; its uploads stay. `UnknownClient`, `MessengerDown`."""
         await self.client(principal, client_id)
         await self._messenger.publish(Channel.PRESENCE, client_id, b"")
-        await self._database.write(lambda records: records.clients.delete(client_id))
+        now = self._clock.now()
+
+        def work(records: Records) -> None:
+            if records.clients.delete(client_id):
+                records.changes.append([ClientForgotten(at=now, client_id=client_id)])
+
+        await self._database.write(work)
 
     async def files(self, principal: Principal, client_id: str, request: ListFiles) -> FileList:
         """The client's files that match; `UnknownClient`, `ClientSilent`, `ClientRefused`, `MessengerDown`."""

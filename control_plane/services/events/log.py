@@ -1,40 +1,81 @@
 """The log lines of committed changes.
 
-Rule: made from typed changes alone, after their commit. An event's name and its facts are a contract: metrics count it.
+Rule: made from typed changes alone, after their commit, by the process that committed them. An event's name and its
+facts are a contract: metrics count it.
 """
 
-from collections.abc import Mapping
-from typing import Any, assert_never
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, assert_never
 
-from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
+from control_plane.domain.changes import (
+    Change,
+    ClientConnected,
+    ClientDisconnected,
+    ClientForgotten,
+    ExecutionStateChanged,
+    JobStateChanged,
+    ScheduleTicked,
+    UploadCreated,
+    UploadStateChanged,
+)
 from control_plane.services.ports.log import EventLog
 from control_plane.services.uploads.writer import Commit
 
+_NOT_LOGGED: Final = (ClientConnected, ClientDisconnected)
+"""The registry logs the presence itself, with the pair that led to it."""
+
 
 class ChangeLogger:
-    """A listener of the writer that logs every change."""
+    """Logs changes: a listener of the upload writer, and called by others after their commits."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
     def on_commit(self, commit: Commit) -> None:
-        """Log the changes of one commit, in their order."""
-        for change in commit.changes:
-            self._log(*_line(change))
+        """Log the changes of one commit of the upload writer, in their order."""
+        self.committed(commit.changes)
+
+    def committed(self, changes: Iterable[Change]) -> None:
+        """Log these changes, in their order; call it after the commit."""
+        for change in changes:
+            if not isinstance(change, _NOT_LOGGED):
+                self._log(*_line(change))
 
 
 def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
-    facts = {"upload_id": change.upload_id, "client_id": change.client_id}
     match change:
         case UploadCreated():
-            return "upload.created", facts
+            return "upload.created", {"upload_id": change.upload_id, "client_id": change.client_id}
         case UploadStateChanged():
             return "upload.state", {
-                **facts,
+                "upload_id": change.upload_id,
+                "client_id": change.client_id,
                 "attempt": change.attempt,
                 "was": change.was,
                 "state": change.state,
                 "error": change.error,
             }
+        case JobStateChanged():
+            facts = {"job_id": change.job_id, "was": change.was, "state": change.state, "outcome": change.outcome}
+            return "job.state", facts
+        case ExecutionStateChanged():
+            return "execution.state", {
+                "job_id": change.job_id,
+                "client_id": change.client_id,
+                "attempt": change.attempt,
+                "was": change.was,
+                "state": change.state,
+                "reason": change.reason,
+            }
+        case ScheduleTicked():
+            return "schedule.tick", {
+                "schedule_id": change.schedule_id,
+                "kind": change.kind,
+                "nominal_at": change.nominal_at,
+                "status": change.status,
+                "job_id": change.job_id,
+            }
+        case ClientConnected() | ClientDisconnected() | ClientForgotten():
+            return change.name, {"client_id": change.client_id}
         case never:
             assert_never(never)

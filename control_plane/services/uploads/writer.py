@@ -329,9 +329,7 @@ class UploadWriter:
         if idempotency is not None:
             records.idempotency.add(idempotency)
         outcome.drafts[upload.key] = _Draft(None, upload, _by_name(duties(upload)))
-        outcome.changes.append(
-            UploadCreated(at=upload.created_at, client_id=upload.client_id, upload_id=upload.upload_id)
-        )
+        outcome.changes.append(_created(upload))
         return upload
 
     def _apply(self, records: Records, entry: _Happened, outcome: _Outcome) -> Upload:
@@ -340,7 +338,7 @@ class UploadWriter:
         if draft is None:
             if entry.new is None:
                 raise UnknownUpload(key.upload_id)
-            draft = self._commanded(records, entry.new)
+            draft = self._commanded(records, entry.new, outcome)
         elif entry.new is not None and isinstance(event, Dispatched):
             # The command of an upload that is known: another replica published it, or a person typed it again.
             return draft.after
@@ -371,11 +369,12 @@ class UploadWriter:
             outcome.log.append(("event.repeated", _repeated(after, event.attempt, type(event).__name__)))
         return after
 
-    def _commanded(self, records: Records, plan: Plan) -> _Draft:
+    def _commanded(self, records: Records, plan: Plan, outcome: _Outcome) -> _Draft:
         """The upload of a command that another sender published."""
         upload = plan(records)
         self._quota.require_place(records, upload.client_id)
         records.uploads.add(upload)
+        outcome.changes.append(_created(upload))
         return _Draft(upload, upload)
 
     def _accepts(self, upload: Upload, event: Event) -> bool:
@@ -472,6 +471,10 @@ def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRe
     if upload is None:
         raise UnknownUpload(known.upload_id)
     return upload
+
+
+def _created(upload: Upload) -> UploadCreated:
+    return UploadCreated(at=upload.created_at, client_id=upload.client_id, upload_id=upload.upload_id)
 
 
 def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateChanged:

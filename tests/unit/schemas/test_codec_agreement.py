@@ -47,21 +47,29 @@ def full(kind: str) -> Iterator[dict[str, Any]]:
     }
     grant = {"upload_id": "u", "attempt": 1, "expires_in": 1, "presigned_urls": [{"part_number": 1, "url": "u"}]}
     about = {"upload_config": grant | {"chunk_size": 5 * 2**20, "digest": "md5"}, "acknowledges": 1} | grant
-    listing = {"pattern": "*", "limit": 1, "cursor": "c", "digest": "md5"}
+    listing = {"pattern": "*", "limit": 1, "cursor": "c", "digest": "md5", "folders": True}
+    ages = {"newer_than": 9, "older_than": 1, "min_size": 1, "max_size": 9, "pick": "newest", "max_files": 9}
+    selecting = ages | {"job_id": "j", "paths": ["/*"], "exclude": ["x"], "type": "t", "selection": "s", "offset": 1}
+    waiting = {"wait": {"reason": "r", "for_seconds": 9}, "max_bytes_per_second": 9}
     entry = {"upload_id": "u", "attempt": 1, "sequence": 1, "status": "s", "owner": "o"}
     moving = {"upload_id": "u", "attempt": 1, "progress": 1, "bytes_sent": 1, "completed_parts": 1, "reason": "r"}
     system = {"hostname": "h", "uptime": 1, "load": 1, "memory_total": 1}
     match kind:
         case "command":
             for action in COMMAND_PAYLOADS:
-                payload = listing if action == "list_files" else about | {"completed_parts": [[1, 2]], "outcome": "x"}
+                uploading = about | waiting | {"completed_parts": [[1, 2]], "outcome": "x"}
+                payload = {"list_files": listing, "select_files": selecting | {"limit": 1}}.get(action, uploading)
                 yield {"message_id": "m", "action": str(action), "payload": payload, "epoch": 1, "install_id": "i"}
         case "response":
-            page = {"files": [{"path": "p", "size": 1, "mtime_ns": 1}], "cursor": "c"}
+            file = {"path": "p", "size": 1, "mtime_ns": 1, "folder": False}
+            page = {"files": [file], "cursor": "c"}
+            totals = {"files": 1, "bytes": 1, "left_out": 1, "offset": 1, "next": 1}
+            selected = totals | {"job_id": "j", "selection": "s", "complete": True, "entries": [file]}
             health = {"version": "1", "active_uploads": 1, "system_info": system}
             payload = report | page | health | {"install_id": "i", "active": [entry], "more": True}
             for action in RESPONSE_PAYLOADS:
-                yield {"message_id": "m", "action": str(action), "status": "s", "sequence": 1, "payload": payload}
+                one = selected if action == "select_files" else payload
+                yield {"message_id": "m", "action": str(action), "status": "s", "sequence": 1, "payload": one}
         case "status":
             yield {
                 "status": "s",
@@ -73,7 +81,8 @@ def full(kind: str) -> Iterator[dict[str, Any]]:
         case "presence":
             agent = {"version": "1", "protocol": [1], "hostname": "h"}
             pair = {"client_id": "c", "status": "s", "install_id": "i", "epoch": 1, "sequence": 1}
-            yield pair | {"agent": agent, "labels": {"a": "b"}, "capabilities": ["c"], "default_file": "/f"}
+            places = {"timezone": "UTC", "roots": ["/data"], "types": ["t"]}
+            yield pair | {"agent": agent, "labels": {"a": "b"}, "capabilities": ["c"], "default_file": "/f"} | places
         case _:
             yield {"instance": "i"}
 

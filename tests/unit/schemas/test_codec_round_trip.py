@@ -66,7 +66,7 @@ def spelled_out(value: object) -> Any:  # noqa: ANN401  (a JSON tree)
 
 def with_extras(tree: Any, name: str = "") -> Any:  # noqa: ANN401  (a JSON tree)
     """The same message from a version with more fields; maps with data as keys stay as they are."""
-    if name in {"metadata", "labels", "headers", "etags"}:
+    if name in {"metadata", "labels", "headers", "etags", "counters"}:
         return tree
     if isinstance(tree, list):
         return [with_extras(item) for item in tree]

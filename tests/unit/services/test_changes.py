@@ -1,4 +1,4 @@
-"""The changes of uploads: what is appended to the change log, when, and which log lines follow."""
+"""What is appended to the change log, when, and which log lines follow."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,23 +7,39 @@ from typing import TypeVar
 import pytest
 
 from control_plane.adapters.memory.records import MemoryChanges, MemoryUploads
-from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
+from control_plane.domain.changes import (
+    Change,
+    ClientConnected,
+    ClientDisconnected,
+    ClientForgotten,
+    ExecutionStateChanged,
+    JobStateChanged,
+    ScheduleTicked,
+    UploadCreated,
+    UploadStateChanged,
+)
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import DatabaseUnavailable, VersionConflict
+from control_plane.services.events.log import ChangeLogger
 from control_plane.services.maintenance import CHANGES_FOR
 from control_plane.services.ports.database import Records
 from control_plane.services.uploads.writer import Commit
-from tests.support.fakes import CLIENT, Rig
+from schemas.messages import DownloadFile, UploadConfig
+from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 T = TypeVar("T")
 
 
-async def changes(rig: Rig) -> list[Change]:
-    """The change log, oldest first."""
+UPLOADS = (UploadCreated, UploadStateChanged)
+CLIENTS = (ClientConnected, ClientDisconnected, ClientForgotten)
+
+
+async def changes(rig: Rig, kinds: tuple[type[Change], ...] = UPLOADS) -> list[Change]:
+    """The changes of these kinds in the change log, oldest first."""
     found = await rig.database.read(lambda records: records.changes.after(0, 100))
     assert [one.number for one in found] == sorted({one.number for one in found})
-    return [one.change for one in found]
+    return [one.change for one in found if isinstance(one.change, kinds)]
 
 
 async def test_every_state_of_an_upload_is_a_change_in_order() -> None:
@@ -66,6 +82,58 @@ async def test_a_batch_appends_its_changes_in_one_call(monkeypatch: pytest.Monke
         cancels = (rig.engine.uploads.submit(one.key, CancelRequested(now=2_000.0)) for one in uploads)
         await asyncio.gather(*cancels)
         assert appended == [3]
+
+
+async def test_an_upload_that_another_sender_commanded_is_created_once() -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        command = DownloadFile(file_path="/a", upload_config=UploadConfig(owner="cli-7", key="k"))
+        await rig.hear(command)
+        await rig.hear(command)
+        assert [type(one) for one in await changes(rig)] == [UploadCreated]
+
+
+async def test_a_client_connects_disconnects_and_is_forgotten() -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.birth(sequence=1)
+        await rig.birth(sequence=2, status="offline")
+        await rig.birth(sequence=3, status="offline")
+        await rig.birth(epoch=2)
+        await rig.engine.client_service.forget(OPERATOR, CLIENT)
+        found = [type(one) for one in await changes(rig, CLIENTS)]
+        assert found == [ClientConnected, ClientDisconnected, ClientConnected, ClientForgotten]
+
+
+async def test_a_beat_appends_no_change() -> None:
+    async with Rig() as rig:
+        await rig.birth()
+        await rig.birth(sequence=1)
+        assert len(await changes(rig, CLIENTS)) == 1
+
+
+def test_changes_of_jobs_and_schedules_have_log_lines() -> None:
+    lines: list[tuple[str, object]] = []
+    ChangeLogger(lambda event, facts: lines.append((event, dict(facts)))).committed(
+        [
+            JobStateChanged(at=1.0, job_id="j", was=None, state="running", outcome=None),
+            ExecutionStateChanged(
+                at=1.0, job_id="j", client_id="c", attempt=1, was="listing", state="failed", reason="no_match"
+            ),
+            ScheduleTicked(at=1.0, schedule_id="s", kind="tick", nominal_at=0.0, status="fired", job_id="j"),
+            ClientForgotten(at=1.0, client_id="c"),
+        ]
+    )
+    states = {"job_id": "j", "client_id": "c", "attempt": 1, "was": "listing", "state": "failed", "reason": "no_match"}
+    assert lines == [
+        ("job.state", {"job_id": "j", "was": None, "state": "running", "outcome": None}),
+        ("execution.state", states),
+        (
+            "schedule.tick",
+            {"schedule_id": "s", "kind": "tick", "nominal_at": 0.0, "status": "fired", "job_id": "j"},
+        ),
+        ("client.forgotten", {"client_id": "c"}),
+    ]
 
 
 def listen(rig: Rig) -> list[Commit]:

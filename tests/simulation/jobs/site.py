@@ -1,0 +1,110 @@
+"""A whole site in virtual time: control planes, broker, object store and devices.
+
+Rule: `play(site, main)` runs a coroutine against it to its end; the same seed gives the same history.
+"""
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from control_plane.services.policy import Policy
+from tests.simulation.broker import Broker
+from tests.simulation.bucket import Bucket
+from tests.simulation.history import patched
+from tests.simulation.jobs.database import Fate, SharedDatabase
+from tests.simulation.jobs.devices import ModelDevice
+from tests.simulation.jobs.plane import JobPlane
+from tests.simulation.promises import FAULT_EVENTS, Broken
+from tests.simulation.world import World
+
+T = TypeVar("T")
+
+
+class JobPromises:
+    """What holds while a control plane works; `faults` are events that no message may cause."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def command_published(self, client_id: str, data: bytes) -> None:
+        """Nothing is checked here."""
+
+    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - any facts of an event
+        """A message or a duty never meets a fault of the control plane."""
+        if event in FAULT_EVENTS or (isinstance(facts, dict) and facts.get("fault")):
+            self.faults.append(f"{event}: {facts!r}")
+
+
+class Site:
+    """The parts of one site. `fates` decides at each commit whether its control plane dies there."""
+
+    def __init__(
+        self,
+        seed: int,
+        faults: frozenset[str] = frozenset(),
+        *,
+        planes: int = 1,
+        policy: Policy | None = None,
+        fates: Callable[[JobPlane], Fate | None] = lambda _plane: None,
+        traced: bool = False,
+    ) -> None:
+        self.world = World(seed, faults, traced=traced)
+        self.broker = Broker(self.world)
+        self.bucket = Bucket(self.world, opaque_etags=False)
+        self.database = SharedDatabase(self.world)
+        self.promises = JobPromises()
+        self.devices: dict[str, ModelDevice] = {}
+        self.planes = [
+            JobPlane(
+                self.world,
+                f"plane-{number}",
+                self.database,
+                self.promises,
+                self.broker,
+                self.bucket,
+                policy=policy or Policy(),
+                fates=fates,
+            )
+            for number in range(1, planes + 1)
+        ]
+
+    def add(self, devices: Sequence[ModelDevice]) -> None:
+        """Devices of this site; none is on yet."""
+        self.devices.update({device.client_id: device for device in devices})
+
+    def watch(self) -> None:
+        """`Broken` when a control plane met a fault of its own, or ended."""
+        if self.promises.faults:
+            raise Broken(self.promises.faults[0])
+        for plane in self.planes:
+            if failure := plane.failure():
+                text = f"{plane.name} ended: {failure!r}"
+                raise Broken(text) from failure
+
+    def play(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` in virtual time, with random numbers and ids of this seed."""
+        random.seed(self.world.seed)
+        places = {
+            "control_plane.services.uploads.outbox.POLL": 5.0,
+            "control_plane.services.maintenance.EVERY": 15.0,
+            "control_plane.cli.simulate.publisher.datetime": _Clock(self.world),
+        }
+        try:
+            with patched(self.world.seed, **places):
+                return self.world.loop.play(main)
+        finally:
+            self.database.close()
+
+
+class _Clock:
+    """`datetime` as the devices use it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self, zone: object) -> datetime:
+        """The instant of the history."""
+        assert zone is UTC
+        return datetime.fromtimestamp(self._world.wall(), UTC)
