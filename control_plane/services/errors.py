@@ -12,6 +12,7 @@ Exception
     └── Permanent            the same call will fail again
         ├── UnknownClient
         ├── UnknownUpload
+        ├── UnknownSchedule
         ├── AmbiguousUpload      several clients have an upload of this id
         ├── NotOurs              the upload belongs to another owner
         ├── BadInput             the request contradicts itself, the settings or the limits
@@ -93,6 +94,14 @@ class UnknownUpload(Permanent):
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"upload {upload_id!r} is not known")
         self.upload_id = upload_id
+
+
+class UnknownSchedule(Permanent):
+    """There is no schedule of this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"schedule {schedule_id!r} is not known")
+        self.schedule_id = schedule_id
 
 
 class AmbiguousUpload(Permanent):
