@@ -374,6 +374,8 @@ class MemoryRecords:
     jobs = Unsupported("jobs")
     groups = Unsupported("groups")
     gate = Unsupported("budgets")
+    schedules = Unsupported("schedules")
+    coverage = Unsupported("coverage")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

@@ -19,6 +19,7 @@ from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
 
 T = TypeVar("T")
 
@@ -286,6 +287,14 @@ class Records(Protocol):
     @property
     def jobs(self) -> "JobRecords":
         """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
+
+    @property
+    def schedules(self) -> "ScheduleRecords":
+        """Schedules with their runs; `UnsupportedRecords` where there are none."""
+
+    @property
+    def coverage(self) -> "CoverageRecords":
+        """The cells of schedules; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
