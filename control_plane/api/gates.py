@@ -21,6 +21,9 @@ from control_plane.api.problems import INTERNAL, Problem, respond
 from control_plane.observability import Metrics
 
 MAX_BODY: Final = 64 * 1024
+LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {("POST", "/jobs"): 4 * 1024 * 1024}
+"""Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they list clients."""
+
 RECEIPT_DEADLINE: Final = 10.0
 """Seconds for the head of a request to arrive, and as many for its body."""
 
@@ -33,7 +36,6 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 
-_TOO_LARGE: Final = Problem(413, "body-too-large", f"A body may have at most {MAX_BODY} bytes")
 _TOO_SLOW: Final = Problem(408, "request-timeout", "The request did not arrive in time")
 _FOREIGN_PAGE: Final = Problem(403, "foreign-page", "Pages of other sites may not use this server")
 _WRONG_HOST: Final = Problem(421, "wrong-host", "This server does not have this name: ALLOWED_HOSTS lists its names")
@@ -50,7 +52,7 @@ _CALLER_DISCONNECTED: Final = 499
 
 
 class _TooLarge(Exception):
-    """The body is longer than `MAX_BODY`."""
+    """The body is longer than the request may have it."""
 
 
 class WholeBody:
@@ -69,7 +71,8 @@ class WholeBody:
             async with asyncio.timeout(self._deadline):
                 body = await _read(scope, receive)
         except _TooLarge:
-            await _refuse(_TOO_LARGE, scope, receive, send)
+            title = f"A body may have at most {_limit(scope)} bytes"
+            await _refuse(Problem(413, "body-too-large", title), scope, receive, send)
         except TimeoutError:
             await _refuse(_TOO_SLOW, scope, receive, send)
         else:
@@ -82,10 +85,15 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
     await respond(problem, {"Connection": "close"})(scope, receive, send)
 
 
+def _limit(scope: Scope) -> int:
+    """Bytes that the body of this request may have."""
+    return LARGE_BODIES.get((scope["method"], scope["path"]), MAX_BODY)
+
+
 async def _read(scope: Scope, receive: Receive) -> bytes | None:
     """The whole body; None when the caller disconnects."""
-    length = Headers(scope=scope).get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MAX_BODY:
+    length, limit = Headers(scope=scope).get("content-length", ""), _limit(scope)
+    if length.isdecimal() and int(length[:20]) > limit:
         raise _TooLarge
     body = bytearray()
     while True:
@@ -93,7 +101,7 @@ async def _read(scope: Scope, receive: Receive) -> bytes | None:
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:
+        if len(body) > limit:
             raise _TooLarge
         if not message.get("more_body", False):
             return bytes(body)

@@ -3,20 +3,19 @@
 Rule: only beneath allowed roots, through no link, and `FILE_PATH` itself; bounded in files, bytes of answer, entries
 examined, bytes digested and memory, for any content of the folders. A page that leaves files out has a cursor to them.
 
-Names are spelled as `schemas.file_names` does it, also in patterns. Files are ordered by their path components. A
-cursor is the last path that was examined, so a file that appears or disappears between two pages shifts no other.
+Folders are listed on request, each before what is in it. Names are spelled as `schemas.file_names` does it, also in
+patterns. Files are ordered by their path components. A cursor is the last path that was examined, so a file that
+appears or disappears between two pages shifts no other.
 """
 
 import errno
-import fnmatch
 import functools
 import heapq
 import itertools
 import os
-import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +27,9 @@ from device_agent.files.own_files import Identity, identity_of
 from device_agent.files.roots import CheckedFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
 from schemas.codec import GRANT_FILL_SIZE
+from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
+from schemas.globs import MAX_PATH, Globs
 from schemas.messages import FileEntry, FileList, ListFiles
 from schemas.values import DigestName, ErrorCode, nearest_int64
 
@@ -44,13 +45,12 @@ _CPU_EVERY: Final = 256
 each one makes progress.
 """
 
-_MAX_COMPONENTS: Final = 64
-_MAX_DEPTH: Final = 64
-_MAX_PATH: Final = 4096
+MAX_DEPTH: Final = 64
 _BATCH: Final = 1000
+_MOST_NAMED: Final = 1000
+"""Characters of the roots in an error."""
+
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ANY_DEPTH: Final = "**"
-_TWICE: Final = (_ANY_DEPTH, _ANY_DEPTH)
 
 
 def list_files(request: ListFiles, roots: Roots) -> FileList:
@@ -59,14 +59,13 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     As in a shell, a name that begins with a dot is matched only by a pattern that does. `FileRefused` with
     `path_not_allowed` when no root can hold a match, `bad_request` for an invalid cursor.
     """
-    glob = _Glob(request.pattern)
+    glob = globs_of((request.pattern,))
     after = _components(request.cursor)
-    walk = _Walk(glob, after, roots.own.identities())
-    folders = [place for place in _outermost(roots) if glob.enter(place.written)]
+    walk = _Walk(glob, after, roots.own.identities(), folders=request.folders)
+    folders = [place for place in outermost(roots.folders) if glob.enter(place.written)]
     named = roots.exact is not None and glob.matches(roots.exact)
     if not folders and not named:
-        text = f"{request.pattern!r} matches nothing inside ALLOWED_ROOTS of this device"
-        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+        raise outside(request.pattern, roots)
     page = _Page(request, roots)
     for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
         if not page.add(entry):
@@ -104,71 +103,16 @@ def _with(exact: FileEntry | None, walk: "_Walk", folders: list[CheckedFolder]) 
         yield exact
 
 
-class _Glob:
-    """The pattern as an automaton; a state is the set of its components that may come next."""
-
-    def __init__(self, pattern: str) -> None:
-        parts = require_plain(pattern)
-        # A second `**` behind the first matches nothing more, and each one costs work at every entry.
-        self._parts = [part for part, before in zip(parts, ["", *parts], strict=False) if (part, before) != _TWICE]
-        if len(self._parts) > _MAX_COMPONENTS:
-            text = f"a pattern has at most {_MAX_COMPONENTS} components"
-            raise FileRefused(ErrorCode.BAD_REQUEST, text)
-        self._tests = [re.compile(fnmatch.translate(part)) for part in self._parts]
-
-    @property
-    def start(self) -> frozenset[int]:
-        """The state before the first component."""
-        return self._closure({0})
-
-    def enter(self, root: str) -> frozenset[int]:
-        """The state beneath a root; empty when nothing there can match."""
-        states = self.start
-        for name in filter(None, root.split("/")):
-            states = self.step(states, name, hidden=False)
-        return states - {len(self._parts)}
-
-    def step(self, states: frozenset[int], name: str, *, hidden: bool = True) -> frozenset[int]:
-        """The state after one more component; with `hidden` off a dot is like any other character."""
-        dotted = hidden and name.startswith(".")
-        after = set[int]()
-        for index in states - {len(self._parts)}:
-            if dotted and not self._parts[index].startswith("."):
-                continue
-            if self._parts[index] == _ANY_DEPTH:
-                after.add(index)
-            elif self._tests[index].match(name):
-                after.add(index + 1)
-        return self._closure(after)
-
-    def matches(self, path: str) -> bool:
-        """Whether this path matches."""
-        states = self.start
-        for name in _parts(path):
-            states = self.step(states, name)
-        return self.accepts(states)
-
-    def accepts(self, states: frozenset[int]) -> bool:
-        """Whether a path that led here matches."""
-        return len(self._parts) in states
-
-    def _closure(self, states: set[int]) -> frozenset[int]:
-        for index in sorted(states):
-            while index < len(self._parts) and self._parts[index] == _ANY_DEPTH:
-                index += 1  # noqa: PLW2901 (`**` also stands for no folder at all)
-                states.add(index)
-        return frozenset(states)
-
-
 class _Walk:
     """Every matching file after a cursor, in order; one sorted batch of names per open folder is in memory."""
 
-    def __init__(self, glob: _Glob, after: tuple[str, ...], own: frozenset[Identity]) -> None:
+    def __init__(self, glob: Globs, after: tuple[str, ...], own: frozenset[Identity], *, folders: bool) -> None:
         self.position: str | None = None
         self.exhausted = False
         self.refused: FileRefused | None = None
         self._own = own
         self._glob = glob
+        self._folders = folders
         self._after = after
         self._examined = 0
         self._began = time.thread_time()
@@ -216,13 +160,16 @@ class _Walk:
     def _entry(
         self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
-        """One entry: a file, or all files in a folder. `rest` is the cursor beneath it, None for a later entry."""
+        """One entry: a file, or a folder and what is in it. `rest` is the cursor beneath it, None for a later entry."""
         try:
             with FILE_CALL:
                 found = os.stat(unspelled(name), dir_fd=folder.descriptor, follow_symlinks=False)
             if identity_of(found) in self._own:
                 return
-            if stat.S_ISDIR(found.st_mode) and len(folder.above) < _MAX_DEPTH:
+            wanted = rest is None and self._glob.accepts(states)
+            if stat.S_ISDIR(found.st_mode) and wanted and self._folders:
+                yield FileEntry(folder.path(name), 0, nearest_int64(found.st_mtime_ns), folder=True)
+            if stat.S_ISDIR(found.st_mode) and len(folder.above) < MAX_DEPTH:
                 with FILE_CALL:
                     inner = os.open(unspelled(name), _FOLDER, dir_fd=folder.descriptor)
                 yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
@@ -230,7 +177,7 @@ class _Walk:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
             return
-        if stat.S_ISREG(found.st_mode) and rest is None and self._glob.accepts(states):
+        if stat.S_ISREG(found.st_mode) and wanted:
             yield FileEntry(folder.path(name), found.st_size, nearest_int64(found.st_mtime_ns))
 
 
@@ -252,7 +199,7 @@ class _Folder:
             spellings = map(spelled, _names_in(self.descriptor))
             batch = heapq.nsmallest(_BATCH, (name for name in spellings if name >= first and wanted(name)))
             # A longer path cannot be sent, nor be in a command.
-            yield from (name for name in batch if len(self.path(name)) <= _MAX_PATH)
+            yield from (name for name in batch if len(self.path(name)) <= MAX_PATH)
             if len(batch) < _BATCH:
                 return
             first = batch[-1] + "\0"
@@ -285,7 +232,7 @@ class _Page:
         if len(self.entries) >= self._request.limit:
             return False
         name = self._request.digest
-        if name not in {None, DigestName.NONE} and entry.size <= MAX_DIGESTED:
+        if name not in {None, DigestName.NONE} and not entry.folder and entry.size <= MAX_DIGESTED:
             if entry.size > self._digestible:
                 return False
             entry = self._digested(entry, name or DigestName.NONE)
@@ -332,8 +279,26 @@ def _components(cursor: str | None) -> tuple[str, ...]:
         raise FileRefused(ErrorCode.BAD_REQUEST, text) from refused
 
 
-def _outermost(roots: Roots) -> list[CheckedFolder]:
-    """The roots that lie in no other root, in the order of their components."""
-    split = {place: list(filter(None, place.written.split("/"))) for place in roots.folders}
-    inner = {place for place in roots.folders for other in roots.folders if beneath(other.written, split[place])}
-    return sorted(set(roots.folders) - inner, key=split.__getitem__)
+def outermost(folders: Sequence[CheckedFolder]) -> list[CheckedFolder]:
+    """The folders that lie in no other one, in the order of their components."""
+    split = {place: list(filter(None, place.written.split("/"))) for place in folders}
+    inner = {place for place in folders for other in folders if beneath(other.written, split[place])}
+    return sorted(set(folders) - inner, key=split.__getitem__)
+
+
+def globs_of(patterns: Sequence[str]) -> Globs:
+    """The patterns of a command; `FileRefused` with `path_not_allowed` or `bad_request`."""
+    for pattern in patterns:
+        require_plain(pattern)
+    try:
+        return Globs(patterns)
+    except SchemaError as error:
+        raise FileRefused(ErrorCode.BAD_REQUEST, str(error)) from error
+
+
+def outside(pattern: str, roots: Roots) -> FileRefused:
+    """The refusal of a pattern that no root can hold a match of; it names the roots."""
+    named = ", ".join(filter(None, (*(place.written for place in roots.folders), roots.exact)))
+    where = f": {named[:_MOST_NAMED]}" if named else ", which has none"
+    text = f"{pattern!r} matches nothing inside ALLOWED_ROOTS of this device{where}"
+    return FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)

@@ -17,15 +17,13 @@ from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
-from schemas.environment import is_utf8
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
+from schemas.globs import components_of
 from schemas.values import ErrorCode
 
 START_PATIENCE: Final = 5.0
 """Seconds that the start waits for file systems. A folder that answers later is used when it has answered."""
-
-_MAX_PATH: Final = 4096
 
 log = logging.getLogger(__name__)
 
@@ -202,12 +200,10 @@ class Roots:
 
 def require_plain(path: str) -> list[str]:
     """The components of an absolute path; `FileRefused` for any other path, or a component such as `..`."""
-    components = path.split("/")[1:]
-    absolute = path.startswith("/") and len(path) <= _MAX_PATH and "\0" not in path and is_utf8(path)
-    if not absolute or any(component in {"", ".", ".."} for component in components):
-        text = "a file path must be absolute, of at most 4096 characters of UTF-8, without //, /./, /../ and NUL"
-        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
-    return components
+    try:
+        return components_of(path)
+    except SchemaError as error:
+        raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, str(error)) from error
 
 
 def _name_of(path: str) -> str:

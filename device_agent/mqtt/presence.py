@@ -18,10 +18,13 @@ from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
 from schemas.messages import AgentInfo, Presence
-from schemas.values import LAST_SEQUENCE, Action
+from schemas.values import LAST_SEQUENCE, Action, Feature
 
 BEAT_EVERY: Final = 30.0
-CAPABILITIES: Final = tuple(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES})
+CAPABILITIES: Final = (
+    *(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES}),
+    Feature.FOLDERS,
+)
 _HIGHEST_EPOCH: Final = 2**52
 """Above this one too few epochs are left: such a presence is not this program's."""
 

@@ -99,6 +99,15 @@ REASONS: Final = {
     WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
     WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
     WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
+    WaitCode.JOB_PAUSED: "an operator paused the job",
+    WaitCode.APPROVAL_PENDING: "an operator has not approved yet what the job sends",
+    WaitCode.OUTSIDE_WINDOW: "none of the job's windows is open; `next_wake_at` is the next opening",
+    WaitCode.STAGE_NOT_REACHED: "the stage of the rollout to which the client belongs has not begun",
+    WaitCode.DISPATCH_RATE: "the job begins no more executions in this time",
+    WaitCode.RUNNING_CAP: "as many executions of the job run as may",
+    WaitCode.BUDGET_SPENT: "a budget of bytes a second is spent; `reason` names it",
+    WaitCode.CLIENT_QUOTA: "the client has too many open uploads, or offered too many bytes in a day",
+    WaitCode.JOB_ENDED: "the job is over or is being ended",
     WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {

@@ -148,9 +148,13 @@ async def test_a_busy_moment_of_the_object_store_changes_no_finding(
 
 
 async def test_a_probe_that_fails_midway_removes_its_objects(strict: StrictServer, open_store: Open) -> None:
+    """Also the objects that its other calls make after the first failure."""
     store = open_store(settings_of(strict.s3))
     await store.ensure_bucket()
     strict.faults.add(Fault(kind=Kind.RESET, operation=Operation.PUT_OBJECT, key="*/once-md5", times=99))
+    strict.faults.add(
+        Fault(kind=Kind.SLOW, operation=Operation.COMPLETE_MULTIPART_UPLOAD, key="*/encrypted-parts", seconds=4)
+    )
     with pytest.raises(ObjectStoreDown):
         await store.probe()
     assert strict.storage.buckets[BUCKET].objects == {}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from control_plane.api.gates import MAX_BODY, SECURITY_HEADERS
+from control_plane.api.gates import LARGE_BODIES, MAX_BODY, SECURITY_HEADERS
 from control_plane.settings import Settings, SettingsError
 from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, make_api
 
@@ -56,6 +56,18 @@ async def test_the_limit_counts_bytes_and_ignores_content_length(
 async def test_every_path_has_the_limit(http: httpx.AsyncClient) -> None:
     for method, path in (("POST", "/uploads/upload-1/cancel"), ("GET", "/clients"), ("POST", "/nowhere")):
         assert (await http.request(method, path, content=b"x" * (MAX_BODY + 1))).status_code == 413
+
+
+@pytest.mark.parametrize(("request_line", "limit"), LARGE_BODIES.items())
+async def test_a_request_that_lists_clients_has_a_larger_limit(
+    http: httpx.AsyncClient, request_line: tuple[str, str], limit: int
+) -> None:
+    """And only that method of that path."""
+    method, path = request_line
+    within = await http.request(method, path, content=b"[]".ljust(limit), headers=JSON)
+    beyond = await http.request(method, path, content=b"[]".ljust(limit + 1), headers=JSON)
+    elsewhere = await http.request(method, f"{path}/x", content=b"[]".ljust(MAX_BODY + 1), headers=JSON)
+    assert (within.status_code != 413, beyond.status_code, elsewhere.status_code) == (True, 413, 413)
 
 
 @pytest.mark.parametrize("path", ["/health", "/clients", "/nowhere", "/uploads/nope", "/openapi.json"])

@@ -48,12 +48,9 @@ class Probe:
 
     def run(self) -> ObjectStoreCapabilities:
         """The whole probe: `ObjectStoreRefused` with what to change when uploads cannot work; boto3's exceptions."""
-        with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="probe") as pool, Puts(CONNECTIONS) as puts:
-            swept = [pool.submit(self._litter.remove_abandoned, prefix) for prefix in self._settings.probe_prefixes]
+        with Puts(CONNECTIONS) as puts:
             try:
-                seen = self._seen(pool, puts)
-                for one in swept:
-                    one.result()
+                seen = self._tried(puts)
             except NotVisible as error:
                 text = f"an object that was stored is not shown ({error}): the object store is eventually consistent"
                 raise ObjectStoreDown(text) from error
@@ -61,8 +58,24 @@ class Probe:
                 text = f"the object store does not answer ({error}): check AWS_ENDPOINT"
                 raise ObjectStoreDown(text) from error
             finally:
-                self._notes += self._litter.remove(pool)
+                with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="probe") as pool:
+                    self._notes += self._litter.remove(pool)
         return replace(self._capabilities(seen), notes=tuple(self._notes))
+
+    def _tried(self, puts: Puts) -> Seen:
+        """The trial whose findings count, and the removal of what killed probes left.
+
+        When one call fails, the others are waited for: each may still make an object, which is to be removed.
+        """
+        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="probe")
+        try:
+            swept = [pool.submit(self._litter.remove_abandoned, prefix) for prefix in self._settings.probe_prefixes]
+            seen = self._seen(pool, puts)
+            for one in swept:
+                one.result()
+            return seen
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _seen(self, pool: Executor, puts: Puts) -> Seen:
         """The trial whose findings count."""

@@ -326,3 +326,26 @@ def test_names_that_do_not_match_cost_one_reading_of_their_folder(
     monkeypatch.setattr(os, "scandir", counted)
     [entry] = list_files(ListFiles(f"{tmp_path}/*.log"), Roots((str(tmp_path),))).files
     assert (entry.path, len(read)) == (f"{tmp_path}/a.log", 1)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_folders_are_listed_before_what_is_in_them(root: Path, limit: int) -> None:
+    cursor, found = None, list[tuple[str, bool]]()
+    while cursor is not None or not found:
+        page = list_files(ListFiles(f"{root}/**/*", limit, cursor, folders=True), Roots((str(root),)))
+        found += [(entry.path.removeprefix(f"{root}/"), entry.folder) for entry in page.files]
+        cursor = page.cursor
+    plain = [name for name, folder in found if not folder]
+    assert plain == names("**/*", root)
+    assert [name for name, folder in found if folder] == ["empty", "sub", "sub/deep", "sub-way"]
+    assert sorted(found, key=lambda entry: by_components(entry[0])) == found
+
+
+def test_a_folder_has_no_digest(root: Path) -> None:
+    [entry] = list_files(ListFiles(f"{root}/empty", digest=DigestName.MD5, folders=True), Roots((str(root),))).files
+    assert (entry.folder, entry.size, entry.digest) == (True, 0, None)
+
+
+def test_a_refused_pattern_names_the_roots(root: Path) -> None:
+    with pytest.raises(FileRefused, match=f"inside ALLOWED_ROOTS of this device: {root}"):
+        list_files(ListFiles("/etc/*"), Roots((str(root),)))

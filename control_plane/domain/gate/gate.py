@@ -1,0 +1,169 @@
+"""The gate: may an execution begin, may bytes leave a device?
+
+Rule: pure. `may_grant` asks in one fixed order, and the first refusal is the reason that is shown: operator's pause,
+approval, window, stage, dispatch rate, running cap, budget, client quota.
+"""
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from control_plane.domain.reasons import Reason, WaitCode
+from schemas.parts import MIB
+
+MAX_GRANT: Final = 64 * MIB
+"""Bytes of one grant; more only if one part is larger. After a pause, at most one grant of an upload is still sent."""
+
+BUDGETED_SECONDS: Final = 10.0
+"""Seconds of a budget that one grant may take: all its waiters have a turn before long."""
+
+TURN: Final = 2.0
+"""Seconds that each waiter of a budget has to take its turn before the next one may."""
+
+LAST_TURN: Final = 4
+"""Waiters that have a turn of their own; those behind them share the one after it."""
+
+
+class Wait(Struct, frozen=True):
+    """Not now. `wake_at` (s since the epoch) is when to ask again; None until an operator or another event opens it.
+
+    With `whole_job` the same answer holds for every execution of the job that has not begun.
+    """
+
+    reason: Reason
+    wake_at: float | None
+    whole_job: bool = False
+
+
+class Permit(Struct, frozen=True):
+    """Yes: at most `bytes`, or one part if that is larger; None is no limit.
+
+    `rate` (bytes a second) is what the device may not exceed meanwhile. For a budget, `for_seconds` is how long these
+    bytes are paid off.
+    """
+
+    bytes: int | None = None
+    rate: int | None = None
+    for_seconds: float = 0.0
+
+
+class Want(Struct, frozen=True):
+    """What is asked at `now`: `begins` is the dispatch of an execution, else a grant of at least one part of `part`."""
+
+    now: float
+    begins: bool
+    part: int = 0
+
+
+class Opening(Struct, frozen=True):
+    """The state of a job's windows: whether one is open, when the next one opens, and what the end of the last means.
+
+    `opens_at` is None when none opens within a year.
+    """
+
+    open: bool = True
+    opens_at: float | None = None
+    on_end: Literal["pause", "finish"] = "pause"
+
+
+class Turn(Struct, frozen=True):
+    """A budget of `rate` (bytes a second) that applies, free at `free_at`, with so many better waiters (`ahead`)."""
+
+    key: str
+    rate: int
+    free_at: float
+    ahead: int = 0
+
+    @property
+    def begins_at(self) -> float:
+        """When it is this waiter's turn: those ahead of it had theirs by then."""
+        if self.ahead <= LAST_TURN:
+            return self.free_at + TURN * self.ahead
+        return self.free_at + TURN * LAST_TURN + (self.ahead - LAST_TURN) * BUDGETED_SECONDS
+
+
+class World(Struct, frozen=True, kw_only=True):
+    """All that the gate looks at. The defaults let everything pass."""
+
+    ending: bool = False
+    """Whether the job is over, or its open uploads are being cancelled."""
+    paused: bool = False
+    unapproved: bool = False
+    windows: Opening = Opening()
+    in_stage: bool = True
+    dispatch_free_at: float = 0.0
+    running: int = 0
+    max_running: int | None = None
+    turns: tuple[Turn, ...] = ()
+    over_quota: str | None = None
+    """Why the client may begin no more, as a sentence."""
+
+
+def allowance(part: int, rates: tuple[int, ...]) -> int:
+    """Bytes that one grant may have under budgets of these rates: never less than one part.
+
+    >>> allowance(5 * MIB, (MIB,)) // MIB, allowance(5 * MIB, (1000,)) // MIB, allowance(5 * MIB, ()) // MIB
+    (10, 5, 64)
+    """
+    return max(part, min([MAX_GRANT, *(int(rate * BUDGETED_SECONDS) for rate in rates)]))
+
+
+def may_grant(want: Want, world: World) -> Permit | Wait:
+    """The gate's word."""
+    refusal = _of_job(want, world) or (_of_rollout(want, world) if want.begins else None)
+    refusal = refusal or _of_budget(want, world) or _of_quota(want, world)
+    if refusal is not None:
+        return refusal
+    if want.begins:
+        return Permit()
+    rates = tuple(turn.rate for turn in world.turns)
+    size = allowance(want.part, rates)
+    return Permit(size, min(rates), size / min(rates)) if rates else Permit(size)
+
+
+def _of_job(want: Want, world: World) -> Wait | None:
+    if world.ending:
+        return Wait(Reason(WaitCode.JOB_ENDED, "the job is over or is being ended"), None, whole_job=True)
+    if world.paused:
+        return Wait(Reason(WaitCode.JOB_PAUSED, "an operator paused the job"), None, whole_job=True)
+    if world.unapproved:
+        return Wait(Reason(WaitCode.APPROVAL_PENDING, "an operator has not approved it yet"), None)
+    windows = world.windows
+    if windows.open or (windows.on_end == "finish" and not want.begins):
+        return None
+    if windows.opens_at is None:
+        return Wait(Reason(WaitCode.OUTSIDE_WINDOW, "none of the job's windows opens within a year"), None)
+    return Wait(Reason(WaitCode.OUTSIDE_WINDOW, f"the next window opens at {_utc(windows.opens_at)}"), windows.opens_at)
+
+
+def _of_rollout(want: Want, world: World) -> Wait | None:
+    if not world.in_stage:
+        return Wait(Reason(WaitCode.STAGE_NOT_REACHED, "the stage of its client has not begun"), None)
+    if world.dispatch_free_at > want.now:
+        text = "the job begins no more executions a minute than this"
+        return Wait(Reason(WaitCode.DISPATCH_RATE, text), world.dispatch_free_at, whole_job=True)
+    if world.max_running is not None and world.running >= world.max_running:
+        text = f"{world.running} executions of the job run, and no more than {world.max_running} may"
+        return Wait(Reason(WaitCode.RUNNING_CAP, text), None, whole_job=True)
+    return None
+
+
+def _of_budget(want: Want, world: World) -> Wait | None:
+    late = [turn for turn in world.turns if turn.begins_at > want.now]
+    if not late:
+        return None
+    last = max(late, key=lambda turn: (turn.begins_at, turn.key))
+    ahead = f", {last.ahead} before it" if last.ahead else ""
+    text = f"the budget of {last.key} ({last.rate} bytes a second) is spent until {_utc(last.free_at)}{ahead}"
+    return Wait(Reason(WaitCode.BUDGET_SPENT, text), last.begins_at)
+
+
+def _of_quota(want: Want, world: World) -> Wait | None:
+    if world.over_quota is None or not want.begins:
+        return None
+    return Wait(Reason(WaitCode.CLIENT_QUOTA, world.over_quota), None)
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

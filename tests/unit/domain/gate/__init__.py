@@ -1,0 +1,1 @@
+"""Tests of the gate's pure functions."""
