@@ -38,6 +38,7 @@ from control_plane.services.errors import (
     Transient,
     UnknownClient,
     UnknownUpload,
+    UnsupportedRecords,
     VersionConflict,
 )
 from schemas.errors import BadCommand, SchemaError
@@ -95,6 +96,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ClientRefused: Row(422, "client-refused", "The client refused"),
     ObjectStoreRefused: Row(502, "store-refused", "The object store refused", public=False),
     ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", public=False),
+    UnsupportedRecords: Row(500, "internal", "The control plane met a fault of its own", public=False),
     VersionConflict: Row(409, "version-conflict", "Another request changed it first: ask again"),
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),

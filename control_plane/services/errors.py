@@ -21,7 +21,8 @@ Exception
         ├── ClientRefused        the client answered with an error
         ├── ObjectStoreRefused   the object store will not do this
         │   └── ObjectStoreForbids   these credentials may not do it now
-        └── VersionConflict      another process changed the upload first
+        ├── UnsupportedRecords   this database does not keep such rows
+        └── VersionConflict      another process changed the row first
 """
 
 
@@ -142,5 +143,12 @@ class ObjectStoreForbids(ObjectStoreRefused):
     """The credentials lack the permission. An operator may replace revoked keys, so a later retry can succeed."""
 
 
+class UnsupportedRecords(Permanent):
+    """This database does not keep such rows: the one in memory serves single uploads only."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the database in memory keeps no {kind}: use SQLite or PostgreSQL")
+
+
 class VersionConflict(Permanent):
-    """Another process changed the upload between the read and the write."""
+    """Another process changed the row between the read and the write."""

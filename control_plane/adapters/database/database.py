@@ -14,6 +14,7 @@ from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
 from control_plane.adapters.database.idempotency import SqlIdempotency
+from control_plane.adapters.database.jobs.records import SqlJobs
 from control_plane.adapters.database.outbox import SqlOutbox
 from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.sql import Transaction
@@ -39,6 +40,7 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.jobs = SqlJobs(transaction)
 
 
 class SqlDatabase:

@@ -98,6 +98,8 @@ class UploadRow(_Row, table=True):
     parts_stamp: int = Field(sa_type=BigInteger)
     reason_code: str | None
     setbacks: int
+    job_id: str | None = Field(sa_type=Code)
+    job_file: int | None
 
 
 class PartRow(_Row, table=True):

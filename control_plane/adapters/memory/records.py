@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from msgspec import structs
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
+from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import Kind
@@ -352,6 +353,8 @@ class MemoryChanges:
 
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
+
+    jobs = Unsupported("jobs")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

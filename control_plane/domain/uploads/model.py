@@ -177,6 +177,9 @@ class Upload(Struct, frozen=True, kw_only=True):
     """S3 upload ids to abort, each below one of `keys`."""
     strays: tuple[Stray, ...] = ()
     """Objects to delete."""
+    job_id: str | None = None
+    """The job that made it, and the number of its file there (`job_file`)."""
+    job_file: int | None = None
 
     @property
     def key(self) -> UploadKey:

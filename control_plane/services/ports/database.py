@@ -6,13 +6,16 @@ Rule: an adapter translates every foreign exception to `services.errors`. Instan
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+
+if TYPE_CHECKING:
+    from control_plane.services.ports.jobs import JobRecords
 
 T = TypeVar("T")
 
@@ -259,6 +262,10 @@ class Records(Protocol):
     @property
     def changes(self) -> ChangeRecords:
         """The change log."""
+
+    @property
+    def jobs(self) -> "JobRecords":
+        """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
