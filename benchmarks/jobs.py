@@ -232,6 +232,9 @@ async def _register(url: str, clients: int, created: int) -> None:
                 Client(
                     client_id=f"client-{number:06}",
                     install_id="benchmark",
+                    epoch=1,
+                    sequence=0,
+                    online=False,
                     seen_at=now,
                     registered_at=now,
                     labels={"size": "created"} if number < created else {},

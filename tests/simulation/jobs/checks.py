@@ -14,7 +14,7 @@ from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, Ex
 from control_plane.domain.jobs.spec import JobSpec
 from schemas.codec import decode_command
 from schemas.errors import SchemaError
-from schemas.messages import DownloadFile, GrantParts
+from schemas.messages import GrantParts
 from tests.simulation.jobs.database import SharedDatabase
 from tests.simulation.promises import FAULT_EVENTS, Broken
 from tests.simulation.world import World
@@ -105,12 +105,7 @@ class JobChecks:
             payload = decode_command(data).payload
         except SchemaError:
             return
-        if not isinstance(payload, GrantParts | DownloadFile) or payload.about is None:
-            return
-        urls = (
-            payload.urls if isinstance(payload, GrantParts) else (payload.upload_config or payload).presigned_urls or ()
-        )  # type: ignore[union-attr]
-        if not urls:
+        if not isinstance(payload, GrantParts) or payload.about is None or not payload.urls:
             return
         self.granted[payload.about] += 1
         found = self._database.rows(

@@ -75,9 +75,7 @@ class JobHistory:
         self.site = Site(seed, faults, planes=planes, policy=policy, fates=self._fate, traced=traced)
         self.world = world = self.site.world
         self.site.add(draw_fleet(world, self.site.broker, self.site.bucket))
-        self.gone = {
-            name for name in self.site.devices if "offline" in faults and world.chance.random() < 0.2  # noqa: PLR2004
-        }
+        self.gone = {name for name in self.site.devices if "offline" in faults and world.chance.random() < 0.2}
         self.operator = Operator(self.site)
         self.specs = {f"job-{number}": draw_spec(world) for number in range(1, world.chance.choice([1, 1, 2, 3]) + 1)}
 
@@ -285,9 +283,7 @@ class JobHistory:
             file = site.devices[client_id].files.get(path)
             same = file is not None and stored.content == file.content
             require(same, f"12: the object of {path} of {client_id} in {job_id} has other bytes")
-        states = dict(
-            site.database.rows("SELECT state, count(*) FROM uploads WHERE job_id IS NOT NULL GROUP BY state")
-        )
+        states = dict(site.database.rows("SELECT state, count(*) FROM uploads WHERE job_id IS NOT NULL GROUP BY state"))
         # A file of a client that lies may be proven and its execution fail for another reason.
         completed = states.get("completed", 0)
         require(completed == len(rows), f"12: {completed} uploads of jobs are completed, {len(rows)} files are proven")
