@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState, JobState
 
+from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState, JobState
 from control_plane.domain.jobs.spec import JobSpec
 from schemas.codec import decode_command
 from schemas.errors import SchemaError
