@@ -14,6 +14,7 @@ Exception
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
+        ├── UnknownSchedule
         ├── JobExists            the id of a new job is that of another one
         ├── JobRefused           the state of a job does not allow the request
         ├── ConditionMissing     the request must name the version that it changes
@@ -127,6 +128,14 @@ class UnknownJob(Permanent):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id!r} is not known")
         self.job_id = job_id
+
+
+class UnknownSchedule(Permanent):
+    """There is no schedule of this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"schedule {schedule_id!r} is not known")
+        self.schedule_id = schedule_id
 
 
 class JobExists(Permanent):
