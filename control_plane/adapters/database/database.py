@@ -14,6 +14,7 @@ from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
 from control_plane.adapters.database.fleet.records import SqlGroups
+from control_plane.adapters.database.gate.records import SqlGate
 from control_plane.adapters.database.idempotency import SqlIdempotency
 from control_plane.adapters.database.jobs.records import SqlJobs
 from control_plane.adapters.database.outbox import SqlOutbox
@@ -41,6 +42,7 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.gate = SqlGate(transaction)
         self.jobs = SqlJobs(transaction)
         self.groups = SqlGroups(transaction)
 

@@ -95,6 +95,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "strays": from_json(tuple[Stray, ...]),
     "one_put": bool,
     "client_busy": bool,
+    "held": bool,
 }
 _ranges: Final = from_json(tuple[tuple[int, int], ...])
 _STORED: Final = PartRecord(etag="")

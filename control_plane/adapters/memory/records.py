@@ -28,7 +28,6 @@ from control_plane.services.ports.database import (
     UploadFilter,
     UploadPage,
 )
-from control_plane.services.ports.fleet import GroupRecords
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -243,6 +242,11 @@ class MemoryOutbox:
             self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
         return len(waiting)
 
+    def release(self, job_id: str, now: float) -> int:
+        """There are no jobs."""
+        del job_id, now
+        return 0
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Not the parked ones."""
         ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
@@ -364,13 +368,11 @@ class MemoryChanges:
         return self._transaction.tables.changes
 
 
-class UnsupportedRecords(Exception):
-    """The direct command line has one upload: it needs no records of this kind."""
-
-
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
+    gate = Unsupported("budgets")
+    groups = Unsupported("groups")
     jobs = Unsupported("jobs")
 
     def __init__(self, tables: Tables) -> None:
@@ -382,11 +384,6 @@ class MemoryRecords:
         self.changes = MemoryChanges(transaction)
         self.undo: Final = transaction.undo
         """Undo every write."""
-
-    @property
-    def groups(self) -> GroupRecords:
-        """There are none."""
-        raise UnsupportedRecords
 
 
 def _position(upload: Upload) -> tuple[float, str, str]:

@@ -15,6 +15,7 @@ from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.fleet import GroupRecords
+from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
@@ -184,6 +185,9 @@ class OutboxRecords(Protocol):
         None of them before its duty is required; parked entries stay parked.
         """
 
+    def release(self, job_id: str, now: float) -> int:
+        """Make the grants of the job due that the gate holds, and that are not parked; returns their number."""
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
 
@@ -270,6 +274,10 @@ class Records(Protocol):
     @property
     def changes(self) -> ChangeRecords:
         """The change log."""
+
+    @property
+    def gate(self) -> GateRecords:
+        """Rates, budgets and their shares; `UnsupportedRecords` where there are none."""
 
     @property
     def jobs(self) -> "JobRecords":

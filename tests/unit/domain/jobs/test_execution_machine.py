@@ -3,6 +3,7 @@
 Rule: the table says what each event does in each state; what it does not list changes nothing.
 """
 
+from dataclasses import replace as replace_event
 from typing import Final
 
 import pytest
@@ -45,13 +46,13 @@ def begun(listing: float | None = 100.0, execution: float | None = 1_000.0) -> B
     return Begun(now=NOW, listing=listing, execution=execution)
 
 
-def looked(now: float = NOW, *, connected: bool = True, retry: Retry = NEVER, **more: object) -> Looked:
-    return Looked(now=now, connected=connected, seen_at=now, retry=retry, **more)
+def looked(now: float = NOW, *, connected: bool = True, retry: Retry = NEVER, **more: bool | float) -> Looked:
+    return replace_event(Looked(now=now, connected=connected, seen_at=now, retry=retry), **more)
 
 
-def page(**changes: object) -> PageStored:
-    values = {"now": NOW, "selection": "s", "matched_files": 1, "matched_bytes": 9, "files": 1, "bytes": 9}
-    return PageStored(**values | changes)
+def page(**changes: bool | int | str) -> PageStored:
+    one = PageStored(now=NOW, selection="s", matched_files=1, matched_bytes=9, files=1, bytes=9)
+    return replace_event(one, **changes)
 
 
 def counted(now: float = NOW, *, retry: Retry = NEVER, **numbers: int) -> Counted:
