@@ -16,11 +16,14 @@ from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
+from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
@@ -40,7 +43,7 @@ class _Api(FastAPI):
         return self.openapi_schema
 
 
-def create_api(
+def create_api(  # noqa: PLR0913 - one keyword for each area
     settings: Settings,
     metrics: Metrics,
     *,
@@ -48,6 +51,8 @@ def create_api(
     clients: ClientService,
     readiness: ReadinessCheck,
     clock: Clock,
+    jobs: JobService | None = None,
+    job_results: JobResults | None = None,
     receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -58,10 +63,18 @@ def create_api(
     api.needs_token = settings.jwt_secret is not None
     api.state.uploads = uploads
     api.state.clients = clients
+    api.state.jobs = jobs
+    api.state.job_results = job_results
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
+    for router in (
+        upload_routes.router,
+        client_routes.router,
+        job_routes.router,
+        health_routes.router,
+        pages.router,
+    ):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

@@ -24,6 +24,8 @@ from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.errors import UnknownClient, UnknownUpload
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -95,6 +97,8 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
             checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
+        self.jobs: JobService | None = None
+        self.job_results: JobResults | None = None
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
@@ -184,6 +188,8 @@ def api_over(
         clients=services,
         readiness=services,
         clock=services,
+        jobs=services.jobs,
+        job_results=services.job_results,
         receipt_deadline=receipt_deadline,
     )
 
