@@ -30,6 +30,8 @@ OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
+    *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
+    *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
