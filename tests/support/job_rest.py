@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 
@@ -17,11 +18,11 @@ from control_plane.domain.jobs.model import Execution, Job, JobFile
 from control_plane.services.clients.beats import Beats
 from control_plane.services.jobs.results import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.jobs.turn import JobTools
 from control_plane.services.ports.database import Records
 from tests.support.fake_services import NOW, FakeServices, a_client, http_to, make_api
 from tests.support.fakes import FakeObjects
 
-T = TypeVar("T")
 SMALLEST: dict[str, Any] = {"targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*.csv"]}}
 
 
@@ -78,9 +79,13 @@ def tills(count: int, **changes: object) -> Sequence[Client]:
 async def job_site(folder: Path, **settings: str) -> AsyncIterator[JobSite]:
     """REST over an empty database below `folder`."""
     database = SqlDatabase.open(f"sqlite:///{folder / 'jobs.db'}")
-    services, objects, pokes = FakeServices(), FakeObjects(), []
+    services, objects = FakeServices(), FakeObjects()
+    pokes: list[None] = []
+    beats = Beats(NOW)
+    # An act uses of the tools only what tells which client is connected.
+    tools = cast("JobTools", SimpleNamespace(beats=beats))
     services.jobs = JobService(
-        database=database, clock=services, beats=Beats(NOW), poke=lambda: pokes.append(None), machine=machine()
+        database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None)
     )
     services.job_results = JobResults(database, objects)
     try:
