@@ -13,6 +13,10 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
+from control_plane.api.jobs import bodies as job_bodies
+from control_plane.api.jobs import examples as job_examples
+from control_plane.api.jobs import models as job_models
+from control_plane.api.jobs import routes as job_routes
 from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
@@ -55,7 +59,7 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, health.router):
+    for router in (uploads.router, clients.router, job_routes.router, health.router):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 
@@ -253,10 +257,20 @@ def test_examples_agree_with_the_models() -> None:
         (models.Health, examples.HEALTH),
         (models.Readiness, examples.READINESS),
         (models.ProblemDocument, examples.PROBLEM),
+        (job_models.JobRow, job_examples.JOB_ROW),
+        (job_models.JobDocument, job_examples.JOB),
+        (job_models.JobPageDocument, job_examples.JOB_PAGE),
+        (job_models.DryRunDocument, job_examples.DRY_RUN),
+        (job_models.ExecutionPageDocument, job_examples.EXECUTION_PAGE),
+        (job_models.JobFilePageDocument, job_examples.JOB_FILE_PAGE),
+        (job_models.ManifestDocument, job_examples.MANIFEST),
+        (job_models.ActDocument, job_examples.ACT),
     ]
     for model, example in pairs:
         assert model.model_validate(example).model_dump(mode="json") == example
     TriggerBody.model_validate(examples.TRIGGER)
+    for example in (job_examples.NEW_JOB, job_examples.SMALLEST_JOB, job_examples.SPEC):
+        job_bodies.NewJob.model_validate(example)
     assert set(examples.UPLOAD) == UPLOAD
 
 
