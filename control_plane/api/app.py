@@ -15,10 +15,12 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
+from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.ports.clock import Clock
@@ -46,6 +48,7 @@ def create_api(
     *,
     uploads: UploadService,
     clients: ClientService,
+    fleet: FleetService,
     readiness: ReadinessCheck,
     clock: Clock,
     receipt_deadline: float = RECEIPT_DEADLINE,
@@ -58,10 +61,11 @@ def create_api(
     api.needs_token = settings.jwt_secret is not None
     api.state.uploads = uploads
     api.state.clients = clients
+    api.state.fleet = fleet
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
+    for router in (upload_routes.router, client_routes.router, fleet_routes.router, health_routes.router, pages.router):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

@@ -195,6 +195,11 @@ class _Parser:
         raise SelectorError(self._text, self._token.at, why)
 
 
+def selectable(text: str) -> bool:
+    """Whether a selector can find a label with this text, whatever database keeps it."""
+    return _UNUSABLE.search(text) is None
+
+
 def id_matches(pattern: str, client_id: str) -> bool:
     """Whether a client id matches a pattern, in which `*` stands for any text; time grows with the lengths only.
 

@@ -10,6 +10,7 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -65,6 +66,7 @@ class Engine:
     signer: UrlSigner
     upload_service: UploadService
     client_service: ClientService
+    fleet_service: FleetService
     readiness: ReadinessCheck
 
     @property
@@ -192,6 +194,7 @@ def build_engine(
             budget=budget,
             beats=beats,
         ),
+        fleet_service=FleetService(database=database, clock=clock, beats=beats),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

@@ -63,10 +63,10 @@ def test_a_refused_file_exits_with_1_and_the_devices_text(fleet: Fleet) -> None:
 
 
 def test_clients_and_their_files_are_listed(fleet: Fleet, files: Path) -> None:
-    assert [one["client_id"] for one in reported(fleet, "clients", "--label", "site=berlin")["clients"]] == [
+    assert [one["client_id"] for one in reported(fleet, "clients", "--selector", "site=berlin")["clients"]] == [
         "restaurant-1"
     ]
-    assert reported(fleet, "clients", "--label", "site=paris")["clients"] == []
+    assert reported(fleet, "clients", "-l", "site!=berlin")["clients"] == []
     assert reported(fleet, "status", "restaurant-1")["connected"] is True
     listed = reported(fleet, "files", "restaurant-1", f"{files}/*")["files"]
     assert [one["path"] for one in listed] == [str(files / "Küche, Tür.bin")]
