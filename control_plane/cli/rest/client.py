@@ -74,6 +74,46 @@ class ControlPlane:
         """Every client, all pages of them."""
         return self._pages("/clients", "clients", filters)
 
+    def client(self, client_id: str) -> Document:
+        """Everything about one client."""
+        return self._call("GET", f"/clients/{_segment(client_id)}")
+
+    def forget(self, client_id: str) -> None:
+        """Delete a client; its uploads stay."""
+        self._delete(f"/clients/{_segment(client_id)}")
+
+    def expect(self, client: Mapping[str, Any]) -> Document:
+        """Name one client as part of the fleet."""
+        return self._call("POST", "/clients", json=dict(client))
+
+    def expect_all(self, table: bytes) -> Document:
+        """Name the clients of a CSV as part of the fleet, all or none."""
+        return self._call("POST", "/clients", content=table, headers={"Content-Type": "text/csv"})
+
+    def set_labels(self, client_id: str, labels: Mapping[str, str]) -> Document:
+        """Replace the labels that operators set on a client."""
+        return self._call("PUT", f"/clients/{_segment(client_id)}/labels", json=dict(labels))
+
+    def groups(self) -> Document:
+        """Every group."""
+        return self._call("GET", "/groups")
+
+    def group(self, name: str) -> Document:
+        """One group, and how many clients it selects."""
+        return self._call("GET", f"/groups/{_segment(name)}")
+
+    def create_group(self, group: Mapping[str, Any]) -> Document:
+        """A new group."""
+        return self._call("POST", "/groups", json=dict(group))
+
+    def put_group(self, name: str, content: Mapping[str, Any]) -> Document:
+        """Create or replace a group."""
+        return self._call("PUT", f"/groups/{_segment(name)}", json=dict(content))
+
+    def delete_group(self, name: str) -> None:
+        """Delete a group; its clients stay."""
+        self._delete(f"/groups/{_segment(name)}")
+
     def uploads(self, *, most: int | None = None, **filters: object) -> Document:
         """Uploads, newest first; `most` stops early."""
         return self._pages("/uploads", "uploads", filters, most)
@@ -114,6 +154,12 @@ class ControlPlane:
 
     def _call(self, method: str, path: str, **request: object) -> Document:
         return self._read(self._send(method, path, **request))
+
+    def _delete(self, path: str) -> None:
+        """A request whose answer is empty."""
+        response = self._send("DELETE", path)
+        if not response.is_success:
+            self._read(response)
 
     def _send(self, method: str, path: str, **given: object) -> httpx.Response:
         """Send a request, and send it again after a broken connection where that is safe."""
