@@ -3,6 +3,7 @@
 Rule: only the port is used. What a selector selects is what its predicate says of each client.
 """
 
+from fnmatch import fnmatchcase
 from typing import Final
 
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.domain.clients import Client
 from control_plane.domain.groups import Group
-from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, id_matches, parse
+from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, parse
 from control_plane.services.ports.database import Database, Page, Records
 from tests.support.databases import a_client, database, migrated, sql_database
 from tests.support.examples import examples
@@ -53,7 +54,7 @@ async def test_sql_selects_what_the_predicate_matches(
     expected = sorted(
         client.client_id
         for client in fleet
-        if any(id_matches(one, client.client_id) for one in pattern)
+        if any(fnmatchcase(client.client_id, one) for one in pattern)
         or (selector is not None and selector.matches(client.effective_labels))
     )
     assert await database.read(lambda records: records.clients.matching(pattern, selector)) == expected
