@@ -11,6 +11,7 @@ import typer
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import clients, fleet, token, uploads
+from control_plane.cli.rest.jobs import commands as jobs
 from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
 from control_plane.cli.site import up
@@ -41,6 +42,7 @@ def build() -> typer.Typer:
     app.command("simulate")(rest_command(simulate.simulate))
     app.add_typer(fleet.build_client(), name="client")
     app.add_typer(fleet.build_group(), name="group")
+    app.add_typer(jobs.build(), name="job")
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")
     app.add_typer(accounts.build(), name="broker")

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from msgspec import structs
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
+from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector, ids_matching
@@ -27,7 +28,6 @@ from control_plane.services.ports.database import (
     UploadFilter,
     UploadPage,
 )
-from control_plane.services.ports.fleet import GroupRecords
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -242,6 +242,11 @@ class MemoryOutbox:
             self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
         return len(waiting)
 
+    def release(self, job_id: str, now: float) -> int:
+        """There are no jobs."""
+        del job_id, now
+        return 0
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Not the parked ones."""
         ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
@@ -360,12 +365,14 @@ class MemoryChanges:
         return self._transaction.tables.changes
 
 
-class UnsupportedRecords(Exception):
-    """The direct command line has one upload: it needs no records of this kind."""
-
-
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
+
+    jobs = Unsupported("jobs")
+    groups = Unsupported("groups")
+    gate = Unsupported("budgets")
+    schedules = Unsupported("schedules")
+    coverage = Unsupported("coverage")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)
@@ -376,11 +383,6 @@ class MemoryRecords:
         self.changes = MemoryChanges(transaction)
         self.undo: Final = transaction.undo
         """Undo every write."""
-
-    @property
-    def groups(self) -> GroupRecords:
-        """There are none."""
-        raise UnsupportedRecords
 
 
 def _position(upload: Upload) -> tuple[float, str, str]:

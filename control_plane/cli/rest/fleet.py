@@ -4,12 +4,13 @@ Rule: each is one call of the control plane, but for `client label`, which reads
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.client import segment
 from control_plane.cli.rest.clients import Selector
 from control_plane.cli.rest.tables import group_view, groups_table, whole_client_view
 from control_plane.cli.rest.uploads import Client
@@ -37,6 +38,8 @@ Members = Annotated[
     list[str] | None, typer.Argument(metavar="[CLIENT]...", help="Client ids, and patterns such as 'shop-*'.")
 ]
 
+_CSV: Final = {"Content-Type": "text/csv"}
+
 
 def build_client() -> typer.Typer:
     """`backhaul client …`."""
@@ -63,7 +66,7 @@ def build_group() -> typer.Typer:
 def show(session: CliSession, client: Client) -> None:
     """Show everything about one client."""
     with session.connect() as plane:
-        answer = plane.client(client)
+        answer = plane.call("GET", _client_path(client))
     session.output.result(answer, whole_client_view(answer))
 
 
@@ -79,13 +82,13 @@ def add(
             text = "--label and --note belong to one client: the CSV has columns for them"
             raise Misused(text)
         with session.connect() as plane:
-            answer = plane.expect_all(_read(file))
+            answer = plane.call("POST", "/clients", repeatable=True, content=_read(file), headers=_CSV)
         summary = f"{answer['clients']} clients: {answer['created']} are new, {answer['changed']} were changed"
         session.output.result(answer, summary)
         return
     body = {"client_id": client, "labels": read_key_values(label) if label else None, "note": note}
     with session.connect() as plane:
-        answer = plane.expect({key: value for key, value in body.items() if value is not None})
+        answer = plane.call("POST", "/clients", repeatable=True, json=body)
     session.output.result(answer, whole_client_view(answer))
 
 
@@ -95,32 +98,32 @@ def label(session: CliSession, client: Client, changes: Changes = None, *, repla
     dropped = [change for change in given if change.endswith("-") and "=" not in change]
     added = read_key_values(change for change in given if change not in dropped)
     with session.connect() as plane:
-        answer = plane.client(client)
+        answer = plane.call("GET", _client_path(client))
         before = answer["set_labels"]
         kept = {} if replace else {key: value for key, value in before.items() if f"{key}-" not in dropped}
         if (after := {**kept, **added}) != before:
-            answer = plane.set_labels(client, after)
+            answer = plane.call("PUT", f"{_client_path(client)}/labels", repeatable=True, json=after)
     session.output.result(answer, whole_client_view(answer))
 
 
 def forget(session: CliSession, client: Client) -> None:
     """Forget a client; its uploads stay. A connected one returns with its next presence."""
     with session.connect() as plane:
-        plane.forget(client)
+        plane.call("DELETE", _client_path(client))
     session.output.result({"client_id": client, "forgotten": True}, f"{client} is forgotten")
 
 
 def list_groups(session: CliSession) -> None:
     """List the groups."""
     with session.connect() as plane:
-        answer = plane.groups()
+        answer = plane.call("GET", "/groups")
     session.output.result(answer, groups_table(answer["groups"]))
 
 
 def show_group(session: CliSession, group: Name) -> None:
     """Show one group, and how many clients it selects now."""
     with session.connect() as plane:
-        answer = plane.group(group)
+        answer = plane.call("GET", _group_path(group))
     session.output.result(answer, group_view(answer))
 
 
@@ -128,8 +131,9 @@ def create_group(
     session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
 ) -> None:
     """Create a group of the clients that are named or that the selector matches."""
+    content = _content(clients, selector, note)
     with session.connect() as plane:
-        answer = plane.create_group({"name": group, **_content(clients, selector, note)})
+        answer = plane.call("POST", "/groups", repeatable=True, json={"name": group, **content})
     session.output.result(answer, group_view(answer))
 
 
@@ -137,16 +141,25 @@ def set_group(
     session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
 ) -> None:
     """Create or replace a group: what is not given is empty afterwards."""
+    content = _content(clients, selector, note)
     with session.connect() as plane:
-        answer = plane.put_group(group, _content(clients, selector, note))
+        answer = plane.call("PUT", _group_path(group), repeatable=True, json=content)
     session.output.result(answer, group_view(answer))
 
 
 def delete_group(session: CliSession, group: Name) -> None:
     """Delete a group; its clients stay."""
     with session.connect() as plane:
-        plane.delete_group(group)
+        plane.call("DELETE", _group_path(group))
     session.output.result({"group": group, "deleted": True}, f"group {group} is deleted")
+
+
+def _client_path(client_id: str) -> str:
+    return f"/clients/{segment(client_id)}"
+
+
+def _group_path(name: str) -> str:
+    return f"/groups/{segment(name)}"
 
 
 def _content(clients: list[str] | None, selector: str | None, note: str | None) -> dict[str, object]:

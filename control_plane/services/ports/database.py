@@ -6,7 +6,7 @@ Rule: an adapter translates every foreign exception to `services.errors`. Instan
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
@@ -15,6 +15,11 @@ from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.fleet import GroupRecords
+from control_plane.services.ports.gate import GateRecords
+
+if TYPE_CHECKING:
+    from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
 
 T = TypeVar("T")
 
@@ -181,6 +186,9 @@ class OutboxRecords(Protocol):
         None of them before its duty is required; parked entries stay parked.
         """
 
+    def release(self, job_id: str, now: float) -> int:
+        """Make the grants of the job due that the gate holds, and that are not parked; returns their number."""
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
 
@@ -271,6 +279,22 @@ class Records(Protocol):
     @property
     def groups(self) -> GroupRecords:
         """Named selections of clients."""
+
+    @property
+    def gate(self) -> GateRecords:
+        """Rates, budgets and their shares; `UnsupportedRecords` where there are none."""
+
+    @property
+    def jobs(self) -> "JobRecords":
+        """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
+
+    @property
+    def schedules(self) -> "ScheduleRecords":
+        """Schedules with their runs; `UnsupportedRecords` where there are none."""
+
+    @property
+    def coverage(self) -> "CoverageRecords":
+        """The cells of schedules; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
