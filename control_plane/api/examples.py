@@ -122,5 +122,5 @@ PROBLEM: Final[dict[str, Any]] = {
     "type": "urn:backhaul:problem:unknown-client",
     "title": "No such client",
     "status": 404,
-    "detail": "client 'restaurant-9' is not known: no agent has connected under this id",
+    "detail": "client 'restaurant-9' is not known: no agent has connected under this id, and no operator expects it",
 }
