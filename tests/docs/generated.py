@@ -85,6 +85,7 @@ AGENT_SETTINGS: Final = {
 }
 REASONS: Final = {
     WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
+    WaitCode.CLIENT_NEVER_SEEN: "an operator expects the client, and its agent has not connected yet",
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
     WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
