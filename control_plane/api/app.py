@@ -15,12 +15,14 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
+from control_plane.api.events import stream as stream_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
+from control_plane.services.events.streams import EventStreams
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
@@ -48,6 +50,7 @@ def create_api(
     clients: ClientService,
     readiness: ReadinessCheck,
     clock: Clock,
+    streams: EventStreams,
     receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -60,8 +63,15 @@ def create_api(
     api.state.clients = clients
     api.state.readiness = readiness
     api.state.clock = clock
+    api.state.streams = streams
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
+    for router in (
+        upload_routes.router,
+        client_routes.router,
+        stream_routes.router,
+        health_routes.router,
+        pages.router,
+    ):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

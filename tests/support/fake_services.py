@@ -14,7 +14,9 @@ from fastapi import FastAPI
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
+from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.api.app import create_api
+from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
@@ -24,6 +26,7 @@ from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import UnknownClient, UnknownUpload
+from control_plane.services.events.streams import EventStreams
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -174,9 +177,14 @@ def make_api(services: FakeServices, **settings: str) -> FastAPI:
 
 
 def api_over(
-    services: FakeServices, settings: Settings, metrics: Metrics, *, receipt_deadline: float = RECEIPT_DEADLINE
+    services: FakeServices,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    receipt_deadline: float = RECEIPT_DEADLINE,
+    streams: EventStreams | None = None,
 ) -> FastAPI:
-    """The REST application over these services."""
+    """The REST application over these services; without `streams` over those of an empty database."""
     return create_api(
         settings,
         metrics,
@@ -184,6 +192,7 @@ def api_over(
         clients=services,
         readiness=services,
         clock=services,
+        streams=streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES),
         receipt_deadline=receipt_deadline,
     )
 
