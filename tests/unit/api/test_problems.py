@@ -33,6 +33,7 @@ EXPECTED = {
     "ObjectStoreUnusable": 503,
     "ClocksDiffer": 503,
     "ClientSilent": 504,
+    "TooManyStreams": 503,
     "Permanent": 500,
     "UnknownClient": 404,
     "UnknownUpload": 404,
