@@ -19,19 +19,19 @@ _uploads: Final = msgspec.json.Decoder(UploadPosition)
 _clients: Final = msgspec.json.Decoder(tuple[str])
 
 
-def encode_cursor(position: UploadPosition | tuple[str]) -> str:
+def encode_cursor(position: tuple[object, ...]) -> str:
     """The cursor after this row, in characters that a URL does not quote."""
     return urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 
 
 def upload_position(page: Page) -> UploadPosition | None:
     """The upload after which the page begins; `BadInput` when the cursor is malformed."""
-    return None if page.cursor is None else _decoded(page.cursor, _uploads)
+    return None if page.cursor is None else decode_cursor(page.cursor, _uploads)
 
 
 def client_position(page: Page) -> str | None:
     """The client id after which the page begins; `BadInput` when the cursor is malformed."""
-    return None if page.cursor is None else _decoded(page.cursor, _clients)[0]
+    return None if page.cursor is None else decode_cursor(page.cursor, _clients)[0]
 
 
 def check_limit(page: Page) -> None:
@@ -41,7 +41,8 @@ def check_limit(page: Page) -> None:
         raise BadInput(message)
 
 
-def _decoded(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
+def decode_cursor(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
+    """The position that a cursor holds; `BadInput` when the cursor is malformed."""
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         return decoder.decode(b64decode(padded, altchars=b"-_", validate=True))

@@ -41,11 +41,13 @@ def to_json(value: object) -> str:
         raise BadInput(message) from error
 
 
-def _from_json(kind: object) -> Convert:
+def from_json(kind: object) -> Convert:
+    """What decodes a column into a value of this type."""
     return msgspec.json.Decoder(kind).decode
 
 
-def _maybe(convert: Convert) -> Convert:
+def maybe(convert: Convert) -> Convert:
+    """The same for a column that may be NULL."""
     return lambda value: None if value is None else convert(value)
 
 
@@ -68,33 +70,34 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "origin": str,
     "digest": str,
     "state": str,
-    "proof": _maybe(str),
+    "proof": maybe(str),
     "options": to_json,
     "metadata": to_json,
-    "fingerprint": _maybe(to_json),
+    "fingerprint": maybe(to_json),
     "wanted": to_json,
     "litter": to_json,
     "strays": to_json,
-    "file_path": _maybe(clean),
-    "s3_upload_id": _maybe(clean),
-    "error": _maybe(clean),
-    "message": _maybe(clean),
+    "file_path": maybe(clean),
+    "s3_upload_id": maybe(clean),
+    "error": maybe(clean),
+    "message": maybe(clean),
 }
 _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "origin": Origin,
     "digest": DigestName,
     "state": State,
-    "proof": _maybe(Proof),
-    "options": _from_json(UploadOptions),
-    "metadata": _from_json(dict[str, Any]),
-    "fingerprint": _maybe(_from_json(Fingerprint)),
-    "wanted": _from_json(tuple[WantedPart, ...]),
-    "litter": _from_json(tuple[str, ...]),
-    "strays": _from_json(tuple[Stray, ...]),
+    "proof": maybe(Proof),
+    "options": from_json(UploadOptions),
+    "metadata": from_json(dict[str, Any]),
+    "fingerprint": maybe(from_json(Fingerprint)),
+    "wanted": from_json(tuple[WantedPart, ...]),
+    "litter": from_json(tuple[str, ...]),
+    "strays": from_json(tuple[Stray, ...]),
     "one_put": bool,
     "client_busy": bool,
+    "held": bool,
 }
-_ranges: Final = _from_json(tuple[tuple[int, int], ...])
+_ranges: Final = from_json(tuple[tuple[int, int], ...])
 _STORED: Final = PartRecord(etag="")
 
 
@@ -183,7 +186,7 @@ def part_values(key: UploadKey, parts: Parts) -> list[Values]:
     """One row for each part."""
     names = {"client_id": key.client_id, "upload_id": key.upload_id}
     return [
-        {**names, "part_number": number, "digest": _maybe(clean)(part.digest), "etag": _maybe(clean)(part.etag)}
+        {**names, "part_number": number, "digest": maybe(clean)(part.digest), "etag": maybe(clean)(part.etag)}
         for number, part in parts.items()
     ]
 
@@ -223,7 +226,7 @@ def to_entry(row: DriverRow) -> OutboxEntry:
 CHANGE_TYPES: Final[dict[str, type[Change]]] = {kind.name: kind for kind in get_args(Change)}
 """The class of each stored name."""
 
-_changed: Final = _from_json(dict[str, Any])
+_changed: Final = from_json(dict[str, Any])
 
 
 def change_values(change: Change) -> Values:
@@ -258,14 +261,23 @@ _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "agent": to_json,
     "labels": to_json,
     "capabilities": to_json,
-    "default_file": _maybe(clean),
+    "default_file": maybe(clean),
+    "timezone": maybe(clean),
+    "roots": to_json,
+    "types": to_json,
+    "set_labels": to_json,
+    "note": clean,
 }
 _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
-    "retired": _from_json(tuple[str, ...]),
-    "agent": _from_json(AgentInfo),
-    "labels": _from_json(dict[str, str]),
-    "capabilities": _from_json(tuple[str, ...]),
+    "retired": from_json(tuple[str, ...]),
+    "agent": from_json(AgentInfo),
+    "labels": from_json(dict[str, str]),
+    "capabilities": from_json(tuple[str, ...]),
     "online": bool,
+    "roots": from_json(tuple[str, ...]),
+    "types": from_json(tuple[str, ...]),
+    "set_labels": from_json(dict[str, str]),
+    "expected": bool,
 }
 
 

@@ -65,6 +65,16 @@ class Transaction:
         except _UNSTORABLE as error:
             raise _refusal(error) from error
 
+    def update_each(self, statement: Statement, columns: frozenset[str], rows: Sequence[Values]) -> int:
+        """Set these columns, and what else is bound, once for each row; returns the number of rows that changed."""
+        text, constants = statement.compiled(self._dialect, columns)
+        cursor = self._driver.cursor()
+        try:
+            cursor.executemany(text, [constants | row for row in rows] if constants else rows)
+        except _UNSTORABLE as error:
+            raise _refusal(error) from error
+        return cursor.rowcount
+
     def update(self, statement: Statement, changes: Values, guard: Values) -> int:
         """Set the columns of `changes` where `guard` holds; returns the number of rows."""
         text, constants = statement.compiled(self._dialect, frozenset(changes))

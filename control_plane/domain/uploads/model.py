@@ -160,6 +160,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     """Step timers that ran out in a row."""
     setbacks: int = 0
     """How often in a row the object store refused this attempt, or showed no object of it."""
+    held: bool = False
+    """Whether the gate refused its last grant: until `resume_at`, for `reason`."""
     bytes_sent: int = 0
     """As the client reported them last."""
     client_busy: bool = False
@@ -177,6 +179,9 @@ class Upload(Struct, frozen=True, kw_only=True):
     """S3 upload ids to abort, each below one of `keys`."""
     strays: tuple[Stray, ...] = ()
     """Objects to delete."""
+    job_id: str | None = None
+    """The job that made it, and the number of its file there (`job_file`)."""
+    job_file: int | None = None
 
     @property
     def key(self) -> UploadKey:
