@@ -18,6 +18,8 @@ from control_plane.api.bodies import Input, matching
 from control_plane.api.documents import problems
 from control_plane.api.events.connection import connection_of
 from control_plane.api.parameters import CheckedClientId
+from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
+from control_plane.domain.selectors import parse
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import EventStreams, Stream
@@ -47,15 +49,17 @@ class WhichEvents(Input):
     client: Annotated[tuple[CheckedClientId, ...], Field(max_length=_MAX_NAMES)] = ()
     job: Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)] = ()
     upload: Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)] = ()
+    selector: Annotated[str, Field(max_length=MAX_SELECTOR)] = ""
 
     @property
     def filter(self) -> ChangeFilter:
-        """The filter as the services take it; `BadInput` for a type that does not exist."""
+        """The filter as the services take it; `BadInput` for a type that does not exist, `SelectorError`."""
         return ChangeFilter(
             types=require_types(self.type, also=(PROGRESS,)),
             clients=frozenset(self.client),
             jobs=frozenset(self.job),
             uploads=frozenset(self.upload),
+            selector=parse(self.selector),
         )
 
 

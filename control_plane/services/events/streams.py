@@ -6,14 +6,15 @@ this one. A change is encoded once for all streams. A stream that does not keep 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from control_plane.domain.changes import NumberedChange
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.errors import ServiceError, TooManyStreams
-from control_plane.services.events.filters import PROGRESS, ChangeFilter
+from control_plane.services.events.filters import PROGRESS, ChangeFilter, ChangePage, read_page
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -166,18 +167,18 @@ class EventStreams:
     async def catch_up(self, stream: Stream) -> bytes:
         """A page of old changes for one stream. At the end of the log the stream becomes live."""
         async with self._catching_up:
-            page = await self._database.read(lambda records: records.changes.after(stream.after, PAGE))
+            page = await self._database.read(lambda records: read_page(records, stream.after, PAGE, [stream.where]))
         # No await from here on: the loop must not read on between the last look at its position and the joining.
-        if page:
-            stream.after = page[-1].number
-        if len(page) < PAGE and not stream.ended:
+        if page.changes:
+            stream.after = page.changes[-1].number
+        if len(page.changes) < PAGE and not stream.ended:
             if not self._live:
                 self._position = stream.after
             if stream.after >= self._position:
                 self._live.setdefault(stream.where, set()).add(stream)
                 stream.live = True
                 self._any_live.set()
-        return b"".join(self._encoders.change(one) for one in page if stream.where.matches(one.change))
+        return b"".join(self._encoders.change(one) for one in page.wanted(stream.where))
 
     async def run(self) -> None:
         """Feed the live streams until cancelled."""
@@ -203,17 +204,20 @@ class EventStreams:
     async def feed(self) -> None:
         """Give every live stream the changes since the last time."""
         while self._live:
-            position = self._position
-            page = await self._database.read(lambda records, after=position: records.changes.after(after, PAGE))  # type: ignore[misc]
-            if not page or position != self._position:
+            position, filters = self._position, list(self._live)
+            page = await self._database.read(partial(read_page, after=position, limit=PAGE, filters=filters))
+            if not page.changes or position != self._position:
                 # No stream was live for a moment, and the next one began at another place.
                 return
-            self._position = page[-1].number
+            if not self._live.keys() <= set(filters):
+                # A new filter may need labels that were not read.
+                continue
+            self._position = page.changes[-1].number
             self._give(page)
-            if len(page) < PAGE:
+            if len(page.changes) < PAGE:
                 return
 
-    def _give(self, page: Sequence[NumberedChange]) -> None:
+    def _give(self, page: ChangePage) -> None:
         encoded: dict[int, bytes] = {}
 
         def of(changes: Iterable[NumberedChange]) -> bytes:
@@ -223,13 +227,13 @@ class EventStreams:
             return b"".join(encoded[one.number] for one in changes)
 
         for where, streams in list(self._live.items()):
-            wanted = [one for one in page if where.matches(one.change)]
+            wanted = page.wanted(where)
             if not wanted:
                 continue
             data = of(wanted)
             for stream in list(streams):
                 # One that read ahead of the loop before it became live has some of them.
-                ahead = stream.after >= page[0].number
+                ahead = stream.after >= page.changes[0].number
                 stream.put(of([one for one in wanted if one.number > stream.after]) if ahead else data)
 
     def _put_all(self, data: bytes) -> None:

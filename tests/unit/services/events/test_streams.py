@@ -17,13 +17,14 @@ from control_plane.domain.changes import (
     NumberedChange,
     UploadCreated,
 )
+from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import BadInput, DatabaseUnavailable, TooManyStreams
 from control_plane.services.events import streams as module
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import PAGE, Encoders, EventStreams, Stream
 from control_plane.services.ports.database import Records
-from tests.support.databases import an_upload
+from tests.support.databases import a_client, an_upload
 from tests.support.fakes import FakeClock
 
 T = TypeVar("T")
@@ -124,10 +125,15 @@ async def test_a_live_stream_gets_the_changes_that_match_in_order() -> None:
         (ChangeFilter(jobs=frozenset({"j"})), [2, 3, 4]),
         (ChangeFilter(jobs=frozenset({"j"}), clients=frozenset({"b"})), [2]),
         (ChangeFilter(uploads=frozenset({"u1"})), [1]),
+        (ChangeFilter(selector=parse("site=berlin")), [1, 4]),
+        (ChangeFilter(selector=parse("!site")), [2]),
     ],
 )
 async def test_all_parts_of_a_filter_must_match(where: ChangeFilter, wanted: list[int]) -> None:
     rig = Rig()
+    await rig.database.write(
+        lambda records: records.clients.save([a_client("a", labels={"site": "berlin"}), a_client("b")])
+    )
     await rig.append(
         created("u1"),
         created("u2", "b", "j"),
@@ -145,6 +151,27 @@ def test_a_type_that_no_event_has_is_bad_input() -> None:
     for name in ("upload.creatd", "uploads.*", PROGRESS, "*"):
         with pytest.raises(BadInput, match="there are client"):
             require_types([name])
+
+
+async def test_a_stream_with_a_selector_that_joins_during_a_read_gets_what_matches() -> None:
+    rig = Rig()
+    await rig.database.write(lambda records: records.clients.save([a_client("a", labels={"site": "berlin"})]))
+    await rig.live()
+    selecting = await rig.live(ChangeFilter(selector=parse("site")), 0)
+    rig.streams.forget(selecting)
+    read, joined = rig.database.read, asyncio.Event()
+
+    async def reading(work: Callable[[Records], T]) -> T:
+        found = await read(work)
+        if not joined.is_set():
+            joined.set()
+            rig.streams._live.setdefault(selecting.where, set()).add(selecting)
+        return found
+
+    rig.database.read = reading  # type: ignore[method-assign]
+    await rig.add(1)
+    await rig.streams.feed()
+    assert await got(selecting) == ["1 upload.created"]
 
 
 async def test_a_stream_resumes_after_the_last_event_across_pages() -> None:
