@@ -371,9 +371,11 @@ class MemoryChanges:
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
-    gate = Unsupported("budgets")
     groups = Unsupported("groups")
     jobs = Unsupported("jobs")
+    gate = Unsupported("budgets")
+    schedules = Unsupported("schedules")
+    coverage = Unsupported("coverage")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

@@ -19,6 +19,7 @@ from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
 
 T = TypeVar("T")
 
@@ -276,6 +277,10 @@ class Records(Protocol):
         """The change log."""
 
     @property
+    def groups(self) -> GroupRecords:
+        """Named selections of clients."""
+
+    @property
     def gate(self) -> GateRecords:
         """Rates, budgets and their shares; `UnsupportedRecords` where there are none."""
 
@@ -284,8 +289,12 @@ class Records(Protocol):
         """Jobs, with their executions and files; `UnsupportedRecords` where there are none."""
 
     @property
-    def groups(self) -> GroupRecords:
-        """Named selections of clients."""
+    def schedules(self) -> "ScheduleRecords":
+        """Schedules with their runs; `UnsupportedRecords` where there are none."""
+
+    @property
+    def coverage(self) -> "CoverageRecords":
+        """The cells of schedules; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):
