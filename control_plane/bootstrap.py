@@ -53,6 +53,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         max_uploads=settings.client_max_uploads,
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
+        max_job_files=settings.max_job_files,
     )
 
 

@@ -372,8 +372,8 @@ class MemoryChanges:
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
-    jobs = Unsupported("jobs")
     groups = Unsupported("groups")
+    jobs = Unsupported("jobs")
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
