@@ -13,6 +13,8 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
+from control_plane.api.events import stream
+from control_plane.api.fleet import routes as fleet
 from control_plane.api.jobs import bodies as job_bodies
 from control_plane.api.jobs import examples as job_examples
 from control_plane.api.jobs import models as job_models
@@ -33,9 +35,12 @@ UPLOAD = {
 OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("expectClients", "setLabels", "dropLabel"),
+    *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
+    *("streamEvents",),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -59,7 +64,14 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, job_routes.router, health.router):
+    for router in (
+        uploads.router,
+        clients.router,
+        fleet.router,
+        job_routes.router,
+        stream.router,
+        health.router,
+    ):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 
