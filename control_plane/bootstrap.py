@@ -91,7 +91,8 @@ def create_app(settings: Settings) -> "FastAPI":
     engine = parts.engine
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
-    assert engine.job_service is not None, "the server's database keeps jobs"
+    if engine.job_service is None:
+        raise AssertionError
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
