@@ -24,6 +24,7 @@ from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
 from control_plane.services.jobs.report import ReportWriter
 from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -91,14 +92,16 @@ def create_app(settings: Settings) -> "FastAPI":
     engine = parts.engine
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
-    if engine.job_service is None:
-        raise AssertionError
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
         fleet=engine.fleet_service,
-        jobs=engine.job_service,
-        job_results=JobResults(parts.database, parts.object_store),
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
         readiness=engine.readiness,
         clock=engine.clock,

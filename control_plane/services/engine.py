@@ -23,7 +23,6 @@ from control_plane.services.gate.sender import GrantSender
 from control_plane.services.inbox import Inbox, UploadScope
 from control_plane.services.jobs.plans import UploadPlanner
 from control_plane.services.jobs.runner import JobRunner
-from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
@@ -76,8 +75,6 @@ class Engine:
     readiness: ReadinessCheck
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
-    job_service: JobService | None = None
-    """The same."""
 
     @property
     def clock(self) -> Clock:
@@ -176,11 +173,10 @@ def build_engine(
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)
-    jobs = job_service = None
+    jobs = None
     if gate is not None:
         tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
         jobs = JobRunner(database=database, clock=clock, log=log, writer=writer, commands=commands, tools=tools)
-        job_service = JobService(database=database, clock=clock, beats=beats, tools=tools, poke=jobs.poke)
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
     queries = ClientQueries(commands)
@@ -242,5 +238,4 @@ def build_engine(
             base_path=policy.base_path,
         ),
         jobs=jobs,
-        job_service=job_service,
     )

@@ -15,10 +15,6 @@ from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.events import stream
 from control_plane.api.fleet import routes as fleet
-from control_plane.api.jobs import bodies as job_bodies
-from control_plane.api.jobs import examples as job_examples
-from control_plane.api.jobs import models as job_models
-from control_plane.api.jobs import routes as job_routes
 from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
@@ -38,9 +34,9 @@ OPERATIONS = {
     *("expectClients", "setLabels", "dropLabel"),
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
+    *("streamEvents",),
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
-    *("streamEvents",),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -68,7 +64,6 @@ def routes() -> Iterator[APIRoute]:
         uploads.router,
         clients.router,
         fleet.router,
-        job_routes.router,
         stream.router,
         health.router,
     ):
@@ -269,20 +264,10 @@ def test_examples_agree_with_the_models() -> None:
         (models.Health, examples.HEALTH),
         (models.Readiness, examples.READINESS),
         (models.ProblemDocument, examples.PROBLEM),
-        (job_models.JobRow, job_examples.JOB_ROW),
-        (job_models.JobDocument, job_examples.JOB),
-        (job_models.JobPageDocument, job_examples.JOB_PAGE),
-        (job_models.DryRunDocument, job_examples.DRY_RUN),
-        (job_models.ExecutionPageDocument, job_examples.EXECUTION_PAGE),
-        (job_models.JobFilePageDocument, job_examples.JOB_FILE_PAGE),
-        (job_models.ManifestDocument, job_examples.MANIFEST),
-        (job_models.ActDocument, job_examples.ACT),
     ]
     for model, example in pairs:
         assert model.model_validate(example).model_dump(mode="json") == example
     TriggerBody.model_validate(examples.TRIGGER)
-    for example in (job_examples.NEW_JOB, job_examples.SMALLEST_JOB, job_examples.SPEC):
-        job_bodies.NewJob.model_validate(example)
     assert set(examples.UPLOAD) == UPLOAD
 
 

@@ -199,12 +199,8 @@ def api_over(
 ) -> FastAPI:
     """The REST application over these services; without `streams` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
-    return create_api(
-        settings,
-        metrics,
-        _faked(services, streams=streams, jobs=services.jobs, job_results=services.job_results),
-        receipt_deadline=receipt_deadline,
-    )
+    real = {"streams": streams, "jobs": services.jobs, "job_results": services.job_results}
+    return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
 
 
 def _faked(services: FakeServices, **real: object) -> ApiServices:
