@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 
+from control_plane.adapters.object_store import S3ObjectStore, S3Settings
+from control_plane.cli.site.stack import BUCKET
 from tests.support.screen import BACKHAUL, backhaul, run_in_terminal
 from tests.support.sites import MIB, Fleet, running_fleet
 
@@ -69,6 +72,18 @@ def fetched(folder: Path, client_id: str, source: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in place.iterdir()}
 
 
+def report_of(shop: Shop, job_id: str) -> httpx.Response:
+    """The report of the first run of a job, as the object store answers."""
+    store = shop.fleet.site.store
+    settings = S3Settings(
+        bucket=BUCKET,
+        endpoint=store.endpoint,
+        access_key=store.credentials.access_key,
+        secret_key=store.credentials.secret_key,
+    )
+    return httpx.get(S3ObjectStore(settings).presign_get(f"uploads/{job_id}/report-1.jsonl", 60))
+
+
 def test_the_files_of_a_fleet_are_requested_waited_for_and_fetched(shop: Shop, tmp_path: Path) -> None:
     """Each file of each client, byte for byte; a second fetch finds all of them."""
     job = shop.run("job", "create", "--id", "all", "-l", "site=berlin", *shop.globs(), "--wait", "--timeout", "2m")
@@ -84,12 +99,15 @@ def test_the_files_of_a_fleet_are_requested_waited_for_and_fetched(shop: Shop, t
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_a_download_list_needs_nothing_of_this_project(shop: Shop, tmp_path: Path) -> None:
-    """curl fetches every file from its list."""
+    """Its user runs curl, and nothing else."""
     shop.run("job", "create", "--id", "curl", "-c", "till-1", *shop.globs(), "--wait", "--timeout", "2m")
     listed = backhaul("job", "results", "curl", "--format", "curl", env=shop.env)
     (tmp_path / "list").write_text(listed.stdout)
     ended = subprocess.run(
-        ["curl", "--silent", "--show-error", "--fail", "--config", "list"], cwd=tmp_path, capture_output=True, check=False
+        ["curl", "--silent", "--show-error", "--fail", "--config", "list"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert fetched(tmp_path, "till-1", shop.folder) == CONTENTS
@@ -141,7 +159,9 @@ def test_what_failed_is_repeated(shop: Shop) -> None:
     """As soon as the file is there."""
     source = shop.folder / "later.log"
     text = json.dumps({"files": {"paths": [str(source)], "min_files": 1}})
-    shop.run("job", "create", "--id", "again", "-f", "-", "-c", "till-1", "--wait", "--timeout", "1m", code=1, text=text)
+    shop.run(
+        "job", "create", "--id", "again", "-f", "-", "-c", "till-1", "--wait", "--timeout", "1m", code=1, text=text
+    )
     source.write_bytes(b"now it is")
     try:
         job = shop.run("job", "retry", "again", "--wait", "--timeout", "2m")
@@ -165,9 +185,8 @@ def test_a_job_is_shown_on_a_terminal_of_80_columns(shop: Shop) -> None:
 def test_a_report_of_the_run_is_beside_the_objects(shop: Shop) -> None:
     """A line for each file, written after the end."""
     shop.run("job", "create", "--id", "report", "-c", "till-1", *shop.globs(), "--wait", "--timeout", "2m")
-    place = "uploads/report/report-1.jsonl"
-    shop.fleet.until(lambda: shop.fleet.site.store.has(place), "the report to be written")
-    lines = [json.loads(line) for line in shop.fleet.site.store.read(place).splitlines()]
+    shop.fleet.until(lambda: report_of(shop, "report").status_code == httpx.codes.OK, "the report to be written")
+    lines = [json.loads(line) for line in report_of(shop, "report").text.splitlines()]
     assert [line["outcome"] for line in lines] == ["proven"] * len(CONTENTS)
     results = backhaul("job", "results", "report", env=shop.env).stdout
     assert [json.loads(line) for line in results.splitlines()] == lines
