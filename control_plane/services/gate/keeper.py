@@ -58,7 +58,6 @@ class GateKeeper:
         rollout = job.spec.rollout
         cost = None if rollout.rate is None else cost_of(rollout.rate.count, rollout.rate.seconds)
         name = f"job:{job.job_id}"
-        tat = records.gate.tat(name) if cost is not None else None
         capped = rollout.max_running is not None
         world = World(
             ending=_is_ending(job),
@@ -66,7 +65,7 @@ class GateKeeper:
             unapproved=execution.state is ExecutionState.AWAITING_APPROVAL and not execution.approved,
             windows=_windows(job, client, now),
             in_stage=execution.place <= job.stage_below,
-            dispatch_free_at=now if cost is None else free_at(tat, now, cost),
+            dispatch_free_at=now if cost is None else _free_at(records, name, now, cost),
             running=begun + (in_state(records.jobs.counts(job.job_id), *RUNNING_EXECUTIONS) if capped else 0),
             max_running=rollout.max_running,
             over_quota=self._quota.fullness(records, execution.client_id, self._owner, now),
@@ -75,7 +74,7 @@ class GateKeeper:
         if isinstance(answer, Wait):
             return answer
         if cost is not None:
-            records.gate.set_tat(name, taken(tat, now, cost))
+            records.gate.set_tat(name, taken(records.gate.tat(name), now, cost))
         elif capped:
             # The row makes two transactions that count at the same time run one after the other.
             records.gate.set_tat(name, now)
@@ -95,7 +94,12 @@ class GateKeeper:
         shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(
-            Turn(one.key, one.rate, _free_at(records, one, now), records.gate.ahead_of(shares[one.key]))
+            Turn(
+                one.key,
+                one.rate,
+                _free_at(records, _rate_of(one.key), now, MAX_PART_SIZE / one.rate),
+                records.gate.ahead_of(shares[one.key]),
+            )
             for one in budgets
             if one.key not in paid
         )
@@ -183,8 +187,12 @@ def _rate_of(key: str) -> str:
     return f"budget:{key}"
 
 
-def _free_at(records: Records, budget: Budget, now: float) -> float:
-    return free_at(records.gate.tat(_rate_of(budget.key)), now, MAX_PART_SIZE / budget.rate)
+def _free_at(records: Records, name: str, now: float, longest: float) -> float:
+    tat = records.gate.tat(name)
+    free = free_at(tat, now, longest)
+    if tat is not None and free < tat:
+        records.gate.set_tat(name, free)
+    return free
 
 
 def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[Budget], now: float) -> dict[str, Share]:
