@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, SelectorError
+from control_plane.presentation import instant
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
@@ -23,7 +24,11 @@ from control_plane.services.errors import (
     ClientRefused,
     ClientSilent,
     ClocksDiffer,
+    ConditionFailed,
+    ConditionMissing,
     DatabaseUnavailable,
+    JobExists,
+    JobRefused,
     KeyReused,
     KeyTaken,
     MessengerDown,
@@ -35,8 +40,12 @@ from control_plane.services.errors import (
     Permanent,
     QuotaExceeded,
     ServiceError,
+    SetChanged,
     Transient,
     UnknownClient,
+    UnknownGroup,
+    UnknownJob,
+    UnknownSchedule,
     UnknownUpload,
     UnsupportedRecords,
     VersionConflict,
@@ -85,10 +94,18 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ClocksDiffer: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
     Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    UnknownGroup: Row(404, "unknown-group", "No such group"),
     UnknownClient: Row(404, "unknown-client", "No such client"),
     UnknownUpload: Row(404, "unknown-upload", "No such upload"),
+    UnknownSchedule: Row(404, "unknown-schedule", "No such schedule"),
     AmbiguousUpload: Row(409, "ambiguous-upload", "Several clients have an upload of this id"),
     NotOurs: Row(409, "not-ours", "The upload belongs to another owner"),
+    UnknownJob: Row(404, "unknown-job", "No such job"),
+    JobExists: Row(409, "job-exists", "Another job has this id"),
+    JobRefused: Row(409, "job-state", "The job's state does not allow this"),
+    ConditionMissing: Row(428, "condition-missing", "The request must name the version that it changes (If-Match)"),
+    ConditionFailed: Row(412, "condition-failed", "The version that the request names is no longer the newest"),
+    SetChanged: Row(409, "set-changed", "The clients are no longer those that were shown"),
     BadInput: Row(422, "bad-input", "The request cannot be obeyed"),
     QuotaExceeded: Row(429, "quota-exceeded", "The client has as many open uploads as it may"),
     KeyReused: Row(422, "idempotency-key-reused", "The Idempotency-Key was used for another request"),
@@ -102,6 +119,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
     BadText: Row(422, "bad-input", "The request cannot be obeyed"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
+    SelectorError: Row(422, "bad-selector", "The text is no selector"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
     BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),
 }
@@ -161,8 +179,20 @@ def _more(error: Exception) -> Mapping[str, Any] | None:
     match error:
         case IllegalTransition():
             return {"state": error.state}
+        case SelectorError():
+            return {"selector": error.text, "position": error.position}
+        case UnknownClient():
+            return {"client_ids": list(error.client_ids)}
         case ClientRefused() | ObjectStoreRefused():
             return {"code": error.code}
+        case JobRefused():
+            wakes = instant(error.next_wake_at)
+            return {"state": error.state, "reason_code": error.reason_code, "next_wake_at": wakes}
+        case ConditionFailed():
+            return {"version": error.version}
+        case SetChanged():
+            counts = {"expected": error.expected, "found": error.found}
+            return {**counts, "added": error.added, "removed": error.removed}
         case _:
             return None
 

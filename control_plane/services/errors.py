@@ -10,8 +10,16 @@ Exception
     │   │   └── ClocksDiffer         its clock and this machine's differ
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
-        ├── UnknownClient
+        ├── UnknownClient        no such client, or several of them
+        ├── UnknownGroup
         ├── UnknownUpload
+        ├── UnknownJob
+        ├── UnknownSchedule
+        ├── JobExists            the id of a new job is that of another one
+        ├── JobRefused           the state of a job does not allow the request
+        ├── ConditionMissing     the request must name the version that it changes
+        ├── ConditionFailed      the version that the request names is no longer the newest
+        ├── SetChanged           a bulk act names a set of clients that is no longer the same
         ├── AmbiguousUpload      several clients have an upload of this id
         ├── NotOurs              the upload belongs to another owner
         ├── BadInput             the request contradicts itself, the settings or the limits
@@ -24,6 +32,11 @@ Exception
         ├── UnsupportedRecords   this database does not keep such rows
         └── VersionConflict      another process changed the row first
 """
+
+from collections.abc import Sequence
+
+_MAX_NAMED = 10
+"""Ids in the text of one error."""
 
 
 class ServiceError(Exception):
@@ -80,11 +93,25 @@ class ClientSilent(Transient):
 
 
 class UnknownClient(Permanent):
-    """No client of this id ever connected."""
+    """No client of these ids ever connected, and none is expected."""
 
-    def __init__(self, client_id: str) -> None:
-        super().__init__(f"client {client_id!r} is not known: no agent has connected under this id")
-        self.client_id = client_id
+    def __init__(self, *client_ids: str) -> None:
+        named = ", ".join(map(repr, client_ids[:_MAX_NAMED]))
+        if len(client_ids) == 1:
+            text = f"client {named} is not known: no agent has connected under this id"
+        else:
+            more = f" and {len(client_ids) - _MAX_NAMED} more" if len(client_ids) > _MAX_NAMED else ""
+            text = f"clients {named}{more} are not known: no agent has connected under these ids"
+        super().__init__(text)
+        self.client_ids = client_ids
+
+
+class UnknownGroup(Permanent):
+    """There is no group of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"group {name!r} is not known")
+        self.name = name
 
 
 class UnknownUpload(Permanent):
@@ -93,6 +120,61 @@ class UnknownUpload(Permanent):
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"upload {upload_id!r} is not known")
         self.upload_id = upload_id
+
+
+class UnknownJob(Permanent):
+    """There is no job of this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r} is not known")
+        self.job_id = job_id
+
+
+class UnknownSchedule(Permanent):
+    """There is no schedule of this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"schedule {schedule_id!r} is not known")
+        self.schedule_id = schedule_id
+
+
+class JobExists(Permanent):
+    """The id of a new job is that of another one."""
+
+
+class JobRefused(Permanent):
+    """The state of a job does not allow the request; `reason_code` and `next_wake_at` (s) explain the state."""
+
+    def __init__(
+        self, text: str, state: str, reason_code: str | None = None, next_wake_at: float | None = None
+    ) -> None:
+        super().__init__(text)
+        self.state = state
+        self.reason_code = reason_code
+        self.next_wake_at = next_wake_at
+
+
+class ConditionMissing(Permanent):
+    """The request must name the version that it changes."""
+
+
+class ConditionFailed(Permanent):
+    """The version that the request names is no longer the newest; `version` is."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"the version is {version} by now: look at it again")
+        self.version = version
+
+
+class SetChanged(Permanent):
+    """A bulk act names a set of clients that is no longer the same: both counts, and some of the difference."""
+
+    def __init__(self, expected: int, found: int, added: Sequence[str] = (), removed: Sequence[str] = ()) -> None:
+        super().__init__(f"{expected} clients were shown, and these are {found}, or others, by now: look again")
+        self.expected = expected
+        self.found = found
+        self.added = list(added)
+        self.removed = list(removed)
 
 
 class AmbiguousUpload(Permanent):

@@ -178,10 +178,16 @@ class ClientRow(_Row, table=True):
     labels: str
     capabilities: str
     default_file: str | None
+    timezone: str | None
+    roots: str
+    types: str
+    set_labels: str
+    expected: bool
+    note: str
 
 
 class LabelRow(_Row, table=True):
-    """One label of one client, for queries by label."""
+    """One effective label of one client, for queries by label."""
 
     __tablename__ = "client_labels"
     __table_args__ = (

@@ -30,6 +30,7 @@ _TRIES: Final = 3
 _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_PARTIAL: Final = 206
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _WRONG_NAME: Final = (62, 64)
@@ -64,61 +65,85 @@ class ControlPlane:
     def trigger(self, client_id: str, body: Mapping[str, Any], idempotency_key: str) -> Document:
         """Trigger an upload; the key makes it safe to send the request again when the answer is lost."""
         headers = {"Idempotency-Key": idempotency_key}
-        return self._call("POST", f"/trigger-download/{_segment(client_id)}", json=dict(body), headers=headers)
+        return self.call("POST", f"/trigger-download/{segment(client_id)}", json=dict(body), headers=headers)
 
     def status(self, client_id: str) -> Document:
         """One client: whether it is connected, and its current upload."""
-        return self._call("GET", f"/status/{_segment(client_id)}")
+        return self.call("GET", f"/status/{segment(client_id)}")
 
     def clients(self, **filters: object) -> Document:
         """Every client, all pages of them."""
-        return self._pages("/clients", "clients", filters)
+        return self.pages("/clients", "clients", filters)
 
     def uploads(self, *, most: int | None = None, **filters: object) -> Document:
         """Uploads, newest first; `most` stops early."""
-        return self._pages("/uploads", "uploads", filters, most)
+        return self.pages("/uploads", "uploads", filters, most)
 
     def upload(self, upload_id: str, client_id: str | None = None) -> Document:
         """One upload. Ids are unique per client only: `client_id` is needed where several clients have this one."""
-        return self._call("GET", _upload_path(upload_id), params=_of(client_id))
+        return self.call("GET", _upload_path(upload_id), params=_of(client_id))
 
     def cancel(self, upload_id: str, client_id: str | None = None) -> Document:
         """End an upload."""
-        return self._call("POST", f"{_upload_path(upload_id)}/cancel", params=_of(client_id))
+        return self.call("POST", f"{_upload_path(upload_id)}/cancel", params=_of(client_id))
 
     def retry(self, upload_id: str, client_id: str | None = None) -> Document:
         """Start an upload that failed again, under a new id."""
-        return self._call("POST", f"{_upload_path(upload_id)}/retry", params=_of(client_id))
+        return self.call("POST", f"{_upload_path(upload_id)}/retry", params=_of(client_id))
 
     def url(self, upload_id: str, client_id: str | None = None) -> Document:
         """A URL that reads the object."""
-        return self._call("GET", f"{_upload_path(upload_id)}/url", params=_of(client_id))
+        return self.call("GET", f"{_upload_path(upload_id)}/url", params=_of(client_id))
 
     def files(self, client_id: str, pattern: str, **filters: object) -> Document:
         """The files on a client that match, all pages of them."""
-        return self._pages(f"/clients/{_segment(client_id)}/files", "files", {"pattern": pattern, **filters})
+        return self.pages(f"/clients/{segment(client_id)}/files", "files", {"pattern": pattern, **filters})
 
     def readiness(self) -> Document:
         """Broker, database and object store, and what the probe found; "not ready" is a result too."""
         return self._read(self._send("GET", "/health/ready"), accept=(200, 503))
 
-    def _pages(self, path: str, name: str, filters: Mapping[str, object], most: int | None = None) -> Document:
-        """All pages as one document: the first page's members with the rows of all."""
+    def pages(self, path: str, name: str, filters: Mapping[str, object], most: int | None = None) -> Document:
+        """All pages as one document: the first page's members with the rows of all, which are its member `name`.
+
+        `most` stops early. Filters without a value are left out.
+        """
         given = {key: value for key, value in filters.items() if value not in (None, [], ())}
-        whole = page = self._call("GET", path, params={"limit": min(most or PAGE_SIZE, PAGE_SIZE), **given})
+        whole = page = self.call("GET", path, params={"limit": min(most or PAGE_SIZE, PAGE_SIZE), **given})
         rows = list(page[name])
         while (cursor := page.get("cursor")) and (most is None or len(rows) < most):
-            page = self._call("GET", path, params={"limit": PAGE_SIZE, **given, "cursor": cursor})
+            page = self.call("GET", path, params={"limit": PAGE_SIZE, **given, "cursor": cursor})
             rows += page[name]
         return {**{key: value for key, value in whole.items() if key != "cursor"}, name: rows[:most]}
 
-    def _call(self, method: str, path: str, **request: object) -> Document:
-        return self._read(self._send(method, path, **request))
+    def call(self, method: str, path: str, *, repeatable: bool = False, **request: object) -> Document:
+        """One request; `request` has httpx's arguments `json`, `params`, `headers`.
 
-    def _send(self, method: str, path: str, **given: object) -> httpx.Response:
+        A GET, what has an Idempotency-Key, and what is `repeatable` is sent again after a broken connection.
+        """
+        return self._read(self._send(method, path, repeatable=repeatable, **request))
+
+    def lines(self, path: str, params: Mapping[str, str]) -> Iterator[str]:
+        """The lines of a text of any length, with their ends, as they arrive."""
+        try:
+            with self._http.stream("GET", path, params=dict(params)) as response:
+                if not response.is_success:
+                    response.read()
+                    self._read(response)
+                # Not httpx's lines: a name of a file may hold other characters that end one.
+                rest = b""
+                for block in response.iter_bytes():
+                    *whole, rest = (rest + block).split(b"\n")
+                    yield from (f"{line.decode()}\n" for line in whole)
+                if rest:
+                    yield rest.decode()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _send(self, method: str, path: str, *, repeatable: bool = False, **given: object) -> httpx.Response:
         """Send a request, and send it again after a broken connection where that is safe."""
         request: dict[str, Any] = given
-        repeatable = method == "GET" or "Idempotency-Key" in request.get("headers", {})
+        repeatable = repeatable or method == "GET" or "Idempotency-Key" in request.get("headers", {})
         for tries_left in reversed(range(_TRIES if repeatable else 1)):
             try:
                 return self._http.request(method, path, **request)
@@ -151,14 +176,15 @@ class ControlPlane:
         return document
 
 
-def read_object(url: str) -> Iterator[bytes]:
-    """The bytes of the object at a presigned URL, in blocks."""
+def read_object(url: str, start: int = 0) -> Iterator[bytes]:
+    """The bytes of the object at a presigned URL from `start` on, in blocks."""
     host = urlsplit(url).netloc
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
     try:
-        with (
-            _client(url) as http,
-            http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
-        ):
+        with _client(url) as http, http.stream("GET", url, headers=headers) as response:
+            if start and response.status_code != _PARTIAL:
+                text = f"the object store at {host} answered {response.status_code} to the rest of an object"
+                raise Failed(text)
             if not response.is_success:
                 text = f"the object store at {host} answered {response.status_code} to its own URL"
                 raise Failed(text)
@@ -250,15 +276,15 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _upload_path(upload_id: str) -> str:
-    return f"/uploads/{_segment(upload_id)}"
+    return f"/uploads/{segment(upload_id)}"
 
 
 def _of(client_id: str | None) -> dict[str, str]:
     return {} if client_id is None else {"client_id": client_id}
 
 
-def _segment(text: str) -> str:
-    """One level of a path; `Misused` for a name that would leave its level (`..`) or be empty."""
+def segment(text: str) -> str:
+    """The text as one level of a path; `Misused` for a name that would leave its level (`..`) or be empty."""
     if text in ("", ".", ".."):
         raise Misused(f"{text!r} names nothing")  # noqa: EM102, TRY003
     return quote(text, safe="")

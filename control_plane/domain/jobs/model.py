@@ -169,6 +169,10 @@ class Job(Struct, frozen=True, kw_only=True):
     nominal_at: float | None = None
     clients: int = 0
     """Its executions."""
+    request: str = ""
+    """The digest of the request that made it: a repeat that has the same one means this job."""
+    reported: int = 0
+    """The last run whose report is in the object store."""
 
     @property
     def paused(self) -> bool:

@@ -243,6 +243,9 @@ class JobRecords(Protocol):
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
         """Add to the sums, and return them as they are then."""
 
+    def unreported(self, ended_after: float, limit: int) -> Sequence[Job]:
+        """Jobs that ended after this instant, and whose last run has no report yet; earliest first."""
+
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete old jobs with all that belongs to them, about `limit` rows at once.
 

@@ -278,3 +278,13 @@ async def test_an_old_job_is_deleted_with_its_rows(sql_database: Database) -> No
         None,
     )
     assert len(await sql_database.read(lambda records: records.jobs.executions.clients(young.job_id))) == 3
+
+
+async def test_a_run_without_a_report_is_found_until_it_is_reported(sql_database: Database) -> None:
+    ended = a_job(state=JobState.COMPLETED, ended_at=NOW, run=2, reported=1)
+    old = a_job(state=JobState.COMPLETED, ended_at=NOW - 100, run=1)
+    await stored(sql_database, ended, old, a_job(), a_job(state=JobState.COMPLETED, ended_at=NOW, reported=1))
+    find = lambda records: records.jobs.unreported(NOW - 10, 5)  # noqa: E731
+    assert await sql_database.read(find) == [ended]
+    await sql_database.write(lambda records: records.jobs.save(ended, replace(ended, reported=2)))
+    assert await sql_database.read(find) == []

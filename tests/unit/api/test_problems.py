@@ -7,20 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
-from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.errors import IllegalTransition, SelectorError
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
     ClientRefused,
     ClocksDiffer,
+    ConditionFailed,
+    JobRefused,
     ObjectStoreDown,
     ObjectStoreRefused,
+    SetChanged,
     Transient,
     UnknownClient,
     UnknownUpload,
 )
 from schemas.errors import BadCommand
-from tests.support.fake_services import FakeServices, http_to, make_api
+from tests.support.fake_services import NOW, FakeServices, http_to, make_api
 
 MODULES = ("control_plane.services.errors", "control_plane.domain.errors", "schemas.errors")
 EXPECTED = {
@@ -35,9 +38,16 @@ EXPECTED = {
     "ClientSilent": 504,
     "Permanent": 500,
     "UnknownClient": 404,
+    "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
     "BadInput": 422,
+    "UnknownJob": 404,
+    "JobExists": 409,
+    "JobRefused": 409,
+    "ConditionMissing": 428,
+    "ConditionFailed": 412,
+    "SetChanged": 409,
     "NotOurs": 409,
     "KeyReused": 422,
     "KeyTaken": 409,
@@ -47,6 +57,7 @@ EXPECTED = {
     "ObjectStoreForbids": 502,
     "VersionConflict": 409,
     "DomainError": 500,
+    "SelectorError": 422,
     "IllegalTransition": 409,
     "BadKey": 422,
     "BadText": 422,
@@ -71,8 +82,12 @@ def one_of(kind: type[Exception]) -> Exception:
         UnknownUpload: UnknownUpload("upload-9"),
         AmbiguousUpload: AmbiguousUpload("upload-9", ["a", "b"]),
         ClocksDiffer: ClocksDiffer(3600.0),
+        JobRefused: JobRefused("a job that is completed cannot be paused", "completed", "sent", NOW),
+        ConditionFailed: ConditionFailed(3),
+        SetChanged: SetChanged(2, 3, ["c"], []),
         ClientRefused: ClientRefused("path_not_allowed", "outside"),
         IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
+        SelectorError: SelectorError("a=b,", 4, "expected a key"),
         BadCommand: BadCommand("bad", "m", "a", "bad_request"),
     }
     return special.get(kind) or kind("a text")
@@ -127,6 +142,10 @@ def test_codes_and_states_are_separate_members() -> None:
     assert problem_of(one_of(ClientRefused)).more == {"code": "path_not_allowed"}
     assert problem_of(ObjectStoreRefused("no", "AccessDenied")).more == {"code": "AccessDenied"}
     assert problem_of(one_of(IllegalTransition)).more == {"state": "completing"}
+    refused = {"state": "completed", "reason_code": "sent", "next_wake_at": "2025-11-01T10:00:00.000Z"}
+    assert problem_of(one_of(JobRefused)).more == refused
+    assert problem_of(one_of(ConditionFailed)).more == {"version": 3}
+    assert problem_of(one_of(SetChanged)).more == {"expected": 2, "found": 3, "added": ["c"], "removed": []}
 
 
 async def test_an_unknown_path_or_method_is_a_problem_document() -> None:

@@ -109,7 +109,7 @@ def test_a_token_that_no_header_can_carry_is_refused_without_a_part_of_it(token:
 
 def test_line_breaks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    monkeypatch.setattr(ControlPlane, "_call", lambda self, *_, **__: sent.append(self._http.headers["Authorization"]))
+    monkeypatch.setattr(ControlPlane, "call", lambda self, *_, **__: sent.append(self._http.headers["Authorization"]))
     CliRunner().invoke(build(), ["--server", TYPED, "status", "a"], env={"BACKHAUL_TOKEN": "abc\r\n"})
     assert sent == ["Bearer abc"]
 

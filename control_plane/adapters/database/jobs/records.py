@@ -58,6 +58,9 @@ _ADD_TO_TOTALS: Final = Statement(
 _OLDEST_ENDED: Final = Statement(
     select(_J.job_id).where(_J.ended_at < bindparam("before")).order_by(_J.ended_at).limit(1)
 )
+_UNREPORTED: Final = Statement(
+    ROWS.where(_J.ended_at > bindparam("after"), _J.reported < _J.run).order_by(_J.ended_at).limit(bindparam("limit"))
+)
 _CHILDREN: Final = tuple(
     (
         table,
@@ -183,6 +186,11 @@ class SqlJobs:
         """The row stays locked until the commit."""
         self._transaction.run(_ADD_TO_TOTALS, {"job_id": job_id, **msgspec.structs.asdict(change)})
         return self.totals(job_id)
+
+    def unreported(self, ended_after: float, limit: int) -> Sequence[Job]:
+        """From the index of `ended_at`."""
+        rows = self._transaction.run(_UNREPORTED, {"after": ended_after, "limit": limit}).fetchall()
+        return [to_job(row) for row in rows]
 
     def prune(self, ended_before: float, limit: int) -> int:
         """The rows of one job, in batches; the job itself is the last. Counts rows, not jobs."""

@@ -37,6 +37,8 @@ JOBS: Final = Table(
     Column("kind", String),
     Column("nominal_at", Float),
     Column("clients", Integer, nullable=False),
+    Column("request", String, nullable=False),
+    Column("reported", Integer, nullable=False),
     Column("reason_code", String),
     Column("reason", String),
     # NULL once the job is over.

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -57,6 +57,8 @@ def _jobs() -> None:
         sa.Column("kind", sa.String(), nullable=True),
         sa.Column("nominal_at", sa.Float(), nullable=True),
         sa.Column("clients", sa.Integer(), nullable=False),
+        sa.Column("request", sa.String(), nullable=False),
+        sa.Column("reported", sa.Integer(), nullable=False),
         sa.Column("reason_code", sa.String(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("next_wake_at", sa.Float(), nullable=True),

@@ -1,0 +1,4 @@
+"""Schedules in SQL.
+
+Rule: as in `adapters.database`.
+"""

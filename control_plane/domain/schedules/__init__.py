@@ -1,0 +1,4 @@
+"""Schedules: ticks, runs, coverage.
+
+Rule: pure.
+"""

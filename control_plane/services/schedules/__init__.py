@@ -1,0 +1,4 @@
+"""Schedules: the runner, coverage, the use cases.
+
+Rule: names no adapter.
+"""
