@@ -17,7 +17,7 @@ KEY = "site=berlin"
 
 
 def a_share(number: int, **changes: object) -> Share:
-    fields: dict[str, object] = {"priority": 0, "granted_at": 10.0, "since": 20.0, **changes}
+    fields: dict[str, object] = {"priority": 0, "placed_at": 10.0, "since": 20.0, **changes}
     return Share(KEY, f"client-{number}", f"u{number}", **fields)  # type: ignore[arg-type]
 
 
@@ -65,11 +65,11 @@ async def test_a_budget_is_replaced_and_deleted_with_its_shares(sql_database: Da
 
 async def test_waiters_stand_by_priority_then_by_their_last_grant(sql_database: Database) -> None:
     shares = [
-        a_share(1, granted_at=30.0),
-        a_share(2, granted_at=10.0),
-        a_share(3, priority=5, granted_at=90.0),
-        a_share(4, granted_at=5.0, since=None),
-        a_share(5, granted_at=6.0, absent=True),
+        a_share(1, placed_at=30.0),
+        a_share(2, placed_at=10.0),
+        a_share(3, priority=5, placed_at=90.0),
+        a_share(4, placed_at=5.0, since=None),
+        a_share(5, placed_at=6.0, absent=True),
     ]
 
     def work(records: Records) -> tuple[list[Share], list[int], int]:
@@ -85,8 +85,8 @@ async def test_waiters_stand_by_priority_then_by_their_last_grant(sql_database: 
 
 async def test_the_users_of_a_budget_are_those_with_a_recent_grant(sql_database: Database) -> None:
     def work(records: Records) -> list[Share]:
-        for number, (granted_at, size) in enumerate([(10.0, 5), (20.0, 5), (30.0, 0)]):
-            records.gate.put_share(a_share(number, granted_at=granted_at, bytes=size))
+        for number, (placed_at, size) in enumerate([(10.0, 5), (20.0, 5), (30.0, 0)]):
+            records.gate.put_share(a_share(number, placed_at=placed_at, bytes=size))
         records.gate.drop_shares(UploadKey("client-2", "u2"))
         return records.gate.users(KEY, 15.0, 5)
 
@@ -96,7 +96,7 @@ async def test_the_users_of_a_budget_are_those_with_a_recent_grant(sql_database:
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 3)), min_size=1, max_size=8))
 async def test_so_many_are_ahead_as_stand_before_it(sql_database: Database, places: list[tuple[int, int]]) -> None:
-    shares = [a_share(n, priority=priority, granted_at=float(at)) for n, (priority, at) in enumerate(places)]
+    shares = [a_share(n, priority=priority, placed_at=float(at)) for n, (priority, at) in enumerate(places)]
 
     def work(records: Records) -> tuple[list[Share], list[int]]:
         records.gate.drop_budget("site", "berlin")

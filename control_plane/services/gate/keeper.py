@@ -90,7 +90,7 @@ class GateKeeper:
             return Permit(0)
         job = None if upload.job_id is None else records.jobs.get(upload.job_id)
         client = records.clients.get(upload.client_id)
-        budgets = [] if client is None else records.gate.budgets_of(client.labels)
+        budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
         shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(
@@ -133,7 +133,7 @@ class GateKeeper:
         if not self._budgeted:
             return False
         client = records.clients.get(upload.client_id)
-        return client is not None and not self._budgeted.isdisjoint(client.labels.items())
+        return client is not None and not self._budgeted.isdisjoint(client.effective_labels.items())
 
     def forget(self, records: Records, upload: Upload) -> None:
         """Remove an upload that is over from the waiters; the next one has its turn."""
@@ -179,7 +179,7 @@ def _is_ending(job: Job) -> bool:
 
 
 def _windows(job: Job, client: Client | None, now: float) -> Opening:
-    zone = None if client is None else getattr(client, "timezone", None)
+    zone = None if client is None else client.timezone
     return opening(job.spec.windows, now, job.spec.zone, zone)
 
 
@@ -202,7 +202,7 @@ def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[B
     for budget in budgets:
         share = stored.get(budget.key)
         if share is None:
-            share = Share(budget.key, *upload.key, priority, granted_at=now, job_id=upload.job_id)
+            share = Share(budget.key, *upload.key, priority, placed_at=now, job_id=upload.job_id)
         shares[budget.key] = replace(share, priority=priority, absent=False)
     return shares
 
@@ -221,7 +221,7 @@ def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: in
     name = _rate_of(turn.key)
     tat = taken(records.gate.tat(name), now, size / turn.rate)
     records.gate.set_tat(name, tat)
-    granted = replace(share, granted_at=now, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
+    granted = replace(share, placed_at=tat, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
     records.gate.put_share(granted)
     _arm(records, turn.key, tat)
 

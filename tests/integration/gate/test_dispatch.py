@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,7 @@ async def test_no_more_executions_run_than_the_cap_allows(replicas: tuple[Inline
         records.jobs.executions.save([(execution, replace(execution, state=ExecutionState.LISTING))])
         return None
 
-    codes = [
-        await replicas[number % 2].write(lambda records, number=number: run(records, number)) for number in range(4)
-    ]
+    codes = [await replicas[number % 2].write(partial(run, number=number)) for number in range(4)]
     assert codes == [None, None, WaitCode.RUNNING_CAP, WaitCode.RUNNING_CAP]
 
 
