@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> "FastAPI":
         metrics,
         uploads=engine.upload_service,
         clients=engine.client_service,
+        budgets=engine.budget_service,
         readiness=engine.readiness,
         clock=engine.clock,
     )

@@ -15,12 +15,14 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
+from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
@@ -46,6 +48,7 @@ def create_api(
     *,
     uploads: UploadService,
     clients: ClientService,
+    budgets: BudgetService,
     readiness: ReadinessCheck,
     clock: Clock,
     receipt_deadline: float = RECEIPT_DEADLINE,
@@ -58,10 +61,17 @@ def create_api(
     api.needs_token = settings.jwt_secret is not None
     api.state.uploads = uploads
     api.state.clients = clients
+    api.state.budgets = budgets
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
+    for router in (
+        upload_routes.router,
+        client_routes.router,
+        budget_routes.router,
+        health_routes.router,
+        pages.router,
+    ):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

@@ -17,6 +17,7 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.gate.keeper import GateKeeper
 from control_plane.services.gate.sender import GrantSender
 from control_plane.services.inbox import Inbox, UploadScope
@@ -67,6 +68,7 @@ class Engine:
     signer: UrlSigner
     upload_service: UploadService
     client_service: ClientService
+    budget_service: BudgetService
     readiness: ReadinessCheck
 
     @property
@@ -213,6 +215,7 @@ def build_engine(
             budget=budget,
             beats=beats,
         ),
+        budget_service=BudgetService(database=database, clock=clock),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

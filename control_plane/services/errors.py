@@ -11,6 +11,7 @@ Exception
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
+        ├── UnknownBudget
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -104,6 +105,13 @@ class UnknownClient(Permanent):
             text = f"clients {named}{more} are not known: no agent has connected under these ids"
         super().__init__(text)
         self.client_ids = client_ids
+
+
+class UnknownBudget(Permanent):
+    """There is no budget for this label."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no budget for {key}")
 
 
 class UnknownGroup(Permanent):

@@ -24,6 +24,7 @@ from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.errors import UnknownClient, UnknownUpload
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -79,7 +80,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
-class FakeServices(UploadService, ClientService, ReadinessCheck):
+class FakeServices(UploadService, ClientService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
@@ -182,6 +183,7 @@ def api_over(
         metrics,
         uploads=services,
         clients=services,
+        budgets=services,
         readiness=services,
         clock=services,
         receipt_deadline=receipt_deadline,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.gate.gate import TURN, Opening, Permit, Turn, Wait, Want, World, may_grant, within
+from control_plane.domain.gate.gate import TURN, Facts, Opening, Permit, Turn, Wait, Want, may_grant, within
 from control_plane.domain.gate.rates import cost_of, free_at, taken
 from control_plane.domain.gate.windows import opening
 from control_plane.domain.jobs.model import (
@@ -59,7 +59,7 @@ class GateKeeper:
         cost = None if rollout.rate is None else cost_of(rollout.rate.count, rollout.rate.seconds)
         name = f"job:{job.job_id}"
         capped = rollout.max_running is not None
-        world = World(
+        facts = Facts(
             ending=_is_ending(job),
             paused=job.paused,
             unapproved=execution.state is ExecutionState.AWAITING_APPROVAL and not execution.approved,
@@ -70,7 +70,7 @@ class GateKeeper:
             max_running=rollout.max_running,
             over_quota=self._quota.fullness(records, execution.client_id, self._owner, now),
         )
-        answer = may_grant(Want(now, begins=True), world)
+        answer = may_grant(Want(now, begins=True), facts)
         if isinstance(answer, Wait):
             return answer
         if cost is not None:
@@ -97,19 +97,19 @@ class GateKeeper:
             Turn(
                 one.key,
                 one.rate,
-                _free_at(records, _rate_of(one.key), now, MAX_PART_SIZE / one.rate),
+                _free_at(records, rate_of(one.key), now, MAX_PART_SIZE / one.rate),
                 records.gate.ahead_of(shares[one.key]),
             )
             for one in budgets
             if one.key not in paid
         )
-        world = World(
+        facts = Facts(
             ending=job is not None and _is_ending(job),
             paused=job is not None and job.paused,
             windows=Opening() if job is None else _windows(job, client, now),
             turns=turns,
         )
-        answer = may_grant(Want(now, begins=False, part=wanted[0].size), world)
+        answer = may_grant(Want(now, begins=False, part=wanted[0].size), facts)
         if isinstance(answer, Wait):
             late = answer.reason.code == WaitCode.BUDGET_SPENT
             _wait(records, shares, {turn.key for turn in turns if late and turn.begins_at > now}, now)
@@ -142,7 +142,7 @@ class GateKeeper:
         for share in records.gate.shares_of(upload.key).values():
             records.gate.drop_shares(upload.key)
             if share.since is not None:
-                _arm(records, share.key, records.gate.tat(_rate_of(share.key)) or 0.0)
+                _arm(records, share.key, records.gate.tat(rate_of(share.key)) or 0.0)
 
 
 def release_job(records: Records, job_id: str, now: float) -> int:
@@ -154,10 +154,10 @@ def put_budget(records: Records, budget: Budget, now: float) -> None:
     """Create a budget, or change its rate from the next grant on. What is owed is owed in bytes."""
     before = {one.key: one for one in records.gate.budgets()}.get(budget.key)
     records.gate.put_budget(budget)
-    tat = records.gate.tat(_rate_of(budget.key))
+    tat = records.gate.tat(rate_of(budget.key))
     if before is not None and tat is not None and tat > now:
         tat = now + (tat - now) * before.rate / budget.rate
-        records.gate.set_tat(_rate_of(budget.key), tat)
+        records.gate.set_tat(rate_of(budget.key), tat)
         _arm(records, budget.key, tat)
 
 
@@ -183,7 +183,8 @@ def _windows(job: Job, client: Client | None, now: float) -> Opening:
     return opening(job.spec.windows, now, job.spec.zone, zone)
 
 
-def _rate_of(key: str) -> str:
+def rate_of(key: str) -> str:
+    """The name of a budget's rate."""
     return f"budget:{key}"
 
 
@@ -218,7 +219,7 @@ def _wait(records: Records, shares: Mapping[str, Share], late: set[str], now: fl
 def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: int, now: float) -> None:
     if turn.ahead:
         records.gate.pass_over(share)
-    name = _rate_of(turn.key)
+    name = rate_of(turn.key)
     tat = taken(records.gate.tat(name), now, size / turn.rate)
     records.gate.set_tat(name, tat)
     granted = replace(share, placed_at=tat, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)

@@ -38,6 +38,7 @@ EXPECTED = {
     "ClientSilent": 504,
     "Permanent": 500,
     "UnknownClient": 404,
+    "UnknownBudget": 404,
     "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
