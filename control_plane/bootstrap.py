@@ -86,6 +86,7 @@ def create_app(settings: Settings) -> "FastAPI":
         uploads=engine.upload_service,
         clients=engine.client_service,
         budgets=engine.budget_service,
+        fleet=engine.fleet_service,
         readiness=engine.readiness,
         clock=engine.clock,
     )

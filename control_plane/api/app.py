@@ -15,11 +15,13 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
+from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.gate.budgets import BudgetService
@@ -42,13 +44,14 @@ class _Api(FastAPI):
         return self.openapi_schema
 
 
-def create_api(
+def create_api(  # noqa: PLR0913 - one keyword for each group of use cases
     settings: Settings,
     metrics: Metrics,
     *,
     uploads: UploadService,
     clients: ClientService,
     budgets: BudgetService,
+    fleet: FleetService,
     readiness: ReadinessCheck,
     clock: Clock,
     receipt_deadline: float = RECEIPT_DEADLINE,
@@ -61,18 +64,13 @@ def create_api(
     api.needs_token = settings.jwt_secret is not None
     api.state.uploads = uploads
     api.state.clients = clients
+    api.state.fleet = fleet
     api.state.budgets = budgets
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (
-        upload_routes.router,
-        client_routes.router,
-        budget_routes.router,
-        health_routes.router,
-        pages.router,
-    ):
-        api.include_router(router)
+    for routes in (upload_routes, client_routes, fleet_routes, budget_routes, health_routes, pages):
+        api.include_router(routes.router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     _guard(api, settings, metrics, receipt_deadline)

@@ -10,6 +10,7 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -69,6 +70,7 @@ class Engine:
     upload_service: UploadService
     client_service: ClientService
     budget_service: BudgetService
+    fleet_service: FleetService
     readiness: ReadinessCheck
 
     @property
@@ -216,6 +218,7 @@ def build_engine(
             beats=beats,
         ),
         budget_service=BudgetService(database=database, clock=clock),
+        fleet_service=FleetService(database=database, clock=clock, beats=beats),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

@@ -99,10 +99,10 @@ class UnknownClient(Permanent):
     def __init__(self, *client_ids: str) -> None:
         named = ", ".join(map(repr, client_ids[:_MAX_NAMED]))
         if len(client_ids) == 1:
-            text = f"client {named} is not known: no agent has connected under this id"
+            text = f"client {named} is not known: no agent has connected under this id, and no operator expects it"
         else:
             more = f" and {len(client_ids) - _MAX_NAMED} more" if len(client_ids) > _MAX_NAMED else ""
-            text = f"clients {named}{more} are not known: no agent has connected under these ids"
+            text = f"clients {named}{more} are not known: no agent has connected under them"
         super().__init__(text)
         self.client_ids = client_ids
 

@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
+from control_plane.api.fleet import routes as fleet
 from control_plane.api.gate import routes as budgets
 from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
@@ -30,6 +31,8 @@ UPLOAD = {
 OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("expectClients", "setLabels", "dropLabel"),
+    *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
     *("getHealth", "getReadiness", "getMetrics"),
@@ -55,7 +58,7 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, budgets.router, health.router):
+    for router in (uploads.router, clients.router, fleet.router, budgets.router, health.router):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 

@@ -22,7 +22,9 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService, FoundClients
+from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.ports.database import Page, UploadFilter
@@ -80,7 +82,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
-class FakeServices(UploadService, ClientService, BudgetService, ReadinessCheck):
+class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
@@ -169,6 +171,20 @@ class FakeServices(UploadService, ClientService, BudgetService, ReadinessCheck):
             raise self.fault
 
 
+def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
+    """The REST application over the clients and the fleet of an engine; all else is of `services`."""
+    return create_api(
+        Settings.load({}),
+        Metrics(_SILENT),
+        uploads=services,
+        clients=engine.client_service,
+        fleet=engine.fleet_service,
+        budgets=engine.budget_service,
+        readiness=services,
+        clock=engine.clock,
+    )
+
+
 def make_api(services: FakeServices, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
     return api_over(services, Settings.load(settings), Metrics(_SILENT))
@@ -184,6 +200,7 @@ def api_over(
         uploads=services,
         clients=services,
         budgets=services,
+        fleet=services,
         readiness=services,
         clock=services,
         receipt_deadline=receipt_deadline,

@@ -52,7 +52,7 @@ class BudgetService:
         def read(records: Records) -> BudgetView:
             found = records.gate.budgets_of({label: value})
             if not found:
-                raise UnknownBudget(f"{label}={value}")
+                raise UnknownBudget(_key(label, value))
             return _view(records, found[0], now, SHOWN_OF_ONE)
 
         return await self._database.read(read)
@@ -79,7 +79,11 @@ class BudgetService:
         """Delete a budget: what waits for it goes on at once. `UnknownBudget`."""
         now = self._clock.now()
         if not await self._database.write(lambda records: drop_budget(records, label, value, now)):
-            raise UnknownBudget(f"{label}={value}")
+            raise UnknownBudget(_key(label, value))
+
+
+def _key(label: str, value: str) -> str:
+    return f"{label}={value}"
 
 
 def _view(records: Records, budget: Budget, now: float, most: int) -> BudgetView:
