@@ -22,6 +22,9 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
+from control_plane.services.jobs.report import ReportWriter
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -88,16 +91,23 @@ def create_app(settings: Settings) -> "FastAPI":
     parts = _build(settings, metrics)
     engine = parts.engine
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
         fleet=engine.fleet_service,
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
         readiness=engine.readiness,
         clock=engine.clock,
     )
     app = create_api(settings, metrics, services)
-    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run,))
+    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run, reports.run))
     return app
 
 

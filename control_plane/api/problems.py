@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, SelectorError
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
 from control_plane.presentation import instant
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -120,6 +120,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
     BadText: Row(422, "bad-input", "The request cannot be obeyed"),
+    IllegalVerb: Row(409, "job-state", "The job's state does not allow this"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SelectorError: Row(422, "bad-selector", "The text is no selector"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
@@ -179,7 +180,7 @@ def _allowed(request: Request) -> str:
 
 def _more(error: Exception) -> Mapping[str, Any] | None:
     match error:
-        case IllegalTransition():
+        case IllegalTransition() | IllegalVerb():
             return {"state": error.state}
         case SelectorError():
             return {"selector": error.text, "position": error.position}

@@ -35,6 +35,8 @@ OPERATIONS = {
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
     *("streamEvents",),
+    *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
+    *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
