@@ -97,6 +97,7 @@ def create_app(settings: Settings) -> "FastAPI":
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
+        budgets=engine.budget_service,
         fleet=engine.fleet_service,
         jobs=JobService(
             database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke

@@ -47,7 +47,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "AWS_ENDPOINT": "an object store other than Amazon's",
     "S3_PUBLIC_ENDPOINT": "the object store's address as devices see it, if it is another",
     "S3_BUCKET_NAME": "created, private, if missing",
-    "S3_CHUNK_SIZE": "bytes in a part, at least 5 MiB; larger for files of more than 10,000 parts",
+    "S3_CHUNK_SIZE": "bytes in a part, 5 to 64 MiB; larger for files of more than 10,000 parts",
     "S3_DIGEST": "binds a URL to its bytes: `auto` (the strongest that is enforced), `sha256`, `md5`, `crc32`, `none`",
     "S3_ENCRYPTION": "encryption that each object asks for: `auto`, `none`, `AES256`, `aws:kms` or `aws:kms:KEY`",
     "S3_ADDRESSING": "the bucket's place in a URL: `path`, `virtual` (in the host) or `auto` (tries both)",

@@ -30,6 +30,7 @@ from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.database import Page, UploadFilter
@@ -87,7 +88,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
-class FakeServices(UploadService, ClientService, FleetService, ReadinessCheck):
+class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
@@ -180,7 +181,12 @@ class FakeServices(UploadService, ClientService, FleetService, ReadinessCheck):
 
 def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
     """The REST application over the clients and the fleet of an engine; all else is of `services`."""
-    real = {"clients": engine.client_service, "fleet": engine.fleet_service, "clock": engine.clock}
+    real = {
+        "clients": engine.client_service,
+        "fleet": engine.fleet_service,
+        "budgets": engine.budget_service,
+        "clock": engine.clock,
+    }
     return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
 
 

@@ -39,6 +39,7 @@ EXPECTED = {
     "TooManyStreams": 503,
     "Permanent": 500,
     "UnknownClient": 404,
+    "UnknownBudget": 404,
     "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
