@@ -22,8 +22,8 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
-from control_plane.services.jobs.report import ReportWriter
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
+from control_plane.services.jobs.results.report import ReportWriter
 from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database

@@ -29,7 +29,7 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.gate.budgets import BudgetService
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
