@@ -182,7 +182,7 @@ class SqlCoverage:
             # A range of keys, not a list of ids: one walk along the primary key.
             first, last = min(cells), max(cells)
             rows = self._transaction.connection.execute(
-                _ROWS.where(*of, _C.client_id.between(first, last)).order_by(_C.client_id, _C.nominal_at)
+                _ROWS.where(*of, _C.client_id >= first, _C.client_id <= last).order_by(_C.client_id, _C.nominal_at)
             )
             for cell in map(to_cell, map(tuple, rows)):
                 if cell.client_id in cells:
