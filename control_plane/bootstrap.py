@@ -211,7 +211,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
     messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
     ports = Ports(database, object_store, messenger, SystemClock())
-    engine = build_engine(ports, log, policy_of(settings))
+    engine = build_engine(ports, log, policy_of(settings), fleet=True)
     return _Parts(database, object_store, messenger, engine)
 
 

@@ -89,6 +89,7 @@ class Environment:
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
     roots: Roots = field(default_factory=Roots)
+    timezone: str | None = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -120,7 +121,13 @@ class Agent:
             mount_of=environment.roots.mount_of,
         )
         self._presence = PresenceBuilder(
-            settings.client_id, installation, labels=settings.labels, default_file=settings.default_file
+            settings.client_id,
+            installation,
+            labels=settings.labels,
+            default_file=settings.default_file,
+            timezone=environment.timezone,
+            roots=[place.written for place in environment.roots.folders],
+            types=environment.roots.types,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)

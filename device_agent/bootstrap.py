@@ -4,6 +4,7 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
-from device_agent.system_info import system_info
+from device_agent.system_info import system_info, system_timezone
 from device_agent.workers.part_io import PartIO
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
     own = OwnFiles(settings.state_dir, (env_file,))
-    roots = Roots(settings.allowed_roots, settings.file_path, own=own)
+    roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
     copies = Copies(
         settings.state_dir / "spool",
@@ -61,6 +62,7 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
     return Environment(
         inbox=inbox,
         roots=roots,
+        timezone=settings.timezone or system_timezone(os.environ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,

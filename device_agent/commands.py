@@ -241,6 +241,8 @@ def _granted(payload: GrantParts, now: float) -> Granted:
         parts=payload.urls,
         lifetime=payload.lifetime,
         chunk_size=config.chunk_size,
+        wait=payload.wait,
+        rate=payload.max_bytes_per_second,
     )
 
 

@@ -146,7 +146,7 @@ class EffectRunner:
         return lambda post: self._part_io.digest(effect, session, post)
 
     def _put(self, run: Run, effect: PutPart) -> None:
-        session, rate = run.session, run.transfer.order.options.max_bytes_per_second
+        session = run.session
         clock, inbox, size, url = self._part_io.clock, self._inbox, effect.part.size, effect.url.url
         session.running += 1
 
@@ -156,7 +156,7 @@ class EffectRunner:
             def post(event: IoEvent) -> None:
                 inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url))
 
-            self._part_io.put(effect, session, post, max_bytes_per_second=rate)
+            self._part_io.put(effect, session, post)
 
         self._senders.submit(call, session)
 

@@ -15,17 +15,20 @@ from msgspec import Meta, Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.storage.url_policy import UploadHosts
+from device_agent.system_info import ZONE_PATTERN, is_zone
 from schemas.broker_url import BrokerUrl
 from schemas.codec import decode, encode
 from schemas.environment import is_utf8
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
-from schemas.messages import Presence
+from schemas.globs import Globs
+from schemas.messages import MAX_TYPES, Presence, TypeName
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 MAX_WORKERS: Final = 64
 _MAX_LABELS: Final = 64
 _LONGEST_LABEL: Final = 256
+_MAX_GLOBS: Final = 100
 _PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR"})
 """A path is bytes; all other settings are text."""
 
@@ -34,6 +37,7 @@ _HIDDEN: Final = "(set)"
 LogLevel = Literal["debug", "info", "warning", "error"]
 _Label = Annotated[str, Meta(min_length=1, max_length=_LONGEST_LABEL)]
 _AbsolutePath = Annotated[str, Meta(pattern="^/")]
+_Globs = Annotated[tuple[_AbsolutePath, ...], Meta(max_length=_MAX_GLOBS)]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -47,7 +51,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     allowed_roots: tuple[_AbsolutePath, ...] = ()
     upload_hosts: tuple[str, ...] = ()
     state_dir: Path
+    types: Annotated[dict[TypeName, _Globs], Meta(max_length=MAX_TYPES)] = {}
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
+    timezone: Annotated[str, Meta(pattern=ZONE_PATTERN)] | None = None
     max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
     spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
@@ -89,7 +95,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         if isinstance(value, tuple):
             return spelled(",".join(value))
         if isinstance(value, Mapping):
-            return ",".join(f"{key}={text}" for key, text in value.items())
+            pairs = ((key, text if isinstance(text, tuple) else (text,)) for key, text in value.items())
+            return ",".join(f"{key}={text}" for key, texts in pairs for text in texts)
         return "" if value is None else spelled(str(value))
 
 
@@ -98,6 +105,8 @@ NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
 _MUST: Final[Mapping[str, str]] = {
     "FILE_PATH": "must be an absolute path",
     "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
+    "TYPES": f"must look like sales=/data/sales/*.csv,logs=/var/log/**/*.log, at most {MAX_TYPES} names",
+    "TIMEZONE": "must be an IANA name, such as Europe/Berlin",
     "LABELS": f"must look like site=berlin,model=pi4, at most {_MAX_LABELS}, of at most {_LONGEST_LABEL} characters",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
@@ -145,6 +154,11 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
             return {key.strip(): value.strip() for key, _, value in pairs}
+        case "TYPES":
+            types: dict[str, list[str]] = {}
+            for key, _, value in (part.partition("=") for part in parts):
+                types.setdefault(key.strip(), []).append(value.strip())
+            return types
         case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND" | "SPOOL_MAX_BYTES" | "SPOOL_MAX_PERCENT":
             # Digits only: the conversion of msgspec also accepts 1e6 and null.
             return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
@@ -162,6 +176,15 @@ def _require_usable(settings: Settings) -> None:
     except SchemaError as error:
         text = f"MQTT_URL: {error}; the password goes to MQTT_PASSWORD"
         raise SettingsError(text) from error
+    for name, globs in settings.types.items():
+        try:
+            Globs(globs)
+        except SchemaError as error:
+            text = f"TYPES: {name}: {error}"
+            raise SettingsError(text) from error
+    if settings.timezone is not None and not is_zone(settings.timezone):
+        text = f"TIMEZONE: {settings.timezone!r} {_MUST['TIMEZONE']}"
+        raise SettingsError(text)
     _require_presence(settings)
     try:
         _ = settings.topics
@@ -252,8 +275,8 @@ CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 
 _TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
 _OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
-_CLOSE: Final = 0.9
-"""Finds one missing or one extra letter in any name, and one replaced letter only in a name of ten or more."""
+_CLOSE: Final = 0.88
+"""Finds one missing or one extra letter in any name, and one replaced letter only in a name of nine or more."""
 _SHORT: Final = 4
 """A name of so few letters has many similar ones of other programs."""
 

@@ -186,7 +186,7 @@ class Uploads:
             log.exception("upload %s cannot continue", run.upload_id)
             fault = Faulted(now=event.now, code=ErrorCode.INTERNAL, text=f"{type(bug).__name__}: {bug}")
             run.transfer, effects = apply(run.transfer, fault)
-        run.wake_at = wake_at(run.transfer)
+        run.wake_at, run.session.rate = wake_at(run.transfer), run.transfer.rate_limit
         if run.ended and not had_ended:
             run.held = recorded_size(run.transfer)
         self._collect(run, effects)
@@ -300,6 +300,9 @@ class Uploads:
         state = run.transfer.state
         if state is State.REQUESTING and run.transfer.awaiting_grant:
             return now - run.transfer.published_at < _REQUEST_PATIENCE
+        if state is State.WAITING and run.transfer.hold is not None:
+            # For hours, maybe. What was granted before is in flight, or is sent when its senders are free.
+            return False
         return state not in {State.QUEUED, State.ENDED, State.CLOSED}
 
     def _drop_oldest_ended(self) -> None:

@@ -26,10 +26,10 @@ async def client_status(client_id: ClientId, clients: Clients, caller: Caller, n
 
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
-    """Every client that ever connected, by id."""
-    found, cursor, total = await clients.clients(caller, query.labels, query.page)
-    rows = [models.ClientRow.of(client, now, clients.reason(client, now)) for client in found]
-    return models.ClientPage(clients=rows, total=total, cursor=cursor)
+    """Every client that ever connected or is expected, by id. With a filter, `set` names the clients that match."""
+    found = await clients.clients(caller, query.page, now, selector=query.selector, state=query.state)
+    rows = [models.ClientRow.of(client, now, clients.reason(client, now)) for client in found.clients]
+    return models.ClientPage(clients=rows, count=found.count, set=found.set, cursor=found.cursor)
 
 
 @router.get(

@@ -29,12 +29,13 @@ CLIENT_STATUS: Final[dict[str, Any]] = {
 CLIENT_ROW: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
     "connected": True,
+    "state": "connected",
     "last_activity": "2025-11-01T10:05:00.000Z",
     "labels": {"site": "berlin"},
     "reason": None,
     "reason_code": None,
 }
-CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "total": 1, "cursor": None}
+CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
 CLIENT: Final[dict[str, Any]] = {
     **CLIENT_ROW,
     "connected_at": "2025-11-01T10:00:00.000Z",
@@ -43,6 +44,13 @@ CLIENT: Final[dict[str, Any]] = {
     "supported": True,
     "capabilities": ["download_file", "list_files"],
     "default_file": _FILE,
+    "timezone": "Europe/Berlin",
+    "roots": ["/data"],
+    "types": ["sales-report"],
+    "device_labels": {"site": "berlin"},
+    "set_labels": {},
+    "expected": True,
+    "note": "Alexanderplatz",
 }
 UPLOAD: Final[dict[str, Any]] = {
     "upload_id": _UPLOAD_ID,

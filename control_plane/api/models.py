@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
+from control_plane.domain.clients import ClientState
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.presentation import STATUS, Status, instant, progress, reason_code, reason_text, upload_document
@@ -83,7 +84,7 @@ class ClientStatus(Output):
             client_id=client.client_id,
             connected=client.connected(now),
             connected_at=instant(client.connected_at),
-            last_heartbeat=instant(client.seen_at),
+            last_heartbeat=None if client.never_seen else instant(client.seen_at),
             current_upload=None if current is None else CurrentUpload.of(current),
             reason=reason_text(reason),
             reason_code=reason_code(reason),
@@ -97,8 +98,9 @@ class ClientRow(Output):
 
     client_id: str
     connected: bool
+    state: ClientState
     last_activity: Instant | None
-    labels: dict[str, str]
+    labels: Annotated[dict[str, str], Field(description="The device's labels, and the operator's, which win.")]
     reason: ReasonText
     reason_code: ReasonCode
 
@@ -108,8 +110,9 @@ class ClientRow(Output):
         return cls(
             client_id=client.client_id,
             connected=client.connected(now),
-            last_activity=instant(client.seen_at),
-            labels=dict(client.labels),
+            state=client.state(now),
+            last_activity=None if client.never_seen else instant(client.seen_at),
+            labels=client.effective_labels,
             reason=reason_text(reason),
             reason_code=reason_code(reason),
         )
@@ -131,11 +134,18 @@ class Client(ClientRow):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT]})
 
     connected_at: Instant | None
-    install_id: str
+    install_id: str | None
     agent: Agent
     supported: bool
     capabilities: list[str]
     default_file: str | None
+    timezone: Annotated[str | None, Field(description="IANA name of the device's time zone.")]
+    roots: Annotated[list[str], Field(description="Folders below which the device allows files to be read.")]
+    types: Annotated[list[str], Field(description="File types that the device's configuration names.")]
+    device_labels: dict[str, str]
+    set_labels: Annotated[dict[str, str], Field(description="Labels that an operator set.")]
+    expected: Annotated[bool, Field(description="Whether an operator named the client as one of the fleet.")]
+    note: str
 
     @classmethod
     def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
@@ -143,21 +153,32 @@ class Client(ClientRow):
         return cls(
             **ClientRow.of(client, now, reason).model_dump(),
             connected_at=instant(client.connected_at),
-            install_id=client.install_id,
+            install_id=client.install_id or None,
             agent=Agent.model_validate(client.agent, from_attributes=True),
             supported=client.supported,
             capabilities=list(client.capabilities),
             default_file=client.default_file,
+            timezone=client.timezone,
+            roots=list(client.roots),
+            types=list(client.types),
+            device_labels=dict(client.labels),
+            set_labels=dict(client.set_labels),
+            expected=client.expected,
+            note=client.note,
         )
 
 
 class ClientPage(Output):
-    """Clients by id; `total` counts all that match, `cursor` gets the next page."""
+    """Clients by id; `count` counts all that match, `cursor` gets the next page.
+
+    `set` is a hash of the ids of all that match; null without a filter.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_PAGE]})
 
     clients: list[ClientRow]
-    total: int
+    count: int
+    set: str | None
     cursor: str | None
 
 

@@ -9,6 +9,8 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from control_plane.api.bodies import FilePath, Input, matching
+from control_plane.domain.clients import ClientState
+from control_plane.domain.selectors import MAX_LENGTH
 from control_plane.domain.uploads.model import State
 from control_plane.presentation import Status
 from control_plane.services.clients.service import ClientService
@@ -21,7 +23,6 @@ from schemas.topics import RESERVED_PREFIXES, require_client_id
 from schemas.values import DigestName
 
 MAX_LIMIT: Final = 500
-_MAX_LABELS: Final = 16
 _CLIENT_ID_SCHEMA: Final = {
     "type": "string",
     "pattern": rf"^(?!{'|'.join(RESERVED_PREFIXES)})[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}$",
@@ -43,7 +44,14 @@ IdempotencyKey = Annotated[
     ),
 ]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
-Label = Annotated[str, *matching(r"^[^=]{1,64}=.{0,256}$", "must be name=value")]
+SelectorText = Annotated[
+    str,
+    Field(
+        max_length=MAX_LENGTH,
+        description="Labels that a client must have, in Kubernetes' grammar: `=`, `!=`, `in`, `notin`, `key`, `!key`.",
+        examples=["site=berlin,model in (pi4,pi5),!retired"],
+    ),
+]
 Cursor = Annotated[str, Field(min_length=1, max_length=8192)]
 
 
@@ -75,15 +83,10 @@ class WhichUploads(Paged):
 
 
 class WhichClients(Paged):
-    """Filters of the list of clients: each `label` is `name=value`, and a client must bear all of them."""
+    """Filters of the list of clients; all that are given must match."""
 
-    label: Annotated[tuple[Label, ...], Field(max_length=_MAX_LABELS)] = ()
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels by name."""
-        pairs = (label.partition("=") for label in self.label)
-        return {name: value for name, _, value in pairs}
+    selector: SelectorText | None = None
+    state: ClientState | None = None
 
 
 class WhichFiles(Paged):

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, SelectorError
 from control_plane.presentation import instant
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -43,6 +43,7 @@ from control_plane.services.errors import (
     SetChanged,
     Transient,
     UnknownClient,
+    UnknownGroup,
     UnknownJob,
     UnknownSchedule,
     UnknownUpload,
@@ -93,6 +94,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ClocksDiffer: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
     Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    UnknownGroup: Row(404, "unknown-group", "No such group"),
     UnknownClient: Row(404, "unknown-client", "No such client"),
     UnknownUpload: Row(404, "unknown-upload", "No such upload"),
     UnknownSchedule: Row(404, "unknown-schedule", "No such schedule"),
@@ -117,6 +119,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
     BadText: Row(422, "bad-input", "The request cannot be obeyed"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
+    SelectorError: Row(422, "bad-selector", "The text is no selector"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
     BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),
 }
@@ -176,6 +179,10 @@ def _more(error: Exception) -> Mapping[str, Any] | None:
     match error:
         case IllegalTransition():
             return {"state": error.state}
+        case SelectorError():
+            return {"selector": error.text, "position": error.position}
+        case UnknownClient():
+            return {"client_ids": list(error.client_ids)}
         case ClientRefused() | ObjectStoreRefused():
             return {"code": error.code}
         case JobRefused():

@@ -53,6 +53,11 @@ class CliOutput:
             sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
             sys.stdout.flush()
 
+    def text(self, line: str) -> None:
+        """Print a text as it is, for a program or a file; it brings its own line ends."""
+        with _written():
+            sys.stdout.write(line)
+
     def show(self, view: RenderableType) -> None:
         """Print for a person on standard output."""
         with _written():

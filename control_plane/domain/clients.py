@@ -1,5 +1,7 @@
 """A client and its presence, by compare-and-set on `(epoch, sequence)`.
 
+An operator may expect a client before its agent ever connects; its first presence fills in the rest.
+
 Rule: a late will never overwrites a newer birth; presence of a retired install id is dropped (protocol.md section 2).
 A presence that the broker had stored never shows that a client is connected longer than its age allows.
 """
@@ -42,20 +44,31 @@ class Verdict(StrEnum):
     STRANGER = "stranger"
 
 
+class ClientState(StrEnum):
+    """Where a client is, in one word."""
+
+    CONNECTED = "connected"
+    OFFLINE = "offline"
+    NEVER_SEEN = "never_seen"
+
+
 class Client(Struct, frozen=True, kw_only=True):
-    """A device as its presence describes it.
+    """A device as its presence describes it, and what an operator wrote beside that.
 
     Instants are seconds since the epoch, by the control plane's clock: `seen_at`, when the last presence applied was
     published, `connected_at` of the last birth, `registered_at` of the first, `conflict_at` of the last conflict.
     `retired` are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
+    `timezone` is an IANA name, `roots` are the folders that the device allows, `types` the file types that it knows.
+
+    `labels` are the device's, `set_labels` the operator's. `expected`: an operator named the client, with a `note`.
     """
 
     client_id: str
-    install_id: str
-    epoch: int
-    sequence: int
-    online: bool
-    seen_at: float
+    install_id: str = ""
+    epoch: int = 0
+    sequence: int = 0
+    online: bool = False
+    seen_at: float = 0.0
     connected_at: float | None = None
     registered_at: float = 0.0
     retired: tuple[str, ...] = ()
@@ -64,6 +77,28 @@ class Client(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     default_file: str | None = None
+    timezone: str | None = None
+    roots: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    set_labels: Mapping[str, str] = field(default_factory=dict)
+    expected: bool = False
+    note: str = ""
+
+    @property
+    def never_seen(self) -> bool:
+        """Whether no presence of the client was ever applied."""
+        return not self.install_id
+
+    @property
+    def effective_labels(self) -> dict[str, str]:
+        """The labels that selectors and lists see: the operator's win over the device's."""
+        return {**self.labels, **self.set_labels}
+
+    def state(self, now: float) -> ClientState:
+        """Where the client is at `now` (s)."""
+        if self.never_seen:
+            return ClientState.NEVER_SEEN
+        return ClientState.CONNECTED if self.connected(now) else ClientState.OFFLINE
 
     def connected(self, now: float) -> bool:
         """Whether commands reach the client at `now` (s): its last presence is `online` and recent enough.
@@ -94,6 +129,8 @@ class Client(Struct, frozen=True, kw_only=True):
         if self.in_conflict(now):
             # Before the others: a device whose state went back is never connected, and only an operator can help it.
             return Reason(WaitCode.CLIENT_CONFLICT, _CONFLICT)
+        if self.never_seen:
+            return Reason(WaitCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet")
         if not self.connected(now):
             return Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
         if not self.supported:
@@ -166,9 +203,16 @@ def _of_birth(client: Client | None, presence: Presence, now: float) -> Client:
         online=True,
         seen_at=now,
         connected_at=now,
-        registered_at=now if client is None else client.registered_at,
+        registered_at=now if client is None or client.never_seen else client.registered_at,
     )
     if client is not None:
-        left = () if client.install_id == presence.install_id else (client.install_id,)
-        fresh = replace(fresh, retired=(*client.retired, *left)[-MAX_RETIRED:], conflict_at=client.conflict_at)
+        left = () if client.install_id in ("", presence.install_id) else (client.install_id,)
+        fresh = replace(
+            fresh,
+            retired=(*client.retired, *left)[-MAX_RETIRED:],
+            conflict_at=client.conflict_at,
+            set_labels=client.set_labels,
+            expected=client.expected,
+            note=client.note,
+        )
     return _described(fresh, presence)

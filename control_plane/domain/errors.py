@@ -6,7 +6,8 @@ Exception
 └── DomainError
     ├── BadKey               a file of a job whose key no object may have
     ├── BadText              a text of a request that cannot be read
-    └── IllegalTransition    a local request that the state does not allow
+    ├── IllegalTransition    a local request that the state does not allow
+    └── SelectorError        a text that is no selector
 """
 
 from control_plane.domain.uploads.model import State
@@ -31,3 +32,15 @@ class IllegalTransition(DomainError):
         super().__init__(f"an upload that is {state} cannot be {request}")
         self.request = request
         self.state = state
+
+
+class SelectorError(DomainError):
+    """`text` is no selector: `why` is the fault, `position` the index of the character where it begins."""
+
+    def __init__(self, text: str, position: int, why: str) -> None:
+        before, after = text[max(0, position - 20) : position], text[position : position + 20]
+        place = f"at the end, after {before!r}" if not after else f"at position {position}, before {after!r}"
+        super().__init__(f"the selector is wrong {place}: {why}")
+        self.text = text
+        self.position = position
+        self.why = why

@@ -11,6 +11,8 @@ class WaitCode(StrEnum):
     """The codes that the control plane gives."""
 
     CLIENT_UNKNOWN = "client_unknown"
+    CLIENT_NEVER_SEEN = "client_never_seen"
+    """An operator expects the client, and its agent has not connected yet."""
     CLIENT_OFFLINE = "client_offline"
     CLIENT_UNSUPPORTED = "client_unsupported"
     CLIENT_CONFLICT = "client_conflict"

@@ -24,7 +24,9 @@ from schemas.messages import (
     GrantParts,
     ListFiles,
     UploadConfig,
+    Wait,
 )
+from schemas.parts import to_ranges
 from schemas.topics import Channel
 from schemas.values import Action, Outcome, UploadOptions
 
@@ -69,17 +71,34 @@ class CommandPublisher:
         )
         return self._stamped(upload.message_id, Action.DOWNLOAD_FILE, payload)
 
-    def build_grant(self, upload: Upload, grant: Grant) -> Command:
-        """Answer the client's last request for URLs with `grant`, and acknowledge its last response."""
+    def build_grant(self, upload: Upload, grant: Grant, *, rate: int | None = None) -> Command:
+        """Answer the client's last request for URLs with `grant`, and acknowledge its last response.
+
+        `rate` (bytes a second) is what the client may not exceed with these URLs.
+        """
         config = UploadConfig(
             upload_id=upload.upload_id,
             attempt=upload.attempt,
             presigned_urls=grant.urls,
             expires_in=grant.expires_in,
         )
-        payload = GrantParts(upload_config=config, acknowledges=upload.sequence, completed_parts=grant.completed_parts)
-        message_id = f"{upload.upload_id[:38]}.{upload.attempt}.{upload.sequence}"
-        return self._stamped(message_id, Action.GRANT_PARTS, payload)
+        payload = GrantParts(
+            upload_config=config,
+            acknowledges=upload.sequence,
+            completed_parts=grant.completed_parts,
+            max_bytes_per_second=rate,
+        )
+        return self._stamped(_grant_id(upload), Action.GRANT_PARTS, payload)
+
+    def build_wait(self, upload: Upload, wait: Wait | None) -> Command:
+        """Answer the client's last request for URLs with a wait; without one, with a grant of nothing."""
+        payload = GrantParts(
+            upload_config=UploadConfig(upload_id=upload.upload_id, attempt=upload.attempt),
+            acknowledges=upload.sequence,
+            completed_parts=to_ranges(upload.stored_parts),
+            wait=wait,
+        )
+        return self._stamped(_grant_id(upload), Action.GRANT_PARTS, payload)
 
     def build_cancel(self, upload: Upload) -> Command:
         """Stop this upload."""
@@ -102,6 +121,10 @@ class CommandPublisher:
     def _stamped(self, message_id: str, action: Action, payload: CommandPayload) -> Command:
         issued_at = datetime.fromtimestamp(self.clock.now(), UTC)
         return Command(message_id=message_id, action=action, payload=payload, issued_at=issued_at)
+
+
+def _grant_id(upload: Upload) -> str:
+    return f"{upload.upload_id[:38]}.{upload.attempt}.{upload.sequence}"
 
 
 def build_list_files(request: ListFiles) -> Command:

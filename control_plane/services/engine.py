@@ -17,6 +17,8 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
+from control_plane.services.gate.keeper import GateKeeper
+from control_plane.services.gate.sender import GrantSender
 from control_plane.services.inbox import Inbox, UploadScope
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
@@ -108,12 +110,18 @@ class Engine:
 
 
 def build_engine(
-    ports: Ports, log: EventLog, policy: Policy, *, scope: UploadScope | None = None, performs: bool = True
+    ports: Ports,
+    log: EventLog,
+    policy: Policy,
+    *,
+    scope: UploadScope | None = None,
+    performs: bool = True,
+    fleet: bool = False,
 ) -> Engine:
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed.
+    performed. With `fleet` uploads pass the gate; that needs a database of SQL.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -124,8 +132,18 @@ def build_engine(
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
+    gate = GateKeeper(quota, policy.owner) if fleet else None
     writer = UploadWriter(
-        database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota, beats=beats
+        database, clock, log, owner=policy.owner, step_timeout=policy.step_timeout, quota=quota, beats=beats, gate=gate
+    )
+    sender = GrantSender(
+        database=database,
+        clock=clock,
+        writer=writer,
+        commands=commands,
+        signer=signer,
+        gate=gate,
+        step_timeout=policy.step_timeout,
     )
     outbox = Outbox(
         database=database,
@@ -134,7 +152,8 @@ def build_engine(
         log=log,
         writer=writer,
         commands=commands,
-        signer=signer,
+        sender=sender,
+        gate=gate,
         completion=Completion(object_store, probe, clock, policy),
         beats=beats,
         probe=probe,
@@ -170,7 +189,9 @@ def build_engine(
         registry=registry,
         beats=beats,
         resync=resync,
-        maintenance=Maintenance(database, object_store, clock, log, writer=writer, policy=policy, probe=probe),
+        maintenance=Maintenance(
+            database, object_store, clock, log, writer=writer, policy=policy, probe=probe, fleet=fleet
+        ),
         probe=probe,
         commands=commands,
         signer=signer,

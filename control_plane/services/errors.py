@@ -10,7 +10,8 @@ Exception
     │   │   └── ClocksDiffer         its clock and this machine's differ
     │   └── ClientSilent         a client did not answer in time
     └── Permanent            the same call will fail again
-        ├── UnknownClient
+        ├── UnknownClient        no such client, or several of them
+        ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
         ├── UnknownSchedule
@@ -33,6 +34,9 @@ Exception
 """
 
 from collections.abc import Sequence
+
+_MAX_NAMED = 10
+"""Ids in the text of one error."""
 
 
 class ServiceError(Exception):
@@ -89,11 +93,25 @@ class ClientSilent(Transient):
 
 
 class UnknownClient(Permanent):
-    """No client of this id ever connected."""
+    """No client of these ids ever connected, and none is expected."""
 
-    def __init__(self, client_id: str) -> None:
-        super().__init__(f"client {client_id!r} is not known: no agent has connected under this id")
-        self.client_id = client_id
+    def __init__(self, *client_ids: str) -> None:
+        named = ", ".join(map(repr, client_ids[:_MAX_NAMED]))
+        if len(client_ids) == 1:
+            text = f"client {named} is not known: no agent has connected under this id"
+        else:
+            more = f" and {len(client_ids) - _MAX_NAMED} more" if len(client_ids) > _MAX_NAMED else ""
+            text = f"clients {named}{more} are not known: no agent has connected under these ids"
+        super().__init__(text)
+        self.client_ids = client_ids
+
+
+class UnknownGroup(Permanent):
+    """There is no group of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"group {name!r} is not known")
+        self.name = name
 
 
 class UnknownUpload(Permanent):

@@ -29,7 +29,8 @@ PULL_EVERY: Final = 60.0
 UNPROBED: Final = 300.0
 """Seconds after the start for which nothing expires before the object store's clock was seen."""
 
-_CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
+_LONG_WAITS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT, Kind.SEND_GRANT})
+"""Duties that may wait for an hour: clean-ups, and a grant that the gate holds."""
 LITTER_EVERY: Final = 3600.0
 LITTER_AGE: Final = 3600.0
 """Seconds after its creation before an unknown multipart upload under one of our keys is aborted."""
@@ -61,7 +62,9 @@ class Maintenance:
         writer: UploadWriter,
         policy: Policy,
         probe: ObjectStoreProbe,
+        fleet: bool = False,
     ) -> None:
+        self._fleet = fleet
         self._database = database
         self._object_store = object_store
         self._clock = clock
@@ -108,7 +111,7 @@ class Maintenance:
 
         def work(records: Records) -> int:
             return sum(
-                records.outbox.pull_in(kind, late if kind in _CLEAN_UPS else soon, due.get(kind, now)) for kind in Kind
+                records.outbox.pull_in(kind, late if kind in _LONG_WAITS else soon, due.get(kind, now)) for kind in Kind
             )
 
         pulled = await self._database.write(work)
@@ -131,6 +134,8 @@ class Maintenance:
         """Delete old uploads, changes and idempotency keys; returns the number of uploads deleted."""
         now = self._clock.now()
         await self._database.write(lambda records: records.idempotency.prune(now - IDEMPOTENT_FOR))
+        if self._fleet:
+            await self._database.write(lambda records: records.gate.prune(now - DAY))
         await self._prune(lambda records: records.changes.prune(now - CHANGES_FOR, BATCH))
         return await self._prune(lambda records: records.uploads.prune(now - self._policy.history, BATCH))
 

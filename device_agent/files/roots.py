@@ -1,4 +1,4 @@
-"""What the agent may read: `ALLOWED_ROOTS` and `FILE_PATH`.
+"""What the agent may read: `ALLOWED_ROOTS`, the files of `TYPES`, and `FILE_PATH`.
 
 Rule: default-deny. A path is compared by its components, as it is spelled on the wire
 (`schemas.file_names`). A folder that was checked is never followed again by name alone: it must be the folder from the
@@ -10,7 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from device_agent.errors import FileRefused, SettingsError
@@ -19,11 +21,13 @@ from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_
 from device_agent.files.safe_open import open_folder
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
-from schemas.globs import components_of
+from schemas.globs import Globs, components_of, fixed_folder
 from schemas.values import ErrorCode
 
 START_PATIENCE: Final = 5.0
 """Seconds that the start waits for file systems. A folder that answers later is used when it has answered."""
+
+NO_TYPES: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -150,14 +154,30 @@ class ExactFile:
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
 
-class Roots:
-    """The files that may be read: all beneath `roots` (`ALLOWED_ROOTS`), and the one file `exact` (`FILE_PATH`).
+@dataclass(frozen=True, slots=True)
+class FileType:
+    """The files that match one of `globs`; each lies beneath one of `folders`, those above the wildcards."""
 
-    Both are paths as `os` takes them. Below a root no link is followed. The agent's `own` files are never read.
-    `SettingsError` for a relative path.
+    globs: Globs
+    folders: tuple[CheckedFolder, ...]
+
+
+class Roots:
+    """The files that may be read: all beneath `roots`, those that match a glob of `types`, and the one file `exact`.
+
+    These are `ALLOWED_ROOTS`, `TYPES` and `FILE_PATH`: paths as `os` takes them, and globs as the wire spells them.
+    Below a root, and below the folder above a glob's wildcards, no link is followed. The agent's `own` files are never
+    read. `SettingsError` for a relative path, `SchemaError` for a wrong glob.
     """
 
-    def __init__(self, roots: Sequence[str] = (), exact: str | None = None, *, own: OwnFiles = NO_FILES) -> None:
+    def __init__(
+        self,
+        roots: Sequence[str] = (),
+        exact: str | None = None,
+        *,
+        types: Mapping[str, Sequence[str]] = NO_TYPES,
+        own: OwnFiles = NO_FILES,
+    ) -> None:
         for path in (*roots, *filter(None, (exact,))):
             if not path.startswith("/"):
                 text = f"ALLOWED_ROOTS and FILE_PATH take absolute paths; {path!r} is not one"
@@ -165,7 +185,9 @@ class Roots:
         self.own = own
         self.folders = tuple(CheckedFolder(root) for root in sorted({os.path.normpath(root) for root in roots}))
         self._exact = ExactFile(os.path.normpath(exact)) if exact else None
-        settle = [place.settle for place in self.folders]
+        self.types = {name: _file_type(globs) for name, globs in types.items()}
+        inside = [place for kind in self.types.values() for place in kind.folders]
+        settle = [place.settle for place in (*self.folders, *inside)]
         _at_once([*settle, self._exact.settle] if self._exact else settle)
 
     @property
@@ -184,6 +206,10 @@ class Roots:
                 inside = beneath(root, components)
                 if inside:
                     return place, _name_of("/".join(inside))
+        for kind in self.types.values():
+            if kind.globs.matches(path):
+                place = next(place for place in kind.folders if beneath(place.written, components))
+                return place, _name_of("/".join(beneath(place.written, components)))
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
@@ -191,7 +217,7 @@ class Roots:
         """The mount point that holds a path; no file system is asked for it."""
         if self._exact is not None and path == self._exact.path:
             return mount_of(self._exact.known_target)
-        for place in self.folders:
+        for place in (*self.folders, *(place for kind in self.types.values() for place in kind.folders)):
             inside = beneath(place.written, path.split("/")[1:])
             if inside and place.place is not None:
                 return mount_of(f"{place.place}/{'/'.join(inside)}")
@@ -204,6 +230,11 @@ def require_plain(path: str) -> list[str]:
         return components_of(path)
     except SchemaError as error:
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, str(error)) from error
+
+
+def _file_type(globs: Sequence[str]) -> FileType:
+    folders = {unspelled(fixed_folder(glob)) for glob in globs}
+    return FileType(Globs(globs), tuple(CheckedFolder(folder) for folder in sorted(folders)))
 
 
 def _name_of(path: str) -> str:

@@ -5,26 +5,32 @@ So a late will never overrides a newer birth. What the broker has stored as the 
 whether the state folder went back to an older copy.
 """
 
+import itertools
 import logging
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec.structs import replace
 
 from device_agent import VERSION
 from device_agent.state.installation import Installation
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
-from schemas.messages import AgentInfo, Presence
+from schemas.messages import MAX_ROOTS, AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE, Action, Feature
 
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
     *(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES}),
-    Feature.FOLDERS,
+    *Feature,
 )
+_MOST_ROOTS: Final = 16 * 1024
+"""Bytes of the roots in a presence."""
+
 _HIGHEST_EPOCH: Final = 2**52
 """Above this one too few epochs are left: such a presence is not this program's."""
 
@@ -38,7 +44,15 @@ class PresenceBuilder:
     """
 
     def __init__(
-        self, client_id: str, installation: Installation, *, labels: Mapping[str, str], default_file: str | None
+        self,
+        client_id: str,
+        installation: Installation,
+        *,
+        labels: Mapping[str, str],
+        default_file: str | None,
+        timezone: str | None = None,
+        roots: Sequence[str] = (),
+        types: Iterable[str] = (),
     ) -> None:
         self._installation = installation
         self._template = Presence(
@@ -53,6 +67,9 @@ class PresenceBuilder:
             labels=dict(labels),
             capabilities=CAPABILITIES,
             default_file=default_file,
+            timezone=timezone,
+            roots=_fitting(roots),
+            types=tuple(sorted(types)),
         )
         self._lock = threading.Lock()
         self._sequence = 0
@@ -114,18 +131,13 @@ class PresenceBuilder:
         return True
 
     def _encoded(self, status: str, epoch: int, sequence: int) -> bytes:
-        known = self._template
+        install_id, since = self._installation.install_id, self._since
         return encode(
-            Presence(
-                client_id=known.client_id,
-                status=status,
-                install_id=self._installation.install_id,
-                epoch=epoch,
-                sequence=sequence,
-                since=self._since,
-                agent=known.agent,
-                labels=known.labels,
-                capabilities=known.capabilities,
-                default_file=known.default_file,
-            )
+            replace(self._template, status=status, install_id=install_id, epoch=epoch, sequence=sequence, since=since)
         )
+
+
+def _fitting(roots: Sequence[str]) -> tuple[str, ...]:
+    """The first roots, as many as a presence has room for: they are shown to a person, and decide nothing."""
+    lengths = itertools.accumulate(len(root.encode()) for root in roots[:MAX_ROOTS])
+    return tuple(root for root, end in zip(roots, lengths, strict=False) if end <= _MOST_ROOTS)

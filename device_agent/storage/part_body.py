@@ -25,11 +25,11 @@ PIECE: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The limits of one PUT, and how it is stopped and counted; times in seconds."""
+    """The limits of one PUT, which may change meanwhile, and how it is stopped and counted; times in seconds."""
 
     stopped: Callable[[], bool]
     on_bytes: Callable[[int], None]
-    limits: tuple[Throttle, ...]
+    limits: Callable[[], tuple[Throttle, ...]]
     idle_timeout: float
 
     def require_running(self) -> None:
@@ -73,10 +73,10 @@ class PartBody:
         self._moved_at = time.monotonic()
         self._direct = direct
         self._block = buffer[:0]
-        most = min((limit.piece for limit in self.pace.limits), default=PIECE)
         while not self.whole:
-            piece = min(most, self.size - self.sent)
-            self._wait_for_turn(piece)
+            limits = self.pace.limits()
+            piece = min(PIECE, self.size - self.sent, *(limit.piece for limit in limits))
+            self._wait_for_turn(limits, piece)
             if not self._send_piece(to, piece, buffer, answered):
                 return
 
@@ -93,10 +93,10 @@ class PartBody:
             self.pace.on_bytes(-self.sent)
         self.sent = 0
 
-    def _wait_for_turn(self, size: int) -> None:
-        for limit in self.pace.limits:
+    def _wait_for_turn(self, limits: tuple[Throttle, ...], size: int) -> None:
+        for limit in limits:
             limit.take(size)
-        if self.pace.limits:
+        if limits:
             # Time spent in the throttle does not count as idle.
             self._moved_at = time.monotonic()
 

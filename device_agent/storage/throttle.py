@@ -35,6 +35,10 @@ class Throttle:
         self._lock = threading.Lock()
         self._free_at = clock()
 
+    def change(self, bytes_per_second: int) -> None:
+        """Use another rate for every later `take`."""
+        self._rate = bytes_per_second
+
     @property
     def piece(self) -> int:
         """Bytes to send between two calls of `take`: few at a low rate, so that no sender sleeps for long."""

@@ -58,6 +58,10 @@ _EARLY_ANSWER_TIMEOUT: Final = 2.0
 """Seconds to wait for the answer of an object store that stopped accepting bytes."""
 
 
+def _unlimited() -> None:
+    """No rate limit."""
+
+
 class Uploader:
     """Sends parts. Any number of threads may call `put`; each keeps its own connection and buffer."""
 
@@ -89,19 +93,19 @@ class Uploader:
         *,
         stopped: Callable[[], bool],
         on_bytes: Callable[[int], None],
-        max_bytes_per_second: int | None = None,
+        rate: Callable[[], int | None] = _unlimited,
     ) -> str:
         """Send the bytes of `piece`; the ETag exactly as the object store wrote it, "" when it answered 412.
 
         `PutFailed` for every other result. `on_bytes` is called with the bytes that leave, and with a negative number
         when they do not count any more: over a `put` that fails the sum is 0. All puts of `source` share
-        `max_bytes_per_second`.
+        `rate`, in bytes per second; it may change meanwhile, and None is no limit.
         """
         url = self.check(part)
         pace = Pace(
             stopped=lambda: self._closed or stopped(),
             on_bytes=on_bytes,
-            limits=self._limits(source, max_bytes_per_second),
+            limits=lambda: self._limits(source, rate()),
             idle_timeout=self._idle_timeout,
         )
         pace.require_running()
@@ -128,6 +132,7 @@ class Uploader:
         if rate is not None:
             with self._lock:
                 own = self._rates.setdefault(source, Throttle(rate))
+                own.change(rate)
         return tuple(throttle for throttle in (self._throttle, own) if throttle is not None)
 
 

@@ -55,7 +55,7 @@ def advance(transfer: Transfer, now: float) -> Step:
     """Do what is due: end when every part is stored, request URLs when it is time, and set the resulting state."""
     transfer = drop_stale(transfer, now)
     if transfer.request_after <= now:
-        transfer = replace(transfer, request_after=0.0)
+        transfer = replace(transfer, request_after=0.0, hold=None)
     if transfer.complete:
         return _finish(transfer, now)
     if transfer.renewals > MAX_RENEWALS:

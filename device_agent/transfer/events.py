@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from device_agent.errors import PutFailure
 from device_agent.transfer.records import Order, TransferRecord
-from schemas.messages import Response
+from schemas.messages import Response, Wait
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
 
@@ -39,7 +39,10 @@ class Repeated(Struct, frozen=True, kw_only=True):
 
 
 class Granted(Struct, frozen=True, kw_only=True):
-    """URLs for some parts; `lifetime` in seconds from now, None when unknown."""
+    """URLs for some parts; `lifetime` in seconds from now, None when unknown. Or a wait in place of URLs.
+
+    `rate` is the limit in bytes per second from now on; None leaves it as it is.
+    """
 
     now: float
     acknowledges: int = 0
@@ -47,6 +50,8 @@ class Granted(Struct, frozen=True, kw_only=True):
     parts: tuple[PresignedPart, ...] = ()
     lifetime: float | None = None
     chunk_size: int | None = None
+    wait: Wait | None = None
+    rate: int | None = None
 
 
 class GrantRefused(Struct, frozen=True, kw_only=True):

@@ -53,7 +53,7 @@ from device_agent.transfer.events import (
     WorkerFree,
     WriteTombstone,
 )
-from device_agent.transfer.model import Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
+from device_agent.transfer.model import Hold, Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
 from device_agent.transfer.part_set import PartSet
 from device_agent.transfer.records import Ending, PartKept, Settled
 from device_agent.transfer.replay import progress_record
@@ -109,8 +109,8 @@ def repeated(transfer: Transfer, event: Repeated) -> Step:
 
 
 def granted(transfer: Transfer, event: Granted) -> Step:
-    """Take the usable URLs, the acknowledgement, and the parts that the owner lists as completed."""
-    answers = _answers_request(transfer, event)
+    """Take the usable URLs, the acknowledgement, the parts that the owner lists as completed; or the wait."""
+    answers = _answers_request(transfer, event) or _holds(transfer, event)
     transfer, effects = _acknowledged(transfer, event)
     contradiction = _contradiction(transfer, event)
     if transfer.ending is not None:
@@ -162,6 +162,7 @@ def _resume(transfer: Transfer) -> Step:
         renewals=0,
         paused_until=0.0,
         request_after=0.0,
+        hold=None,
         empty_grants=0,
         republish_at=None,
         unanswered_since=None,
@@ -173,6 +174,7 @@ def _take_grant(transfer: Transfer, event: Granted, *, answers: bool) -> Step:
     before = transfer.settled
     transfer, effects = _settle_completed(transfer, event)
     transfer = _take_urls(transfer, event, answers=answers, news=transfer.settled != before)
+    transfer = _take_terms(transfer, event)
     if transfer.state in BEFORE_OPEN:
         return transfer, effects
     echo = transfer.awaiting_grant and event.now - transfer.published_at >= _ECHO_PAUSE
@@ -188,6 +190,23 @@ def _answers_request(transfer: Transfer, event: Granted) -> bool:
     if event.acknowledges:
         return event.acknowledges >= transfer.request.sequence
     return any(url.part_number in transfer.request.numbers for url in event.parts)
+
+
+def _holds(transfer: Transfer, event: Granted) -> bool:
+    """Whether this is a wait that knows of the latest request; an older one waits for nothing."""
+    return event.wait is not None and not event.parts and event.acknowledges >= transfer.sequence
+
+
+def _take_terms(transfer: Transfer, event: Granted) -> Transfer:
+    """The rate, and the wait: no request before its end, also not one that is being prepared. URLs end a wait."""
+    transfer = replace(transfer, rate=event.rate or transfer.rate)
+    if event.parts and transfer.hold is not None:
+        return replace(transfer, hold=None, request_after=0.0)
+    if event.wait is None or not _holds(transfer, event):
+        return transfer
+    until = event.now + event.wait.for_seconds
+    request = None if transfer.preparing_request else transfer.request
+    return replace(transfer, hold=Hold(event.wait.reason, until), request_after=until, request=request, empty_grants=0)
 
 
 def _contradiction(transfer: Transfer, event: Granted) -> str | None:

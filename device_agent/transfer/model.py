@@ -65,6 +65,13 @@ class PartRequest(Struct, frozen=True):
     answered: bool = False
 
 
+class Hold(Struct, frozen=True):
+    """The owner grants nothing before `until`, and has given the reason."""
+
+    reason: str
+    until: float
+
+
 class PartRetry(Struct, frozen=True):
     """The failures of one part so far; it is not started again before `until`."""
 
@@ -111,6 +118,9 @@ class Transfer(Struct, frozen=True, dict=True):
     """No part is started before this moment."""
     request_after: float = 0.0
     """No request is published before this moment."""
+    hold: Hold | None = None
+    rate: int | None = None
+    """Bytes per second that the owner has set with a grant; it repeats it with every grant."""
     failures: int = 0
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
@@ -161,6 +171,11 @@ class Transfer(Struct, frozen=True, dict=True):
     def digested(self) -> bool:
         """Whether every part is digested before it is sent, so that the file can be compared with it later."""
         return self.order.digest is not DigestName.NONE and not self.order.pregranted
+
+    @property
+    def rate_limit(self) -> int | None:
+        """Bytes per second of all parts together; None without a limit."""
+        return self.rate or self.order.options.max_bytes_per_second
 
     @property
     def awaiting_grant(self) -> bool:

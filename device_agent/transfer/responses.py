@@ -79,8 +79,10 @@ def progress_of(transfer: Transfer, now: float, in_flight: int = 0) -> CurrentUp
 def wait_reason(transfer: Transfer, now: float) -> str | None:
     """The reason why an upload waits; None while it makes progress."""
     match transfer.state:
+        case State.QUEUED if transfer.hold is not None:
+            reason: str | None = transfer.hold.reason
         case State.OPENING if transfer.order.options.compression != "none":
-            reason: str | None = "compressing the file first"
+            reason = "compressing the file first"
         case State.REQUESTING if transfer.awaiting_grant:
             reason = "waiting for the owner to grant the next parts"
         case State.WAITING:
@@ -107,6 +109,8 @@ def _named_wait(transfer: Transfer, now: float) -> str:
     if retries:
         first = min(retries, key=lambda retry: retry.until)
         return f"{first.text}; again in {max(0.0, first.until - now):.0f} s"
+    if transfer.hold is not None:
+        return f"{transfer.hold.reason}; next request in {max(0.0, transfer.hold.until - now):.0f} s"
     return f"the owner granted nothing; next request in {max(0.0, transfer.request_after - now):.0f} s"
 
 

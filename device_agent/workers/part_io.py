@@ -47,6 +47,8 @@ class SourceSession:
     source: Source | None = None
     sent: dict[int, int] = field(default_factory=dict)
     """Bytes that have left, for each part in flight; each key is written by one thread only."""
+    rate: int | None = None
+    """Bytes per second of all its parts together; set by the agent's loop, also while parts are in flight."""
     running: int = 0
     """Running effects; counted by the agent's loop."""
     unanswered_since: float | None = None
@@ -97,7 +99,7 @@ class PartIO:
             event = Rechecked if effect.recheck else Digested
             post(event(now=self.clock(), digests=digests))
 
-    def put(self, effect: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
+    def put(self, effect: PutPart, session: SourceSession, post: Post) -> None:
         """Send a part; the event is `PartStored` or `PartFailed`."""
         number = effect.part.number
         session.sent[number] = 0
@@ -106,16 +108,14 @@ class PartIO:
             session.sent[number] += size
 
         try:
-            event = self._put(effect, session, count, max_bytes_per_second)
+            event = self._put(effect, session, count)
         except Exception as error:
             log.exception("part %d could not be sent", number)
             event = self._failed(number, PutFailed(PutFailure.TRY_AGAIN, _text_of(error)), session)
         session.sent.pop(number, None)
         post(event)
 
-    def _put(
-        self, effect: PutPart, session: SourceSession, count: Callable[[int], None], rate: int | None
-    ) -> PartStored | PartFailed:
+    def _put(self, effect: PutPart, session: SourceSession, count: Callable[[int], None]) -> PartStored | PartFailed:
         number, source = effect.part.number, session.source
         if source is None or session.stopped.is_set():
             return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
@@ -126,7 +126,7 @@ class PartIO:
                 effect.part,
                 stopped=session.stopped.is_set,
                 on_bytes=count,
-                max_bytes_per_second=rate,
+                rate=lambda: session.rate,
             )
             seen = self._look(source)
         except PutFailed as failed:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from control_plane.adapters.database import SqlDatabase
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.changes import UploadCreated, UploadStateChanged
+from control_plane.domain.selectors import Selector, parse
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import PartRecord, State, Upload, UploadKey
 from control_plane.services.errors import ServiceError
@@ -65,6 +66,7 @@ part_maps = st.dictionaries(
     st.integers(1, 4), st.builds(PartRecord, st.sampled_from([None, "d"]), st.sampled_from([None, "", "e"])), max_size=4
 )
 labels = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"]))
+selectors = st.none() | st.sampled_from(["x=1", "x!=1", "x,!y", "y notin (1,2)", "x in (1,2),y=1", ""]).map(parse)
 kinds = st.sampled_from([Kind.SEND_GRANT, Kind.COMPLETE])
 subjects = st.sampled_from(["", "s"])
 limits = st.integers(1, 4)
@@ -111,9 +113,14 @@ def list_uploads(records: Records, client_id: str | None, states: frozenset[Stat
     return as_listed(first), cursor, as_listed(second)
 
 
-def list_clients(records: Records, wanted: dict[str, str], limit: int) -> object:
-    first, cursor, total = records.clients.list(wanted, Page(limit))
-    return first, total, None if cursor is None else records.clients.list(wanted, Page(limit, cursor))
+def list_clients(records: Records, pattern: str, selector: Selector | None, limit: int) -> object:
+    client_ids = records.clients.matching([pattern], selector)
+    first, cursor, total = records.clients.list(Page(limit), client_ids)
+    return first, total, None if cursor is None else records.clients.list(Page(limit, cursor), client_ids)
+
+
+def save_client(records: Records, client_id: str, some: dict[str, str], others: dict[str, str]) -> None:
+    records.clients.save([a_client(client_id, labels=some, set_labels=others)])
 
 
 def due(entries: list[OutboxEntry], limit: int) -> object:
@@ -158,8 +165,8 @@ steps = st.one_of(
     step("wake failed", lambda r, now: r.outbox.wake_failed(["busy"], now), times),
     step("pull in", lambda r, kind, after, to: r.outbox.pull_in(kind, after, to), kinds, times, times),
     step("next due", lambda r: r.outbox.next_due()),
-    step("save client", lambda r, c, some: r.clients.save([a_client(c, labels=some)]), client_ids, labels),
-    step("list clients", list_clients, labels, limits),
+    step("save client", save_client, client_ids, labels, labels),
+    step("list clients", list_clients, st.sampled_from(["a", "*", "b*", "z"]), selectors, limits),
     step("delete client", lambda r, c: r.clients.delete(c), client_ids),
     step(
         "add key",
@@ -190,7 +197,7 @@ def everything(records: Records) -> object:
     listed, _ = records.uploads.list(UploadFilter(), Page(100))
     uploads = [records.uploads.get(one.key) for one in listed]
     entries = sorted(records.outbox.due(2 * PARKED, 100), key=repr)
-    return uploads, entries, records.changes.after(0, 100), records.clients.list({}, Page(100))
+    return uploads, entries, records.changes.after(0, 100), records.clients.list(Page(100))
 
 
 async def played(database: Database, script: list[list[Named]]) -> list[object]:

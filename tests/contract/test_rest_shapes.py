@@ -99,12 +99,13 @@ async def test_clients(http: httpx.AsyncClient) -> None:
     row = {
         "client_id": "restaurant-1",
         "connected": True,
+        "state": "connected",
         "last_activity": "2025-11-01T09:59:55.000Z",
         "labels": {"site": "berlin"},
         "reason": None,
         "reason_code": None,
     }
-    assert (await http.get("/clients")).json() == {"clients": [row], "total": 1, "cursor": None}
+    assert (await http.get("/clients")).json() == {"clients": [row], "count": 1, "set": None, "cursor": None}
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
     assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")

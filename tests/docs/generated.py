@@ -71,6 +71,8 @@ AGENT_SETTINGS: Final = {
     "MQTT_PASSWORD": "its password",
     "FILE_PATH": "the default file; always allowed; a link is followed at each open, within its folder or the roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
+    "TYPES": "`sales=/data/sales/*.csv,logs=/var/log/**/*.log`: names of files that may be read",
+    "TIMEZONE": "IANA name, such as `Europe/Berlin`; else that of `TZ` or the system",
     "UPLOAD_HOSTS": "`https://host[:port][/bucket/]` where parts may be sent, comma-separated; none by default",
     "STATE_DIR": "folder of the journal and the identity",
     "LABELS": "`site=berlin,model=pi4`",
@@ -83,6 +85,7 @@ AGENT_SETTINGS: Final = {
 }
 REASONS: Final = {
     WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
+    WaitCode.CLIENT_NEVER_SEEN: "an operator expects the client, and its agent has not connected yet",
     WaitCode.CLIENT_OFFLINE: "the client is not connected",
     WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
     WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",

@@ -48,7 +48,7 @@ class Script(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         match path:
             case "/clients":
-                self.send(200, {"clients": [{"client_id": f"{n:040}"} for n in range(2000)], "total": 2000})
+                self.send(200, {"clients": [{"client_id": f"{n:040}"} for n in range(2000)], "count": 2000})
             case "/uploads/slow":
                 self.send(200, UPLOAD | {"upload_id": "slow"})
             case "/uploads/busy" if sum(one[1] == self.path for one in self.requests) == 1:

@@ -44,7 +44,7 @@ class Plane(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = (
-            b'{"clients": [{"client_id": "a"}], "uploads": [], "files": [], "total": 1, "upload_id": "u1",'
+            b'{"clients": [{"client_id": "a"}], "uploads": [], "files": [], "count": 1, "set": null, "upload_id": "u1",'
             b' "status": "completed", "state": "completed", "url": "http://x", "client_id": "a", "connected": true}'
         )
         self.send_response(200)

@@ -90,7 +90,7 @@ def test_the_default_file_and_the_fields_of_every_answer(fleet: Fleet, files: Pa
     status = fleet.get("/status/restaurant-1")
     assert (status["client_id"], status["connected"], status["current_upload"]) == ("restaurant-1", True, None)
     (client,) = [
-        one for one in fleet.get("/clients?label=site=berlin")["clients"] if one["client_id"] == "restaurant-1"
+        one for one in fleet.get("/clients?selector=site=berlin")["clients"] if one["client_id"] == "restaurant-1"
     ]
     assert (client["connected"], client["labels"]) == (True, {"site": "berlin", "model": "pi4"})
     assert fleet.get("/health")["status"] == "ok"

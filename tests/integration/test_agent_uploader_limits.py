@@ -199,6 +199,22 @@ def test_one_uploads_limit_is_shared_by_its_parts(sink: PutSink, source: Source,
     assert first is not third
 
 
+def test_the_rate_of_a_part_in_flight_can_be_changed(sink: PutSink, source: Source) -> None:
+    """At the first rate the part would take an hour."""
+    rates, sent = [1_000], list[int]()
+
+    def count(size: int) -> None:
+        sent.append(size)
+        rates[0] = 2**40
+
+    uploader = Uploader(UploadHosts.parse([sink.host_port]), idle_timeout=IDLE)
+    part = PresignedPart(1, sink.url())
+    uploader.put(part, source, WHOLE, stopped=lambda: False, on_bytes=count, rate=lambda: rates[0])
+    assert (sent[0] <= 1_024, sum(sent)) == (True, SIZE)
+    assert [put.body for put in sink.puts] == [CONTENT]
+    uploader.close()
+
+
 def test_ipv6_addresses_work(source: Source) -> None:
     try:
         sink = PutSink(host="::1")

@@ -18,9 +18,10 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.selectors import Relation, Selector, Term, parse
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
 from control_plane.services.errors import BadInput, DatabaseUnavailable
-from control_plane.services.ports.database import Page, Records
+from control_plane.services.ports.database import Records
 from tests.support.databases import a_client, an_entry, an_upload
 
 ROOT: Final = Path(__file__).parents[2]
@@ -356,9 +357,11 @@ async def test_a_nul_character_is_replaced(database: SqlDatabase) -> None:
     found = await load(database, upload.key)
     assert (found.message, found.file_path, found.metadata) == ("a\ufffdb", "\ufffd", upload.metadata)
     assert found.parts == {1: PartRecord("x", "e\ufffd")}
-    page, _, total = await database.read(lambda records: records.clients.list(client.labels, Page()))
-    assert total == 1
-    assert page[0].labels == client.labels
+    selector = Selector("", (Term("si\ufffdte", Relation.IN, ("ber\ufffdlin",)),))
+    assert await database.read(lambda records: records.clients.matching((), selector)) == ["a"]
+    stored = await database.read(lambda records: records.clients.get("a"))
+    assert stored is not None
+    assert stored.labels == client.labels
 
 
 @pytest.mark.parametrize("field", [{"metadata": {"a": "\ud800"}}, {"file_path": "\ud800"}, {"token": "\udfff"}])
@@ -383,8 +386,8 @@ async def test_a_label_too_long_to_index_is_stored_but_not_searchable(database: 
     client = a_client("a", labels={"site": "x" * 10_000, "floor": "1"})
     await database.write(lambda records: records.clients.save([client]))
     assert await database.read(lambda records: records.clients.get("a")) == client
-    assert await database.read(lambda records: records.clients.list({"floor": "1"}, Page())) == ([client], None, 1)
-    assert await database.read(lambda records: records.clients.list(client.labels, Page())) == ([], None, 0)
+    assert await database.read(lambda records: records.clients.matching((), parse("floor=1"))) == ["a"]
+    assert await database.read(lambda records: records.clients.matching((), parse("site"))) == []
 
 
 async def test_a_beat_that_changes_no_row_adds_nothing_to_the_log(tmp_path: Path) -> None:

@@ -56,6 +56,17 @@ def test_every_device_uploads_once(site: Site, name: str, devices: int, size: in
 
 
 @pytest.mark.slow
+def test_a_share_of_the_devices_fails_every_upload_and_a_share_the_first_one(site: Site) -> None:
+    options = ("--devices", "10", "--username", "failing-{}", "--failing", "0.2", "--failing-once", "0.3")
+    report = document(simulate(site, *options, "--trigger", "--rounds", "2"))
+    # Of two uploads of each device: two devices fail both, three devices fail the first.
+    assert report["outcomes"] == {"completed": 5 * 2 + 3, "failed": 2 * 2 + 3}
+    with ControlPlane(site.server) as plane:
+        uploads = [one for one in plane.uploads()["uploads"] if one["client_id"].startswith("failing-")]
+    assert {one["error"] for one in uploads if one["state"] == "failed"} == {"source_unreadable"}
+
+
+@pytest.mark.slow
 def test_devices_that_stop_publish_offline_at_once(site: Site) -> None:
     report = document(simulate(site, "--devices", "3", "--username", "leaving-{}", "--duration", "0.5"))
     assert report["connected"] == 3

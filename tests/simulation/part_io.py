@@ -121,9 +121,8 @@ class SimPartIO:
         content = clip(source.inode.content, part.offset, part.size)
         return md5_base64(content) if size_of(content) == part.size else None
 
-    def put(self, task: PutPart, session: SourceSession, post: Post, *, max_bytes_per_second: int | None) -> None:
+    def put(self, task: PutPart, session: SourceSession, post: Post) -> None:
         """Send a part: its first half is read now, its second when that has left."""
-        assert max_bytes_per_second is None
         source, part = cast("OpenFile | None", session.source), task.part
         if source is None or session.stopped.is_set():
             self._fail(task, session, post, PutFailed(PutFailure.STOPPED, "stopped"))

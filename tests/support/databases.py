@@ -192,6 +192,12 @@ clients = st.builds(
     labels=st.dictionaries(texts, texts, max_size=4),
     capabilities=st.lists(texts, max_size=3).map(tuple),
     default_file=maybe_texts,
+    timezone=maybe_texts,
+    roots=st.lists(texts, max_size=3).map(tuple),
+    types=st.lists(texts, max_size=3).map(tuple),
+    set_labels=st.dictionaries(texts, texts, max_size=4),
+    expected=st.booleans(),
+    note=texts,
 )
 
 

@@ -22,7 +22,7 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
-from control_plane.services.clients.service import ClientService
+from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -141,10 +141,10 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
         return await self.client(principal, client_id), next(iter(self.views.values()), None)
 
     async def clients(
-        self, _principal: Principal, labels: Mapping[str, str], page: Page
-    ) -> tuple[list[Client], str | None, int]:
-        self._note("clients", (labels, page))
-        return list(self.known.values()), None, len(self.known)
+        self, _principal: Principal, page: Page, _now: float, *, selector: str | None = None, state: str | None = None
+    ) -> FoundClients:
+        self._note("clients", (selector, state, page))
+        return FoundClients(list(self.known.values()), None, len(self.known), None)
 
     async def forget(self, principal: Principal, client_id: str) -> None:
         await self.client(principal, client_id)

@@ -3,16 +3,18 @@
 Rule: a presence message rewrites one row; the rows of the labels are written only when the labels change.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, insert, select
+from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.rows import clean, client_values, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
+from control_plane.domain.selectors import Relation, Selector, Term, id_matches
 from control_plane.services.ports.database import ClientPage, Page
 
 _C: Final = CLIENTS.c
@@ -20,7 +22,18 @@ _L: Final = LABELS.c
 _SOME: Final = _C.client_id.in_(bindparam("client_ids", expanding=True))
 _ONE: Final = Statement(select(CLIENTS).where(_C.client_id == bindparam("client_id")))
 _THESE: Final = select(CLIENTS).where(_SOME)
-_LABELS_OF: Final = select(_C.client_id, _C.labels).where(_SOME)
+_LABELS_OF: Final = select(_C.client_id, _C.labels, _C.set_labels).where(_SOME)
+_IDS_OF: Final = select(_C.client_id).where(_SOME)
+_IDS_FROM: Final = Statement(
+    select(_C.client_id).where(_C.client_id >= bindparam("low"), _C.client_id < bindparam("high"))
+)
+_IDS_AFTER: Final = Statement(
+    select(_C.client_id)
+    .where(_C.client_id > bindparam("after"))
+    .order_by(_C.client_id)
+    .limit(bindparam("limit", type_=Integer))
+)
+_HOW_MANY: Final = Statement(select(func.count()).select_from(CLIENTS))
 _PUT: Final = upsert(CLIENTS)
 _DROP: Final = Statement(delete(CLIENTS).where(_C.client_id == bindparam("of_client")))
 _ADD_LABEL: Final = Statement(insert(LABELS))
@@ -31,8 +44,14 @@ LONGEST_LABEL: Final = 256
 
 _MANY: Final = 10_000
 """Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
-_WITH_LABEL: Final = select(_L.client_id).where(_L.name == bindparam("name"), _L.value == bindparam("value"))
-_COUNT: Final = Statement(select(func.count()).select_from(_WITH_LABEL.limit(_MANY).subquery()))
+_NAMING: Final = (Relation.IN, Relation.EXISTS)
+"""The relations that name a label which the client has."""
+
+_AFTER_EVERY_ID: Final = "\x7f"
+"""Behind every character of a client id."""
+
+_NO_LABELS: Final = ("{}", "{}")
+"""The labels of the device and of the operator in the row of a client without any."""
 
 _BATCH: Final = 500
 """Client ids in one statement: SQLite accepts 32,766 values, older versions 999."""
@@ -65,13 +84,19 @@ class SqlClients:
         labels = self._labels_of(list(rows))
         self._transaction.run_each(_PUT, list(rows.values()))
         last = {client.client_id: client for client in clients}
-        self._save_labels([last[name] for name, row in rows.items() if row["labels"] != labels.get(name, "{}")])
+        self._save_labels(
+            [
+                last[name]
+                for name, row in rows.items()
+                if (row["labels"], row["set_labels"]) != labels.get(name, _NO_LABELS)
+            ]
+        )
 
-    def _labels_of(self, client_ids: Sequence[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _labels_of(self, client_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
         for some in _batches(client_ids):
             rows = self._transaction.connection.execute(_LABELS_OF, {"client_ids": some})
-            found.update((client_id, labels) for client_id, labels in rows)
+            found.update((client_id, (labels, set_labels)) for client_id, labels, set_labels in rows)
         return found
 
     def _save_labels(self, clients: Sequence[Client]) -> None:
@@ -79,7 +104,7 @@ class SqlClients:
         rows = [
             {"client_id": client.client_id, "name": name, "value": value}
             for client in clients
-            for name, value in _cleaned(client.labels).items()
+            for name, value in _cleaned(client.effective_labels).items()
             if max(len(name), len(value)) <= LONGEST_LABEL
         ]
         self._transaction.run_each(_ADD_LABEL, rows)
@@ -88,47 +113,73 @@ class SqlClients:
         """Its labels go with it, by the foreign key."""
         return self._transaction.run(_DROP, {"of_client": client_id}).rowcount > 0
 
-    def _rarest_first(self, labels: Mapping[str, str]) -> list[tuple[str, str]]:
-        """A scan of the label of the fewest clients leaves the fewest lookups of the others."""
-        if len(labels) < 2:  # noqa: PLR2004 - a single one needs no order
-            return list(labels.items())
-        return sorted(labels.items(), key=lambda label: self._count(*label))
+    def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
+        """Plain ids by the primary key, patterns by a scan of the ids with their beginning, a selector by labels."""
+        found: set[str] = set()
+        for some in _batches([pattern for pattern in patterns if "*" not in pattern]):
+            found.update(self._transaction.connection.execute(_IDS_OF, {"client_ids": some}).scalars())
+        for pattern in (pattern for pattern in patterns if "*" in pattern):
+            beginning = pattern.partition("*")[0]
+            rows = self._transaction.run(_IDS_FROM, {"low": beginning, "high": beginning + _AFTER_EVERY_ID})
+            found.update(client_id for (client_id,) in rows.fetchall() if id_matches(pattern, client_id))
+        if selector is not None:
+            found.update(self._transaction.connection.execute(_selected(self._narrowest_first(selector))).scalars())
+        return sorted(found)
 
-    def _count(self, name: str, value: str) -> int:
-        ((count,),) = self._transaction.run(_COUNT, {"name": name, "value": value}).fetchall()
-        return int(count)
+    def _narrowest_first(self, selector: Selector) -> list[Term]:
+        """The terms that name a label before those that exclude one, the one of the fewest clients at the front.
 
-    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
-        """Scans the index of the rarest label and looks the others up."""
+        A scan of the first leaves the fewest lookups of the others.
+        """
+        terms = [term for term in selector.terms if term.relation in _NAMING]
+        others = [term for term in selector.terms if term.relation not in _NAMING]
+        return [*(sorted(terms, key=self._count) if len(terms) > 1 else terms), *others]
+
+    def _count(self, term: Term) -> int:
+        bearers = select(func.count()).select_from(_bearers(term).limit(_MANY).subquery())
+        return self._transaction.connection.execute(bearers).scalar_one()
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
+        """Of all clients a scan of the primary key, which counts them too."""
         check_limit(page)
-        after = client_position(page)
-        matching, client_id = _with_labels(self._rarest_first(_cleaned(labels)))
-        total = self._transaction.connection.execute(
-            matching.with_only_columns(func.count(), maintain_column_froms=True)
-        ).scalar_one()
-        query = _with_client(matching, client_id).order_by(client_id).limit(page.limit + 1)
-        found = self._transaction.connection.execute(query if after is None else query.where(client_id > after)).all()
-        cursor = encode_cursor((found[page.limit - 1].client_id,)) if len(found) > page.limit else None
-        return [to_client(row) for row in found[: page.limit]], cursor, total
+        after = client_position(page) or ""
+        if client_ids is None:
+            rows = self._transaction.run(_IDS_AFTER, {"after": after, "limit": page.limit + 1}).fetchall()
+            found = [client_id for (client_id,) in rows]
+            ((total,),) = self._transaction.run(_HOW_MANY, {}).fetchall()
+        else:
+            start = bisect_right(client_ids, after)
+            found, total = list(client_ids[start : start + page.limit + 1]), len(client_ids)
+        shown = found[: page.limit]
+        clients = self.among(shown)
+        cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None
+        return [clients[client_id] for client_id in shown], cursor, total
 
 
-def _with_labels(labels: Sequence[tuple[str, str]]) -> tuple[Select[str], ColumnElement[str]]:
-    """Clients that have all labels: a scan of the first label's index, and a lookup of the others for each client."""
-    if not labels:
-        return select(_C.client_id), _C.client_id
-    (name, value), *others = labels
-    query = select(_L.client_id).where(_L.name == name, _L.value == value)
-    for other, wanted in others:
-        also = LABELS.alias()
-        query = query.where(
-            exists().where(also.c.client_id == _L.client_id, also.c.name == other, also.c.value == wanted)
-        )
-    return query, _L.client_id
+def _selected(terms: Sequence[Term]) -> Select[str]:
+    """Clients that match all terms: a scan of the first term's labels, a lookup of the others for each client.
+
+    If no term names a label, a scan of all clients.
+    """
+    scanned = terms[:1] if terms and terms[0].relation in _NAMING else []
+    query = _bearers(scanned[0]) if scanned else select(_C.client_id)
+    client_id = _L.client_id if scanned else _C.client_id
+    for term in terms[len(scanned) :]:
+        label = LABELS.alias()
+        borne = exists().where(label.c.client_id == client_id, *_is_borne(term, label))
+        query = query.where(borne if term.relation in _NAMING else ~borne)
+    return query
 
 
-def _with_client(matching: Select[str], client_id: ColumnElement[str]) -> Select[Any]:
-    whole = matching.with_only_columns(CLIENTS)
-    return whole if client_id is _C.client_id else whole.where(_C.client_id == client_id)
+def _bearers(term: Term) -> Select[str]:
+    """The clients with a label that the term names."""
+    return select(_L.client_id).where(*_is_borne(term, LABELS))
+
+
+def _is_borne(term: Term, label: FromClause) -> list[ColumnElement[bool]]:
+    """That a row is the label that the term names, or excludes."""
+    values = [label.c.value.in_(term.values)] if term.values else []
+    return [label.c.name == term.key, *values]
 
 
 def _cleaned(labels: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from sqlalchemy import URL, Connection, Engine, update
 from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.fleet.records import SqlGroups
+from control_plane.adapters.database.gate.records import SqlGate
 from control_plane.adapters.database.idempotency import SqlIdempotency
 from control_plane.adapters.database.jobs.records import SqlJobs
 from control_plane.adapters.database.outbox import SqlOutbox
@@ -42,6 +44,8 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.groups = SqlGroups(transaction)
+        self.gate = SqlGate(transaction)
         self.jobs = SqlJobs(transaction)
         self.schedules = SqlSchedules(transaction)
         self.coverage = SqlCoverage(transaction)

@@ -6,13 +6,13 @@ Rule: the subject, kind and target identify a row; the outbox worker selects row
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import bindparam, case, delete, select, tuple_, update
 
 from control_plane.adapters.database.rows import entry_values, to_entry
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
-from control_plane.adapters.database.tables import OUTBOX
+from control_plane.adapters.database.tables import IS_HELD, OUTBOX, UPLOADS
 from control_plane.domain.uploads.duties import Kind
-from control_plane.services.ports.database import PARKED, OutboxEntry, Subject
+from control_plane.services.ports.database import PARKED, OutboxEntry, Subject, SubjectType
 
 _O: Final = OUTBOX.c
 _SUBJECT: Final = (
@@ -35,6 +35,18 @@ _WAKE_FAILED: Final = Statement(
     update(OUTBOX)
     .where(_O.due_at > bindparam("now"), _O.due_at < PARKED, _O.last_error_code == bindparam("of_code"))
     .values(due_at=case((_O.not_before > bindparam("now"), _O.not_before), else_=bindparam("now")))
+)
+_HELD: Final = select(UPLOADS.c.client_id, UPLOADS.c.upload_id).where(UPLOADS.c.job_id == bindparam("of_job"), IS_HELD)
+_RELEASE: Final = Statement(
+    update(OUTBOX)
+    .where(
+        _O.subject_type == SubjectType.UPLOAD.value,
+        _O.kind == Kind.SEND_GRANT.value,
+        _O.due_at > bindparam("now"),
+        _O.due_at < PARKED,
+        tuple_(_O.client_id, _O.subject_id).in_(_HELD),
+    )
+    .values(due_at=bindparam("now"))
 )
 _PULL_IN: Final = Statement(
     update(OUTBOX)
@@ -73,6 +85,10 @@ class SqlOutbox:
     def wake_failed(self, codes: Iterable[str], now: float) -> int:
         """Found by `due_at`: an entry that failed waits, and few do at one time."""
         return sum(self._transaction.run(_WAKE_FAILED, {"of_code": code, "now": now}).rowcount for code in codes)
+
+    def release(self, job_id: str, now: float) -> int:
+        """Found by the index of held uploads."""
+        return self._transaction.run(_RELEASE, {"of_job": job_id, "now": now}).rowcount
 
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Found by `due_at`: there are hardly ever any."""

@@ -95,6 +95,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "strays": from_json(tuple[Stray, ...]),
     "one_put": bool,
     "client_busy": bool,
+    "held": bool,
 }
 _ranges: Final = from_json(tuple[tuple[int, int], ...])
 _STORED: Final = PartRecord(etag="")
@@ -261,6 +262,11 @@ _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "labels": to_json,
     "capabilities": to_json,
     "default_file": maybe(clean),
+    "timezone": maybe(clean),
+    "roots": to_json,
+    "types": to_json,
+    "set_labels": to_json,
+    "note": clean,
 }
 _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "retired": from_json(tuple[str, ...]),
@@ -268,6 +274,10 @@ _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "labels": from_json(dict[str, str]),
     "capabilities": from_json(tuple[str, ...]),
     "online": bool,
+    "roots": from_json(tuple[str, ...]),
+    "types": from_json(tuple[str, ...]),
+    "set_labels": from_json(dict[str, str]),
+    "expected": bool,
 }
 
 

@@ -98,6 +98,7 @@ class UploadRow(_Row, table=True):
     parts_stamp: int = Field(sa_type=BigInteger)
     reason_code: str | None
     setbacks: int
+    held: bool
     job_id: str | None = Field(sa_type=Code)
     job_file: int | None
 
@@ -177,10 +178,16 @@ class ClientRow(_Row, table=True):
     labels: str
     capabilities: str
     default_file: str | None
+    timezone: str | None
+    roots: str
+    types: str
+    set_labels: str
+    expected: bool
+    note: str
 
 
 class LabelRow(_Row, table=True):
-    """One label of one client, for queries by label."""
+    """One effective label of one client, for queries by label."""
 
     __tablename__ = "client_labels"
     __table_args__ = (
@@ -225,9 +232,11 @@ CHECKS: Final[Table] = METADATA.tables["checks"]
 
 # A query uses a partial index only if it has the same condition, so both use these.
 IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
+IS_HELD: Final = UPLOADS.c.held.is_(True)
 HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
 
 Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index("ix_uploads_held", UPLOADS.c.job_id, sqlite_where=IS_HELD, postgresql_where=IS_HELD)
 Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
 Index(
     "ix_uploads_newest_with_error",

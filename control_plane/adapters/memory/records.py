@@ -3,7 +3,7 @@
 Rule: a transaction records an undo step for each write, so that all of them can be rolled back.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest, nsmallest
 from typing import Any, Final, TypeVar
@@ -14,6 +14,7 @@ from control_plane.adapters.cursors import check_limit, client_position, encode_
 from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
+from control_plane.domain.selectors import Selector, id_matches
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
@@ -241,6 +242,11 @@ class MemoryOutbox:
             self.put(replace(entry, due_at=max(now, entry.duty.due_at)))
         return len(waiting)
 
+    def release(self, job_id: str, now: float) -> int:
+        """There are no jobs."""
+        del job_id, now
+        return 0
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Not the parked ones."""
         ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
@@ -283,16 +289,27 @@ class MemoryClients:
         self._transaction.drop(self._rows, client_id)
         return True
 
-    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
+    def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
+        """Looks at every client."""
+        plain = {pattern for pattern in patterns if "*" not in pattern}
+        others = [pattern for pattern in patterns if "*" in pattern]
+        return sorted(
+            client_id
+            for client_id, client in self._rows.items()
+            if client_id in plain
+            or any(id_matches(pattern, client_id) for pattern in others)
+            or (selector is not None and selector.matches(client.effective_labels))
+        )
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
         """By client id, in the order of code points."""
         check_limit(page)
-        after = client_position(page)
-        matching = [one for one in self._rows.values() if labels.items() <= one.labels.items()]
-        fitting = (one for one in matching if after is None or one.client_id > after)
-        found = nsmallest(page.limit + 1, fitting, key=lambda one: one.client_id)
-        rest = len(found) > page.limit
-        cursor = encode_cursor((found[page.limit - 1].client_id,)) if rest else None
-        return found[: page.limit], cursor, len(matching)
+        after = client_position(page) or ""
+        wanted = self._rows.keys() if client_ids is None else client_ids
+        found = nsmallest(page.limit + 1, (one for one in wanted if one > after))
+        shown = found[: page.limit]
+        cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None
+        return [self._rows[client_id] for client_id in shown], cursor, len(wanted)
 
 
 class MemoryIdempotency:
@@ -355,6 +372,8 @@ class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
     jobs = Unsupported("jobs")
+    groups = Unsupported("groups")
+    gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
 

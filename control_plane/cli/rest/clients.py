@@ -12,15 +12,21 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
-from control_plane.cli.parsing import read_key_values
 from control_plane.cli.rest.client import ControlPlane
 from control_plane.cli.rest.progress import ENDED
 from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
 from control_plane.cli.rest.uploads import Client
 from control_plane.cli.session import CliSession, rest_command
+from control_plane.domain.clients import ClientState
 
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only those that bear it. Repeatable.")
+Selector = Annotated[
+    str | None,
+    typer.Option(
+        "--selector", "-l", metavar="SELECTOR", help="Only those with these labels: 'site=berlin,model in (a,b),!old'."
+    ),
+]
+State = Annotated[
+    ClientState | None, typer.Option("--state", help="Only those that are in this state.", case_sensitive=False)
 ]
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob of absolute paths, such as '/data/*.bin'.")]
 Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")]
@@ -41,10 +47,10 @@ def status(session: CliSession, client: Client) -> None:
     session.output.result(answer, client_view(answer))
 
 
-def clients(session: CliSession, *, label: Labels = None) -> None:
+def clients(session: CliSession, *, selector: Selector = None, state: State = None) -> None:
     """List the clients."""
     with session.connect() as plane:
-        answer = plane.clients(label=_label_filter(label))
+        answer = plane.clients(selector=selector, state=state)
     session.output.result(answer, clients_table(answer["clients"]))
 
 
@@ -95,7 +101,3 @@ def _fleet_view(seen: dict[str, Any]) -> Group:
     return Group(
         Text(summary, style="bold"), "", clients_table(seen["clients"]), "", uploads_table(seen["uploads"], short=True)
     )
-
-
-def _label_filter(words: list[str] | None) -> list[str]:
-    return [f"{key}={value}" for key, value in read_key_values(words or ()).items()]

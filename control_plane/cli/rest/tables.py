@@ -30,43 +30,47 @@ STYLES: Final = {
 
 def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
     """Uploads, a line each; `short` omits the folders of their files' paths."""
-    table = _table("upload", "client", "state", "done", "file")
-    table.columns[0].no_wrap = True
+    shown = table("upload", "client", "state", "done", "file")
+    shown.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(
-            _id(row.get("upload_id")), _cell(row.get("client_id")), state_text(row), done(row), _file(row, short=short)
+        shown.add_row(
+            id_cell(row.get("upload_id")),
+            cell(row.get("client_id")),
+            state_text(row),
+            done(row),
+            _file(row, short=short),
         )
-    return table
+    return shown
 
 
 def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
     """Clients, a line each."""
     now = now or datetime.now(UTC)
-    table = _table("client", "connected", "last heard", "labels")
+    shown = table("client", "connected", "last heard", "labels")
     for row in rows:
         heard = ago(row.get("last_activity"), now)
         connected = _yes(row.get("connected"))
         if row.get("connected") and row.get("reason_code"):
             connected.append(f"\n{visible(row['reason_code'])}", style="red")
-        table.add_row(_cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
-    return table
+        shown.add_row(cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
+    return shown
 
 
 def files_table(rows: Iterable[Row]) -> Table:
     """Files on a device, a line each."""
-    table = _table("size", "changed", "path")
-    table.columns[0].justify = "right"
+    shown = table("size", "changed", "path")
+    shown.columns[0].justify = "right"
     for row in rows:
-        table.add_row(size(row.get("size")), moment_of_ns(row.get("mtime_ns")), _cell(row.get("path")))
-    return table
+        shown.add_row(size(row.get("size")), moment_of_ns(row.get("mtime_ns")), cell(row.get("path")))
+    return shown
 
 
 def upload_view(row: Row) -> Table:
     """One upload, a line for each known fact."""
     parts = f"{_plain(row.get('completed_parts'))} of {_plain(row.get('total_parts'))}"
     sent = f"{size(row.get('bytes_uploaded'))} of {size(row.get('file_size'))} ({done(row)})"
-    return _facts(
-        ("upload", _id(row.get("upload_id"))),
+    return facts(
+        ("upload", id_cell(row.get("upload_id"))),
         ("client", row.get("client_id")),
         ("file", row.get("file_path")),
         ("object", row.get("s3_key")),
@@ -89,13 +93,13 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
     """One client, a line for each known fact."""
     now = now or datetime.now(UTC)
     current = row.get("current_upload") or {}
-    return _facts(
+    return facts(
         ("client", row.get("client_id")),
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
         ("note", row.get("reason")),
-        ("upload", _id(current.get("upload_id")) if current else "none"),
+        ("upload", id_cell(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
         ("done", done(current) if current else None),
@@ -116,31 +120,33 @@ def done(row: Row) -> str:
 
 def labels(values: Mapping[str, Any] | None) -> Text:
     """A map as `key=value` pairs."""
-    return _cell(" ".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "-")
+    return cell(" ".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "-")
 
 
-def _facts(*pairs: tuple[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+def facts(*pairs: tuple[str, Any]) -> Table:
+    """One thing, a line for each known fact."""
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
     for name, value in pairs:
         if value not in (None, ""):
-            table.add_row(name, value if isinstance(value, Text) else _cell(value))
-    return table
+            shown.add_row(name, value if isinstance(value, Text) else cell(value))
+    return shown
 
 
-def _table(*names: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+def table(*names: str) -> Table:
+    """An empty table with these columns; long cells fold."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name in names:
-        table.add_column(name, overflow="fold")
-    return table
+        shown.add_column(name, overflow="fold")
+    return shown
 
 
 def _file(row: Row, *, short: bool) -> Text:
     """The file, and the reason why its upload waits, if any."""
     path = row.get("file_path")
     folder, slash, name = str(path or "").rpartition("/")
-    text = _cell(f"…{slash}{name}" if short and folder else path)
+    text = cell(f"…{slash}{name}" if short and folder else path)
     note = row.get("error") or waiting_reason(dict(row))
     return text.append(f"\n{visible(note)}", style="dim") if note else text
 
@@ -149,11 +155,13 @@ def _sentence(error: object, message: object) -> str | None:
     return ": ".join(str(part) for part in (error, message) if part) or None
 
 
-def _id(value: object) -> Text:
+def id_cell(value: object) -> Text:
+    """An id, which a person may copy: it does not fold."""
     return Text(_plain(value), no_wrap=True)
 
 
-def _cell(value: object) -> Text:
+def cell(value: object) -> Text:
+    """Any text, which folds."""
     return Text(_plain(value), overflow="fold")
 
 

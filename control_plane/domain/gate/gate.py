@@ -4,13 +4,16 @@ Rule: pure. `may_grant` asks in one fixed order, and the first refusal is the re
 approval, window, stage, dispatch rate, running cap, budget, client quota.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from control_plane.domain.reasons import Reason, WaitCode
 from schemas.parts import MIB
+from schemas.values import WantedPart
 
 MAX_GRANT: Final = 64 * MIB
 """Bytes of one grant; more only if one part is larger. After a pause, at most one grant of an upload is still sent."""
@@ -20,6 +23,10 @@ BUDGETED_SECONDS: Final = 10.0
 
 TURN: Final = 2.0
 """Seconds that each waiter of a budget has to take its turn before the next one may."""
+
+CAP_PAUSE: Final = 5.0
+QUOTA_PAUSE: Final = 60.0
+"""Seconds after which a full job and a full client are asked again. The end of another execution opens them sooner."""
 
 LAST_TURN: Final = 4
 """Waiters that have a turn of their own; those behind them share the one after it."""
@@ -65,6 +72,8 @@ class Opening(Struct, frozen=True):
     open: bool = True
     opens_at: float | None = None
     on_end: Literal["pause", "finish"] = "pause"
+    of_job: bool = True
+    """Whether it is the same for every client of the job."""
 
 
 class Turn(Struct, frozen=True):
@@ -109,6 +118,14 @@ def allowance(part: int, rates: tuple[int, ...]) -> int:
     return max(part, min([MAX_GRANT, *(int(rate * BUDGETED_SECONDS) for rate in rates)]))
 
 
+def within(parts: Sequence[WantedPart], most: int | None) -> tuple[WantedPart, ...]:
+    """The first parts that `most` bytes hold, and one at least."""
+    if most is None:
+        return tuple(parts)
+    sums = accumulate(part.size for part in parts)
+    return tuple(part for n, (part, total) in enumerate(zip(parts, sums, strict=True)) if n == 0 or total <= most)
+
+
 def may_grant(want: Want, world: World) -> Permit | Wait:
     """The gate's word."""
     refusal = _of_job(want, world) or (_of_rollout(want, world) if want.begins else None)
@@ -132,9 +149,10 @@ def _of_job(want: Want, world: World) -> Wait | None:
     windows = world.windows
     if windows.open or (windows.on_end == "finish" and not want.begins):
         return None
-    if windows.opens_at is None:
-        return Wait(Reason(WaitCode.OUTSIDE_WINDOW, "none of the job's windows opens within a year"), None)
-    return Wait(Reason(WaitCode.OUTSIDE_WINDOW, f"the next window opens at {_utc(windows.opens_at)}"), windows.opens_at)
+    text = "none of the job's windows opens within a year"
+    if windows.opens_at is not None:
+        text = f"the next window opens at {_utc(windows.opens_at)}"
+    return Wait(Reason(WaitCode.OUTSIDE_WINDOW, text), windows.opens_at, whole_job=windows.of_job)
 
 
 def _of_rollout(want: Want, world: World) -> Wait | None:
@@ -145,7 +163,7 @@ def _of_rollout(want: Want, world: World) -> Wait | None:
         return Wait(Reason(WaitCode.DISPATCH_RATE, text), world.dispatch_free_at, whole_job=True)
     if world.max_running is not None and world.running >= world.max_running:
         text = f"{world.running} executions of the job run, and no more than {world.max_running} may"
-        return Wait(Reason(WaitCode.RUNNING_CAP, text), None, whole_job=True)
+        return Wait(Reason(WaitCode.RUNNING_CAP, text), want.now + CAP_PAUSE, whole_job=True)
     return None
 
 
@@ -162,7 +180,7 @@ def _of_budget(want: Want, world: World) -> Wait | None:
 def _of_quota(want: Want, world: World) -> Wait | None:
     if world.over_quota is None or not want.begins:
         return None
-    return Wait(Reason(WaitCode.CLIENT_QUOTA, world.over_quota), None)
+    return Wait(Reason(WaitCode.CLIENT_QUOTA, world.over_quota), want.now + QUOTA_PAUSE)
 
 
 def _utc(at: float) -> str:

@@ -51,7 +51,8 @@ def opening(windows: Sequence[Window], now: float, job_zone: str, device_zone: s
         if next_at is not None and next_at < now + YEAR:
             following.append(next_at)
     on_end = max(ended, key=lambda pair: pair[0])[1].on_end if ended else "pause"
-    return Opening(open=False, opens_at=min(following, default=None), on_end=on_end)
+    of_job = all(window.zone == "job" for window in windows)
+    return Opening(open=False, opens_at=min(following, default=None), on_end=on_end, of_job=of_job)
 
 
 def _tick(cron: str, now: float, zone: ZoneInfo, *, back: bool) -> float | None:

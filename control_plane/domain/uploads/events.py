@@ -176,6 +176,37 @@ class SetBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The gate refused a grant for `reason`; it is asked again at `wake_at` (s since the epoch).
+
+    `attempt` and `sequence` are of the request that was refused.
+    """
+
+    now: float
+    attempt: int
+    sequence: int
+    reason: Reason
+    wake_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOpened:
+    """The grant that the gate had refused was published."""
+
+    now: float
+    attempt: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlineMoved:
+    """An operator moved the deadline to `deadline` (s since the epoch)."""
+
+    now: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OverQuota:
     """The client offered more bytes than it may upload in a day."""
 
@@ -218,6 +249,9 @@ LocalEvent = (
     | CompletionProven
     | CompletionFailed
     | SetBack
+    | Held
+    | GateOpened
+    | DeadlineMoved
     | OverQuota
     | CleanupDone
     | Observed

@@ -22,10 +22,13 @@ from control_plane.domain.uploads.events import (
     CleanupDone,
     CompletionFailed,
     CompletionProven,
+    DeadlineMoved,
     DeadlinePassed,
     Dispatched,
     ErrorReported,
     Event,
+    GateOpened,
+    Held,
     MissingFromHello,
     MultipartCreated,
     Observed,
@@ -39,6 +42,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
     UploadResponse,
 )
+from control_plane.domain.uploads.holding import deadline_moved, gate_opened, held
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
     MAX_DEADLINE,
@@ -132,7 +136,7 @@ def transition(upload: Upload, by: Transition, **changes: Any) -> Upload:  # noq
 
     `KeyError` when the table has no such transition from the upload's state: that is a fault of the handler.
     """
-    return replace(upload, state=TRANSITIONS[upload.state][by], **changes)
+    return replace(upload, state=TRANSITIONS[upload.state][by], held=False, **changes)
 
 
 # --- apply -----------------------------------------------------------------------------------------------------------
@@ -221,6 +225,7 @@ def _count(upload: Upload, event: UploadResponse) -> Upload:
         strikes=0,
         resume_at=0.0,
         reason=None,
+        held=False,
         client_busy=isinstance(event, PartsRequested),
     )
 
@@ -346,6 +351,9 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     if upload.state is State.COMPLETING or not (moved or event.reason):
         return upload, ()
     reason = None if event.reason is None else Reason(WaitCode.CLIENT_REPORTED, event.reason)
+    if upload.held:
+        # The client reports the wait that it was told: the gate's own reason has the code.
+        reason = upload.reason
     after = replace(
         upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True
     )
@@ -385,7 +393,8 @@ def _step_timed_out(upload: Upload, event: StepTimedOut) -> Applied:
             return replace(upload, client_busy=False), ()
         after = replace(upload, strikes=strikes, touched_at=event.now)
         return after, answer(after, event.now)
-    if upload.state not in {State.DISPATCHED, State.IN_PROGRESS}:
+    if upload.state not in {State.DISPATCHED, State.IN_PROGRESS} or upload.held:
+        # While the gate holds it, the client has nothing to answer.
         return upload, ()
     if strikes >= MAX_STRIKES:
         text = f"the client was connected and silent through {strikes} step timers"
@@ -405,6 +414,9 @@ def _deadline_passed(upload: Upload, event: DeadlinePassed) -> Applied:
     if upload.deadline > event.now + MAX_DEADLINE:
         # A clock that was wrong wrote it, and the instant of the creation: the span between them counts from now.
         return replace(upload, deadline=event.now + upload.deadline - upload.created_at), ()
+    if upload.deadline > event.now:
+        # It was moved after it was found to have passed.
+        return upload, ()
     if Transition.EXPIRE in TRANSITIONS[upload.state]:
         text = "the deadline passed before the upload was complete"
         return ended(upload, Transition.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
@@ -447,7 +459,7 @@ def _set_back(upload: Upload, event: SetBack) -> Applied:
         return upload, ()
     if event.setbacks + 1 < MAX_SETBACKS:
         resume_at = event.now + event.delay
-        after = replace(upload, setbacks=event.setbacks + 1, resume_at=resume_at, reason=event.reason)
+        after = replace(upload, setbacks=event.setbacks + 1, resume_at=resume_at, reason=event.reason, held=False)
         return after, duties(after)
     if event.left is not None:
         upload = _with_stray(upload, Stray(upload.s3_key, event.left, event.now + UNSEEN_STRAY_WAIT))
@@ -497,6 +509,9 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     CompletionProven: _completion_proven,
     CompletionFailed: _completion_failed,
     SetBack: _set_back,
+    Held: held,
+    GateOpened: gate_opened,
+    DeadlineMoved: deadline_moved,
     OverQuota: _over_quota,
     CleanupDone: _cleanup_done,
     Observed: _observed,

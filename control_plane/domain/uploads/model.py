@@ -160,6 +160,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     """Step timers that ran out in a row."""
     setbacks: int = 0
     """How often in a row the object store refused this attempt, or showed no object of it."""
+    held: bool = False
+    """Whether the gate refused its last grant: until `resume_at`, for `reason`."""
     bytes_sent: int = 0
     """As the client reported them last."""
     client_busy: bool = False

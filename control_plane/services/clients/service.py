@@ -3,24 +3,36 @@
 Rule: every method takes the calling `Principal` first; input is checked here once, for every entry point.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.model import OPEN
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.queries import ClientQueries
+from control_plane.services.clients.targeting import set_hash
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Database, Page, Records
+from control_plane.services.ports.database import ClientPage, Database, Page, Records
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.uploads.views import UploadView, UploadViews
 from schemas.errors import SchemaError
 from schemas.messages import FileList, ListFiles
 from schemas.topics import Channel, require_client_id
+
+
+@dataclass(frozen=True, slots=True)
+class FoundClients:
+    """A page of clients, the cursor of the next one, how many match on all pages, and the hash of their ids."""
+
+    clients: list[Client]
+    cursor: str | None
+    count: int
+    set: str | None
 
 
 class ClientService:
@@ -59,11 +71,25 @@ class ClientService:
         return client.waiting_for(now) or (noisy if self._budget.noisy(client.client_id) else None)
 
     async def clients(
-        self, _principal: Principal, labels: Mapping[str, str], page: Page
-    ) -> tuple[list[Client], str | None, int]:
-        """The clients with all these labels, by id; the cursor of the next page; the total count."""
-        found, cursor, total = await self._database.read(lambda records: records.clients.list(labels, page))
-        return [self._beats.latest(client) for client in found], cursor, total
+        self, _principal: Principal, page: Page, now: float, *, selector: str | None = None, state: str | None = None
+    ) -> FoundClients:
+        """A page of the clients that `selector` matches and that are in `state` at `now` (s), by id.
+
+        `SelectorError`. Without either, of all clients, and then no set is named: to hash all ids takes longer than
+        the page.
+        """
+
+        def work(records: Records) -> tuple[ClientPage, str | None]:
+            if selector is None and state is None:
+                return records.clients.list(page), None
+            client_ids = records.clients.matching((), parse(selector or ""))
+            if state is not None:
+                known = records.clients.among(client_ids)
+                client_ids = [one for one in client_ids if self._beats.latest(known[one]).state(now) == state]
+            return records.clients.list(page, client_ids), set_hash(client_ids)
+
+        (found, cursor, count), hashed = await self._database.read(work)
+        return FoundClients([self._beats.latest(client) for client in found], cursor, count, hashed)
 
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
         """A client, and its open upload with the latest change; `UnknownClient`, `BadInput`."""

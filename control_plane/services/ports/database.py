@@ -3,7 +3,7 @@
 Rule: an adapter translates every foreign exception to `services.errors`. Instants are seconds since the epoch (UTC).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason
+from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.ports.fleet import GroupRecords
+from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
@@ -183,6 +186,9 @@ class OutboxRecords(Protocol):
         None of them before its duty is required; parked entries stay parked.
         """
 
+    def release(self, job_id: str, now: float) -> int:
+        """Make the grants of the job due that the gate holds, and that are not parked; returns their number."""
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
 
@@ -205,8 +211,14 @@ class ClientRecords(Protocol):
     def delete(self, client_id: str) -> bool:
         """Delete a client, not its uploads; False when it does not exist."""
 
-    def list(self, labels: Mapping[str, str], page: Page) -> ClientPage:
-        """The clients that have all these labels, by client id in the order of code points."""
+    def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
+        """The ids, sorted, of clients that one of the ids and patterns matches, or the selector; None selects none.
+
+        Clients that are expected and were never seen are clients too. A selector reads the effective labels.
+        """
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
+        """A page of clients by id, in the order of code points: of all, or of these, which are sorted and exist."""
 
 
 class IdempotencyRecords(Protocol):
@@ -263,6 +275,14 @@ class Records(Protocol):
     @property
     def changes(self) -> ChangeRecords:
         """The change log."""
+
+    @property
+    def groups(self) -> GroupRecords:
+        """Named selections of clients."""
+
+    @property
+    def gate(self) -> GateRecords:
+        """Rates, budgets and their shares; `UnsupportedRecords` where there are none."""
 
     @property
     def jobs(self) -> "JobRecords":

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.domain.gate.gate import within
 from control_plane.domain.uploads.machine import PUT_URL_LIFE
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.errors import ObjectStoreForbids
@@ -45,13 +46,16 @@ class UrlSigner:
     probe: ObjectStoreProbe
     policy: Policy
 
-    def grant(self, upload: Upload, room: int) -> Grant:
-        """The requested parts, in order, as many as fit into `room` bytes; the client requests the rest again."""
+    def grant(self, upload: Upload, room: int, most: int | None = None) -> Grant:
+        """The requested parts, in order, as many as fit into `room` bytes; the client requests the rest again.
+
+        Of the file at most `most` bytes, or one part if that is larger.
+        """
         self.probe.require_signing()
         completed = to_ranges(upload.stored_parts)
         room -= _JSON_OF_RANGE * len(completed)
         lifetime = self._lifetime(upload)
-        return Grant(self._signed(upload, upload.to_grant, lifetime, room), lifetime, completed)
+        return Grant(self._signed(upload, within(upload.to_grant, most), lifetime, room), lifetime, completed)
 
     def pre_grant(self, upload: Upload) -> Grant:
         """The first parts of the upload's plan, as many as fit into one message. The upload must be open."""

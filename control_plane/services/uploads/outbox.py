@@ -36,6 +36,8 @@ from control_plane.services.errors import (
     Transient,
     UnknownUpload,
 )
+from control_plane.services.gate.keeper import GateKeeper
+from control_plane.services.gate.sender import GrantSender
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import MAX_SKEW, name_beside
 from control_plane.services.ports.clock import Clock
@@ -43,7 +45,6 @@ from control_plane.services.ports.database import PARKED, Database, Failure, Out
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.uploads.completion import Completion, set_back
-from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
 from schemas.values import STATUS_EVERY
@@ -88,11 +89,12 @@ _Work = Coroutine[Any, Any, None]
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """A due duty that this process has leased. `failed` means that its entry has a `last_error`."""
+    """A due duty that this process has leased. `failed`: its entry has a `last_error`; `gated`: the gate is asked."""
 
     upload: Upload
     duty: Duty
     failed: bool
+    gated: bool
 
 
 class Outbox:
@@ -112,7 +114,8 @@ class Outbox:
         log: EventLog,
         writer: UploadWriter,
         commands: CommandPublisher,
-        signer: UrlSigner,
+        sender: GrantSender,
+        gate: GateKeeper | None,
         completion: Completion,
         beats: Beats,
         probe: ObjectStoreProbe,
@@ -125,7 +128,8 @@ class Outbox:
         self._log = log
         self._writer = writer
         self._commands = commands
-        self._signer = signer
+        self._sender = sender
+        self._gate = gate
         self._completion = completion
         self._beats = beats
         self._probe = probe
@@ -170,7 +174,7 @@ class Outbox:
             return
         for duty in decision.duties:
             if decision.deferred is None:
-                self._start(key, duty, self._perform(upload, duty))
+                self._start(key, duty, self._perform(upload, duty, gated=decision.gated))
             elif self._at_once.locked() or self._looks >= MAX_AT_ONCE or self._is_full(key.client_id):
                 # No place is free: a look that waits for one would delay the commit of the success.
                 self._writer.enqueue(key, decision.deferred)
@@ -231,7 +235,8 @@ class Outbox:
         for key in silent:
             self._writer.enqueue(key, StepTimedOut(now=self._clock.now()))
         for one in claimed:
-            self._start(one.upload.key, one.duty, self._perform(one.upload, one.duty), failed=one.failed)
+            work = self._perform(one.upload, one.duty, gated=one.gated)
+            self._start(one.upload.key, one.duty, work, failed=one.failed)
         if len(claimed) == MAX_CLAIMED:
             self.poke()
 
@@ -262,11 +267,17 @@ class Outbox:
                 silent.append(key)
                 due_at = now + LEASE
             elif due_at <= now:
-                claimed.append(_Claimed(upload, duty, entry.last_error is not None))
+                claimed.append(
+                    _Claimed(upload, duty, entry.last_error is not None, self._is_gated(records, upload, duty))
+                )
                 due_at = now + (self._step_timeout if duty.kind in COMMANDS else LEASE)
             # A client that connects again gets the command again: the one before may be lost with its session.
             records.outbox.put(replace(entry, due_at=due_at, tries=0 if due_at == PARKED else entry.tries + 1))
         return claimed, silent
+
+    def _is_gated(self, records: Records, upload: Upload, duty: Duty) -> bool:
+        gate = self._gate
+        return gate is not None and duty.kind is Kind.SEND_GRANT and gate.concerns(records, upload, self._clock.now())
 
     def _due_at(self, records: Records, upload: Upload, entry: OutboxEntry, now: float) -> float | None:
         """When to perform a due entry: now, later, or None when its client got the command and did not respond."""
@@ -352,9 +363,9 @@ class Outbox:
             if failed and duty.kind in COMMANDS:
                 await self._update(key, duty, lambda entry: replace(entry, last_error=None))
 
-    async def _perform(self, upload: Upload, duty: Duty) -> None:
+    async def _perform(self, upload: Upload, duty: Duty, *, gated: bool) -> None:
         try:
-            await self._do(upload, duty)
+            await self._do(upload, duty, gated=gated)
         except ObjectStoreRefused as error:
             facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
             self._log("duty.refused", {**facts, "error": str(error)})
@@ -366,15 +377,14 @@ class Outbox:
             else:
                 self._writer.enqueue(upload.key, set_back(upload, self._clock.now(), reason_of(error)))
 
-    async def _do(self, upload: Upload, duty: Duty) -> None:
+    async def _do(self, upload: Upload, duty: Duty, *, gated: bool) -> None:
         key, commands = upload.key, self._commands
         match duty.kind:
             case Kind.SEND_DOWNLOAD:
                 await commands.publish(upload.client_id, commands.build_download(upload))
                 self._writer.enqueue_lazily(key, Dispatched(now=self._clock.now(), attempt=upload.attempt))
             case Kind.SEND_GRANT:
-                grant = self._signer.grant(upload, commands.room)
-                await commands.publish(upload.client_id, commands.build_grant(upload, grant))
+                await self._sender.send(upload, gated=gated)
             case Kind.SEND_CANCEL:
                 await commands.publish(upload.client_id, commands.build_cancel(upload))
             case Kind.SEND_CLOSE:

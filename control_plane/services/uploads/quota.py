@@ -35,6 +35,14 @@ class Quota:
             message = f"client {client_id!r} has {self.max_uploads} open uploads: no more are accepted until some end"
             raise QuotaExceeded(message)
 
+    def fullness(self, records: Records, client_id: str, owner: str, now: float) -> str | None:
+        """Why the client should begin no more uploads now, as a sentence; None when it may."""
+        if records.uploads.count_open(client_id) >= self.max_uploads:
+            return f"the client has {self.max_uploads} open uploads"
+        if self.max_bytes is not None and records.uploads.bytes_offered(client_id, owner, now - DAY) >= self.max_bytes:
+            return f"the client offered {self.max_bytes} bytes in a day"
+        return None
+
     def refusal(
         self, records: Records, before: Upload, after: Upload, now: float, unsaved: Iterable[Upload]
     ) -> str | None:

@@ -22,7 +22,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.machine import apply
-from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.domain.uploads.model import TERMINAL, State, Upload, UploadKey
 from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import (
     BadInput,
@@ -36,6 +36,7 @@ from control_plane.services.errors import (
     VersionConflict,
 )
 from control_plane.services.fair_queue import FairQueue
+from control_plane.services.gate.keeper import GateKeeper
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, IdempotencyRecord, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
@@ -67,7 +68,7 @@ class Decision:
 
     `upload` is None when no upload has this key: then the client is released from it. With `deferred` that event is not
     committed yet: its object is looked at first, which changes nothing and may be repeated, and then the event is
-    committed together with the result (decision 10).
+    committed together with the result (decision 10). With `gated` the gate is asked before a grant.
     """
 
     key: UploadKey
@@ -75,6 +76,7 @@ class Decision:
     duties: tuple[Duty, ...]
     attempt: int = 1
     deferred: Succeeded | None = None
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,10 @@ class UploadWriter:
         step_timeout: float,
         quota: Quota,
         beats: Beats,
+        gate: GateKeeper | None = None,
     ) -> None:
         self._beats = beats
+        self._gate = gate
         self._database = database
         self._clock = clock
         self._log = log
@@ -396,13 +400,19 @@ class UploadWriter:
         if upload.owner != self._owner:
             return []
         now = self._clock.now()
+        if changed and self._gate is not None and draft.before is not None and upload.state in TERMINAL:
+            self._gate.forget(records, draft.before)
         reachable = self._reachable(records, draft, now)
         if changed:
             self._save_entries(records, upload, draft, now, reachable=reachable)
         urgent = tuple(
             duty for duty in draft.urgent.values() if duty.due_at <= now and (reachable or duty.kind not in COMMANDS)
         )
-        return [Decision(upload.key, upload, urgent, upload.attempt)] if urgent else []
+        if not urgent:
+            return []
+        grants = any(duty.kind is Kind.SEND_GRANT for duty in urgent)
+        gated = grants and self._gate is not None and self._gate.concerns(records, upload, now)
+        return [Decision(upload.key, upload, urgent, upload.attempt, gated=gated)]
 
     def _reachable(self, records: Records, draft: _Draft, now: float) -> bool:
         """Whether a command reaches the client. One that just responded is connected; its presence may come later."""

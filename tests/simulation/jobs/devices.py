@@ -16,11 +16,12 @@ from control_plane.cli.simulate.file import SyntheticFile
 from control_plane.cli.simulate.http_pool import HttpAnswer, HttpPool, RequestFailed
 from control_plane.cli.simulate.packets import Publish, TopicFilter
 from schemas.parts import Part
-from schemas.topics import Topics
+from schemas.topics import Channel, Topics
 from schemas.values import DigestName
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
 from tests.simulation.contents import Content, clip, md5_base64
+from tests.simulation.jobs.lies import distorted
 from tests.simulation.world import World
 
 HEARTBEAT: Final = 30.0
@@ -163,11 +164,13 @@ class ModelDevice:
         number, name = self._number, topic[2:].decode()
         parsed = TOPICS.parse(name)
 
-        def arrive() -> None:
+        def arrive(data: bytes) -> None:
             if number == self._number:
-                self.broker.receive(self, parsed.channel, payload, expiry or None)
+                self.broker.receive(self, parsed.channel, data, expiry or None)
 
-        self.broker.travel(f"from {self.client_id}", arrive)
+        lies = self.behaviour is Behaviour.LIES and parsed.channel is Channel.RESPONSE
+        for data in distorted(self.world.chance, payload) if lies else (payload,):
+            self.broker.travel(f"from {self.client_id}", lambda one=data: arrive(one))  # type: ignore[misc]
         return 0
 
     def subscribe(self, _filters: Sequence[TopicFilter]) -> int:

@@ -12,29 +12,14 @@ from control_plane.services.policy import Policy
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
 from tests.simulation.history import patched
+from tests.simulation.jobs.checks import JobChecks
 from tests.simulation.jobs.database import Fate, SharedDatabase
 from tests.simulation.jobs.devices import ModelDevice
 from tests.simulation.jobs.plane import JobPlane
-from tests.simulation.promises import FAULT_EVENTS, Broken
+from tests.simulation.promises import Broken
 from tests.simulation.world import World
 
 T = TypeVar("T")
-
-
-class JobPromises:
-    """What holds while a control plane works; `faults` are events that no message may cause."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def command_published(self, client_id: str, data: bytes) -> None:
-        """Nothing is checked here."""
-
-    def logged(self, event: str, facts: Any) -> None:  # noqa: ANN401 - any facts of an event
-        """A message or a duty never meets a fault of the control plane."""
-        if event in FAULT_EVENTS or (isinstance(facts, dict) and facts.get("fault")):
-            self.faults.append(f"{event}: {facts!r}")
 
 
 class Site:
@@ -54,14 +39,14 @@ class Site:
         self.broker = Broker(self.world)
         self.bucket = Bucket(self.world, opaque_etags=False)
         self.database = SharedDatabase(self.world)
-        self.promises = JobPromises()
+        self.checks = JobChecks(self.world, self.database)
         self.devices: dict[str, ModelDevice] = {}
         self.planes = [
             JobPlane(
                 self.world,
                 f"plane-{number}",
                 self.database,
-                self.promises,
+                self.checks,
                 self.broker,
                 self.bucket,
                 policy=policy or Policy(),
@@ -75,9 +60,11 @@ class Site:
         self.devices.update({device.client_id: device for device in devices})
 
     def watch(self) -> None:
-        """`Broken` when a control plane met a fault of its own, or ended."""
-        if self.promises.faults:
-            raise Broken(self.promises.faults[0])
+        """`Broken` when a check failed, or a control plane met a fault of its own, or ended."""
+        if self.checks.breaches:
+            raise self.checks.breaches[0]
+        if self.checks.faults:
+            raise Broken(self.checks.faults[0])
         for plane in self.planes:
             if failure := plane.failure():
                 text = f"{plane.name} ended: {failure!r}"

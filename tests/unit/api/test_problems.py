@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
-from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.errors import IllegalTransition, SelectorError
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -38,6 +38,7 @@ EXPECTED = {
     "ClientSilent": 504,
     "Permanent": 500,
     "UnknownClient": 404,
+    "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
     "BadInput": 422,
@@ -56,6 +57,7 @@ EXPECTED = {
     "ObjectStoreForbids": 502,
     "VersionConflict": 409,
     "DomainError": 500,
+    "SelectorError": 422,
     "IllegalTransition": 409,
     "BadKey": 422,
     "BadText": 422,
@@ -85,6 +87,7 @@ def one_of(kind: type[Exception]) -> Exception:
         SetChanged: SetChanged(2, 3, ["c"], []),
         ClientRefused: ClientRefused("path_not_allowed", "outside"),
         IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
+        SelectorError: SelectorError("a=b,", 4, "expected a key"),
         BadCommand: BadCommand("bad", "m", "a", "bad_request"),
     }
     return special.get(kind) or kind("a text")

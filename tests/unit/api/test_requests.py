@@ -195,8 +195,8 @@ async def test_uploads_are_filtered(http: httpx.AsyncClient, services: FakeServi
 
 
 async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, services: FakeServices) -> None:
-    assert (await http.get("/clients?label=site=berlin&label=model=pi=4&limit=1")).status_code == 200
-    assert services.calls[-1][1] == ({"site": "berlin", "model": "pi=4"}, Page(1, None))
+    assert (await http.get("/clients?selector=site%3Dberlin,!retired&state=offline&limit=1")).status_code == 200
+    assert services.calls[-1][1] == ("site=berlin,!retired", "offline", Page(1, None))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, services:
         "/uploads?cursor=",
         "/uploads?client_id=cli-1",
         "/uploads?error=DROP%20TABLE",
-        "/clients?label=site",
-        "/clients?label==berlin",
-        "/clients?" + "&".join(f"label=l{n}=x" for n in range(17)),
+        "/clients?label=site=berlin",
+        "/clients?state=away",
+        "/clients?selector=" + "x" * 8_193,
         "/clients/restaurant-1/files",
         "/clients/restaurant-1/files?pattern=",
         "/clients/restaurant-1/files?pattern=a%00b",

@@ -27,6 +27,8 @@ def test_every_setting_can_be_given() -> None:
         "MQTT_PASSWORD": "secret",
         "FILE_PATH": "/data/a.bin",
         "ALLOWED_ROOTS": "/data, /var/log",
+        "TYPES": "sales=/data/sales/*.csv, logs=/var/log/**/*.log, sales = /old/a=b.csv",
+        "TIMEZONE": "Europe/Berlin",
         "UPLOAD_HOSTS": "s3.example.com:443,minio:9000",
         "STATE_DIR": "/state",
         "LABELS": "site=berlin, model=pi4",
@@ -42,6 +44,9 @@ def test_every_setting_can_be_given() -> None:
     assert settings.allowed_roots == ("/data", "/var/log")
     assert settings.upload_hosts == ("s3.example.com:443", "minio:9000")
     assert settings.labels == {"site": "berlin", "model": "pi4"}
+    assert settings.types == {"sales": ("/data/sales/*.csv", "/old/a=b.csv"), "logs": ("/var/log/**/*.log",)}
+    assert settings.timezone == "Europe/Berlin"
+    assert "TYPES=sales=/data/sales/*.csv,sales=/old/a=b.csv,logs=/var/log/**/*.log" in settings.lines()
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
     assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
@@ -60,6 +65,12 @@ def test_every_setting_can_be_given() -> None:
         ("FILE_PATH", "relative.bin"),
         ("ALLOWED_ROOTS", "/data,relative"),
         ("UPLOAD_HOSTS", "ftp://s3.example.com"),
+        ("TYPES", "sales"),
+        ("TYPES", "sales=data/*.csv"),
+        ("TYPES", "sales=/data/../*.csv"),
+        ("TYPES", "the sales=/data/*.csv"),
+        ("TIMEZONE", "Berlin time"),
+        ("TIMEZONE", "../etc/passwd"),
         ("LABELS", "berlin"),
         ("MAX_PARALLEL_PARTS", "0"),
         ("MAX_PARALLEL_PARTS", "65"),

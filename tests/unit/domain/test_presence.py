@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.domain.clients import Client, Verdict, apply_presence
+from control_plane.domain.clients import Client, ClientState, Verdict, apply_presence
 from control_plane.domain.reasons import Reason, WaitCode
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE
@@ -198,3 +198,41 @@ def test_the_pair_never_goes_back_within_an_install(history: list[Presence]) -> 
         if client is not None and after is not None:
             assert set(client.retired) <= set(after.retired)
         client = after
+
+
+# --- expected clients -------------------------------------------------------------------------------------------------
+
+
+def expected() -> Client:
+    return Client(client_id="r1", set_labels={"site": "berlin"}, expected=True, note="opens in May")
+
+
+def test_a_client_that_is_expected_is_never_seen_until_its_first_presence_fills_it_in() -> None:
+    before = expected()
+    assert (before.state(1.0), before.dispatchable(1.0)) == (ClientState.NEVER_SEEN, False)
+    assert before.waiting_for(1.0) == Reason(
+        WaitCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet"
+    )
+    message = Presence("r1", "online", "i1", 7, 0, labels={"site": "oslo", "floor": "1"})
+    seen, verdict = apply_presence(before, message, 100.0)
+    assert seen is not None
+    assert (verdict, seen.state(100.0), seen.state(200.0)) == (
+        Verdict.BIRTH,
+        ClientState.CONNECTED,
+        ClientState.OFFLINE,
+    )
+    assert (seen.registered_at, seen.epoch, seen.retired) == (100.0, 7, ())
+    assert (seen.expected, seen.note, seen.set_labels) == (True, "opens in May", {"site": "berlin"})
+    assert seen.effective_labels == {"site": "berlin", "floor": "1"}
+
+
+def test_a_will_of_a_client_that_was_never_seen_changes_nothing() -> None:
+    before = expected()
+    assert apply_presence(before, will(), 100.0) == (before, Verdict.STRANGER)
+
+
+def test_what_an_operator_wrote_outlives_beats_and_other_installations() -> None:
+    client = after(presence(), presence(sequence=1), presence(epoch=2), presence(install="i2"), client=expected())
+    assert client is not None
+    assert (client.install_id, client.retired) == ("i2", ("i1",))
+    assert (client.set_labels, client.expected, client.note) == ({"site": "berlin"}, True, "opens in May")

@@ -47,8 +47,11 @@ async def test_a_trigger_between_two_writes_is_dispatched_and_is_not_shown_as_of
         view = await rig.trigger()
         assert rig.messenger.actions() == ["download_file"]
         assert (await rig.reason(view.upload.upload_id)).code == WaitCode.AWAITING_RESPONSE
-        clients, _, _ = await rig.engine.client_service.clients(OPERATOR, {}, Page(10))
-        assert [one.connected(rig.clock.time) for one in clients] == [True]
+        found = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time)
+        assert [one.connected(rig.clock.time) for one in found.clients] == [True]
+        connected = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time, state="connected")
+        offline = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time, state="offline")
+        assert (connected.count, offline.count) == (1, 0)
 
 
 async def test_a_stored_duty_that_comes_due_between_two_writes_is_performed() -> None:

@@ -136,6 +136,22 @@ class TestPresence:
         assert {"download_file", "grant_parts", "list_files", "health_check"} <= set(birth.capabilities)
         assert "hello" not in birth.capabilities
 
+    def test_a_birth_names_the_place_of_the_device(self, tmp_path: Path) -> None:
+        roots = [f"/{number}/" + "x" * 4_000 for number in range(100)]
+        presence = PresenceBuilder(
+            "till-1",
+            Installation.open(tmp_path),
+            labels={},
+            default_file=None,
+            timezone="Europe/Berlin",
+            roots=roots,
+            types=("sales", "logs"),
+        )
+        presence.will()
+        birth = decode(Presence, presence.online())
+        assert (birth.timezone, birth.types) == ("Europe/Berlin", ("logs", "sales"))
+        assert birth.roots == tuple(roots[:4])
+
     def test_a_stored_presence_below_the_present_epoch_changes_nothing(self, presence: PresenceBuilder) -> None:
         """The will or the last beat of the connection before."""
         presence.will()

@@ -10,6 +10,7 @@ from device_agent.transfer.events import Admitted, CancelRequested, CloseReceive
 from device_agent.transfer.machine import wake_at
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.replay import replay
+from schemas.messages import Wait
 from schemas.parts import to_ranges
 from schemas.values import UploadOptions
 from tests.support.examples import examples
@@ -66,6 +67,14 @@ class World(RuleBasedStateMachine):
             self.grants.append(grant)
             if not loses:
                 self.deliver(grant)
+
+    @rule(seconds=st.floats(1, 3_600))
+    def owner_holds(self, seconds: float) -> None:
+        """Grant nothing for a while, as far as the owner has read."""
+        if self.device.transfer.state is not State.CLOSED:
+            self.deliver(Granted(now=self.device.now, acknowledges=self.acknowledged, wait=Wait("paused", seconds)))
+            hold, request = self.device.transfer.hold, self.device.transfer.request
+            assert hold is None or request is None or request.answered
 
     @precondition(lambda self: self.grants)
     @rule(data=st.data())
@@ -146,6 +155,7 @@ class World(RuleBasedStateMachine):
                 completed=grant.completed,
                 parts=grant.parts,
                 lifetime=900.0,
+                wait=grant.wait,
             )
         )
 

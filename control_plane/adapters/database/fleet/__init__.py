@@ -1,0 +1,4 @@
+"""The fleet's tables beside `clients`: groups.
+
+Rule: as the package above.
+"""

@@ -1,0 +1,165 @@
+"""Rates, budgets and shares, inside one transaction.
+
+Rule: a rate is written by the transaction that read it. On PostgreSQL a concurrent one fails and runs again; on SQLite
+there is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Final
+
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+
+from control_plane.adapters.database.gate.tables import BUDGETS, RATES, SHARES
+from control_plane.adapters.database.rows import DriverRow, clean
+from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
+from control_plane.domain.uploads.model import UploadKey
+from control_plane.services.ports.gate import Budget, Share
+
+_S: Final = SHARES.c
+_TAT: Final = Statement(select(RATES.c.tat).where(RATES.c.name == bindparam("name")))
+_SET_TAT: Final = upsert(RATES)
+_PRUNE: Final = Statement(delete(RATES).where(RATES.c.tat < bindparam("before")))
+
+_BUDGETS: Final = Statement(select(BUDGETS).order_by(BUDGETS.c.label, BUDGETS.c.value))
+_THIS: Final = and_(BUDGETS.c.label == bindparam("of_label"), BUDGETS.c.value == bindparam("of_value"))
+_BUDGET: Final = Statement(select(BUDGETS).where(_THIS))
+_PUT_BUDGET: Final = upsert(BUDGETS)
+_DROP_BUDGET: Final = Statement(delete(BUDGETS).where(_THIS))
+_DROP_KEY: Final = Statement(delete(SHARES).where(_S.key == bindparam("of_key")))
+
+_FIELDS: Final = tuple(one.name for one in fields(Share))
+_ROWS: Final = select(*(_S[name] for name in _FIELDS))
+_UPLOAD: Final = and_(_S.client_id == bindparam("of_client"), _S.upload_id == bindparam("of_upload"))
+_OF_UPLOAD: Final = Statement(_ROWS.where(_UPLOAD))
+_DROP_OF_UPLOAD: Final = Statement(delete(SHARES).where(_UPLOAD))
+_PUT_SHARE: Final = upsert(SHARES)
+
+_OF_KEY: Final = _S.key == bindparam("of_key")
+_WAITS: Final = _S.since.is_not(None)
+_PRESENT: Final = and_(_OF_KEY, _WAITS, _S.absent.is_(False))
+_BEFORE: Final = or_(
+    _S.priority > bindparam("of_priority"),
+    and_(
+        _S.priority == bindparam("of_priority"),
+        or_(
+            _S.granted_at < bindparam("of_granted"),
+            and_(
+                _S.granted_at == bindparam("of_granted"),
+                or_(
+                    _S.client_id < bindparam("of_client"),
+                    and_(_S.client_id == bindparam("of_client"), _S.upload_id < bindparam("of_upload")),
+                ),
+            ),
+        ),
+    ),
+)
+_AHEAD: Final = Statement(select(func.count()).where(_PRESENT, _BEFORE))
+_PASS_OVER: Final = Statement(update(SHARES).where(_PRESENT, _BEFORE).values(absent=True))
+_FIRST: Final = Statement(
+    _ROWS.where(_PRESENT)
+    .order_by(_S.priority.desc(), _S.granted_at, _S.client_id, _S.upload_id)
+    .limit(bindparam("limit"))
+)
+_WAITERS: Final = Statement(_ROWS.where(_OF_KEY, _WAITS).order_by(_S.since).limit(bindparam("limit")))
+_COUNT: Final = Statement(select(func.count()).where(_OF_KEY, _WAITS))
+_USERS: Final = Statement(
+    _ROWS.where(_OF_KEY, _S.bytes > 0, _S.granted_at >= bindparam("oldest"))
+    .order_by(_S.granted_at.desc())
+    .limit(bindparam("limit"))
+)
+
+
+class SqlGate:
+    """`services.ports.gate.GateRecords`."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def tat(self, name: str) -> float | None:
+        """By the primary key."""
+        row = self._transaction.run(_TAT, {"name": name}).fetchone()
+        return None if row is None else float(row[0])
+
+    def set_tat(self, name: str, tat: float) -> None:
+        """One upsert."""
+        self._transaction.run(_SET_TAT, {"name": name, "tat": tat})
+
+    def prune(self, before: float) -> int:
+        """A scan: there are as many rows as jobs and budgets of a day."""
+        return self._transaction.run(_PRUNE, {"before": before}).rowcount
+
+    def budgets(self) -> list[Budget]:
+        """In the order of code points."""
+        return [Budget(*row) for row in self._transaction.run(_BUDGETS, {}).fetchall()]
+
+    def budgets_of(self, labels: Mapping[str, str]) -> list[Budget]:
+        """One lookup for each label: a client has few."""
+        found: list[Budget] = []
+        for label, value in sorted(labels.items()):
+            row = self._transaction.run(_BUDGET, {"of_label": clean(label), "of_value": clean(value)}).fetchone()
+            if row is not None:
+                found.append(Budget(*row))
+        return found
+
+    def put_budget(self, budget: Budget) -> None:
+        """One upsert."""
+        self._transaction.run(_PUT_BUDGET, {one.name: getattr(budget, one.name) for one in fields(budget)})
+
+    def drop_budget(self, label: str, value: str) -> bool:
+        """The shares go with it."""
+        self._transaction.run(_DROP_KEY, {"of_key": f"{label}={value}"})
+        return self._transaction.run(_DROP_BUDGET, {"of_label": label, "of_value": value}).rowcount > 0
+
+    def shares_of(self, upload: UploadKey) -> dict[str, Share]:
+        """By the primary key."""
+        rows = self._transaction.run(_OF_UPLOAD, {"of_client": upload.client_id, "of_upload": upload.upload_id})
+        return {share.key: share for share in map(_to_share, rows.fetchall())}
+
+    def put_share(self, share: Share) -> None:
+        """One upsert."""
+        self._transaction.run(_PUT_SHARE, {name: getattr(share, name) for name in _FIELDS})
+
+    def drop_shares(self, upload: UploadKey) -> None:
+        """By the primary key."""
+        self._transaction.run(_DROP_OF_UPLOAD, {"of_client": upload.client_id, "of_upload": upload.upload_id})
+
+    def ahead_of(self, share: Share) -> int:
+        """From the index of turns."""
+        ((count,),) = self._transaction.run(_AHEAD, _placed(share)).fetchall()
+        return int(count)
+
+    def pass_over(self, share: Share) -> None:
+        """From the index of turns."""
+        self._transaction.run(_PASS_OVER, _placed(share))
+
+    def first(self, key: str, limit: int) -> list[Share]:
+        """From the index of turns."""
+        return [_to_share(row) for row in self._transaction.run(_FIRST, {"of_key": key, "limit": limit}).fetchall()]
+
+    def waiters(self, key: str, limit: int) -> tuple[list[Share], int]:
+        """The absent ones too."""
+        rows = self._transaction.run(_WAITERS, {"of_key": key, "limit": limit}).fetchall()
+        ((count,),) = self._transaction.run(_COUNT, {"of_key": key}).fetchall()
+        return [_to_share(row) for row in rows], int(count)
+
+    def users(self, key: str, since: float, limit: int) -> list[Share]:
+        """The latest grant of each upload counts."""
+        values = {"of_key": key, "oldest": since, "limit": limit}
+        return [_to_share(row) for row in self._transaction.run(_USERS, values).fetchall()]
+
+
+def _placed(share: Share) -> Values:
+    return {
+        "of_key": share.key,
+        "of_priority": share.priority,
+        "of_granted": share.granted_at,
+        "of_client": share.client_id,
+        "of_upload": share.upload_id,
+    }
+
+
+def _to_share(row: DriverRow) -> Share:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["absent"] = bool(values["absent"])
+    return Share(**values)

@@ -1,0 +1,360 @@
+"""`backhaul job`: create, look at, steer, and fetch.
+
+Rule: exit codes of a job that is followed: 0 all, 5 partial, 1 none, 124 after `--timeout`.
+"""
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.parsing import read_options
+from control_plane.cli.program import program
+from control_plane.cli.rest.client import ControlPlane, Document
+from control_plane.cli.rest.jobs.calls import JobCalls, job_path
+from control_plane.cli.rest.jobs.progress import PARTIAL, exit_code, follow
+from control_plane.cli.rest.jobs.pull import Pulled, Puller
+from control_plane.cli.rest.jobs.tables import dry_run_view, executions_table, job_view, jobs_table, manifest_view
+from control_plane.cli.session import CliSession, new_app, rest_command
+from control_plane.cli.text import duration, size, visible
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+FromFile = Annotated[
+    str | None, typer.Option("--file", "-f", metavar="FILE", help="The job as JSON; - is standard input.")
+]
+NewId = Annotated[str | None, typer.Option("--id", metavar="JOB", help="Its id: the same id means the same job.")]
+Clients = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--client", "-c", metavar="CLIENT", help="An id, a pattern such as 'till-*', or group:NAME. Repeatable."
+    ),
+]
+OnlyClients = Annotated[
+    list[str] | None, typer.Option("--client", "-c", metavar="CLIENT", help="Only these. Repeatable.")
+]
+ExceptClients = Annotated[
+    list[str] | None, typer.Option("--except", "-x", metavar="CLIENT", help="All but these. Repeatable.")
+]
+Selector = Annotated[
+    str | None,
+    typer.Option("--selector", "-l", metavar="SELECTOR", help="By labels: 'site=berlin,model in (pi4,pi5)'."),
+]
+Paths = Annotated[
+    list[str] | None, typer.Option("--path", "-p", metavar="GLOB", help="Files, such as '/data/*.csv'. Repeatable.")
+]
+Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept with the job.")]
+Deadline = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Give up then: 36h, 7d or 2026-11-27T18:00:00Z. \\[7d]")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what it would do, make nothing.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the job is over.")]
+Timeout = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stay at most so long: 90s, 10m; then exit with 124.")
+]
+States = Annotated[
+    list[str] | None, typer.Option("--state", "-s", metavar="STATE", help="Only in this state. Repeatable.")
+]
+Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="jsonl, csv, curl or aria2.")]
+Parallel = Annotated[int, typer.Option("--parallel", "-j", min=1, max=32, help="Files at a time.")]
+Settings = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE…", help="per_minute, max_running, priority, deadline, windows.")
+]
+
+_VERBS: Final = {
+    "pause": "Begin nothing more, and grant nothing more; the deadline keeps running.",
+    "resume": "Let a paused job go on.",
+    "cancel": "End a job: what did not begin never begins, and what is uploading is cancelled.",
+}
+_ROLLOUT: Final = ("per_minute", "max_running")
+_TUNABLE: Final = (*_ROLLOUT, "priority", "deadline", "windows")
+
+
+def build() -> typer.Typer:
+    """The commands of jobs."""
+    app = new_app("Request files of many clients, and follow, steer and fetch the result.")
+    for name, function in (
+        ("create", create),
+        ("list", list_jobs),
+        ("show", show),
+        ("watch", watch),
+        ("executions", executions),
+        ("manifest", manifest),
+        ("approve", approve),
+        ("reject", reject),
+        ("retry", retry),
+        ("extend", extend),
+        ("add", add),
+        ("set", set_options),
+        ("results", results),
+        ("pull", pull),
+    ):
+        app.command(name)(rest_command(function))
+    for verb, text in _VERBS.items():
+        app.command(verb, help=text)(rest_command(_verb(verb)))
+    return app
+
+
+def create(  # noqa: PLR0913 - one for each option
+    session: CliSession,
+    *,
+    file: FromFile = None,
+    job_id: NewId = None,
+    client: Clients = None,
+    selector: Selector = None,
+    path: Paths = None,
+    reason: Why = None,
+    deadline: Deadline = None,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Create a job from a file, from options, or from both: an option replaces what the file has."""
+    body = _read_body(file) if file is not None else {}
+    changes: dict[str, dict[str, Any]] = {"targets": {}, "files": {}}
+    if client or selector is not None:
+        changes["targets"] = {"clients": client or [], "selector": selector}
+    if path:
+        changes["files"] = {"paths": path}
+    for name, members in changes.items():
+        if members:
+            body[name] = {**(body.get(name) or {}), **members}
+    body |= {key: value for key, value in {"reason": reason, "deadline": deadline, "job_id": job_id}.items() if value}
+    for name, hint in (("targets", "--client or --selector"), ("files", "--path")):
+        if name not in body:
+            text = f"the job names no {name}: give {hint}, or --file"
+            raise Misused(text)
+    body.setdefault("job_id", uuid.uuid4().hex[:16])
+    limit = _seconds(timeout)
+    with session.connect() as plane:
+        jobs = JobCalls(plane)
+        answer = jobs.create(body, dry_run=dry_run)
+        if dry_run:
+            session.output.result(answer, dry_run_view(answer))
+        elif wait:
+            _wait_for(session, jobs, answer["job_id"], limit)
+        else:
+            session.output.result(answer, _created(answer))
+
+
+def list_jobs(session: CliSession, *, state: States = None, schedule: str | None = None, limit: Most = 50) -> None:
+    """List jobs, newest first."""
+    with session.connect() as plane:
+        answer = JobCalls(plane).jobs(limit, state=state, schedule_id=schedule)
+    session.output.result(answer, jobs_table(answer["jobs"]))
+
+
+def show(session: CliSession, job_id: JobId) -> None:
+    """Show one job: its state, and its executions by state and reason."""
+    with session.connect() as plane:
+        answer = JobCalls(plane).job(job_id)
+    session.output.result(answer, job_view(answer))
+
+
+def watch(session: CliSession, job_id: JobId, *, timeout: Timeout = None) -> None:
+    """Stay until a job is over; the exit code is its outcome."""
+    with session.connect() as plane:
+        _wait_for(session, JobCalls(plane), job_id, _seconds(timeout))
+
+
+def executions(
+    session: CliSession, job_id: JobId, *, state: States = None, client: OnlyClients = None, limit: Most = 200
+) -> None:
+    """List a job's executions by client."""
+    with session.connect() as plane:
+        answer = JobCalls(plane).executions(job_id, limit, state=state, client=client)
+    session.output.result(answer, executions_table(answer["executions"]))
+
+
+def manifest(session: CliSession, job_id: JobId, *, limit: Most = 50) -> None:
+    """Show what a job would send, and what waits for approval."""
+    with session.connect() as plane:
+        answer = JobCalls(plane).manifest(job_id, limit)
+    session.output.result(answer, manifest_view(answer))
+
+
+def approve(
+    session: CliSession,
+    job_id: JobId,
+    *,
+    as_of: Annotated[str | None, typer.Option(metavar="INSTANT", help="As `manifest` shows it. \\[now]")] = None,
+    later: Annotated[bool, typer.Option("--later", help="Approve what is listed later, too.")] = False,
+    client: OnlyClients = None,
+    without: ExceptClients = None,
+) -> None:
+    """Approve what was listed: all of it, some clients, or all but some."""
+    with session.connect() as plane:
+        jobs = JobCalls(plane)
+        instant = as_of or jobs.manifest(job_id, 1)["as_of"]
+        body = {"as_of": instant, "later": "approve" if later else "ask"}
+        body |= {name: value for name, value in {"clients": client, "except": without}.items() if value}
+        answer = jobs.verb(job_id, "approve", body)
+    _acted(session, answer, "approved")
+
+
+def reject(session: CliSession, job_id: JobId, *, client: Clients = None) -> None:
+    """Refuse what some clients would send; their executions end as rejected."""
+    if not client:
+        text = "name the clients: --client, repeatable"
+        raise Misused(text)
+    with session.connect() as plane:
+        answer = JobCalls(plane).verb(job_id, "reject", {"clients": client})
+    _acted(session, answer, "rejected")
+
+
+def retry(
+    session: CliSession,
+    job_id: JobId,
+    *,
+    state: States = None,
+    client: OnlyClients = None,
+    deadline: Deadline = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Repeat executions that ended: those that failed or timed out, or those in the given states."""
+    chosen = state or ([] if client else ["failed", "timed_out", "partial"])
+    limit = _seconds(timeout)
+    with session.connect() as plane:
+        jobs = JobCalls(plane)
+        shown = jobs.executions(job_id, 1, state=chosen, client=client)
+        where = {"state": chosen, "clients": client or [], "count": shown["count"], "set": shown["set"]}
+        body = {"where": where, **({"deadline": deadline} if deadline else {})}
+        answer = jobs.verb(job_id, "retry", body, jobs.job(job_id)["version"])
+        if wait:
+            _wait_for(session, jobs, job_id, limit)
+            return
+    _acted(session, answer, "queued again")
+
+
+def extend(session: CliSession, job_id: JobId, deadline: Annotated[str, typer.Argument(metavar="WHEN")]) -> None:
+    """Move the deadline of a job, and of its open uploads: 12h from now, or 2026-11-27T18:00:00Z."""
+    with session.connect() as plane:
+        jobs = JobCalls(plane)
+        answer = jobs.verb(job_id, "extend", {"deadline": deadline}, jobs.job(job_id)["version"])
+    session.output.result(answer, job_view(answer["job"]))
+
+
+def add(session: CliSession, job_id: JobId, *, client: Clients = None, selector: Selector = None) -> None:
+    """Add clients to a job that runs; one that belongs to it already is left as it is."""
+    if not client and selector is None:
+        text = "name the clients: --client or --selector"
+        raise Misused(text)
+    with session.connect() as plane:
+        answer = JobCalls(plane).verb(job_id, "add-clients", {"clients": client or [], "selector": selector})
+    _acted(session, answer, "added")
+
+
+def set_options(session: CliSession, job_id: JobId, settings: Settings) -> None:
+    """Retune a job that runs; it takes effect with the next grant."""
+    given = read_options(settings)
+    if unknown := [name for name in given if name not in _TUNABLE]:
+        text = f"{unknown[0]!r} cannot be set: only {', '.join(_TUNABLE)}"
+        raise Misused(text)
+    body: dict[str, Any] = {name: value for name, value in given.items() if name not in _ROLLOUT}
+    if rollout := {name: given[name] for name in _ROLLOUT if name in given}:
+        body["rollout"] = rollout
+    with session.connect() as plane:
+        jobs = JobCalls(plane)
+        answer = jobs.patch(job_id, body, jobs.job(job_id)["version"])
+    session.output.result(answer, job_view(answer))
+
+
+def results(session: CliSession, job_id: JobId, *, form: Format = "jsonl") -> None:
+    """Print what became of each file. curl and aria2 are download lists: they need nothing of Backhaul."""
+    with session.connect() as plane:
+        for line in plane.lines(f"{job_path(job_id)}/results", {"format": form}):
+            session.output.text(line)
+
+
+def pull(
+    session: CliSession,
+    job_id: JobId,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A file is stored at DIR/CLIENT/PATH.")],
+    *,
+    parallel: Parallel = 4,
+) -> None:
+    """Fetch the proven files of a job, each checked against its digest; a second run fetches what is missing."""
+    with session.connect() as plane:
+        done = _pulled(session, plane, job_id, folder, parallel)
+    text = f"{done.fetched} fetched, {done.present} there already, {len(done.failed)} failed: {size(done.bytes)}"
+    if done.unchecked:
+        text += f"; {done.unchecked} have no digest, so only their size was compared"
+    for place, why in done.failed.items():
+        session.output.note(f"{visible(place)}: {why}", "red")
+    session.output.result(done.document(), text)
+    if done.failed:
+        raise typer.Exit(PARTIAL if done.fetched or done.present else Failed.exit_code)
+
+
+def _pulled(session: CliSession, plane: ControlPlane, job_id: str, folder: Path, parallel: int) -> Pulled:
+    if not session.output.live:
+        return Puller(plane, folder, parallel=parallel).run(job_id)
+    line = Text("")
+
+    def show(done: Pulled) -> None:
+        line.plain = f"{done.files} files, {size(done.bytes)}" + (f", {len(done.failed)} failed" if done.failed else "")
+
+    with Live(line, console=session.output.stderr, refresh_per_second=8, transient=True):
+        return Puller(plane, folder, parallel=parallel, progress=show).run(job_id)
+
+
+def _verb(verb: str) -> Any:  # noqa: ANN401 - a command
+    def command(session: CliSession, job_id: JobId) -> None:
+        with session.connect() as plane:
+            answer = JobCalls(plane).verb(job_id, verb)
+        session.output.result(answer, job_view(answer["job"]))
+
+    command.__name__ = verb
+    return command
+
+
+def _wait_for(session: CliSession, jobs: JobCalls, job_id: str, timeout: float | None) -> None:
+    try:
+        job = follow(lambda: jobs.job(job_id), session.output, timeout)
+    except KeyboardInterrupt:
+        session.output.note(f"the job goes on; `{program()} job cancel {job_id}` ends it")
+        raise
+    session.output.result(job, job_view(job))
+    if code := exit_code(job):
+        raise typer.Exit(code)
+
+
+def _acted(session: CliSession, answer: Document, what: str) -> None:
+    count = answer.get("acted_on", 0)
+    session.output.result(answer, f"{count} execution{'' if count == 1 else 's'} {what}")
+
+
+def _created(answer: Document) -> str:
+    job_id = visible(answer["job_id"])
+    return f"job {job_id} has {answer['clients']} clients; `{program()} job watch {job_id}` follows it"
+
+
+def _read_body(file: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        body = json.loads(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"{file}: {reason}"
+        raise Misused(message) from error
+    if not isinstance(body, dict):
+        message = f"{file}: is no JSON object"
+        raise Misused(message)
+    return body
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    seconds = duration(text)
+    if seconds is None:
+        message = f"{text!r} is no time: write 90s, 10m or 2h"
+        raise Misused(message)
+    return seconds

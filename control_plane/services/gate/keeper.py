@@ -1,0 +1,235 @@
+"""Asks the gate with what is stored, and stores what its word changes.
+
+Rule: synchronous, inside the caller's transaction: a rate is charged in the transaction that dispatches or grants, by
+the services' clock. The decisions are `domain.gate`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from control_plane.domain.clients import Client
+from control_plane.domain.gate.gate import TURN, Opening, Permit, Turn, Wait, Want, World, may_grant, within
+from control_plane.domain.gate.rates import cost_of, free_at, taken
+from control_plane.domain.gate.windows import opening
+from control_plane.domain.jobs.model import (
+    JOB_TERMINAL,
+    RUNNING_EXECUTIONS,
+    Execution,
+    ExecutionState,
+    Job,
+    JobState,
+    in_state,
+)
+from control_plane.domain.reasons import WaitCode
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import Upload, UploadKey
+from control_plane.services.ports.database import PARKED, Records, Subject
+from control_plane.services.ports.gate import Budget, Share
+from control_plane.services.uploads.quota import Quota
+from schemas.parts import MAX_PART_SIZE
+
+READ_EVERY: Final = 1.0
+"""Seconds for which the list of budgets is used: so long after its creation, a budget may not hold yet."""
+
+MAX_RELEASED: Final = 10_000
+"""Waiters of a deleted budget that are asked at once; the others at the end of their wait."""
+
+ARMED: Final = 3
+"""Waiters that are told when a budget is free: the next one, and two in case it is absent."""
+
+
+class GateKeeper:
+    """The gate of one control plane. `owner` and `quota` are those of its uploads."""
+
+    def __init__(self, quota: Quota, owner: str) -> None:
+        self._quota = quota
+        self._owner = owner
+        self._budgeted: frozenset[tuple[str, str]] = frozenset()
+        self._read_at = float("-inf")
+
+    def may_dispatch(
+        self, records: Records, job: Job, execution: Execution, client: Client | None, now: float, *, begun: int = 0
+    ) -> Wait | None:
+        """Whether an execution may begin now; None when it may, and the rate is charged.
+
+        `begun` is how many executions of the job this transaction has begun and not saved.
+        """
+        rollout = job.spec.rollout
+        cost = None if rollout.rate is None else cost_of(rollout.rate.count, rollout.rate.seconds)
+        name = f"job:{job.job_id}"
+        tat = records.gate.tat(name) if cost is not None else None
+        capped = rollout.max_running is not None
+        world = World(
+            ending=_is_ending(job),
+            paused=job.paused,
+            unapproved=execution.state is ExecutionState.AWAITING_APPROVAL and not execution.approved,
+            windows=_windows(job, client, now),
+            in_stage=execution.place <= job.stage_below,
+            dispatch_free_at=now if cost is None else free_at(tat, now, cost),
+            running=begun + (in_state(records.jobs.counts(job.job_id), *RUNNING_EXECUTIONS) if capped else 0),
+            max_running=rollout.max_running,
+            over_quota=self._quota.fullness(records, execution.client_id, self._owner, now),
+        )
+        answer = may_grant(Want(now, begins=True), world)
+        if isinstance(answer, Wait):
+            return answer
+        if cost is not None:
+            records.gate.set_tat(name, taken(tat, now, cost))
+        elif capped:
+            # The row makes two transactions that count at the same time run one after the other.
+            records.gate.set_tat(name, now)
+        return None
+
+    def may_grant(self, records: Records, upload: Upload, now: float) -> Permit | Wait:
+        """Whether the parts that the client wants may be granted now; budgets are charged.
+
+        A grant that is repeated for one request charges nothing.
+        """
+        wanted = upload.to_grant
+        if not wanted:
+            return Permit(0)
+        job = None if upload.job_id is None else records.jobs.get(upload.job_id)
+        client = records.clients.get(upload.client_id)
+        budgets = [] if client is None else records.gate.budgets_of(client.labels)
+        shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
+        paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
+        turns = tuple(
+            Turn(one.key, one.rate, _free_at(records, one, now), records.gate.ahead_of(shares[one.key]))
+            for one in budgets
+            if one.key not in paid
+        )
+        world = World(
+            ending=job is not None and _is_ending(job),
+            paused=job is not None and job.paused,
+            windows=Opening() if job is None else _windows(job, client, now),
+            turns=turns,
+        )
+        answer = may_grant(Want(now, begins=False, part=wanted[0].size), world)
+        if isinstance(answer, Wait):
+            late = answer.reason.code == WaitCode.BUDGET_SPENT
+            _wait(records, shares, {turn.key for turn in turns if late and turn.begins_at > now}, now)
+            return answer
+        if paid and not turns:
+            # The same request again: the same parts.
+            rate = min(one.rate for one in budgets)
+            return Permit(max(share.bytes for share in paid.values()), rate)
+        size = sum(part.size for part in within(wanted, answer.bytes))
+        for turn in turns:
+            _charge(records, turn, shares[turn.key], upload, size, now)
+        return answer
+
+    def concerns(self, records: Records, upload: Upload, now: float) -> bool:
+        """Whether a grant of this upload must pass the gate: it belongs to a job, or a budget applies to its client."""
+        if upload.job_id is not None:
+            return True
+        if not 0 <= now - self._read_at < READ_EVERY:
+            self._budgeted = frozenset((one.label, one.value) for one in records.gate.budgets())
+            self._read_at = now
+        if not self._budgeted:
+            return False
+        client = records.clients.get(upload.client_id)
+        return client is not None and not self._budgeted.isdisjoint(client.labels.items())
+
+    def forget(self, records: Records, upload: Upload) -> None:
+        """Remove an upload that is over from the waiters; the next one has its turn."""
+        if not (self._budgeted or upload.held):
+            return
+        for share in records.gate.shares_of(upload.key).values():
+            records.gate.drop_shares(upload.key)
+            if share.since is not None:
+                _arm(records, share.key, records.gate.tat(_rate_of(share.key)) or 0.0)
+
+
+def release_job(records: Records, job_id: str, now: float) -> int:
+    """Ask again for every grant of the job that is held: it was resumed or changed. Returns their number."""
+    return records.outbox.release(job_id, now)
+
+
+def put_budget(records: Records, budget: Budget, now: float) -> None:
+    """Create a budget, or change its rate from the next grant on. What is owed is owed in bytes."""
+    before = {one.key: one for one in records.gate.budgets()}.get(budget.key)
+    records.gate.put_budget(budget)
+    tat = records.gate.tat(_rate_of(budget.key))
+    if before is not None and tat is not None and tat > now:
+        tat = now + (tat - now) * before.rate / budget.rate
+        records.gate.set_tat(_rate_of(budget.key), tat)
+        _arm(records, budget.key, tat)
+
+
+def drop_budget(records: Records, label: str, value: str, now: float) -> bool:
+    """Delete a budget; what waited for it is asked again at once. False when there is none."""
+    key = f"{label}={value}"
+    waiting, _ = records.gate.waiters(key, MAX_RELEASED)
+    for share in waiting:
+        _pull(records, share.upload_key, now)
+    return records.gate.drop_budget(label, value)
+
+
+def _is_ending(job: Job) -> bool:
+    """Whether its open uploads are to end; after an abort they may finish, unless the job says otherwise."""
+    if job.state in JOB_TERMINAL:
+        return True
+    finishes = job.ending is JobState.ABORTED and job.spec.running == "finish"
+    return job.state is JobState.CANCELLING and not finishes
+
+
+def _windows(job: Job, client: Client | None, now: float) -> Opening:
+    zone = None if client is None else getattr(client, "timezone", None)
+    return opening(job.spec.windows, now, job.spec.zone, zone)
+
+
+def _rate_of(key: str) -> str:
+    return f"budget:{key}"
+
+
+def _free_at(records: Records, budget: Budget, now: float) -> float:
+    return free_at(records.gate.tat(_rate_of(budget.key)), now, MAX_PART_SIZE / budget.rate)
+
+
+def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[Budget], now: float) -> dict[str, Share]:
+    """The upload's share of each budget, as it is now. One that asks is not absent."""
+    stored = records.gate.shares_of(upload.key) if budgets else {}
+    shares: dict[str, Share] = {}
+    for budget in budgets:
+        share = stored.get(budget.key)
+        if share is None:
+            share = Share(budget.key, *upload.key, priority, granted_at=now, job_id=upload.job_id)
+        shares[budget.key] = replace(share, priority=priority, absent=False)
+    return shares
+
+
+def _wait(records: Records, shares: Mapping[str, Share], late: set[str], now: float) -> None:
+    """Store for which budgets the upload waits: it takes no turn of the others, nor while its job is held."""
+    for key, share in shares.items():
+        since = (now if share.since is None else share.since) if key in late else None
+        if since is not None or share.since is not None:
+            records.gate.put_share(replace(share, since=since))
+
+
+def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: int, now: float) -> None:
+    if turn.ahead:
+        records.gate.pass_over(share)
+    name = _rate_of(turn.key)
+    tat = taken(records.gate.tat(name), now, size / turn.rate)
+    records.gate.set_tat(name, tat)
+    granted = replace(share, granted_at=now, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
+    records.gate.put_share(granted)
+    _arm(records, turn.key, tat)
+
+
+def _is_paid(share: Share, upload: Upload) -> bool:
+    return share.since is None and (share.attempt, share.sequence) == (upload.attempt, upload.sequence)
+
+
+def _arm(records: Records, key: str, at: float) -> None:
+    """Make the next waiters of a budget ask at their turns, unless they ask sooner."""
+    for place, share in enumerate(records.gate.first(key, ARMED)):
+        _pull(records, share.upload_key, at + TURN * place)
+
+
+def _pull(records: Records, key: UploadKey, at: float) -> None:
+    for entry in records.outbox.of(Subject.of_upload(key)):
+        # One that was tried waits for its client's answer, a parked one for its client.
+        if entry.duty.kind is Kind.SEND_GRANT and entry.tries == 0 and at < entry.due_at < PARKED:
+            records.outbox.put(replace(entry, due_at=at))

@@ -1,0 +1,102 @@
+"""What the gate remembers: rates, budgets, and who has or awaits a share of a budget.
+
+Rule: as in `ports.database`. A transaction that writes a rate which another one wrote meanwhile loses the race and runs
+again, so a rate is exact over replicas.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from control_plane.domain.uploads.model import UploadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `rate` bytes a second, on average, from all clients with this label together."""
+
+    label: str
+    value: str
+    rate: int
+    updated_at: float
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return f"{self.label}={self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One upload under one budget.
+
+    `granted_at` is its last grant, or its first request; with `priority` it orders the waiters. `since` is when it
+    began to wait, None while it does not. `absent`: it let its turn pass, and others are served until it asks again.
+    `attempt`, `sequence` and `bytes` are of its last grant.
+    """
+
+    key: str
+    client_id: str
+    upload_id: str
+    priority: int
+    granted_at: float
+    job_id: str | None = None
+    since: float | None = None
+    absent: bool = False
+    attempt: int = 0
+    sequence: int = 0
+    bytes: int = 0
+
+    @property
+    def upload_key(self) -> UploadKey:
+        """The upload."""
+        return UploadKey(self.client_id, self.upload_id)
+
+
+class GateRecords(Protocol):
+    """Rates, budgets and shares."""
+
+    def tat(self, name: str) -> float | None:
+        """When the next event of a rate is free; None for one that was never used, or not for long."""
+
+    def set_tat(self, name: str, tat: float) -> None:
+        """Set it."""
+
+    def budgets(self) -> list[Budget]:
+        """All, by label and value."""
+
+    def budgets_of(self, labels: Mapping[str, str]) -> list[Budget]:
+        """Those that apply to a client with these labels, by label."""
+
+    def put_budget(self, budget: Budget) -> None:
+        """Insert or replace."""
+
+    def drop_budget(self, label: str, value: str) -> bool:
+        """Delete a budget and its shares; False when there is none."""
+
+    def shares_of(self, upload: UploadKey) -> dict[str, Share]:
+        """The shares of one upload, by the key of the budget."""
+
+    def put_share(self, share: Share) -> None:
+        """Insert or replace."""
+
+    def drop_shares(self, upload: UploadKey) -> None:
+        """Delete the shares of an upload that is over."""
+
+    def ahead_of(self, share: Share) -> int:
+        """How many waiters of the budget that are not absent come before this share."""
+
+    def pass_over(self, share: Share) -> None:
+        """Mark the waiters that come before this share as absent."""
+
+    def first(self, key: str, limit: int) -> list[Share]:
+        """The waiters of a budget in the order of their turns; the absent ones are left out."""
+
+    def waiters(self, key: str, limit: int) -> tuple[list[Share], int]:
+        """All waiters, longest first, and how many there are."""
+
+    def users(self, key: str, since: float, limit: int) -> list[Share]:
+        """The shares that were granted bytes at `since` or later, the latest first."""
+
+    def prune(self, before: float) -> int:
+        """Delete rates that were free before this instant: no row means the same. Returns their number."""
