@@ -371,6 +371,8 @@ class MemoryChanges:
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
+    gate = Unsupported("budgets")
+    groups = Unsupported("groups")
     jobs = Unsupported("jobs")
     groups = Unsupported("groups")
     gate = Unsupported("budgets")
