@@ -374,8 +374,6 @@ class MemoryRecords:
     gate = Unsupported("budgets")
     groups = Unsupported("groups")
     jobs = Unsupported("jobs")
-    groups = Unsupported("groups")
-    gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -45,6 +44,8 @@ from control_plane.domain.jobs.spec import (
     Timeouts,
     Window,
 )
+from control_plane.domain.schedules.ticks import read_cron, read_zone
+from control_plane.domain.selectors import MAX_LENGTH, parse
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
@@ -87,6 +88,12 @@ def _size(value: object) -> int:
     return read_bytes(value)
 
 
+def _selector(text: str) -> str:
+    """`SelectorError` passes: its problem document has the position."""
+    parse(text)
+    return text
+
+
 _DURATION_SCHEMA: Final = {
     "description": "`24h`, `1h30m`, or seconds.",
     "anyOf": [{"type": "string"}, {"type": "number"}],
@@ -113,6 +120,7 @@ PerMinute = Annotated[
         {"description": "A number a minute, or `1/20m`, `50/h`.", "anyOf": [{"type": "string"}, {"type": "integer"}]}
     ),
 ]
+SelectorText = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH), AfterValidator(_selector)]
 Percent = Annotated[float, Field(strict=True, gt=0, le=100)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_MAX_COUNT), Whole]
 Tries = Annotated[int, Field(strict=True, ge=0, le=10), Whole]
@@ -154,16 +162,6 @@ def _excluded(text: str) -> str:
     return text
 
 
-def read_zone(name: str) -> str:
-    """The name when it is a time zone of IANA; `ValueError`."""
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError) as error:
-        message = f"{name!r} is no time zone: write one such as Europe/Berlin"
-        raise ValueError(message) from error
-    return name
-
-
 def _instant_or_seconds(value: object) -> float | datetime:
     """An instant, or a duration from now. The instant is judged where there is a clock."""
     if isinstance(value, str) and _INSTANT.fullmatch(value):
@@ -193,7 +191,7 @@ def seconds_until(deadline: float | datetime, now: float) -> float:
     return seconds
 
 
-Zone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(read_zone)]
+Zone = Annotated[str, AfterValidator(read_zone)]
 JobDeadline = Annotated[
     float | datetime,
     PlainValidator(_instant_or_seconds),
@@ -210,7 +208,7 @@ class TargetsInput(Input):
     """The clients: ids, `*` patterns and `group:NAME`, a selector, or both (the union)."""
 
     clients: Annotated[tuple[Annotated[str, AfterValidator(_target)], ...], Field(max_length=MAX_TARGETS)] = ()
-    selector: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    selector: SelectorText | None = None
     mode: Literal["snapshot", "continuous"] = "snapshot"
 
     @model_validator(mode="after")
@@ -331,7 +329,7 @@ class WindowInput(Input):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    cron: Annotated[str, Field(min_length=1, max_length=200)]
+    cron: Annotated[str, AfterValidator(read_cron)]
     seconds: Annotated[Seconds, Field(alias="for")]
     zone: Literal["device", "job"] = "job"
     on_end: Literal["pause", "finish"] = "pause"
