@@ -17,12 +17,14 @@ from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
+from control_plane.api.schedules import routes as schedule_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -48,6 +50,7 @@ def create_api(
     clients: ClientService,
     readiness: ReadinessCheck,
     clock: Clock,
+    schedules: ScheduleService | None = None,
     receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -58,10 +61,17 @@ def create_api(
     api.needs_token = settings.jwt_secret is not None
     api.state.uploads = uploads
     api.state.clients = clients
+    api.state.schedules = schedules
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.metrics = metrics
-    for router in (upload_routes.router, client_routes.router, health_routes.router, pages.router):
+    for router in (
+        upload_routes.router,
+        client_routes.router,
+        schedule_routes.router,
+        health_routes.router,
+        pages.router,
+    ):
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
