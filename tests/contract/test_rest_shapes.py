@@ -13,6 +13,8 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
+from control_plane.api.events import stream
+from control_plane.api.fleet import routes as fleet
 from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
@@ -29,7 +31,10 @@ UPLOAD = {
 OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("expectClients", "setLabels", "dropLabel"),
+    *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
+    *("streamEvents",),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -53,7 +58,13 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, health.router):
+    for router in (
+        uploads.router,
+        clients.router,
+        fleet.router,
+        stream.router,
+        health.router,
+    ):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 

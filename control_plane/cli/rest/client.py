@@ -31,7 +31,7 @@ _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _PARTIAL: Final = 206
-_NO_CONTENT: Final = 204
+_EMPTY: Final = 204
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _WRONG_NAME: Final = (62, 64)
@@ -161,7 +161,7 @@ class ControlPlane:
         return Unreachable(f"no control plane at {self.server}: {failure_text(error, self.server)} ({hint})")
 
     def _read(self, response: httpx.Response, accept: tuple[int, ...] = ()) -> Document:
-        if response.status_code == _NO_CONTENT:
+        if response.status_code == _EMPTY and response.request.method == "DELETE":
             return {}
         try:
             document = response.json()

@@ -160,6 +160,13 @@ class Withheld(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed(_Event):
+    """Its next file cannot be begun before `due_at`."""
+
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Looked(_Timed):
     """It is due. `connected`: commands reach the client, which was last seen at `seen_at`.
 
@@ -277,6 +284,7 @@ ExecutionEvent = (
     Begun
     | Withheld
     | Looked
+    | Postponed
     | WalkReported
     | PageStored
     | SelectionReplaced

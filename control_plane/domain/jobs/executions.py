@@ -19,6 +19,7 @@ from control_plane.domain.jobs.events import (
     ListingRefused,
     Looked,
     PageStored,
+    Postponed,
     Rejoined,
     Removed,
     Retried,
@@ -129,6 +130,12 @@ def _withheld(execution: Execution, event: Withheld) -> Execution:
     if (execution.reason, execution.due_at) == (event.reason, event.due_at):
         return execution
     return replace(execution, reason=event.reason, due_at=event.due_at)
+
+
+def _postponed(execution: Execution, event: Postponed) -> Execution:
+    if execution.state is not ExecutionState.UPLOADING or execution.due_at is None:
+        return execution
+    return replace(execution, due_at=min(execution.due_at, event.due_at))
 
 
 def _looked(execution: Execution, event: Looked) -> Execution:
@@ -406,6 +413,7 @@ HANDLERS: Final[Mapping[type[ExecutionEvent], ExecutionHandler]] = {
     Begun: _begun,
     Withheld: _withheld,
     Looked: _looked,
+    Postponed: _postponed,
     WalkReported: _walk_reported,
     PageStored: _page_stored,
     SelectionReplaced: _selection_replaced,

@@ -36,6 +36,7 @@ EXPECTED = {
     "ObjectStoreUnusable": 503,
     "ClocksDiffer": 503,
     "ClientSilent": 504,
+    "TooManyStreams": 503,
     "Permanent": 500,
     "UnknownClient": 404,
     "UnknownGroup": 404,

@@ -4,7 +4,7 @@ Rule: the table says what each event does in each state; what it does not list c
 """
 
 from dataclasses import replace as replace_event
-from typing import Final
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +21,7 @@ from control_plane.domain.jobs.events import (
     ListingRefused,
     Looked,
     PageStored,
+    Postponed,
     Rejoined,
     Removed,
     Retried,
@@ -46,13 +47,13 @@ def begun(listing: float | None = 100.0, execution: float | None = 1_000.0) -> B
     return Begun(now=NOW, listing=listing, execution=execution)
 
 
-def looked(now: float = NOW, *, connected: bool = True, retry: Retry = NEVER, **more: bool | float) -> Looked:
-    return replace_event(Looked(now=now, connected=connected, seen_at=now, retry=retry), **more)
+def looked(now: float = NOW, *, connected: bool = True, retry: Retry = NEVER, **more: object) -> Looked:
+    return replace_event(Looked(now=now, connected=connected, seen_at=now, retry=retry), **cast("dict[str, Any]", more))
 
 
-def page(**changes: bool | int | str) -> PageStored:
+def page(**changes: object) -> PageStored:
     one = PageStored(now=NOW, selection="s", matched_files=1, matched_bytes=9, files=1, bytes=9)
-    return replace_event(one, **changes)
+    return replace_event(one, **cast("dict[str, Any]", changes))
 
 
 def counted(now: float = NOW, *, retry: Retry = NEVER, **numbers: int) -> Counted:
@@ -65,6 +66,7 @@ EVENTS: Final[dict[str, ExecutionEvent]] = {
     "begun": begun(),
     "withheld": Withheld(now=NOW, reason=WHY, due_at=PARKED_AT),
     "looked": looked(),
+    "postponed": Postponed(now=NOW, due_at=NOW - 1),
     "walk": WalkReported(now=NOW),
     "page": page(),
     "nothing": page(files=0, matched_files=0),
@@ -103,7 +105,13 @@ TABLE: Final = {
         "stopped": S.CANCELLED,
         "removed": S.REMOVED,
     },
-    S.UPLOADING: {"looked": S.UPLOADING, "proven": S.SUCCEEDED, "failed": S.FAILED, "stopped": S.UPLOADING},
+    S.UPLOADING: {
+        "postponed": S.UPLOADING,
+        "looked": S.UPLOADING,
+        "proven": S.SUCCEEDED,
+        "failed": S.FAILED,
+        "stopped": S.UPLOADING,
+    },
     S.SUCCEEDED: {},
     S.PARTIAL: {"retried": S.QUEUED},
     S.FAILED: {"retried": S.QUEUED},
