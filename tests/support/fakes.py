@@ -18,6 +18,7 @@ from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Database
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads.completion import LONGEST_PAUSE
@@ -235,18 +236,21 @@ class Rig:
         *,
         scope: UploadScope | None = None,
         performs: bool = True,
-        database: MemoryDatabase | None = None,
+        database: Database | None = None,
         clock: FakeClock | None = None,
+        fleet: bool = False,
     ) -> None:
         self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.database = database or MemoryDatabase()
+        self.database: Database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
         self.ports = Ports(self.database, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
-        self.engine: Engine = build_engine(self.ports, self._log, self.policy, scope=scope, performs=performs)
+        self.engine: Engine = build_engine(
+            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet
+        )
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self._beats = itertools.count(1)
