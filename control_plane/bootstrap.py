@@ -83,21 +83,37 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
+    from control_plane.services.schedules.jobs import MACHINE, check_job
+    from control_plane.services.schedules.runner import ScheduleRunner
+    from control_plane.services.schedules.service import ScheduleService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
+    poke = (lambda: None) if engine.jobs is None else engine.jobs.poke
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
         fleet=engine.fleet_service,
         streams=streams,
+        schedules=ScheduleService(
+            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=poke
+        ),
         readiness=engine.readiness,
         clock=engine.clock,
     )
+    schedules = ScheduleRunner(
+        parts.database,
+        engine.clock,
+        metrics,
+        jobs=MACHINE,
+        time_is_sure=engine.maintenance.time_is_sure,
+        history=settings.history_days * DAY,
+        on_made=poke,
+    )
     app = create_api(settings, metrics, services)
-    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run,))
+    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run, schedules.run))
     return app
 
 

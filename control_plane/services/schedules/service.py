@@ -55,7 +55,7 @@ _MILLISECOND: Final = 0.001
 class CheckJob(Protocol):
     """Makes every check of a job without making it."""
 
-    def __call__(self, records: Records, spec: JobSpec) -> Sequence[str]:
+    def __call__(self, records: Records, spec: JobSpec, now: float, /) -> Sequence[str]:
         """Warnings; raises what the creation of the job would."""
 
 
@@ -140,7 +140,7 @@ class ScheduleService:
                     message = f"schedule {wanted.schedule_id!r} exists, and is another one"
                     raise KeyTaken(message)
                 return Created(_view(records, found), new=False)
-            warnings = tuple(self._check(records, spec.job))
+            warnings = tuple(self._check(records, spec.job, now))
             if dry_run:
                 return Created(_view(records, wanted), new=False, warnings=warnings)
             records.schedules.add(wanted)
@@ -155,7 +155,7 @@ class ScheduleService:
         def change(records: Records, before: Schedule) -> Schedule:
             if before.spec_version != if_match:
                 raise ConditionFailed(before.spec_version)
-            self._check(records, spec.job)
+            self._check(records, spec.job, now)
             after = replace(before, spec=spec, delay=decisions.share_of_jitter(schedule_id, spec.jitter))
             if spec.cadence == before.spec.cadence:
                 return after
