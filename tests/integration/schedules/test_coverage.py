@@ -131,10 +131,20 @@ async def test_clients_that_connect_together_heal_in_one_job(site: Site) -> None
     assert (await site.job(HEAL_1)).spec.targets.clients == ("till-1", "till-2")
 
 
-async def test_a_client_that_was_connected_all_the_time_is_not_asked_again(site: Site) -> None:
+async def test_a_client_that_failed_and_was_connected_all_the_time_is_not_asked_again(site: Site) -> None:
+    await site.connect("till-1")
+    site.clock.forward(60)
+    await site.end_execution(JOB_1, "till-1", FAILED, JobReason.NO_MATCH)
+    await site.runner.cover()
+    assert (await site.cells())[FIRST, "till-1"] is CellState.MISSING
+    assert set(await site.jobs()) == {JOB_1}
+
+
+async def test_a_client_that_is_connected_and_whose_job_was_over_before_is_asked_again(site: Site) -> None:
+    """The control plane was down until the deadline had passed, and the connection to the broker lasted."""
     await site.connect("till-1")
     await miss(site, JOB_1, "till-1")
-    assert set(await site.jobs()) == {JOB_1}
+    assert set(await site.jobs()) == {JOB_1, HEAL_1}
 
 
 async def test_a_healing_that_fails_is_tried_at_the_next_connection_and_not_for_ever(site: Site) -> None:
