@@ -22,6 +22,8 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -92,10 +94,17 @@ def create_app(settings: Settings) -> "FastAPI":
     engine = parts.engine
     poke = (lambda: None) if engine.jobs is None else engine.jobs.poke
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
+        budgets=engine.budget_service,
         fleet=engine.fleet_service,
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
         schedules=ScheduleService(
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=poke

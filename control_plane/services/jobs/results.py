@@ -6,14 +6,21 @@ Rule: every page is one read; a job of a million files takes the memory of one p
 from collections.abc import AsyncIterator
 from typing import Final
 
+from control_plane.domain.access import Principal
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.uploads.model import State, Upload, UploadKey
-from control_plane.services.jobs.formats import ResultLine
+from control_plane.services.errors import UnknownJob
+from control_plane.services.jobs.formats import LISTS, DownloadList, ResultFormat, ResultLine, csv_row, head_of, jsonl
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter
+from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.uploads.service import READ_URL_LIFE
 
 PAGE: Final = 200
+_CHUNK: Final = 100
+"""Lines that are sent together."""
+
 _LEFT_OUT_TEXT: Final = "beyond max_files, max_bytes, or what a device lists"
 _OUTCOMES: Final = {
     ExecutionState.SKIPPED: FileOutcome.SKIPPED,
@@ -23,6 +30,36 @@ _OUTCOMES: Final = {
 """Of an execution without files; each other end is a failure."""
 
 _Found = list[tuple[JobFile, Upload | None]]
+
+
+class JobResults:
+    """Reads the results of jobs."""
+
+    def __init__(self, database: Database, object_store: ObjectStore) -> None:
+        self._database = database
+        self._object_store = object_store
+
+    async def read(self, _principal: Principal, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
+        """The results as text, in pieces; `UnknownJob` before the first.
+
+        The URLs of a list are valid for an hour, or for as long as the credentials are.
+        """
+        if await self._database.read(lambda records: records.jobs.get(job_id)) is None:
+            raise UnknownJob(job_id)
+        return self._pieces(job_id, form)
+
+    async def _pieces(self, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
+        piece, places = [head_of(form)], DownloadList(form)
+        async for line in result_lines(self._database, job_id):
+            if form not in LISTS:
+                piece.append(csv_row(line) if form is ResultFormat.CSV else jsonl(line))
+            elif line.outcome == FileOutcome.PROVEN and line.key is not None:
+                lifetime = self._object_store.url_lifetime(READ_URL_LIFE)
+                piece.append(places.entry(line, self._object_store.presign_get(line.key, lifetime)))
+            if len(piece) >= _CHUNK:
+                yield "".join(piece)
+                piece = []
+        yield "".join(piece)
 
 
 async def result_lines(database: Database, job_id: str) -> AsyncIterator[ResultLine]:
@@ -107,8 +144,3 @@ def _of_execution(execution: Execution) -> ResultLine:
         count=0,
         attempts=execution.attempt,
     )
-
-
-def proven_line(line: ResultLine) -> bool:
-    """Whether a line is about an object that can be read."""
-    return line.outcome == FileOutcome.PROVEN and line.key is not None

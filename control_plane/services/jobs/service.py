@@ -7,18 +7,16 @@ transaction; a repeat of it changes nothing.
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from msgspec.structs import replace as changed
 
 from control_plane.domain.access import Principal
 from control_plane.domain.errors import IllegalVerb
 from control_plane.domain.jobs.events import (
-    ApprovalGranted,
     DeadlineExtended,
     JobCancelRequested,
     JobEvent,
-    JobRetried,
     PauseRequested,
     ResumeRequested,
     SpecificationChanged,
@@ -37,13 +35,14 @@ from control_plane.services.errors import (
 )
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
+from control_plane.services.jobs.creation import create_job
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.sets import ShownSet, ShownSets
+from control_plane.services.jobs.turn import JobTools, Turn
 from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFilter
-from control_plane.services.schedules.advance import MakeJob
 
 T = TypeVar("T")
 
@@ -106,31 +105,16 @@ class Tuning:
     """An instant."""
 
 
-class JoinJob(Protocol):
-    """Adds clients to a job, within the caller's transaction."""
-
-    def __call__(self, records: Records, job: Job, client_ids: Sequence[str], now: float) -> int:
-        """How many clients had no execution before; `IllegalVerb` when the job takes none."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobMaker:
-    """What makes jobs and executions."""
-
-    make: MakeJob
-    join: JoinJob
-
-
 class JobService:
     """What a caller may do with jobs. `poke` wakes the runner of this process after a commit."""
 
     def __init__(
-        self, *, database: Database, clock: Clock, beats: Beats, machine: JobMaker, poke: Callable[[], None]
+        self, *, database: Database, clock: Clock, beats: Beats, tools: JobTools, poke: Callable[[], None]
     ) -> None:
         self._database = database
         self._clock = clock
         self._beats = beats
-        self._machine = machine
+        self._tools = tools
         self._poke = poke
         self._sets = ShownSets()
 
@@ -150,8 +134,8 @@ class JobService:
                     message = f"job {job_id!r} exists, and was requested with another body"
                     raise JobExists(message)
                 return job_views(records, [known])[0], False
-            check_new(records, job_id, new.spec, now)
-            job = self._machine.make(records, job_id, new.spec, now, principal.subject, None)
+            clients, _ = check_new(records, job_id, new.spec, now)
+            job = create_job(records, job_id, new.spec, now, principal.subject, None, clients)
             job = records.jobs.save(job, changed(job, request=new.request))
             return job_views(records, [job])[0], True
 
@@ -248,15 +232,15 @@ class JobService:
         """Change how it goes on; errors as for `extend`."""
         _require_version(version)
 
-        def work(records: Records) -> ActedOn:
-            now = self._clock.now()
-            job = _at_version(_require(records, job_id), version)
+        def act(turn: Turn, job: Job) -> int:
             deadline = tuning.deadline if "deadline" in tuning.given else job.deadline
-            _check_deadline(job, deadline, now)
-            event = SpecificationChanged(now=now, spec=_tuned(job.spec, tuning), deadline=deadline)
-            return _acted(records, acts.apply_job(records, job, event), 0)
+            _check_deadline(job, deadline, turn.now)
+            event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
+            turn.take_job(job)
+            turn.apply_to_job(job_id, event)
+            return 0
 
-        return await self._written(job_id, work)
+        return await self._act(job_id, version, act)
 
     async def approve(
         self,
@@ -270,30 +254,22 @@ class JobService:
     ) -> ActedOn:
         """Approve what was listed up to `as_of` (s), of these clients or of all, but not of `but`.
 
-        `later`: what is listed from now on needs no approval.
-
-        `JobRefused` when a named client's files were listed again since, or its execution is over.
+        `later`: what is listed from now on needs no approval. `JobRefused` when a named client's files were listed
+        again since, or its execution is over.
         """
-
-        def work(records: Records) -> ActedOn:
-            now, job = self._clock.now(), _require(records, job_id)
-            count = acts.approve(records, job, now, client_ids=client_ids, but=but, as_of=as_of)
-            event = ApprovalGranted(now=now, later=later, all_decided=acts.all_decided(records, job))
-            return _acted(records, acts.apply_job(records, job, event), count)
-
-        return await self._written(job_id, work)
+        return await self._act(
+            job_id,
+            None,
+            lambda turn, job: acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later),
+        )
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
-
-        def work(records: Records) -> ActedOn:
-            now, job = self._clock.now(), _require(records, job_id)
-            count = acts.reject(records, job, now, self._chosen(records, job_id, choice), principal.subject)
-            if count and acts.all_decided(records, job):
-                job = acts.apply_job(records, job, ApprovalGranted(now=now, later=False, all_decided=True))
-            return _acted(records, job, count)
-
-        return await self._written(job_id, work)
+        return await self._act(
+            job_id,
+            None,
+            lambda turn, job: acts.reject(turn, job, self._chosen(turn.records, job_id, choice), principal.subject),
+        )
 
     async def retry(
         self, _principal: Principal, job_id: str, version: int | None, choice: Choice, deadline: float | None
@@ -304,38 +280,28 @@ class JobService:
         """
         _require_version(version)
 
-        def work(records: Records) -> ActedOn:
-            now = self._clock.now()
-            job = _at_version(_require(records, job_id), version)
+        def act(turn: Turn, job: Job) -> int:
             if deadline is not None:
-                _check_deadline(job, deadline, now)
-            elif job.deadline <= now:
+                _check_deadline(job, deadline, turn.now)
+            elif job.deadline <= turn.now:
                 message = "deadline: the deadline of the job has passed: give a new one"
                 raise BadInput(message)
-            client_ids = self._chosen(records, job_id, choice)
-            if not acts.repeatable(records, job, client_ids):
-                return _acted(records, job, 0)
-            # First the job: its machine refuses while it is being cancelled.
-            job = acts.apply_job(records, job, JobRetried(now=now, deadline=deadline))
-            return _acted(records, job, acts.retry(records, job, now, client_ids))
+            return acts.retry(turn, job, self._chosen(turn.records, job_id, choice), deadline)
 
-        return await self._written(job_id, work)
+        return await self._act(job_id, version, act)
 
     async def add_clients(
         self, _principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
     ) -> ActedOn:
         """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`."""
 
-        def work(records: Records) -> ActedOn:
-            now, job = self._clock.now(), _require(records, job_id)
+        def act(turn: Turn, job: Job) -> int:
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)
-            client_ids = resolve(records, clients, selector).client_ids
-            count = self._machine.join(records, job, client_ids, now)
-            return _acted(records, _require(records, job_id), count)
+            return acts.add(turn, job, resolve(turn.records, clients, selector).client_ids)
 
-        return await self._written(job_id, work)
+        return await self._act(job_id, None, act)
 
     async def _verb(
         self,
@@ -344,16 +310,24 @@ class JobService:
         event_at: Callable[[float], JobEvent],
         check: Callable[[Job, float], None] | None = None,
     ) -> ActedOn:
-        def work(records: Records) -> ActedOn:
-            now = self._clock.now()
-            job = _at_version(_require(records, job_id), version)
+        def act(turn: Turn, job: Job) -> int:
             if check is not None:
-                check(job, now)
-            return _acted(records, acts.apply_job(records, job, event_at(now)), 0)
+                check(job, turn.now)
+            turn.take_job(job)
+            turn.apply_to_job(job_id, event_at(turn.now))
+            return 0
 
-        return await self._written(job_id, work)
+        return await self._act(job_id, version, act)
 
-    async def _written(self, job_id: str, work: Callable[[Records], ActedOn]) -> ActedOn:
+    async def _act(self, job_id: str, version: int | None, act: Callable[[Turn, Job], int]) -> ActedOn:
+        """One act in one transaction; `version` is that of the specification that the caller saw."""
+
+        def work(records: Records) -> ActedOn:
+            turn = Turn(records, self._tools, self._clock.now())
+            executions = act(turn, _at_version(_require(records, job_id), version))
+            turn.finish()
+            return ActedOn(_view(records, job_id), executions)
+
         try:
             acted = await self._database.write(work)
         except IllegalVerb as error:
@@ -380,10 +354,6 @@ def _require(records: Records, job_id: str) -> Job:
 
 def _view(records: Records, job_id: str) -> JobView:
     return job_views(records, [_require(records, job_id)])[0]
-
-
-def _acted(records: Records, job: Job, executions: int) -> ActedOn:
-    return ActedOn(job_views(records, [job])[0], executions)
 
 
 def _require_version(version: int | None) -> None:
