@@ -228,7 +228,7 @@ def build_engine(
             beats=beats,
             jobs=jobs,
         ),
-        fleet_service=FleetService(database=database, clock=clock, beats=beats),
+        fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,
