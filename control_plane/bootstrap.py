@@ -22,6 +22,8 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -88,10 +90,17 @@ def create_app(settings: Settings) -> "FastAPI":
     parts = _build(settings, metrics)
     engine = parts.engine
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
+        budgets=engine.budget_service,
         fleet=engine.fleet_service,
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
         readiness=engine.readiness,
         clock=engine.clock,

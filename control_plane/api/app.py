@@ -18,7 +18,9 @@ from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.fleet import routes as fleet_routes
+from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
+from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
@@ -26,6 +28,9 @@ from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.gate.budgets import BudgetService
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
@@ -40,6 +45,9 @@ class ApiServices:
     uploads: UploadService
     clients: ClientService
     fleet: FleetService
+    budgets: BudgetService
+    jobs: JobService
+    job_results: JobResults
     streams: EventStreams
     readiness: ReadinessCheck
     clock: Clock
@@ -49,6 +57,8 @@ ROUTERS: Final = (
     upload_routes.router,
     client_routes.router,
     fleet_routes.router,
+    budget_routes.router,
+    job_routes.router,
     stream_routes.router,
     health_routes.router,
     pages.router,

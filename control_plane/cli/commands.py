@@ -10,7 +10,7 @@ import typer
 
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
-from control_plane.cli.rest import clients, fleet, token, uploads
+from control_plane.cli.rest import budgets, clients, fleet, token, uploads
 from control_plane.cli.rest.jobs import commands as jobs
 from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
@@ -43,6 +43,7 @@ def build() -> typer.Typer:
     app.add_typer(fleet.build_client(), name="client")
     app.add_typer(fleet.build_group(), name="group")
     app.add_typer(jobs.build(), name="job")
+    app.add_typer(budgets.build(), name="budget")
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")
     app.add_typer(accounts.build(), name="broker")

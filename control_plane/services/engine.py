@@ -18,6 +18,7 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.gate.keeper import GateKeeper
 from control_plane.services.gate.sender import GrantSender
 from control_plane.services.inbox import Inbox, UploadScope
@@ -71,6 +72,7 @@ class Engine:
     signer: UrlSigner
     upload_service: UploadService
     client_service: ClientService
+    budget_service: BudgetService
     fleet_service: FleetService
     readiness: ReadinessCheck
     jobs: JobRunner | None = None
@@ -178,7 +180,7 @@ def build_engine(
         tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
         jobs = JobRunner(database=database, clock=clock, log=log, writer=writer, commands=commands, tools=tools)
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
-    resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
+    resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands)
     budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner, beats)
@@ -228,6 +230,7 @@ def build_engine(
             beats=beats,
             jobs=jobs,
         ),
+        budget_service=BudgetService(database=database, clock=clock),
         fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,

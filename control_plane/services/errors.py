@@ -12,6 +12,7 @@ Exception
     │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
+        ├── UnknownBudget
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -109,6 +110,13 @@ class UnknownClient(Permanent):
             text = f"clients {named}{more} are not known: no agent has connected under them"
         super().__init__(text)
         self.client_ids = client_ids
+
+
+class UnknownBudget(Permanent):
+    """There is no budget for this label."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no budget for {key}")
 
 
 class UnknownGroup(Permanent):

@@ -30,6 +30,9 @@ from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.gate.budgets import BudgetService
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -85,7 +88,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
-class FakeServices(UploadService, ClientService, FleetService, ReadinessCheck):
+class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
@@ -101,6 +104,8 @@ class FakeServices(UploadService, ClientService, FleetService, ReadinessCheck):
             checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
+        self.jobs: JobService | None = None
+        self.job_results: JobResults | None = None
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
@@ -176,7 +181,12 @@ class FakeServices(UploadService, ClientService, FleetService, ReadinessCheck):
 
 def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
     """The REST application over the clients and the fleet of an engine; all else is of `services`."""
-    real = {"clients": engine.client_service, "fleet": engine.fleet_service, "clock": engine.clock}
+    real = {
+        "clients": engine.client_service,
+        "fleet": engine.fleet_service,
+        "budgets": engine.budget_service,
+        "clock": engine.clock,
+    }
     return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
 
 
@@ -195,7 +205,8 @@ def api_over(
 ) -> FastAPI:
     """The REST application over these services; without `streams` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
-    return create_api(settings, metrics, _faked(services, streams=streams), receipt_deadline=receipt_deadline)
+    real = {"streams": streams, "jobs": services.jobs, "job_results": services.job_results}
+    return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
 
 
 def _faked(services: FakeServices, **real: object) -> ApiServices:

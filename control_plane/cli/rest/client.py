@@ -124,6 +124,12 @@ class ControlPlane:
         """
         return self._read(self._send(method, path, repeatable=repeatable, **request))
 
+    def delete(self, path: str) -> None:
+        """A DELETE whose answer is empty."""
+        response = self._send("DELETE", path)
+        if not response.is_success:
+            self._read(response)
+
     def lines(self, path: str, params: Mapping[str, str]) -> Iterator[str]:
         """The lines of a text of any length, with their ends, as they arrive."""
         try:

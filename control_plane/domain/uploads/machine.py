@@ -562,7 +562,8 @@ def _key_is_used(upload: Upload) -> bool:
 def ended(upload: Upload, by: Transition, now: float, error: str | None, text: str) -> Applied:
     """The upload in a terminal state. While its client may be busy with it, a cancel is one of its duties."""
     changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now, "strikes": 0}
-    after = transition(_left_behind(upload, now), by, **changes)
+    # A pause before the next try does not delay the cancel.
+    after = transition(_left_behind(upload, now), by, resume_at=0.0, **changes)
     return after, duties(after)
 
 

@@ -63,7 +63,7 @@ class JobRunner:
         self._log = log
         self._writer = writer
         self._commands = commands
-        self._tools = tools
+        self.tools = tools
         self._answers: FairQueue[Answer] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._births: dict[str, None] = {}
         self._poked = asyncio.Event()
@@ -137,7 +137,7 @@ class JobRunner:
         """Run one transaction, and then do what it decided."""
 
         def transact(records: Records) -> tuple[T, Effects]:
-            turn = Turn(records, self._tools, self._clock.now())
+            turn = Turn(records, self.tools, self._clock.now())
             result = work(turn)
             return result, turn.finish()
 

@@ -109,7 +109,7 @@ class _Page:
 def _store_page(turn: Turn, execution: Execution, page: Selection) -> None:
     job = turn.jobs[execution.job_id]
     times = {"now": turn.now, "held": turn.held(execution), "since": turn.since(execution)}
-    if not page.complete:
+    if not page.complete or page.selection is None:
         turn.apply(execution, WalkReported(**times))
         return
     offset = execution.next_index or 0
