@@ -193,6 +193,7 @@ class Settings(BaseSettings):
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
     client_max_uploads: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
+    max_job_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"

@@ -180,6 +180,8 @@ class HeadAsGet:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             # In place: `Observe` reads the route that the router finds.
             scope["method"] = "GET"
+            # An answer that lasts would send nothing, for ever.
+            scope.setdefault("state", {})["head"] = True
             await self._app(scope, receive, without_body)
         else:
             await self._app(scope, receive, send)

@@ -8,7 +8,8 @@ Exception
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   │   └── ClocksDiffer         its clock and this machine's differ
-    │   └── ClientSilent         a client did not answer in time
+    │   ├── ClientSilent         a client did not answer in time
+    │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
         ├── UnknownBudget
@@ -91,6 +92,10 @@ class ClocksDiffer(ObjectStoreDown):
 
 class ClientSilent(Transient):
     """The client did not answer in time."""
+
+
+class TooManyStreams(Transient):
+    """As many event streams are open, or uploads named by them, as may be."""
 
 
 class UnknownClient(Permanent):

@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
+from control_plane.api.events import stream
 from control_plane.api.fleet import routes as fleet
 from control_plane.api.gate import routes as budgets
 from control_plane.domain.uploads.model import PartRecord, Proof, State
@@ -35,6 +36,9 @@ OPERATIONS = {
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
+    *("streamEvents",),
+    *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
+    *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -58,7 +62,14 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, fleet.router, budgets.router, health.router):
+    for router in (
+        uploads.router,
+        clients.router,
+        fleet.router,
+        budgets.router,
+        stream.router,
+        health.router,
+    ):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.access import Principal
@@ -112,6 +112,7 @@ class FakeObjects:
     complete_then_fail: bool = False
     listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
+    own: dict[str, bytes] = field(default_factory=dict)
     rules: Mapping[str, Any] | None = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
@@ -194,6 +195,11 @@ class FakeObjects:
         self._meet("abort")
         if self.multipart.get(s3_upload_id, ("", ""))[0] == s3_key:
             del self.multipart[s3_upload_id]
+
+    async def put(self, s3_key: str, content: IO[bytes]) -> None:
+        """Keep what was stored in `own`."""
+        self._meet("put")
+        self.own[s3_key] = content.read()
 
     async def delete(self, s3_key: str) -> None:
         """Remove an object."""

@@ -352,6 +352,10 @@ class MemoryChanges:
         """Lowest number first."""
         return [row for row in self._rows if row.number > number][:limit]
 
+    def span(self) -> tuple[int, int]:
+        """The ends of the list."""
+        return (self._rows[0].number, self._rows[-1].number) if self._rows else (0, 0)
+
     def prune(self, before: float, limit: int) -> int:
         """Oldest first."""
         old = nsmallest(limit, (row for row in self._rows if row.change.at < before), key=lambda row: row.change.at)
@@ -368,8 +372,8 @@ class MemoryChanges:
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
-    jobs = Unsupported("jobs")
     groups = Unsupported("groups")
+    jobs = Unsupported("jobs")
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
@@ -241,6 +242,8 @@ def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
         text = f"the client offered {event.file_path!r} in place of {upload.file_path!r}"
         return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
     if upload.plan is None:
+        if other := changed_since_listing(upload, event):
+            return ended(upload, Transition.FAIL, event.now, Refusal.CHANGED_SINCE_LISTING, other)
         try:
             upload = _with_plan(upload, event)
         except SchemaError as error:
