@@ -180,7 +180,7 @@ def build_engine(
         tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
         jobs = JobRunner(database=database, clock=clock, log=log, writer=writer, commands=commands, tools=tools)
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
-    resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
+    resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands)
     budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner, beats)

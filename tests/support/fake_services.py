@@ -181,7 +181,12 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
 
 def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
     """The REST application over the clients and the fleet of an engine; all else is of `services`."""
-    real = {"clients": engine.client_service, "fleet": engine.fleet_service, "clock": engine.clock}
+    real = {
+        "clients": engine.client_service,
+        "fleet": engine.fleet_service,
+        "budgets": engine.budget_service,
+        "clock": engine.clock,
+    }
     return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
 
 
