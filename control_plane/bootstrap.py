@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +80,27 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
+    from control_plane.presentation import cloud_event_json
+    from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
+    from control_plane.services.events.webhooks.service import WebhookService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    sender = HttpWebhookSender(settings.webhook_network_list)
+    dispatcher = WebhookDispatcher(
+        parts.database,
+        engine.clock,
+        metrics,
+        sender,
+        partial(cloud_event_json, source=f"backhaul/{settings.topic_root}"),
+    )
+    webhooks = WebhookService(parts.database, engine.clock, sender, on_change=dispatcher.poke)
     app = create_api(
         settings,
         metrics,
@@ -95,8 +109,9 @@ def create_app(settings: Settings) -> "FastAPI":
         readiness=engine.readiness,
         clock=engine.clock,
         streams=streams,
+        webhooks=webhooks,
     )
-    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run,))
+    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run, dispatcher.run))
     return app
 
 

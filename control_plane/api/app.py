@@ -16,6 +16,7 @@ from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
+from control_plane.api.events import webhooks as webhook_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
@@ -23,6 +24,7 @@ from control_plane.observability import Metrics
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
@@ -42,7 +44,7 @@ class _Api(FastAPI):
         return self.openapi_schema
 
 
-def create_api(
+def create_api(  # noqa: PLR0913 - one keyword for each service
     settings: Settings,
     metrics: Metrics,
     *,
@@ -51,6 +53,7 @@ def create_api(
     readiness: ReadinessCheck,
     clock: Clock,
     streams: EventStreams,
+    webhooks: WebhookService,
     receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -64,11 +67,13 @@ def create_api(
     api.state.readiness = readiness
     api.state.clock = clock
     api.state.streams = streams
+    api.state.webhooks = webhooks
     api.state.metrics = metrics
     for router in (
         upload_routes.router,
         client_routes.router,
         stream_routes.router,
+        webhook_routes.router,
         health_routes.router,
         pages.router,
     ):

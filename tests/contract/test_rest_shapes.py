@@ -13,7 +13,7 @@ from openapi_spec_validator import validate
 
 from control_plane.api import clients, examples, health, models, uploads
 from control_plane.api.bodies import TriggerBody
-from control_plane.api.events import stream
+from control_plane.api.events import stream, webhooks
 from control_plane.domain.uploads.model import PartRecord, Proof, State
 from control_plane.services.readiness import Readiness
 from control_plane.services.uploads.views import UploadView
@@ -31,7 +31,9 @@ OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
-    *("streamEvents",),
+    "streamEvents",
+    *("createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook"),
+    *("listDeliveries", "replayDelivery", "replayDead"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -55,7 +57,7 @@ async def document(**settings: str) -> dict[str, Any]:
 
 def routes() -> Iterator[APIRoute]:
     """Every route of every router."""
-    for router in (uploads.router, clients.router, stream.router, health.router):
+    for router in (uploads.router, clients.router, stream.router, webhooks.router, health.router):
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 

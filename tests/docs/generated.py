@@ -60,6 +60,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
+    "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
     "TOPIC_ROOT": "first levels of every topic",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",

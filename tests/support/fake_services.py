@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.app import create_api
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
@@ -27,6 +28,7 @@ from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -183,8 +185,9 @@ def api_over(
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
     streams: EventStreams | None = None,
+    webhooks: WebhookService | None = None,
 ) -> FastAPI:
-    """The REST application over these services; without `streams` over those of an empty database."""
+    """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
     return create_api(
         settings,
         metrics,
@@ -193,6 +196,7 @@ def api_over(
         readiness=services,
         clock=services,
         streams=streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES),
+        webhooks=webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None),
         receipt_deadline=receipt_deadline,
     )
 
