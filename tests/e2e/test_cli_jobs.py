@@ -3,16 +3,13 @@
 Rule: one site for the module; every test has a job of its own.
 """
 
-import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.screen import BACKHAUL, backhaul, run_in_terminal
+from tests.support.screen import backhaul
 from tests.support.sites import MIB, Fleet, running_fleet
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
