@@ -18,7 +18,7 @@ from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.domain.clients import Client
 from control_plane.domain.jobs.model import Execution, Job, JobFile
 from control_plane.services.clients.beats import Beats
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.ports.database import Records
