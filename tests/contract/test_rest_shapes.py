@@ -36,6 +36,9 @@ OPERATIONS = {
     *("streamEvents",),
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
+    *("createSchedule", "listSchedules", "getSchedule", "replaceSchedule", "deleteSchedule", "pauseSchedule"),
+    *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
+    *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
