@@ -57,6 +57,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "CLIENT_MAX_UPLOADS": "open uploads of one client; more are refused with 429",
     "MAX_JOB_FILES": "files that one job may hold; executions beyond it wait",
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
+    "MAX_JOB_FILES": "files of one job; executions beyond it wait with the reason `job_full`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
