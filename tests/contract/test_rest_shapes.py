@@ -37,6 +37,8 @@ OPERATIONS = {
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
+    *("createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook"),
+    *("listDeliveries", "replayDelivery", "replayDead"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -18,7 +18,7 @@ from control_plane.services.ports.database import Page, Records
 from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.schedules import CellFilter, RunFilter
-from control_plane.services.schedules.jobs import MACHINE
+from control_plane.services.schedules.jobs import job_machine
 from control_plane.services.schedules.runner import ScheduleRunner
 from control_plane.services.schedules.service import new_schedule
 from schemas.codec import encode
@@ -47,7 +47,7 @@ def runner_of(rig: JobRig) -> ScheduleRunner:
         rig.database,
         rig.clock,
         lambda _name, _facts: None,
-        jobs=MACHINE,
+        jobs=job_machine(jobs.tools),
         time_is_sure=lambda: True,
         on_made=jobs.poke,
     )
