@@ -24,6 +24,7 @@ from control_plane.adapters.database.migration import upgrade
 from control_plane.adapters.database.rows import upload_values
 from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.changes import UploadCreated
+from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.schedules.model import CellState, RunKey, RunKind
 from control_plane.domain.selectors import parse
@@ -148,6 +149,21 @@ def test_a_downgrade_to_0001_restores_every_row(url: str, engine: Engine) -> Non
         assert contents(connection) == before
     migrate(url)
     assert differences(engine) == []
+
+
+async def test_a_downgrade_to_0003_keeps_what_devices_reported(url: str, engine: Engine) -> None:
+    """The schema before has no clients that were never seen, and no labels of operators."""
+    database = SqlDatabase.open(url)
+    labelled = a_client("a", labels={"site": "oslo", "x": "y"}, set_labels={"site": "berlin", "ring": "beta"})
+    expected = Client(client_id="b", set_labels={"site": "berlin"}, expected=True)
+    await database.write(lambda records: records.clients.save([labelled, expected]))
+    await database.close()
+    with engine.begin() as connection:
+        command.downgrade(migration.configuration(connection), "0003")
+        left = contents(connection)
+    assert [row["client_id"] for row in left["clients"]] == ["a"]
+    labels = [(row["client_id"], row["name"], row["value"]) for row in left["client_labels"]]
+    assert labels == [("a", "site", "oslo"), ("a", "x", "y")]
 
 
 async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str, engine: Engine) -> None:
