@@ -23,6 +23,7 @@ from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionSt
 from control_plane.domain.reasons import Reason
 from control_plane.services.errors import BadInput, JobRefused
 from control_plane.services.jobs.due import joins
+from control_plane.services.jobs.effects import carry_over
 from control_plane.services.jobs.turn import JobTurn, job_changed
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
@@ -37,6 +38,7 @@ def apply_job(records: Records, job: Job, event: JobEvent) -> Job:
     if after is job:
         return job
     after = records.jobs.save(job, after)
+    carry_over(records, job, after, event.now)
     if after.state is not job.state:
         records.changes.append([job_changed(job, after, event.now)])
     return after
