@@ -5,11 +5,11 @@ error, the program ends with that error.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -20,7 +20,11 @@ from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Se
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
+from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
+from control_plane.services.jobs.results.reader import JobResults
+from control_plane.services.jobs.results.report import ReportWriter
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -31,6 +35,10 @@ from schemas.values import DigestName
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+"""Runs until it is cancelled."""
 
 
 def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: bool = True) -> Policy:
@@ -48,6 +56,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         max_uploads=settings.client_max_uploads,
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
+        max_job_files=settings.max_job_files,
     )
 
 
@@ -74,21 +83,49 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
-    from control_plane.api.app import create_api
+    from control_plane.api.app import ApiServices, create_api
+    from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
+    from control_plane.services.schedules.jobs import MACHINE, check_job
+    from control_plane.services.schedules.runner import ScheduleRunner
+    from control_plane.services.schedules.service import ScheduleService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
-    app = create_api(
-        settings,
-        metrics,
+    poke = (lambda: None) if engine.jobs is None else engine.jobs.poke
+    streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
+    services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
+        budgets=engine.budget_service,
+        fleet=engine.fleet_service,
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
+        streams=streams,
+        schedules=ScheduleService(
+            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=poke
+        ),
         readiness=engine.readiness,
         clock=engine.clock,
     )
-    app.router.lifespan_context = lambda _: _running(settings, parts, metrics)
+    schedules = ScheduleRunner(
+        parts.database,
+        engine.clock,
+        metrics,
+        jobs=MACHINE,
+        time_is_sure=engine.maintenance.time_is_sure,
+        history=settings.history_days * DAY,
+        on_made=poke,
+    )
+    app = create_api(settings, metrics, services)
+    loops = (streams.run, reports.run, schedules.run)
+    app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
 
@@ -216,13 +253,13 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, parts: _Parts, log: EventLog) -> AsyncIterator[None]:
+async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Sequence[Loop]) -> AsyncIterator[None]:
     if settings.open_to_all:
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
             receiving = parts.messenger.run(parts.engine.inbox.receive)
-            loops = [group.create_task(parts.engine.run()), group.create_task(receiving)]
+            loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]
             yield
             for loop in loops:
                 loop.cancel()

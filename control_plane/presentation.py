@@ -6,10 +6,12 @@ Rule: pure functions over the domain and the services' views. REST and the comma
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from control_plane.domain.changes import Change, NumberedChange, subject_of
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.uploads.views import UploadView
@@ -36,6 +38,7 @@ STATUS: Final[Mapping[State, Status]] = {
     State.CANCELLED: Status.CANCELLED,
     State.EXPIRED: Status.FAILED,
 }
+_INSTANTS: Final = frozenset({"at", "nominal_at"})
 _YEAR_10000: Final = 253_402_300_800.0
 """The first instant that no calendar can show."""
 
@@ -97,6 +100,40 @@ def reason_text(reason: Reason | None) -> str | None:
 def reason_code(reason: Reason | None) -> str | None:
     """The code for programs: a `WaitCode`, an error code of the device or a `Refusal`; None without a reason."""
     return None if reason is None else str(reason.code)
+
+
+def progress_document(upload: Upload) -> dict[str, Any]:
+    """How far one upload is, ready for JSON: what changes between two changes of its state."""
+    return {
+        "upload_id": upload.upload_id,
+        "client_id": upload.client_id,
+        "state": upload.state,
+        "attempt": upload.attempt,
+        "progress": progress(upload),
+        "bytes_uploaded": bytes_uploaded(upload),
+        "file_size": upload.file_size,
+    }
+
+
+def change_document(change: Change) -> dict[str, Any]:
+    """The facts of one change, ready for JSON; its type and number are not among them."""
+    facts = {one.name: getattr(change, one.name) for one in fields(change)}
+    return {name: known_instant(value) if name in _INSTANTS else value for name, value in facts.items()}
+
+
+def cloud_event(numbered: NumberedChange, source: str) -> dict[str, Any]:
+    """One change as CloudEvents 1.0; `source` identifies the installation."""
+    change = numbered.change
+    return {
+        "specversion": "1.0",
+        "id": str(numbered.number),
+        "source": source,
+        "type": change.name,
+        "subject": subject_of(change),
+        "time": known_instant(change.at),
+        "datacontenttype": "application/json",
+        "data": change_document(change),
+    }
 
 
 def upload_document(view: UploadView) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from control_plane.api.problems import INTERNAL, Problem, respond
 from control_plane.observability import Metrics
 
 MAX_BODY: Final = 64 * 1024
-LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {("POST", "/jobs"): 4 * 1024 * 1024}
+LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
+    ("POST", "/clients"): 4 * 1024 * 1024,
+    ("POST", "/jobs"): 4 * 1024 * 1024,
+}
 """Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they list clients."""
 
 RECEIPT_DEADLINE: Final = 10.0
@@ -177,6 +180,8 @@ class HeadAsGet:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             # In place: `Observe` reads the route that the router finds.
             scope["method"] = "GET"
+            # An answer that lasts would send nothing, for ever.
+            scope.setdefault("state", {})["head"] = True
             await self._app(scope, receive, without_body)
         else:
             await self._app(scope, receive, send)

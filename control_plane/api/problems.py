@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, SelectorError
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
 from control_plane.presentation import instant
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -41,7 +41,9 @@ from control_plane.services.errors import (
     QuotaExceeded,
     ServiceError,
     SetChanged,
+    TooManyStreams,
     Transient,
+    UnknownBudget,
     UnknownClient,
     UnknownGroup,
     UnknownJob,
@@ -92,8 +94,10 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ObjectStoreUnusable: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
     ClocksDiffer: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
+    TooManyStreams: Row(503, "too-many-streams", "There are too many event streams"),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
     Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    UnknownBudget: Row(404, "unknown-budget", "No such budget"),
     UnknownGroup: Row(404, "unknown-group", "No such group"),
     UnknownClient: Row(404, "unknown-client", "No such client"),
     UnknownUpload: Row(404, "unknown-upload", "No such upload"),
@@ -118,6 +122,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
     BadText: Row(422, "bad-input", "The request cannot be obeyed"),
+    IllegalVerb: Row(409, "job-state", "The job's state does not allow this"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SelectorError: Row(422, "bad-selector", "The text is no selector"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
@@ -177,7 +182,7 @@ def _allowed(request: Request) -> str:
 
 def _more(error: Exception) -> Mapping[str, Any] | None:
     match error:
-        case IllegalTransition():
+        case IllegalTransition() | IllegalVerb():
             return {"state": error.state}
         case SelectorError():
             return {"selector": error.text, "position": error.position}

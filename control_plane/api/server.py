@@ -22,11 +22,14 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from control_plane.api.auth import is_open
+from control_plane.api.events.connection import Connection
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.api.problems import Problem, respond
 
 MAX_HEAD: Final = 32 * 1024
-MAX_CONNECTIONS: Final = 512
+MAX_CONNECTIONS: Final = 2_048
+"""Of these, `services.events.streams.MAX_STREAMS` may be event streams."""
+
 MAX_OF_PEER: Final = 128
 """Connections of one address."""
 
@@ -67,6 +70,7 @@ class PromptProtocol(H11Protocol):
     waits_since = 0.0
     _alarm: asyncio.TimerHandle | None = None
     _write_alarm: asyncio.TimerHandle | None = None
+    _connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer: a connection without any byte costs as much as one with a slow head."""
@@ -165,8 +169,16 @@ class PromptProtocol(H11Protocol):
                 self.transport.abort()
                 return
 
+    def shutdown(self) -> None:
+        """End what would last: the server waits for the answers under way."""
+        super().shutdown()
+        if self._connection is not None:
+            self._connection.stop()
+
     async def _unless_crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._application
+        self._connection = Connection(abort=self.transport.abort)
+        self._connection.offered_in(scope)
         if self.crowded and not is_open(scope):
             app = respond(_CROWDED, {"Connection": "close"})
         await app(scope, receive, send)

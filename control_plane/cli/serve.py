@@ -4,6 +4,7 @@ Rule: a wrong setting or a taken port is reported in one line before anything st
 """
 
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -58,6 +59,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     else:
         say(f"the control plane listens at {url}; its database is {database}")
     _tune_collector()
+    allow_many_files()
     _exit_with_0_at_sigterm()
     server.run(sockets=[listener])
     if server.deserted:
@@ -93,6 +95,12 @@ def _exit_with_0_at_sigterm() -> None:
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
+
+
+def allow_many_files() -> None:
+    """As many open files as this process may have: each event stream, and each simulated device, holds one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tune_collector() -> None:

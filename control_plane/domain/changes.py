@@ -144,6 +144,12 @@ def subject_id(change: Change) -> str:
     return found
 
 
+def subject_of(change: Change) -> str:
+    """What changed, in one text: the client, then the upload or the job; changes of one subject are read in order."""
+    client_id = getattr(change, "client_id", "")
+    return "/".join(dict.fromkeys(part for part in (client_id, subject_id(change)) if part))
+
+
 @dataclass(frozen=True, slots=True)
 class NumberedChange:
     """A committed change. Numbers rise in commit order, with gaps allowed."""

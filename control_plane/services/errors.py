@@ -8,9 +8,11 @@ Exception
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   │   └── ClocksDiffer         its clock and this machine's differ
-    │   └── ClientSilent         a client did not answer in time
+    │   ├── ClientSilent         a client did not answer in time
+    │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
+        ├── UnknownBudget
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -92,18 +94,29 @@ class ClientSilent(Transient):
     """The client did not answer in time."""
 
 
+class TooManyStreams(Transient):
+    """As many event streams are open, or uploads named by them, as may be."""
+
+
 class UnknownClient(Permanent):
     """No client of these ids ever connected, and none is expected."""
 
     def __init__(self, *client_ids: str) -> None:
         named = ", ".join(map(repr, client_ids[:_MAX_NAMED]))
         if len(client_ids) == 1:
-            text = f"client {named} is not known: no agent has connected under this id"
+            text = f"client {named} is not known: no agent has connected under this id, and no operator expects it"
         else:
             more = f" and {len(client_ids) - _MAX_NAMED} more" if len(client_ids) > _MAX_NAMED else ""
-            text = f"clients {named}{more} are not known: no agent has connected under these ids"
+            text = f"clients {named}{more} are not known: no agent has connected under them"
         super().__init__(text)
         self.client_ids = client_ids
+
+
+class UnknownBudget(Permanent):
+    """There is no budget for this label."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no budget for {key}")
 
 
 class UnknownGroup(Permanent):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import sqlalchemy
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, func, select
 
 from control_plane.adapters.database.engines import POSTGRES
 from control_plane.adapters.database.rows import CHANGE_TYPES, change_values, to_change
@@ -28,6 +28,13 @@ _AFTER: Final = Statement(
     .where(_C.number > bindparam("number"), _C.type.in_([sqlalchemy.literal_column(f"'{n}'") for n in CHANGE_TYPES]))
     .order_by(_C.number)
     .limit(bindparam("limit"))
+)
+# Two subqueries: each is one look at an end of the primary key; min and max in one query scan it.
+_SPAN: Final = Statement(
+    select(
+        select(func.coalesce(func.min(_C.number), 0)).scalar_subquery(),
+        select(func.coalesce(func.max(_C.number), 0)).scalar_subquery(),
+    )
 )
 _OLD: Final = (
     select(_C.number)
@@ -56,6 +63,11 @@ class SqlChanges:
         """By the primary key."""
         found = self._transaction.run(_AFTER, {"number": number, "limit": limit})
         return [to_change(row) for row in found.fetchall()]
+
+    def span(self) -> tuple[int, int]:
+        """By the primary key."""
+        ((lowest, highest),) = self._transaction.run(_SPAN, {}).fetchall()
+        return int(lowest), int(highest)
 
     def prune(self, before: float, limit: int) -> int:
         """By the index on `at`."""

@@ -4,7 +4,6 @@ Rule: the devices are simulated, their traffic is real: MQTT to the broker, PUTs
 """
 
 import asyncio
-import resource
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,6 +11,7 @@ import typer
 
 from control_plane.cli.errors import Misused, Unreachable
 from control_plane.cli.secret_files import secret_from
+from control_plane.cli.serve import allow_many_files
 from control_plane.cli.session import CliSession
 from control_plane.cli.simulate.fleet import Fleet, FleetSettings
 from control_plane.cli.simulate.triggering import ServerAddress, TriggerReport, trigger_all
@@ -80,8 +80,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         ca_file=ca_file,
     )
     server = ServerAddress(session.server, session.token)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_many_files()
 
     async def work() -> None:
         fleet = _fleet(settings)

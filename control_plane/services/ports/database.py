@@ -246,6 +246,9 @@ class ChangeRecords(Protocol):
     def after(self, number: int, limit: int) -> list[NumberedChange]:
         """Changes with a higher number, lowest first; 0 starts at the oldest one kept."""
 
+    def span(self) -> tuple[int, int]:
+        """The lowest and the highest number in the log; both 0 when it is empty."""
+
     def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` changes from before this instant, oldest first; returns the number deleted."""
 

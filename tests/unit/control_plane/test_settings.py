@@ -31,7 +31,7 @@ def test_names_are_those_of_the_protocol() -> None:
     BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
     more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
-    more += " CLIENT_MAX_BYTES"
+    more += " CLIENT_MAX_BYTES MAX_JOB_FILES"
     assert set(NAMES) == {*named.split(), *more.split()}
 
 
@@ -64,6 +64,7 @@ def test_an_empty_value_is_not_set() -> None:
         ("PRESIGNED_URL_EXPIRY", "0", "PRESIGNED_URL_EXPIRY=0: must be at least 1"),
         ("PRESIGNED_URL_EXPIRY", "604801", "PRESIGNED_URL_EXPIRY=604801: must be at most 604800"),
         ("S3_CHUNK_SIZE", "5242879", "S3_CHUNK_SIZE=5242879: must be at least 5242880"),
+        ("S3_CHUNK_SIZE", "67108865", "S3_CHUNK_SIZE=67108865: must be at most 67108864"),
         ("CLIENT_TIMEOUT", "5m", "CLIENT_TIMEOUT=5m: must be a whole number"),
         ("HISTORY_DAYS", "-1", "HISTORY_DAYS=-1: must be at least 1"),
         ("REQUIRE_PROOF", "perhaps", "REQUIRE_PROOF=perhaps: must be true or false"),

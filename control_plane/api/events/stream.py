@@ -1,0 +1,131 @@
+"""`GET /events`: committed changes as server-sent events.
+
+Rule: a stream ends when its caller disconnects or does not keep up, when the server stops, and after an hour at most:
+then the caller connects again, with its token and the id of its last event.
+"""
+
+import asyncio
+import random
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import Response
+from pydantic import Field
+from starlette.types import Receive, Scope, Send
+
+from control_plane.api.auth import Caller
+from control_plane.api.bodies import Input, matching
+from control_plane.api.documents import problems
+from control_plane.api.events.connection import connection_of
+from control_plane.api.parameters import CheckedClientId
+from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
+from control_plane.domain.selectors import parse
+from control_plane.services.errors import ServiceError
+from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
+from control_plane.services.events.streams import EventStreams, Stream
+from schemas.names import UPLOAD_ID_PATTERN
+
+MAX_LIFE: Final = 3_600.0
+"""Seconds after which a stream ends, so that a token is checked again."""
+
+_MAX_NAMES: Final = 100
+_HEADERS: Final = {"X-Accel-Buffering": "no"}
+"""nginx would collect events."""
+
+_Name = Annotated[str, *matching(UPLOAD_ID_PATTERN, "must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with no dot")]
+_Type = Annotated[str, Field(min_length=1, max_length=64)]
+LastEventId = Annotated[
+    Annotated[str, *matching(r"^[0-9]{1,18}$", "must be the id of an event")] | None,
+    Header(description="The id of the last event that the caller has. `0` asks for all events that are kept."),
+]
+
+router = APIRouter(tags=["events"])
+
+
+class WhichEvents(Input):
+    """Filters of the stream; all that are given must match. `upload` also asks for the progress of these uploads."""
+
+    type: Annotated[tuple[_Type, ...], Field(max_length=_MAX_NAMES)] = ()
+    client: Annotated[tuple[CheckedClientId, ...], Field(max_length=_MAX_NAMES)] = ()
+    job: Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)] = ()
+    upload: Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)] = ()
+    selector: Annotated[str, Field(max_length=MAX_SELECTOR)] = ""
+
+    @property
+    def filter(self) -> ChangeFilter:
+        """The filter as the services take it; `BadInput` for a type that does not exist, `SelectorError`."""
+        return ChangeFilter(
+            types=require_types(self.type, also=(PROGRESS,)),
+            clients=frozenset(self.client),
+            jobs=frozenset(self.job),
+            uploads=frozenset(self.upload),
+            selector=parse(self.selector),
+        )
+
+
+async def _streams_of(request: Request) -> EventStreams:
+    streams: EventStreams = request.app.state.streams
+    return streams
+
+
+Streams = Annotated[EventStreams, Depends(_streams_of)]
+EventsQuery = Annotated[WhichEvents, Query()]
+
+
+class EventResponse(Response):
+    """An answer that lasts: sends what `stream` has."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: Stream, status_code: int = 200) -> None:
+        # FastAPI's OpenAPI document reads the default of `status_code`.
+        super().__init__(status_code=status_code, headers=_HEADERS)
+        del self.headers["content-length"]
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the stream ends; ends it when the caller disconnects."""
+        stream = self._stream
+        connection = connection_of(scope)
+        life = MAX_LIFE * random.uniform(0.9, 1.0)  # noqa: S311 - spreads the reconnects, no secret
+        alarm = asyncio.get_running_loop().call_later(life, stream.end)
+        departure = asyncio.create_task(_end_with_caller(stream, receive))
+        connection.on_stop = stream.end
+        stream.on_cut = connection.abort
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while (data := await stream.next()) is not None:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except ServiceError:
+            # The database cannot be used now: the caller connects again, and gets what it missed.
+            pass
+        finally:
+            connection.on_stop = None
+            alarm.cancel()
+            departure.cancel()
+            stream.end()
+        if not stream.cut:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _end_with_caller(stream: Stream, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stream.end()
+
+
+@router.get(
+    "/events",
+    operation_id="streamEvents",
+    summary="Follow what changes, as server-sent events",
+    response_class=EventResponse,
+    responses=problems(422),
+)
+async def stream_events(
+    request: Request, streams: Streams, _caller: Caller, query: EventsQuery, last_event_id: LastEventId = None
+) -> Response:
+    """Changes in the order of their commits. `Last-Event-ID` resumes; `event: resync` means that some are gone."""
+    stream = await streams.open(query.filter, None if last_event_id is None else int(last_event_id))
+    if getattr(request.state, "head", False):
+        stream.end()
+    return EventResponse(stream)

@@ -1,0 +1,92 @@
+"""Which changes a reader of the change log wants.
+
+Rule: all parts of a filter that are given must match; a change without the fact that a part names does not match.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, get_args
+
+from control_plane.domain.changes import Change, NumberedChange
+from control_plane.domain.selectors import EVERYTHING, Selector
+from control_plane.services.errors import BadInput
+from control_plane.services.ports.database import Records
+
+CHANGE_NAMES: Final = tuple(kind.name for kind in get_args(Change))
+PROGRESS: Final = "upload.progress"
+"""Progress is no change: it has no number, and only a stream whose filter names the upload gets it."""
+
+_FAMILY: Final = ".*"
+
+Labels = Mapping[str, Mapping[str, str]]
+"""The labels of clients that exist, by client id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """The wanted types (`upload.created`, `upload.*`), clients, jobs, upload ids and labels; an empty part matches all.
+
+    A client is selected by the labels that it has when the log is read.
+    """
+
+    types: frozenset[str] = frozenset()
+    clients: frozenset[str] = frozenset()
+    jobs: frozenset[str] = frozenset()
+    uploads: frozenset[str] = frozenset()
+    selector: Selector = EVERYTHING
+
+    def matches(self, change: Change, labels: Labels) -> bool:
+        """Whether all parts match."""
+        return (
+            self.wants(change.name)
+            and _among(change, "client_id", self.clients)
+            and _among(change, "job_id", self.jobs)
+            and _among(change, "upload_id", self.uploads)
+            and self._selects(change, labels)
+        )
+
+    def wants(self, name: str) -> bool:
+        """Whether the type matches."""
+        return not self.types or name in self.types or name.partition(".")[0] + _FAMILY in self.types
+
+    def _selects(self, change: Change, labels: Labels) -> bool:
+        if self.selector == EVERYTHING:
+            return True
+        client_id = getattr(change, "client_id", "")
+        return client_id in labels and self.selector.matches(labels[client_id])
+
+
+def _among(change: Change, fact: str, wanted: frozenset[str]) -> bool:
+    return not wanted or getattr(change, fact, None) in wanted
+
+
+class ChangePage(NamedTuple):
+    """Consecutive changes, and what filters need beside them."""
+
+    changes: Sequence[NumberedChange]
+    labels: Labels
+
+    def wanted(self, where: ChangeFilter) -> list[NumberedChange]:
+        """The changes that match."""
+        return [one for one in self.changes if where.matches(one.change, self.labels)]
+
+
+def read_page(records: Records, after: int, limit: int, filters: Iterable[ChangeFilter]) -> ChangePage:
+    """Changes after a number; the labels of their clients only if one of the filters has a selector."""
+    changes = records.changes.after(after, limit)
+    if all(where.selector == EVERYTHING for where in filters):
+        return ChangePage(changes, {})
+    clients = records.clients.among({getattr(one.change, "client_id", "") for one in changes} - {""})
+    return ChangePage(changes, {client_id: client.effective_labels for client_id, client in clients.items()})
+
+
+def require_types(names: Iterable[str], *, also: tuple[str, ...] = ()) -> frozenset[str]:
+    """These types; `BadInput` for one that no change, and none of `also`, has."""
+    known = (*CHANGE_NAMES, *also)
+    families = {name.partition(".")[0] + _FAMILY for name in known}
+    types = frozenset(names)
+    for name in sorted(types):
+        if name not in known and name not in families:
+            message = f"no event has the type {name!r}: there are {', '.join(sorted({*known, *families}))}"
+            raise BadInput(message)
+    return types
