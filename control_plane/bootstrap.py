@@ -23,6 +23,8 @@ from control_plane.services.doctor import Doctor, Finding
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -54,6 +56,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         max_uploads=settings.client_max_uploads,
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
+        max_job_files=settings.max_job_files,
     )
 
 
@@ -81,7 +84,7 @@ def create_app(settings: Settings) -> "FastAPI":
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
     from control_plane.adapters.webhooks import HttpWebhookSender
-    from control_plane.api.app import create_api
+    from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
@@ -101,16 +104,23 @@ def create_app(settings: Settings) -> "FastAPI":
         partial(cloud_event_json, source=f"backhaul/{settings.topic_root}"),
     )
     webhooks = WebhookService(parts.database, engine.clock, sender, on_change=dispatcher.poke)
-    app = create_api(
-        settings,
-        metrics,
+    runner = engine.jobs
+    assert runner is not None  # noqa: S101 - the database is one of SQL
+    services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
-        readiness=engine.readiness,
-        clock=engine.clock,
+        budgets=engine.budget_service,
+        fleet=engine.fleet_service,
+        jobs=JobService(
+            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+        ),
+        job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
         webhooks=webhooks,
+        readiness=engine.readiness,
+        clock=engine.clock,
     )
+    app = create_api(settings, metrics, services)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, (streams.run, dispatcher.run))
     return app
 

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from control_plane.domain.gate.gate import MAX_GRANT
 from schemas.broker_url import BrokerUrl
 from schemas.environment import is_loopback, is_utf8
-from schemas.parts import MAX_PART_SIZE, MIN_CHUNK_SIZE
+from schemas.parts import MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
 
 MIN_SECRET_SIZE: Final = 32
@@ -194,7 +195,7 @@ class Settings(BaseSettings):
     aws_endpoint: Endpoint | None = None
     s3_public_endpoint: Endpoint | None = None
     s3_bucket_name: Annotated[str, AfterValidator(_bucket)] = "file-download-system-uploads"
-    s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)] = MIN_CHUNK_SIZE
+    s3_chunk_size: Annotated[int, Field(ge=MIN_CHUNK_SIZE, le=MAX_GRANT)] = MIN_CHUNK_SIZE
     s3_digest: Annotated[Literal["auto", "md5", "sha256", "crc32", "none"], Lower] = "auto"
     s3_encryption: Annotated[str, AfterValidator(_encryption)] = "auto"
     s3_addressing: Annotated[Literal["auto", "path", "virtual"], Lower] = "auto"
@@ -203,6 +204,7 @@ class Settings(BaseSettings):
     client_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
     client_max_uploads: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
+    max_job_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"

@@ -26,22 +26,26 @@ from device_agent.inbox import (
     EventQueue,
     LoopEvent,
     QueryAnswered,
+    SelectionMissing,
     StopRequested,
+    WalkEnded,
 )
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
-from device_agent.queries import HealthQuery, Query, answer_query, failed_query
+from device_agent.queries import HealthQuery, Query, answer_query, answer_with, failed_query
+from device_agent.selections import Selections
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.state.selections import KeptSelections
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
-from schemas.messages import Command, Response
+from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
 
@@ -88,6 +92,7 @@ class Environment:
     connect: Callable[[PresenceBuilder], Network]
     check_url: Callable[[PresignedPart], object]
     system_info: Callable[[], SystemInfo]
+    selections: KeptSelections
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
     clock: Callable[[], float] = field(default=boot_clock)
@@ -143,6 +148,16 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
         )
+        self._selections = Selections(
+            environment.selections,
+            self._roots,
+            submit=self._runner.run_walk,
+            post=self._inbox.put,
+            read=self._read_selection,
+            answer=lambda command, selection: self._publisher.enqueue(answer_with(command, lambda: selection)),
+            fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
+            wall=environment.wall,
+        )
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -170,6 +185,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
+        self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
             for event in arrived:
@@ -198,6 +214,7 @@ class Agent:
 
     def _work(self) -> None:
         now = self._clock()
+        self._selections.tick(now)
         self._uploads.unanswered(self._runner.replace_stuck(now), self._runner.lost_senders)
         if self._publisher.hello_due(now):
             self._publisher.hello(self._installation.install_id, self._transfers())
@@ -214,7 +231,7 @@ class Agent:
         durability = self._durability
         wake = self._uploads.next_wake() if durability.failure is None else durability.retry_at
         unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
-        moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now))
+        moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now), self._selections.next_at)
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
         return min(max(0.0, earliest - now), _LONGEST_SLEEP)
 
@@ -236,6 +253,11 @@ class Agent:
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
+            case SelectionMissing(command=command, request=request):
+                self._queries.discard(command.message_id)
+                self._selections.missing(command, request, self._clock())
+            case WalkEnded():
+                self._selections.ended(event)
             case StopRequested():
                 self._stopping = True
             case _:
@@ -314,6 +336,8 @@ class Agent:
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""
+        if isinstance(query, SelectFiles):
+            return self._selections.ask(command, query)
         active = sum(not run.ended for run in self._uploads)
         answer = functools.partial(
             answer_query,
@@ -324,21 +348,38 @@ class Agent:
             system_info=self._environment.system_info,
         )
 
+        if isinstance(query, HealthQuery):
+            # It reads no user file, so it waits for no file system.
+            self._publisher.enqueue(answer())
+            return True
+        return self._on_worker(command, lambda: self._inbox.put(QueryAnswered(answer())))
+
+    def _read_selection(self, command: Command, request: SelectFiles, page: Callable[[], Selection | None]) -> bool:
+        """Read a page; what is not kept becomes `SelectionMissing`."""
+
+        def read() -> None:
+            response = answer_with(command, lambda: page() or Nothing())
+            missing = response.error is None and isinstance(response.payload, Nothing)
+            self._inbox.put(SelectionMissing(command, request) if missing else QueryAnswered(response))
+
+        return self._on_worker(command, read)
+
+    def _on_worker(self, command: Command, call: Callable[[], None]) -> bool:
+        """Run a query that ends in an event; False when as many wait as may. The same one runs once."""
+
         def unanswered() -> None:
             text = f"{UNRESPONSIVE}: a file system of the device does not answer"
             self._answer_query(failed_query(command, ErrorCode.INTERNAL, text))
 
-        if isinstance(query, HealthQuery):
-            # It reads no user file, so it waits for no file system.
-            self._publisher.enqueue(answer())
-        elif command.message_id not in self._queries:
-            if len(self._queries) >= MAX_QUERIES:
-                return False
-            self._queries.add(command.message_id)
-            if self._runner.takes_queries:
-                self._runner.run_query(lambda: self._inbox.put(QueryAnswered(answer())), unanswered)
-            else:
-                unanswered()
+        if command.message_id in self._queries:
+            return True
+        if len(self._queries) >= MAX_QUERIES:
+            return False
+        self._queries.add(command.message_id)
+        if self._runner.takes_queries:
+            self._runner.run_query(call, unanswered)
+        else:
+            unanswered()
         return True
 
     def _answer_query(self, response: Response) -> None:

@@ -21,6 +21,7 @@ from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import system_info, system_timezone
@@ -61,6 +62,7 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
     part_io = PartIO(uploader, copies)
     return Environment(
         inbox=inbox,
+        selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
         timezone=settings.timezone or system_timezone(os.environ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),

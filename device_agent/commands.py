@@ -12,7 +12,7 @@ import msgspec
 
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
-from device_agent.queries import HealthQuery, Query
+from device_agent.queries import HealthQuery, Query, failed_query
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
@@ -102,10 +102,8 @@ class Commands:
                 self._cancel(command, payload, now)
             case CloseUpload():
                 self._close(payload, now)
-            case ListFiles():
+            case ListFiles() | SelectFiles():
                 self._query(command, payload)
-            case SelectFiles():
-                self._refuse(command, ErrorCode.UNSUPPORTED, "this agent makes no selections")
             case HealthCheck():
                 self._query(command, HealthQuery(dict(self._uploads.counters)))
             case _:
@@ -199,14 +197,11 @@ class Commands:
 
     def _refuse(self, command: Command, code: ErrorCode, text: str) -> None:
         payload = command.payload
-        about = None if isinstance(payload, _ABOUT_DEVICE) else payload.about
-        attempt = 1 if isinstance(payload, _ABOUT_DEVICE) else payload.about_attempt
-        if isinstance(payload, DownloadFile):
-            about = about or command.message_id
-        response = _error(command.message_id, code, text, about, attempt)
         if isinstance(payload, _ABOUT_DEVICE):
-            response = msgspec.structs.replace(response, action=command.action, payload=Nothing())
-        self._publish(response)
+            self._publish(failed_query(command, code, text))
+            return
+        about = payload.about or (command.message_id if isinstance(payload, DownloadFile) else None)
+        self._publish(_error(command.message_id, code, text, about, payload.about_attempt))
 
     def _answer_bad(self, bad: BadCommand, data: bytes) -> None:
         upload_id, attempt = _upload_named(data)

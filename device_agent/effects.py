@@ -32,7 +32,7 @@ IoEffect = OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
 
 
 class EffectRunner:
-    """The thread pools: one sends, one with two threads opens and digests, one answers queries, one does the rest.
+    """The thread pools: for sending, opening and digesting (two threads), queries, walks of selections, and the rest.
 
     The rest may wait: compressed copies, and digests of parts that are stored.
     """
@@ -51,7 +51,8 @@ class EffectRunner:
         self._reader = make_pool("read", _READERS)
         self._background = make_pool("background", 1)
         self._queries = make_pool("query", 1)
-        self._pools = (self._senders, self._reader, self._background, self._queries)
+        self._walks = make_pool("select", 1)
+        self._pools = (self._senders, self._reader, self._background, self._queries, self._walks)
         self._unanswered: set[object] = set()
         self._running: set[tuple[int, str]] = set()
 
@@ -99,6 +100,13 @@ class EffectRunner:
     def run_query(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
         """Run a query about the device; `unanswered` is called, maybe again, when a file system does not answer it."""
         self._queries.submit(call, unanswered)
+
+    def run_walk(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
+        """Make a selection, after those before it; `unanswered` as for a query."""
+        if self._walks.lost < _MAX_LOST_QUERIES:
+            self._walks.submit(call, unanswered)
+        else:
+            unanswered()
 
     @property
     def busy(self) -> bool:

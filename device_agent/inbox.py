@@ -13,7 +13,8 @@ from msgspec import Struct
 from device_agent.mqtt.session import AckToken
 from device_agent.uploads import Run
 from device_agent.workers.part_io import IoEvent, SourceSession
-from schemas.messages import Response
+from schemas.messages import Command, Response, SelectFiles
+from schemas.values import ErrorCode
 
 MAX_WAITING: Final = 1_024
 MAX_UNLIMITED: Final = 64
@@ -65,11 +66,27 @@ class QueryAnswered(Struct, frozen=True):
     response: Response
 
 
+class SelectionMissing(Struct, frozen=True):
+    """A command asks for a selection that is not kept."""
+
+    command: Command
+    request: SelectFiles
+
+
+class WalkEnded(Struct, frozen=True):
+    """A selection is kept; or `code` and `text` are the reason why it is not."""
+
+    selection: str
+    code: ErrorCode | None = None
+    text: str = ""
+
+
 class StopRequested(Struct, frozen=True):
     """The agent must end."""
 
 
-LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | QueryAnswered | StopRequested
+_QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
+LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | _QueryEvent | StopRequested
 
 
 class EventQueue:

@@ -1,6 +1,6 @@
-"""The answers to `list_files` and `health_check`.
+"""The answers to `list_files`, `select_files` and `health_check`.
 
-Rule: a listing runs on a worker, because it may read many folders; every failure becomes a response.
+Rule: what reads folders or files runs on a worker; every failure becomes a response.
 """
 
 import logging
@@ -12,7 +12,7 @@ from device_agent import VERSION
 from device_agent.errors import FileRefused
 from device_agent.files.listing import list_files
 from device_agent.files.roots import Roots
-from schemas.messages import Command, Health, ListFiles, Nothing, Response, ResponsePayload
+from schemas.messages import Command, Health, ListFiles, Nothing, Response, ResponsePayload, SelectFiles, Selection
 from schemas.values import ERRORS, ErrorCode, ResponseStatus, SystemInfo
 
 log = logging.getLogger(__name__)
@@ -25,20 +25,26 @@ class HealthQuery:
     counters: Mapping[str, int]
 
 
-Query = ListFiles | HealthQuery
+DeviceQuery = ListFiles | HealthQuery
+Query = DeviceQuery | SelectFiles
 
 
 def answer_query(
     command: Command,
-    query: Query,
+    query: DeviceQuery,
     *,
     roots: Roots,
     active_uploads: int,
     system_info: Callable[[], SystemInfo],
 ) -> Response:
     """The response to `list_files` or `health_check`; never raises."""
+    return answer_with(command, lambda: _answer(query, roots, active_uploads, system_info))
+
+
+def answer_with(command: Command, payload_of: Callable[[], ResponsePayload]) -> Response:
+    """The response with this payload, or with the reason why there is none; never raises."""
     try:
-        payload = _answer(query, roots, active_uploads, system_info)
+        payload = payload_of()
     except FileRefused as refused:
         return failed_query(command, refused.code, refused.text)
     except Exception as error:
@@ -47,7 +53,9 @@ def answer_query(
     return Response(command.message_id, command.action, ResponseStatus.SUCCESS, payload)
 
 
-def _answer(query: Query, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]) -> ResponsePayload:
+def _answer(
+    query: DeviceQuery, roots: Roots, active_uploads: int, system_info: Callable[[], SystemInfo]
+) -> ResponsePayload:
     match query:
         case ListFiles():
             return list_files(query, roots)
@@ -59,5 +67,6 @@ def _answer(query: Query, roots: Roots, active_uploads: int, system_info: Callab
 
 def failed_query(command: Command, code: ErrorCode, text: str) -> Response:
     """The response to a query that failed."""
-    travels_as = ERRORS[code].travels_as
-    return Response(command.message_id, command.action, travels_as, Nothing(), error=code, message=text)
+    request = command.payload
+    payload = Selection(request.job_id) if isinstance(request, SelectFiles) else Nothing()
+    return Response(command.message_id, command.action, ERRORS[code].travels_as, payload, error=code, message=text)

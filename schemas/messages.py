@@ -192,8 +192,8 @@ class ListFiles(Struct, frozen=True, omit_defaults=True):
 class SelectFiles(Struct, frozen=True, omit_defaults=True):
     """Walk once, keep the files that match in the order of `pick`, and answer with a page of them.
 
-    Files match one of `paths` or of the globs of the file type `type`, and none of `exclude`. Ages in seconds, sizes in
-    bytes, all inclusive. `selection` and `offset` name the page of a selection that was made before.
+    Files match one of `paths`, or else of the patterns of the file type `type`, and none of `exclude`. Ages in seconds,
+    sizes in bytes, all inclusive. `selection` and `offset` name the page of a selection that was made before.
     """
 
     job_id: JobId
@@ -276,12 +276,12 @@ class Selection(Struct, frozen=True, omit_defaults=True):
     """A page of a selection: `entries` from index `offset` on, `next` is the index of the page after it.
 
     `files` and `bytes` count all that matched, `left_out` those of them that the selection has no room for. While
-    `complete` is false the device still walks, and no entry is known.
+    `complete` is false the device still walks, and no entry is known. A failure has the `job_id` alone.
     """
 
-    job_id: JobId
-    selection: MessageId
-    complete: bool
+    job_id: Annotated[str, Meta(max_length=64)] = _always("")
+    selection: MessageId | None = None
+    complete: bool = _always(False)  # noqa: FBT003  (a default, not a switch)
     files: Count = _always(0)
     bytes: Size = _always(0)
     left_out: Count = _always(0)

@@ -3,7 +3,8 @@
 Rule: composition only. `control_plane.bootstrap` builds the services and owns their lifetime.
 """
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,19 +18,56 @@ from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
+from control_plane.api.fleet import routes as fleet_routes
+from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
+from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.events.webhooks.service import WebhookService
+from control_plane.services.gate.budgets import BudgetService
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """What the routes call; each is `api.state` under its own name."""
+
+    uploads: UploadService
+    clients: ClientService
+    fleet: FleetService
+    budgets: BudgetService
+    jobs: JobService
+    job_results: JobResults
+    streams: EventStreams
+    webhooks: WebhookService
+    readiness: ReadinessCheck
+    clock: Clock
+
+
+ROUTERS: Final = (
+    upload_routes.router,
+    client_routes.router,
+    fleet_routes.router,
+    budget_routes.router,
+    job_routes.router,
+    stream_routes.router,
+    webhook_routes.router,
+    health_routes.router,
+    pages.router,
+)
+"""A route that is more special stands before the one that would take its path."""
 
 
 class _Api(FastAPI):
@@ -44,16 +82,11 @@ class _Api(FastAPI):
         return self.openapi_schema
 
 
-def create_api(  # noqa: PLR0913 - one keyword for each service
+def create_api(
     settings: Settings,
     metrics: Metrics,
+    services: ApiServices,
     *,
-    uploads: UploadService,
-    clients: ClientService,
-    readiness: ReadinessCheck,
-    clock: Clock,
-    streams: EventStreams,
-    webhooks: WebhookService,
     receipt_deadline: float = RECEIPT_DEADLINE,
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -62,21 +95,10 @@ def create_api(  # noqa: PLR0913 - one keyword for each service
     """
     api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.needs_token = settings.jwt_secret is not None
-    api.state.uploads = uploads
-    api.state.clients = clients
-    api.state.readiness = readiness
-    api.state.clock = clock
-    api.state.streams = streams
-    api.state.webhooks = webhooks
+    for one in fields(services):
+        setattr(api.state, one.name, getattr(services, one.name))
     api.state.metrics = metrics
-    for router in (
-        upload_routes.router,
-        client_routes.router,
-        stream_routes.router,
-        webhook_routes.router,
-        health_routes.router,
-        pages.router,
-    ):
+    for router in ROUTERS:
         api.include_router(router)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)

@@ -52,6 +52,23 @@ CLIENT: Final[dict[str, Any]] = {
     "expected": True,
     "note": "Alexanderplatz",
 }
+EXPECTED_CLIENT: Final[dict[str, Any]] = {
+    "client_id": "restaurant-7",
+    "labels": {"site": "berlin", "ring": "beta"},
+    "note": "opens in May",
+}
+GROUP: Final[dict[str, Any]] = {
+    "name": "beta",
+    "entries": 1,
+    "selector": "ring=beta",
+    "note": "first to get what is new",
+    "created_at": "2025-11-01T10:00:00.000Z",
+    "updated_at": "2025-11-01T10:00:00.000Z",
+    "clients": ["restaurant-1*"],
+    "count": 12,
+    "set": "5f3da80c4dfc339e",
+    "warnings": [],
+}
 UPLOAD: Final[dict[str, Any]] = {
     "upload_id": _UPLOAD_ID,
     "client_id": "restaurant-1",
@@ -105,5 +122,5 @@ PROBLEM: Final[dict[str, Any]] = {
     "type": "urn:backhaul:problem:unknown-client",
     "title": "No such client",
     "status": 404,
-    "detail": "client 'restaurant-9' is not known: no agent has connected under this id",
+    "detail": "client 'restaurant-9' is not known: no agent has connected under this id, and no operator expects it",
 }

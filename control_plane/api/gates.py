@@ -21,7 +21,10 @@ from control_plane.api.problems import INTERNAL, Problem, respond
 from control_plane.observability import Metrics
 
 MAX_BODY: Final = 64 * 1024
-LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {("POST", "/jobs"): 4 * 1024 * 1024}
+LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
+    ("POST", "/clients"): 4 * 1024 * 1024,
+    ("POST", "/jobs"): 4 * 1024 * 1024,
+}
 """Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they list clients."""
 
 RECEIPT_DEADLINE: Final = 10.0

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, SelectorError
+from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
 from control_plane.presentation import instant
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -43,6 +43,7 @@ from control_plane.services.errors import (
     SetChanged,
     TooManyStreams,
     Transient,
+    UnknownBudget,
     UnknownClient,
     UnknownDelivery,
     UnknownGroup,
@@ -98,6 +99,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     TooManyStreams: Row(503, "too-many-streams", "There are too many event streams"),
     ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
     Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
+    UnknownBudget: Row(404, "unknown-budget", "No such budget"),
     UnknownGroup: Row(404, "unknown-group", "No such group"),
     UnknownClient: Row(404, "unknown-client", "No such client"),
     UnknownUpload: Row(404, "unknown-upload", "No such upload"),
@@ -124,6 +126,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
     BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
     BadText: Row(422, "bad-input", "The request cannot be obeyed"),
+    IllegalVerb: Row(409, "job-state", "The job's state does not allow this"),
     IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
     SelectorError: Row(422, "bad-selector", "The text is no selector"),
     SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
@@ -183,7 +186,7 @@ def _allowed(request: Request) -> str:
 
 def _more(error: Exception) -> Mapping[str, Any] | None:
     match error:
-        case IllegalTransition():
+        case IllegalTransition() | IllegalVerb():
             return {"state": error.state}
         case SelectorError():
             return {"selector": error.text, "position": error.position}

@@ -10,8 +10,7 @@ import typer
 
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
-from control_plane.cli.rest import clients as fleet
-from control_plane.cli.rest import token, uploads
+from control_plane.cli.rest import budgets, clients, fleet, token, uploads
 from control_plane.cli.rest.jobs import commands as jobs
 from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
@@ -37,11 +36,14 @@ def build() -> typer.Typer:
     app = new_app(_HELP)
     app.callback()(_root)
     uploads.register(app)
-    fleet.register(app)
+    clients.register(app)
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name)(local_command(function))
     app.command("simulate")(rest_command(simulate.simulate))
+    app.add_typer(fleet.build_client(), name="client")
+    app.add_typer(fleet.build_group(), name="group")
     app.add_typer(jobs.build(), name="job")
+    app.add_typer(budgets.build(), name="budget")
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")
     app.add_typer(accounts.build(), name="broker")

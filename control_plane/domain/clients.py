@@ -190,6 +190,9 @@ def _described(client: Client, presence: Presence) -> Client:
         labels=presence.labels,
         capabilities=presence.capabilities,
         default_file=presence.default_file,
+        timezone=presence.timezone,
+        roots=presence.roots,
+        types=presence.types,
     )
 
 

@@ -6,7 +6,8 @@ Exception
 └── DomainError
     ├── BadKey               a file of a job whose key no object may have
     ├── BadText              a text of a request that cannot be read
-    ├── IllegalTransition    a local request that the state does not allow
+    ├── IllegalTransition    a local request that the state of an upload does not allow
+    ├── IllegalVerb          the same of a job
     └── SelectorError        a text that is no selector
 """
 
@@ -30,6 +31,15 @@ class IllegalTransition(DomainError):
 
     def __init__(self, request: str, state: State) -> None:
         super().__init__(f"an upload that is {state} cannot be {request}")
+        self.request = request
+        self.state = state
+
+
+class IllegalVerb(DomainError):
+    """The job's state does not allow this request. The job stays in `state`."""
+
+    def __init__(self, request: str, state: str) -> None:
+        super().__init__(f"a job that is {state} cannot be {request}")
         self.request = request
         self.state = state
 

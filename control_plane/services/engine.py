@@ -10,6 +10,7 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
@@ -17,9 +18,13 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
+from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.gate.keeper import GateKeeper
 from control_plane.services.gate.sender import GrantSender
 from control_plane.services.inbox import Inbox, UploadScope
+from control_plane.services.jobs.plans import UploadPlanner
+from control_plane.services.jobs.runner import JobRunner
+from control_plane.services.jobs.turn import JobTools
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
@@ -67,7 +72,11 @@ class Engine:
     signer: UrlSigner
     upload_service: UploadService
     client_service: ClientService
+    budget_service: BudgetService
+    fleet_service: FleetService
     readiness: ReadinessCheck
+    jobs: JobRunner | None = None
+    """None without a database that keeps jobs."""
 
     @property
     def clock(self) -> Clock:
@@ -79,6 +88,8 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             for loop in (self.uploads, self.outbox, self.registry, self.resync, self.maintenance, self.probe):
                 group.create_task(loop.run(), name=type(loop).__name__)
+            if self.jobs is not None:
+                group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
     async def adopt(self, upload: Upload) -> Upload:
         """Insert an upload that was made elsewhere, such as on the command line; its duties are performed at once.
@@ -121,7 +132,7 @@ def build_engine(
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed. With `fleet` uploads pass the gate; that needs a database of SQL.
+    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -164,8 +175,12 @@ def build_engine(
     # First what a device waits for, then the log.
     writer.on_commit(outbox.on_commit)
     writer.on_commit(ChangeLogger(log).on_commit)
-    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke)
-    resync = Resync(database, clock, log, writer=writer, outbox=outbox, owner=policy.owner)
+    jobs = None
+    if gate is not None:
+        tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
+        jobs = JobRunner(database=database, clock=clock, log=log, writer=writer, commands=commands, tools=tools)
+    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
+    resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands)
     budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner, beats)
@@ -182,6 +197,7 @@ def build_engine(
             queries=queries,
             resync=resync,
             observer=UploadObserver(writer, clock, policy, probe),
+            jobs=jobs,
             scope=scope,
         ),
         uploads=writer,
@@ -212,7 +228,10 @@ def build_engine(
             views=views,
             budget=budget,
             beats=beats,
+            jobs=jobs,
         ),
+        budget_service=BudgetService(database=database, clock=clock),
+        fleet_service=FleetService(database=database, clock=clock, beats=beats),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,
@@ -221,4 +240,5 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
+        jobs=jobs,
     )

@@ -12,6 +12,7 @@ Exception
     │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
+        ├── UnknownBudget
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -105,12 +106,19 @@ class UnknownClient(Permanent):
     def __init__(self, *client_ids: str) -> None:
         named = ", ".join(map(repr, client_ids[:_MAX_NAMED]))
         if len(client_ids) == 1:
-            text = f"client {named} is not known: no agent has connected under this id"
+            text = f"client {named} is not known: no agent has connected under this id, and no operator expects it"
         else:
             more = f" and {len(client_ids) - _MAX_NAMED} more" if len(client_ids) > _MAX_NAMED else ""
-            text = f"clients {named}{more} are not known: no agent has connected under these ids"
+            text = f"clients {named}{more} are not known: no agent has connected under them"
         super().__init__(text)
         self.client_ids = client_ids
+
+
+class UnknownBudget(Permanent):
+    """There is no budget for this label."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no budget for {key}")
 
 
 class UnknownGroup(Permanent):

@@ -18,6 +18,7 @@ from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
+from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
@@ -30,7 +31,7 @@ from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
 from schemas.topics import Channel, Topics
-from schemas.values import PRESENCE_EXPIRY, ErrorCode
+from schemas.values import PRESENCE_EXPIRY, Action, ErrorCode
 
 PROGRESS_EVERY: Final = 5.0
 """Seconds between two commits of one upload's progress."""
@@ -69,8 +70,10 @@ class Inbox:
         queries: ClientQueries,
         resync: Resync,
         observer: UploadObserver,
+        jobs: JobRunner | None = None,
         scope: UploadScope | None = None,
     ) -> None:
+        self._jobs = jobs
         self._clock = clock
         self._log = log
         self._policy = policy
@@ -137,6 +140,8 @@ class Inbox:
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
         elif isinstance(about, UploadReport):
             self._report(client_id, response, about)
+        elif response.action == Action.SELECT_FILES and self._jobs is not None:
+            self._jobs.receive(client_id, response)
         elif not self._queries.resolve(client_id, response):
             self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})
 

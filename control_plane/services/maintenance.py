@@ -136,6 +136,7 @@ class Maintenance:
         await self._database.write(lambda records: records.idempotency.prune(now - IDEMPOTENT_FOR))
         if self._fleet:
             await self._database.write(lambda records: records.gate.prune(now - DAY))
+            await self._prune(lambda records: records.jobs.prune(now - self._policy.history, BATCH))
         await self._prune(lambda records: records.changes.prune(now - CHANGES_FOR, BATCH))
         return await self._prune(lambda records: records.uploads.prune(now - self._policy.history, BATCH))
 

@@ -44,6 +44,8 @@ class Policy:
     """Open uploads of one client."""
     max_bytes: int | None = 10 * 2**40
     """Bytes in the files that one client offers within a day; None for no limit."""
+    max_job_files: int = 1_000_000
+    """Files of one job: executions beyond it wait."""
 
 
 def object_key(

@@ -67,7 +67,8 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     if not folders and not named:
         raise outside(request.pattern, roots)
     page = _Page(request, roots)
-    for entry in _with(_exact_file(roots, after) if named else None, walk, folders):
+    exact = exact_file(roots) if named and _parts(roots.exact or "") > after else None
+    for entry in _with(exact, walk, folders):
         if not page.add(entry):
             return FileList(tuple(page.entries), page.entries[-1].path)
     if walk.refused is not None and not page.entries and not walk.exhausted:
@@ -75,10 +76,10 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     return FileList(tuple(page.entries), walk.position if walk.exhausted else None)
 
 
-def _exact_file(roots: Roots, after: tuple[str, ...]) -> FileEntry | None:
-    """`FILE_PATH`, if it can be read and the cursor has not passed it."""
+def exact_file(roots: Roots) -> FileEntry | None:
+    """`FILE_PATH`, if it can be read."""
     path = roots.exact
-    if path is None or _parts(path) <= after:
+    if path is None:
         return None
     try:
         with open_source(path, roots) as source:
@@ -124,7 +125,7 @@ class _Walk:
         if not inside and above < self._after:
             return
         try:
-            folder = _to_read(place)
+            folder = open_to_read(place)
         except OSError:
             return
         except FileRefused as refused:
@@ -254,7 +255,7 @@ class _Page:
         return msgspec.structs.replace(entry, digest=digest)
 
 
-def _to_read(place: CheckedFolder) -> int:
+def open_to_read(place: CheckedFolder) -> int:
     """A descriptor of a root from which names can be read; fails as `CheckedFolder.open`."""
     with FILE_CALL:
         above = place.open()

@@ -25,7 +25,7 @@ from schemas.values import LAST_SEQUENCE, Action, Feature
 
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
-    *(action for action in Action if action not in {Action.HELLO, Action.SELECT_FILES}),
+    *(action for action in Action if action is not Action.HELLO),
     *Feature,
 )
 _MOST_ROOTS: Final = 16 * 1024

@@ -3,14 +3,18 @@
 Rule: only the port is used. What a selector selects is what its predicate says of each client.
 """
 
+import asyncio
+from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Final
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.domain.clients import Client
 from control_plane.domain.groups import Group
-from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, id_matches, parse
+from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, parse
 from control_plane.services.ports.database import Database, Page, Records
 from tests.support.databases import a_client, database, migrated, sql_database
 from tests.support.examples import examples
@@ -53,7 +57,7 @@ async def test_sql_selects_what_the_predicate_matches(
     expected = sorted(
         client.client_id
         for client in fleet
-        if any(id_matches(one, client.client_id) for one in pattern)
+        if any(fnmatchcase(client.client_id, one) for one in pattern)
         or (selector is not None and selector.matches(client.effective_labels))
     )
     assert await database.read(lambda records: records.clients.matching(pattern, selector)) == expected
@@ -84,6 +88,32 @@ async def test_a_client_that_is_expected_is_selected_and_listed(database: Databa
     assert ([one.client_id for one in page], count) == (["shop-7"], 2)
     rest, cursor, _ = await database.read(lambda records, at=cursor: records.clients.list(Page(1, at)))  # type: ignore[misc]
     assert ([one.client_id for one in rest], cursor) == (["shop-8"], None)
+
+
+async def test_no_presence_overwrites_what_an_operator_writes_meanwhile(sql_database: Database) -> None:
+    """On PostgreSQL several transactions write at the same time."""
+    await sql_database.write(lambda records: records.clients.save([a_client("a", epoch=0)]))
+
+    def beat(records: Records) -> None:
+        client = records.clients.among(["a"])["a"]
+        epoch = client.epoch + 1
+        records.clients.save([replace(client, epoch=epoch, labels={"epoch": str(epoch)})])
+
+    def label(number: int) -> Callable[[Records], None]:
+        def work(records: Records) -> None:
+            client = records.clients.get("a")
+            assert client is not None
+            records.clients.save([replace(client, set_labels={**client.set_labels, f"l{number}": ""})])
+
+        return work
+
+    writes = [work for number in range(10) for work in (beat, label(number))]
+    await asyncio.gather(*(sql_database.write(work) for work in writes))
+    client = await sql_database.read(lambda records: records.clients.get("a"))
+    assert client is not None
+    assert (client.epoch, sorted(client.set_labels)) == (10, [f"l{number}" for number in range(10)])
+    everything = parse("epoch=10," + ",".join(client.set_labels))
+    assert await sql_database.read(lambda records: records.clients.matching((), everything)) == ["a"]
 
 
 async def test_more_ids_than_one_statement_takes_are_found(database: Database) -> None:

@@ -96,9 +96,9 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "SelectFiles": {
         "job_id": "Repeated in the answer.",
-        "paths": "Absolute paths with `*`, `?`, `[…]` and `**`, as in `list_files`. Not empty without `type`.",
+        "paths": "Absolute paths with `*`, `?`, `[…]` and `**`, as in `list_files`. Not empty; absent with `type`.",
         "exclude": "Patterns of files and folders that are left out (section 3.5).",
-        "type": "A file type of the device; its patterns are added to `paths`.",
+        "type": "A file type of the device, in place of `paths`.",
         "newer_than": "Seconds: only files that changed at most so long ago.",
         "older_than": "Seconds: only files that changed at least so long ago.",
         "min_size": "Bytes: only files of at least this size.",
@@ -151,7 +151,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "Selection": {
         "job_id": "`job_id` of the command.",
-        "selection": "The `message_id` of the command that made the selection.",
+        "selection": "The `message_id` of the command that made the selection. Absent in a failure.",
         "complete": "`false`: the device still walks; ask again.",
         "files": "Files that match.",
         "bytes": "Their bytes.",

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from control_plane.cli.commands import build
 from tests.support.screen import BACKHAUL, backhaul, run_in_terminal
 from tests.support.sites import MIB, Fleet, running_fleet, sha256_of
 
@@ -63,13 +65,41 @@ def test_a_refused_file_exits_with_1_and_the_devices_text(fleet: Fleet) -> None:
 
 
 def test_clients_and_their_files_are_listed(fleet: Fleet, files: Path) -> None:
-    assert [one["client_id"] for one in reported(fleet, "clients", "--label", "site=berlin")["clients"]] == [
+    assert [one["client_id"] for one in reported(fleet, "clients", "--selector", "site=berlin")["clients"]] == [
         "restaurant-1"
     ]
-    assert reported(fleet, "clients", "--label", "site=paris")["clients"] == []
+    assert reported(fleet, "clients", "-l", "site!=berlin")["clients"] == []
     assert reported(fleet, "status", "restaurant-1")["connected"] is True
     listed = reported(fleet, "files", "restaurant-1", f"{files}/*")["files"]
     assert [one["path"] for one in listed] == [str(files / "Küche, Tür.bin")]
+
+
+def test_the_fleet_is_described_from_the_command_line(fleet: Fleet, tmp_path: Path) -> None:
+    """In this process: only the control plane and the agent are others."""
+
+    def ran(*arguments: str) -> dict[str, Any]:
+        ended = CliRunner().invoke(build(), ["--server", fleet.site.server, *arguments, "--json"])
+        assert ended.exit_code == 0, ended.output
+        document: dict[str, Any] = json.loads(ended.stdout)
+        return document
+
+    table = tmp_path / "fleet.csv"
+    table.write_text('id,labels,note\nrestaurant-1,ring=beta,\nrestaurant-7,"site=berlin,ring=beta",opens in May\n')
+    assert ran("client", "add", "--file", str(table)) == {"clients": 2, "created": 1, "changed": 1}
+    assert ran("client", "show", "restaurant-1")["labels"] == {"site": "berlin", "ring": "beta"}
+    assert ran("client", "add", "restaurant-8", "--label", "site=berlin")["state"] == "never_seen"
+    assert ran("client", "label", "restaurant-8", "ring=beta", "site-")["set_labels"] == {"ring": "beta"}
+    assert ran("client", "label", "restaurant-8", "site=paris", "--replace")["set_labels"] == {"site": "paris"}
+    beta = [row["client_id"] for row in ran("clients", "-l", "ring=beta")["clients"]]
+    assert beta == ["restaurant-1", "restaurant-7"]
+    assert [row["client_id"] for row in ran("clients", "--state", "never_seen")["clients"]][-1] == "restaurant-8"
+    assert ran("group", "create", "beta", "restaurant-8", "-l", "ring=beta", "--note", "first")["count"] == 3
+    assert ran("group", "set", "beta", "restaurant-*", "-l", "ring=beta")["note"] == ""
+    assert [row["name"] for row in ran("group", "list")["groups"]] == ["beta"]
+    assert ran("group", "show", "beta")["clients"] == ["restaurant-*"]
+    assert ran("group", "delete", "beta")["deleted"] is True
+    assert [ran("client", "forget", name)["forgotten"] for name in ("restaurant-7", "restaurant-8")] == [True, True]
+    assert ran("client", "label", "restaurant-1", "--replace")["labels"] == {"site": "berlin"}
 
 
 @pytest.mark.slow

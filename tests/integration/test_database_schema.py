@@ -37,7 +37,14 @@ from tests.support.postgres import Postgres, postgres
 __all__ = ["postgres"]
 
 FIRST: Final = "0001"
-NEW_IN_UPLOADS: Final = {"reason_code": None, "setbacks": 0, "job_id": None, "job_file": None, "held": False}
+NEW_IN_UPLOADS: Final = {
+    "reason_code": None,
+    "setbacks": 0,
+    "job_id": None,
+    "job_file": None,
+    "listed": None,
+    "held": False,
+}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -14,6 +14,7 @@ from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.state.selections import KeptSelections
 from device_agent.workers.part_io import PartIO
 from schemas.topics import Channel
 from schemas.values import SystemInfo
@@ -120,6 +121,7 @@ class Process:
             connect=self._connect,
             check_url=lambda _url: None,
             system_info=SystemInfo,
+            selections=KeptSelections(folder / "selections"),
             clock=device.clock,
             wall=device.world.wall,
             chance=device.world.chance.random,

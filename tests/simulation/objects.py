@@ -6,7 +6,7 @@ Rule: a call may fail before its effect or after it, or take effect long after i
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
@@ -35,6 +35,7 @@ class Objects:
         self._bucket = bucket
         self._capabilities = capabilities
         self._now = now
+        self.reports: dict[str, bytes] = {}
 
     async def ensure_bucket(self) -> None:
         """The bucket always exists."""
@@ -134,6 +135,10 @@ class Objects:
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
         """Nothing happens when it is gone."""
         await self._call("abort", lambda: self._bucket.abort(s3_key, s3_upload_id))
+
+    async def put(self, s3_key: str, content: IO[bytes]) -> None:
+        """Reports are kept apart: no history is about them."""
+        await self._call("put", lambda: self.reports.update({s3_key: content.read()}))
 
     async def delete(self, s3_key: str) -> None:
         """Nothing happens when it is gone."""

@@ -6,6 +6,7 @@ Rule: no rule of the services is repeated here; it finds, records and raises wha
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Any, Final
 
 import httpx
@@ -16,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.adapters.webhooks import HttpWebhookSender
-from control_plane.api.app import create_api
+from control_plane.api.app import ApiServices, create_api
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
@@ -25,10 +26,15 @@ from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
+from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService, FoundClients
+from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.events.webhooks.service import WebhookService
+from control_plane.services.gate.budgets import BudgetService
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
@@ -84,7 +90,7 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
-class FakeServices(UploadService, ClientService, ReadinessCheck):
+class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
     `principals` are the callers of `trigger`. It is its own clock, which stands still.
@@ -100,6 +106,8 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
             checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
+        self.jobs: JobService | None = None
+        self.job_results: JobResults | None = None
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
@@ -173,6 +181,17 @@ class FakeServices(UploadService, ClientService, ReadinessCheck):
             raise self.fault
 
 
+def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
+    """The REST application over the clients and the fleet of an engine; all else is of `services`."""
+    real = {
+        "clients": engine.client_service,
+        "fleet": engine.fleet_service,
+        "budgets": engine.budget_service,
+        "clock": engine.clock,
+    }
+    return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
+
+
 def make_api(services: FakeServices, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
     return api_over(services, Settings.load(settings), Metrics(_SILENT))
@@ -188,17 +207,16 @@ def api_over(
     webhooks: WebhookService | None = None,
 ) -> FastAPI:
     """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
-    return create_api(
-        settings,
-        metrics,
-        uploads=services,
-        clients=services,
-        readiness=services,
-        clock=services,
-        streams=streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES),
-        webhooks=webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None),
-        receipt_deadline=receipt_deadline,
-    )
+    streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
+    webhooks = webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None)
+    real = {"streams": streams, "webhooks": webhooks, "jobs": services.jobs, "job_results": services.job_results}
+    return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
+
+
+def _faked(services: FakeServices, **real: object) -> ApiServices:
+    """`services` stands for each service that is not in `real`."""
+    chosen: dict[str, Any] = {field.name: real.get(field.name, services) for field in fields(ApiServices)}
+    return ApiServices(**chosen)
 
 
 @asynccontextmanager

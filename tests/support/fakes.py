@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.access import Principal
@@ -18,6 +18,7 @@ from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.errors import MessengerDown, ObjectStoreRefused, ServiceError
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Database
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads.completion import LONGEST_PAUSE
@@ -111,6 +112,7 @@ class FakeObjects:
     complete_then_fail: bool = False
     listed: Mapping[int, str] = field(default_factory=lambda: {1: "e1", 2: "e2", 3: "e3"})
     initiated_at: float = 0.0
+    own: dict[str, bytes] = field(default_factory=dict)
     rules: Mapping[str, Any] | None = field(default_factory=lambda: {"Rules": []})
     keeps_rules: bool = True
     _ids: Any = field(default_factory=lambda: itertools.count(1))
@@ -194,6 +196,11 @@ class FakeObjects:
         if self.multipart.get(s3_upload_id, ("", ""))[0] == s3_key:
             del self.multipart[s3_upload_id]
 
+    async def put(self, s3_key: str, content: IO[bytes]) -> None:
+        """Keep what was stored in `own`."""
+        self._meet("put")
+        self.own[s3_key] = content.read()
+
     async def delete(self, s3_key: str) -> None:
         """Remove an object."""
         self._meet("delete")
@@ -235,18 +242,21 @@ class Rig:
         *,
         scope: UploadScope | None = None,
         performs: bool = True,
-        database: MemoryDatabase | None = None,
+        database: Database | None = None,
         clock: FakeClock | None = None,
+        fleet: bool = False,
     ) -> None:
         self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
         self.objects = FakeObjects()
-        self.database = database or MemoryDatabase()
+        self.database: Database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
         self.ports = Ports(self.database, self.objects, self.messenger, self.clock)
         self.policy = policy or Policy()
-        self.engine: Engine = build_engine(self.ports, self._log, self.policy, scope=scope, performs=performs)
+        self.engine: Engine = build_engine(
+            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet
+        )
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self._beats = itertools.count(1)

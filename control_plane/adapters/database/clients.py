@@ -5,6 +5,7 @@ Rule: a presence message rewrites one row; the rows of the labels are written on
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
 from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
@@ -14,7 +15,7 @@ from control_plane.adapters.database.rows import clean, client_values, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
-from control_plane.domain.selectors import Relation, Selector, Term, id_matches
+from control_plane.domain.selectors import Relation, Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
 
 _C: Final = CLIENTS.c
@@ -118,10 +119,9 @@ class SqlClients:
         found: set[str] = set()
         for some in _batches([pattern for pattern in patterns if "*" not in pattern]):
             found.update(self._transaction.connection.execute(_IDS_OF, {"client_ids": some}).scalars())
-        for pattern in (pattern for pattern in patterns if "*" in pattern):
-            beginning = pattern.partition("*")[0]
+        for beginning, alike in groupby(sorted(one for one in patterns if "*" in one), _beginning):
             rows = self._transaction.run(_IDS_FROM, {"low": beginning, "high": beginning + _AFTER_EVERY_ID})
-            found.update(client_id for (client_id,) in rows.fetchall() if id_matches(pattern, client_id))
+            found.update(ids_matching(list(alike), (client_id for (client_id,) in rows.fetchall())))
         if selector is not None:
             found.update(self._transaction.connection.execute(_selected(self._narrowest_first(selector))).scalars())
         return sorted(found)
@@ -154,6 +154,10 @@ class SqlClients:
         clients = self.among(shown)
         cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None
         return [clients[client_id] for client_id in shown], cursor, total
+
+
+def _beginning(pattern: str) -> str:
+    return pattern.partition("*")[0]
 
 
 def _selected(terms: Sequence[Term]) -> Select[str]:

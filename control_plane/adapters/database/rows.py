@@ -16,7 +16,17 @@ from control_plane.domain.changes import Change, NumberedChange, subject_id
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
-from control_plane.domain.uploads.model import TERMINAL, Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
+from control_plane.domain.uploads.model import (
+    TERMINAL,
+    ListedFile,
+    Origin,
+    PartRecord,
+    Proof,
+    State,
+    Stray,
+    Upload,
+    UploadKey,
+)
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
 from schemas.messages import AgentInfo
@@ -74,6 +84,7 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "options": to_json,
     "metadata": to_json,
     "fingerprint": maybe(to_json),
+    "listed": maybe(to_json),
     "wanted": to_json,
     "litter": to_json,
     "strays": to_json,
@@ -90,6 +101,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "options": from_json(UploadOptions),
     "metadata": from_json(dict[str, Any]),
     "fingerprint": maybe(from_json(Fingerprint)),
+    "listed": maybe(from_json(ListedFile)),
     "wanted": from_json(tuple[WantedPart, ...]),
     "litter": from_json(tuple[str, ...]),
     "strays": from_json(tuple[Stray, ...]),

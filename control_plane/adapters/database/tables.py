@@ -101,6 +101,7 @@ class UploadRow(_Row, table=True):
     held: bool
     job_id: str | None = Field(sa_type=Code)
     job_file: int | None
+    listed: str | None
 
 
 class PartRow(_Row, table=True):

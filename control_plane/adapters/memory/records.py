@@ -14,7 +14,7 @@ from control_plane.adapters.cursors import check_limit, client_position, encode_
 from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.clients import Client
-from control_plane.domain.selectors import Selector, id_matches
+from control_plane.domain.selectors import Selector, ids_matching
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
@@ -291,15 +291,12 @@ class MemoryClients:
 
     def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
         """Looks at every client."""
-        plain = {pattern for pattern in patterns if "*" not in pattern}
-        others = [pattern for pattern in patterns if "*" in pattern]
-        return sorted(
+        selected = {
             client_id
             for client_id, client in self._rows.items()
-            if client_id in plain
-            or any(id_matches(pattern, client_id) for pattern in others)
-            or (selector is not None and selector.matches(client.effective_labels))
-        )
+            if selector is not None and selector.matches(client.effective_labels)
+        }
+        return sorted(selected.union(ids_matching(patterns, self._rows)))
 
     def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
         """By client id, in the order of code points."""
@@ -375,8 +372,8 @@ class MemoryChanges:
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
-    jobs = Unsupported("jobs")
     groups = Unsupported("groups")
+    jobs = Unsupported("jobs")
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")

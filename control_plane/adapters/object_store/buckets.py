@@ -4,13 +4,14 @@ Rule: blocking functions over one client, for a thread of the adapter. The calle
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from botocore.exceptions import ClientError
 
 from control_plane.adapters.object_store import lifecycle
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.errors import GONE, GONE_BY_HEAD, code_of, status_of
+from control_plane.adapters.object_store.settings import encryption_options
 from control_plane.services.lifecycle_rule import with_our_rule
 from control_plane.services.ports.object_store import ObjectInfo
 
@@ -95,6 +96,13 @@ def _size(bucket: Bucket, s3_key: str) -> int:
             return int(whole)
         # Without a range in its answer this is the whole object.
         return sum(map(len, body.iter_chunks()))
+
+
+def put(bucket: Bucket, s3_key: str, content: IO[bytes], *, encryption: str | None = None) -> None:
+    """Store an object of at most 5 GiB in one request. `encryption` is that of `encryption_headers`."""
+    content.seek(0)
+    options: Any = encryption_options(encryption)
+    bucket.client.put_object(Bucket=bucket.name, Key=s3_key, Body=content, **options)
 
 
 def delete(bucket: Bucket, s3_key: str) -> None:

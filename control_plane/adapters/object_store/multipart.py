@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from control_plane.adapters.object_store.clients import Bucket
 from control_plane.adapters.object_store.errors import GONE, code_of
-from control_plane.adapters.object_store.settings import ALGORITHM_HEADER, KEY_HEADER, encryption_headers
+from control_plane.adapters.object_store.settings import encryption_options
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.ports.object_store import MultipartInfo
 from schemas.values import DigestName
@@ -28,7 +28,6 @@ _CHECKSUMS: Final[Mapping[DigestName, Mapping[str, str]]] = {
     # A full-object CRC-32 can be computed from the parts' own, and Complete then needs none of them.
     DigestName.CRC32: {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"},
 }
-_ENCRYPTION: Final[Mapping[str, str]] = {ALGORITHM_HEADER: "ServerSideEncryption", KEY_HEADER: "SSEKMSKeyId"}
 _PART_CHECKSUMS: Final = ("ChecksumSHA256", "ChecksumCRC32")
 
 
@@ -36,8 +35,7 @@ def create(
     bucket: Bucket, s3_key: str, *, metadata: Mapping[str, str], digest: DigestName, encryption: str | None = None
 ) -> str:
     """Open a multipart upload; returns S3's upload id. `encryption` is that of `encryption_headers`."""
-    options: dict[str, Any] = dict(_CHECKSUMS.get(digest, {}))
-    options |= {_ENCRYPTION[name]: value for name, value in encryption_headers(encryption).items()}
+    options: dict[str, Any] = {**_CHECKSUMS.get(digest, {}), **encryption_options(encryption)}
     options["Metadata"] = dict(metadata)
     made = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=s3_key, **options)
     if not made.get("UploadId"):

@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from control_plane.adapters.object_store import buckets, lifecycle, multipart
@@ -147,6 +147,10 @@ class S3ObjectStore:
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
         calls = self._clients.calls
         await self._call("AbortMultipartUpload", lambda: multipart.abort(calls, s3_key, s3_upload_id))
+
+    async def put(self, s3_key: str, content: IO[bytes]) -> None:
+        calls, encryption = self._clients.calls, self._found.asks_encryption
+        await self._call("PutObject", lambda: buckets.put(calls, s3_key, content, encryption=encryption))
 
     async def delete(self, s3_key: str) -> None:
         await self._call("DeleteObject", lambda: buckets.delete(self._clients.calls, s3_key))

@@ -28,6 +28,16 @@ def encryption_headers(encryption: str | None) -> dict[str, str]:
     return {ALGORITHM_HEADER: KMS, KEY_HEADER: key} if key else {ALGORITHM_HEADER: encryption}
 
 
+def encryption_options(encryption: str | None) -> dict[str, str]:
+    """The same as arguments of boto3.
+
+    >>> encryption_options("AES256")
+    {'ServerSideEncryption': 'AES256'}
+    """
+    names = {ALGORITHM_HEADER: "ServerSideEncryption", KEY_HEADER: "SSEKMSKeyId"}
+    return {names[name]: value for name, value in encryption_headers(encryption).items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
     """One bucket and how to reach it.

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from control_plane.api.jobs import examples
 from control_plane.domain.errors import BadText
 from control_plane.domain.jobs.durations import read_bytes, read_rate, read_seconds
 from control_plane.domain.jobs.keys import read_key_template, read_path_template
+from control_plane.domain.jobs.model import ExecutionState
 from control_plane.domain.jobs.spec import (
     DAY,
     DEFAULT_KEY,
@@ -45,6 +45,10 @@ from control_plane.domain.jobs.spec import (
     Timeouts,
     Window,
 )
+from control_plane.domain.schedules.ticks import read_cron, read_zone
+from control_plane.domain.selectors import MAX_LENGTH, parse
+from control_plane.services.jobs.service import Choice, Tuning
+from control_plane.services.jobs.sets import ShownSet
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
@@ -87,6 +91,12 @@ def _size(value: object) -> int:
     return read_bytes(value)
 
 
+def _selector(text: str) -> str:
+    """`SelectorError` passes: its problem document has the position."""
+    parse(text)
+    return text
+
+
 _DURATION_SCHEMA: Final = {
     "description": "`24h`, `1h30m`, or seconds.",
     "anyOf": [{"type": "string"}, {"type": "number"}],
@@ -113,6 +123,7 @@ PerMinute = Annotated[
         {"description": "A number a minute, or `1/20m`, `50/h`.", "anyOf": [{"type": "string"}, {"type": "integer"}]}
     ),
 ]
+JobSelector = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH), AfterValidator(_selector)]
 Percent = Annotated[float, Field(strict=True, gt=0, le=100)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_MAX_COUNT), Whole]
 Tries = Annotated[int, Field(strict=True, ge=0, le=10), Whole]
@@ -154,16 +165,6 @@ def _excluded(text: str) -> str:
     return text
 
 
-def read_zone(name: str) -> str:
-    """The name when it is a time zone of IANA; `ValueError`."""
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError) as error:
-        message = f"{name!r} is no time zone: write one such as Europe/Berlin"
-        raise ValueError(message) from error
-    return name
-
-
 def _instant_or_seconds(value: object) -> float | datetime:
     """An instant, or a duration from now. The instant is judged where there is a clock."""
     if isinstance(value, str) and _INSTANT.fullmatch(value):
@@ -177,6 +178,13 @@ def _instant_or_seconds(value: object) -> float | datetime:
         message = "must be at least 1 s and at most 30 days away"
         raise ValueError(message)
     return seconds
+
+
+def _known_instant(value: object) -> datetime:
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        return datetime.fromisoformat(value)
+    message = "must be an RFC 3339 instant such as 2026-11-27T18:00:00Z"
+    raise ValueError(message)
 
 
 def seconds_until(deadline: float | datetime, now: float) -> float:
@@ -193,7 +201,7 @@ def seconds_until(deadline: float | datetime, now: float) -> float:
     return seconds
 
 
-Zone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(read_zone)]
+Zone = Annotated[str, AfterValidator(read_zone)]
 JobDeadline = Annotated[
     float | datetime,
     PlainValidator(_instant_or_seconds),
@@ -210,7 +218,7 @@ class TargetsInput(Input):
     """The clients: ids, `*` patterns and `group:NAME`, a selector, or both (the union)."""
 
     clients: Annotated[tuple[Annotated[str, AfterValidator(_target)], ...], Field(max_length=MAX_TARGETS)] = ()
-    selector: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    selector: JobSelector | None = None
     mode: Literal["snapshot", "continuous"] = "snapshot"
 
     @model_validator(mode="after")
@@ -331,7 +339,7 @@ class WindowInput(Input):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    cron: Annotated[str, Field(min_length=1, max_length=200)]
+    cron: Annotated[str, AfterValidator(read_cron)]
     seconds: Annotated[Seconds, Field(alias="for")]
     zone: Literal["device", "job"] = "job"
     on_end: Literal["pause", "finish"] = "pause"
@@ -413,3 +421,134 @@ def _approval(given: ApprovalInput) -> Approval:
     if isinstance(given, LimitsInput):
         return Approval("limits", given.bytes_over, given.clients_over)
     return Approval(given)
+
+
+# --- bodies of verbs -------------------------------------------------------------------------------------------------
+
+_ClientIds = Annotated[tuple[Annotated[str, AfterValidator(require_client_id)], ...], Field(max_length=MAX_TARGETS)]
+
+
+class ExecutionChoice(Input):
+    """Executions of a bulk act: named clients, or a filter with the `count` and `set` that the list showed for it."""
+
+    state: Annotated[tuple[ExecutionState, ...], Field(max_length=len(ExecutionState))] = ()
+    reason_code: Annotated[str, *matching(r"^[a-z_]{1,64}\Z", "must be a reason code such as no_match")] | None = None
+    clients: _ClientIds = ()
+    count: Annotated[int, Field(strict=True, ge=0), Whole] | None = None
+    set: Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")] | None = None
+
+    @model_validator(mode="after")
+    def _shown(self) -> Self:
+        if (self.count is None) != (self.set is None):
+            message = "count and set go together"
+            raise ValueError(message)
+        if self.set is None and not self.clients:
+            message = "a filter needs the count and the set that the list of executions showed for it"
+            raise ValueError(message)
+        return self
+
+    @property
+    def choice(self) -> Choice:
+        """As the service takes it."""
+        return Choice(
+            states=frozenset(self.state) or None,
+            reason_code=self.reason_code,
+            client_ids=frozenset(self.clients) or None,
+            shown=None if self.set is None or self.count is None else ShownSet(self.count, self.set),
+        )
+
+
+class ExtendBody(Input):
+    """The new deadline: an RFC 3339 instant, or so long from now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"deadline": "12h"}]})
+
+    deadline: JobDeadline
+
+
+class ApproveBody(Input):
+    """Approve what was listed up to `as_of`: of all clients, of `clients`, or of all but those in `except`."""
+
+    model_config = ConfigDict(
+        populate_by_name=True, json_schema_extra={"examples": [{"as_of": "2026-11-26T03:00:00.000Z", "later": "ask"}]}
+    )
+
+    as_of: Annotated[
+        datetime,
+        PlainValidator(_known_instant),
+        WithJsonSchema({"type": "string", "format": "date-time", "description": "As the manifest showed it."}),
+    ]
+    later: Literal["ask", "approve"] = "ask"
+    clients: _ClientIds | None = None
+    but: Annotated[_ClientIds, Field(alias="except")] = ()
+
+
+class RejectBody(Input):
+    """Refuse what these clients would send."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"clients": ["restaurant-1"]}]})
+
+    clients: Annotated[_ClientIds, Field(min_length=1)]
+
+
+class RetryBody(Input):
+    """Repeat executions that are over; `deadline` is needed once the job's passed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"where": {"state": ["failed"], "count": 12, "set": "9f86d081884c7d65"}}]}
+    )
+
+    where: ExecutionChoice
+    deadline: JobDeadline | None = None
+
+
+class AddClientsBody(Input):
+    """Clients to add: ids, `*` patterns and `group:NAME`, a selector, or both."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"clients": ["restaurant-9"]}]})
+
+    clients: Annotated[tuple[Annotated[str, AfterValidator(_target)], ...], Field(max_length=MAX_TARGETS)] = ()
+    selector: JobSelector | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.clients and self.selector is None:
+            message = "names no client: give clients, selector, or both"
+            raise ValueError(message)
+        return self
+
+
+class RolloutPatch(Input):
+    """New limits; null removes one."""
+
+    per_minute: PerMinute | None = None
+    max_running: Count | None = None
+
+
+class JobPatch(Input):
+    """What changes of a job that runs; a member that is left out stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"rollout": {"per_minute": "1/20m"}, "priority": 5, "deadline": "48h"}]}
+    )
+
+    rollout: RolloutPatch | None = None
+    priority: Priority | None = None
+    windows: Windows | None = None
+    deadline: JobDeadline | None = None
+
+    def tuning(self, now: float) -> Tuning:
+        """As the service takes it; a deadline is counted from `now` (s). `BadText`."""
+        given: set[str] = set()
+        rollout = self.rollout or RolloutPatch()
+        given |= {name for name in rollout.model_fields_set if name == "max_running"}
+        given |= {"rate" for name in rollout.model_fields_set if name == "per_minute"}
+        given |= {name for name in ("priority", "windows", "deadline") if getattr(self, name) is not None}
+        return Tuning(
+            given=frozenset(given),
+            rate=rollout.per_minute,
+            max_running=rollout.max_running,
+            priority=self.priority or 0,
+            windows=windows_of(self.windows or ()),
+            deadline=0.0 if self.deadline is None else now + seconds_until(self.deadline, now),
+        )

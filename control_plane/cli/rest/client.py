@@ -31,6 +31,7 @@ _PAUSE: Final = 0.5
 _BLOCK: Final = 1024 * 1024
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _PARTIAL: Final = 206
+_EMPTY: Final = 204
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _WRONG_NAME: Final = (62, 64)
@@ -123,6 +124,12 @@ class ControlPlane:
         """
         return self._read(self._send(method, path, repeatable=repeatable, **request))
 
+    def delete(self, path: str) -> None:
+        """A DELETE whose answer is empty."""
+        response = self._send("DELETE", path)
+        if not response.is_success:
+            self._read(response)
+
     def lines(self, path: str, params: Mapping[str, str]) -> Iterator[str]:
         """The lines of a text of any length, with their ends, as they arrive."""
         try:
@@ -160,6 +167,8 @@ class ControlPlane:
         return Unreachable(f"no control plane at {self.server}: {failure_text(error, self.server)} ({hint})")
 
     def _read(self, response: httpx.Response, accept: tuple[int, ...] = ()) -> Document:
+        if response.status_code == _EMPTY and response.request.method == "DELETE":
+            return {}
         try:
             document = response.json()
         except ValueError:

@@ -49,7 +49,7 @@ def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
     shown = table("client", "connected", "last heard", "labels")
     for row in rows:
         heard = ago(row.get("last_activity"), now)
-        connected = _yes(row.get("connected"))
+        connected = Text("never seen", style="dim") if row.get("state") == "never_seen" else _yes(row.get("connected"))
         if row.get("connected") and row.get("reason_code"):
             connected.append(f"\n{visible(row['reason_code'])}", style="red")
         shown.add_row(cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
@@ -103,6 +103,46 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
         ("done", done(current) if current else None),
+    )
+
+
+def whole_client_view(row: Row, now: datetime | None = None) -> Table:
+    """Everything about one client, a line for each known fact."""
+    agent = row.get("agent") or {}
+    return facts(
+        ("client", row.get("client_id")),
+        ("state", _sentence(row.get("state"), row.get("reason"))),
+        ("last heard", ago(row.get("last_activity"), now or datetime.now(UTC))),
+        ("labels", labels(row.get("labels"))),
+        ("set here", labels(row.get("set_labels")) if row.get("set_labels") else None),
+        ("expected", _yes(row.get("expected"))),
+        ("note", row.get("note")),
+        ("agent", " ".join(filter(None, (agent.get("version"), agent.get("os"), agent.get("arch"))))),
+        ("time zone", row.get("timezone")),
+        ("roots", ", ".join(row.get("roots") or ())),
+        ("file types", ", ".join(row.get("types") or ())),
+        ("file", row.get("default_file")),
+    )
+
+
+def groups_table(rows: Iterable[Row]) -> Table:
+    """Groups, a line each."""
+    shown = table("group", "ids and patterns", "selector", "note")
+    for row in rows:
+        shown.add_row(*map(cell, (row.get("name"), row.get("entries"), row.get("selector"), row.get("note") or "-")))
+    return shown
+
+
+def group_view(row: Row) -> Table:
+    """One group, a line for each known fact."""
+    return facts(
+        ("group", row.get("name")),
+        ("clients", ", ".join(row.get("clients") or ())),
+        ("selector", row.get("selector")),
+        ("note", row.get("note")),
+        ("selects", f"{_plain(row.get('count'))} clients now"),
+        ("set", row.get("set")),
+        ("warnings", "; ".join(row.get("warnings") or ())),
     )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from control_plane.cli.simulate.file import SyntheticFile
+from control_plane.cli.simulate.file import FOLDER, SyntheticFile
 from control_plane.cli.simulate.http_pool import HttpPool
 from schemas.topics import Topics
 
@@ -46,7 +46,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Topics, files by path, HTTP connections, counters, wall clock (s since the epoch) and labels of devices."""
+    """What devices share: topics, files by path, HTTP connections, counters, wall clock (s since the epoch), labels."""
 
     topics: Topics
     files: Mapping[str, SyntheticFile]
@@ -56,6 +56,7 @@ class Environment:
     password: str | None = None
     wall: Callable[[], float] = time.time
     labels: Mapping[str, str] = field(default_factory=dict)
+    roots: tuple[str, ...] = (FOLDER,)
 
     @property
     def default_file(self) -> SyntheticFile:

@@ -90,7 +90,7 @@ class Publisher:
             agent=AgentInfo(VERSION, hostname=self.client_id, os="linux"),
             labels={"simulated": "true", **self._environment.labels},
             capabilities=_CAPABILITIES,
-            roots=(self._environment.default_file.path.rpartition("/")[0],),
+            roots=self._environment.roots,
             default_file=self._environment.default_file.path,
         )
         return encode(presence)

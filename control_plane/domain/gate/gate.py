@@ -92,7 +92,7 @@ class Turn(Struct, frozen=True):
         return self.free_at + TURN * LAST_TURN + (self.ahead - LAST_TURN) * BUDGETED_SECONDS
 
 
-class World(Struct, frozen=True, kw_only=True):
+class Facts(Struct, frozen=True, kw_only=True):
     """All that the gate looks at. The defaults let everything pass."""
 
     ending: bool = False
@@ -126,27 +126,27 @@ def within(parts: Sequence[WantedPart], most: int | None) -> tuple[WantedPart, .
     return tuple(part for n, (part, total) in enumerate(zip(parts, sums, strict=True)) if n == 0 or total <= most)
 
 
-def may_grant(want: Want, world: World) -> Permit | Wait:
+def may_grant(want: Want, facts: Facts) -> Permit | Wait:
     """The gate's word."""
-    refusal = _of_job(want, world) or (_of_rollout(want, world) if want.begins else None)
-    refusal = refusal or _of_budget(want, world) or _of_quota(want, world)
+    refusal = _of_job(want, facts) or (_of_rollout(want, facts) if want.begins else None)
+    refusal = refusal or _of_budget(want, facts) or _of_quota(want, facts)
     if refusal is not None:
         return refusal
     if want.begins:
         return Permit()
-    rates = tuple(turn.rate for turn in world.turns)
+    rates = tuple(turn.rate for turn in facts.turns)
     size = allowance(want.part, rates)
     return Permit(size, min(rates), size / min(rates)) if rates else Permit(size)
 
 
-def _of_job(want: Want, world: World) -> Wait | None:
-    if world.ending:
+def _of_job(want: Want, facts: Facts) -> Wait | None:
+    if facts.ending:
         return Wait(Reason(WaitCode.JOB_ENDED, "the job is over or is being ended"), None, whole_job=True)
-    if world.paused:
+    if facts.paused:
         return Wait(Reason(WaitCode.JOB_PAUSED, "an operator paused the job"), None, whole_job=True)
-    if world.unapproved:
+    if facts.unapproved:
         return Wait(Reason(WaitCode.APPROVAL_PENDING, "an operator has not approved it yet"), None)
-    windows = world.windows
+    windows = facts.windows
     if windows.open or (windows.on_end == "finish" and not want.begins):
         return None
     text = "none of the job's windows opens within a year"
@@ -155,20 +155,20 @@ def _of_job(want: Want, world: World) -> Wait | None:
     return Wait(Reason(WaitCode.OUTSIDE_WINDOW, text), windows.opens_at, whole_job=windows.of_job)
 
 
-def _of_rollout(want: Want, world: World) -> Wait | None:
-    if not world.in_stage:
+def _of_rollout(want: Want, facts: Facts) -> Wait | None:
+    if not facts.in_stage:
         return Wait(Reason(WaitCode.STAGE_NOT_REACHED, "the stage of its client has not begun"), None)
-    if world.dispatch_free_at > want.now:
+    if facts.dispatch_free_at > want.now:
         text = "the job begins no more executions a minute than this"
-        return Wait(Reason(WaitCode.DISPATCH_RATE, text), world.dispatch_free_at, whole_job=True)
-    if world.max_running is not None and world.running >= world.max_running:
-        text = f"{world.running} executions of the job run, and no more than {world.max_running} may"
+        return Wait(Reason(WaitCode.DISPATCH_RATE, text), facts.dispatch_free_at, whole_job=True)
+    if facts.max_running is not None and facts.running >= facts.max_running:
+        text = f"{facts.running} executions of the job run, and no more than {facts.max_running} may"
         return Wait(Reason(WaitCode.RUNNING_CAP, text), want.now + CAP_PAUSE, whole_job=True)
     return None
 
 
-def _of_budget(want: Want, world: World) -> Wait | None:
-    late = [turn for turn in world.turns if turn.begins_at > want.now]
+def _of_budget(want: Want, facts: Facts) -> Wait | None:
+    late = [turn for turn in facts.turns if turn.begins_at > want.now]
     if not late:
         return None
     last = max(late, key=lambda turn: (turn.begins_at, turn.key))
@@ -177,10 +177,10 @@ def _of_budget(want: Want, world: World) -> Wait | None:
     return Wait(Reason(WaitCode.BUDGET_SPENT, text), last.begins_at)
 
 
-def _of_quota(want: Want, world: World) -> Wait | None:
-    if world.over_quota is None or not want.begins:
+def _of_quota(want: Want, facts: Facts) -> Wait | None:
+    if facts.over_quota is None or not want.begins:
         return None
-    return Wait(Reason(WaitCode.CLIENT_QUOTA, world.over_quota), want.now + QUOTA_PAUSE)
+    return Wait(Reason(WaitCode.CLIENT_QUOTA, facts.over_quota), want.now + QUOTA_PAUSE)
 
 
 def _utc(at: float) -> str:

@@ -23,7 +23,7 @@ def free_at(tat: float | None, now: float, longest: float) -> float:
     """When the next event is free (s since the epoch); not after `now` when it is free at once.
 
     `longest` (s) is the highest cost of one event. A `tat` further ahead was written at a lower rate, or by a clock
-    that was wrong: it counts as `now + longest`, so a new rate holds from the next event on.
+    that was wrong: `now + longest` takes its place, and is stored. So a new rate holds from the next event on.
     """
     return now if tat is None else min(tat, now + longest)
 

@@ -100,6 +100,8 @@ class JobReason(StrEnum):
     APPROVAL = "approval"
     JOB_FULL = "job_full"
     NO_MATCH = "no_match"
+    OVER_LIMIT = "over_limit"
+    """Every file that matched is beyond the limits of the request."""
     UNCHANGED = "unchanged"
     UNSUPPORTED = "unsupported"
     BY_DEVICE = "by_device"

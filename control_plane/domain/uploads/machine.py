@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
@@ -241,6 +242,8 @@ def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
         text = f"the client offered {event.file_path!r} in place of {upload.file_path!r}"
         return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
     if upload.plan is None:
+        if other := changed_since_listing(upload, event):
+            return ended(upload, Transition.FAIL, event.now, Refusal.CHANGED_SINCE_LISTING, other)
         try:
             upload = _with_plan(upload, event)
         except SchemaError as error:
@@ -559,7 +562,8 @@ def _key_is_used(upload: Upload) -> bool:
 def ended(upload: Upload, by: Transition, now: float, error: str | None, text: str) -> Applied:
     """The upload in a terminal state. While its client may be busy with it, a cancel is one of its duties."""
     changes = {"error": error, "message": text, "reason": None, "wanted": (), "completed_at": now, "strikes": 0}
-    after = transition(_left_behind(upload, now), by, **changes)
+    # A pause before the next try does not delay the cancel.
+    after = transition(_left_behind(upload, now), by, resume_at=0.0, **changes)
     return after, duties(after)
 
 

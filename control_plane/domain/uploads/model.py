@@ -74,6 +74,7 @@ class Refusal(StrEnum):
     DEADLINE_PASSED = "deadline_passed"
     NO_PROGRESS = "no_progress"
     QUOTA_EXCEEDED = "quota_exceeded"
+    CHANGED_SINCE_LISTING = "changed_since_listing"
 
 
 class UploadKey(NamedTuple):
@@ -107,6 +108,13 @@ class Stray(Struct, frozen=True):
     s3_key: str
     token: str
     after: float
+
+
+class ListedFile(Struct, frozen=True):
+    """A file as its client listed it."""
+
+    size: int
+    mtime_ns: int
 
 
 # A Struct is copied with changes by one call in C, and an upload is copied at each event.
@@ -182,6 +190,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     job_id: str | None = None
     """The job that made it, and the number of its file there (`job_file`)."""
     job_file: int | None = None
+    listed: ListedFile | None = None
+    """The file that a person approved: no other one is granted."""
 
     @property
     def key(self) -> UploadKey:

@@ -14,6 +14,7 @@ from control_plane.domain.clients import Client, Verdict, apply_presence
 from control_plane.services.clients.beats import Beats, worth_writing
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
 from control_plane.services.fair_queue import FairQueue
+from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -42,14 +43,29 @@ class _Outcome:
     changed: list[Client] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     woken: int = 0
+    executions: int = 0
+    """How many executions became due."""
+    joined: list[str] = field(default_factory=list)
+    """Clients that may belong to other continuous jobs than before."""
 
 
 class ClientRegistry:
-    """Takes presence messages and commits the clients' state. `on_woken` is called when outbox entries became due."""
+    """Takes presence messages and commits the clients' state. `on_woken` is called when outbox entries became due.
+
+    `jobs` runs the jobs that a client may have executions of, or may join; None where there are none.
+    """
 
     def __init__(
-        self, database: Database, clock: Clock, log: EventLog, *, beats: Beats, on_woken: Callable[[], None]
+        self,
+        database: Database,
+        clock: Clock,
+        log: EventLog,
+        *,
+        beats: Beats,
+        on_woken: Callable[[], None],
+        jobs: JobRunner | None = None,
     ) -> None:
+        self._jobs = jobs
         self._database = database
         self._beats = beats
         self._clock = clock
@@ -91,6 +107,11 @@ class ClientRegistry:
                 self._log("presence", _facts(presence, verdict))
         if outcome.woken:
             self._on_woken()
+        if self._jobs is not None:
+            if outcome.executions:
+                self._jobs.poke()
+            if outcome.joined:
+                self._jobs.on_clients(outcome.joined)
 
     def _apply(self, records: Records, batch: list[_Arrived]) -> _Outcome:
         rows = records.clients.among({one.presence.client_id for one in batch})
@@ -109,14 +130,21 @@ class ClientRegistry:
                 outcome.changes.append(ClientDisconnected(at=at, client_id=before.client_id))
         outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
         records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
-        for client in outcome.changed:
+        reachable = [client.client_id for client in outcome.changed if client.dispatchable(batch[-1].at)]
+        if self._jobs is not None:
+            outcome.executions = records.jobs.executions.wake(reachable, batch[-1].at)
+            outcome.joined = [one.client_id for one in outcome.changed if _may_join(rows.get(one.client_id), one)]
+        for client_id in reachable:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
-            if client.dispatchable(batch[-1].at):
-                outcome.woken += records.outbox.wake(client.client_id, batch[-1].at)
+            outcome.woken += records.outbox.wake(client_id, batch[-1].at)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
+
+
+def _may_join(row: Client | None, client: Client) -> bool:
+    return row is None or row.effective_labels != client.effective_labels or not row.registered_at
 
 
 def _facts(presence: Presence, verdict: Verdict) -> dict[str, str | int]:

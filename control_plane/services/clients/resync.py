@@ -1,13 +1,12 @@
 """Answers hellos: after each connect an agent lists its uploads, and both sides agree on their state again.
 
 Rule: every listed upload is answered from its state (protocol.md section 4). The command of an open upload that the
-agent does not list was lost, and is published again.
+agent does not list was lost, and is published again. A grant that is published again asks the gate again.
 """
 
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from control_plane.domain.clients import Client
@@ -16,6 +15,7 @@ from control_plane.domain.uploads.events import MissingFromHello
 from control_plane.domain.uploads.model import TERMINAL, Upload, UploadKey
 from control_plane.services.budget import Buckets, Limit
 from control_plane.services.errors import ServiceError
+from control_plane.services.gate.keeper import GateKeeper
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -49,23 +49,36 @@ class _Hello:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The client of a hello, its open uploads, and those that it lists, as far as they are in the database."""
+    """The client of a hello, its open uploads, and those that it lists, as far as they are in the database.
+
+    A grant of those in `gated` must pass the gate.
+    """
 
     client: Client | None
     uploads: dict[UploadKey, Upload]
+    gated: frozenset[UploadKey]
 
 
 class Resync:
     """Gathers the pages of each hello, then answers it."""
 
     def __init__(
-        self, database: Database, clock: Clock, log: EventLog, *, writer: UploadWriter, outbox: Outbox, owner: str
+        self,
+        database: Database,
+        clock: Clock,
+        log: EventLog,
+        *,
+        writer: UploadWriter,
+        outbox: Outbox,
+        gate: GateKeeper | None,
+        owner: str,
     ) -> None:
         self._database = database
         self._clock = clock
         self._log = log
         self._writer = writer
         self._outbox = outbox
+        self._gate = gate
         self._owner = owner
         self._budget = Buckets(clock.monotonic, PAGES)
         self._pages: dict[str, tuple[int, list[ActiveUpload]]] = {}
@@ -108,7 +121,7 @@ class Resync:
             batch.append(hello)
             listed += len(hello.listed)
         try:
-            found = await self._database.read(partial(_look_up, batch=batch))
+            found = await self._database.read(lambda records: self._look_up(records, batch))
         except ServiceError as error:
             self._log("hello.failed", {"hellos": len(batch), "error": str(error)})
             return
@@ -125,7 +138,8 @@ class Resync:
         for key, entry in listed.items():
             upload = known.uploads.get(key)
             if upload is not None:
-                self._outbox.perform(Decision(key, upload, self._duties(upload, entry, now)))
+                duties = self._duties(upload, entry, now)
+                self._outbox.perform(Decision(key, upload, duties, gated=key in known.gated))
             elif entry.owner in {None, self._owner} and entry.status != ResponseStatus.IN_PROGRESS:
                 self._outbox.perform(Decision(key, None, (), entry.attempt))
         for key, upload in known.uploads.items():
@@ -142,15 +156,17 @@ class Resync:
             return ()
         return answer(upload, now)
 
-
-def _look_up(records: Records, batch: list[_Hello]) -> list[_Known]:
-    found: list[_Known] = []
-    for hello in batch:
-        uploads = {upload.key: upload for upload in records.uploads.open_of(hello.client_id)}
-        for entry in hello.listed:
-            key = UploadKey(hello.client_id, entry.upload_id)
-            upload = uploads.get(key) or records.uploads.get(key)
-            if upload is not None:
-                uploads[key] = upload
-        found.append(_Known(records.clients.get(hello.client_id), uploads))
-    return found
+    def _look_up(self, records: Records, batch: list[_Hello]) -> list[_Known]:
+        found: list[_Known] = []
+        now = self._clock.now()
+        for hello in batch:
+            uploads = {upload.key: upload for upload in records.uploads.open_of(hello.client_id)}
+            for entry in hello.listed:
+                key = UploadKey(hello.client_id, entry.upload_id)
+                upload = uploads.get(key) or records.uploads.get(key)
+                if upload is not None:
+                    uploads[key] = upload
+            gate = self._gate
+            gated = () if gate is None else (key for key, one in uploads.items() if gate.concerns(records, one, now))
+            found.append(_Known(records.clients.get(hello.client_id), uploads, frozenset(gated)))
+        return found

@@ -16,6 +16,7 @@ from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.targeting import set_hash
 from control_plane.services.errors import BadInput, UnknownClient
+from control_plane.services.jobs.runner import JobRunner, forget_client
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import ClientPage, Database, Page, Records
 from control_plane.services.ports.messenger import Messenger
@@ -48,8 +49,10 @@ class ClientService:
         views: UploadViews,
         budget: IngestBudget,
         beats: Beats,
+        jobs: JobRunner | None = None,
     ) -> None:
         self._beats = beats
+        self._jobs = jobs
         self._database = database
         self._clock = clock
         self._budget = budget
@@ -108,6 +111,8 @@ class ClientService:
 
         def work(records: Records) -> None:
             if records.clients.delete(client_id):
+                if self._jobs is not None:
+                    forget_client(records, client_id, now)
                 records.changes.append([ClientForgotten(at=now, client_id=client_id)])
 
         await self._database.write(work)

@@ -6,13 +6,12 @@ clients from a caller resolves them here.
 
 import hashlib
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.domain.groups import PREFIX
-from control_plane.domain.selectors import Selector, id_matches, parse
+from control_plane.domain.selectors import Selector, ids_matching, parse
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.ports.database import Records
 from schemas.topics import valid_client_id
@@ -55,7 +54,9 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None) -> R
     unknown = sorted({client_id for client_id in named.ids if client_id not in known})
     if unknown:
         raise UnknownClient(*unknown)
-    warnings = [f"pattern {pattern!r} matches no client" for pattern in named.patterns if not _any(pattern, found)]
+    warnings = [
+        f"pattern {pattern!r} matches no client" for pattern in named.patterns if not ids_matching([pattern], found)
+    ]
     for name, ids in named.groups.items():
         if gone := sorted({client_id for client_id in ids if client_id not in known}):
             more = f" and {len(gone) - _MAX_NAMED} more" if len(gone) > _MAX_NAMED else ""
@@ -70,17 +71,17 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None) -> R
 
 
 def resolves(records: Records, clients: Sequence[str], selector: str | None, client_id: str) -> bool:
-    """Whether `resolve` would give this client; an id that is not known is no error here."""
+    """Whether `resolve` would give this client. Ids and groups that are not known any more are no error here."""
     client = records.clients.get(client_id)
     if client is None:
         return False
-    named = _named(records, clients, selector)
+    named = _named(records, clients, selector, strict=False)
     if client_id in named.ids or any(client_id in ids for ids in named.groups.values()):
         return True
+    if ids_matching(named.patterns, [client_id]):
+        return True
     labels = client.effective_labels
-    return any(id_matches(pattern, client_id) for pattern in named.patterns) or any(
-        one.matches(labels) for one in named.selectors
-    )
+    return any(one.matches(labels) for one in named.selectors)
 
 
 def set_hash(client_ids: Iterable[str]) -> str:
@@ -96,11 +97,11 @@ def check_entries(clients: Sequence[str], selector: str | None) -> None:
         parse(selector)
 
 
-def _named(records: Records, clients: Sequence[str], selector: str | None) -> _Named:
+def _named(records: Records, clients: Sequence[str], selector: str | None, *, strict: bool = True) -> _Named:
     named = _Named()
     for entry in clients:
         if entry.startswith(PREFIX):
-            _add_group(records, named, entry.removeprefix(PREFIX))
+            _add_group(records, named, entry.removeprefix(PREFIX), strict=strict)
         elif _check(entry):
             named.patterns.append(entry)
         else:
@@ -114,9 +115,11 @@ def _named(records: Records, clients: Sequence[str], selector: str | None) -> _N
     return named
 
 
-def _add_group(records: Records, named: _Named, name: str) -> None:
+def _add_group(records: Records, named: _Named, name: str, *, strict: bool) -> None:
     group = records.groups.get(name)
     if group is None:
+        if not strict:
+            return
         message = f"there is no group {name!r}"
         raise BadInput(message)
     named.groups[name] = [entry for entry in group.clients if "*" not in entry]
@@ -132,15 +135,4 @@ def _check(entry: str) -> bool:
     if not valid_client_id(entry):
         message = f"{entry!r} is no client id and no pattern: a pattern holds A-Z a-z 0-9 . _ - and *"
         raise BadInput(message)
-    return False
-
-
-def _any(pattern: str, client_ids: Sequence[str]) -> bool:
-    """Whether one of these ids, which are sorted, matches."""
-    beginning = pattern.partition("*")[0]
-    for at in range(bisect_left(client_ids, beginning), len(client_ids)):
-        if not client_ids[at].startswith(beginning):
-            return False
-        if id_matches(pattern, client_ids[at]):
-            return True
     return False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.gate.gate import TURN, Opening, Permit, Turn, Wait, Want, World, may_grant, within
+from control_plane.domain.gate.gate import TURN, Facts, Opening, Permit, Turn, Wait, Want, may_grant, within
 from control_plane.domain.gate.rates import cost_of, free_at, taken
 from control_plane.domain.gate.windows import opening
 from control_plane.domain.jobs.model import (
@@ -58,24 +58,23 @@ class GateKeeper:
         rollout = job.spec.rollout
         cost = None if rollout.rate is None else cost_of(rollout.rate.count, rollout.rate.seconds)
         name = f"job:{job.job_id}"
-        tat = records.gate.tat(name) if cost is not None else None
         capped = rollout.max_running is not None
-        world = World(
+        facts = Facts(
             ending=_is_ending(job),
             paused=job.paused,
             unapproved=execution.state is ExecutionState.AWAITING_APPROVAL and not execution.approved,
             windows=_windows(job, client, now),
             in_stage=execution.place <= job.stage_below,
-            dispatch_free_at=now if cost is None else free_at(tat, now, cost),
+            dispatch_free_at=now if cost is None else _free_at(records, name, now, cost),
             running=begun + (in_state(records.jobs.counts(job.job_id), *RUNNING_EXECUTIONS) if capped else 0),
             max_running=rollout.max_running,
             over_quota=self._quota.fullness(records, execution.client_id, self._owner, now),
         )
-        answer = may_grant(Want(now, begins=True), world)
+        answer = may_grant(Want(now, begins=True), facts)
         if isinstance(answer, Wait):
             return answer
         if cost is not None:
-            records.gate.set_tat(name, taken(tat, now, cost))
+            records.gate.set_tat(name, taken(records.gate.tat(name), now, cost))
         elif capped:
             # The row makes two transactions that count at the same time run one after the other.
             records.gate.set_tat(name, now)
@@ -91,21 +90,26 @@ class GateKeeper:
             return Permit(0)
         job = None if upload.job_id is None else records.jobs.get(upload.job_id)
         client = records.clients.get(upload.client_id)
-        budgets = [] if client is None else records.gate.budgets_of(client.labels)
+        budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
         shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(
-            Turn(one.key, one.rate, _free_at(records, one, now), records.gate.ahead_of(shares[one.key]))
+            Turn(
+                one.key,
+                one.rate,
+                _free_at(records, rate_of(one.key), now, MAX_PART_SIZE / one.rate),
+                records.gate.ahead_of(shares[one.key]),
+            )
             for one in budgets
             if one.key not in paid
         )
-        world = World(
+        facts = Facts(
             ending=job is not None and _is_ending(job),
             paused=job is not None and job.paused,
             windows=Opening() if job is None else _windows(job, client, now),
             turns=turns,
         )
-        answer = may_grant(Want(now, begins=False, part=wanted[0].size), world)
+        answer = may_grant(Want(now, begins=False, part=wanted[0].size), facts)
         if isinstance(answer, Wait):
             late = answer.reason.code == WaitCode.BUDGET_SPENT
             _wait(records, shares, {turn.key for turn in turns if late and turn.begins_at > now}, now)
@@ -129,7 +133,7 @@ class GateKeeper:
         if not self._budgeted:
             return False
         client = records.clients.get(upload.client_id)
-        return client is not None and not self._budgeted.isdisjoint(client.labels.items())
+        return client is not None and not self._budgeted.isdisjoint(client.effective_labels.items())
 
     def forget(self, records: Records, upload: Upload) -> None:
         """Remove an upload that is over from the waiters; the next one has its turn."""
@@ -138,7 +142,7 @@ class GateKeeper:
         for share in records.gate.shares_of(upload.key).values():
             records.gate.drop_shares(upload.key)
             if share.since is not None:
-                _arm(records, share.key, records.gate.tat(_rate_of(share.key)) or 0.0)
+                _arm(records, share.key, records.gate.tat(rate_of(share.key)) or 0.0)
 
 
 def release_job(records: Records, job_id: str, now: float) -> int:
@@ -150,10 +154,10 @@ def put_budget(records: Records, budget: Budget, now: float) -> None:
     """Create a budget, or change its rate from the next grant on. What is owed is owed in bytes."""
     before = {one.key: one for one in records.gate.budgets()}.get(budget.key)
     records.gate.put_budget(budget)
-    tat = records.gate.tat(_rate_of(budget.key))
+    tat = records.gate.tat(rate_of(budget.key))
     if before is not None and tat is not None and tat > now:
         tat = now + (tat - now) * before.rate / budget.rate
-        records.gate.set_tat(_rate_of(budget.key), tat)
+        records.gate.set_tat(rate_of(budget.key), tat)
         _arm(records, budget.key, tat)
 
 
@@ -175,16 +179,21 @@ def _is_ending(job: Job) -> bool:
 
 
 def _windows(job: Job, client: Client | None, now: float) -> Opening:
-    zone = None if client is None else getattr(client, "timezone", None)
+    zone = None if client is None else client.timezone
     return opening(job.spec.windows, now, job.spec.zone, zone)
 
 
-def _rate_of(key: str) -> str:
+def rate_of(key: str) -> str:
+    """The name of a budget's rate."""
     return f"budget:{key}"
 
 
-def _free_at(records: Records, budget: Budget, now: float) -> float:
-    return free_at(records.gate.tat(_rate_of(budget.key)), now, MAX_PART_SIZE / budget.rate)
+def _free_at(records: Records, name: str, now: float, longest: float) -> float:
+    tat = records.gate.tat(name)
+    free = free_at(tat, now, longest)
+    if tat is not None and free < tat:
+        records.gate.set_tat(name, free)
+    return free
 
 
 def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[Budget], now: float) -> dict[str, Share]:
@@ -194,7 +203,7 @@ def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[B
     for budget in budgets:
         share = stored.get(budget.key)
         if share is None:
-            share = Share(budget.key, *upload.key, priority, granted_at=now, job_id=upload.job_id)
+            share = Share(budget.key, *upload.key, priority, placed_at=now, job_id=upload.job_id)
         shares[budget.key] = replace(share, priority=priority, absent=False)
     return shares
 
@@ -210,10 +219,10 @@ def _wait(records: Records, shares: Mapping[str, Share], late: set[str], now: fl
 def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: int, now: float) -> None:
     if turn.ahead:
         records.gate.pass_over(share)
-    name = _rate_of(turn.key)
+    name = rate_of(turn.key)
     tat = taken(records.gate.tat(name), now, size / turn.rate)
     records.gate.set_tat(name, tat)
-    granted = replace(share, granted_at=now, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
+    granted = replace(share, placed_at=tat, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
     records.gate.put_share(granted)
     _arm(records, turn.key, tat)
 

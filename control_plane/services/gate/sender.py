@@ -77,7 +77,9 @@ class GrantSender:
 
     async def _grant(self, upload: Upload, permit: Permit, capabilities: frozenset[str]) -> None:
         grant = self._signer.grant(upload, self._commands.room, permit.bytes)
-        rate = permit.rate if Feature.RATE in capabilities else None
+        # It takes the place of the operator's limit at the agent: the lower one holds.
+        rates = [rate for rate in (permit.rate, upload.options.max_bytes_per_second) if rate is not None]
+        rate = min(rates) if permit.rate is not None and Feature.RATE in capabilities else None
         await self._commands.publish(upload.client_id, self._commands.build_grant(upload, grant, rate=rate))
         if upload.held:
             opened = GateOpened(now=self._clock.now(), attempt=upload.attempt, sequence=upload.sequence)

@@ -30,16 +30,16 @@ class Budget:
 class Share:
     """One upload under one budget.
 
-    `granted_at` is its last grant, or its first request; with `priority` it orders the waiters. `since` is when it
-    began to wait, None while it does not. `absent`: it let its turn pass, and others are served until it asks again.
-    `attempt`, `sequence` and `bytes` are of its last grant.
+    `placed_at`, with `priority`, orders the waiters: the instant at which its last grant was paid off, or that of its
+    first request. `since` is when it began to wait, None while it does not. `absent`: it let its turn pass, and others
+    are served until it asks again. `attempt`, `sequence` and `bytes` are of its last grant.
     """
 
     key: str
     client_id: str
     upload_id: str
     priority: int
-    granted_at: float
+    placed_at: float
     job_id: str | None = None
     since: float | None = None
     absent: bool = False
@@ -96,7 +96,7 @@ class GateRecords(Protocol):
         """All waiters, longest first, and how many there are."""
 
     def users(self, key: str, since: float, limit: int) -> list[Share]:
-        """The shares that were granted bytes at `since` or later, the latest first."""
+        """The shares whose last grant is paid off at `since` or later, the latest first."""
 
     def prune(self, before: float) -> int:
         """Delete rates that were free before this instant: no row means the same. Returns their number."""

@@ -128,8 +128,11 @@ class ExecutionRecords(Protocol):
     def touch(self, keys: Iterable[ExecutionKey], now: float) -> None:
         """Make these executions due, unless they are over. The version stays."""
 
-    def all_open(self, job_id: str, limit: int) -> list[Execution]:
-        """Up to `limit` executions of the job that are not over and not being cancelled."""
+    def all_open(self, job_id: str, limit: int, *, sending: bool = True) -> list[Execution]:
+        """Up to `limit` executions of the job that are not over and not being cancelled.
+
+        Without `sending`, only those that do not upload.
+        """
 
     def of_client(self, client_id: str) -> list[Execution]:
         """The client's executions that are not over."""

@@ -5,7 +5,7 @@ Rule: a refusal raises `ObjectStoreRefused`, an outage `ObjectStoreDown`; no exc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from schemas.values import DigestName, PresignedPart
 
@@ -143,6 +143,9 @@ class ObjectStore(Protocol):
 
     async def abort(self, s3_key: str, s3_upload_id: str) -> None:
         """Abort, and verify that no parts are left; no error when it does not exist."""
+
+    async def put(self, s3_key: str, content: IO[bytes]) -> None:
+        """Store an object of the control plane itself, in place of an earlier one; reads `content` from its start."""
 
     async def delete(self, s3_key: str) -> None:
         """Delete an object; no error when it does not exist."""

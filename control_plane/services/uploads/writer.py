@@ -5,7 +5,7 @@ one transaction; only then are the listeners called, which publish and act. A ba
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -90,6 +90,9 @@ class Commit:
 Listener = Callable[[Commit], None]
 """Called after each commit, on the event loop; it must not block and must not raise."""
 
+
+EndHook = Callable[[Records, Sequence[Upload]], None]
+"""Called in the transaction in which uploads of jobs end, before its commit."""
 
 Plan = Callable[[Records], Upload]
 """Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
@@ -184,11 +187,36 @@ class UploadWriter:
         self._waiting: FairQueue[_Entry] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._lazy: list[_Happened] = []
         self._listeners: list[Listener] = []
+        self._on_end: EndHook | None = None
         self.linger = LINGER
 
     def on_commit(self, listener: Listener) -> None:
         """Call `listener` after each commit; listeners are called in the order in which they were added."""
         self._listeners.append(listener)
+
+    def on_end(self, hook: EndHook) -> None:
+        """Call `hook` in each transaction in which uploads of jobs end."""
+        self._on_end = hook
+
+    def admit(self, records: Records, upload: Upload, now: float, *, reachable: bool) -> Decision:
+        """Insert a new upload with its duties in a transaction of the caller, who gives the decision to `announce`.
+
+        `reachable`: its client is connected. `KeyTaken` and `QuotaExceeded` leave the transaction usable.
+        """
+        self._quota.require_place(records, upload.client_id)
+        records.uploads.add(upload)
+        subject = Subject.of_upload(upload.key)
+        urgent = []
+        for duty in duties(upload):
+            records.outbox.put(self._entry(subject, duty, now, reachable=reachable))
+            if duty.due_at <= now and (reachable or duty.kind not in COMMANDS):
+                urgent.append(duty)
+        return Decision(upload.key, upload, tuple(urgent), upload.attempt)
+
+    def announce(self, commit: Commit) -> None:
+        """Call the listeners after a transaction of the caller was committed."""
+        for listener in self._listeners:
+            listener(commit)
 
     async def submit(self, key: UploadKey, event: Event) -> Upload:
         """Apply one event and return the upload as committed.
@@ -268,9 +296,7 @@ class UploadWriter:
         except Exception as error:  # noqa: BLE001 - an event that cannot be committed must not affect the others
             await self._failed(batch, error)
             return
-        commit = Commit(tuple(outcome.decisions), tuple(outcome.changes))
-        for listener in self._listeners:
-            listener(commit)
+        self.announce(Commit(tuple(outcome.decisions), tuple(outcome.changes)))
         for entry, result in zip(batch, outcome.results, strict=True):
             _resolve(entry, result)
         for event, facts in outcome.log:
@@ -312,6 +338,10 @@ class UploadWriter:
                 outcome.results.append(result)
         for draft in outcome.drafts.values():
             outcome.decisions.extend(self._save(records, draft))
+        if self._on_end is not None:
+            ended = [draft.after for draft in outcome.drafts.values() if _has_ended(draft)]
+            if ended:
+                self._on_end(records, ended)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
@@ -462,6 +492,12 @@ def _release(entry: _Entry) -> list[Decision]:
     if not isinstance(event, REMOTE_EVENTS) or isinstance(event, Progressed):
         return []
     return [Decision(entry.key, None, (), event.attempt)]
+
+
+def _has_ended(draft: _Draft) -> bool:
+    """Whether this transaction ends an upload of a job."""
+    after, before = draft.after, draft.before
+    return after.job_id is not None and after.state in TERMINAL and (before is None or before.state not in TERMINAL)
 
 
 def _load(records: Records, key: UploadKey) -> _Draft | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
-from control_plane.domain.errors import IllegalTransition, SelectorError
+from control_plane.domain.errors import IllegalTransition, IllegalVerb, SelectorError
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -42,11 +42,15 @@ EXPECTED = {
     "TooManyStreams": 503,
     "Permanent": 500,
     "UnknownClient": 404,
+    "UnknownBudget": 404,
     "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
     "BadInput": 422,
     "UnknownJob": 404,
+    "UnknownSchedule": 404,
+    "UnsupportedRecords": 500,
+    "IllegalVerb": 409,
     "JobExists": 409,
     "JobRefused": 409,
     "ConditionMissing": 428,
@@ -91,6 +95,7 @@ def one_of(kind: type[Exception]) -> Exception:
         ConditionFailed: ConditionFailed(3),
         SetChanged: SetChanged(2, 3, ["c"], []),
         ClientRefused: ClientRefused("path_not_allowed", "outside"),
+        IllegalVerb: IllegalVerb("paused", "completed"),
         IllegalTransition: IllegalTransition("cancelled", State.COMPLETING),
         SelectorError: SelectorError("a=b,", 4, "expected a key"),
         BadCommand: BadCommand("bad", "m", "a", "bad_request"),

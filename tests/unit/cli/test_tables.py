@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from control_plane.cli.rest.tables import client_view, clients_table, files_table, upload_view, uploads_table
+from control_plane.cli.rest.tables import (
+    client_view,
+    clients_table,
+    files_table,
+    group_view,
+    groups_table,
+    upload_view,
+    uploads_table,
+    whole_client_view,
+)
 
 UPLOAD_ID = "0123456789abcdef0123456789abcdef"
 UPLOAD = {
@@ -108,6 +117,20 @@ def test_clients_are_shown_with_the_age_of_their_last_message() -> None:
     assert "never" in text
 
 
+def test_a_client_that_was_never_seen_is_shown_as_such() -> None:
+    row = {"client_id": "shop-7", "connected": False, "state": "never_seen", "last_activity": None, "labels": {}}
+    assert "never seen" in drawn(clients_table([row], NOW))
+    whole = drawn(whole_client_view({**row, "set_labels": {"site": "berlin"}, "expected": True, "note": "May"}, NOW))
+    assert "site=berlin" in whole
+    assert "May" in whole
+
+
+def test_a_group_shows_what_it_selects() -> None:
+    row = {"name": "beta", "entries": 2, "clients": ["a", "b*"], "selector": "ring=beta", "count": 3, "warnings": ["!"]}
+    assert "ring=beta" in drawn(groups_table([row]))
+    assert "3 clients now" in drawn(group_view(row))
+
+
 def test_one_client_shows_what_it_uploads() -> None:
     current = {"upload_id": "u1", "file_path": "/data/a", "status": "in_progress", "progress": 45.5}
     text = drawn(client_view({"client_id": "one", "connected": True, "current_upload": current}, NOW))
@@ -151,5 +174,6 @@ def test_no_value_of_a_device_ends_a_table(row: dict[str, Any]) -> None:
         files_table([row]),
         upload_view(row),
         client_view({**row, "current_upload": row}, NOW),
+        whole_client_view({**row, "agent": {"version": "\x1b[2J"}, "roots": ["\x1b[2J"], "types": []}, NOW),
     ):
         assert drawn(table) is not None

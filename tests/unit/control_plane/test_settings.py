@@ -64,6 +64,7 @@ def test_an_empty_value_is_not_set() -> None:
         ("PRESIGNED_URL_EXPIRY", "0", "PRESIGNED_URL_EXPIRY=0: must be at least 1"),
         ("PRESIGNED_URL_EXPIRY", "604801", "PRESIGNED_URL_EXPIRY=604801: must be at most 604800"),
         ("S3_CHUNK_SIZE", "5242879", "S3_CHUNK_SIZE=5242879: must be at least 5242880"),
+        ("S3_CHUNK_SIZE", "67108865", "S3_CHUNK_SIZE=67108865: must be at most 67108864"),
         ("CLIENT_TIMEOUT", "5m", "CLIENT_TIMEOUT=5m: must be a whole number"),
         ("HISTORY_DAYS", "-1", "HISTORY_DAYS=-1: must be at least 1"),
         ("REQUIRE_PROOF", "perhaps", "REQUIRE_PROOF=perhaps: must be true or false"),

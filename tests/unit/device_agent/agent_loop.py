@@ -9,11 +9,13 @@ import msgspec
 
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.files.roots import Roots
 from device_agent.inbox import CommandArrived, EffectDone, EventQueue
 from device_agent.mqtt.connection import AckToken
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.state.selections import KeptSelections
 from device_agent.transfer.events import Digested, Opened
 from device_agent.uploads import Run
 from device_agent.workers.part_io import PartIO
@@ -62,7 +64,9 @@ class FakeNetwork:
 class AgentLoop:
     """An agent; the test takes the place of its file work and its network."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, roots: Roots | None = None, make_pool: Callable[[str, int], ThreadPool] = IdlePool
+    ) -> None:
         self.happened: list[str] = []
         uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
         copies = SimpleNamespace(sweep=lambda _orders: None)
@@ -73,10 +77,12 @@ class AgentLoop:
         self.journal, transfers = Journal.open(folder)
         environment = Environment(
             inbox=self.inbox,
-            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=IdlePool),
+            runner=EffectRunner(part_io, self.inbox, senders=1, make_pool=make_pool),
             connect=lambda _will: self.network,
             check_url=lambda _part: None,
             system_info=SystemInfo,
+            selections=KeptSelections(folder / "selections"),
+            roots=roots or Roots(),
             clock=lambda: self.now,
         )
         settings = Settings(client_id="d1", state_dir=folder)

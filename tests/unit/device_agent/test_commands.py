@@ -9,7 +9,7 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.files.roots import Roots
 from device_agent.logs import PAUSE
-from device_agent.queries import Query, answer_query
+from device_agent.queries import HealthQuery, Query, answer_query
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads
@@ -52,6 +52,7 @@ class CommandReceiver:
         """The agent's answer to a health check."""
         self.commands.receive(msgspec.json.encode({"message_id": "h", "action": "health_check"}), 0.0)
         command, query = self.queries.pop()
+        assert isinstance(query, HealthQuery)
         answer = answer_query(command, query, roots=Roots(), active_uploads=0, system_info=SystemInfo)
         payload = decode_response(encode(answer)).payload
         assert isinstance(payload, Health)

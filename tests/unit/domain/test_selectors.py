@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain.errors import SelectorError
-from control_plane.domain.selectors import EVERYTHING, MAX_TERMS, MAX_VALUES, Relation, Term, id_matches, parse
+from control_plane.domain.selectors import EVERYTHING, MAX_TERMS, MAX_VALUES, Relation, Term, ids_matching, parse
 
 IN, NOT_IN, EXISTS, ABSENT = Relation
 
@@ -113,14 +113,20 @@ def test_the_selector_of_everything_is_the_empty_text() -> None:
     assert parse("") == EVERYTHING
 
 
-@given(st.text(alphabet="ab*", max_size=8), st.text(alphabet="ab", max_size=8))
+@given(st.text(alphabet="ab*.", max_size=8), st.text(alphabet="ab.", min_size=1, max_size=8))
 def test_a_star_stands_for_any_text(pattern: str, client_id: str) -> None:
     expected = re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), client_id) is not None
-    assert id_matches(pattern, client_id) is expected
+    assert bool(ids_matching([pattern], [client_id])) is expected
 
 
 def test_a_pattern_of_many_stars_takes_no_longer() -> None:
     """A backtracking matcher would need hours."""
     began = time.process_time()
-    assert not id_matches("a*" * 31 + "b", "a" * 64)
+    assert ids_matching(["a*" * 31 + "b", "a*b" * 20], ["a" * 64] * 100) == []
     assert time.process_time() - began < 1
+
+
+def test_ids_come_in_their_order_and_once() -> None:
+    found = ids_matching(["shop-*", "*-7", "till"], ["till-7", "shop-7", "till", "x.till", "Till"])
+    assert found == ["till-7", "shop-7", "till"]
+    assert ids_matching([], ["a"]) == ids_matching(["*"], []) == []

@@ -43,9 +43,9 @@ _BEFORE: Final = or_(
     and_(
         _S.priority == bindparam("of_priority"),
         or_(
-            _S.granted_at < bindparam("of_granted"),
+            _S.placed_at < bindparam("of_placed"),
             and_(
-                _S.granted_at == bindparam("of_granted"),
+                _S.placed_at == bindparam("of_placed"),
                 or_(
                     _S.client_id < bindparam("of_client"),
                     and_(_S.client_id == bindparam("of_client"), _S.upload_id < bindparam("of_upload")),
@@ -58,14 +58,14 @@ _AHEAD: Final = Statement(select(func.count()).where(_PRESENT, _BEFORE))
 _PASS_OVER: Final = Statement(update(SHARES).where(_PRESENT, _BEFORE).values(absent=True))
 _FIRST: Final = Statement(
     _ROWS.where(_PRESENT)
-    .order_by(_S.priority.desc(), _S.granted_at, _S.client_id, _S.upload_id)
+    .order_by(_S.priority.desc(), _S.placed_at, _S.client_id, _S.upload_id)
     .limit(bindparam("limit"))
 )
 _WAITERS: Final = Statement(_ROWS.where(_OF_KEY, _WAITS).order_by(_S.since).limit(bindparam("limit")))
 _COUNT: Final = Statement(select(func.count()).where(_OF_KEY, _WAITS))
 _USERS: Final = Statement(
-    _ROWS.where(_OF_KEY, _S.bytes > 0, _S.granted_at >= bindparam("oldest"))
-    .order_by(_S.granted_at.desc())
+    _ROWS.where(_OF_KEY, _S.bytes > 0, _S.placed_at >= bindparam("oldest"))
+    .order_by(_S.placed_at.desc())
     .limit(bindparam("limit"))
 )
 
@@ -153,7 +153,7 @@ def _placed(share: Share) -> Values:
     return {
         "of_key": share.key,
         "of_priority": share.priority,
-        "of_granted": share.granted_at,
+        "of_placed": share.placed_at,
         "of_client": share.client_id,
         "of_upload": share.upload_id,
     }

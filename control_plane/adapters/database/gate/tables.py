@@ -34,7 +34,7 @@ SHARES: Final = Table(
     Column("upload_id", Code, primary_key=True),
     Column("key", Code, primary_key=True),
     Column("priority", Integer, nullable=False),
-    Column("granted_at", Float, nullable=False),
+    Column("placed_at", Float, nullable=False),
     Column("job_id", String),
     # NULL while it does not wait.
     Column("since", Float),
@@ -42,6 +42,6 @@ SHARES: Final = Table(
     Column("attempt", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Index("ix_budget_shares_turns", "key", "priority", "granted_at"),
+    Index("ix_budget_shares_turns", "key", "priority", "placed_at"),
     sqlite_with_rowid=False,
 )

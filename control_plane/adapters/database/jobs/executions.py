@@ -73,6 +73,7 @@ _ALL_OPEN: Final = Statement(
         _E.queued == bindparam("queued"),
         _E.due_at.is_not(None),
         _E.ending.is_(None),
+        _E.state != bindparam("but"),
     ).limit(bindparam("limit"))
 )
 _OF_CLIENT: Final = Statement(ROWS.where(_E.client_id == bindparam("of_client"), _E.due_at.is_not(None)))
@@ -168,11 +169,12 @@ class SqlExecutions:
             _TOUCH, [{"of_job": job, "of_client": client, "now": now} for job, client in ordered]
         )
 
-    def all_open(self, job_id: str, limit: int) -> list[Execution]:
+    def all_open(self, job_id: str, limit: int, *, sending: bool = True) -> list[Execution]:
         """From the index of the job: what waits for its turn first."""
         found: Found = []
+        but = "" if sending else ExecutionState.UPLOADING.value
         for queued in (True, False):
-            values: Values = {"of_job": job_id, "queued": queued, "limit": limit - len(found)}
+            values: Values = {"of_job": job_id, "queued": queued, "limit": limit - len(found), "but": but}
             found += self._all(_ALL_OPEN, values)
         return found
 

@@ -21,9 +21,11 @@ def upgrade() -> None:
     _files()
     op.add_column("uploads", sa.Column("job_id", CODE, nullable=True))
     op.add_column("uploads", sa.Column("job_file", sa.Integer(), nullable=True))
+    op.add_column("uploads", sa.Column("listed", sa.String(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("uploads", "listed")
     op.drop_column("uploads", "job_file")
     op.drop_column("uploads", "job_id")
     for name in ("proven_files", "job_files", "job_totals", "job_counts", "executions", "jobs"):

@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("upload_id", CODE, nullable=False),
         sa.Column("key", CODE, nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("granted_at", sa.Float(), nullable=False),
+        sa.Column("placed_at", sa.Float(), nullable=False),
         sa.Column("job_id", sa.String(), nullable=True),
         sa.Column("since", sa.Float(), nullable=True),
         sa.Column("absent", sa.Boolean(), nullable=False),
@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("client_id", "upload_id", "key", name="pk_budget_shares"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_budget_shares_turns", "budget_shares", ["key", "priority", "granted_at"])
+    op.create_index("ix_budget_shares_turns", "budget_shares", ["key", "priority", "placed_at"])
 
 
 def downgrade() -> None:

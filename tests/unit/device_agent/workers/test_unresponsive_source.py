@@ -30,6 +30,7 @@ from device_agent.mqtt.connection import AckToken
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
+from device_agent.state.selections import KeptSelections
 from device_agent.uploads import MAX_UNANSWERED
 from device_agent.workers import pool as pool_module
 from device_agent.workers.part_io import PartIO
@@ -208,6 +209,7 @@ class Device:
         self.runner = EffectRunner(part_io, self.inbox, senders=2)
         journal, transfers = Journal.open(folder / "state")
         environment = Environment(
+            selections=KeptSelections(folder / "state" / "selections"),
             inbox=self.inbox,
             runner=self.runner,
             connect=lambda _will: self.network,

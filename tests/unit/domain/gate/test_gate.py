@@ -12,12 +12,12 @@ from control_plane.domain.gate.gate import (
     LAST_TURN,
     MAX_GRANT,
     TURN,
+    Facts,
     Opening,
     Permit,
     Turn,
     Wait,
     Want,
-    World,
     allowance,
     may_grant,
 )
@@ -49,7 +49,7 @@ def refused(want: Want, *codes: WaitCode) -> str | None:
     facts: dict[str, Any] = {}
     for code in codes:
         facts |= REFUSALS[code]
-    answer = may_grant(want, World(**facts))
+    answer = may_grant(want, Facts(**facts))
     return answer.reason.code if isinstance(answer, Wait) else None
 
 
@@ -66,23 +66,23 @@ def test_the_first_refusal_in_order_is_the_reason(codes: set[WaitCode]) -> None:
 
 
 def test_an_open_gate_lets_a_dispatch_pass_and_grants_64_mib() -> None:
-    assert may_grant(DISPATCH, World()) == Permit()
-    assert may_grant(GRANT, World()) == Permit(MAX_GRANT)
+    assert may_grant(DISPATCH, Facts()) == Permit()
+    assert may_grant(GRANT, Facts()) == Permit(MAX_GRANT)
 
 
 def test_a_part_that_is_larger_than_any_grant_is_granted_whole() -> None:
-    assert may_grant(replace(GRANT, part=100 * MIB), World()) == Permit(100 * MIB)
+    assert may_grant(replace(GRANT, part=100 * MIB), Facts()) == Permit(100 * MIB)
 
 
 def test_after_a_window_what_runs_may_finish_if_the_window_allows_it() -> None:
-    shut = World(windows=Opening(open=False, opens_at=NOW + 60, on_end="finish"))
+    shut = Facts(windows=Opening(open=False, opens_at=NOW + 60, on_end="finish"))
     assert isinstance(may_grant(GRANT, shut), Permit)
     assert isinstance(may_grant(DISPATCH, shut), Wait)
 
 
 def test_a_wait_names_when_to_ask_again() -> None:
     def wake(code: WaitCode) -> float | None:
-        answer = may_grant(DISPATCH, World(**REFUSALS[code]))
+        answer = may_grant(DISPATCH, Facts(**REFUSALS[code]))
         assert isinstance(answer, Wait)
         return answer.wake_at
 
@@ -94,12 +94,12 @@ def test_a_wait_names_when_to_ask_again() -> None:
 
 def test_a_grant_under_several_budgets_has_the_size_and_the_rate_of_the_smallest() -> None:
     turns = (Turn("model=pi4", 2 * MIB, NOW), Turn("site=berlin", MIB, NOW - 3))
-    assert may_grant(GRANT, World(turns=turns)) == Permit(10 * MIB, MIB, 10.0)
+    assert may_grant(GRANT, Facts(turns=turns)) == Permit(10 * MIB, MIB, 10.0)
 
 
 def test_a_grant_waits_for_the_last_of_its_budgets() -> None:
     turns = (Turn("a=1", MIB, NOW + 3), Turn("b=2", MIB, NOW + 1, ahead=2))
-    answer = may_grant(GRANT, World(turns=turns))
+    answer = may_grant(GRANT, Facts(turns=turns))
     assert isinstance(answer, Wait)
     assert answer.wake_at == NOW + 1 + 2 * TURN
     assert "b=2" in answer.reason.text

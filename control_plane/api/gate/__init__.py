@@ -1,0 +1,4 @@
+"""Budgets over REST.
+
+Rule: as `control_plane.api`: thin routers over use cases.
+"""

@@ -1,0 +1,74 @@
+"""Budgets over REST: set one, see who uses it and who waits, delete it.
+
+Rule: as the other routers: a body becomes the arguments of one use case.
+"""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from control_plane.api.auth import Caller
+from control_plane.api.documents import problems
+from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetList
+from control_plane.services.gate.budgets import BudgetService
+
+router = APIRouter(tags=["budgets"])
+
+
+async def budgets_of(request: Request) -> BudgetService:
+    """The use cases of budgets."""
+    budgets: BudgetService = request.app.state.budgets
+    return budgets
+
+
+Budgets = Annotated[BudgetService, Depends(budgets_of)]
+Label = Annotated[str, Path(description="The label's name: without /.", max_length=256)]
+Value = Annotated[str, Path(description="The label's value.", max_length=256)]
+
+
+@router.get("/budgets", operation_id="listBudgets", summary="List budgets: who uses them, who waits")
+async def list_budgets(budgets: Budgets, caller: Caller) -> BudgetList:
+    """Every budget, with the uploads that use it now, and the ten that have waited longest."""
+    return BudgetList(budgets=[BudgetDocument.of(view) for view in await budgets.list_budgets(caller)])
+
+
+@router.get(
+    "/budgets/{label}/{value:path}",
+    operation_id="getBudget",
+    summary="Look at one budget",
+    responses=problems(404, 422),
+)
+async def get_budget(label: Label, value: Value, budgets: Budgets, caller: Caller) -> BudgetDocument:
+    """The budget, with the uploads that use it now, and the hundred that have waited longest."""
+    return BudgetDocument.of(await budgets.find_budget(caller, label, value))
+
+
+@router.put(
+    "/budgets/{label}/{value:path}",
+    operation_id="putBudget",
+    summary="Set how many bytes a second all clients with a label may send",
+    responses={201: {"model": BudgetDocument, "description": "The budget is new"}, **problems(400, 415, 422)},
+)
+async def put_budget(
+    response: Response, label: Label, value: Value, body: BudgetBody, budgets: Budgets, caller: Caller
+) -> BudgetDocument:
+    """It holds from the next grant on, for every upload of these clients, of jobs and others."""
+    view, new = await budgets.put_budget(caller, label, value, body.bytes_per_second)
+    if new:
+        response.status_code = 201
+        response.headers["Location"] = f"/budgets/{quote(label, safe='')}/{quote(value, safe='')}"
+    return BudgetDocument.of(view)
+
+
+@router.delete(
+    "/budgets/{label}/{value:path}",
+    operation_id="deleteBudget",
+    summary="Delete a budget",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 422),
+)
+async def delete_budget(label: Label, value: Value, budgets: Budgets, caller: Caller) -> None:
+    """What waits for it goes on at once."""
+    await budgets.drop_budget(caller, label, value)

@@ -1,0 +1,174 @@
+"""Commands that describe the fleet, over REST: expected clients, labels, groups.
+
+Rule: each is one call of the control plane, but for `client label`, which reads the labels before it replaces them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from control_plane.cli.errors import Misused
+from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.client import segment
+from control_plane.cli.rest.clients import Selector
+from control_plane.cli.rest.tables import group_view, groups_table, whole_client_view
+from control_plane.cli.rest.uploads import Client
+from control_plane.cli.session import CliSession, new_app, rest_command
+
+MaybeClient = Annotated[str | None, typer.Argument(metavar="[CLIENT]", help="The client's id.")]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", metavar="CSV", exists=True, dir_okay=False, readable=True,
+        help='Many clients: a CSV whose first line is id,labels,note; labels are "site=berlin,ring=beta".',
+    ),
+]  # fmt: skip
+SetLabels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label to set. Repeatable.")
+]
+Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What people should know.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE|KEY-]...", help="Labels to set, and with a - behind it, to take off."),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Take off every other label that was set here.")]
+Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
+Members = Annotated[
+    list[str] | None, typer.Argument(metavar="[CLIENT]...", help="Client ids, and patterns such as 'shop-*'.")
+]
+
+_CSV: Final = {"Content-Type": "text/csv"}
+
+
+def build_client() -> typer.Typer:
+    """`backhaul client …`."""
+    app = new_app("Name clients as part of the fleet, label them, forget them.")
+    for name, function in (("show", show), ("add", add), ("label", label), ("forget", forget)):
+        app.command(name)(rest_command(function))
+    return app
+
+
+def build_group() -> typer.Typer:
+    """`backhaul group …`."""
+    app = new_app("Keep named selections of clients, used as group:NAME.")
+    for name, function in (
+        ("list", list_groups),
+        ("show", show_group),
+        ("create", create_group),
+        ("set", set_group),
+        ("delete", delete_group),
+    ):
+        app.command(name)(rest_command(function))
+    return app
+
+
+def show(session: CliSession, client: Client) -> None:
+    """Show everything about one client."""
+    with session.connect() as plane:
+        answer = plane.call("GET", _client_path(client))
+    session.output.result(answer, whole_client_view(answer))
+
+
+def add(
+    session: CliSession, client: MaybeClient = None, *, label: SetLabels = None, note: Note = None, file: File = None
+) -> None:
+    """Name a client, or all clients of a CSV, before the agents connect. A repeat changes nothing."""
+    if (client is None) == (file is None):
+        text = "name one client, or a CSV with --file"
+        raise Misused(text)
+    if file is not None:
+        if label or note is not None:
+            text = "--label and --note belong to one client: the CSV has columns for them"
+            raise Misused(text)
+        with session.connect() as plane:
+            answer = plane.call("POST", "/clients", repeatable=True, content=_read(file), headers=_CSV)
+        summary = f"{answer['clients']} clients: {answer['created']} are new, {answer['changed']} were changed"
+        session.output.result(answer, summary)
+        return
+    body = {"client_id": client, "labels": read_key_values(label) if label else None, "note": note}
+    with session.connect() as plane:
+        answer = plane.call("POST", "/clients", repeatable=True, json=body)
+    session.output.result(answer, whole_client_view(answer))
+
+
+def label(session: CliSession, client: Client, changes: Changes = None, *, replace: Replace = False) -> None:
+    """Set labels on a client, or take them off: site=berlin ring-. They win over those that the device reports."""
+    given = changes or []
+    dropped = [change for change in given if change.endswith("-") and "=" not in change]
+    added = read_key_values(change for change in given if change not in dropped)
+    with session.connect() as plane:
+        answer = plane.call("GET", _client_path(client))
+        before = answer["set_labels"]
+        kept = {} if replace else {key: value for key, value in before.items() if f"{key}-" not in dropped}
+        if (after := {**kept, **added}) != before:
+            answer = plane.call("PUT", f"{_client_path(client)}/labels", repeatable=True, json=after)
+    session.output.result(answer, whole_client_view(answer))
+
+
+def forget(session: CliSession, client: Client) -> None:
+    """Forget a client; its uploads stay. A connected one returns with its next presence."""
+    with session.connect() as plane:
+        plane.call("DELETE", _client_path(client))
+    session.output.result({"client_id": client, "forgotten": True}, f"{client} is forgotten")
+
+
+def list_groups(session: CliSession) -> None:
+    """List the groups."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/groups")
+    session.output.result(answer, groups_table(answer["groups"]))
+
+
+def show_group(session: CliSession, group: Name) -> None:
+    """Show one group, and how many clients it selects now."""
+    with session.connect() as plane:
+        answer = plane.call("GET", _group_path(group))
+    session.output.result(answer, group_view(answer))
+
+
+def create_group(
+    session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
+) -> None:
+    """Create a group of the clients that are named or that the selector matches."""
+    content = _content(clients, selector, note)
+    with session.connect() as plane:
+        answer = plane.call("POST", "/groups", repeatable=True, json={"name": group, **content})
+    session.output.result(answer, group_view(answer))
+
+
+def set_group(
+    session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
+) -> None:
+    """Create or replace a group: what is not given is empty afterwards."""
+    content = _content(clients, selector, note)
+    with session.connect() as plane:
+        answer = plane.call("PUT", _group_path(group), repeatable=True, json=content)
+    session.output.result(answer, group_view(answer))
+
+
+def delete_group(session: CliSession, group: Name) -> None:
+    """Delete a group; its clients stay."""
+    with session.connect() as plane:
+        plane.call("DELETE", _group_path(group))
+    session.output.result({"group": group, "deleted": True}, f"group {group} is deleted")
+
+
+def _client_path(client_id: str) -> str:
+    return f"/clients/{segment(client_id)}"
+
+
+def _group_path(name: str) -> str:
+    return f"/groups/{segment(name)}"
+
+
+def _content(clients: list[str] | None, selector: str | None, note: str | None) -> dict[str, object]:
+    return {"clients": clients or [], "selector": selector, "note": note or ""}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        text = f"{file}: {error.strerror}"
+        raise Misused(text) from error

@@ -1,0 +1,285 @@
+"""Executions that are due, and jobs that are: what time, or an event that woke them, asks for.
+
+Rule: each function is the work of one transaction, over at most `BATCH` executions.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from control_plane.domain.jobs.events import (
+    AbortThresholdMet,
+    AllEnded,
+    Begun,
+    ClientsJoined,
+    JobDeadlinePassed,
+    ListingRefused,
+    Rejoined,
+    Removed,
+    StageBegan,
+    StagePaused,
+    Stopped,
+    Withheld,
+)
+from control_plane.domain.jobs.executions import LOOK_AGAIN, OFFLINE
+from control_plane.domain.jobs.machine import ACTIVE
+from control_plane.domain.jobs.model import (
+    DONE,
+    EXECUTION_OPEN,
+    EXECUTION_TERMINAL,
+    MAX_OPEN_FILES,
+    Counts,
+    Execution,
+    ExecutionKey,
+    ExecutionState,
+    Job,
+    JobReason,
+    JobState,
+    in_state,
+)
+from control_plane.domain.jobs.rollout import abort_rule_met, stage_after, stage_ends_at, stage_size
+from control_plane.domain.jobs.spec import Retry
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.uploads.model import OPEN, UploadKey
+from control_plane.services.clients.targeting import resolve
+from control_plane.services.errors import BadInput, UnknownClient
+from control_plane.services.jobs.creation import add_clients
+from control_plane.services.jobs.selections import UNSUPPORTED
+from control_plane.services.jobs.turn import Turn
+from control_plane.services.ports.database import PARKED
+from control_plane.services.ports.jobs import Tally
+from schemas.values import Action
+
+BATCH: Final = 256
+SWEEP_EVERY: Final = 300.0
+"""Seconds between two looks for clients that match a continuous job: one that connects is looked at at once."""
+
+GIVEN_UP: Final = Reason(JobReason.CANCELLED, "the execution ended before this file was begun")
+
+
+# --- executions ------------------------------------------------------------------------------------------------------
+
+
+def turn_executions(turn: Turn) -> int:
+    """Look at the executions that are due; returns their number."""
+    due = turn.records.jobs.executions.due(turn.now, BATCH)
+    turn.load(due)
+    sending = [one for one in due if one.state is ExecutionState.UPLOADING]
+    tallies = turn.records.jobs.files.tally(one.key for one in sending) if sending else {}
+    for execution in due:
+        if execution.state is not ExecutionState.UPLOADING:
+            turn.look(execution)
+    rest = [_counted(turn, one, tallies[one.key]) for one in sending]
+    still = [(one, tally) for one, tally in zip(rest, tallies.values(), strict=True) if one.open]
+    _look_at_uploads(turn, [one for one, _ in still if one.state is ExecutionState.UPLOADING])
+    for execution, tally in still:
+        now = turn.current(execution.key) or execution
+        if (
+            now.state is ExecutionState.UPLOADING
+            and now.ending is None
+            and tally.pending
+            and tally.open < MAX_OPEN_FILES
+        ):
+            files = turn.records.jobs.files.pending(now.key, MAX_OPEN_FILES - tally.open)
+            turn.begin_files(now, files, tally.open)
+    return len(due)
+
+
+def _counted(turn: Turn, execution: Execution, tally: Tally) -> Execution:
+    """The execution with its files counted. One that is being ended begins no more of them."""
+    if execution.ending is not None and tally.pending:
+        turn.leave_out(execution.key, GIVEN_UP)
+    return turn.count(execution, tally)
+
+
+def _look_at_uploads(turn: Turn, executions: Sequence[Execution]) -> None:
+    """Look at clocks, and cancel the uploads of what is being ended."""
+    late = [one for one in executions if _runs_out(turn, one)]
+    opened = turn.records.jobs.files.open(one.key for one in executions if one in late or one.ending is not None)
+    for execution in executions:
+        files = opened.get(execution.key, [])
+        after = turn.look(execution, all_held=execution in late and _all_held(turn, execution, files))
+        if after.ending is not None and after.state is ExecutionState.UPLOADING:
+            files = files or turn.records.jobs.files.open([after.key]).get(after.key, [])
+            turn.effects.cancels += [UploadKey(one.client_id, one.upload_id) for one in files if one.upload_id]
+
+
+def _runs_out(turn: Turn, execution: Execution) -> bool:
+    left, began_at = execution.execution_left, execution.clock_at
+    return left is not None and began_at is not None and turn.now - began_at >= left
+
+
+def _all_held(turn: Turn, execution: Execution, files: Sequence[object]) -> bool:
+    """Whether the gate holds back every open upload."""
+    uploads = turn.records.uploads.open_of(execution.client_id)
+    mine = [one for one in uploads if one.job_id == execution.job_id and one.state in OPEN]
+    return bool(files) and bool(mine) and all(one.held for one in mine)
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def turn_job(turn: Turn, job: Job) -> bool:
+    """Do what one job is due for; True when there is more of it at once."""
+    turn.take_job(job)
+    counts = turn.records.jobs.counts(job.job_id)
+    job = _judged(turn, job, counts)
+    if job.state is JobState.CANCELLING and _stop_some(turn, job):
+        turn.wake_job(job.job_id, turn.now)
+        return True
+    if not in_state(counts, *EXECUTION_OPEN) and _may_end(job):
+        done = in_state(counts, *DONE)
+        partial = in_state(counts, ExecutionState.PARTIAL)
+        removed = in_state(counts, ExecutionState.REMOVED)
+        other = in_state(counts, *EXECUTION_TERMINAL) - done - partial - removed
+        turn.apply_to_job(job.job_id, AllEnded(now=turn.now, done=done, partial=partial, other=other))
+        return False
+    if job.state in ACTIVE and job.spec.targets.mode == "continuous":
+        job = _sweep(turn, job)
+    wake_at = turn.now + LOOK_AGAIN
+    more = False
+    if job.state is JobState.RUNNING:
+        wake_at, more = _begin_some(turn, job)
+    times = [wake_at, stage_ends_at(job) if job.spec.rollout.stages else None]
+    if job.state in ACTIVE:
+        times.append(job.deadline)
+        times.append(job.swept_at + SWEEP_EVERY if job.spec.targets.mode == "continuous" else None)
+    ahead = [at for at in times if at is not None and (at > turn.now or at == wake_at)]
+    turn.wake_job(job.job_id, min(ahead))
+    return more
+
+
+def _may_end(job: Job) -> bool:
+    return job.state is JobState.CANCELLING or (job.state is JobState.RUNNING and job.spec.targets.mode == "snapshot")
+
+
+def _judged(turn: Turn, job: Job, counts: Counts) -> Job:
+    """The job after its deadline, its abort rules and its stages."""
+    if turn.now >= job.deadline and job.state in ACTIVE:
+        return turn.apply_to_job(job.job_id, JobDeadlinePassed(now=turn.now))
+    rule = abort_rule_met(job, counts) if job.state in ACTIVE else None
+    if rule is not None:
+        text = f"{rule.percent:g} % of the executions that ended did so as {rule.on}"
+        return turn.apply_to_job(job.job_id, AbortThresholdMet(now=turn.now, reason=Reason(JobReason.ABORTED, text)))
+    if job.state is not JobState.RUNNING or not job.spec.rollout.stages:
+        return job
+    then = stage_after(job, counts, turn.now)
+    if then is not None:
+        job = begin_stage(turn, job, job.stage + 1)
+    if then == "pause":
+        text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to go on"
+        job = turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(JobReason.PAUSED, text)))
+    return job
+
+
+def begin_stage(turn: Turn, job: Job, stage: int) -> Job:
+    """Let the executions up to this stage begin."""
+    size = stage_size(job, stage)
+    below = 1.0 if size >= job.clients else turn.records.jobs.executions.nth_place(job.job_id, size)
+    event = StageBegan(now=turn.now, stage=stage, below=1.0 if below is None else below)
+    return turn.apply_to_job(job.job_id, event)
+
+
+def _stop_some(turn: Turn, job: Job) -> bool:
+    """End a batch of executions of a job that is being ended; False when there is none left."""
+    finishes = job.ending is JobState.ABORTED and job.spec.running == "finish"
+    batch = turn.records.jobs.executions.all_open(job.job_id, BATCH, sending=not finishes)
+    turn.load(batch)
+    ending = ExecutionState.TIMED_OUT if job.ending is JobState.EXPIRED else ExecutionState.CANCELLED
+    reason = job.reason or Reason(JobReason.CANCELLED, "the job is being ended")
+    for execution in batch:
+        turn.apply(execution, Stopped(now=turn.now, ending=ending, reason=reason))
+        if execution.files:
+            turn.leave_out(execution.key, reason)
+    return bool(batch)
+
+
+def _begin_some(turn: Turn, job: Job) -> tuple[float, bool]:
+    """Begin queued executions while the gate lets them; returns when to look again, and whether at once."""
+    executions = turn.records.jobs.executions
+    batch = executions.queued(job.job_id, turn.now, job.stage_below, BATCH)
+    turn.load(batch)
+    begun = 0
+    for execution in batch:
+        client = turn.clients.get(execution.client_id)
+        if client is None or not client.dispatchable(turn.now):
+            turn.apply(execution, Withheld(now=turn.now, reason=OFFLINE, due_at=PARKED))
+            continue
+        wait = turn.tools.gate.may_dispatch(turn.records, job, execution, client, turn.now, begun=begun)
+        if wait is not None and wait.whole_job:
+            turn.hold_job(job.job_id, wait.reason)
+            return wait.wake_at or turn.now + LOOK_AGAIN, False
+        if wait is not None:
+            due_at = wait.wake_at or turn.now + _refusal_pause(wait.reason)
+            turn.apply(execution, Withheld(now=turn.now, reason=wait.reason, due_at=due_at))
+            continue
+        begun += 1
+        _begin(turn, job, execution, can_select=Action.SELECT_FILES in client.capabilities)
+    turn.hold_job(job.job_id, None)
+    if len(batch) == BATCH:
+        return turn.now, True
+    following = executions.next_queued(job.job_id, job.stage_below)
+    # What was postponed in this transaction is not written yet.
+    postponed = [one.due_at for one in map(turn.current, (one.key for one in batch)) if one is not None]
+    ahead = [at for at in (following, *postponed) if at is not None and turn.now < at < PARKED]
+    return min([turn.now + LOOK_AGAIN, *ahead]), False
+
+
+def _refusal_pause(reason: Reason) -> float:
+    """Seconds before the gate is asked again that names no instant."""
+    return 60.0 if reason.code == WaitCode.CLIENT_QUOTA else LOOK_AGAIN
+
+
+def _begin(turn: Turn, job: Job, execution: Execution, *, can_select: bool) -> None:
+    timeouts, held = job.spec.timeouts, turn.held(execution)
+    begun = turn.apply(
+        execution, Begun(now=turn.now, held=held, listing=timeouts.listing, execution=timeouts.execution)
+    )
+    if can_select:
+        turn.ask(begun)
+        return
+    refused = ListingRefused(now=turn.now, held=held, reason=UNSUPPORTED, rejected=False, final=True, retry=Retry())
+    turn.apply(begun, refused)
+
+
+# --- continuous targets ----------------------------------------------------------------------------------------------
+
+
+def _sweep(turn: Turn, job: Job) -> Job:
+    """Compare all clients with the targets of a continuous job, now and then."""
+    if turn.now < job.swept_at + SWEEP_EVERY:
+        return job
+    targets = job.spec.targets
+    try:
+        wanted = set(resolve(turn.records, targets.clients, targets.selector).client_ids)
+    except UnknownClient as error:
+        # A client that was named and is forgotten: the others still count.
+        names = [one for one in targets.clients if one not in error.client_ids]
+        wanted = set(resolve(turn.records, names, targets.selector).client_ids)
+    except BadInput:
+        # A group was deleted: nothing follows for those that joined by it.
+        return turn.sweep_done(job)
+    known = turn.records.jobs.executions.clients(job.job_id)
+    joins(turn, job, sorted(wanted - known.keys()))
+    rejoin = [name for name in wanted & known.keys() if known[name] is ExecutionState.REMOVED]
+    leave = [name for name in known.keys() - wanted if known[name] in EXECUTION_OPEN]
+    change_membership(turn, job, rejoin=rejoin, leave=leave)
+    return turn.sweep_done(turn.jobs[job.job_id])
+
+
+def joins(turn: Turn, job: Job, client_ids: Sequence[str]) -> None:
+    """Add executions for clients that have none."""
+    if client_ids:
+        approval = add_clients(turn.records, job, client_ids, turn.now)
+        turn.apply_to_job(job.job_id, ClientsJoined(now=turn.now, count=len(client_ids), approval=approval))
+
+
+def change_membership(turn: Turn, job: Job, *, rejoin: Sequence[str], leave: Sequence[str]) -> None:
+    """Queue executions again whose client matches again, and end those of clients that no longer do."""
+    keys = [ExecutionKey(job.job_id, client_id) for client_id in (*rejoin, *leave)]
+    found = turn.records.jobs.executions.some(keys)
+    turn.load(found.values())
+    gone = Reason(JobReason.NO_LONGER_MATCHES, "the client no longer matches the targets")
+    for client_id in rejoin:
+        turn.apply(found[ExecutionKey(job.job_id, client_id)], Rejoined(now=turn.now))
+    for client_id in leave:
+        turn.apply(found[ExecutionKey(job.job_id, client_id)], Removed(now=turn.now, reason=gone))

@@ -1,0 +1,390 @@
+"""The use cases of jobs: create, look, steer.
+
+Rule: every method takes the calling `Principal` first; input is checked here once, for every entry point. A verb is one
+transaction; a repeat of it changes nothing.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from msgspec.structs import replace as changed
+
+from control_plane.domain.access import Principal
+from control_plane.domain.errors import IllegalVerb
+from control_plane.domain.jobs.events import (
+    DeadlineExtended,
+    JobCancelRequested,
+    JobEvent,
+    PauseRequested,
+    ResumeRequested,
+    SpecificationChanged,
+)
+from control_plane.domain.jobs.model import ExecutionState, Job, JobFile
+from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Rate, Window
+from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.targeting import resolve, set_hash
+from control_plane.services.errors import (
+    BadInput,
+    ConditionFailed,
+    ConditionMissing,
+    JobExists,
+    JobRefused,
+    UnknownJob,
+)
+from control_plane.services.jobs import acts
+from control_plane.services.jobs.checks import check_new
+from control_plane.services.jobs.creation import create_job
+from control_plane.services.jobs.manifest import Manifest, manifest_of
+from control_plane.services.jobs.sets import ShownSet, ShownSets
+from control_plane.services.jobs.turn import JobTools, Turn
+from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Page, Records
+from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFilter
+
+T = TypeVar("T")
+
+FIRST: Final = 10
+"""Clients that a dry run names."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A new job. `request` is the digest of its body: the same id with the same digest is the same job."""
+
+    spec: JobSpec
+    request: str
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a job would do."""
+
+    clients: int
+    set: str
+    first: tuple[str, ...]
+    warnings: tuple[str, ...]
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ActedOn:
+    """The job after an act, and on how many executions it acted."""
+
+    view: JobView
+    executions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which executions a bulk act is for; None means any. `shown` is the set that the caller saw."""
+
+    states: frozenset[ExecutionState] | None = None
+    reason_code: str | None = None
+    client_ids: frozenset[str] | None = None
+    shown: ShownSet | None = None
+
+    def of(self, job_id: str) -> ExecutionFilter:
+        """The filter within one job."""
+        return ExecutionFilter(job_id, self.states, self.reason_code, self.client_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What may change of a job that runs; `given` are the names of the members that the caller gave."""
+
+    given: frozenset[str]
+    rate: Rate | None = None
+    max_running: int | None = None
+    priority: int = 0
+    windows: tuple[Window, ...] = ()
+    deadline: float = 0.0
+    """An instant."""
+
+
+class JobService:
+    """What a caller may do with jobs. `poke` wakes the runner of this process after a commit."""
+
+    def __init__(
+        self, *, database: Database, clock: Clock, beats: Beats, tools: JobTools, poke: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._beats = beats
+        self._tools = tools
+        self._poke = poke
+        self._sets = ShownSets()
+
+    # --- create and look ---------------------------------------------------------------------------------------------
+
+    async def create(self, principal: Principal, new: JobRequest) -> tuple[JobView, bool]:
+        """The job, and whether this call made it: False for a repeat of the same request.
+
+        `JobExists` when its id is that of another request; `UnknownClient`, `BadInput`, `SelectorError`.
+        """
+        job_id, now = new.job_id or secrets.token_hex(8), self._clock.now()
+
+        def work(records: Records) -> tuple[JobView, bool]:
+            known = records.jobs.get(job_id)
+            if known is not None:
+                if known.request != new.request:
+                    message = f"job {job_id!r} exists, and was requested with another body"
+                    raise JobExists(message)
+                return job_views(records, [known])[0], False
+            clients, _ = check_new(records, job_id, new.spec, now)
+            job = create_job(records, job_id, new.spec, now, principal.subject, None, clients)
+            job = records.jobs.save(job, changed(job, request=new.request))
+            return job_views(records, [job])[0], True
+
+        made = await self._database.write(work)
+        self._poke()
+        return made
+
+    async def try_out(self, _principal: Principal, new: JobRequest) -> DryRun:
+        """Every check of `create`, with its errors; makes nothing."""
+        job_id, now = new.job_id or "new", self._clock.now()
+
+        def work(records: Records) -> DryRun:
+            known = None if new.job_id is None else records.jobs.get(new.job_id)
+            if known is not None and known.request != new.request:
+                message = f"job {job_id!r} exists, and was requested with another body"
+                raise JobExists(message)
+            clients, warnings = check_new(records, job_id, new.spec, now)
+            return DryRun(len(clients), set_hash(clients), clients[:FIRST], warnings, new.spec)
+
+        return await self._database.read(work)
+
+    async def job(self, _principal: Principal, job_id: str) -> JobView:
+        """One job; `UnknownJob`."""
+        return await self._database.read(lambda records: _view(records, job_id))
+
+    async def jobs(self, _principal: Principal, where: JobFilter, page: Page) -> tuple[list[JobView], str | None]:
+        """Jobs, newest first, and the cursor of the next page; `BadInput` for a malformed cursor."""
+
+        def work(records: Records) -> tuple[list[JobView], str | None]:
+            found, cursor = records.jobs.list(where, page)
+            return job_views(records, found), cursor
+
+        return await self._database.read(work)
+
+    async def executions(
+        self, _principal: Principal, where: ExecutionFilter, page: Page
+    ) -> tuple[list[ExecutionView], str | None, ShownSet | None]:
+        """Executions by client id, the cursor of the next page, and on the first page the set of all that match."""
+        now = self._clock.now()
+
+        def work(records: Records) -> tuple[list[ExecutionView], str | None, tuple[str, ...] | None]:
+            job = _require(records, where.job_id)
+            found, cursor = records.jobs.executions.list(where, page)
+            clients = records.clients.among([one.client_id for one in found])
+            everyone = None
+            if page.cursor is None:
+                everyone = tuple(one.client_id for one in records.jobs.executions.matching(where))
+            return execution_views(job, found, clients, self._beats, now), cursor, everyone
+
+        views, cursor, everyone = await self._database.read(work)
+        return views, cursor, None if everyone is None else self._sets.shown(everyone)
+
+    async def files(self, _principal: Principal, where: FileFilter, page: Page) -> tuple[list[JobFile], str | None]:
+        """Selected files by client id and number; `UnknownJob`, `BadInput` for a malformed cursor."""
+
+        def work(records: Records) -> tuple[list[JobFile], str | None]:
+            _require(records, where.job_id)
+            return records.jobs.files.list(where, page)
+
+        return await self._database.read(work)
+
+    async def manifest(self, _principal: Principal, where: ExecutionFilter, page: Page) -> Manifest:
+        """What the job would send; `UnknownJob`, `BadInput` for a malformed cursor."""
+        now = self._clock.now()
+        return await self._database.read(
+            lambda records: manifest_of(records, _require(records, where.job_id), where, page, now)
+        )
+
+    # --- steer -------------------------------------------------------------------------------------------------------
+
+    async def pause(self, _principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
+        """Begin nothing more, grant nothing more; `UnknownJob`, `JobRefused`, `ConditionFailed`."""
+        return await self._verb(job_id, version, lambda now: PauseRequested(now=now))
+
+    async def resume(self, _principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
+        """Go on; errors as for `pause`."""
+        return await self._verb(job_id, version, lambda now: ResumeRequested(now=now))
+
+    async def cancel(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
+        """End it; errors as for `pause`."""
+        return await self._verb(job_id, version, lambda now: JobCancelRequested(now=now, by=principal.subject))
+
+    async def extend(self, _principal: Principal, job_id: str, version: int | None, deadline: float) -> ActedOn:
+        """Move the deadline to an instant (s); `ConditionMissing` without a version, `BadInput`."""
+        _require_version(version)
+        return await self._verb(
+            job_id,
+            version,
+            lambda now: DeadlineExtended(now=now, deadline=deadline),
+            lambda job, now: _check_deadline(job, deadline, now),
+        )
+
+    async def tune(self, _principal: Principal, job_id: str, version: int | None, tuning: Tuning) -> ActedOn:
+        """Change how it goes on; errors as for `extend`."""
+        _require_version(version)
+
+        def act(turn: Turn, job: Job) -> int:
+            deadline = tuning.deadline if "deadline" in tuning.given else job.deadline
+            _check_deadline(job, deadline, turn.now)
+            event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
+            turn.take_job(job)
+            turn.apply_to_job(job_id, event)
+            return 0
+
+        return await self._act(job_id, version, act)
+
+    async def approve(
+        self,
+        _principal: Principal,
+        job_id: str,
+        *,
+        client_ids: frozenset[str] | None,
+        but: frozenset[str],
+        as_of: float,
+        later: bool,
+    ) -> ActedOn:
+        """Approve what was listed up to `as_of` (s), of these clients or of all, but not of `but`.
+
+        `later`: what is listed from now on needs no approval. `JobRefused` when a named client's files were listed
+        again since, or its execution is over.
+        """
+        return await self._act(
+            job_id,
+            None,
+            lambda turn, job: acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later),
+        )
+
+    async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
+        """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
+        return await self._act(
+            job_id,
+            None,
+            lambda turn, job: acts.reject(turn, job, self._chosen(turn.records, job_id, choice), principal.subject),
+        )
+
+    async def retry(
+        self, _principal: Principal, job_id: str, version: int | None, choice: Choice, deadline: float | None
+    ) -> ActedOn:
+        """Repeat the chosen executions that are over; `deadline` (s) is needed once the old one passed.
+
+        `ConditionMissing`, `ConditionFailed`, `SetChanged`, `JobRefused`, `BadInput`.
+        """
+        _require_version(version)
+
+        def act(turn: Turn, job: Job) -> int:
+            if deadline is not None:
+                _check_deadline(job, deadline, turn.now)
+            elif job.deadline <= turn.now:
+                message = "deadline: the deadline of the job has passed: give a new one"
+                raise BadInput(message)
+            return acts.retry(turn, job, self._chosen(turn.records, job_id, choice), deadline)
+
+        return await self._act(job_id, version, act)
+
+    async def add_clients(
+        self, _principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
+    ) -> ActedOn:
+        """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`."""
+
+        def act(turn: Turn, job: Job) -> int:
+            if job.spec.targets.mode != "snapshot":
+                message = "a continuous job takes the clients that match: it has no others"
+                raise JobRefused(message, job.state)
+            return acts.add(turn, job, resolve(turn.records, clients, selector).client_ids)
+
+        return await self._act(job_id, None, act)
+
+    async def _verb(
+        self,
+        job_id: str,
+        version: int | None,
+        event_at: Callable[[float], JobEvent],
+        check: Callable[[Job, float], None] | None = None,
+    ) -> ActedOn:
+        def act(turn: Turn, job: Job) -> int:
+            if check is not None:
+                check(job, turn.now)
+            turn.take_job(job)
+            turn.apply_to_job(job_id, event_at(turn.now))
+            return 0
+
+        return await self._act(job_id, version, act)
+
+    async def _act(self, job_id: str, version: int | None, act: Callable[[Turn, Job], int]) -> ActedOn:
+        """One act in one transaction; `version` is that of the specification that the caller saw."""
+
+        def work(records: Records) -> ActedOn:
+            turn = Turn(records, self._tools, self._clock.now())
+            executions = act(turn, _at_version(_require(records, job_id), version))
+            turn.finish()
+            return ActedOn(_view(records, job_id), executions)
+
+        try:
+            acted = await self._database.write(work)
+        except IllegalVerb as error:
+            view = await self._database.read(lambda records: _view(records, job_id))
+            code = None if view.job.reason is None else str(view.job.reason.code)
+            raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
+        self._poke()
+        return acted
+
+    def _chosen(self, records: Records, job_id: str, choice: Choice) -> tuple[str, ...]:
+        """The clients of a bulk act; `SetChanged` when they are no longer those that the caller saw."""
+        found = tuple(one.client_id for one in records.jobs.executions.matching(choice.of(job_id)))
+        if choice.shown is not None:
+            self._sets.require(choice.shown, found)
+        return found
+
+
+def _require(records: Records, job_id: str) -> Job:
+    job = records.jobs.get(job_id)
+    if job is None:
+        raise UnknownJob(job_id)
+    return job
+
+
+def _view(records: Records, job_id: str) -> JobView:
+    return job_views(records, [_require(records, job_id)])[0]
+
+
+def _require_version(version: int | None) -> None:
+    if version is None:
+        message = "send If-Match with the version that the job showed: this changes what others may have changed"
+        raise ConditionMissing(message)
+
+
+def _at_version(job: Job, version: int | None) -> Job:
+    if version is not None and version != job.spec_version:
+        raise ConditionFailed(job.spec_version)
+    return job
+
+
+def _check_deadline(job: Job, deadline: float, now: float) -> None:
+    if deadline <= now:
+        message = "deadline: has passed already"
+        raise BadInput(message)
+    # A run that is repeated after its end counts anew.
+    if deadline > (job.created_at if job.open else now) + MAX_JOB_DEADLINE:
+        message = "deadline: is more than 30 days after the creation"
+        raise BadInput(message)
+
+
+def _tuned(spec: JobSpec, tuning: Tuning) -> JobSpec:
+    rollout = spec.rollout
+    if "rate" in tuning.given:
+        rollout = changed(rollout, rate=tuning.rate)
+    if "max_running" in tuning.given:
+        rollout = changed(rollout, max_running=tuning.max_running)
+    spec = changed(spec, rollout=rollout)
+    if "priority" in tuning.given:
+        spec = changed(spec, priority=tuning.priority)
+    return changed(spec, windows=tuning.windows) if "windows" in tuning.given else spec

@@ -1,0 +1,66 @@
+"""What explains a job and its executions: counts, sums, and why each of them waits.
+
+Rule: an execution stores what its own last transition wrote. What holds back its job (a pause, a window, a stage) is
+stored there once, and whether its client is connected is known of the client; both are joined when it is read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from control_plane.domain.clients import Client
+from control_plane.domain.jobs.model import Counts, Execution, ExecutionState, Job, JobTotals, in_state
+from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.services.clients.beats import Beats
+from control_plane.services.ports.database import PARKED, Records
+
+_NOT_BEGUN = frozenset({ExecutionState.QUEUED, ExecutionState.AWAITING_APPROVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with its roll-up: executions by state and reason code, and sums over their files."""
+
+    job: Job
+    counts: Counts
+    totals: JobTotals
+
+    def count(self, *states: ExecutionState) -> int:
+        """Executions in one of these states."""
+        return in_state(self.counts, *states)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """An execution; the nearest reason why it waits or how it ended, and when its next step is due (s), if known."""
+
+    execution: Execution
+    reason: Reason
+    next_wake_at: float | None
+
+
+def job_views(records: Records, jobs: Sequence[Job]) -> list[JobView]:
+    """The views of these jobs, in their order."""
+    counts = records.jobs.counts_of([job.job_id for job in jobs])
+    return [JobView(job, counts.get(job.job_id, {}), records.jobs.totals(job.job_id)) for job in jobs]
+
+
+def execution_views(
+    job: Job, executions: Iterable[Execution], clients: Mapping[str, Client], beats: Beats, now: float
+) -> list[ExecutionView]:
+    """The views of executions of one job at `now` (s), in their order."""
+    return [_view(job, execution, clients.get(execution.client_id), beats, now) for execution in executions]
+
+
+def _view(job: Job, execution: Execution, client: Client | None, beats: Beats, now: float) -> ExecutionView:
+    if not execution.open:
+        return ExecutionView(execution, execution.reason, None)
+    wakes = [at for at in (execution.due_at, job.deadline) if at is not None and at < PARKED]
+    return ExecutionView(execution, _reason(job, execution, client, beats, now), min(wakes, default=None))
+
+
+def _reason(job: Job, execution: Execution, client: Client | None, beats: Beats, now: float) -> Reason:
+    if client is None:
+        return Reason(WaitCode.CLIENT_UNKNOWN, "the client is not known")
+    if job.reason is not None and execution.state in _NOT_BEGUN:
+        return job.reason
+    return beats.latest(client).waiting_for(now) or execution.reason

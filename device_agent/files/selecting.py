@@ -1,0 +1,297 @@
+"""The walk of `select_files`: all files that match, and of them the first ones in the order of `pick`.
+
+Rule: reads what `list_files` would list, beneath allowed roots and through no link. Its memory has a bound that does
+not depend on the number of files or folders: twice the files that are kept, and twice `MAX_PATH_BYTES` of their paths.
+"""
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from device_agent.errors import FileRefused
+from device_agent.files.file_call import FILE_CALL
+from device_agent.files.listing import MAX_DEPTH, exact_file, globs_of, open_to_read, outermost, outside
+from device_agent.files.own_files import identity_of
+from device_agent.files.roots import CheckedFolder, Roots
+from schemas.errors import SchemaError
+from schemas.file_names import spelled, unspelled
+from schemas.globs import MAX_PATH, Globs
+from schemas.messages import FileEntry, SelectFiles
+from schemas.values import ErrorCode, Pick, nearest_int64
+
+MAX_PATH_BYTES: Final = 4 * 1024 * 1024
+"""UTF-8 bytes of all paths of one selection: 10,000 paths of 4,096 characters would take ten times as much."""
+
+MAX_WALK: Final = 3600.0
+"""Seconds after which a walk is given up: the next one may not wait for ever."""
+
+_BATCH: Final = 256
+"""Names that are read from one folder at a time. Up to `MAX_DEPTH` folders are open, each with one batch."""
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_STATE: Final = frozenset[int]()
+
+_Found = tuple[int, bytes, int, int]
+"""What decides the order, smallest first; the path's components with NUL between them, in UTF-8; size; mtime in ns."""
+
+_Name = tuple[str, bool]
+"""The spelling of a name, and whether it is a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`files` and `bytes` count all that matched; `entries` are the files that the selection keeps, in its order."""
+
+    files: int
+    bytes: int
+    kept: Sequence[_Found]
+
+    @property
+    def left_out(self) -> int:
+        """Files that matched and are not kept."""
+        return self.files - len(self.kept)
+
+    def entries(self) -> Iterator[FileEntry]:
+        """The files that are kept."""
+        for _, path, size, mtime_ns in self.kept:
+            yield FileEntry(path.replace(b"\0", b"/").decode(), size, mtime_ns)
+
+
+def choose_files(request: SelectFiles, roots: Roots, *, now_ns: int, stopped: Callable[[], bool]) -> Chosen:
+    """Walk once; ages count from `now_ns`, on the clock of the files.
+
+    `FileRefused` with `path_not_allowed` for a pattern that no root can hold a match of and for an unknown type,
+    `bad_request` for a wrong pattern, `internal` when it was stopped or cannot be read.
+    """
+    globs, folders, exact = _places(request, roots)
+    best = _Best(request, now_ns)
+    walk = _Walk(globs, _excluding(request.exclude), best, roots, stopped)
+    for place in folders:
+        walk.root(place)
+    if exact and (entry := exact_file(roots)) is not None and not walk.passed_exact:
+        walk.take(entry.path, entry.size, entry.mtime_ns)
+    if walk.refused is not None and not best.files:
+        raise walk.refused
+    return best.chosen()
+
+
+def _places(request: SelectFiles, roots: Roots) -> tuple[Globs, list[CheckedFolder], bool]:
+    """The patterns, the folders that may hold a match, and whether `FILE_PATH` matches."""
+    if (request.type is None) is (not request.paths):
+        raise FileRefused(ErrorCode.BAD_REQUEST, "select_files takes either paths or a type")
+    if request.type is not None:
+        kind = roots.types.get(request.type)
+        if kind is None:
+            known = ", ".join(sorted(roots.types)) or "none"
+            text = f"this device has no file type {request.type!r}; it has {known}"
+            raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
+        return kind.globs, outermost(kind.folders), False
+    for pattern in request.paths:
+        glob = globs_of((pattern,))
+        named = roots.exact is not None and glob.matches(roots.exact)
+        if not named and not any(glob.enter(place.written) for place in roots.folders):
+            raise outside(pattern, roots)
+    globs = globs_of(request.paths)
+    folders = [place for place in outermost(roots.folders) if globs.enter(place.written)]
+    return globs, folders, roots.exact is not None and globs.matches(roots.exact)
+
+
+def _excluding(patterns: Sequence[str]) -> Globs:
+    try:
+        return Globs.excluding(patterns)
+    except SchemaError as error:
+        raise FileRefused(ErrorCode.BAD_REQUEST, f"exclude: {error}") from error
+
+
+class _Best:
+    """Counts every file that fits, and keeps the first ones.
+
+    At most twice as many as are kept: then the rest is dropped, which changes nothing of the result. The last one of a
+    full selection is a bound for all later ones.
+    """
+
+    def __init__(self, request: SelectFiles, now_ns: int) -> None:
+        self.files = 0
+        self.bytes = 0
+        self._pick = request.pick
+        self._most = request.max_files
+        self._sizes = range(request.min_size or 0, 2**63 if request.max_size is None else request.max_size + 1)
+        self._oldest = None if request.newer_than is None else now_ns - _ns(request.newer_than)
+        self._newest = None if request.older_than is None else now_ns - _ns(request.older_than)
+        self._kept: list[_Found] = []
+        self._path_bytes = 0
+        self._bound: _Found | None = None
+
+    def add(self, path: str, size: int, mtime_ns: int) -> None:
+        """Take a file that matches, if its size and age fit."""
+        if size not in self._sizes:
+            return
+        if (self._oldest is not None and mtime_ns < self._oldest) or (
+            self._newest is not None and mtime_ns > self._newest
+        ):
+            return
+        self.files += 1
+        self.bytes += size
+        rank = self._rank(size, mtime_ns)
+        if self._bound is not None and rank > self._bound[0]:
+            return
+        found = (rank, path.encode().replace(b"/", b"\0"), size, nearest_int64(mtime_ns))
+        if self._bound is not None and found > self._bound:
+            return
+        self._kept.append(found)
+        self._path_bytes += len(found[1])
+        if len(self._kept) > 2 * self._most or self._path_bytes > 2 * MAX_PATH_BYTES:
+            self._drop_the_rest()
+
+    def chosen(self) -> Chosen:
+        """The result."""
+        self._drop_the_rest()
+        return Chosen(self.files, min(self.bytes, 2**63 - 1), self._kept)
+
+    def _rank(self, size: int, mtime_ns: int) -> int:
+        match self._pick:
+            case Pick.NEWEST:
+                return -mtime_ns
+            case Pick.OLDEST:
+                return mtime_ns
+            case Pick.LARGEST:
+                return -size
+            case Pick.SMALLEST:
+                return size
+            case Pick.PATH:
+                return 0
+
+    def _drop_the_rest(self) -> None:
+        self._kept.sort()
+        ends = itertools.accumulate(len(found[1]) for found in self._kept[: self._most])
+        kept = sum(end <= MAX_PATH_BYTES for end in ends)
+        if kept < len(self._kept):
+            self._bound = self._kept[kept]
+        del self._kept[kept:]
+        self._path_bytes = sum(len(found[1]) for found in self._kept)
+
+
+class _Walk:
+    """Visits every entry of some folders once, in the order of the file system."""
+
+    def __init__(self, globs: Globs, excluded: Globs, best: _Best, roots: Roots, stopped: Callable[[], bool]) -> None:
+        self.refused: FileRefused | None = None
+        self.passed_exact = False
+        self._globs = globs
+        self._excluded = excluded
+        self._best = best
+        self._exact = roots.exact
+        self._own = roots.own.identities()
+        self._stopped = stopped
+        self._until = time.monotonic() + MAX_WALK
+
+    def root(self, place: CheckedFolder) -> None:
+        """All files beneath one root; the other roots are read all the same if this one is refused."""
+        if self._excluded.covers(place.written):
+            return
+        try:
+            descriptor = open_to_read(place)
+        except OSError:
+            return
+        except FileRefused as refused:
+            self.refused = refused
+            return
+        above = [name for name in place.written.split("/") if name]
+        left_out = self._excluded.start
+        for name in above:
+            left_out = self._excluded.step(left_out, name)
+        prefix = "".join(f"/{name}" for name in above)
+        self._beneath(descriptor, prefix, len(above), self._globs.enter(place.written), left_out)
+
+    def take(self, path: str, size: int, mtime_ns: int) -> None:
+        """Take a file that matches and is not excluded by a folder above it."""
+        if not self._excluded.covers(path):
+            self._best.add(path, size, mtime_ns)
+
+    def _beneath(self, folder: int, prefix: str, depth: int, states: frozenset[int], left_out: frozenset[int]) -> None:
+        try:
+            for batch in _batches(folder):
+                self._require_time()
+                for name, is_folder in batch:
+                    inner = self._globs.step(states, name)
+                    outer = self._excluded.step(left_out, name) if left_out else _NO_STATE
+                    if not inner or self._excluded.accepts(outer):
+                        continue
+                    if is_folder:
+                        if depth < MAX_DEPTH and (below := self._open(folder, name)) is not None:
+                            self._beneath(below, f"{prefix}/{name}", depth + 1, inner, outer)
+                    elif self._globs.accepts(inner):
+                        self._file(folder, prefix, name)
+        finally:
+            with FILE_CALL:
+                os.close(folder)
+
+    def _open(self, folder: int, name: str) -> int | None:
+        """The folder of this name; None for one that is gone, that may not be read, or that is the agent's own."""
+        try:
+            with FILE_CALL:
+                below = os.open(unspelled(name), _FOLDER, dir_fd=folder)
+                own = identity_of(os.fstat(below)) in self._own
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
+            return None
+        if own:
+            os.close(below)
+            return None
+        return below
+
+    def _file(self, folder: int, prefix: str, name: str) -> None:
+        path = f"{prefix}/{name}"
+        try:
+            with FILE_CALL:
+                found = os.stat(unspelled(name), dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            return
+        if stat.S_ISREG(found.st_mode) and len(path) <= MAX_PATH and identity_of(found) not in self._own:
+            self._best.add(path, found.st_size, found.st_mtime_ns)
+            self.passed_exact = self.passed_exact or path == self._exact
+
+    def _require_time(self) -> None:
+        if self._stopped():
+            raise FileRefused(ErrorCode.INTERNAL, "the agent stops")
+        if time.monotonic() > self._until:
+            text = f"the files were not walked through in {MAX_WALK:.0f} s: narrow the patterns"
+            raise FileRefused(ErrorCode.INTERNAL, text)
+
+
+def _batches(folder: int) -> Iterator[list[_Name]]:
+    """The files and folders in an open folder, some names at a time; links, pipes and the like are left out."""
+    with FILE_CALL:
+        try:
+            entries = os.scandir(folder)
+        except OSError:
+            return
+    with entries:
+        while True:
+            try:
+                with FILE_CALL:
+                    some = list(itertools.islice(entries, _BATCH))
+                    batch = [(spelled(entry.name), _is_folder(entry)) for entry in some if _is_readable(entry)]
+            except OSError:
+                return
+            if not some:
+                return
+            yield batch
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _is_readable(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1_000_000_000)

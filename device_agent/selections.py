@@ -1,0 +1,177 @@
+"""Selections of files on their way: which are being made, who waits for an answer, and what becomes of it.
+
+Rule: used by the agent's loop only; the walk and the reading of a page run on workers. A selection has the id of the
+command that made it, so the same command again finds it. A command is answered within `PATIENCE`, by a page or by
+`complete` false; a failure that nothing waits for is kept for the next command.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from device_agent.errors import FileRefused
+from device_agent.files.roots import Roots
+from device_agent.files.selecting import choose_files
+from device_agent.inbox import SelectionMissing, WalkEnded
+from device_agent.state.selections import KeptSelections
+from schemas.messages import Command, SelectFiles, Selection
+from schemas.values import ErrorCode
+
+PATIENCE: Final = 2.0
+"""Seconds that a command waits for its selection before it is answered with `complete` false."""
+
+MAX_WALKS: Final = 16
+"""Walks that run or wait, and failures that no command has asked for yet; of each."""
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[SelectionMissing | WalkEnded], None]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A selection that is being made; after `answer_at` nothing waits for its end."""
+
+    job_id: str
+    answer_at: float
+    waiting: dict[str, tuple[Command, SelectFiles]] = field(default_factory=dict)
+
+
+class Selections:
+    """Makes selections, one at a time.
+
+    `submit` runs a call on the worker of walks, and its second call when a file system does not answer; `read` starts
+    the reading of a page, False when too many queries wait; `fail` and `answer` publish.
+    """
+
+    def __init__(
+        self,
+        kept: KeptSelections,
+        roots: Roots,
+        *,
+        submit: Callable[[Callable[[], None], Callable[[], None]], None],
+        post: Post,
+        read: Callable[[Command, SelectFiles, Callable[[], Selection | None]], bool],
+        answer: Callable[[Command, Selection], None],
+        fail: Callable[[Command, ErrorCode, str], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._kept = kept
+        self._roots = roots
+        self._submit = submit
+        self._post = post
+        self._read = read
+        self._answer = answer
+        self._fail = fail
+        self._wall = wall
+        self._stopped = threading.Event()
+        self._walks: dict[str, _Walk] = {}
+        self._failures: dict[str, tuple[ErrorCode, str]] = {}
+
+    def ask(self, command: Command, request: SelectFiles) -> bool:
+        """Answer with a page, or begin a walk; False when too many commands wait."""
+        for selection in filter(None, (request.selection, command.message_id)):
+            if failure := self._failures.pop(selection, None):
+                self._fail(command, *failure)
+                return True
+            if walk := self._walks.get(selection):
+                self._wait(selection, walk, command, request)
+                return True
+        return self._read(command, request, lambda: self._page(command.message_id, request))
+
+    def missing(self, command: Command, request: SelectFiles, now: float) -> None:
+        """There is no such selection: make it, under the id of the command."""
+        selection = command.message_id
+        if selection in self._walks:
+            return
+        if len(self._walks) >= MAX_WALKS:
+            self._fail(command, ErrorCode.BUSY, "too many selections wait to be made")
+            return
+        self._walks[selection] = _Walk(request.job_id, now + PATIENCE, {selection: (command, request)})
+
+        def unanswered() -> None:
+            text = "source_unresponsive: a file system of the device does not answer"
+            self.ended(WalkEnded(selection, ErrorCode.INTERNAL, text))
+
+        self._submit(lambda: self._post(self._make(selection, request)), unanswered)
+
+    def ended(self, end: WalkEnded) -> None:
+        """A walk has ended: read the pages that are waited for, or report its failure."""
+        walk = self._walks.pop(end.selection, None)
+        if walk is None:
+            return
+        if end.code is not None and not walk.waiting:
+            self._failures[end.selection] = (end.code, end.text)
+            while len(self._failures) > MAX_WALKS:
+                del self._failures[next(iter(self._failures))]
+        for command, request in walk.waiting.values():
+            if end.code is not None:
+                self._fail(command, end.code, end.text)
+            else:
+                self._read_made(command, request, end.selection)
+
+    def tick(self, now: float) -> None:
+        """Answer the commands that have waited long enough."""
+        for selection, walk in self._walks.items():
+            if walk.waiting and now >= walk.answer_at:
+                for command, _ in walk.waiting.values():
+                    self._answer(command, Selection(walk.job_id, selection, complete=False))
+                walk.waiting.clear()
+
+    @property
+    def next_at(self) -> float | None:
+        """When `tick` has an effect."""
+        return min((walk.answer_at for walk in self._walks.values() if walk.waiting), default=None)
+
+    def stop(self) -> None:
+        """End every walk soon."""
+        self._stopped.set()
+
+    def _wait(self, selection: str, walk: _Walk, command: Command, request: SelectFiles) -> None:
+        if not walk.waiting:
+            self._answer(command, Selection(walk.job_id, selection, complete=False))
+        elif len(walk.waiting) < MAX_WALKS:
+            walk.waiting[command.message_id] = (command, request)
+
+    def _read_made(self, command: Command, request: SelectFiles, selection: str) -> None:
+        def page() -> Selection:
+            found = self._kept.page(selection, _offset(request, selection), request.limit)
+            if found is None:
+                raise FileRefused(ErrorCode.INTERNAL, "the selection was made, and cannot be read")
+            return found
+
+        if not self._read(command, request, page):
+            self._fail(command, ErrorCode.BUSY, "too many queries wait for an answer")
+
+    def _page(self, made_by: str, request: SelectFiles) -> Selection | None:
+        """A page of the selection that is named, else of the one that this command made before."""
+        for selection in filter(None, (request.selection, made_by)):
+            if found := self._kept.page(selection, _offset(request, selection), request.limit):
+                return found
+        return None
+
+    def _make(self, selection: str, request: SelectFiles) -> WalkEnded:
+        began, now_ns = time.monotonic(), int(self._wall() * 1_000_000_000)
+        try:
+            chosen = choose_files(request, self._roots, now_ns=now_ns, stopped=self._stopped.is_set)
+            head = Selection(request.job_id, selection, True, chosen.files, chosen.bytes, chosen.left_out)  # noqa: FBT003
+            self._kept.keep(selection, head, chosen.entries())
+        except FileRefused as refused:
+            return WalkEnded(selection, refused.code, refused.text)
+        except OSError as error:
+            return WalkEnded(selection, ErrorCode.NO_SPACE, f"a selection cannot be kept: {error}")
+        except Exception as error:
+            log.exception("selection %s failed", selection)
+            return WalkEnded(selection, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        spent = time.monotonic() - began
+        text = "selection %s: %d files of %d bytes match, %d are left out, in %.1f s"
+        log.info(text, selection, chosen.files, chosen.bytes, chosen.left_out, spent)
+        return WalkEnded(selection)
+
+
+def _offset(request: SelectFiles, selection: str) -> int:
+    """A selection that was made again is read from its beginning."""
+    return request.offset if request.selection in {None, selection} else 0

@@ -1,0 +1,1 @@
+"""Jobs over a real database, with devices that answer at once."""

@@ -1,0 +1,95 @@
+"""REST for jobs over a database of its own, without an engine: what a test stores is what REST shows.
+
+Rule: the shipped services and database; only the clock stands still, and nothing runs the jobs.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.clients import Client
+from control_plane.domain.jobs.model import Execution, Job, JobFile
+from control_plane.services.clients.beats import Beats
+from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.service import JobService
+from control_plane.services.jobs.turn import JobTools
+from control_plane.services.ports.database import Records
+from tests.support.fake_services import NOW, FakeServices, a_client, http_to, make_api
+from tests.support.fakes import FakeObjects
+
+SMALLEST: dict[str, Any] = {"targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*.csv"]}}
+
+
+@dataclass
+class JobSite:
+    """`pokes` counts how often the runner would have been woken."""
+
+    http: httpx.AsyncClient
+    database: SqlDatabase
+    jobs: JobService
+    objects: FakeObjects
+    services: FakeServices
+    pokes: list[None] = field(default_factory=list)
+
+    async def store(self, *rows: Client | Job | Execution | JobFile) -> None:
+        """Insert rows as they are."""
+
+        def work(records: Records) -> None:
+            records.clients.save([row for row in rows if isinstance(row, Client)])
+            for row in rows:
+                if isinstance(row, Job):
+                    records.jobs.add(row)
+            records.jobs.executions.add([row for row in rows if isinstance(row, Execution)])
+            records.jobs.files.add([row for row in rows if isinstance(row, JobFile)])
+
+        await self.database.write(work)
+
+    async def create(self, **members: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        """The document of a new job with these members."""
+        answer = await self.http.post("/jobs", json={**SMALLEST, **members})
+        assert answer.status_code == 201, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def job(self, job_id: str) -> Job:
+        """The stored job."""
+        job = await self.database.read(lambda records: records.jobs.get(job_id))
+        assert job is not None
+        return job
+
+    async def execution(self, job_id: str, client_id: str) -> Execution:
+        """The stored execution."""
+        found = await self.database.read(lambda records: records.jobs.executions.of_client(client_id))
+        return next(one for one in found if one.job_id == job_id)
+
+
+def tills(count: int, **changes: object) -> Sequence[Client]:
+    """Connected clients `till-1` and so on, which can select files."""
+    given: dict[str, Any] = {"capabilities": ("select_files",), "roots": ("/data",), "seen_at": NOW - 5, **changes}
+    return [a_client(f"till-{n}", **given) for n in range(1, count + 1)]
+
+
+@asynccontextmanager
+async def job_site(folder: Path, **settings: str) -> AsyncIterator[JobSite]:
+    """REST over an empty database below `folder`."""
+    database = SqlDatabase.open(f"sqlite:///{folder / 'jobs.db'}")
+    services, objects = FakeServices(), FakeObjects()
+    pokes: list[None] = []
+    beats = Beats(NOW)
+    # An act uses of the tools only what tells which client is connected.
+    tools = cast("JobTools", SimpleNamespace(beats=beats))
+    services.jobs = JobService(
+        database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None)
+    )
+    services.job_results = JobResults(database, objects)
+    try:
+        async with http_to(make_api(services, **settings)) as http:
+            yield JobSite(http, database, services.jobs, objects, services, pokes)
+    finally:
+        await database.close()
