@@ -32,6 +32,7 @@ from control_plane.services.errors import (
     JobExists,
     JobRefused,
     UnknownJob,
+    VersionConflict,
 )
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
@@ -46,6 +47,7 @@ from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFi
 
 T = TypeVar("T")
 
+_TRIES: Final = 5
 FIRST: Final = 10
 """Clients that a dry run names."""
 
@@ -139,7 +141,7 @@ class JobService:
             job = records.jobs.save(job, changed(job, request=new.request))
             return job_views(records, [job])[0], True
 
-        made = await self._database.write(work)
+        made = await self._write(work)
         self._poke()
         return made
 
@@ -329,13 +331,22 @@ class JobService:
             return ActedOn(_view(records, job_id), executions)
 
         try:
-            acted = await self._database.write(work)
+            acted = await self._write(work)
         except IllegalVerb as error:
             view = await self._database.read(lambda records: _view(records, job_id))
             code = None if view.job.reason is None else str(view.job.reason.code)
             raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
         self._poke()
         return acted
+
+    async def _write(self, work: Callable[[Records], T]) -> T:
+        """Run `work` again while the runner, or another replica, changes the rows between its read and its write."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._database.write(work)
+            except VersionConflict:
+                continue
+        return await self._database.write(work)
 
     def _chosen(self, records: Records, job_id: str, choice: Choice) -> tuple[str, ...]:
         """The clients of a bulk act; `SetChanged` when they are no longer those that the caller saw."""
