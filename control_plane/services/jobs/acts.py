@@ -14,34 +14,19 @@ from control_plane.domain.jobs.events import (
     Approved,
     Disapproved,
     ExecutionEvent,
-    JobEvent,
     JobRetried,
     Retried,
 )
-from control_plane.domain.jobs.machine import ACTIVE, apply_to_job
+from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState, Job, JobReason, in_state
 from control_plane.domain.reasons import Reason
 from control_plane.services.errors import BadInput, JobRefused
 from control_plane.services.jobs.due import joins
-from control_plane.services.jobs.effects import carry_over
-from control_plane.services.jobs.turn import JobTurn, job_changed
-from control_plane.services.ports.database import Records
+from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.jobs import ExecutionFilter
 
 _WAITING: Final = frozenset({ExecutionState.AWAITING_APPROVAL})
 _NAMED: Final = 3
-
-
-def apply_job(records: Records, job: Job, event: JobEvent) -> Job:
-    """Apply one verb to a job in a transaction without a turn, and store it; `IllegalVerb`."""
-    after = apply_to_job(job, event)
-    if after is job:
-        return job
-    after = records.jobs.save(job, after)
-    carry_over(records, job, after, event.now)
-    if after.state is not job.state:
-        records.changes.append([job_changed(job, after, event.now)])
-    return after
 
 
 def approve(
