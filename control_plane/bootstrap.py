@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.presentation import cloud_event_json
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
-    from control_plane.services.schedules.jobs import check_job, job_machine
+    from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
 
@@ -111,7 +111,6 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
-    machine = job_machine(runner.tools)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -122,24 +121,24 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
+        webhooks=webhooks,
         schedules=ScheduleService(
-            database=parts.database, clock=engine.clock, jobs=machine, check=check_job, on_made=runner.poke
+            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         readiness=engine.readiness,
         clock=engine.clock,
-        webhooks=webhooks,
     )
     schedules = ScheduleRunner(
         parts.database,
         engine.clock,
         metrics,
-        jobs=machine,
+        jobs=MACHINE,
         time_is_sure=engine.maintenance.time_is_sure,
         history=settings.history_days * DAY,
         on_made=runner.poke,
     )
     app = create_api(settings, metrics, services)
-    loops = (streams.run, reports.run, schedules.run, dispatcher.run)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

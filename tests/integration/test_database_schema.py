@@ -26,12 +26,14 @@ from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.schedules.model import CellState, RunKey, RunKind
 from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
+from control_plane.services.ports.schedules import CellFilter, RunFilter
 from tests.support.databases import a_client, an_entry, an_upload
 from tests.support.postgres import Postgres, postgres
 
@@ -273,6 +275,28 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "webhooks.deliveries in a state": lambda records: records.webhooks.deliveries("w", DeliveryState.DEAD, Page()),
     "webhooks.prune": lambda records: records.webhooks.prune(DeliveryState.DEAD, 1.0, 10),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
+    "schedules.get": lambda records: records.schedules.get("a"),
+    "schedules.due": lambda records: records.schedules.due(1.0, 10),
+    "schedules.list": lambda records: records.schedules.list(Page(10, "WyJhIl0")),
+    "schedules.with_ended_jobs": lambda records: records.schedules.with_ended_jobs(10),
+    "schedules.run": lambda records: records.schedules.run(RunKey("a", RunKind.TICK, 1.0)),
+    "schedules.running": lambda records: records.schedules.running("a"),
+    "schedules.next_queued": lambda records: records.schedules.next_queued("a"),
+    "schedules.queued_for": lambda records: records.schedules.queued_for("a", "overlap"),
+    "schedules.count_queued": lambda records: records.schedules.count_queued("a"),
+    "schedules.runs": lambda records: records.schedules.runs(RunFilter("a", since=1.0, until=2.0), Page()),
+    "schedules.prune": lambda records: records.schedules.prune(1.0, 10),
+    "schedules.delete": lambda records: records.schedules.delete("a"),
+    "coverage.add": lambda records: records.coverage.add("a", 1.0, "j", now=1.0, watch_until=2.0),
+    "coverage.ended": lambda records: records.coverage.ended(1.0, 10),
+    "coverage.healable": lambda records: records.coverage.healable("a", 1.0, 10),
+    "coverage.with_missing": lambda records: records.coverage.with_missing(1.0),
+    "coverage.counts": lambda records: records.coverage.counts("a", 1.0, 2.0),
+    "coverage.list": lambda records: records.coverage.list(CellFilter("a", 1.0, 2.0), Page(10, "WyJhIl0")),
+    "coverage.list of a state": lambda records: records.coverage.list(
+        CellFilter("a", 1.0, 2.0, CellState.MISSING), Page()
+    ),
+    "coverage.prune": lambda records: records.coverage.prune(1.0, 10, now=1.0),
 }
 CALCULATED: Final = ("SCAN anon_", "SCAN CONSTANT ROW")
 """Over the result of another query, and over none."""
@@ -280,6 +304,7 @@ CALCULATED: Final = ("SCAN anon_", "SCAN CONSTANT ROW")
 LISTS: Final = {
     *("uploads.list", "uploads.list after a cursor", "uploads.list of a time", "clients.list"),
     "clients.matching excluded labels",
+    *("schedules.with_ended_jobs", "coverage.with_missing"),
 }
 """These scan an index from one end: a list until the page is full, and the ids of all clients to count or select."""
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import JobState
-from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
+from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets, Timeouts
 from control_plane.domain.schedules.model import CatchUp, CellState, RunStatus, Schedule, ScheduleSpec
 from control_plane.domain.schedules.ticks import Cadence
 from control_plane.services.clients.registry import PAUSE
@@ -18,7 +18,7 @@ from control_plane.services.ports.database import Page, Records
 from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.schedules import CellFilter, RunFilter
-from control_plane.services.schedules.jobs import job_machine
+from control_plane.services.schedules.jobs import MACHINE
 from control_plane.services.schedules.runner import ScheduleRunner
 from control_plane.services.schedules.service import new_schedule
 from schemas.codec import encode
@@ -47,7 +47,7 @@ def runner_of(rig: JobRig) -> ScheduleRunner:
         rig.database,
         rig.clock,
         lambda _name, _facts: None,
-        jobs=job_machine(jobs.tools),
+        jobs=MACHINE,
         time_is_sure=lambda: True,
         on_made=jobs.poke,
     )
@@ -126,7 +126,8 @@ async def test_cancel_running_ends_the_job_of_the_tick_before() -> None:
     async with JobRig([Device("a", silent=True)]) as rig:
         await rig.connect()
         runner = runner_of(rig)
-        schedule = a_schedule(rig.clock.now(), overlap="cancel_running", job=replace(JOB, deadline=10 * HOUR))
+        patient = replace(JOB, deadline=10 * HOUR, timeouts=Timeouts(listing=10 * HOUR))
+        schedule = a_schedule(rig.clock.now(), overlap="cancel_running", job=patient)
         await rig.database.write(lambda records: records.schedules.add(schedule))
         for _ in range(2):
             await rig.passes(HOUR - rig.clock.now() % HOUR, step=HOUR)
