@@ -207,7 +207,7 @@ def reject(session: CliSession, job_id: JobId, *, client: Clients = None) -> Non
         text = "name the clients: --client, repeatable"
         raise Misused(text)
     with session.connect() as plane:
-        answer = JobCalls(plane).verb(job_id, "reject", {"clients": client})
+        answer = JobCalls(plane).verb(job_id, "reject", {"where": {"clients": client}})
     _acted(session, answer, "rejected")
 
 
