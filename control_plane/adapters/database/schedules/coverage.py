@@ -106,7 +106,11 @@ _DELETE: Final = Statement(
         _C.nominal_at == bindparam("of_nominal"),
     )
 )
-_NO_CELLS: Final = Statement(delete(COVERAGE).where(_V.nominal_at < bindparam("before"), _V.n == 0))
+_NO_CELLS: Final = Statement(
+    delete(COVERAGE).where(
+        _V.schedule_id == bindparam("of_schedule"), _V.nominal_at == bindparam("of_nominal"), _V.n == 0
+    )
+)
 
 
 class SqlCoverage:
@@ -195,7 +199,8 @@ class SqlCoverage:
         old = [to_cell(row) for row in self._transaction.run(_OLD, values).fetchall()]
         self._transaction.run_each(_DELETE, [_named(cell) for cell in old])
         self._count({key: -n for key, n in Counter(map(_sum_key, old)).items()})
-        self._transaction.run(_NO_CELLS, {"before": before})
+        ticks = sorted({(cell.schedule_id, cell.nominal_at) for cell in old})
+        self._transaction.run_each(_NO_CELLS, [{"of_schedule": name, "of_nominal": at} for name, at in ticks])
         return len(old)
 
     def _count(self, deltas: Mapping[tuple[str, float, str], int]) -> None:
