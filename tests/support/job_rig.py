@@ -30,6 +30,8 @@ from control_plane.domain.jobs.model import (
     in_state,
 )
 from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
+from control_plane.services.clients import registry
+from control_plane.services.clients.registry import PAUSE
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
@@ -282,12 +284,15 @@ class JobRig(Rig):
                 asyncio.get_running_loop().call_soon(self.engine.inbox.receive, message)
 
     async def __aenter__(self) -> Self:
+        # The pause in which births are gathered for one commit is real time.
+        registry.PAUSE = 0.0  # type: ignore[misc]
         await super().__aenter__()
         assert self.engine.jobs is not None
         self._loops.append(asyncio.create_task(self.engine.jobs.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        registry.PAUSE = PAUSE  # type: ignore[misc]
         for loop in self._loops:
             loop.cancel()
         for loop in self._loops:
@@ -303,7 +308,7 @@ class JobRig(Rig):
             self.engine.outbox.poke()
             assert self.engine.jobs is not None
             self.engine.jobs.poke()
-            for _ in range(100):
+            for _ in range(40):
                 await asyncio.sleep(0)
             quiet = quiet + 1 if before == (self.sql.commits, len(self.messenger.sent)) else 0
 
@@ -335,15 +340,13 @@ class JobRig(Rig):
             )
             message = Delivered(self.topics.of(client_id, Channel.PRESENCE), encode(presence))
             self.engine.inbox.receive(message)
-        # Births are gathered for one commit; that pause is real time.
-        await asyncio.sleep(0.07)
         await self.settle()
 
     def leave(self, client_id: str) -> None:
         """A device is gone, without a word."""
         self.on.discard(client_id)
 
-    async def passes(self, seconds: float, step: float = 30.0) -> None:
+    async def passes(self, seconds: float, step: float = 60.0) -> None:
         """Let time pass; devices that are on send their beats."""
         until = self.clock.time + seconds
         while self.clock.time < until:

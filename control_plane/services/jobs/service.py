@@ -39,7 +39,7 @@ from control_plane.services.jobs.checks import check_new
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.sets import ShownSet, ShownSets
-from control_plane.services.jobs.turn import JobTools, Turn
+from control_plane.services.jobs.turn import JobTools, JobTurn
 from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
@@ -234,7 +234,7 @@ class JobService:
         """Change how it goes on; errors as for `extend`."""
         _require_version(version)
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             deadline = tuning.deadline if "deadline" in tuning.given else job.deadline
             _check_deadline(job, deadline, turn.now)
             event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
@@ -282,7 +282,7 @@ class JobService:
         """
         _require_version(version)
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if deadline is not None:
                 _check_deadline(job, deadline, turn.now)
             elif job.deadline <= turn.now:
@@ -297,7 +297,7 @@ class JobService:
     ) -> ActedOn:
         """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`."""
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)
@@ -312,7 +312,7 @@ class JobService:
         event_at: Callable[[float], JobEvent],
         check: Callable[[Job, float], None] | None = None,
     ) -> ActedOn:
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if check is not None:
                 check(job, turn.now)
             turn.take_job(job)
@@ -321,11 +321,11 @@ class JobService:
 
         return await self._act(job_id, version, act)
 
-    async def _act(self, job_id: str, version: int | None, act: Callable[[Turn, Job], int]) -> ActedOn:
+    async def _act(self, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]) -> ActedOn:
         """One act in one transaction; `version` is that of the specification that the caller saw."""
 
         def work(records: Records) -> ActedOn:
-            turn = Turn(records, self._tools, self._clock.now())
+            turn = JobTurn(records, self._tools, self._clock.now())
             executions = act(turn, _at_version(_require(records, job_id), version))
             turn.finish()
             return ActedOn(_view(records, job_id), executions)

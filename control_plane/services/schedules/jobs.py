@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from control_plane.domain.jobs.events import JobCancelRequested
+from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import JobSpec
-from control_plane.services.jobs.acts import apply_job
 from control_plane.services.jobs.checks import check_new
 from control_plane.services.jobs.creation import create_job
+from control_plane.services.jobs.turn import job_changed
 from control_plane.services.ports.database import Records
 from control_plane.services.schedules.advance import JobMachine
 
@@ -20,7 +21,8 @@ def cancel_job(records: Records, job_id: str, now: float) -> None:
     """Cancel a job of a schedule that ticks again; one that is over, or is being cancelled, stays as it is."""
     job = records.jobs.get(job_id)
     if job is not None and job.open and job.state is not JobState.CANCELLING:
-        apply_job(records, job, JobCancelRequested(now=now, by="its schedule"))
+        after = records.jobs.save(job, apply_to_job(job, JobCancelRequested(now=now, by="its schedule")))
+        records.changes.append([job_changed(job, after, now)])
 
 
 def check_job(records: Records, spec: JobSpec, now: float) -> Sequence[str]:

@@ -16,7 +16,6 @@ from control_plane.domain.jobs.events import (
     PauseRequested,
     ResumeRequested,
 )
-from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import FileOutcome, Job, JobOutcome, JobState
 from control_plane.domain.jobs.spec import (
     AbortRule,
@@ -29,7 +28,7 @@ from control_plane.domain.jobs.spec import (
     Timeouts,
 )
 from control_plane.services.jobs import acts
-from control_plane.services.jobs.effects import carry_over
+from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from schemas.values import Action
@@ -56,14 +55,16 @@ async def started() -> AsyncIterator[Started]:
 
 async def verb(rig: JobRig, event: JobEvent) -> Job:
     """An operator's verb."""
+    jobs = rig.engine.jobs
+    assert jobs is not None
 
     def work(records: Records) -> Job:
+        turn = JobTurn(records, jobs.tools, rig.clock.now())
         job = records.jobs.get("job")
         assert job is not None
-        after = apply_to_job(job, event)
-        if after is not job:
-            carry_over(records, job, after, event.now)
-            after = records.jobs.save(job, after)
+        turn.take_job(job)
+        after = turn.apply_to_job("job", event)
+        turn.finish()
         return after
 
     job = await rig.database.write(work)
@@ -177,9 +178,9 @@ async def test_a_device_that_is_silent_delays_no_other_and_is_timed_out(started:
     rig = await started(Device("a", silent=True), Device("b"), Device("c", walks=3))
     await rig.create(timeouts=Timeouts(listing=300.0))
     assert (await rig.states())["b"] == "succeeded"
-    await rig.passes(90)
+    await rig.passes(90, step=10)
     assert (await rig.states())["c"] == "succeeded"
-    await rig.passes(300)
+    await rig.passes(300, step=30)
     assert (await rig.execution("a")).reason.code == "listing_timeout"
     assert (await rig.job()).state is JobState.COMPLETED
     assert rig.devices["a"].asked[Action.SELECT_FILES] == 4
@@ -253,15 +254,15 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     rig = await started(Device("a", deaf=frozenset({Action.DOWNLOAD_FILE})), Device("b"))
     rig.leave("b")
     await rig.passes(200)
-    job = await rig.create(deadline=600.0)
-    later = job.deadline + 600
+    job = await rig.create(deadline=300.0)
+    later = job.deadline + 300
     await verb(rig, DeadlineExtended(now=rig.clock.now(), deadline=later))
     upload_id = (await rig.files("a"))[0].upload_id
     assert upload_id is not None
     assert (await rig.upload(upload_id)).deadline == later
-    await rig.passes(700)
+    await rig.passes(400)
     assert (await rig.job()).state is JobState.RUNNING
-    await rig.passes(600)
+    await rig.passes(240)
     job = await rig.job()
     assert (job.state, job.outcome) == (JobState.EXPIRED, JobOutcome.NONE)
     assert set((await rig.states()).values()) == {"timed_out"}
@@ -342,12 +343,15 @@ async def test_executions_wait_from_the_one_that_exceeds_the_bytes(started: Star
 
 async def approve(rig: JobRig) -> None:
     """An operator approves all that waits."""
-    now = rig.clock.now()
+    now, jobs = rig.clock.now(), rig.engine.jobs
+    assert jobs is not None
 
-    def work(records: Records) -> int:
+    def work(records: Records) -> None:
         job = records.jobs.get("job")
         assert job is not None
-        return acts.approve(records, job, now, client_ids=None, but=frozenset(), as_of=now)
+        turn = JobTurn(records, jobs.tools, now)
+        acts.approve(turn, job, client_ids=None, but=frozenset(), as_of=now, later=False)
+        turn.finish()
 
     await rig.database.write(work)
     await rig.settle()

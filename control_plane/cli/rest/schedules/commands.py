@@ -50,7 +50,8 @@ Paths = Annotated[
     typer.Option("--path", "-p", metavar="GLOB", help="Files, such as '/data/{tick:%Y%m%d}.csv'. Repeatable."),
 ]
 Key = Annotated[
-    str | None, typer.Option(metavar="TEMPLATE", help="Of the objects: '{tick:%Y-%m-%d}/{client_id}/{name}'.")
+    str | None,
+    typer.Option("--object", metavar="KEY", help="Of each object, such as '{tick:%Y-%m-%d}/{client_id}/{name}'."),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the schedule of this id, as it is now.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what it would do, make nothing.")]
