@@ -36,7 +36,12 @@ OPERATIONS = {
     *("streamEvents",),
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
+    *("createSchedule", "listSchedules", "getSchedule", "replaceSchedule", "deleteSchedule", "pauseSchedule"),
+    *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
+    *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
+    *("createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook"),
+    *("listDeliveries", "replayDelivery", "replayDead"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -91,6 +91,8 @@ class GateKeeper:
         job = None if upload.job_id is None else records.jobs.get(upload.job_id)
         client = records.clients.get(upload.client_id)
         budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
+        if job is None and not budgets:
+            return Permit()
         shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(

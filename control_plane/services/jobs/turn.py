@@ -73,7 +73,7 @@ class Effects:
     cancels: list[UploadKey] = field(default_factory=list)
 
 
-class Turn:
+class JobTurn:
     """Executions of any jobs in one transaction at `now` (s since the epoch)."""
 
     def __init__(self, records: Records, tools: JobTools, now: float) -> None:

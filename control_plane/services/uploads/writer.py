@@ -68,7 +68,8 @@ class Decision:
 
     `upload` is None when no upload has this key: then the client is released from it. With `deferred` that event is not
     committed yet: its object is looked at first, which changes nothing and may be repeated, and then the event is
-    committed together with the result (decision 10). With `gated` the gate is asked before a grant.
+    committed together with the result (decision 10). Without `gated` the
+    gate is known to let a grant of this upload pass.
     """
 
     key: UploadKey
@@ -76,7 +77,7 @@ class Decision:
     duties: tuple[Duty, ...]
     attempt: int = 1
     deferred: Succeeded | None = None
-    gated: bool = False
+    gated: bool = True
 
 
 @dataclass(frozen=True, slots=True)

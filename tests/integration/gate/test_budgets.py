@@ -204,7 +204,7 @@ async def test_a_client_without_the_label_and_a_request_for_nothing_are_not_char
         add_client(records, "client-2", site="berlin")
 
     await replicas[0].write(work)
-    assert await asked(replicas[0], a_request(), START) == Permit(64 * MIB)
+    assert await asked(replicas[0], a_request(), START) == Permit()
     assert await asked(replicas[0], a_request("client-2", wanted=()), START) == Permit(0)
     assert await replicas[0].read(lambda records: records.gate.tat(f"budget:{KEY}")) is None
 
