@@ -111,7 +111,7 @@ def a_pause_is_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 def the_answer_to_a_hello_passes_by_the_gate(patch: pytest.MonkeyPatch) -> None:
     def ungated(*given: Any, gated: bool = False) -> Decision:  # noqa: ANN401
-        return Decision(*given)
+        return Decision(*given, gated=False)
 
     patch.setattr(resync, "Decision", ungated)
 
