@@ -121,12 +121,12 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
+        webhooks=webhooks,
         schedules=ScheduleService(
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         readiness=engine.readiness,
         clock=engine.clock,
-        webhooks=webhooks,
     )
     schedules = ScheduleRunner(
         parts.database,
@@ -138,7 +138,7 @@ def create_app(settings: Settings) -> "FastAPI":
         on_made=runner.poke,
     )
     app = create_api(settings, metrics, services)
-    loops = (streams.run, reports.run, schedules.run, dispatcher.run)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import h11
 
-from control_plane.domain.webhooks import Answer
+from control_plane.domain.webhooks import ReceiverAnswer
 
 TIMEOUT: Final = 20.0
 """Seconds for a whole request, from the resolution of the name to the end of the answer."""
@@ -62,23 +62,25 @@ class HttpWebhookSender:
             return "https:// is needed: plain HTTP is sent only to addresses in WEBHOOK_NETWORKS"
         return None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> ReceiverAnswer:
         try:
             async with asyncio.timeout(TIMEOUT):
                 return await self._post(_split(url), headers, body)
         except _Refused as refused:
-            return Answer(status=None, error=str(refused))
+            return ReceiverAnswer(status=None, error=str(refused))
         except TimeoutError:
-            return Answer(status=None, error=f"no answer within {TIMEOUT:.0f} s")
+            return ReceiverAnswer(status=None, error=f"no answer within {TIMEOUT:.0f} s")
         except ssl.SSLCertVerificationError as error:
-            return Answer(status=None, error=f"its certificate is not trusted: {error.verify_message}")
+            return ReceiverAnswer(status=None, error=f"its certificate is not trusted: {error.verify_message}")
         except (OSError, ssl.SSLError) as error:
             nothing = isinstance(error, ConnectionRefusedError)
-            return Answer(status=None, error="nothing listens there" if nothing else str(error.strerror or error))
+            return ReceiverAnswer(
+                status=None, error="nothing listens there" if nothing else str(error.strerror or error)
+            )
         except (h11.RemoteProtocolError, EOFError) as error:
-            return Answer(status=None, error=f"it does not answer in HTTP/1.1: {error}")
+            return ReceiverAnswer(status=None, error=f"it does not answer in HTTP/1.1: {error}")
 
-    async def _post(self, url: SplitResult, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _post(self, url: SplitResult, headers: Mapping[str, str], body: bytes) -> ReceiverAnswer:
         reader, writer = await self._connect(url)
         try:
             connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
@@ -127,7 +129,7 @@ class HttpWebhookSender:
             raise _Refused(message)
 
 
-async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> ReceiverAnswer:
     """The status and `Retry-After`. The body is not read: the status alone counts."""
     while True:
         event = connection.next_event()
@@ -142,7 +144,7 @@ async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> A
     named = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in event.headers}
     accepted = 200 <= event.status_code < 300  # noqa: PLR2004 - RFC 9110 section 15.3
     reason = bytes(event.reason).decode("latin-1")
-    return Answer(
+    return ReceiverAnswer(
         status=event.status_code,
         error=None if accepted else f"HTTP {event.status_code} {reason}".strip()[:_MAX_REASON],
         retry_after=_seconds(named.get(b"retry-after", "")),

@@ -64,7 +64,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class ReceiverAnswer(Struct, frozen=True, kw_only=True):
     """What a receiver answered: a status, or None and why there is none; `retry_after` (s) as it asked."""
 
     status: int | None
@@ -77,7 +77,7 @@ class Answer(Struct, frozen=True, kw_only=True):
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110 section 15.3
 
 
-def after_try(delivery: Delivery, answer: Answer, now: float, pause: float) -> Delivery:
+def after_try(delivery: Delivery, answer: ReceiverAnswer, now: float, pause: float) -> Delivery:
     """The delivery after a try that ended at `now`; the next one begins `pause` seconds later."""
     tried = replace(delivery, tried_at=now, status=answer.status, error=answer.error)
     if answer.accepted:

@@ -33,15 +33,15 @@ OPERATIONS = {
     *("expectClients", "setLabels", "dropLabel"),
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
-    *("streamEvents",),
+    "streamEvents",
+    *("createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook"),
+    *("listDeliveries", "replayDelivery", "replayDead"),
     *("createJob", "listJobs", "getJob", "tuneJob", "pauseJob", "resumeJob", "cancelJob", "extendJob", "approveJob"),
     *("rejectJob", "retryJob", "addClientsToJob", "listExecutions", "listJobFiles", "getManifest", "getResults"),
     *("createSchedule", "listSchedules", "getSchedule", "replaceSchedule", "deleteSchedule", "pauseSchedule"),
     *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
     *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
-    *("createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook"),
-    *("listDeliveries", "replayDelivery", "replayDead"),
     *("getHealth", "getReadiness", "getMetrics"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

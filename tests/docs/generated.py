@@ -55,6 +55,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "PRESIGNED_URL_EXPIRY": "life of a URL in seconds",
     "CLIENT_TIMEOUT": "seconds a connected client may be silent before the command is sent again; the third time fails",
     "CLIENT_MAX_UPLOADS": "open uploads of one client; more are refused with 429",
+    "MAX_JOB_FILES": "files of one job; executions beyond it wait with the reason `job_full`",
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",

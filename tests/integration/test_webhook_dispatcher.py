@@ -16,7 +16,7 @@ from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import Change, ClientConnected, UploadCreated, UploadStateChanged
 from control_plane.domain.uploads.model import State
-from control_plane.domain.webhooks import PATIENCE, Answer, Delivery, DeliveryState, Webhook
+from control_plane.domain.webhooks import PATIENCE, Delivery, DeliveryState, ReceiverAnswer, Webhook
 from control_plane.presentation import cloud_event_json
 from control_plane.services.errors import BadInput, DatabaseUnavailable, UnknownDelivery, UnknownWebhook
 from control_plane.services.events.webhooks import dispatcher as module
@@ -30,8 +30,8 @@ from tests.support.postgres import postgres
 __all__ = ["migrated", "postgres", "sql_database"]
 
 OPERATOR: Final = Principal("operator")
-OK: Final = Answer(status=200)
-BUSY: Final = Answer(status=503, error="HTTP 503")
+OK: Final = ReceiverAnswer(status=200)
+BUSY: Final = ReceiverAnswer(status=503, error="HTTP 503")
 URL: Final = "https://hooks.example.com/"
 
 
@@ -40,11 +40,11 @@ class Sender:
     """Answers what a test sets; by number of the change, else the next of `answers`, else 200."""
 
     sent: list[tuple[str, Mapping[str, str], str]] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    by_number: dict[str, Answer] = field(default_factory=dict)
+    answers: list[ReceiverAnswer] = field(default_factory=list)
+    by_number: dict[str, ReceiverAnswer] = field(default_factory=dict)
     hold: asyncio.Event | None = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> ReceiverAnswer:
         self.sent.append((url, headers, body.decode()))
         if self.hold is not None:
             await self.hold.wait()
@@ -269,7 +269,7 @@ def _due(delivery: Delivery, due_at: float) -> Delivery:
 
 async def test_a_receiver_that_is_gone_disables_its_webhook(rig: Rig) -> None:
     webhook = await rig.webhook()
-    rig.sender.answers = [Answer(status=410, error="HTTP 410 Gone")]
+    rig.sender.answers = [ReceiverAnswer(status=410, error="HTTP 410 Gone")]
     await rig.append(created())
     await rig.turn()
     await rig.append(created())
@@ -369,7 +369,7 @@ async def test_a_deleted_webhook_gets_nothing_more(rig: Rig) -> None:
 async def test_ended_deliveries_are_pruned_after_their_time(rig: Rig) -> None:
     webhook = await rig.webhook()
     await rig.append(created("u1"), created("u2"))
-    rig.sender.by_number["1"] = Answer(status=410)
+    rig.sender.by_number["1"] = ReceiverAnswer(status=410)
     await rig.turn()
     rig.clock.time += module.DELIVERED_FOR + 1
     assert await rig.dispatcher.prune() == 1
@@ -464,10 +464,10 @@ async def test_two_replicas_send_nothing_twice(sql_database: Database) -> None:
 
 
 def _recording(post: Callable[..., Any], sent: list[tuple[int, str]]) -> Callable[[str, Mapping[str, str], bytes], Any]:
-    async def recorded(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def recorded(url: str, headers: Mapping[str, str], body: bytes) -> ReceiverAnswer:
         sent.append((int(headers["webhook-id"]), json.loads(body)["subject"]))
         await asyncio.sleep(0.005)
-        answer: Answer = await post(url, headers, body)
+        answer: ReceiverAnswer = await post(url, headers, body)
         return answer
 
     return recorded

@@ -10,9 +10,7 @@ from pydantic import ConfigDict, Field
 from control_plane.api.bodies import Input
 from control_plane.api.events import examples
 from control_plane.api.models import Instant, Output
-from control_plane.domain.webhooks import Delivery as FoundDelivery
-from control_plane.domain.webhooks import DeliveryState
-from control_plane.domain.webhooks import Webhook as FoundWebhook
+from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook
 from control_plane.presentation import instant, known_instant
 from control_plane.services.events.webhooks.service import WebhookInput, WebhookView
 
@@ -47,7 +45,7 @@ class WebhookBody(WebhookChange):
     url: _Url
 
 
-class Webhook(Output):
+class WebhookDocument(Output):
     """One webhook. `waiting` counts deliveries that wait, up to 1,000; `note` is why it is disabled."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.WEBHOOK]})
@@ -68,7 +66,7 @@ class Webhook(Output):
         return cls(**_members(view.webhook), waiting=view.waiting)
 
 
-class NewWebhook(Webhook):
+class NewWebhook(WebhookDocument):
     """A webhook that was just made: `secret` verifies its messages, and is not shown again."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.NEW_WEBHOOK]})
@@ -76,7 +74,7 @@ class NewWebhook(Webhook):
     secret: str
 
     @classmethod
-    def made(cls, webhook: FoundWebhook) -> Self:
+    def made(cls, webhook: Webhook) -> Self:
         """The webhook with its secret."""
         return cls(**_members(webhook), waiting=0, secret=webhook.secret)
 
@@ -86,10 +84,10 @@ class WebhookList(Output):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.WEBHOOK_LIST]})
 
-    webhooks: list[Webhook]
+    webhooks: list[WebhookDocument]
 
 
-class Delivery(Output):
+class DeliveryDocument(Output):
     """One change for one webhook; `number` is the id of the event. `error` is why the last try failed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.DELIVERY]})
@@ -106,7 +104,7 @@ class Delivery(Output):
     next_try_at: Instant | None
 
     @classmethod
-    def of(cls, found: FoundDelivery) -> Self:
+    def of(cls, found: Delivery) -> Self:
         """The delivery."""
         return cls(
             number=found.number,
@@ -127,7 +125,7 @@ class DeliveryPage(Output):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.DELIVERY_PAGE]})
 
-    deliveries: list[Delivery]
+    deliveries: list[DeliveryDocument]
     cursor: str | None
 
 
@@ -139,7 +137,7 @@ class Replayed(Output):
     replayed: int
 
 
-def _members(webhook: FoundWebhook) -> dict[str, object]:
+def _members(webhook: Webhook) -> dict[str, object]:
     return {
         "webhook_id": webhook.webhook_id,
         "url": webhook.url,

@@ -51,15 +51,15 @@ async def create_webhook(
 @router.get("/webhooks", operation_id="listWebhooks", summary="List webhooks")
 async def list_webhooks(webhooks: Webhooks, caller: Caller) -> models.WebhookList:
     """All webhooks, by id."""
-    return models.WebhookList(webhooks=[models.Webhook.of(view) for view in await webhooks.webhooks(caller)])
+    return models.WebhookList(webhooks=[models.WebhookDocument.of(view) for view in await webhooks.webhooks(caller)])
 
 
 @router.get(
     "/webhooks/{webhook_id}", operation_id="getWebhook", summary="Look at one webhook", responses=problems(404, 422)
 )
-async def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Caller) -> models.Webhook:
+async def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Caller) -> models.WebhookDocument:
     """One webhook, without its secret."""
-    return models.Webhook.of(await webhooks.webhook(caller, webhook_id))
+    return models.WebhookDocument.of(await webhooks.webhook(caller, webhook_id))
 
 
 @router.patch(
@@ -70,9 +70,9 @@ async def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Caller)
 )
 async def change_webhook(
     webhook_id: WebhookId, webhooks: Webhooks, caller: Caller, body: models.WebhookChange
-) -> models.Webhook:
+) -> models.WebhookDocument:
     """A webhook that is enabled again gets the changes from then on."""
-    return models.Webhook.of(await webhooks.update(caller, webhook_id, body.given))
+    return models.WebhookDocument.of(await webhooks.update(caller, webhook_id, body.given))
 
 
 @router.delete(
@@ -99,7 +99,7 @@ async def list_deliveries(
 ) -> models.DeliveryPage:
     """Delivered ones are kept for a day, dead ones for 30 days."""
     found, cursor = await webhooks.deliveries(caller, webhook_id, query.state, query.page)
-    return models.DeliveryPage(deliveries=[models.Delivery.of(one) for one in found], cursor=cursor)
+    return models.DeliveryPage(deliveries=[models.DeliveryDocument.of(one) for one in found], cursor=cursor)
 
 
 @router.post(
@@ -108,9 +108,11 @@ async def list_deliveries(
     summary="Send a delivery that has ended once more",
     responses=problems(404, 422),
 )
-async def replay_delivery(webhook_id: WebhookId, number: Number, webhooks: Webhooks, caller: Caller) -> models.Delivery:
+async def replay_delivery(
+    webhook_id: WebhookId, number: Number, webhooks: Webhooks, caller: Caller
+) -> models.DeliveryDocument:
     """It is tried for three days again; one that waits is as it was."""
-    return models.Delivery.of(await webhooks.replay(caller, webhook_id, number))
+    return models.DeliveryDocument.of(await webhooks.replay(caller, webhook_id, number))
 
 
 @router.post(

@@ -6,7 +6,7 @@ Rule: as `services/ports/database.py`.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from control_plane.domain.webhooks import Answer, Delivery, DeliveryState, Webhook
+from control_plane.domain.webhooks import Delivery, DeliveryState, ReceiverAnswer, Webhook
 from control_plane.services.ports.database import Page
 
 DeliveryPage = tuple[list[Delivery], str | None]
@@ -65,7 +65,7 @@ class WebhookRecords(Protocol):
 class WebhookSender(Protocol):
     """Sends one HTTP request. It never raises for what the receiver, the network or the URL does."""
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> ReceiverAnswer:
         """The receiver's answer, within the sender's limits of time; redirects are answers like others."""
 
     def refusal(self, url: str) -> str | None:

@@ -88,7 +88,7 @@ class SqlWebhooks:
         return [_to_webhook(row) for row in self._transaction.run(_ALL, {}).fetchall()]
 
     def save(self, webhook: Webhook) -> None:
-        """Insert or replace."""
+        """With every column."""
         values = {name: getattr(webhook, name) for name in Webhook.__struct_fields__}
         row = {**values, "types": to_json(webhook.types), "note": clean(webhook.note)}
         self._transaction.run(_SAVE, row)
@@ -112,7 +112,7 @@ class SqlWebhooks:
         self._transaction.run_each(_ADD, [_values(one) for one in deliveries])
 
     def put(self, delivery: Delivery) -> None:
-        """Insert or replace."""
+        """With every column."""
         self._transaction.run(_PUT, _values(delivery))
 
     def waiting(self, webhook_id: str, at_most: int) -> int:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.changes import NumberedChange, subject_of
 from control_plane.domain.selectors import parse
-from control_plane.domain.webhooks import GONE, Answer, Delivery, DeliveryState, Webhook, after_try
+from control_plane.domain.webhooks import GONE, Delivery, DeliveryState, ReceiverAnswer, Webhook, after_try
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import ChangeFilter, read_page
@@ -242,7 +242,7 @@ class WebhookDispatcher:
         if after is not None:
             self._note(after, answer)
 
-    def _settle(self, records: Records, claimed: Delivery, answer: Answer) -> Delivery | None:
+    def _settle(self, records: Records, claimed: Delivery, answer: ReceiverAnswer) -> Delivery | None:
         """Store the result of a try; None when the row has changed since it was claimed."""
         webhook_id, now = claimed.webhook_id, self._clock.now()
         webhook = records.webhooks.lock(webhook_id)
@@ -262,7 +262,7 @@ class WebhookDispatcher:
             records.webhooks.save(replace(webhook, enabled=False, note="the receiver answered 410 Gone"))
         return after
 
-    def _note(self, after: Delivery, answer: Answer) -> None:
+    def _note(self, after: Delivery, answer: ReceiverAnswer) -> None:
         (self._answering.add if answer.accepted else self._answering.discard)(after.webhook_id)
         facts = {
             "webhook_id": after.webhook_id,
@@ -306,7 +306,7 @@ def _prune(records: Records, state: DeliveryState, before: float) -> int:
     return records.webhooks.prune(state, before, _PRUNED)
 
 
-def _pause(tries: int, answer: Answer) -> float:
+def _pause(tries: int, answer: ReceiverAnswer) -> float:
     """Full jitter after so many tries; not before the receiver asked for, within the longest pause."""
     asked = min(answer.retry_after or 0.0, LONGEST_PAUSE)
     return full_jitter(tries - 1, first=FIRST_PAUSE, longest=LONGEST_PAUSE, at_least=max(1.0, asked))
