@@ -50,7 +50,7 @@ async def test_the_budgets_of_a_client_are_those_of_its_labels(sql_database: Dat
     assert await sql_database.write(work) == [[pi4, berlin], [pi4, berlin, paris], []]
 
 
-async def test_a_budget_is_replaced_and_deleted_with_its_shares(sql_database: Database) -> None:
+async def test_a_budget_is_replaced_and_deleted_and_leaves_its_shares(sql_database: Database) -> None:
     def work(records: Records) -> tuple[list[Budget], bool, bool, dict[str, Share]]:
         records.gate.put_budget(Budget("site", "berlin", 5, 1.0))
         records.gate.put_budget(Budget("site", "berlin", 9, 2.0))
@@ -60,7 +60,12 @@ async def test_a_budget_is_replaced_and_deleted_with_its_shares(sql_database: Da
         again = records.gate.drop_budget("site", "berlin")
         return known, dropped, again, records.gate.shares_of(UploadKey("client-1", "u1"))
 
-    assert await sql_database.write(work) == ([Budget("site", "berlin", 9, 2.0)], True, False, {})
+    assert await sql_database.write(work) == (
+        [Budget("site", "berlin", 9, 2.0)],
+        True,
+        False,
+        {KEY: a_share(1)},
+    )
 
 
 async def test_waiters_stand_by_priority_then_by_their_last_grant(sql_database: Database) -> None:
@@ -99,9 +104,12 @@ async def test_so_many_are_ahead_as_stand_before_it(sql_database: Database, plac
     shares = [a_share(n, priority=priority, placed_at=float(at)) for n, (priority, at) in enumerate(places)]
 
     def work(records: Records) -> tuple[list[Share], list[int]]:
-        records.gate.drop_budget("site", "berlin")
+        for number in range(8):
+            records.gate.drop_shares(UploadKey(f"client-{number}", f"u{number}"))
+        assert not records.gate.has_shares()
         for share in shares:
             records.gate.put_share(share)
+        assert records.gate.has_shares()
         return records.gate.first(KEY, 100), [records.gate.ahead_of(share) for share in shares]
 
     stand, ahead = await sql_database.write(work)

@@ -72,10 +72,13 @@ class GateRecords(Protocol):
         """Insert or replace."""
 
     def drop_budget(self, label: str, value: str) -> bool:
-        """Delete a budget and its shares; False when there is none."""
+        """Delete a budget, and leave its shares; False when there is none."""
 
     def shares_of(self, upload: UploadKey) -> dict[str, Share]:
         """The shares of one upload, by the key of the budget."""
+
+    def has_shares(self) -> bool:
+        """Whether any upload has one."""
 
     def put_share(self, share: Share) -> None:
         """Insert or replace."""

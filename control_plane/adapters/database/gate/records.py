@@ -26,13 +26,13 @@ _THIS: Final = and_(BUDGETS.c.label == bindparam("of_label"), BUDGETS.c.value ==
 _BUDGET: Final = Statement(select(BUDGETS).where(_THIS))
 _PUT_BUDGET: Final = upsert(BUDGETS)
 _DROP_BUDGET: Final = Statement(delete(BUDGETS).where(_THIS))
-_DROP_KEY: Final = Statement(delete(SHARES).where(_S.key == bindparam("of_key")))
 
 _FIELDS: Final = tuple(one.name for one in fields(Share))
 _ROWS: Final = select(*(_S[name] for name in _FIELDS))
 _UPLOAD: Final = and_(_S.client_id == bindparam("of_client"), _S.upload_id == bindparam("of_upload"))
 _OF_UPLOAD: Final = Statement(_ROWS.where(_UPLOAD))
 _DROP_OF_UPLOAD: Final = Statement(delete(SHARES).where(_UPLOAD))
+_ANY: Final = Statement(select(_S.key).limit(1))
 _PUT_SHARE: Final = upsert(SHARES)
 
 _OF_KEY: Final = _S.key == bindparam("of_key")
@@ -107,14 +107,17 @@ class SqlGate:
         self._transaction.run(_PUT_BUDGET, {one.name: getattr(budget, one.name) for one in fields(budget)})
 
     def drop_budget(self, label: str, value: str) -> bool:
-        """The shares go with it."""
-        self._transaction.run(_DROP_KEY, {"of_key": f"{label}={value}"})
+        """By the primary key."""
         return self._transaction.run(_DROP_BUDGET, {"of_label": label, "of_value": value}).rowcount > 0
 
     def shares_of(self, upload: UploadKey) -> dict[str, Share]:
         """By the primary key."""
         rows = self._transaction.run(_OF_UPLOAD, {"of_client": upload.client_id, "of_upload": upload.upload_id})
         return {share.key: share for share in map(_to_share, rows.fetchall())}
+
+    def has_shares(self) -> bool:
+        """Reads one row at most."""
+        return self._transaction.run(_ANY, {}).fetchone() is not None
 
     def put_share(self, share: Share) -> None:
         """One upsert."""
