@@ -17,22 +17,26 @@ from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
+from control_plane.api.events import webhooks as webhook_routes
 from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
+from control_plane.api.schedules import routes as schedule_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -49,6 +53,8 @@ class ApiServices:
     jobs: JobService
     job_results: JobResults
     streams: EventStreams
+    webhooks: WebhookService
+    schedules: ScheduleService
     readiness: ReadinessCheck
     clock: Clock
 
@@ -60,6 +66,8 @@ ROUTERS: Final = (
     budget_routes.router,
     job_routes.router,
     stream_routes.router,
+    webhook_routes.router,
+    schedule_routes.router,
     health_routes.router,
     pages.router,
 )

@@ -12,6 +12,7 @@ from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, fleet, token, uploads
 from control_plane.cli.rest.jobs import commands as jobs
+from control_plane.cli.rest.schedules import commands as schedules
 from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
 from control_plane.cli.simulate import command as simulate
 from control_plane.cli.site import up
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     app.add_typer(fleet.build_client(), name="client")
     app.add_typer(fleet.build_group(), name="group")
     app.add_typer(jobs.build(), name="job")
+    app.add_typer(schedules.build(), name="schedule")
     app.add_typer(budgets.build(), name="budget")
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")

@@ -1,13 +1,15 @@
-"""Reading the options `key=value`, idempotency keys and deadlines.
+"""Reading the options `key=value`, idempotency keys, deadlines and documents.
 
 Rule: an option that cannot be read raises `Misused` with the text that was typed.
 """
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.text import duration
@@ -69,6 +71,21 @@ def _instant(text: str) -> str:
         message = f"{text!r} is no deadline: write 2h, 7d or 2025-11-01T10:00:00Z"
         raise Misused(message)
     return text
+
+
+def read_document(file: str) -> dict[str, Any]:
+    """The JSON object in a file; `-` is standard input."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"{file}: {reason}"
+        raise Misused(message) from error
+    if not isinstance(document, dict):
+        message = f"{file}: is no JSON object"
+        raise Misused(message)
+    return document
 
 
 def _json(text: str) -> object:

@@ -231,7 +231,7 @@ def build_engine(
             jobs=jobs,
         ),
         budget_service=BudgetService(database=database, clock=clock),
-        fleet_service=FleetService(database=database, clock=clock, beats=beats),
+        fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

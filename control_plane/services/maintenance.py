@@ -83,9 +83,9 @@ class Maintenance:
                 if self._clock.monotonic() >= next_pull:
                     next_pull = self._clock.monotonic() + PULL_EVERY
                     await self.pull_in()
-                if self._time_is_sure():
+                if self.time_is_sure():
                     await self.expire()
-                if self._time_is_sure() and self._clock.monotonic() >= next_sweep:
+                if self.time_is_sure() and self._clock.monotonic() >= next_sweep:
                     next_sweep = self._clock.monotonic() + LITTER_EVERY
                     await self.prune()
                     await self.sweep_litter()
@@ -93,7 +93,7 @@ class Maintenance:
                 self._log("reaper.failed", {"error": str(error)})
             await asyncio.sleep(EVERY)
 
-    def _time_is_sure(self) -> bool:
+    def time_is_sure(self) -> bool:
         """Whether the clock is not known to be wrong. A program that has just started has seen no other clock."""
         started = self._probe.seen is None and self._clock.monotonic() - self._began_at < UNPROBED
         return not (started or self._probe.clock_is_wrong)

@@ -40,6 +40,7 @@ from device_agent.transfer.events import (
     GrantRefused,
     HostPaused,
     Keep,
+    Measured,
     Opened,
     OpenRefused,
     OpenSource,
@@ -267,6 +268,11 @@ def _pause_requests(transfer: Transfer, now: float) -> Transfer:
 
 
 # The source.
+
+
+def measured(transfer: Transfer, event: Measured) -> Step:
+    """A small file need not wait for a slot."""
+    return replace(transfer, measured=event.size), ()
 
 
 def admitted(transfer: Transfer, _event: Admitted) -> Step:

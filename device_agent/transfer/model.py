@@ -98,6 +98,8 @@ class Transfer(Struct, frozen=True, dict=True):
     digests: Mapping[int, str] = field(default_factory=dict)
     """Of every part that this device stored; compared when the source is opened again."""
     # Lost in a crash.
+    measured: int | None = None
+    """Bytes in a source that was not opened yet."""
     opened: Fingerprint | None = None
     """The fingerprint of the open source; None while it is closed."""
     doubtful: bool = False
@@ -136,6 +138,11 @@ class Transfer(Struct, frozen=True, dict=True):
     """When the latest response is published again."""
     repeats: int = 0
     unanswered_since: float | None = None
+
+    @property
+    def known_size(self) -> int | None:
+        """Bytes in the source, as far as it is known: once it was measured or opened."""
+        return self.measured if self.source is None else self.source.size
 
     @property
     def plan(self) -> PartPlan:

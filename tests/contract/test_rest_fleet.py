@@ -1,5 +1,6 @@
 """Expected clients, labels and groups over REST: the real services, on SQLite."""
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +9,21 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.api import examples
 from control_plane.api.fleet.bodies import CSV_EXAMPLE, ExpectedClientBody
 from control_plane.api.fleet.models import GroupDocument
+from control_plane.domain.jobs.model import ExecutionState
+from control_plane.domain.jobs.spec import Targets
 from control_plane.services.clients.targeting import set_hash
 from control_plane.services.engine import Engine, Ports, build_engine
+from control_plane.services.jobs.creation import create_job
 from control_plane.services.policy import Policy
+from control_plane.services.ports.database import Records
 from schemas.messages import Presence
 from tests.support.fake_services import FakeServices, fleet_api, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
+from tests.support.jobs import a_spec
 
 CSV = {"Content-Type": "text/csv"}
 PLACE: dict[str, Any] = {"timezone": "Europe/Berlin", "roots": ("/data",), "types": ("sales",)}
@@ -48,10 +54,19 @@ class Site:
         await registry._commit([await registry._waiting.get()])
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database to copy: faster than migrating one for each test."""
+    path = tmp_path_factory.mktemp("empty") / "backhaul.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    clock, database = FakeClock(), SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
-    engine = build_engine(Ports(database, FakeObjects(), FakeMessenger(), clock), lambda *_: None, Policy())
+async def site(tmp_path: Path, empty: Path) -> AsyncIterator[Site]:
+    copy = shutil.copy(empty, tmp_path / "backhaul.db")
+    clock, database = FakeClock(), SqlDatabase.open(f"sqlite:///{copy}")
+    engine = build_engine(Ports(database, FakeObjects(), FakeMessenger(), clock), lambda *_: None, Policy(), fleet=True)
     services = FakeServices()
     async with http_to(fleet_api(services, engine)) as http:
         yield Site(http, engine, clock)
@@ -292,6 +307,32 @@ async def test_a_wrong_group_is_refused(site: Site, body: dict[str, Any], status
 async def test_every_unknown_client_of_a_group_is_named(site: Site) -> None:
     answer = await site.http.post("/groups", json={"name": "x", "clients": ["b", "a"]})
     assert answer.json()["client_ids"] == ["a", "b"]
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_an_operator_writes_moves_clients_into_and_out_of_a_continuous_job(site: Site) -> None:
+    """At once, and not only when the clients are compared again."""
+    database, jobs = site.engine.ports.database, site.engine.jobs
+    assert jobs is not None
+    await site.http.post("/clients", json=[{"client_id": "a"}, {"client_id": "b", "labels": {"ring": "beta"}}])
+    spec = a_spec(targets=Targets(clients=(), selector="ring=beta", mode="continuous"))
+    await database.write(lambda records: create_job(records, "job-1", spec, site.clock.now(), "me"))
+
+    async def members() -> dict[str, str]:
+        while await jobs.step():
+            pass
+        return {name: str(state) for name, state in (await database.read(_states)).items()}
+
+    def _states(records: Records) -> dict[str, ExecutionState]:
+        return records.jobs.executions.clients("job-1")
+
+    assert await members() == {"b": "queued"}
+    await site.http.put("/clients/a/labels", json={"ring": "beta"})
+    await site.http.delete("/clients/b/labels/ring")
+    await site.http.post("/clients", json={"client_id": "c", "labels": {"ring": "beta"}})
+    assert await members() == {"a": "queued", "b": "removed", "c": "queued"}
 
 
 def test_examples_agree_with_the_models() -> None:

@@ -5,6 +5,7 @@ Rule: bytes are uploaded through presigned URLs, as agents send them; checks tha
 
 import asyncio
 import hashlib
+import io
 import time
 import uuid
 from base64 import b64encode
@@ -132,6 +133,22 @@ async def test_an_aborted_upload_accepts_no_part(store: ObjectStore, key: str) -
     assert (await put(grant, b"late")).status_code in {404, 500}
     assert await store.list_parts(key, s3_upload_id) is None
     await store.abort(key, s3_upload_id)
+
+
+async def test_an_object_of_the_control_plane_is_stored_in_place_of_an_earlier_one(
+    store: ObjectStore, key: str
+) -> None:
+    """From the start of the file, wherever it stands."""
+    for content in (b"first", b"the second"):
+        file = io.BytesIO(content)
+        file.seek(3)
+        await store.put(key, file)
+    info = await store.head(key)
+    assert info is not None
+    assert info.size == len(b"the second")
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(store.presign_get(key, 60))).content == b"the second"
+    await store.delete(key)
 
 
 async def test_a_deleted_object_is_gone(store: ObjectStore, key: str) -> None:

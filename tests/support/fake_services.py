@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.app import ApiServices, create_api
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
@@ -30,8 +31,9 @@ from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -202,10 +204,12 @@ def api_over(
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
     streams: EventStreams | None = None,
+    webhooks: WebhookService | None = None,
 ) -> FastAPI:
-    """The REST application over these services; without `streams` over those of an empty database."""
+    """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
-    real = {"streams": streams, "jobs": services.jobs, "job_results": services.job_results}
+    webhooks = webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None)
+    real = {"streams": streams, "webhooks": webhooks, "jobs": services.jobs, "job_results": services.job_results}
     return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
 
 

@@ -3,6 +3,8 @@
 Rule: the shipped services and database; only the clock stands still, and nothing runs the jobs.
 """
 
+import functools
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,11 +14,11 @@ from typing import Any, cast
 
 import httpx
 
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.domain.clients import Client
 from control_plane.domain.jobs.model import Execution, Job, JobFile
 from control_plane.services.clients.beats import Beats
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.ports.database import Records
@@ -75,10 +77,21 @@ def tills(count: int, **changes: object) -> Sequence[Client]:
     return [a_client(f"till-{n}", **given) for n in range(1, count + 1)]
 
 
+@functools.cache
+def _empty_database() -> bytes:
+    """A migrated database: to copy one is faster than to migrate one for each test."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.db"
+        migrate(f"sqlite:///{file}")
+        return file.read_bytes()
+
+
 @asynccontextmanager
 async def job_site(folder: Path, **settings: str) -> AsyncIterator[JobSite]:
     """REST over an empty database below `folder`."""
-    database = SqlDatabase.open(f"sqlite:///{folder / 'jobs.db'}")
+    file = folder / "jobs.db"
+    file.write_bytes(_empty_database())
+    database = SqlDatabase.open(f"sqlite:///{file}")
     services, objects = FakeServices(), FakeObjects()
     pokes: list[None] = []
     beats = Beats(NOW)

@@ -30,6 +30,8 @@ from control_plane.domain.jobs.model import (
     in_state,
 )
 from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
+from control_plane.services.clients import registry
+from control_plane.services.clients.registry import PAUSE
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
@@ -143,6 +145,8 @@ class Device:
     paths: Sequence[str] = ("/data/a.log",)
     ends: dict[str, list[str]] = field(default_factory=dict)
     silent: bool = False
+    deaf: frozenset[str] = frozenset()
+    """Actions that it does not answer."""
     refuses: str | None = None
     walks: int = 0
     """How often it answers that it still walks."""
@@ -152,6 +156,7 @@ class Device:
     capabilities: tuple[str, ...] = tuple(Action)
     asked: Counter[str] = field(default_factory=Counter)
     selection: str = "s1"
+    labels: dict[str, str] = field(default_factory=dict)
     size: int = SIZE
 
     def entries(self) -> list[FileEntry]:
@@ -162,13 +167,13 @@ class Device:
         """The answers to a command."""
         payload = command.payload
         self.asked[command.action] += 1
-        if self.silent:
+        if self.silent or command.action in self.deaf:
             return []
         if isinstance(payload, SelectFiles):
             return [self._select(command, payload)]
         if isinstance(payload, DownloadFile):
             return [self._offer(command, payload)]
-        if isinstance(payload, GrantParts) and payload.upload_config.presigned_urls:
+        if isinstance(payload, GrantParts) and payload.upload_config and payload.upload_config.presigned_urls:
             return [self._sent(payload)]
         if isinstance(payload, CancelUpload):
             report = UploadReport(upload_id=payload.upload_id, owner=CONTROL_PLANE, attempt=payload.attempt or 1)
@@ -176,7 +181,7 @@ class Device:
         return []
 
     def _select(self, command: Command, request: SelectFiles) -> Response:
-        about = {"action": command.action, "message_id": command.message_id}
+        about: dict[str, Any] = {"action": command.action, "message_id": command.message_id}
         if self.refuses:
             status = "rejected" if self.refuses == "path_not_allowed" else "error"
             return Response(
@@ -205,7 +210,7 @@ class Device:
         config = payload.upload_config
         assert config is not None
         path = payload.file_path or ""
-        about = {"upload_id": config.upload_id, "owner": CONTROL_PLANE, "attempt": config.attempt}
+        about: dict[str, Any] = {"upload_id": config.upload_id, "owner": CONTROL_PLANE, "attempt": config.attempt}
         ends = self.ends.get(path, [])
         if ends:
             code = ends.pop(0) if len(ends) > 1 or ends[0] != "*" else ends[0]
@@ -226,10 +231,11 @@ class Device:
 
     def _sent(self, payload: GrantParts) -> Response:
         config = payload.upload_config
+        assert config is not None
         report = UploadReport(
             upload_id=config.upload_id,
             owner=CONTROL_PLANE,
-            attempt=config.attempt,
+            attempt=config.attempt or 1,
             etags={1: '"e1"', 2: '"e2"', 3: '"e3"'},
             file_size=self.size,
         )
@@ -262,7 +268,10 @@ class JobRig(Rig):
                 setattr(self.objects, name, getattr(objects, name))
         self.devices = {device.client_id: device for device in devices}
         self.on: set[str] = set()
-        self._epochs: Counter[str] = Counter()
+        self.epoch = 0
+        self._epochs: dict[str, int] = {}
+        self._connections = 0
+        self._sequence = 0
         self.messenger_publish = self.messenger.publish
         self.messenger.publish = self._publish  # type: ignore[method-assign]
 
@@ -275,12 +284,15 @@ class JobRig(Rig):
                 asyncio.get_running_loop().call_soon(self.engine.inbox.receive, message)
 
     async def __aenter__(self) -> Self:
+        # The pause in which births are gathered for one commit is real time.
+        registry.PAUSE = 0.0  # type: ignore[misc]
         await super().__aenter__()
         assert self.engine.jobs is not None
         self._loops.append(asyncio.create_task(self.engine.jobs.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        registry.PAUSE = PAUSE  # type: ignore[misc]
         for loop in self._loops:
             loop.cancel()
         for loop in self._loops:
@@ -296,42 +308,51 @@ class JobRig(Rig):
             self.engine.outbox.poke()
             assert self.engine.jobs is not None
             self.engine.jobs.poke()
-            for _ in range(100):
+            for _ in range(40):
                 await asyncio.sleep(0)
             quiet = quiet + 1 if before == (self.sql.commits, len(self.messenger.sent)) else 0
 
+    async def beat(self) -> None:
+        """Every device that is on sends a beat."""
+        await self._present(sorted(self.on))
+
     async def connect(self, *client_ids: str) -> None:
-        """Devices connect, or send a beat."""
+        """Devices connect."""
         names = client_ids or tuple(self.devices)
         for client_id in names:
             self.on.add(client_id)
-            self._epochs[client_id] += 1
+            self._connections += 1
+            self._epochs[client_id] = self._connections
+        await self._present(names)
+
+    async def _present(self, client_ids: Sequence[str]) -> None:
+        for client_id in client_ids:
+            self._sequence += 1
             presence = Presence(
                 client_id,
                 status="online",
-                epoch=int(self.clock.time) * 1_000 + self._epochs[client_id],
-                sequence=0,
+                epoch=self._epochs[client_id] + self.epoch,
+                sequence=self._sequence,
                 install_id=f"install-{client_id}",
                 agent=AgentInfo(),
                 capabilities=self.devices[client_id].capabilities,
+                labels=self.devices[client_id].labels,
             )
             message = Delivered(self.topics.of(client_id, Channel.PRESENCE), encode(presence))
             self.engine.inbox.receive(message)
-        # Births are gathered for one commit; that pause is real time.
-        await asyncio.sleep(0.07)
         await self.settle()
 
     def leave(self, client_id: str) -> None:
         """A device is gone, without a word."""
         self.on.discard(client_id)
 
-    async def passes(self, seconds: float, step: float = 30.0) -> None:
+    async def passes(self, seconds: float, step: float = 60.0) -> None:
         """Let time pass; devices that are on send their beats."""
         until = self.clock.time + seconds
         while self.clock.time < until:
             self.clock.time += min(step, until - self.clock.time)
             if self.on:
-                await self.connect(*sorted(self.on))
+                await self.beat()
             else:
                 await self.settle()
 

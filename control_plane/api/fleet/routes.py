@@ -150,7 +150,7 @@ async def put_group(
     responses=problems(404),
 )
 async def delete_group(name: GroupName, fleet: Fleet, caller: Caller) -> None:
-    """Its clients stay. What names the group selects no client through it from now on."""
+    """Its clients stay. A request that names the group is refused from now on."""
     await fleet.delete_group(caller, name)
 
 

@@ -14,8 +14,8 @@ from control_plane.api.bodies import Input, matching
 from control_plane.api.jobs import bodies
 from control_plane.api.parameters import CheckedClientId, Paged
 from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobState
-from control_plane.services.jobs.formats import ResultFormat
-from control_plane.services.jobs.results import JobResults
+from control_plane.services.jobs.results.formats import ResultFormat
+from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFilter
 

@@ -36,7 +36,7 @@ from control_plane.api.jobs.parameters import (
     Version,
 )
 from control_plane.api.parameters import Now
-from control_plane.services.jobs.formats import MEDIA_TYPES
+from control_plane.services.jobs.results.formats import MEDIA_TYPES
 from control_plane.services.jobs.service import ActedOn, Choice, JobRequest
 
 router = APIRouter(tags=["jobs"])

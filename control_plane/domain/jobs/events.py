@@ -194,7 +194,7 @@ class PageStored(_Timed):
     approve it; `fresh`: the page has files that no person saw in an earlier attempt.
     """
 
-    selection: str
+    selection: str | None
     matched_files: int
     matched_bytes: int
     files: int = 0

@@ -17,7 +17,7 @@ GRACE: Final = 300.0
 """Seconds by which a tick may be late without being made up for: the time of a restart."""
 
 
-class Verdict(Struct, frozen=True):
+class TickVerdict(Struct, frozen=True):
     """What becomes of a tick. `cancels`: the running jobs of the schedule are cancelled first."""
 
     status: RunStatus
@@ -37,7 +37,7 @@ class World(Struct, frozen=True):
     waits: bool = False
 
 
-def judge(schedule: Schedule, nominal_at: float, world: World) -> Verdict:
+def judge(schedule: Schedule, nominal_at: float, world: World) -> TickVerdict:
     """What becomes of the tick at `nominal_at`, which is due."""
     if schedule.paused_during(nominal_at + schedule.delay):
         return _verdict(RunStatus.PAUSED, RunCode.SCHEDULE_PAUSED, schedule.note or "the schedule is paused")
@@ -51,7 +51,7 @@ def judge(schedule: Schedule, nominal_at: float, world: World) -> Verdict:
     match schedule.spec.overlap:
         case "cancel_running":
             reason = Reason(RunCode.ON_TIME, "the tick was due; the job before it was cancelled")
-            return Verdict(RunStatus.FIRED, reason, cancels=True)
+            return TickVerdict(RunStatus.FIRED, reason, cancels=True)
         case "queue_one" if not world.waits:
             return _verdict(RunStatus.QUEUED, RunCode.OVERLAP, "waits for the end of the job before it")
         case "queue_one":
@@ -60,7 +60,7 @@ def judge(schedule: Schedule, nominal_at: float, world: World) -> Verdict:
             return _verdict(RunStatus.SKIPPED_OVERLAP, RunCode.OVERLAP, "the job before it was still running")
 
 
-def _caught_up(schedule: Schedule, late: float, *, is_last: bool) -> Verdict:
+def _caught_up(schedule: Schedule, late: float, *, is_last: bool) -> TickVerdict:
     """The verdict on a tick for which the control plane came too late."""
     wanted = schedule.spec.catch_up
     if wanted.runs == "none":
@@ -72,8 +72,8 @@ def _caught_up(schedule: Schedule, late: float, *, is_last: bool) -> Verdict:
     return _verdict(RunStatus.QUEUED, RunCode.CAUGHT_UP, f"came {late:.0f} s late, and is made up for")
 
 
-def _verdict(status: RunStatus, code: RunCode, text: str) -> Verdict:
-    return Verdict(status, Reason(code, text))
+def _verdict(status: RunStatus, code: RunCode, text: str) -> TickVerdict:
+    return TickVerdict(status, Reason(code, text))
 
 
 def queue_may_fire(schedule: Schedule, running: list[ScheduleRun]) -> bool:

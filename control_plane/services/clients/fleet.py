@@ -19,6 +19,7 @@ from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.clients.targeting import Resolved, check_entries, resolve
 from control_plane.services.errors import BadInput, KeyTaken, UnknownClient, UnknownGroup
+from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 
@@ -60,7 +61,8 @@ class Enlisted:
 class FleetService:
     """What a caller may do with the fleet."""
 
-    def __init__(self, *, database: Database, clock: Clock, beats: Beats) -> None:
+    def __init__(self, *, database: Database, clock: Clock, beats: Beats, jobs: JobRunner | None = None) -> None:
+        self._jobs = jobs
         self._database = database
         self._clock = clock
         self._beats = beats
@@ -88,7 +90,9 @@ class FleetService:
             created = len(entries) - len(known)
             return Enlisted(tuple(map(self._beats.latest, clients)), created, len(changed) - created)
 
-        return await self._database.write(work)
+        found = await self._database.write(work)
+        self._announce([client.client_id for client in found.clients])
+        return found
 
     async def set_labels(self, _principal: Principal, client_id: str, labels: Mapping[str, str]) -> Client:
         """Replace the labels that an operator set on a client; the device's stay. `UnknownClient`, `BadInput`."""
@@ -109,7 +113,14 @@ class FleetService:
                 records.clients.save([after])
             return after
 
-        return self._beats.latest(await self._database.write(work))
+        client = self._beats.latest(await self._database.write(work))
+        self._announce([client_id])
+        return client
+
+    def _announce(self, client_ids: Sequence[str]) -> None:
+        """The clients may belong to other continuous jobs than before."""
+        if self._jobs is not None:
+            self._jobs.on_clients(client_ids)
 
     # --- groups -------------------------------------------------------------------------------------------------------
 
@@ -143,7 +154,7 @@ class FleetService:
         return await self._write_group(group, work)
 
     async def delete_group(self, _principal: Principal, name: str) -> None:
-        """Delete a group, not its clients; `UnknownGroup`. What names it selects no client through it from now on."""
+        """Delete a group, not its clients; `UnknownGroup`. A request that names it is refused from now on."""
         if not await self._database.write(lambda records: records.groups.delete(name)):
             raise UnknownGroup(name)
 

@@ -71,11 +71,11 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None) -> R
 
 
 def resolves(records: Records, clients: Sequence[str], selector: str | None, client_id: str) -> bool:
-    """Whether `resolve` would give this client. Ids and groups that are not known any more are no error here."""
+    """Whether `resolve` would give this client; an id that is not known any more is no error here."""
     client = records.clients.get(client_id)
     if client is None:
         return False
-    named = _named(records, clients, selector, strict=False)
+    named = _named(records, clients, selector)
     if client_id in named.ids or any(client_id in ids for ids in named.groups.values()):
         return True
     if ids_matching(named.patterns, [client_id]):
@@ -97,11 +97,11 @@ def check_entries(clients: Sequence[str], selector: str | None) -> None:
         parse(selector)
 
 
-def _named(records: Records, clients: Sequence[str], selector: str | None, *, strict: bool = True) -> _Named:
+def _named(records: Records, clients: Sequence[str], selector: str | None) -> _Named:
     named = _Named()
     for entry in clients:
         if entry.startswith(PREFIX):
-            _add_group(records, named, entry.removeprefix(PREFIX), strict=strict)
+            _add_group(records, named, entry.removeprefix(PREFIX))
         elif _check(entry):
             named.patterns.append(entry)
         else:
@@ -115,11 +115,9 @@ def _named(records: Records, clients: Sequence[str], selector: str | None, *, st
     return named
 
 
-def _add_group(records: Records, named: _Named, name: str, *, strict: bool) -> None:
+def _add_group(records: Records, named: _Named, name: str) -> None:
     group = records.groups.get(name)
     if group is None:
-        if not strict:
-            return
         message = f"there is no group {name!r}"
         raise BadInput(message)
     named.groups[name] = [entry for entry in group.clients if "*" not in entry]

@@ -1,7 +1,7 @@
 """Acts of a person on the executions of a job: approve, refuse, repeat, add.
 
-Rule: each is one `Turn` in a transaction of the caller, which has read the job in it and finishes the turn. Executions
-change by their machine only. What an act does not fit (it is over, it does not wait) stays as it is.
+Rule: each is one `JobTurn` in a transaction of the caller, which has read the job in it and finishes the turn.
+Executions change by their machine only. What an act does not fit (it is over, it does not wait) stays as it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,20 @@ from typing import Final
 
 from control_plane.domain.errors import IllegalVerb
 from control_plane.domain.jobs import executions as machine
-from control_plane.domain.jobs.events import ApprovalGranted, Approved, Disapproved, ExecutionEvent, JobRetried, Retried
+from control_plane.domain.jobs.events import (
+    ApprovalGranted,
+    Approved,
+    Disapproved,
+    ExecutionEvent,
+    JobRetried,
+    Retried,
+)
 from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState, Job, JobReason, in_state
 from control_plane.domain.reasons import Reason
 from control_plane.services.errors import BadInput, JobRefused
 from control_plane.services.jobs.due import joins
-from control_plane.services.jobs.turn import Turn
+from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.jobs import ExecutionFilter
 
 _WAITING: Final = frozenset({ExecutionState.AWAITING_APPROVAL})
@@ -23,7 +30,7 @@ _NAMED: Final = 3
 
 
 def approve(
-    turn: Turn, job: Job, *, client_ids: frozenset[str] | None, but: frozenset[str], as_of: float, later: bool
+    turn: JobTurn, job: Job, *, client_ids: frozenset[str] | None, but: frozenset[str], as_of: float, later: bool
 ) -> int:
     """Approve the executions that were listed up to `as_of` (s): of these clients, or of all, but not of `but`.
 
@@ -39,7 +46,7 @@ def approve(
     return count
 
 
-def reject(turn: Turn, job: Job, client_ids: Iterable[str], by: str) -> int:
+def reject(turn: JobTurn, job: Job, client_ids: Iterable[str], by: str) -> int:
     """End the executions of these clients that wait for approval as `rejected`; returns how many."""
     _require_active(job, "rejected")
     where = ExecutionFilter(job.job_id, _WAITING, client_ids=frozenset(client_ids))
@@ -49,7 +56,7 @@ def reject(turn: Turn, job: Job, client_ids: Iterable[str], by: str) -> int:
     return count
 
 
-def retry(turn: Turn, job: Job, client_ids: Sequence[str], deadline: float | None) -> int:
+def retry(turn: JobTurn, job: Job, client_ids: Sequence[str], deadline: float | None) -> int:
     """Queue the executions of these clients again, as far as they are over and have something to repeat.
 
     A job that is over begins again; `deadline` (s) is its new one. `IllegalVerb` while it is being cancelled.
@@ -64,7 +71,7 @@ def retry(turn: Turn, job: Job, client_ids: Sequence[str], deadline: float | Non
     return _apply_each(turn, found, event)
 
 
-def add(turn: Turn, job: Job, client_ids: Sequence[str]) -> int:
+def add(turn: JobTurn, job: Job, client_ids: Sequence[str]) -> int:
     """Add executions for clients that have none; returns how many."""
     _require_active(job, "joined by clients")
     new = sorted(set(client_ids) - turn.records.jobs.executions.clients(job.job_id).keys())
@@ -73,13 +80,13 @@ def add(turn: Turn, job: Job, client_ids: Sequence[str]) -> int:
     return len(new)
 
 
-def _apply_each(turn: Turn, executions: Iterable[Execution], event: ExecutionEvent) -> int:
+def _apply_each(turn: JobTurn, executions: Iterable[Execution], event: ExecutionEvent) -> int:
     taken = list(executions)
     turn.load(taken)
     return sum(turn.apply(one, event) is not one for one in taken)
 
 
-def _note_decided(turn: Turn, job: Job, decided: int, *, later: bool) -> None:
+def _note_decided(turn: JobTurn, job: Job, decided: int, *, later: bool) -> None:
     """The job's approval, once nothing waits for it."""
     turn.take_job(turn.jobs.get(job.job_id, job))
     waiting = in_state(turn.records.jobs.counts(job.job_id), *_WAITING) - decided
@@ -88,7 +95,7 @@ def _note_decided(turn: Turn, job: Job, decided: int, *, later: bool) -> None:
         turn.apply_to_job(job.job_id, event)
 
 
-def _require_shown(turn: Turn, job: Job, client_ids: frozenset[str], as_of: float) -> None:
+def _require_shown(turn: JobTurn, job: Job, client_ids: frozenset[str], as_of: float) -> None:
     keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
     found = {one.client_id: one for one in turn.records.jobs.executions.some(keys).values()}
     if strangers := sorted(client_ids - set(found)):

@@ -21,17 +21,19 @@ _NAMED: Final = 3
 _BATCH: Final = 1_000
 
 
-def check_new(records: Records, job_id: str, spec: JobSpec, now: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The clients that a new job matches, sorted, and warnings.
+def check_new(
+    records: Records, job_id: str, spec: JobSpec, now: float, *, scheduled: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The clients that a new job matches, sorted, and warnings; `scheduled`: the job is that of a schedule.
 
     `UnknownClient`, `SelectorError`, `BadInput`: no client matches a snapshot, a key that needs a schedule, paths
-    outside the roots of every client.
+    outside the roots of every client. Of a schedule, clients may match later, and the key may name it.
     """
     resolved = resolve(records, spec.targets.clients, spec.targets.selector)
-    if not resolved.client_ids and spec.targets.mode == "snapshot":
+    if not resolved.client_ids and spec.targets.mode == "snapshot" and not scheduled:
         message = "targets: no client matches"
         raise BadInput(message)
-    if "schedule" in Template.parse(spec.key).fields:
+    if "schedule" in Template.parse(spec.key).fields and not scheduled:
         message = "key: {schedule} has a value in a job of a schedule only"
         raise BadInput(message)
     found = _read(records, resolved.client_ids)

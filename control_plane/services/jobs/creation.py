@@ -7,9 +7,9 @@ executions.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from control_plane.domain.jobs.events import ClientsJoined, StageBegan
+from control_plane.domain.jobs.events import StageBegan
 from control_plane.domain.jobs.machine import apply_to_job
-from control_plane.domain.jobs.model import ApprovalState, Execution, ExecutionKey, Job, place_of
+from control_plane.domain.jobs.model import ApprovalState, Execution, Job, place_of
 from control_plane.domain.jobs.rollout import stage_size
 from control_plane.domain.jobs.spec import JobSpec
 from control_plane.services.clients.targeting import resolve
@@ -85,21 +85,6 @@ def add_clients(records: Records, job: Job, client_ids: Sequence[str], now: floa
     records.jobs.executions.add(executions)
     records.changes.append([execution_changed(None, execution, now) for execution in executions])
     return approval_for(job.spec, job.clients + len(client_ids))
-
-
-def join_job(records: Records, job: Job, client_ids: Sequence[str], now: float) -> int:
-    """Add those of these clients to a job that have no execution; returns their number. `IllegalVerb` when it is over.
-
-    A stage that has begun keeps its size.
-    """
-    known = records.jobs.executions.some(ExecutionKey(job.job_id, client_id) for client_id in client_ids)
-    new = [client_id for client_id in client_ids if ExecutionKey(job.job_id, client_id) not in known]
-    approval = approval_for(job.spec, job.clients + len(new))
-    after = apply_to_job(job, ClientsJoined(now=now, count=len(new), approval=approval))
-    if new:
-        add_clients(records, job, new, now)
-        records.jobs.save(job, after)
-    return len(new)
 
 
 def new_executions(job: Job, client_ids: Sequence[str], now: float) -> list[Execution]:

@@ -44,7 +44,7 @@ from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
 from control_plane.services.jobs.selections import UNSUPPORTED
-from control_plane.services.jobs.turn import Turn
+from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.database import PARKED
 from control_plane.services.ports.jobs import Tally
 from schemas.values import Action
@@ -59,7 +59,7 @@ GIVEN_UP: Final = Reason(JobReason.CANCELLED, "the execution ended before this f
 # --- executions ------------------------------------------------------------------------------------------------------
 
 
-def turn_executions(turn: Turn) -> int:
+def turn_executions(turn: JobTurn) -> int:
     """Look at the executions that are due; returns their number."""
     due = turn.records.jobs.executions.due(turn.now, BATCH)
     turn.load(due)
@@ -84,14 +84,14 @@ def turn_executions(turn: Turn) -> int:
     return len(due)
 
 
-def _counted(turn: Turn, execution: Execution, tally: Tally) -> Execution:
+def _counted(turn: JobTurn, execution: Execution, tally: Tally) -> Execution:
     """The execution with its files counted. One that is being ended begins no more of them."""
     if execution.ending is not None and tally.pending:
         turn.leave_out(execution.key, GIVEN_UP)
     return turn.count(execution, tally)
 
 
-def _look_at_uploads(turn: Turn, executions: Sequence[Execution]) -> None:
+def _look_at_uploads(turn: JobTurn, executions: Sequence[Execution]) -> None:
     """Look at clocks, and cancel the uploads of what is being ended."""
     late = [one for one in executions if _runs_out(turn, one)]
     opened = turn.records.jobs.files.open(one.key for one in executions if one in late or one.ending is not None)
@@ -103,12 +103,12 @@ def _look_at_uploads(turn: Turn, executions: Sequence[Execution]) -> None:
             turn.effects.cancels += [UploadKey(one.client_id, one.upload_id) for one in files if one.upload_id]
 
 
-def _runs_out(turn: Turn, execution: Execution) -> bool:
+def _runs_out(turn: JobTurn, execution: Execution) -> bool:
     left, began_at = execution.execution_left, execution.clock_at
     return left is not None and began_at is not None and turn.now - began_at >= left
 
 
-def _all_held(turn: Turn, execution: Execution, files: Sequence[object]) -> bool:
+def _all_held(turn: JobTurn, execution: Execution, files: Sequence[object]) -> bool:
     """Whether the gate holds back every open upload."""
     uploads = turn.records.uploads.open_of(execution.client_id)
     mine = [one for one in uploads if one.job_id == execution.job_id and one.state in OPEN]
@@ -118,7 +118,7 @@ def _all_held(turn: Turn, execution: Execution, files: Sequence[object]) -> bool
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def turn_job(turn: Turn, job: Job) -> bool:
+def turn_job(turn: JobTurn, job: Job) -> bool:
     """Do what one job is due for; True when there is more of it at once."""
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
@@ -152,7 +152,7 @@ def _may_end(job: Job) -> bool:
     return job.state is JobState.CANCELLING or (job.state is JobState.RUNNING and job.spec.targets.mode == "snapshot")
 
 
-def _judged(turn: Turn, job: Job, counts: Counts) -> Job:
+def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
     """The job after its deadline, its abort rules and its stages."""
     if turn.now >= job.deadline and job.state in ACTIVE:
         return turn.apply_to_job(job.job_id, JobDeadlinePassed(now=turn.now))
@@ -171,7 +171,7 @@ def _judged(turn: Turn, job: Job, counts: Counts) -> Job:
     return job
 
 
-def begin_stage(turn: Turn, job: Job, stage: int) -> Job:
+def begin_stage(turn: JobTurn, job: Job, stage: int) -> Job:
     """Let the executions up to this stage begin."""
     size = stage_size(job, stage)
     below = 1.0 if size >= job.clients else turn.records.jobs.executions.nth_place(job.job_id, size)
@@ -179,7 +179,7 @@ def begin_stage(turn: Turn, job: Job, stage: int) -> Job:
     return turn.apply_to_job(job.job_id, event)
 
 
-def _stop_some(turn: Turn, job: Job) -> bool:
+def _stop_some(turn: JobTurn, job: Job) -> bool:
     """End a batch of executions of a job that is being ended; False when there is none left."""
     finishes = job.ending is JobState.ABORTED and job.spec.running == "finish"
     batch = turn.records.jobs.executions.all_open(job.job_id, BATCH, sending=not finishes)
@@ -193,7 +193,7 @@ def _stop_some(turn: Turn, job: Job) -> bool:
     return bool(batch)
 
 
-def _begin_some(turn: Turn, job: Job) -> tuple[float, bool]:
+def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
     """Begin queued executions while the gate lets them; returns when to look again, and whether at once."""
     executions = turn.records.jobs.executions
     batch = executions.queued(job.job_id, turn.now, job.stage_below, BATCH)
@@ -229,7 +229,7 @@ def _refusal_pause(reason: Reason) -> float:
     return 60.0 if reason.code == WaitCode.CLIENT_QUOTA else LOOK_AGAIN
 
 
-def _begin(turn: Turn, job: Job, execution: Execution, *, can_select: bool) -> None:
+def _begin(turn: JobTurn, job: Job, execution: Execution, *, can_select: bool) -> None:
     timeouts, held = job.spec.timeouts, turn.held(execution)
     begun = turn.apply(
         execution, Begun(now=turn.now, held=held, listing=timeouts.listing, execution=timeouts.execution)
@@ -244,7 +244,7 @@ def _begin(turn: Turn, job: Job, execution: Execution, *, can_select: bool) -> N
 # --- continuous targets ----------------------------------------------------------------------------------------------
 
 
-def _sweep(turn: Turn, job: Job) -> Job:
+def _sweep(turn: JobTurn, job: Job) -> Job:
     """Compare all clients with the targets of a continuous job, now and then."""
     if turn.now < job.swept_at + SWEEP_EVERY:
         return job
@@ -266,14 +266,14 @@ def _sweep(turn: Turn, job: Job) -> Job:
     return turn.sweep_done(turn.jobs[job.job_id])
 
 
-def joins(turn: Turn, job: Job, client_ids: Sequence[str]) -> None:
+def joins(turn: JobTurn, job: Job, client_ids: Sequence[str]) -> None:
     """Add executions for clients that have none."""
     if client_ids:
         approval = add_clients(turn.records, job, client_ids, turn.now)
         turn.apply_to_job(job.job_id, ClientsJoined(now=turn.now, count=len(client_ids), approval=approval))
 
 
-def change_membership(turn: Turn, job: Job, *, rejoin: Sequence[str], leave: Sequence[str]) -> None:
+def change_membership(turn: JobTurn, job: Job, *, rejoin: Sequence[str], leave: Sequence[str]) -> None:
     """Queue executions again whose client matches again, and end those of clients that no longer do."""
     keys = [ExecutionKey(job.job_id, client_id) for client_id in (*rejoin, *leave)]
     found = turn.records.jobs.executions.some(keys)

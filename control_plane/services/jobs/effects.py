@@ -16,7 +16,7 @@ def carry_over(records: Records, before: Job, after: Job, now: float) -> None:
     """Ask the gate again for what it holds, and move the deadlines of open uploads with the job's."""
     if before is after:
         return
-    if after.open and (before.paused != after.paused or before.spec != after.spec):
+    if after.open and (before.paused != after.paused or before.spec is not after.spec):
         release_job(records, after.job_id, now)
     if before.deadline != after.deadline:
         _move_deadlines(records, after, now)

@@ -22,7 +22,7 @@ from control_plane.services.errors import BadInput, ServiceError, VersionConflic
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.jobs.due import BATCH, change_membership, joins, turn_executions, turn_job
 from control_plane.services.jobs.selections import Answer, take_answers
-from control_plane.services.jobs.turn import Effects, JobTools, Turn, execution_changed
+from control_plane.services.jobs.turn import Effects, JobTools, JobTurn, execution_changed
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.jobs import Settlement
@@ -133,11 +133,11 @@ class JobRunner:
             await self._turn(functools.partial(_turn_members, job_id, client_ids))
         return bool(jobs)
 
-    async def _turn(self, work: Callable[[Turn], T]) -> T:
+    async def _turn(self, work: Callable[[JobTurn], T]) -> T:
         """Run one transaction, and then do what it decided."""
 
         def transact(records: Records) -> tuple[T, Effects]:
-            turn = Turn(records, self.tools, self._clock.now())
+            turn = JobTurn(records, self.tools, self._clock.now())
             result = work(turn)
             return result, turn.finish()
 
@@ -216,12 +216,12 @@ def forget_client(records: Records, client_id: str, now: float) -> None:
     records.changes.append([execution_changed(before, after, now) for before, after in changed])
 
 
-def _turn_job(job_id: str, turn: Turn) -> bool:
+def _turn_job(job_id: str, turn: JobTurn) -> bool:
     job = turn.records.jobs.get(job_id)
     return job is not None and job.open and job.next_wake_at <= turn.now and turn_job(turn, job)
 
 
-def _turn_members(job_id: str, client_ids: Sequence[str], turn: Turn) -> None:
+def _turn_members(job_id: str, client_ids: Sequence[str], turn: JobTurn) -> None:
     """Let clients join a continuous job, or leave it."""
     job = turn.records.jobs.get(job_id)
     if job is None or not job.open:

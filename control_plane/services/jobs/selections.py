@@ -24,7 +24,7 @@ from control_plane.domain.jobs.model import (
 from control_plane.domain.jobs.spec import FileQuery
 from control_plane.domain.reasons import Reason
 from control_plane.services.jobs.plans import request_id
-from control_plane.services.jobs.turn import Turn
+from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.jobs import ProvenFile
 from schemas.globs import Globs
 from schemas.messages import FileEntry, Response, Selection
@@ -40,25 +40,25 @@ class Answer(NamedTuple):
     response: Response
 
 
-def take_answers(turn: Turn, answers: Sequence[Answer]) -> int:
+def take_answers(turn: JobTurn, answers: Sequence[Answer]) -> int:
     """Apply the answers to their executions; returns how many changed one."""
     named = {
         ExecutionKey(one.response.payload.job_id, one.client_id)
         for one in answers
-        if isinstance(one.response.payload, Selection)
+        if isinstance(one.response.payload, Selection) and one.response.payload.job_id
     }
     found = dict(turn.records.jobs.executions.some(named))
     for one in answers:
-        if not isinstance(one.response.payload, Selection):
-            # A refusal names no job: its id is that of one request to this client.
+        if not (isinstance(one.response.payload, Selection) and one.response.payload.job_id):
+            # A refusal may name no job: its id is that of one request to this client.
             found |= {execution.key: execution for execution in turn.records.jobs.executions.of_client(one.client_id)}
     turn.load(found.values())
     return sum(_take(turn, found.keys(), one) for one in answers)
 
 
-def _take(turn: Turn, keys: Iterable[ExecutionKey], answer: Answer) -> bool:
+def _take(turn: JobTurn, keys: Iterable[ExecutionKey], answer: Answer) -> bool:
     response, page = answer.response, answer.response.payload
-    if isinstance(page, Selection):
+    if isinstance(page, Selection) and page.job_id:
         keys = [ExecutionKey(page.job_id, answer.client_id)]
     for key in keys:
         execution = turn.current(key) if key.client_id == answer.client_id else None
@@ -74,7 +74,7 @@ def _take(turn: Turn, keys: Iterable[ExecutionKey], answer: Answer) -> bool:
     return False
 
 
-def _refuse(turn: Turn, execution: Execution, response: Response) -> None:
+def _refuse(turn: JobTurn, execution: Execution, response: Response) -> None:
     code = ErrorCode.read(response.error or "")
     rule = ERRORS.get(code, ERRORS[ErrorCode.UNKNOWN])
     rejected = ResponseStatus.read(response.status) is ResponseStatus.REJECTED and code is not ErrorCode.UNSUPPORTED
@@ -106,7 +106,7 @@ class _Page:
     """Whether a limit of the request is reached."""
 
 
-def _store_page(turn: Turn, execution: Execution, page: Selection) -> None:
+def _store_page(turn: JobTurn, execution: Execution, page: Selection) -> None:
     job = turn.jobs[execution.job_id]
     times = {"now": turn.now, "held": turn.held(execution), "since": turn.since(execution)}
     if not page.complete or page.selection is None:
@@ -168,7 +168,7 @@ def _store_page(turn: Turn, execution: Execution, page: Selection) -> None:
 
 
 def _checked(
-    turn: Turn,
+    turn: JobTurn,
     job: Job,
     execution: Execution,
     page: Selection,
@@ -229,7 +229,7 @@ def _fits(query: FileQuery, entry: FileEntry) -> bool:
     return not (query.exclude and Globs.excluding(query.exclude).covers(entry.path))
 
 
-def _known_rows(turn: Turn, execution: Execution) -> dict[tuple[str, int, int], JobFile]:
+def _known_rows(turn: JobTurn, execution: Execution) -> dict[tuple[str, int, int], JobFile]:
     """The rows of earlier attempts by path, size and time: what they prove is not sent again."""
     if execution.attempt == 1:
         return {}
@@ -238,7 +238,7 @@ def _known_rows(turn: Turn, execution: Execution) -> dict[tuple[str, int, int], 
 
 
 def _drop_earlier(
-    turn: Turn, execution: Execution, known: dict[tuple[str, int, int], JobFile], files: Sequence[JobFile]
+    turn: JobTurn, execution: Execution, known: dict[tuple[str, int, int], JobFile], files: Sequence[JobFile]
 ) -> None:
     """Delete the rows of earlier attempts that were neither proven nor listed again."""
     again = {file.n for file in files}
@@ -250,7 +250,7 @@ def _drop_earlier(
     turn.records.jobs.files.drop(gone)
 
 
-def _drop_listed(turn: Turn, execution: Execution) -> None:
+def _drop_listed(turn: JobTurn, execution: Execution) -> None:
     """Delete what this attempt has listed so far."""
     rows = turn.records.jobs.files.of(execution.key)
     listed = [row for row in rows if row.attempt == execution.attempt and row.outcome is not FileOutcome.PROVEN]

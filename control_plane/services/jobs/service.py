@@ -32,13 +32,14 @@ from control_plane.services.errors import (
     JobExists,
     JobRefused,
     UnknownJob,
+    VersionConflict,
 )
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.sets import ShownSet, ShownSets
-from control_plane.services.jobs.turn import JobTools, Turn
+from control_plane.services.jobs.turn import JobTools, JobTurn
 from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
@@ -46,6 +47,7 @@ from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFi
 
 T = TypeVar("T")
 
+_TRIES: Final = 5
 FIRST: Final = 10
 """Clients that a dry run names."""
 
@@ -139,7 +141,7 @@ class JobService:
             job = records.jobs.save(job, changed(job, request=new.request))
             return job_views(records, [job])[0], True
 
-        made = await self._database.write(work)
+        made = await self._write(work)
         self._poke()
         return made
 
@@ -232,7 +234,7 @@ class JobService:
         """Change how it goes on; errors as for `extend`."""
         _require_version(version)
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             deadline = tuning.deadline if "deadline" in tuning.given else job.deadline
             _check_deadline(job, deadline, turn.now)
             event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
@@ -280,7 +282,7 @@ class JobService:
         """
         _require_version(version)
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if deadline is not None:
                 _check_deadline(job, deadline, turn.now)
             elif job.deadline <= turn.now:
@@ -295,7 +297,7 @@ class JobService:
     ) -> ActedOn:
         """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`."""
 
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)
@@ -310,7 +312,7 @@ class JobService:
         event_at: Callable[[float], JobEvent],
         check: Callable[[Job, float], None] | None = None,
     ) -> ActedOn:
-        def act(turn: Turn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> int:
             if check is not None:
                 check(job, turn.now)
             turn.take_job(job)
@@ -319,23 +321,32 @@ class JobService:
 
         return await self._act(job_id, version, act)
 
-    async def _act(self, job_id: str, version: int | None, act: Callable[[Turn, Job], int]) -> ActedOn:
+    async def _act(self, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]) -> ActedOn:
         """One act in one transaction; `version` is that of the specification that the caller saw."""
 
         def work(records: Records) -> ActedOn:
-            turn = Turn(records, self._tools, self._clock.now())
+            turn = JobTurn(records, self._tools, self._clock.now())
             executions = act(turn, _at_version(_require(records, job_id), version))
             turn.finish()
             return ActedOn(_view(records, job_id), executions)
 
         try:
-            acted = await self._database.write(work)
+            acted = await self._write(work)
         except IllegalVerb as error:
             view = await self._database.read(lambda records: _view(records, job_id))
             code = None if view.job.reason is None else str(view.job.reason.code)
             raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
         self._poke()
         return acted
+
+    async def _write(self, work: Callable[[Records], T]) -> T:
+        """Run `work` again while the runner, or another replica, changes the rows between its read and its write."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._database.write(work)
+            except VersionConflict:
+                continue
+        return await self._database.write(work)
 
     def _chosen(self, records: Records, job_id: str, choice: Choice) -> tuple[str, ...]:
         """The clients of a bulk act; `SetChanged` when they are no longer those that the caller saw."""

@@ -41,6 +41,7 @@ from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import KeyTaken, QuotaExceeded
 from control_plane.services.gate.keeper import GateKeeper
+from control_plane.services.jobs.effects import carry_over
 from control_plane.services.jobs.plans import UploadPlanner, build_select_files
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import Tally
@@ -72,7 +73,7 @@ class Effects:
     cancels: list[UploadKey] = field(default_factory=list)
 
 
-class Turn:
+class JobTurn:
     """Executions of any jobs in one transaction at `now` (s since the epoch)."""
 
     def __init__(self, records: Records, tools: JobTools, now: float) -> None:
@@ -302,6 +303,7 @@ class Turn:
             after = self.jobs[job_id]
             if after is not before:
                 self.records.jobs.save(before, after)
+                carry_over(self.records, before, after, self.now)
                 if after.state is not before.state:
                     self.effects.changes.append(job_changed(before, after, self.now))
 

@@ -125,9 +125,10 @@ class CoverageRecords(Protocol):
         """Write each second over its first, and adjust the counts; `VersionConflict` when a first is not stored."""
 
     def healable(self, schedule_id: str, since: float, limit: int) -> Sequence[Cell]:
-        """Missing cells with a nominal instant from `since` on, whose client connected after they became so.
+        """Missing cells with a nominal instant from `since` on, whose client is connected, and may have what it lacked.
 
-        Of each client the earliest, and none of a client that is healing one.
+        That is a client that connected after the cell became missing, or whose job was over before it was asked. Of
+        each client the earliest, and none of a client that is healing one.
         """
 
     def with_missing(self, since: float) -> Sequence[str]:

@@ -55,6 +55,7 @@ class MakeJob(Protocol):
         now: float,
         created_by: str,
         schedule: tuple[str, str, float] | None,
+        /,
     ) -> Job:
         """The job; an error of the request (`Permanent`, a `DomainError`) when it cannot be made."""
 
@@ -62,7 +63,7 @@ class MakeJob(Protocol):
 class CancelJob(Protocol):
     """Cancels a job, within the caller's transaction."""
 
-    def __call__(self, records: Records, job_id: str, now: float) -> object:
+    def __call__(self, records: Records, job_id: str, now: float, /) -> object:
         """A job that is over, or that is being cancelled, stays as it is."""
 
 

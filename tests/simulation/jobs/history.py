@@ -234,7 +234,7 @@ class JobHistory:
 
     def _check_jobs(self) -> None:
         checks = self.site.checks
-        for job_id in self.specs:
+        for job_id in self.specs.keys() - self.operator.refused:
             require(job_id in checks.jobs, f"9: {job_id} was accepted and does not exist")
             expected = self.operator.accepted.get(job_id)
             if expected is not None and checks.spec_of(job_id).targets.mode == "snapshot":

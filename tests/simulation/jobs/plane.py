@@ -62,7 +62,7 @@ class JobPlane(Plane):
         restarts_after: tuple[float, float] = (0.2, 60.0),
     ) -> None:
         database = PlaneDatabase(shared, lambda: fates(self), self._dies)
-        super().__init__(world, name, database, promises, broker, bucket, seen=SEEN, policy=policy)
+        super().__init__(world, name, database, promises, broker, bucket, seen=SEEN, policy=policy, fleet=True)
         self.shared = shared
         self._restarts_after = restarts_after
         self._calls: set[asyncio.Task[Any]] = set()

@@ -172,18 +172,18 @@ async def test_nothing_expires_while_the_clock_is_known_to_be_wrong() -> None:
     """A program that starts with a wrong clock has no other to compare it with, until it sees the object store's."""
     async with Rig() as rig:
         maintenance, probe = rig.engine.maintenance, rig.engine.probe
-        assert maintenance._time_is_sure()
+        assert maintenance.time_is_sure()
         skewed = ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), clock_skew=-8 * DAY)
         good, rig.objects.capabilities = rig.objects.capabilities, skewed
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
             await probe.probe()
-        assert not maintenance._time_is_sure()
+        assert not maintenance.time_is_sure()
         with pytest.raises(ObjectStoreDown, match="set this machine's clock"):
             rig.engine.signer.grant(an_upload(s3_upload_id="s3-1"), ROOM)
         assert probe.require() == good, "what is stored is completed all the same"
         rig.objects.capabilities = good
         await probe.probe()
-        assert maintenance._time_is_sure()
+        assert maintenance.time_is_sure()
 
 
 async def test_a_clock_that_the_object_store_refuses_is_known_to_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,15 +202,15 @@ async def test_a_clock_that_the_object_store_refuses_is_known_to_be_wrong(monkey
             await probe.probe()
         clock.time += LASTS + 1
         assert rig.engine.clock.now() == before + LASTS + 1
-        assert not rig.engine.maintenance._time_is_sure()
+        assert not rig.engine.maintenance.time_is_sure()
 
 
 async def test_without_any_answer_of_the_object_store_deadlines_hold_after_some_minutes() -> None:
     async with Rig() as rig:
         rig.engine.probe._seen = None
-        assert not rig.engine.maintenance._time_is_sure()
+        assert not rig.engine.maintenance.time_is_sure()
         rig.clock.time += 301
-        assert rig.engine.maintenance._time_is_sure()
+        assert rig.engine.maintenance.time_is_sure()
 
 
 async def test_entries_further_ahead_than_any_wait_are_pulled_in() -> None:

@@ -16,7 +16,7 @@ from control_plane.adapters.database.schedules.rows import CELL_COLUMNS, cell_va
 from control_plane.adapters.database.schedules.tables import CELLS, COVERAGE, IS_MISSING, IS_WATCHED
 from control_plane.adapters.database.sql import Statement, Transaction, Values
 from control_plane.adapters.database.tables import CLIENTS
-from control_plane.domain.jobs.model import ExecutionState
+from control_plane.domain.jobs.model import ExecutionState, JobReason
 from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import Cell, CellState
 from control_plane.services.errors import VersionConflict
@@ -74,7 +74,7 @@ _HEALABLE: Final = Statement(
         _C.settled.is_(False),
         _C.heals < MAX_HEALS,
         CLIENTS.c.online.is_(True),
-        CLIENTS.c.connected_at > _C.at,
+        or_(CLIENTS.c.connected_at > _C.at, _C.reason_code == JobReason.DEADLINE.value),
         ~_HEALS_ANOTHER,
     )
     .order_by(_C.client_id, _C.nominal_at)
@@ -182,7 +182,7 @@ class SqlCoverage:
             # A range of keys, not a list of ids: one walk along the primary key.
             first, last = min(cells), max(cells)
             rows = self._transaction.connection.execute(
-                _ROWS.where(*of, _C.client_id.between(first, last)).order_by(_C.client_id, _C.nominal_at)
+                _ROWS.where(*of, _C.client_id >= first, _C.client_id <= last).order_by(_C.client_id, _C.nominal_at)
             )
             for cell in map(to_cell, map(tuple, rows)):
                 if cell.client_id in cells:

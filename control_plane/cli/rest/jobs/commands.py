@@ -3,8 +3,6 @@
 Rule: exit codes of a job that is followed: 0 all, 5 partial, 1 none, 124 after `--timeout`.
 """
 
-import json
-import sys
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.parsing import read_options
+from control_plane.cli.parsing import read_document, read_options
 from control_plane.cli.program import program
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.rest.jobs.calls import JobCalls, job_path
@@ -116,7 +114,7 @@ def create(  # noqa: PLR0913 - one for each option
     timeout: Timeout = None,
 ) -> None:
     """Create a job from a file, from options, or from both: an option replaces what the file has."""
-    body = _read_body(file) if file is not None else {}
+    body = read_document(file) if file is not None else {}
     changes: dict[str, dict[str, Any]] = {"targets": {}, "files": {}}
     if client or selector is not None:
         changes["targets"] = {"clients": client or [], "selector": selector}
@@ -334,20 +332,6 @@ def _acted(session: CliSession, answer: Document, what: str) -> None:
 def _created(answer: Document) -> str:
     job_id = visible(answer["job_id"])
     return f"job {job_id} has {answer['clients']} clients; `{program()} job watch {job_id}` follows it"
-
-
-def _read_body(file: str) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-        body = json.loads(text)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"{file}: {reason}"
-        raise Misused(message) from error
-    if not isinstance(body, dict):
-        message = f"{file}: is no JSON object"
-        raise Misused(message)
-    return body
 
 
 def _seconds(text: str | None) -> float | None:

@@ -18,7 +18,7 @@ from control_plane.cli.rest.client import ControlPlane, read_object
 from control_plane.cli.rest.jobs.calls import job_path
 from control_plane.cli.text import visible
 from control_plane.domain.jobs.contents import ContentCheck
-from control_plane.services.jobs.formats import DownloadList, ResultFormat
+from control_plane.services.jobs.results.formats import DownloadList, ResultFormat
 
 Read = Callable[[str, int], Iterator[bytes]]
 Line = dict[str, Any]

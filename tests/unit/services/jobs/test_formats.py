@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
-from control_plane.services.jobs.formats import DownloadList, ResultFormat, ResultLine, csv_row, head_of, jsonl
+from control_plane.services.jobs.results.formats import DownloadList, ResultFormat, ResultLine, csv_row, head_of, jsonl
 
 LINE = ResultLine(
     client_id="till-1",

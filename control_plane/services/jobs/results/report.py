@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import Job
 from control_plane.services.errors import ServiceError, VersionConflict
-from control_plane.services.jobs.formats import jsonl
-from control_plane.services.jobs.results import result_lines
+from control_plane.services.jobs.results.formats import jsonl
+from control_plane.services.jobs.results.reader import result_lines
 from control_plane.services.policy import DAY
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records

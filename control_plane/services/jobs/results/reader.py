@@ -11,7 +11,15 @@ from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import UnknownJob
-from control_plane.services.jobs.formats import LISTS, DownloadList, ResultFormat, ResultLine, csv_row, head_of, jsonl
+from control_plane.services.jobs.results.formats import (
+    LISTS,
+    DownloadList,
+    ResultFormat,
+    ResultLine,
+    csv_row,
+    head_of,
+    jsonl,
+)
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter
 from control_plane.services.ports.object_store import ObjectStore
