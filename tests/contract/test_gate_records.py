@@ -8,10 +8,11 @@ from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.ports.database import PARKED, Database, Records, Subject
 from control_plane.services.ports.gate import Budget, Share
-from tests.support.databases import an_entry, an_upload, sql_database
+from tests.support.databases import an_entry, an_upload, migrated, sql_database
 from tests.support.examples import examples
+from tests.support.postgres import postgres
 
-__all__ = ["sql_database"]
+__all__ = ["migrated", "postgres", "sql_database"]
 
 KEY = "site=berlin"
 

@@ -46,7 +46,7 @@ async def happen(rig: GatedRig, upload_id: str, event: str, sequence: int, epoch
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     history=st.lists(st.sampled_from(EVENTS), min_size=1, max_size=10),
     paused=st.booleans(),
