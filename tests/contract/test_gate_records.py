@@ -1,5 +1,7 @@
 """Rates, budgets and shares: what is written is read again, and waiters stand in one order."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
@@ -115,6 +117,19 @@ async def test_so_many_are_ahead_as_stand_before_it(sql_database: Database, plac
 
     stand, ahead = await sql_database.write(work)
     assert [stand.index(share) for share in shares] == ahead
+
+
+async def test_the_shares_of_uploads_that_are_over_are_pruned(sql_database: Database) -> None:
+    def work(records: Records) -> list[bool]:
+        still, over = an_upload(state=State.IN_PROGRESS), an_upload(state=State.FAILED, completed_at=5.0)
+        for upload in (still, over):
+            records.uploads.add(upload)
+            records.gate.put_share(replace(a_share(1), client_id=upload.client_id, upload_id=upload.upload_id))
+        records.gate.put_share(a_share(9))
+        assert records.gate.prune(0.0) == 2
+        return [share.upload_id == still.upload_id for share in records.gate.first(KEY, 9)]
+
+    assert await sql_database.write(work) == [True]
 
 
 async def test_the_held_grants_of_one_job_are_released(sql_database: Database) -> None:

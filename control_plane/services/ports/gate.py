@@ -6,9 +6,12 @@ again, so a rate is exact over replicas.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from control_plane.domain.uploads.model import UploadKey
+
+if TYPE_CHECKING:
+    from control_plane.services.ports.database import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class GateRecords(Protocol):
     def budgets(self) -> list[Budget]:
         """All, by label and value."""
 
+    def page_of_budgets(self, page: "Page") -> tuple[list[Budget], str | None]:
+        """Budgets by label and value, and the cursor of the next page; `BadInput` when the cursor is malformed."""
+
     def budgets_of(self, labels: Mapping[str, str]) -> list[Budget]:
         """Those that apply to a client with these labels, by label."""
 
@@ -102,4 +108,4 @@ class GateRecords(Protocol):
         """The shares whose last grant is paid off at `since` or later, the latest first."""
 
     def prune(self, before: float) -> int:
-        """Delete rates that were free before this instant: no row means the same. Returns their number."""
+        """Delete rates that were free before this instant, and shares of uploads that are over; returns how many."""
