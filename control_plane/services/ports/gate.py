@@ -93,7 +93,7 @@ class GateRecords(Protocol):
         """Delete the shares of an upload that is over."""
 
     def ahead_of(self, share: Share) -> int:
-        """How many waiters of the budget that are not absent come before this share."""
+        """How many waiters of the budget that are not absent come before this share; of many, the first ones count."""
 
     def pass_over(self, share: Share) -> None:
         """Mark the waiters that come before this share as absent."""

@@ -20,6 +20,9 @@ from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.gate import Budget, Share
 
+MAX_AHEAD: Final = 200
+"""Waiters at which counting stops: the turn of one behind so many is further ahead than the longest wait that is told."""
+
 _S: Final = SHARES.c
 _TAT: Final = Statement(select(RATES.c.tat).where(RATES.c.name == bindparam("name")))
 _SET_TAT: Final = upsert(RATES)
@@ -73,7 +76,9 @@ _BEFORE: Final = or_(
         ),
     ),
 )
-_AHEAD: Final = Statement(select(func.count()).where(_PRESENT, _BEFORE))
+_AHEAD: Final = Statement(
+    select(func.count()).select_from(select(_S.key).where(_PRESENT, _BEFORE).limit(MAX_AHEAD).subquery())
+)
 _PASS_OVER: Final = Statement(update(SHARES).where(_PRESENT, _BEFORE).values(absent=True))
 _FIRST: Final = Statement(
     _ROWS.where(_PRESENT)
