@@ -122,11 +122,13 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
     """Do what one job is due for; True when there is more of it at once."""
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
-    job = _judged(turn, job, counts)
+    over = not in_state(counts, *EXECUTION_OPEN)
+    if not (over and _is_done(turn, job)):
+        job = _judged(turn, job, counts)
     if job.state is JobState.CANCELLING and _stop_some(turn, job):
         turn.wake_job(job.job_id, turn.now)
         return True
-    if not in_state(counts, *EXECUTION_OPEN) and _may_end(job):
+    if over and (job.state is JobState.CANCELLING or _is_done(turn, job)):
         done = in_state(counts, *DONE)
         partial = in_state(counts, ExecutionState.PARTIAL)
         removed = in_state(counts, ExecutionState.REMOVED)
@@ -148,8 +150,10 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
     return more
 
 
-def _may_end(job: Job) -> bool:
-    return job.state is JobState.CANCELLING or (job.state is JobState.RUNNING and job.spec.targets.mode == "snapshot")
+def _is_done(turn: JobTurn, job: Job) -> bool:
+    """Whether the job ends once its executions are over: while clients may join, only at its deadline."""
+    takes_more = job.spec.targets.mode == "continuous" and turn.now < job.deadline
+    return job.state is JobState.RUNNING and not takes_more
 
 
 def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:

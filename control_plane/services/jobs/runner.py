@@ -36,6 +36,9 @@ POLL: Final = 1.0
 MAX_AT_ONCE: Final = 64
 """Requests that are being published."""
 
+MAX_PUBLISHING: Final = 2_048
+"""Requests that are or wait to be published: until there are fewer, no execution begins."""
+
 MAX_WAITING: Final = 10_000
 MAX_OF_ONE: Final = 64
 JOBS_AT_ONCE: Final = 64
@@ -121,7 +124,7 @@ class JobRunner:
         )
         if executions is not None and executions <= now:
             more = await self._turn(turn_executions) == BATCH or more
-        if jobs is not None and jobs <= now:
+        if jobs is not None and jobs <= now and len(self._tasks) < MAX_PUBLISHING:
             due = await self._database.read(lambda records: records.jobs.due(now, JOBS_AT_ONCE))
             for job_id in [job.job_id for job in due]:
                 more = await self._turn(functools.partial(_turn_job, job_id)) or more
@@ -161,7 +164,12 @@ class JobRunner:
         for client_id, command in effects.requests:
             task = asyncio.create_task(self._publish(client_id, command))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._published)
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if len(self._tasks) == MAX_PUBLISHING - 1:
+            self.poke()
 
     async def _publish(self, client_id: str, command: Command) -> None:
         """A request that is not published is repeated by its timer."""

@@ -374,6 +374,10 @@ async def test_clients_join_a_continuous_job_and_leave_it(started: Started) -> N
     assert (await rig.states())["c"] == "succeeded"
     job = await rig.job()
     assert (job.state, job.clients) == (JobState.RUNNING, 3)
+    rig.on.clear()
+    await rig.passes(job.deadline - rig.clock.now() + 1, step=100_000)
+    job = await rig.job()
+    assert (job.state, job.outcome) == (JobState.COMPLETED, JobOutcome.ALL)
 
 
 async def test_a_client_that_is_deleted_leaves_its_jobs(started: Started) -> None:
