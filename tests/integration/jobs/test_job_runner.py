@@ -5,6 +5,7 @@ Rule: only the test moves the clock; the sums of a job are compared with its row
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
+from control_plane.services.errors import ClocksDiffer
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -266,6 +268,21 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     job = await rig.job()
     assert (job.state, job.outcome) == (JobState.EXPIRED, JobOutcome.NONE)
     assert set((await rig.states()).values()) == {"timed_out"}
+
+
+async def test_nothing_expires_while_the_clock_is_known_to_be_wrong(started: Started) -> None:
+    rig = await started(Device("a", silent=True))
+    await rig.create(deadline=300.0)
+    rig.objects.capabilities = replace(rig.objects.capabilities, clock_skew=-4_000.0)
+    with pytest.raises(ClocksDiffer):
+        await rig.engine.probe.probe()
+    assert rig.engine.probe.clock_is_wrong
+    await rig.passes(400)
+    assert (await rig.job()).state is JobState.RUNNING
+    rig.objects.capabilities = replace(rig.objects.capabilities, clock_skew=0.0)
+    await rig.engine.probe.probe()
+    await rig.passes(120)
+    assert (await rig.job()).state is JobState.EXPIRED
 
 
 async def test_a_paused_job_begins_nothing_and_a_resume_repeats_nothing_that_ended(started: Started) -> None:
