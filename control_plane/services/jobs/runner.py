@@ -10,12 +10,13 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
 from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import State, Upload
+from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import BadInput, ServiceError, VersionConflict
@@ -189,8 +190,12 @@ class JobRunner:
 
     def _on_commit(self, commit: Commit) -> None:
         """An upload of a job ended: its execution is due."""
-        if any(getattr(change, "job_id", None) is not None for change in commit.changes):
+        if any(_ends_file(change) for change in commit.changes):
             self.poke()
+
+
+def _ends_file(change: Change) -> bool:
+    return isinstance(change, UploadStateChanged) and change.job_id is not None and change.state in TERMINAL
 
 
 def settle_files(records: Records, ended: Sequence[Upload]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.domain.changes import UploadCreated, UploadStateChanged
 from control_plane.domain.jobs.events import (
     DeadlineExtended,
     JobCancelRequested,
@@ -86,6 +87,14 @@ async def test_a_job_lists_and_sends_the_files_of_every_client(started: Started)
         "uploads/job/a/data/b.log",
         "uploads/job/b/data/a.log",
     ]
+
+
+async def test_every_change_of_an_upload_names_its_job(started: Started) -> None:
+    rig = await started(Device("a"))
+    await rig.create()
+    found = await rig.database.read(lambda records: records.changes.after(0, 100))
+    uploads = [one.change for one in found if isinstance(one.change, UploadCreated | UploadStateChanged)]
+    assert [change.job_id for change in uploads] == ["job"] * 4
 
 
 async def test_a_client_that_is_offline_is_asked_when_it_connects(started: Started) -> None:
