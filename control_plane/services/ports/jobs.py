@@ -255,6 +255,9 @@ class JobRecords(Protocol):
     def unreported(self, ended_after: float, limit: int) -> Sequence[Job]:
         """Jobs that ended after this instant, and whose last run has no report yet; earliest first."""
 
+    def pull_in(self, after: float, now: float) -> int:
+        """Make jobs and executions due that are due later than `after`, and not parked; returns their number."""
+
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete old jobs with all that belongs to them, about `limit` rows at once.
 

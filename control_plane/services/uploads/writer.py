@@ -533,6 +533,7 @@ def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateCh
         was=before.state,
         state=after.state,
         error=after.error,
+        job_id=after.job_id,
     )
 
 
