@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,13 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
+    from control_plane.presentation import cloud_event_json
+    from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
+    from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -93,8 +98,16 @@ def create_app(settings: Settings) -> "FastAPI":
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
-    poke = (lambda: None) if engine.jobs is None else engine.jobs.poke
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
+    sender = HttpWebhookSender(settings.webhook_network_list)
+    dispatcher = WebhookDispatcher(
+        parts.database,
+        engine.clock,
+        metrics,
+        sender,
+        partial(cloud_event_json, source=f"backhaul/{settings.topic_root}"),
+    )
+    webhooks = WebhookService(parts.database, engine.clock, sender, on_change=dispatcher.poke)
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
@@ -108,8 +121,9 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
+        webhooks=webhooks,
         schedules=ScheduleService(
-            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=poke
+            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         readiness=engine.readiness,
         clock=engine.clock,
@@ -121,10 +135,10 @@ def create_app(settings: Settings) -> "FastAPI":
         jobs=MACHINE,
         time_is_sure=engine.maintenance.time_is_sure,
         history=settings.history_days * DAY,
-        on_made=poke,
+        on_made=runner.poke,
     )
     app = create_api(settings, metrics, services)
-    loops = (streams.run, reports.run, schedules.run)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

@@ -25,7 +25,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LOGGER: Final = "backhaul"
 
 LINES: Final = Limit(rate=1 / 60, burst=10)
-"""Lines of one event (of one verdict, if it has one) about one client: the first ten, then one a minute."""
+"""Lines of one event (of one verdict, if it has one) about one client or webhook: the first ten, then one a minute."""
 
 LINES_OF_WORK: Final = Limit(rate=5, burst=1_000)
 """Lines about one client of an event that its uploads cause in their normal course."""
@@ -83,7 +83,7 @@ class Metrics:
         self._logger.log(level, event, **{_key(name): value for name, value in facts.items()})
 
     def _has_line(self, event: str, facts: Mapping[str, Any]) -> bool:
-        client_id = facts.get("client_id")
+        client_id = facts.get("client_id", facts.get("webhook_id"))
         if client_id is None or event.startswith(_OF_CALLERS):
             return True
         lines = self._lines_of_work if event.startswith(_WORK) else self._lines

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
+
 from control_plane.domain.changes import Change, NumberedChange, subject_of
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import State, Upload
@@ -134,6 +136,11 @@ def cloud_event(numbered: NumberedChange, source: str) -> dict[str, Any]:
         "datacontenttype": "application/json",
         "data": change_document(change),
     }
+
+
+def cloud_event_json(numbered: NumberedChange, source: str) -> str:
+    """`cloud_event` as one line of JSON."""
+    return msgspec.json.encode(cloud_event(numbered, source)).decode()
 
 
 def upload_document(view: UploadView) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -142,6 +143,16 @@ def _split_list(names: str) -> list[str]:
     return [name.strip().lower() for name in names.split(",") if name.strip()]
 
 
+def _networks(text: str) -> str:
+    for one in _split_list(text):
+        try:
+            ip_network(one, strict=False)
+        except ValueError:
+            message = "must be networks such as 10.0.0.0/8, joined by commas"
+            raise ValueError(message) from None
+    return text
+
+
 def _root(root: str) -> str:
     return Topics(root).root
 
@@ -198,6 +209,7 @@ class Settings(BaseSettings):
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     require_proof: bool = True
+    webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = "INFO"
@@ -278,6 +290,11 @@ class Settings(BaseSettings):
         """The names under which REST is requested; an address is always accepted, but for 0.0.0.0."""
         own = {"localhost", self.server_host.lower()} - {"0.0.0.0"}  # noqa: S104 - refused, not listened on
         return frozenset({*own, *_split_list(self.allowed_hosts or "")})
+
+    @property
+    def webhook_network_list(self) -> tuple[str, ...]:
+        """The networks beside the public internet that webhooks may be sent to."""
+        return tuple(_split_list(self.webhook_networks or ""))
 
     @property
     def behind_proxy(self) -> bool:

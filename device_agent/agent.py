@@ -26,16 +26,14 @@ from device_agent.inbox import (
     EventQueue,
     LoopEvent,
     QueryAnswered,
-    SelectionMissing,
     StopRequested,
-    WalkEnded,
 )
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
-from device_agent.queries import HealthQuery, Query, answer_query, answer_with, failed_query
-from device_agent.selections import Selections
+from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
+from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal

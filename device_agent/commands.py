@@ -12,7 +12,7 @@ import msgspec
 
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
-from device_agent.queries import HealthQuery, Query, failed_query
+from device_agent.queries.answers import HealthQuery, Query, failed_query
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated

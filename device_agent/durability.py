@@ -12,7 +12,7 @@ from typing import Final
 from device_agent.errors import JournalError
 from device_agent.mqtt.session import AckToken
 from device_agent.state.journal import Journal
-from device_agent.transfer.events import DigestParts, OpenSource, PublishResponse, PutPart
+from device_agent.transfer.events import DigestParts, MeasureSource, OpenSource, PublishResponse, PutPart
 from device_agent.transfer.records import Began, Order, PartKept
 from device_agent.uploads import CloseSource, DeferredEffect, DiscardCopy
 
@@ -46,6 +46,7 @@ class CommitResult(Enum):
 
 
 NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
+    MeasureSource: Need.NOTHING,
     OpenSource: Need.NOTHING,
     DigestParts: Need.NOTHING,
     PutPart: Need.STORED_PARTS,

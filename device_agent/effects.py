@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from device_agent.inbox import EffectDone, EventQueue
-from device_agent.transfer.events import Digested, DigestParts, OpenSource, PutPart, Rechecked
+from device_agent.transfer.events import Digested, DigestParts, MeasureSource, OpenSource, PutPart, Rechecked
 from device_agent.transfer.model import State
 from device_agent.transfer.records import Order
 from device_agent.uploads import CloseSource, DiscardCopy, Run
@@ -28,7 +28,7 @@ _MAX_LOST_QUERIES: Final = 8
 _STOP_TIMEOUT: Final = 3.0
 _READERS: Final = 2
 
-IoEffect = OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
+IoEffect = MeasureSource | OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
 
 
 class EffectRunner:
@@ -73,6 +73,9 @@ class EffectRunner:
     def perform(self, run: Run, effect: IoEffect) -> None:
         """Start one effect of an upload."""
         match effect:
+            case MeasureSource(order=order):
+                if run.transfer.state is State.QUEUED:
+                    self._start(run, "measure", self._reader, lambda post: self._part_io.measure(order, post))
             case OpenSource():
                 # An effect derived for a new connection may arrive after the opening that was running has ended.
                 if run.transfer.state is State.OPENING:

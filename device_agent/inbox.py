@@ -11,10 +11,10 @@ from typing import Final
 from msgspec import Struct
 
 from device_agent.mqtt.session import AckToken
+from device_agent.queries.selections import SelectionMissing, WalkEnded
 from device_agent.uploads import Run
 from device_agent.workers.part_io import IoEvent, SourceSession
-from schemas.messages import Command, Response, SelectFiles
-from schemas.values import ErrorCode
+from schemas.messages import Response
 
 MAX_WAITING: Final = 1_024
 MAX_UNLIMITED: Final = 64
@@ -64,21 +64,6 @@ class QueryAnswered(Struct, frozen=True):
     """The response to a query about the device."""
 
     response: Response
-
-
-class SelectionMissing(Struct, frozen=True):
-    """A command asks for a selection that is not kept."""
-
-    command: Command
-    request: SelectFiles
-
-
-class WalkEnded(Struct, frozen=True):
-    """A selection is kept; or `code` and `text` are the reason why it is not."""
-
-    selection: str
-    code: ErrorCode | None = None
-    text: str = ""
 
 
 class StopRequested(Struct, frozen=True):

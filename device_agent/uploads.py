@@ -25,6 +25,7 @@ from device_agent.transfer.events import (
     Faulted,
     HostPaused,
     Keep,
+    MeasureSource,
     OpenSource,
     PublishResponse,
     PutPart,
@@ -37,10 +38,17 @@ from device_agent.transfer.machine import apply, begin, derive, needs_source, ne
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
+from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import ErrorCode, Outcome, PresignedPart
 
 MAX_ADMITTED: Final = 4
 """Uploads with an open file that progress at the same time."""
+
+SMALL: Final = MIN_CHUNK_SIZE
+"""Bytes that a file of one part has at most."""
+
+SMALL_SLOTS: Final = 2
+"""Further slots, for small files: they do not wait behind large ones."""
 
 MAX_UNANSWERED: Final = 4
 """Uploads of one mount that may wait for its answer; the others stay in the queue, and take no thread."""
@@ -73,7 +81,7 @@ class CloseSource(Struct, frozen=True):
     session: SourceSession
 
 
-DeferredEffect = PublishResponse | OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
+DeferredEffect = PublishResponse | MeasureSource | OpenSource | DigestParts | PutPart | DiscardCopy | CloseSource
 """Effects that are collected for the loop; the others are done at once."""
 
 
@@ -87,6 +95,10 @@ class Run:
     wake_at: float | None = None
     held: int = 0
     """Bytes that it takes of `MAX_HELD`: as it began, and anew when it has ended."""
+    served: int = 0
+    """When a sender was given a part of it last, counted in parts."""
+    measuring: bool = False
+    """Whether the size of its file was asked for."""
     silent_mount: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
@@ -108,9 +120,14 @@ class Run:
         return f"{UNRESPONSIVE}: {self.silent_mount!r} does not answer for other files" if self.silent_mount else None
 
     @property
+    def priority(self) -> int:
+        """A higher one goes first."""
+        return self.transfer.order.options.priority
+
+    @property
     def rank(self) -> tuple[int, int]:
-        """Its place in any queue: high priority first, then order of arrival."""
-        return -self.transfer.order.options.priority, self.number
+        """Its place in the queue: high priority first, then order of arrival."""
+        return -self.priority, self.number
 
 
 class Uploads:
@@ -138,6 +155,7 @@ class Uploads:
         self._unanswered: list[str] = []
         self._workers = workers
         self._sending = 0
+        self._served = 0
         self._arrivals = 0
         self._runs: dict[str, Run] = {}
         for transfer in transfers:
@@ -268,21 +286,30 @@ class Uploads:
             run = min((run for run in answered if ready(run.transfer, now)), key=self._turn, default=None)
             if run is None:
                 return
+            self._served += 1
+            run.served = self._served
             until = self.host_backoff.until(next_url(run.transfer, now) or "")
             self.handle(run, HostPaused(now=now, until=until) if until > now else WorkerFree(now=now, rate=self.rate))
 
-    def _turn(self, run: Run) -> tuple[int, int, int]:
-        priority, number = run.rank
-        return priority, len(run.transfer.in_flight), number
+    def _turn(self, run: Run) -> tuple[int, int, int, int]:
+        """Its place at each part boundary: priority, then fewest parts in flight, then the longest without a part."""
+        return -run.priority, len(run.transfer.in_flight), run.served, run.number
 
     def _admit(self, now: float) -> None:
-        slots = MAX_ADMITTED - sum(self._holds_a_slot(run, now) for run in self._runs.values())
+        """Open what has a slot. An upload of a lower priority takes none from it, and goes on with idle senders."""
+        taken = [run.priority for run in self._runs.values() if self._holds_a_slot(run, now)]
         queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
         self._find_silent_mounts(queued)
-        may_open = [run for run in queued if run.silent_mount is None]
-        for run in sorted(may_open, key=lambda run: run.rank)[: max(0, slots)]:
-            run.session = SourceSession(run.transfer.order.file_path)
-            self.handle(run, Admitted(now=now))
+        for run in sorted((run for run in queued if run.silent_mount is None), key=lambda run: run.rank):
+            size = run.transfer.known_size
+            slots = MAX_ADMITTED + (SMALL_SLOTS if size is not None and size <= SMALL else 0)
+            if sum(priority >= run.priority for priority in taken) < slots:
+                taken.append(run.priority)
+                run.session = SourceSession(run.transfer.order.file_path)
+                self.handle(run, Admitted(now=now))
+            elif size is None and not run.measuring:
+                run.measuring, run.session = True, SourceSession(run.transfer.order.file_path)
+                self.effects.append((run, MeasureSource(run.transfer.order)))
 
     def _find_silent_mounts(self, queued: list[Run]) -> None:
         """Set `silent_mount` of each queued upload: its mount, if that leaves too many others without an answer."""

@@ -17,6 +17,7 @@ from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
+from control_plane.api.events import webhooks as webhook_routes
 from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
@@ -29,6 +30,7 @@ from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
@@ -51,6 +53,7 @@ class ApiServices:
     jobs: JobService
     job_results: JobResults
     streams: EventStreams
+    webhooks: WebhookService
     schedules: ScheduleService
     readiness: ReadinessCheck
     clock: Clock
@@ -63,6 +66,7 @@ ROUTERS: Final = (
     budget_routes.router,
     job_routes.router,
     stream_routes.router,
+    webhook_routes.router,
     schedule_routes.router,
     health_routes.router,
     pages.router,

@@ -17,6 +17,8 @@ Exception
         ├── UnknownUpload
         ├── UnknownJob
         ├── UnknownSchedule
+        ├── UnknownWebhook
+        ├── UnknownDelivery      the webhook has no delivery of this number
         ├── JobExists            the id of a new job is that of another one
         ├── JobRefused           the state of a job does not allow the request
         ├── ConditionMissing     the request must name the version that it changes
@@ -165,6 +167,22 @@ class JobRefused(Permanent):
         self.state = state
         self.reason_code = reason_code
         self.next_wake_at = next_wake_at
+
+
+class UnknownWebhook(Permanent):
+    """There is no webhook of this id."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"webhook {webhook_id!r} is not known")
+        self.webhook_id = webhook_id
+
+
+class UnknownDelivery(Permanent):
+    """The webhook has no delivery of this number: it was none of its changes, or is no longer kept."""
+
+    def __init__(self, webhook_id: str, number: int) -> None:
+        super().__init__(f"webhook {webhook_id!r} has no delivery {number}: none was made, or it is no longer kept")
+        self.number = number
 
 
 class ConditionMissing(Permanent):

@@ -78,6 +78,11 @@ class Copies:
                 ) from error
         return _open_copy(path)
 
+    def measure(self, order: Order) -> int:
+        """Bytes in the file of an order; `FileRefused` as for `open`."""
+        with open_source(order.file_path, self._roots) as source:
+            return source.size
+
     def discard(self, order: Order) -> None:
         """Delete an order's copy, if there is one."""
         self._path(order).unlink(missing_ok=True)

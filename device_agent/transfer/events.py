@@ -41,7 +41,7 @@ class Repeated(Struct, frozen=True, kw_only=True):
 class Granted(Struct, frozen=True, kw_only=True):
     """URLs for some parts; `lifetime` in seconds from now, None when unknown. Or a wait in place of URLs.
 
-    `rate` is the limit in bytes per second from now on; None leaves it as it is.
+    `rate` is the limit in bytes per second from now on; URLs without it end a limit that was set before.
     """
 
     now: float
@@ -76,6 +76,13 @@ class CloseReceived(Struct, frozen=True, kw_only=True):
 
 
 # Events on the device.
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """The size of a source that waits to be opened, in bytes; 0 when it cannot be opened."""
+
+    now: float
+    size: int
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
@@ -169,7 +176,18 @@ class Faulted(Struct, frozen=True, kw_only=True):
 
 
 RemoteEvent = Repeated | Granted | GrantRefused | CancelRequested | CloseReceived
-WorkEvent = Admitted | Opened | OpenRefused | Digested | Rechecked | WorkerFree | HostPaused | PartStored | PartFailed
+WorkEvent = (
+    Measured
+    | Admitted
+    | Opened
+    | OpenRefused
+    | Digested
+    | Rechecked
+    | WorkerFree
+    | HostPaused
+    | PartStored
+    | PartFailed
+)
 Event = RemoteEvent | WorkEvent | Tick | Faulted
 
 
@@ -183,6 +201,12 @@ class PublishResponse(Struct, frozen=True):
     """Publish this response; the caller adds its epoch."""
 
     response: Response
+
+
+class MeasureSource(Struct, frozen=True):
+    """Look how large the order's file is, and report `Measured`."""
+
+    order: Order
 
 
 class OpenSource(Struct, frozen=True):

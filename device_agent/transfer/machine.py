@@ -34,6 +34,7 @@ from device_agent.transfer.events import (
     GrantRefused,
     HostPaused,
     Keep,
+    Measured,
     Opened,
     OpenRefused,
     OpenSource,
@@ -60,6 +61,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     CancelRequested: handlers.cancel_requested,
     CloseReceived: handlers.close_received,
     # The source.
+    Measured: handlers.measured,
     Admitted: handlers.admitted,
     Opened: handlers.opened,
     OpenRefused: handlers.open_refused,
@@ -102,6 +104,7 @@ _WHILE_OPEN: Final[_Row] = {
 
 ALLOWED: Final[Mapping[State, _Row]] = {
     State.QUEUED: {
+        Measured: _QUEUED,
         Admitted: _OPENING,
         Repeated: _QUEUED,
         Granted: _QUEUED | _ENDED,

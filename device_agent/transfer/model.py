@@ -98,6 +98,8 @@ class Transfer(Struct, frozen=True, dict=True):
     digests: Mapping[int, str] = field(default_factory=dict)
     """Of every part that this device stored; compared when the source is opened again."""
     # Lost in a crash.
+    measured: int | None = None
+    """Bytes in a source that was not opened yet."""
     opened: Fingerprint | None = None
     """The fingerprint of the open source; None while it is closed."""
     doubtful: bool = False
@@ -120,7 +122,7 @@ class Transfer(Struct, frozen=True, dict=True):
     """No request is published before this moment."""
     hold: Hold | None = None
     rate: int | None = None
-    """Bytes per second that the owner has set with a grant; it repeats it with every grant."""
+    """Bytes per second that the owner has set with its latest grant."""
     failures: int = 0
     """Failed PUTs since a part was last stored."""
     renewals: int = 0
@@ -136,6 +138,11 @@ class Transfer(Struct, frozen=True, dict=True):
     """When the latest response is published again."""
     repeats: int = 0
     unanswered_since: float | None = None
+
+    @property
+    def known_size(self) -> int | None:
+        """Bytes in the source, as far as it is known: once it was measured or opened."""
+        return self.measured if self.source is None else self.source.size
 
     @property
     def plan(self) -> PartPlan:

@@ -20,6 +20,7 @@ from device_agent.transfer.events import (
     Digested,
     DigestParts,
     Faulted,
+    Measured,
     Opened,
     OpenRefused,
     PartFailed,
@@ -32,7 +33,7 @@ from device_agent.transfer.records import Order
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode
 
-IoEvent = Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
+IoEvent = Measured | Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
 Post = Callable[[IoEvent], None]
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,17 @@ class PartIO:
     uploader: Uploader
     copies: Copies
     clock: Callable[[], float] = boot_clock
+
+    def measure(self, order: Order, post: Post) -> None:
+        """Look how large a source is; the event is `Measured`. What cannot be opened is small: its end is near."""
+        try:
+            size = self.copies.measure(order)
+        except FileRefused:
+            size = 0
+        except Exception:
+            log.exception("a file could not be measured")
+            size = 0
+        post(Measured(now=self.clock(), size=size))
 
     def open(self, order: Order, session: SourceSession, post: Post) -> None:
         """Open a source, or the copy that is sent in its place; the event is `Opened` or `OpenRefused`."""

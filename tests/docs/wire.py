@@ -48,7 +48,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "metadata": "Free map, stored and echoed unchanged: at most 4 KiB as JSON, nested at most 14 deep.",
     },
     "UploadOptions": {
-        "priority": "A higher number goes first on the device.",
+        "priority": "A higher number goes first on the device, at each part boundary.",
         "max_bytes_per_second": "Rate limit of this upload.",
         "on_change": "`fail`: a change ends the attempt. `prefix`: the file may grow; its first bytes are sent.",
         "compression": "`gzip`: the agent compresses the file first; the compressed copy is the file from then on.",
@@ -63,7 +63,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "presigned_urls": "Second accepted place of the URLs.",
         "expires_in": "Second accepted place of their life, in seconds from receipt.",
         "wait": "The owner grants nothing yet (section 3.3).",
-        "max_bytes_per_second": "Rate limit of this attempt from now on, in place of that of `options`.",
+        "max_bytes_per_second": "Rate limit of this attempt from now on, in place of that of `options` (section 3.3).",
     },
     "Wait": {
         "reason": "Why; the agent reports it in its status.",

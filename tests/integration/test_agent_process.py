@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.messages import (
     CancelUpload,
@@ -16,9 +17,11 @@ from schemas.messages import (
     HealthCheck,
     Hello,
     ListFiles,
+    SelectFiles,
+    Selection,
 )
 from schemas.parts import MIB
-from schemas.values import Action
+from schemas.values import Action, Pick
 from tests.support.agent_process import (
     AgentProcess,
     Owner,
@@ -195,6 +198,27 @@ def test_answers_about_its_files_and_its_health(agent: AgentProcess, owner: Owne
     assert isinstance(healthy, Health)
     assert [entry.path for entry in listed.files] == [str(agent.data / "one.bin")]
     assert healthy.system_info.hostname
+
+
+def test_a_selection_outlives_the_process_that_made_it(agent: AgentProcess, owner: Owner) -> None:
+    for number in range(3):
+        agent.file(f"{number}.bin", bytes(number))
+    owner.online()
+    request = SelectFiles("job", (f"{agent.data}/*.bin",), pick=Pick.LARGEST, limit=2)
+    made = owner.send(request, Action.SELECT_FILES)
+    owner.until(lambda: made in {one.message_id for one in owner.responses})
+    agent.kill()
+    (agent.data / "0.bin").unlink()
+    agent.start()
+    owner.online(epoch=2)
+    read = owner.send(replace(request, selection=made, offset=2), Action.SELECT_FILES)
+    owner.until(lambda: read in {one.message_id for one in owner.responses})
+    found = {one.message_id: one.payload for one in owner.responses}
+    first, last = found[made], found[read]
+    assert isinstance(first, Selection)
+    assert isinstance(last, Selection)
+    assert (first.complete, first.files, first.bytes, first.next, last.next) == (True, 3, 3, 2, None)
+    assert [Path(entry.path).name for entry in (*first.entries, *last.entries)] == ["2.bin", "1.bin", "0.bin"]
 
 
 def test_publishes_its_progress_while_it_sends(agent: AgentProcess, owner: Owner, sink: PutSink) -> None:

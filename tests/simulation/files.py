@@ -71,6 +71,10 @@ class Files:
         self.inodes[path] = Inode(stamp, content, self._time(path, stamp), self._time(path, stamp))
         self.versions.setdefault(path, []).append(content)
 
+    def size(self, path: str) -> int:
+        """Bytes in a file; 0 without one."""
+        return self.inodes[path].size if path in self.inodes else 0
+
     def open(self, path: str) -> OpenFile | None:
         """The file under this name; None when there is none."""
         inode = self.inodes.get(path)

@@ -12,6 +12,7 @@ from device_agent.transfer.events import (
     Digested,
     DigestParts,
     Faulted,
+    Measured,
     Opened,
     OpenRefused,
     PartFailed,
@@ -80,6 +81,10 @@ class SimPartIO:
         self._world = world
         self._files = files
         self._bucket = bucket
+
+    def measure(self, order: Order, post: Post) -> None:
+        """Look how large a source is."""
+        self._later(0.01, lambda: post(Measured(now=self.clock(), size=self._files.size(order.file_path))))
 
     def open(self, order: Order, session: SourceSession, post: Post) -> None:
         """Open the source."""

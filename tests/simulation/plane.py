@@ -160,9 +160,11 @@ class Plane:
         *,
         seen: ObjectStoreCapabilities,
         policy: Policy,
+        fleet: bool = False,
     ) -> None:
         self.world = world
         self.name = name
+        self._fleet = fleet
         self.clock = PlaneClock(world)
         self.engine: Engine | None = None
         self._database = database
@@ -182,7 +184,7 @@ class Plane:
         messenger = Messenger(self.world, self._broker, self._promises, self.name)
         objects = Objects(self.world, self._bucket, self._seen, self.clock.now)
         near = Ports(self._database, objects, messenger, self.clock)
-        engine = build_engine(near, self._log, self._policy)
+        engine = build_engine(near, self._log, self._policy, fleet=self._fleet)
         messenger.on_message = engine.inbox.receive
         self._messenger, self.engine = messenger, engine
         self._tasks = [asyncio.ensure_future(engine.run()), asyncio.ensure_future(messenger.run())]

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.app import ApiServices, create_api
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
@@ -30,10 +31,13 @@ from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.jobs.views import JobView
 from control_plane.services.ports.database import Page, UploadFilter
+from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
 from control_plane.services.uploads.service import TriggerRequest, UploadService
@@ -47,7 +51,7 @@ NOW: Final = 1_761_991_200.0
 
 OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
 SECRET: Final = "a secret of at least thirty-two bytes"
-_SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
+SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
     structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
 )
 HOST: Final = "http://127.0.0.1:8080"
@@ -88,6 +92,17 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
+class NoJobs(JobService):
+    """The use cases of jobs where there is none."""
+
+    def __init__(self) -> None:  # the real constructor needs real services
+        pass
+
+    async def jobs(self, _principal: Principal, where: JobFilter, page: Page) -> tuple[list[JobView], str | None]:
+        assert (where, page) == (JobFilter(), Page())
+        return [], None
+
+
 class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
@@ -104,7 +119,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
             checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
-        self.jobs: JobService | None = None
+        self.jobs: JobService = NoJobs()
         self.job_results: JobResults | None = None
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
@@ -187,12 +202,12 @@ def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
         "budgets": engine.budget_service,
         "clock": engine.clock,
     }
-    return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
+    return create_api(Settings.load({}), Metrics(SILENT), _faked(services, **real))
 
 
 def make_api(services: FakeServices, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
-    return api_over(services, Settings.load(settings), Metrics(_SILENT))
+    return api_over(services, Settings.load(settings), Metrics(SILENT))
 
 
 def api_over(
@@ -202,10 +217,12 @@ def api_over(
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
     streams: EventStreams | None = None,
+    webhooks: WebhookService | None = None,
 ) -> FastAPI:
-    """The REST application over these services; without `streams` over those of an empty database."""
+    """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
-    real = {"streams": streams, "jobs": services.jobs, "job_results": services.job_results}
+    webhooks = webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None)
+    real = {"streams": streams, "webhooks": webhooks, "jobs": services.jobs, "job_results": services.job_results}
     return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
 
 

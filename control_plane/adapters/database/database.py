@@ -24,6 +24,7 @@ from control_plane.adapters.database.schedules.records import SqlSchedules
 from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
 from control_plane.adapters.database.uploads import SqlUploads
+from control_plane.adapters.database.webhooks.records import SqlWebhooks
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records
 
@@ -49,6 +50,7 @@ class SqlRecords:
         self.jobs = SqlJobs(transaction)
         self.schedules = SqlSchedules(transaction)
         self.coverage = SqlCoverage(transaction)
+        self.webhooks = SqlWebhooks(transaction)
 
 
 class SqlDatabase:

@@ -377,6 +377,7 @@ class MemoryRecords:
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
+    webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.gate.gate import TURN, Facts, Opening, Permit, Turn, Wait, Want, may_grant, within
+from control_plane.domain.gate.gate import MAX_GRANT, TURN, Facts, Opening, Permit, Turn, Wait, Want, may_grant, within
 from control_plane.domain.gate.rates import cost_of, free_at, taken
 from control_plane.domain.gate.windows import opening
 from control_plane.domain.jobs.model import (
@@ -127,7 +127,7 @@ class GateKeeper:
 
     def concerns(self, records: Records, upload: Upload, now: float) -> bool:
         """Whether a grant of this upload must pass the gate: it belongs to a job, or a budget applies to its client."""
-        if upload.job_id is not None:
+        if upload.job_id is not None and not _passes(records.jobs.get(upload.job_id), upload):
             return True
         if not 0 <= now - self._read_at < READ_EVERY:
             self._budgeted = frozenset((one.label, one.value) for one in records.gate.budgets())
@@ -170,6 +170,16 @@ def drop_budget(records: Records, label: str, value: str, now: float) -> bool:
     for share in waiting:
         _pull(records, share.upload_key, now)
     return records.gate.drop_budget(label, value)
+
+
+def _passes(job: Job | None, upload: Upload) -> bool:
+    """Whether a job has nothing to say about this grant: it runs, without windows, and the grant is small enough.
+
+    Read in the transaction that decides the grant: a pause that is committed later would come as late to the gate.
+    """
+    if job is None or job.state is not JobState.RUNNING or job.spec.windows or upload.held:
+        return False
+    return sum(part.size for part in upload.to_grant) <= MAX_GRANT
 
 
 def _is_ending(job: Job) -> bool:

@@ -9,7 +9,14 @@ from typing import Final
 
 from control_plane.domain.errors import IllegalVerb
 from control_plane.domain.jobs import executions as machine
-from control_plane.domain.jobs.events import ApprovalGranted, Approved, Disapproved, ExecutionEvent, JobRetried, Retried
+from control_plane.domain.jobs.events import (
+    ApprovalGranted,
+    Approved,
+    Disapproved,
+    ExecutionEvent,
+    JobRetried,
+    Retried,
+)
 from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState, Job, JobReason, in_state
 from control_plane.domain.reasons import Reason

@@ -20,6 +20,7 @@ from control_plane.services.ports.gate import GateRecords
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
+    from control_plane.services.ports.webhooks import WebhookRecords
 
 T = TypeVar("T")
 
@@ -298,6 +299,10 @@ class Records(Protocol):
     @property
     def coverage(self) -> "CoverageRecords":
         """The cells of schedules; `UnsupportedRecords` where there are none."""
+
+    @property
+    def webhooks(self) -> "WebhookRecords":
+        """Webhooks with their deliveries; `UnsupportedRecords` where there are none."""
 
 
 class Database(Protocol):

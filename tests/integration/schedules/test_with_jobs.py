@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import JobState
-from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
+from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets, Timeouts
 from control_plane.domain.schedules.model import CatchUp, CellState, RunStatus, Schedule, ScheduleSpec
 from control_plane.domain.schedules.ticks import Cadence
 from control_plane.services.clients.registry import PAUSE
@@ -126,7 +126,8 @@ async def test_cancel_running_ends_the_job_of_the_tick_before() -> None:
     async with JobRig([Device("a", silent=True)]) as rig:
         await rig.connect()
         runner = runner_of(rig)
-        schedule = a_schedule(rig.clock.now(), overlap="cancel_running", job=replace(JOB, deadline=10 * HOUR))
+        patient = replace(JOB, deadline=10 * HOUR, timeouts=Timeouts(listing=10 * HOUR))
+        schedule = a_schedule(rig.clock.now(), overlap="cancel_running", job=patient)
         await rig.database.write(lambda records: records.schedules.add(schedule))
         for _ in range(2):
             await rig.passes(HOUR - rig.clock.now() % HOUR, step=HOUR)

@@ -109,11 +109,6 @@ class SharedDatabase:
         self.driver.deserialize(content)
         self.driver.execute("PRAGMA foreign_keys = ON")
 
-    def close(self) -> None:
-        """Forget it."""
-        self._engine.dispose()
-        self.driver.close()
-
 
 class _KilledBefore(Exception):
     """Rolls a transaction back."""

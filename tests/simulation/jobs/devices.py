@@ -109,6 +109,7 @@ class ModelDevice:
             first_epoch=1,
             wall=world.wall,
             labels=labels or {},
+            roots=("/data", "/log"),
         )
         self.counters = environment.counters
         self.device = SimulatedDevice(client_id, environment, TROUBLES.get(behaviour, Trouble.NEVER))

@@ -38,7 +38,7 @@ def draw_fleet(world: World, broker: Broker, bucket: Bucket) -> list[ModelDevice
     odd += [Behaviour.SILENT] if "silent" in world.faults else []
     odd += [Behaviour.LIES] if "lying" in world.faults else []
     devices = []
-    for number in range(1, chance.randint(2, 7)):
+    for number in range(1, chance.randint(3, 8)):
         files = [
             ModelFile(
                 chance.choice(SIZES),
@@ -48,6 +48,8 @@ def draw_fleet(world: World, broker: Broker, bucket: Bucket) -> list[ModelDevice
             )
             for index in range(chance.choice([0, 1, 2, 3, 5, 7, 12]))
         ]
+        # Every device has a default file, to which the reference applies too.
+        files = files or [ModelFile(1, "/data/default.txt", NEWEST * 10**9, number * 1000)]
         behaviour = chance.choice(odd) if chance.random() < 0.25 else Behaviour.HONEST
         labels = {"site": chance.choice(SITES)}
         devices.append(ModelDevice(world, broker, bucket, f"till-{number}", files, behaviour, labels))
@@ -69,7 +71,9 @@ def draw_spec(world: World) -> JobSpec:
             ]
         ),
         files=FileQuery(
-            paths=chance.choice([("/data/*",), ("/data/*", "/log/*"), ("/*/*.log",), ("/data/*.bin", "/log/*.bin")]),
+            paths=chance.choice(
+                [("/data/*.bin", "/data/*.log"), ("/data/*", "/log/*"), ("/*/*.log",), ("/data/*.bin", "/log/*.bin")]
+            ),
             exclude=chance.choice([(), (), ("/log/1*",)]),
             newer_than=chance.choice([None, None, 12 * 3600.0]),
             min_size=chance.choice([None, None, 1]),

@@ -75,14 +75,13 @@ class Site:
         random.seed(self.world.seed)
         places = {
             "control_plane.services.uploads.outbox.POLL": 5.0,
+            "control_plane.services.jobs.runner.POLL": 5.0,
+            "control_plane.services.schedules.runner.EVERY": 5.0,
             "control_plane.services.maintenance.EVERY": 15.0,
             "control_plane.cli.simulate.publisher.datetime": _Clock(self.world),
         }
-        try:
-            with patched(self.world.seed, **places):
-                return self.world.loop.play(main)
-        finally:
-            self.database.close()
+        with patched(self.world.seed, **places):
+            return self.world.loop.play(main)
 
 
 class _Clock:

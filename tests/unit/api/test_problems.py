@@ -20,6 +20,7 @@ from control_plane.services.errors import (
     SetChanged,
     Transient,
     UnknownClient,
+    UnknownDelivery,
     UnknownUpload,
 )
 from schemas.errors import BadCommand
@@ -36,6 +37,8 @@ EXPECTED = {
     "ObjectStoreUnusable": 503,
     "ClocksDiffer": 503,
     "ClientSilent": 504,
+    "UnknownWebhook": 404,
+    "UnknownDelivery": 404,
     "TooManyStreams": 503,
     "Permanent": 500,
     "UnknownClient": 404,
@@ -85,6 +88,7 @@ def one_of(kind: type[Exception]) -> Exception:
     special: dict[type[Exception], Exception] = {
         UnknownClient: UnknownClient("restaurant-9"),
         UnknownUpload: UnknownUpload("upload-9"),
+        UnknownDelivery: UnknownDelivery("w", 9),
         AmbiguousUpload: AmbiguousUpload("upload-9", ["a", "b"]),
         ClocksDiffer: ClocksDiffer(3600.0),
         JobRefused: JobRefused("a job that is completed cannot be paused", "completed", "sent", NOW),

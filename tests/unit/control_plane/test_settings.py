@@ -31,7 +31,7 @@ def test_names_are_those_of_the_protocol() -> None:
     BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
     more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
-    more += " CLIENT_MAX_BYTES MAX_JOB_FILES"
+    more += " CLIENT_MAX_BYTES WEBHOOK_NETWORKS MAX_JOB_FILES"
     assert set(NAMES) == {*named.split(), *more.split()}
 
 

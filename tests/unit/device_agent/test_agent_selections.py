@@ -11,7 +11,7 @@ from device_agent.agent import MAX_QUERIES
 from device_agent.files.roots import Roots
 from device_agent.inbox import CommandArrived, Connected
 from device_agent.mqtt.connection import AckToken
-from device_agent.selections import MAX_WALKS, PATIENCE
+from device_agent.queries.selections import MAX_WALKS, PATIENCE
 from device_agent.workers.pool import ThreadPool
 from schemas.codec import decode_response
 from schemas.messages import Presence, Response, Selection

@@ -9,7 +9,7 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.files.roots import Roots
 from device_agent.logs import PAUSE
-from device_agent.queries import HealthQuery, Query, answer_query
+from device_agent.queries.answers import HealthQuery, Query, answer_query
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.uploads import Uploads

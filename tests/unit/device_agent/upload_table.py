@@ -13,10 +13,19 @@ import pytest
 from device_agent.commands import Commands
 from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.queries import Query
+from device_agent.queries.answers import Query
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
-from device_agent.transfer.events import Digested, DigestParts, Opened, OpenSource, PublishResponse, PutPart
+from device_agent.transfer.events import (
+    Digested,
+    DigestParts,
+    Measured,
+    MeasureSource,
+    Opened,
+    OpenSource,
+    PublishResponse,
+    PutPart,
+)
 from device_agent.uploads import DeferredEffect, Run, Uploads
 from schemas.messages import Command, Response
 from schemas.parts import MIB
@@ -32,6 +41,8 @@ class UploadTable:
     workers: int = 4
     responses: list[Response] = field(default_factory=list)
     queries: list[Command] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of the file of an upload, where they are not 10 MiB."""
     foreign: bool = False
     disk_failure: str | None = None
 
@@ -80,8 +91,11 @@ class UploadTable:
                 match effect:
                     case PublishResponse(response=response):
                         responses.append(response)
+                    case MeasureSource():
+                        self.uploads.handle(run, Measured(now=1.0, size=self.sizes.get(run.upload_id, 10 * MIB)))
                     case OpenSource():
-                        self.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(10 * MIB)))
+                        size = self.sizes.get(run.upload_id, 10 * MIB)
+                        self.uploads.handle(run, Opened(now=1.0, fingerprint=fingerprint(size)))
                     case DigestParts(parts=parts):
                         digests = {part.number: "d" for part in parts}
                         self.uploads.handle(run, Digested(now=1.0, digests=digests))

@@ -3,6 +3,8 @@
 Rule: history is not edited.
 """
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -40,5 +42,23 @@ def downgrade() -> None:
     # A client that never connected has no row in the schema before.
     op.execute("DELETE FROM client_labels WHERE client_id IN (SELECT client_id FROM clients WHERE install_id = '')")
     op.execute("DELETE FROM clients WHERE install_id = ''")
+    _show_labels_of_devices()
     for name in NEW:
         op.drop_column("clients", name)
+
+
+def _show_labels_of_devices() -> None:
+    """The index of labels has the operator's, which win, and in the schema before only those of devices."""
+    clients = sa.table("clients", sa.column("client_id"), sa.column("labels"), sa.column("set_labels"))
+    index = sa.table("client_labels", sa.column("client_id"), sa.column("name"), sa.column("value"))
+    connection = op.get_bind()
+    for client_id, labels, set_labels in connection.execute(
+        sa.select(clients).where(clients.c.set_labels != "{}")
+    ).all():
+        own = json.loads(labels)
+        for name in json.loads(set_labels):
+            row = sa.and_(index.c.client_id == client_id, index.c.name == name)
+            if name in own:
+                connection.execute(sa.update(index).where(row).values(value=own[name]))
+            else:
+                connection.execute(sa.delete(index).where(row))

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.selecting import choose_files
-from device_agent.inbox import SelectionMissing, WalkEnded
 from device_agent.state.selections import KeptSelections
 from schemas.messages import Command, SelectFiles, Selection
 from schemas.values import ErrorCode
@@ -27,6 +28,22 @@ MAX_WALKS: Final = 16
 """Walks that run or wait, and failures that no command has asked for yet; of each."""
 
 log = logging.getLogger(__name__)
+
+
+class SelectionMissing(Struct, frozen=True):
+    """A command asks for a selection that is not kept."""
+
+    command: Command
+    request: SelectFiles
+
+
+class WalkEnded(Struct, frozen=True):
+    """A selection is kept; or `code` and `text` are the reason why it is not."""
+
+    selection: str
+    code: ErrorCode | None = None
+    text: str = ""
+
 
 Post = Callable[[SelectionMissing | WalkEnded], None]
 

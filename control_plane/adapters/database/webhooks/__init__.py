@@ -1,0 +1,4 @@
+"""Webhooks and their deliveries in SQL.
+
+Rule: as the package above.
+"""

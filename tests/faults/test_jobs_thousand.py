@@ -1,0 +1,161 @@
+"""A thousand devices in virtual time: exact roll-ups and results, an abort at the right count, a rate that is kept.
+
+Rule: what is expected follows from how the fleet was made, not from what the control plane shows.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import pytest
+
+from control_plane.domain.jobs.spec import AbortRule, FileQuery, JobSpec, Rate, Retry, Rollout, Targets
+from tests.simulation.jobs.devices import Behaviour, ModelDevice, model_files
+from tests.simulation.jobs.operator import ANYONE, Operator
+from tests.simulation.jobs.site import Site
+from tests.simulation.world import EPOCH
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+CONNECTED: Final = 30.0
+EVERYTHING: Final = FileQuery(paths=("/data/*",))
+DEADLINE: Final = 600.0
+
+
+def a_fleet(seed: int, size: int, *, offline: int = 0, failing: int = 0, once: int = 0) -> Site:
+    """`size` devices of three files: of them some leave before the job, some fail for good, some at the first try."""
+    site = Site(seed)
+    site.world.pace = 1.0
+    site.checks.stride = 50 if size > 200 else 1
+    kinds = [Behaviour.FAILS] * failing + [Behaviour.FAILS_ONCE] * once
+    kinds += [Behaviour.HONEST] * (size - len(kinds))
+    devices = [
+        ModelDevice(site.world, site.broker, site.bucket, f"till-{number:04}", model_files(number, 3, 5000), kind)
+        for number, kind in enumerate(kinds)
+    ]
+    site.add(devices)
+    site.world.later(CONNECTED - 10.0, lambda: [one.switch_off(politely=True) for one in devices[size - offline :]])
+    return site
+
+
+async def begin(site: Site) -> Operator:
+    for plane in site.planes:
+        plane.start()
+    for device in site.devices.values():
+        device.switch_on()
+    await asyncio.sleep(CONNECTED)
+    return Operator(site)
+
+
+async def ended(site: Site, job_id: str, patience: float) -> str:
+    """The end of a job, within `patience` virtual seconds."""
+    until = site.world.now() + patience
+    query = "SELECT state FROM jobs WHERE job_id = ?"
+    while (state := site.database.rows(query, job_id)[0][0]) in {"running", "paused", "cancelling"}:
+        assert site.world.now() < until, state
+        await asyncio.sleep(5.0)
+        site.watch()
+    site.checks.look()
+    site.watch()
+    return str(state)
+
+
+def test_a_thousand_devices_have_exactly_the_right_roll_up_and_results() -> None:
+    site = a_fleet(1, 1000, offline=100, failing=50, once=50)
+    spec = JobSpec(targets=Targets(("*",)), files=EVERYTHING, retry=Retry(failed=1), deadline=DEADLINE)
+
+    async def work() -> None:
+        operator = await begin(site)
+        assert await operator.create("sales", spec) == 1000
+        assert await ended(site, "sales", 2 * DEADLINE) == "expired"
+        await asyncio.sleep(30.0)
+        site.watch()
+        view = await operator.ask(lambda jobs: jobs.job(ANYONE, "sales"))
+        states = Counter[str]()
+        for (state, _), n in view.counts.items():
+            states[str(state)] += n
+        assert states == {"succeeded": 850, "failed": 50, "timed_out": 100}
+        assert view.job.outcome == "partial"
+        outcomes = site.database.rows("SELECT outcome, count(*), sum(size) FROM job_files GROUP BY outcome")
+        assert sorted(outcomes) == [("failed", 150, 150 * 5000), ("proven", 2550, 2550 * 5000)]
+        attempts = site.database.rows("SELECT attempt, state, count(*) FROM executions GROUP BY attempt, state")
+        assert sorted(attempts) == [
+            (1, "succeeded", 800),
+            (1, "timed_out", 100),
+            (2, "failed", 50),
+            (2, "succeeded", 50),
+        ]
+
+    site.play(work())
+    # One object for each file of a device that is there and can read it, and nothing else.
+    assert len(site.bucket.objects) == len(site.bucket.born) == 2550
+
+
+def test_a_job_is_aborted_at_the_count_that_its_rule_names() -> None:
+    site = a_fleet(2, 200, failing=60)
+    rollout = Rollout(max_running=5)
+    spec = JobSpec(
+        targets=Targets(("*",)), files=EVERYTHING, rollout=rollout, abort=(AbortRule("failed", 20.0, min_ended=25),)
+    )
+    seen: list[tuple[Counter[str], str]] = []
+
+    def look() -> None:
+        job = site.checks.jobs.get("sales")
+        seen.append((Counter(row.state for row in site.checks.rows.values()), "" if job is None else job.state))
+
+    async def work() -> None:
+        operator = await begin(site)
+        await operator.create("sales", spec)
+        site.database.on_commit.append(look)
+        assert await ended(site, "sales", 2 * DEADLINE) == "aborted"
+
+    site.play(work())
+
+    def met(states: Counter[str]) -> bool:
+        ended = states["failed"] + states["succeeded"]
+        return ended >= 25 and 100 * states["failed"] >= 20 * ended
+
+    running = [states for states, state in seen if state == "running"]
+    first = next(index for index, (states, _) in enumerate(seen) if met(states))
+    # What ended in one commit is judged together; the job is aborted in that commit or in one of the next.
+    late = [states for states, state in seen[first:] if state == "running"]
+    assert all(states["failed"] + states["succeeded"] - _ends(seen[first][0]) <= 5 for states in late)
+    assert not met(running[0])
+    last = Counter(row.state for row in site.checks.rows.values())
+    assert last["cancelled"] > 100
+    # Those that ran at that moment may end well or badly: five at most.
+    assert _ends(last) - _ends(seen[first][0]) <= 5
+
+
+def _ends(states: Counter[str]) -> int:
+    return states["failed"] + states["succeeded"]
+
+
+def test_dispatches_keep_the_rate_and_none_is_later_than_a_pause() -> None:
+    site = a_fleet(3, 400)
+    rate = Rate(60, 60.0)
+    spec = JobSpec(targets=Targets(("*",)), files=EVERYTHING, rollout=Rollout(rate=rate), deadline=3600.0)
+    at: dict[str, float] = {}
+
+    async def work() -> None:
+        operator = await begin(site)
+        await operator.create("sales", spec)
+        at["created"] = site.world.now()
+        await asyncio.sleep(180.0)
+        await operator.verb("pause", lambda jobs: jobs.pause(ANYONE, "sales"))
+        at["paused"] = site.world.now()
+        await asyncio.sleep(120.0)
+        await operator.verb("resume", lambda jobs: jobs.resume(ANYONE, "sales"))
+        at["resumed"] = site.world.now()
+        assert await ended(site, "sales", 1200.0) == "completed"
+
+    site.play(work())
+    begins = sorted(began - EPOCH for (began,) in site.database.rows("SELECT began_at FROM executions"))
+    assert len(begins) == 400
+    assert not [one for one in begins if at["paused"] < one < at["resumed"]]
+    before = [one for one in begins if one <= at["paused"]]
+    paced = len(before) / (at["paused"] - at["created"])
+    assert abs(paced - 1.0) < 0.1, paced
+    after = [one for one in begins if one >= at["resumed"]]
+    paced = len(after) / (after[-1] - at["resumed"])
+    assert abs(paced - 1.0) < 0.1, paced
