@@ -22,6 +22,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "/openapi.json": "every call, for programs (OpenAPI)",
     "/clients": "the clients",
     "/uploads": "the uploads, newest first",
+    "/jobs": "the jobs, newest first",
     "/health": "whether this process answers",
     "/health/ready": "whether broker, database and object store can be used",
     "/metrics": "counters, for Prometheus",

@@ -75,15 +75,16 @@ def _instant(text: str) -> str:
 
 def read_document(file: str) -> dict[str, Any]:
     """The JSON object in a file; `-` is standard input."""
+    name = "standard input" if file == "-" else file
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
         document = json.loads(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"{file}: {reason}"
+        message = f"{name}: {reason}"
         raise Misused(message) from error
     if not isinstance(document, dict):
-        message = f"{file}: is no JSON object"
+        message = f"{name}: is no JSON object"
         raise Misused(message)
     return document
 

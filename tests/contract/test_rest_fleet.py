@@ -196,6 +196,19 @@ async def test_labels_of_an_operator_are_replaced_and_dropped_and_those_of_the_d
     assert await site.ids(selector="site=oslo") == ["shop-7"]
 
 
+async def test_a_patch_changes_some_labels_and_leaves_the_others(site: Site) -> None:
+    await site.presence("shop-7")
+    path = "/clients/shop-7/labels"
+    await site.http.put(path, json={"site": "berlin", "ring": "beta", "floor": "1"})
+    changed = await site.http.patch(path, json={"site": "paris", "ring": None, "unknown": None})
+    assert changed.json()["set_labels"] == {"site": "paris", "floor": "1"}
+    too_many = await site.http.patch(path, json={f"l{number}": "" for number in range(64)})
+    assert too_many.status_code == 422
+    assert (await site.http.patch(path, json={"site": 7})).status_code == 422
+    assert (await site.http.patch("/clients/unknown/labels", json={})).status_code == 404
+    assert (await site.get("/clients/shop-7"))["set_labels"] == {"site": "paris", "floor": "1"}
+
+
 async def test_labels_survive_the_next_presence(site: Site) -> None:
     await site.presence("shop-7", labels={"site": "oslo"})
     await site.http.put("/clients/shop-7/labels", json={"site": "berlin"})

@@ -30,7 +30,7 @@ UPLOAD = {
 OPERATIONS = {
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
-    *("expectClients", "setLabels", "dropLabel"),
+    *("expectClients", "setLabels", "changeLabels", "dropLabel"),
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
     "streamEvents",

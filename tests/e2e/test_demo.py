@@ -52,6 +52,8 @@ def test_every_byte_arrives_and_nothing_stays(broker: str, tmp_path: Path) -> No
     assert reported["broker"]["kind"] == broker
     assert [row["file_size"] for row in reported["uploads"]] == [2**20, 25 * 2**20, 100 * 2**20]
     assert all(row["identical"] and row["proof"] for row in reported["uploads"])
+    job = reported["job"]
+    assert (job["outcome"], job["clients"], job["fetched"], job["identical"]) == ("all", 3, 6, True)
     assert list(tmp_path.iterdir()) == []
     assert came_true(lambda: not processes_of(tmp_path), 10)
 
@@ -93,6 +95,12 @@ def test_it_runs_until_a_signal_and_its_printed_commands_work(tmp_path: Path) ->
         )
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout)["status"] == "completed"
+        jobs = [line for line in commands if " job " in line]
+        ran = subprocess.run(
+            ("sh", "-ec", "\n".join([settings, *jobs])), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert "6 fetched" in ran.stdout
         curl = next(line for line in commands if line.startswith("curl -X POST"))
         assert subprocess.run(("sh", "-c", curl), capture_output=True, timeout=20, check=False).returncode == 0
         process.send_signal(signal.SIGTERM)

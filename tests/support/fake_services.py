@@ -35,7 +35,9 @@ from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.jobs.views import JobView
 from control_plane.services.ports.database import Page, UploadFilter
+from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
 from control_plane.services.uploads.service import TriggerRequest, UploadService
@@ -90,6 +92,17 @@ def an_upload(upload_id: str = "upload-1", **changes: object) -> Upload:
     return replace(upload, **changes)
 
 
+class NoJobs(JobService):
+    """The use cases of jobs where there is none."""
+
+    def __init__(self) -> None:  # the real constructor needs real services
+        pass
+
+    async def jobs(self, _principal: Principal, where: JobFilter, page: Page) -> tuple[list[JobView], str | None]:
+        assert (where, page) == (JobFilter(), Page())
+        return [], None
+
+
 class FakeServices(UploadService, ClientService, FleetService, BudgetService, ReadinessCheck):
     """All use cases in one. `fault`, when set, is raised by every call; `calls` are (name, arguments).
 
@@ -106,7 +119,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
             checks={"broker": "ok", "database": "ok", "object_store": "ok", "clock": "ok"},
             probe=ObjectStoreCapabilities(part_digests=frozenset({DigestName.MD5}), etag_is_md5=True),
         )
-        self.jobs: JobService | None = None
+        self.jobs: JobService = NoJobs()
         self.job_results: JobResults | None = None
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []

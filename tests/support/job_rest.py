@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+from fastapi import FastAPI
 
 from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.domain.clients import Client
@@ -86,8 +87,14 @@ def _empty_database() -> bytes:
         return file.read_bytes()
 
 
+@functools.cache
+def _api() -> FastAPI:
+    """The routes are the same for every test; the services behind them are set for each."""
+    return make_api(FakeServices())
+
+
 @asynccontextmanager
-async def job_site(folder: Path, **settings: str) -> AsyncIterator[JobSite]:
+async def job_site(folder: Path) -> AsyncIterator[JobSite]:
     """REST over an empty database below `folder`."""
     file = folder / "jobs.db"
     file.write_bytes(_empty_database())
@@ -97,12 +104,11 @@ async def job_site(folder: Path, **settings: str) -> AsyncIterator[JobSite]:
     beats = Beats(NOW)
     # An act uses of the tools only what tells which client is connected.
     tools = cast("JobTools", SimpleNamespace(beats=beats))
-    services.jobs = JobService(
-        database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None)
-    )
-    services.job_results = JobResults(database, objects)
+    jobs = JobService(database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None))
+    api = _api()
+    api.state.jobs, api.state.job_results = jobs, JobResults(database, objects)
     try:
-        async with http_to(make_api(services, **settings)) as http:
-            yield JobSite(http, database, services.jobs, objects, services, pokes)
+        async with http_to(api) as http:
+            yield JobSite(http, database, jobs, objects, services, pokes)
     finally:
         await database.close()

@@ -20,10 +20,12 @@ from control_plane.services.clients.fleet import MAX_LABELS, MAX_NOTE, ExpectedC
 from control_plane.services.errors import BadInput
 
 LABELS_EXAMPLE: Final = {"site": "berlin", "ring": "beta"}
+CHANGES_EXAMPLE: Final = {"site": "paris", "ring": None}
 CSV_EXAMPLE: Final = 'id,labels,note\nrestaurant-7,"site=berlin,ring=beta",opens in May\n'
 _COLUMNS: Final = frozenset({"id", "labels", "note"})
 
 LabelMap = Annotated[dict[str, str], Field(max_length=MAX_LABELS)]
+LabelChanges = Annotated[dict[str, str | None], Field(max_length=MAX_LABELS)]
 Note = Annotated[str, Field(max_length=MAX_NOTE)]
 
 

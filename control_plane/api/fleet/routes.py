@@ -11,11 +11,13 @@ from control_plane.api import models
 from control_plane.api.auth import Caller
 from control_plane.api.documents import problems
 from control_plane.api.fleet.bodies import (
+    CHANGES_EXAMPLE,
     ENTRIES_BODY,
     LABELS_EXAMPLE,
     Entries,
     GroupBody,
     GroupContent,
+    LabelChanges,
     LabelMap,
 )
 from control_plane.api.fleet.models import EnlistedClients, GroupDocument, GroupList
@@ -84,6 +86,25 @@ async def set_labels(
     return models.Client.of(client, now, clients.reason(client, now))
 
 
+@router.patch(
+    "/clients/{client_id}/labels",
+    operation_id="changeLabels",
+    summary="Change some of the labels that an operator set on a client",
+    responses=problems(400, 404, 415, 422),
+)
+async def change_labels(
+    client_id: ClientId,
+    changes: Annotated[LabelChanges, Body(examples=[CHANGES_EXAMPLE])],
+    fleet: Fleet,
+    clients: Clients,
+    caller: Caller,
+    now: Now,
+) -> models.Client:
+    """A merge patch (RFC 7396): a text sets a label, null takes it off, the others stay."""
+    client = await fleet.change_labels(caller, client_id, changes)
+    return models.Client.of(client, now, clients.reason(client, now))
+
+
 @router.delete(
     "/clients/{client_id}/labels/{name:path}",
     operation_id="dropLabel",
@@ -94,7 +115,7 @@ async def drop_label(
     client_id: ClientId, name: LabelName, fleet: Fleet, clients: Clients, caller: Caller, now: Now
 ) -> models.Client:
     """If the device reports this label, its value shows again. A label that is not there changes nothing."""
-    client = await fleet.drop_label(caller, client_id, name)
+    client = await fleet.change_labels(caller, client_id, {name: None})
     return models.Client.of(client, now, clients.reason(client, now))
 
 

@@ -484,11 +484,11 @@ class ApproveBody(Input):
 
 
 class RejectBody(Input):
-    """Refuse what these clients would send."""
+    """Refuse what these executions would send."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"clients": ["restaurant-1"]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"where": {"clients": ["restaurant-1"]}}]})
 
-    clients: Annotated[_ClientIds, Field(min_length=1)]
+    where: ExecutionChoice
 
 
 class RetryBody(Input):

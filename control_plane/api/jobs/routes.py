@@ -37,7 +37,7 @@ from control_plane.api.jobs.parameters import (
 )
 from control_plane.api.parameters import Now
 from control_plane.services.jobs.results.formats import MEDIA_TYPES
-from control_plane.services.jobs.service import ActedOn, Choice, JobRequest
+from control_plane.services.jobs.service import ActedOn, JobRequest
 
 router = APIRouter(tags=["jobs"])
 
@@ -175,7 +175,7 @@ async def reject_job(
     response: Response, job_id: JobId, jobs: Jobs, caller: Caller, body: RejectBody
 ) -> models.ActDocument:
     """End executions that wait for approval as `rejected`."""
-    return _acted(response, await jobs.reject(caller, job_id, Choice(client_ids=frozenset(body.clients))))
+    return _acted(response, await jobs.reject(caller, job_id, body.where.choice))
 
 
 @router.post(

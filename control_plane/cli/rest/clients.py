@@ -59,10 +59,12 @@ def clients(session: CliSession, *, selector: Selector = None, state: State = No
     session.output.result(answer, clients_table(answer["clients"]))
 
 
-def files(session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
+def files(
+    session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False, folders: bool = False
+) -> None:
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
-        answer = plane.files(client, pattern, digest="md5" if digest else None)
+        answer = plane.files(client, pattern, digest="md5" if digest else None, folders="true" if folders else None)
     session.output.result(answer, files_table(answer["files"]))
 
 

@@ -1,6 +1,6 @@
 """Commands that describe the fleet, over REST: expected clients, labels, groups.
 
-Rule: each is one call of the control plane, but for `client label`, which reads the labels before it replaces them.
+Rule: each is one call of the control plane, which may be repeated.
 """
 
 from pathlib import Path
@@ -97,12 +97,9 @@ def label(session: CliSession, client: Client, changes: Changes = None, *, repla
     given = changes or []
     dropped = [change for change in given if change.endswith("-") and "=" not in change]
     added = read_key_values(change for change in given if change not in dropped)
+    body = added if replace else {**{change[:-1]: None for change in dropped}, **added}
     with session.connect() as plane:
-        answer = plane.call("GET", _client_path(client))
-        before = answer["set_labels"]
-        kept = {} if replace else {key: value for key, value in before.items() if f"{key}-" not in dropped}
-        if (after := {**kept, **added}) != before:
-            answer = plane.call("PUT", f"{_client_path(client)}/labels", repeatable=True, json=after)
+        answer = plane.call("PUT" if replace else "PATCH", f"{_client_path(client)}/labels", repeatable=True, json=body)
     session.output.result(answer, whole_client_view(answer))
 
 

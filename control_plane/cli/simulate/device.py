@@ -203,6 +203,7 @@ class SimulatedDevice:
         elif upload.attempt == grant.about_attempt and upload.ended is None:
             upload.acknowledge(grant.acknowledges)
             upload.grants += 1
+            upload.held = grant.wait is not None
             if grant.wait is None:
                 self._send_parts(upload, grant)
             else:
@@ -240,6 +241,7 @@ class SimulatedDevice:
     def _ask_again(self, upload: SimulatedUpload, grants: int) -> None:
         """A wait has ended: request the parts again, unless a later grant came."""
         if upload.grants == grants and self._uploads.get(upload.upload_id) is upload and not upload.over():
+            upload.held = False
             self._respond(upload, upload.request_parts())
 
     # --- parts ---

@@ -37,7 +37,10 @@ _CHUNK_SIZE: Final = 5 * MIB
 
 @dataclass(slots=True)
 class SimulatedUpload:
-    """One attempt at one upload. `latest` is the last response, until a command answers it; `grants` counts grants."""
+    """One attempt at one upload. `latest` is the last response, until a command answers it.
+
+    `grants` counts grants; while `held`, the owner grants nothing, and no request is made.
+    """
 
     upload_id: str
     attempt: int
@@ -51,6 +54,7 @@ class SimulatedUpload:
     latest: Response | None = None
     ended: ResponseStatus | None = None
     grants: int = 0
+    held: bool = False
     waiting: set[int] = field(default_factory=set)
     _stored: set[int] = field(default_factory=set)
     _etags: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -130,7 +134,7 @@ class SimulatedUpload:
         if len(self._stored) == self.plan.total:
             return self._respond(ResponseStatus.SUCCESS)
         rest = self.plan.total - len(self._stored) - len(self.waiting)
-        if rest and self.latest is None and len(self.waiting) <= self._granted // 2:
+        if rest and self.latest is None and not self.held and len(self.waiting) <= self._granted // 2:
             return self.request_parts()
         return None
 

@@ -94,21 +94,27 @@ class FleetService:
         self._announce([client.client_id for client in found.clients])
         return found
 
-    async def set_labels(self, _principal: Principal, client_id: str, labels: Mapping[str, str]) -> Client:
-        """Replace the labels that an operator set on a client; the device's stay. `UnknownClient`, `BadInput`."""
-        _check_labels(labels, client_id)
-        return await self._relabel(client_id, lambda _: labels)
+    async def set_labels(self, principal: Principal, client_id: str, labels: Mapping[str, str]) -> Client:
+        """Replace the labels that operators set on a client; the device's stay. `UnknownClient`, `BadInput`."""
+        return await self.change_labels(principal, client_id, labels, replace_all=True)
 
-    async def drop_label(self, _principal: Principal, client_id: str, name: str) -> Client:
-        """Take one label off that an operator set, if it is there; then the device's shows again. `UnknownClient`."""
-        return await self._relabel(client_id, lambda before: {key: before[key] for key in before if key != name})
+    async def change_labels(
+        self, _principal: Principal, client_id: str, changes: Mapping[str, str | None], *, replace_all: bool = False
+    ) -> Client:
+        """Set some of the labels that operators set on a client, and take off those whose value is None.
 
-    async def _relabel(self, client_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> Client:
+        A label that is taken off shows the device's value again; to take off one that is not there changes nothing.
+        With `replace_all` the others are taken off too. `UnknownClient`, `BadInput`.
+        """
+
         def work(records: Records) -> Client:
             before = records.clients.get(client_id)
             if before is None:
                 raise UnknownClient(client_id)
-            after = replace(before, set_labels=change(before.set_labels))
+            wanted = {**({} if replace_all else before.set_labels), **changes}
+            labels = {name: value for name, value in wanted.items() if value is not None}
+            _check_labels(labels, client_id)
+            after = replace(before, set_labels=labels)
             if after != before:
                 records.clients.save([after])
             return after

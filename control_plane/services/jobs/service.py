@@ -130,17 +130,19 @@ class JobService:
         job_id, now = new.job_id or secrets.token_hex(8), self._clock.now()
 
         def work(records: Records) -> tuple[JobView, bool]:
-            known = records.jobs.get(job_id)
-            if known is not None:
-                if known.request != new.request:
-                    message = f"job {job_id!r} exists, and was requested with another body"
-                    raise JobExists(message)
+            if (known := _known(records, job_id, new)) is not None:
                 return job_views(records, [known])[0], False
-            clients, _ = check_new(records, job_id, new.spec, now)
-            job = create_job(records, job_id, new.spec, now, principal.subject, None, clients)
+            job = create_job(records, job_id, new.spec, now, principal.subject)
+            if not job.clients and new.spec.targets.mode == "snapshot":
+                message = "targets: no client matches"
+                raise BadInput(message)
             job = records.jobs.save(job, changed(job, request=new.request))
             return job_views(records, [job])[0], True
 
+        # What looks at every client is a read of its own: a write of SQLite holds up all others.
+        await self._database.read(
+            lambda records: _known(records, job_id, new) or check_new(records, job_id, new.spec, now)
+        )
         made = await self._write(work)
         self._poke()
         return made
@@ -150,10 +152,7 @@ class JobService:
         job_id, now = new.job_id or "new", self._clock.now()
 
         def work(records: Records) -> DryRun:
-            known = None if new.job_id is None else records.jobs.get(new.job_id)
-            if known is not None and known.request != new.request:
-                message = f"job {job_id!r} exists, and was requested with another body"
-                raise JobExists(message)
+            _known(records, job_id, new)
             clients, warnings = check_new(records, job_id, new.spec, now)
             return DryRun(len(clients), set_hash(clients), clients[:FIRST], warnings, new.spec)
 
@@ -184,7 +183,7 @@ class JobService:
             clients = records.clients.among([one.client_id for one in found])
             everyone = None
             if page.cursor is None:
-                everyone = tuple(one.client_id for one in records.jobs.executions.matching(where))
+                everyone = tuple(records.jobs.executions.client_ids(where))
             return execution_views(job, found, clients, self._beats, now), cursor, everyone
 
         views, cursor, everyone = await self._database.read(work)
@@ -350,7 +349,7 @@ class JobService:
 
     def _chosen(self, records: Records, job_id: str, choice: Choice) -> tuple[str, ...]:
         """The clients of a bulk act; `SetChanged` when they are no longer those that the caller saw."""
-        found = tuple(one.client_id for one in records.jobs.executions.matching(choice.of(job_id)))
+        found = tuple(records.jobs.executions.client_ids(choice.of(job_id)))
         if choice.shown is not None:
             self._sets.require(choice.shown, found)
         return found
@@ -361,6 +360,15 @@ def _require(records: Records, job_id: str) -> Job:
     if job is None:
         raise UnknownJob(job_id)
     return job
+
+
+def _known(records: Records, job_id: str, new: JobRequest) -> Job | None:
+    """The job of this id, which the same request made; `JobExists` when another one did."""
+    known = records.jobs.get(job_id)
+    if known is not None and known.request != new.request:
+        message = f"job {job_id!r} exists, and was requested with another body"
+        raise JobExists(message)
+    return known
 
 
 def _view(records: Records, job_id: str) -> JobView:

@@ -149,6 +149,9 @@ class ExecutionRecords(Protocol):
     def largest(self, where: ExecutionFilter, limit: int) -> Sequence[Execution]:
         """Those with the most bytes to send, largest first."""
 
+    def client_ids(self, where: ExecutionFilter) -> Sequence[str]:
+        """The clients of all of them, sorted."""
+
     def matching(self, where: ExecutionFilter) -> Sequence[Execution]:
         """All of them, by client id."""
 

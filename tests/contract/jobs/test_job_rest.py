@@ -342,7 +342,7 @@ async def test_an_approval_of_what_was_listed_again_is_a_conflict(site: JobSite)
 async def test_what_is_refused_ends_as_rejected_by_the_operator(site: JobSite) -> None:
     """The others wait on."""
     await site.store(a_job("j1", approval=ApprovalState.PENDING), listed("j1", "till-1"), listed("j1", "till-2"))
-    answer = await site.http.post("/jobs/j1/reject", json={"clients": ["till-1"]})
+    answer = await site.http.post("/jobs/j1/reject", json={"where": {"clients": ["till-1"]}})
     assert (answer.status_code, answer.json()["acted_on"]) == (200, 1)
     shown = (await site.http.get("/jobs/j1/executions", params={"state": "rejected"})).json()["executions"]
     assert [(one["client_id"], one["reason_code"]) for one in shown] == [("till-1", "by_operator")]

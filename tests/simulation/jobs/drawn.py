@@ -38,7 +38,7 @@ def draw_fleet(world: World, broker: Broker, bucket: Bucket) -> list[ModelDevice
     odd += [Behaviour.SILENT] if "silent" in world.faults else []
     odd += [Behaviour.LIES] if "lying" in world.faults else []
     devices = []
-    for number in range(1, chance.randint(2, 7)):
+    for number in range(1, chance.randint(3, 8)):
         files = [
             ModelFile(
                 chance.choice(SIZES),

@@ -66,9 +66,9 @@ class JobHistory:
 
     def __init__(self, seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> None:
         drawn = Random(f"job faults {seed}")
-        share = drawn.choice([0.0, 0.2, 0.4])
+        share = drawn.choice([0.0, 0.2, 0.5])
         faults = frozenset(name for name in FAULTS if drawn.random() < share) - without
-        self._deadly = drawn.choice([0.02, 0.1]) if "commit" in faults else 0.0
+        self._deadly = drawn.choice([0.03, 0.15]) if "commit" in faults else 0.0
         self._fates = Random(f"fates {seed}")
         planes = 2 if "replica" in faults else 1
         policy = Policy(step_timeout=40.0)

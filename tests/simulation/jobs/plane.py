@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 from control_plane.services.engine import Engine
 from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
+from control_plane.services.schedules.jobs import MACHINE
+from control_plane.services.schedules.runner import ScheduleRunner
 from schemas.values import DigestName
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
@@ -67,6 +69,24 @@ class JobPlane(Plane):
         self._restarts_after = restarts_after
         self._calls: set[asyncio.Task[Any]] = set()
         self.deaths = 0
+
+    def start(self) -> None:
+        """Start a new process on the same database, with the loop of schedules."""
+        if self.engine is not None:
+            return
+        super().start()
+        engine = self.engine
+        assert engine is not None
+        assert engine.jobs is not None
+        schedules = ScheduleRunner(
+            engine.ports.database,
+            engine.clock,
+            self._log,
+            jobs=MACHINE,
+            time_is_sure=engine.maintenance.time_is_sure,
+            on_made=engine.jobs.poke,
+        )
+        self._tasks.append(asyncio.ensure_future(schedules.run()))
 
     async def call(self, what: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
         """One request of an operator; `Lost` when no answer comes."""

@@ -76,6 +76,7 @@ class Site:
         places = {
             "control_plane.services.uploads.outbox.POLL": 5.0,
             "control_plane.services.jobs.runner.POLL": 5.0,
+            "control_plane.services.schedules.runner.EVERY": 5.0,
             "control_plane.services.maintenance.EVERY": 15.0,
             "control_plane.cli.simulate.publisher.datetime": _Clock(self.world),
         }

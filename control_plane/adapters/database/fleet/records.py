@@ -34,7 +34,7 @@ class SqlGroups:
         return None if row is None else _to_group(row)
 
     def save(self, group: Group) -> None:
-        """Insert or replace."""
+        """By the primary key, whether it is new or not."""
         self._transaction.run_each(_PUT, [_group_values(group)])
 
     def delete(self, name: str) -> bool:

@@ -207,6 +207,11 @@ class SqlExecutions:
         query = ROWS.where(*_conditions(where)).order_by(_E.bytes.desc(), _E.client_id).limit(limit)
         return [to_execution(row) for row in self._transaction.connection.execute(query)]
 
+    def client_ids(self, where: ExecutionFilter) -> Sequence[str]:
+        """A walk along the primary key."""
+        query = select(_E.client_id).where(*_conditions(where)).order_by(_E.client_id)
+        return [row[0] for row in self._transaction.connection.execute(query)]
+
     def matching(self, where: ExecutionFilter) -> Sequence[Execution]:
         """A walk along the primary key."""
         query = ROWS.where(*_conditions(where)).order_by(_E.client_id)

@@ -3,6 +3,7 @@
 Rule: as in `adapters.database.rows`. A row is read by position, in the order of the constants here.
 """
 
+import functools
 from typing import Any, Final
 
 from control_plane.adapters.database.rows import Convert, DriverRow, altered, clean, from_json, maybe, to_json
@@ -45,7 +46,7 @@ _JOB_TO_COLUMN: Final[dict[str, Convert]] = {
     "created_by": clean,
 }
 _COLUMN_TO_JOB: Final[dict[str, Convert]] = {
-    "spec": from_json(JobSpec),
+    "spec": functools.lru_cache(1_024)(from_json(JobSpec)),
     "state": JobState,
     "ending": maybe(JobState),
     "outcome": maybe(JobOutcome),

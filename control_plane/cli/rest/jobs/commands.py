@@ -46,6 +46,10 @@ Selector = Annotated[
 Paths = Annotated[
     list[str] | None, typer.Option("--path", "-p", metavar="GLOB", help="Files, such as '/data/*.csv'. Repeatable.")
 ]
+FileType = Annotated[
+    str | None,
+    typer.Option("--type", "-t", metavar="NAME", help="A file type that the devices configure, in place of --path."),
+]
 Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept with the job.")]
 Deadline = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Give up then: 36h, 7d or 2026-11-27T18:00:00Z. \\[7d]")
@@ -107,6 +111,7 @@ def create(  # noqa: PLR0913 - one for each option
     client: Clients = None,
     selector: Selector = None,
     path: Paths = None,
+    file_type: FileType = None,
     reason: Why = None,
     deadline: Deadline = None,
     dry_run: DryRun = False,
@@ -118,13 +123,13 @@ def create(  # noqa: PLR0913 - one for each option
     changes: dict[str, dict[str, Any]] = {"targets": {}, "files": {}}
     if client or selector is not None:
         changes["targets"] = {"clients": client or [], "selector": selector}
-    if path:
-        changes["files"] = {"paths": path}
+    if path or file_type:
+        changes["files"] = {"paths": path or [], "type": file_type}
     for name, members in changes.items():
         if members:
             body[name] = {**(body.get(name) or {}), **members}
     body |= {key: value for key, value in {"reason": reason, "deadline": deadline, "job_id": job_id}.items() if value}
-    for name, hint in (("targets", "--client or --selector"), ("files", "--path")):
+    for name, hint in (("targets", "--client or --selector"), ("files", "--path or --type")):
         if name not in body:
             text = f"the job names no {name}: give {hint}, or --file"
             raise Misused(text)
@@ -202,7 +207,7 @@ def reject(session: CliSession, job_id: JobId, *, client: Clients = None) -> Non
         text = "name the clients: --client, repeatable"
         raise Misused(text)
     with session.connect() as plane:
-        answer = JobCalls(plane).verb(job_id, "reject", {"clients": client})
+        answer = JobCalls(plane).verb(job_id, "reject", {"where": {"clients": client}})
     _acted(session, answer, "rejected")
 
 

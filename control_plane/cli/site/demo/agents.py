@@ -20,6 +20,13 @@ FLEET: Final = (
 )
 """Client id, file name and size (bytes) of each device; one file name has letters beyond ASCII."""
 
+LOGS: Final = ("till.log", "till.log.1")
+"""Names of the logs that each device has: the files of the demo's job."""
+
+LOG_TYPE: Final = "logs"
+"""The file type under which an agent offers them: the job names no path of a device."""
+
+_LOG_SIZE: Final = 64 * 1024
 _AGENT: Final = python_program("device_agent")
 
 
@@ -37,12 +44,18 @@ class DemoDevice:
         """The folder with its files."""
         return self.file.parent
 
+    @property
+    def logs(self) -> list[Path]:
+        """Its logs."""
+        return [self.data / "logs" / name for name in LOGS]
+
     def settings(self, site: Mapping[str, str]) -> dict[str, str]:
         """The environment of its agent; `site` has the addresses of broker and object store."""
         return {
             "CLIENT_ID": self.client_id,
             "FILE_PATH": str(self.file),
             "ALLOWED_ROOTS": str(self.data),
+            "TYPES": f"{LOG_TYPE}={self.data}/logs/*",
             "STATE_DIR": str(self.directory / "state"),
             "LABELS": f"site={self.client_id},demo=yes",
             **site,
@@ -54,14 +67,17 @@ class DemoDevice:
 
 
 def make_devices(directory: Path) -> list[DemoDevice]:
-    """A folder for each device of `FLEET`, with a file of random bytes in it."""
+    """A folder for each device of `FLEET`, with a file and logs of random bytes in it."""
     devices = []
     for client_id, name, file_size in FLEET:
         home = directory / client_id
         file = home / "data" / name
-        file.parent.mkdir(parents=True)
+        device = DemoDevice(client_id, home, file, file_size)
+        (device.data / "logs").mkdir(parents=True)
         _fill(file, file_size)
-        devices.append(DemoDevice(client_id, home, file, file_size))
+        for log in device.logs:
+            _fill(log, _LOG_SIZE)
+        devices.append(device)
     return devices
 
 

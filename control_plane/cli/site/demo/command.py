@@ -24,7 +24,17 @@ from control_plane.cli.rest.client import ControlPlane, read_object
 from control_plane.cli.rest.progress import display_for, follow
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.demo.agents import DemoDevice, file_digest, make_devices
-from control_plane.cli.site.demo.report import Result, document, next_steps, places_table, results_table, seconds_of
+from control_plane.cli.site.demo.job import run_job
+from control_plane.cli.site.demo.report import (
+    JobResult,
+    Result,
+    document,
+    job_line,
+    next_steps,
+    places_table,
+    results_table,
+    seconds_of,
+)
 from control_plane.cli.site.operator_env import write_operator_file
 from control_plane.cli.site.signals import remove_after_exit, termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BrokerKind, Note, Site, SitePorts, running_site
@@ -48,7 +58,7 @@ def demo(
 ) -> None:
     """Run a whole fleet on this machine: broker, store, control plane and three agents.
 
-    Uploads real files, compares every byte, and stays until Ctrl-C for you to try things.
+    Uploads real files, runs one job over the fleet, compares every byte, and stays until Ctrl-C for you to try things.
     """
     output = session.output
     with ExitStack() as stack:
@@ -64,8 +74,9 @@ def demo(
             note("waiting for the agents")
             _wait_for_agents(plane, devices, agents)
             results = _upload_all(output, plane, devices)
-        output.result(document(results, site), _report(results, site, agents, once=once))
-        if not all(result.good for result in results):
+            job = run_job(output, plane, devices, home / "fetched")
+        output.result(document(results, job, site), _report(results, job, site, agents, once=once))
+        if not (job.good and all(result.good for result in results)):
             output.note(f"the demo failed: {f'the logs are in {home}' if keep else '--keep keeps its logs'}", "red")
             raise typer.Exit(Failed.exit_code)
         if not once:
@@ -160,10 +171,13 @@ def _object_digest(url: str) -> str:
     return digest.hexdigest()
 
 
-def _report(results: Sequence[Result], site: Site, agents: dict[str, ChildProcess], *, once: bool) -> Group:
-    same = all(result.good for result in results)
+def _report(
+    results: Sequence[Result], job: JobResult, site: Site, agents: dict[str, ChildProcess], *, once: bool
+) -> Group:
+    same = job.good and all(result.good for result in results)
     verdict = "Every object is byte for byte the device's file." if same else "Not every upload is good."
-    head = ("", results_table(results), "", Text(verdict, style="bold green" if same else "bold red"))
+    shown = Text(verdict, style="bold green" if same else "bold red")
+    head = ("", results_table(results), "", job_line(job), "", shown)
     if once or not same:
         return Group(*head)
     places = places_table(site, {client_id: agent.pid for client_id, agent in agents.items()})

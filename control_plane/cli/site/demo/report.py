@@ -50,18 +50,36 @@ class Result:
         return f"{self.file_size / MIB / self.seconds:.1f}" if self.seconds else "-"
 
 
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The job of the demo. `identical`: what was fetched has the SHA-256s of the devices' files."""
+
+    job_id: str
+    outcome: str
+    clients: int
+    files: int
+    fetched: int
+    identical: bool
+
+    @property
+    def good(self) -> bool:
+        """Whether every file arrived."""
+        return self.outcome == "all" and self.identical
+
+
 def seconds_of(upload: Document) -> float | None:
     """The duration of an upload, by the control plane's clock."""
     begun, ended = instant(upload.get("created_at")), instant(upload.get("completed_at"))
     return round((ended - begun).total_seconds(), 3) if begun and ended else None
 
 
-def document(results: Iterable[Result], site: Site) -> dict[str, Any]:
+def document(results: Iterable[Result], job: JobResult, site: Site) -> dict[str, Any]:
     """The demo as one JSON document."""
     rows = list(results)
     return {
-        "ok": all(row.good for row in rows),
+        "ok": job.good and all(row.good for row in rows),
         "uploads": [asdict(row) for row in rows],
+        "job": asdict(job),
         "server": site.server,
         "broker": {"kind": site.broker.kind, "url": site.broker.address.url},
         "store": {"endpoint": site.store.endpoint, "bucket": BUCKET},
@@ -83,6 +101,13 @@ def results_table(results: Iterable[Result]) -> Table:
             row.client_id, visible(row.file), size(row.file_size), seconds, row.speed, row.proof or "-", _verdict(row)
         )
     return table
+
+
+def job_line(job: JobResult) -> Text:
+    """The job in one line."""
+    verdict = Text("identical", style="green") if job.good else Text(job.outcome, style="bold red")
+    text = f"job {job.job_id}: {job.fetched} of {job.files} files of {job.clients} clients fetched, "
+    return Text.assemble(text, verdict)
 
 
 def places_table(site: Site, agents: dict[str, int]) -> Table:
@@ -112,6 +137,10 @@ def next_steps(site: Site) -> Group:
         f"{backhaul} trigger {TRY_CLIENT} --wait",
         f"{backhaul} files restaurant-3",
         f"{backhaul} watch",
+        "",
+        "# one request over the fleet, and its files in a folder",
+        f"{backhaul} job create --id next-logs -l demo=yes --type logs --wait",
+        f"{backhaul} job pull next-logs {shlex.quote(str(site.directory / 'next-logs'))}",
         "",
         "# the same over HTTP",
         f"curl -X POST {site.server}/trigger-download/restaurant-1",
