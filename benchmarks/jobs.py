@@ -208,7 +208,7 @@ def _await_end(url: str) -> Any:  # noqa: ANN401 - any document
 
 
 def _proven(run: JobRun) -> int:
-    return int(run.document["files"]["proven"])
+    return int(run.document["totals"]["proven"])
 
 
 def _times(url: str) -> Iterator[float]:
