@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import agent, control_plane, fleet, grants, latency, presigning
+from benchmarks import agent, control_plane, fleet, grants, latency, presigning, selection
 from benchmarks.figures import Report, show
 from benchmarks.processes import allow_many_files
 
@@ -22,6 +22,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "ingest": control_plane.ingest,
     "clients": control_plane.clients,
     "grants": grants.grants,
+    "selection": selection.selection,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
@@ -30,6 +31,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "ingest": {"messages": 16_000},
     "clients": {"registered": 10_000},
     "grants": {"parts": 200},
+    "selection": {"files": 20_000},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""
 

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from msgspec.structs import replace
+
 from benchmarks.site import BUCKET
 from broker.process import BrokerAddress
 from control_plane.cli.simulate.connection import MqttConnection
@@ -24,6 +26,8 @@ from schemas.messages import (
     GrantParts,
     Presence,
     Response,
+    SelectFiles,
+    Selection,
     UploadConfig,
     UploadReport,
 )
@@ -118,6 +122,23 @@ class Owner:
                     message = f"the agent reported {response.error}: {response.message}"
                     raise RuntimeError(message)
                 return seconds
+
+    async def select(
+        self, client_id: str, request: SelectFiles, selection: str | None = None, offset: int = 0
+    ) -> Selection:
+        """Ask for a page of a selection, and wait for the answer."""
+        message_id = secrets.token_hex(16)
+        payload = replace(request, selection=selection, offset=offset)
+        self._publish(client_id, Action.SELECT_FILES, payload, message_id)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                response = await self._responses.get()
+                if response.message_id != message_id:
+                    continue
+                if response.error is not None or not isinstance(response.payload, Selection):
+                    message = f"the agent answered {response.error}: {response.message}"
+                    raise RuntimeError(message)
+                return response.payload
 
     async def _open(self, key: str) -> str:
         answer = await self._http.send("POST", f"{self._sink_url}/{BUCKET}/{key}?uploads", {})

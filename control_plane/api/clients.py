@@ -68,6 +68,6 @@ async def list_files(
 ) -> models.FilePage:
     """Request from a connected client the list of its files that match a pattern."""
     discloses(request, pattern=query.pattern)
-    wanted = ListFiles(pattern=query.pattern, limit=query.limit, cursor=query.cursor, digest=query.digest)
+    wanted = ListFiles(query.pattern, query.limit, query.cursor, query.digest, folders=query.folders)
     found = await clients.files(caller, client_id, wanted)
     return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)

@@ -101,7 +101,9 @@ OBJECT_URL: Final[dict[str, Any]] = {
     "expires_in": 3600.0,
 }
 FILE_PAGE: Final[dict[str, Any]] = {
-    "files": [{"path": _FILE, "size": 10_485_760, "mtime_ns": 1_762_000_000_000_000_000, "digest": None}],
+    "files": [
+        {"path": _FILE, "size": 10_485_760, "mtime_ns": 1_762_000_000_000_000_000, "digest": None, "folder": False}
+    ],
     "cursor": None,
 }
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}

@@ -237,12 +237,13 @@ class ObjectUrl(Output):
 
 
 class File(Output):
-    """One file on a client."""
+    """One file on a client, or one folder."""
 
     path: str
     size: int
     mtime_ns: int
     digest: str | None
+    folder: bool
 
     @classmethod
     def of(cls, entry: FileEntry) -> Self:

@@ -90,10 +90,14 @@ class WhichClients(Paged):
 
 
 class WhichFiles(Paged):
-    """Files on a client: a glob pattern below its allowed roots; `digest` requests the digest of each file too."""
+    """Files on a client: a glob pattern below its allowed roots; `digest` requests the digest of each file too.
+
+    With `folders` folders that match are listed as well, if the client has the capability `folders`.
+    """
 
     pattern: FilePath
     digest: DigestName | None = None
+    folders: bool = False
 
 
 async def uploads_of(request: Request) -> UploadService:

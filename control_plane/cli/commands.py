@@ -10,7 +10,7 @@ import typer
 
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.mqtt import commands as mqtt
-from control_plane.cli.rest import budgets, clients, fleet, token, uploads
+from control_plane.cli.rest import budgets, clients, events, fleet, token, uploads, webhooks
 from control_plane.cli.rest.jobs import commands as jobs
 from control_plane.cli.rest.schedules import commands as schedules
 from control_plane.cli.session import AsJson, Given, Server, TokenFile, local_command, new_app, rest_command
@@ -37,6 +37,7 @@ def build() -> typer.Typer:
     app = new_app(_HELP)
     app.callback()(_root)
     uploads.register(app)
+    events.register(app)
     clients.register(app)
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name)(local_command(function))
@@ -46,6 +47,7 @@ def build() -> typer.Typer:
     app.add_typer(jobs.build(), name="job")
     app.add_typer(schedules.build(), name="schedule")
     app.add_typer(budgets.build(), name="budget")
+    app.add_typer(webhooks.build(), name="webhook")
     app.add_typer(mqtt.build(), name="mqtt")
     app.add_typer(token.build(), name="token")
     app.add_typer(accounts.build(), name="broker")

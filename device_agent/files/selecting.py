@@ -1,13 +1,15 @@
 """The walk of `select_files`: all files that match, and of them the first ones in the order of `pick`.
 
 Rule: reads what `list_files` would list, beneath allowed roots and through no link. Its memory has a bound that does
-not depend on the number of files or folders: twice the files that are kept, and twice `MAX_PATH_BYTES` of their paths.
+not depend on the number of files or folders: the files that are kept and a quarter more, and so `MAX_PATH_BYTES` of
+their paths.
 """
 
 import errno
 import itertools
 import os
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,10 +36,22 @@ _BATCH: Final = 256
 """Names that are read from one folder at a time. Up to `MAX_DEPTH` folders are open, each with one batch."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPARE: Final = 256
+"""So that a selection of few files is not cut with each file."""
+
 _NO_STATE: Final = frozenset[int]()
 
-_Found = tuple[int, bytes, int, int]
-"""What decides the order, smallest first; the path's components with NUL between them, in UTF-8; size; mtime in ns."""
+_Found = bytes
+"""One file as bytes whose order is that of the selection: a tuple of its fields would take three times the memory.
+
+What `pick` compares; the path's components in UTF-8, with NUL between them and two at the end; size; mtime in ns.
+"""
+
+_RANK: Final = struct.Struct(">Q")
+_FIELDS: Final = struct.Struct(">Qq")
+_END: Final = b"\0\0"
+_BESIDE_PATH: Final = _RANK.size + len(_END) + _FIELDS.size
+_MIDDLE: Final = 2**63
 
 _Name = tuple[str, bool]
 """The spelling of a name, and whether it is a folder."""
@@ -58,8 +72,9 @@ class Chosen:
 
     def entries(self) -> Iterator[FileEntry]:
         """The files that are kept."""
-        for _, path, size, mtime_ns in self.kept:
-            yield FileEntry(path.replace(b"\0", b"/").decode(), size, mtime_ns)
+        for found in self.kept:
+            path = found[_RANK.size : -_FIELDS.size - len(_END)]
+            yield FileEntry(path.replace(b"\0", b"/").decode(), *_FIELDS.unpack(found[-_FIELDS.size :]))
 
 
 def choose_files(request: SelectFiles, roots: Roots, *, now_ns: int, stopped: Callable[[], bool]) -> Chosen:
@@ -111,8 +126,8 @@ def _excluding(patterns: Sequence[str]) -> Globs:
 class _Best:
     """Counts every file that fits, and keeps the first ones.
 
-    At most twice as many as are kept: then the rest is dropped, which changes nothing of the result. The last one of a
-    full selection is a bound for all later ones.
+    It collects a quarter more than are kept: then the rest is dropped, which changes nothing of the result. The first
+    one that was dropped is a bound for all later ones.
     """
 
     def __init__(self, request: SelectFiles, now_ns: int) -> None:
@@ -137,15 +152,16 @@ class _Best:
             return
         self.files += 1
         self.bytes += size
-        rank = self._rank(size, mtime_ns)
-        if self._bound is not None and rank > self._bound[0]:
+        rank = _RANK.pack(nearest_int64(self._rank(size, mtime_ns)) + _MIDDLE)
+        if self._bound is not None and rank > self._bound[: _RANK.size]:
             return
-        found = (rank, path.encode().replace(b"/", b"\0"), size, nearest_int64(mtime_ns))
+        fields = _FIELDS.pack(size, nearest_int64(mtime_ns))
+        found = b"".join((rank, path.encode().replace(b"/", b"\0"), _END, fields))
         if self._bound is not None and found > self._bound:
             return
         self._kept.append(found)
-        self._path_bytes += len(found[1])
-        if len(self._kept) > 2 * self._most or self._path_bytes > 2 * MAX_PATH_BYTES:
+        self._path_bytes += len(found) - _BESIDE_PATH
+        if 4 * len(self._kept) > 5 * self._most + _SPARE or 4 * self._path_bytes > 5 * MAX_PATH_BYTES:
             self._drop_the_rest()
 
     def chosen(self) -> Chosen:
@@ -168,12 +184,12 @@ class _Best:
 
     def _drop_the_rest(self) -> None:
         self._kept.sort()
-        ends = itertools.accumulate(len(found[1]) for found in self._kept[: self._most])
+        ends = itertools.accumulate(len(found) - _BESIDE_PATH for found in self._kept[: self._most])
         kept = sum(end <= MAX_PATH_BYTES for end in ends)
         if kept < len(self._kept):
             self._bound = self._kept[kept]
         del self._kept[kept:]
-        self._path_bytes = sum(len(found[1]) for found in self._kept)
+        self._path_bytes = sum(len(found) - _BESIDE_PATH for found in self._kept)
 
 
 class _Walk:

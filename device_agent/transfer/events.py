@@ -41,7 +41,7 @@ class Repeated(Struct, frozen=True, kw_only=True):
 class Granted(Struct, frozen=True, kw_only=True):
     """URLs for some parts; `lifetime` in seconds from now, None when unknown. Or a wait in place of URLs.
 
-    `rate` is the limit in bytes per second from now on; None leaves it as it is.
+    `rate` is the limit in bytes per second from now on; URLs without it end a limit that was set before.
     """
 
     now: float

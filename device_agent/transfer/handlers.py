@@ -200,7 +200,9 @@ def _holds(transfer: Transfer, event: Granted) -> bool:
 
 def _take_terms(transfer: Transfer, event: Granted) -> Transfer:
     """The rate, and the wait: no request before its end, also not one that is being prepared. URLs end a wait."""
-    transfer = replace(transfer, rate=event.rate or transfer.rate)
+    if event.parts or event.rate is not None:
+        # Each grant has all terms: one without a rate ends a limit that was set before.
+        transfer = replace(transfer, rate=event.rate)
     if event.parts and transfer.hold is not None:
         return replace(transfer, hold=None, request_after=0.0)
     if event.wait is None or not _holds(transfer, event):

@@ -122,7 +122,7 @@ class Transfer(Struct, frozen=True, dict=True):
     """No request is published before this moment."""
     hold: Hold | None = None
     rate: int | None = None
-    """Bytes per second that the owner has set with a grant; it repeats it with every grant."""
+    """Bytes per second that the owner has set with its latest grant."""
     failures: int = 0
     """Failed PUTs since a part was last stored."""
     renewals: int = 0

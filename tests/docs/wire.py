@@ -63,7 +63,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "presigned_urls": "Second accepted place of the URLs.",
         "expires_in": "Second accepted place of their life, in seconds from receipt.",
         "wait": "The owner grants nothing yet (section 3.3).",
-        "max_bytes_per_second": "Rate limit of this attempt from now on, in place of that of `options`.",
+        "max_bytes_per_second": "Rate limit of this attempt from now on, in place of that of `options` (section 3.3).",
     },
     "Wait": {
         "reason": "Why; the agent reports it in its status.",

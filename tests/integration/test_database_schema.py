@@ -33,7 +33,7 @@ from control_plane.domain.uploads.model import State
 from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
-from control_plane.services.ports.schedules import CellFilter, RunFilter
+from control_plane.services.ports.schedules import CellFilter, CellPosition, RunFilter
 from tests.support.databases import a_client, an_entry, an_upload
 from tests.support.postgres import Postgres, postgres
 
@@ -288,7 +288,7 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "schedules.prune": lambda records: records.schedules.prune(1.0, 10),
     "schedules.delete": lambda records: records.schedules.delete("a"),
     "coverage.add": lambda records: records.coverage.add("a", 1.0, "j", now=1.0, watch_until=2.0),
-    "coverage.ended": lambda records: records.coverage.ended(1.0, 10),
+    "coverage.ended": lambda records: records.coverage.ended(CellPosition(1.0), 10),
     "coverage.healable": lambda records: records.coverage.healable("a", 1.0, 10),
     "coverage.with_missing": lambda records: records.coverage.with_missing(1.0),
     "coverage.counts": lambda records: records.coverage.counts("a", 1.0, 2.0),

@@ -16,8 +16,9 @@ import pytest
 from device_agent.errors import FileRefused
 from device_agent.files.listing import list_files
 from device_agent.files.roots import Roots
+from device_agent.files.selecting import choose_files
 from device_agent.files.source import open_source
-from schemas.messages import ListFiles
+from schemas.messages import FileEntry, ListFiles, SelectFiles
 from schemas.values import ErrorCode
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -49,6 +50,11 @@ def refusal(path: str | Path, root: Path) -> ErrorCode:
     with pytest.raises(FileRefused) as refused:
         open_source(str(path), Roots((str(root),)))
     return refused.value.code
+
+
+def selected(pattern: str, roots: Roots) -> list[FileEntry]:
+    request = SelectFiles("job", (pattern,))
+    return list(choose_files(request, roots, now_ns=0, stopped=lambda: False).entries())
 
 
 def make_socket(path: Path) -> None:
@@ -185,6 +191,7 @@ def test_swapping_a_folder_and_a_link_gives_no_access(root: Path, outside: Path)
             with open_source(str(folder / "file"), roots) as source:
                 seen.add(bytes(buffer[: source.read_into(buffer, 0)]))
             seen.update(b"listed" for entry in list_files(ListFiles(f"{root}/**/file"), roots).files if entry.size == 6)
+            seen.update(b"selected" for entry in selected(f"{root}/**/file", roots) if entry.size == 6)
         except FileRefused:
             refused += 1
     done.set()
@@ -202,6 +209,7 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     before = len(list(descriptors.iterdir()))
     for path in ("folder/file", "pipe", "link/file", "gone/file", "folder", "folder/file/x"):
         try:
+            selected(f"{root}/**", Roots((str(root),)))
             open_source(f"{root}/{path}", Roots((str(root),))).close()
         except FileRefused:
             continue

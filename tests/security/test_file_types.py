@@ -10,9 +10,10 @@ import pytest
 from device_agent.errors import FileRefused
 from device_agent.files.listing import list_files
 from device_agent.files.roots import Roots
+from device_agent.files.selecting import choose_files
 from device_agent.files.source import open_source
-from schemas.messages import ListFiles
-from schemas.values import ErrorCode
+from schemas.messages import ListFiles, SelectFiles
+from schemas.values import ErrorCode, Pick
 
 
 @pytest.fixture
@@ -43,6 +44,19 @@ def test_a_file_of_a_type_is_read(folder: Path, name: str) -> None:
 def test_another_file_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(FileRefused) as refused:
         open_source(f"{folder}/{name}", types_only(folder))
+    assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
+
+
+def test_a_selection_of_a_type_has_what_can_be_read_and_nothing_else(folder: Path) -> None:
+    request = SelectFiles("job", type="sales", pick=Pick.PATH)
+    chosen = choose_files(request, types_only(folder), now_ns=0, stopped=lambda: False)
+    assert [entry.path for entry in chosen.entries()] == [f"{folder}/sales/a.csv", f"{folder}/sales/deep/b.csv"]
+
+
+def test_paths_select_nothing_where_only_types_are_allowed(folder: Path) -> None:
+    request = SelectFiles("job", (f"{folder}/sales/*",))
+    with pytest.raises(FileRefused) as refused:
+        choose_files(request, types_only(folder), now_ns=0, stopped=lambda: False)
     assert refused.value.code is ErrorCode.PATH_NOT_ALLOWED
 
 

@@ -16,8 +16,9 @@ from device_agent.errors import FileRefused
 from device_agent.files.listing import list_files
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
+from device_agent.files.selecting import choose_files
 from device_agent.files.source import open_source
-from schemas.messages import ListFiles
+from schemas.messages import ListFiles, SelectFiles
 from schemas.values import ErrorCode
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -110,6 +111,10 @@ def test_a_refused_root_does_not_hide_the_other_roots(shared: Path) -> None:
     roots = Roots((str(shared / "data"), str(shared / "more")))
     link(shared)
     assert listed(f"{shared}/*/file", roots) == [len(b"more")]
+    chosen = choose_files(SelectFiles("job", (f"{shared}/*/file",)), roots, now_ns=0, stopped=lambda: False)
+    assert [entry.size for entry in chosen.entries()] == [len(b"more")]
+    with pytest.raises(FileRefused):
+        choose_files(SelectFiles("job", (f"{shared}/data/*",)), roots, now_ns=0, stopped=lambda: False)
 
 
 def test_a_disk_mounted_later_is_read_where_only_the_operator_can_mount_it(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ NOW: Final = 1_761_991_200.0
 
 OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
 SECRET: Final = "a secret of at least thirty-two bytes"
-_SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
+SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
     structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
 )
 HOST: Final = "http://127.0.0.1:8080"
@@ -202,12 +202,12 @@ def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
         "budgets": engine.budget_service,
         "clock": engine.clock,
     }
-    return create_api(Settings.load({}), Metrics(_SILENT), _faked(services, **real))
+    return create_api(Settings.load({}), Metrics(SILENT), _faked(services, **real))
 
 
 def make_api(services: FakeServices, **settings: str) -> FastAPI:
     """The REST application with these settings over these services."""
-    return api_over(services, Settings.load(settings), Metrics(_SILENT))
+    return api_over(services, Settings.load(settings), Metrics(SILENT))
 
 
 def api_over(

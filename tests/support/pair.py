@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from control_plane.domain.reasons import Reason, WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CancelRequested,
@@ -17,13 +18,15 @@ from control_plane.domain.uploads.events import (
     CompletionProven,
     Dispatched,
     Event,
+    GateOpened,
+    Held,
     MultipartCreated,
     StepTimedOut,
 )
 from control_plane.domain.uploads.machine import apply
 from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload
 from control_plane.services.uploads.translate import event_of
-from schemas.messages import Response, UploadReport
+from schemas.messages import MAX_WAIT, Response, UploadReport, Wait
 from schemas.parts import MIB, to_ranges
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 from tests.support.pair_device import Command, PairDevice
@@ -77,6 +80,9 @@ class Pair:
         digest = self.chance.choice([DigestName.MD5, DigestName.MD5, DigestName.NONE])
         self.upload = an_upload(deadline=1e9, digest=digest, created_at=self.now, updated_at=self.now)
         self.looked_at = self.now
+        self.gate_opens_at = 0.0
+        self.tells = self.chance.random() < 0.7
+        """Whether the device has the capability `wait`."""
         self.device = PairDevice(self.store, self.up.send, self.chance, size=self.chance.choice(SIZES))
 
     def run(self) -> Upload:
@@ -102,6 +108,7 @@ class Pair:
             (4, self._pass_time),
             (4, self._look),
             (2, lambda: self.device.tick(self.now)),
+            (1, self._close_gate),
             (1, lambda: self.device.crash(self.now)),
         ]
         rare = self.chance.random()
@@ -130,6 +137,9 @@ class Pair:
 
     def _heal(self) -> None:
         self.faulty = self.down.faulty = self.up.faulty = self.store.faulty = self.device.faulty = False
+
+    def _close_gate(self) -> None:
+        self.gate_opens_at = self.now + self.chance.choice([1.0, 60.0, STEP_TIMEOUT * 4])
 
     def _deliver_down(self) -> None:
         if self.down.waiting:
@@ -175,10 +185,15 @@ class Pair:
 
     def _perform(self, duty: Duty) -> None:
         match duty.kind:
+            case Kind.SEND_GRANT if self.now < self.gate_opens_at:
+                self._hold()
             case Kind.SEND_DOWNLOAD | Kind.SEND_GRANT | Kind.SEND_CANCEL | Kind.SEND_CLOSE:
                 self.down.send(self._command(duty.kind))
                 if duty.kind is Kind.SEND_DOWNLOAD:
                     self._happens(Dispatched(now=self.now, attempt=self.upload.attempt))
+                if duty.kind is Kind.SEND_GRANT and self.upload.held:
+                    attempt, sequence = self.upload.attempt, self.upload.sequence
+                    self._happens(GateOpened(now=self.now, attempt=attempt, sequence=sequence))
             case Kind.CREATE_MULTIPART:
                 made = self.store.create(self.upload.object_token)
                 if not (self.faulty and self.chance.random() < 0.2):
@@ -191,6 +206,16 @@ class Pair:
             case Kind.DELETE_OBJECT:
                 self.store.delete(duty.target, {stray.token for stray in self.upload.strays})
                 self._happens(CleanupDone(now=self.now, target=duty.target))
+
+    def _hold(self) -> None:
+        """Grant nothing, and store and send why; an older agent gets an empty grant."""
+        upload, wake_at = self.upload, min(self.gate_opens_at, self.now + STEP_TIMEOUT)
+        reason = Reason(WaitCode.JOB_PAUSED, "the gate is closed")
+        held = Held(now=self.now, attempt=upload.attempt, sequence=upload.sequence, reason=reason, wake_at=wake_at)
+        self._happens(held)
+        if self.upload.held:
+            wait = Wait(reason.text, min(MAX_WAIT, self.gate_opens_at - self.now)) if self.tells else None
+            self.down.send(Command(Kind.SEND_GRANT, self.upload, self.upload.sequence, wait=wait))
 
     def _command(self, kind: Kind) -> Command:
         upload = self.upload

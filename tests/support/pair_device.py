@@ -39,7 +39,7 @@ from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Order, TransferRecord
 from device_agent.transfer.replay import replay
 from device_agent.transfer.responses import outcome_response
-from schemas.messages import Response, UploadReport
+from schemas.messages import Response, UploadReport, Wait
 from schemas.values import Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 from tests.support.pair_store import PairStore
 from tests.support.uploads import md5_of
@@ -59,6 +59,7 @@ class Command:
     completed: tuple[tuple[int, int], ...] = ()
     lifetime: float = 900.0
     outcome: str = "unknown"
+    wait: Wait | None = None
 
 
 class PairDevice:
@@ -144,6 +145,7 @@ class PairDevice:
                     completed=command.completed,
                     parts=command.urls,
                     lifetime=command.lifetime,
+                    wait=command.wait,
                 )
 
     # Work.

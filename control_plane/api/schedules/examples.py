@@ -69,7 +69,6 @@ CELL: Final[dict[str, Any]] = {
     "nominal_at": "2026-11-26T02:00:00.000Z",
     "state": "missing",
     "reason_code": "deadline_passed",
-    "job_id": _JOB_ID,
     "healing_job_id": None,
 }
 COVERAGE: Final[dict[str, Any]] = {

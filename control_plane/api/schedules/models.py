@@ -3,8 +3,11 @@
 Rule: as in `api.models`: an answer always has all its members.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, Self
 
+import msgspec
 from pydantic import ConfigDict, Field
 
 from control_plane.api.jobs.models import spec_document
@@ -207,20 +210,7 @@ class CellDocument(Output):
     nominal_at: Instant
     state: CellState
     reason_code: str
-    job_id: str
     healing_job_id: str | None
-
-    @classmethod
-    def of(cls, cell: Cell) -> "CellDocument":
-        """The cell."""
-        # Thousands of them in one answer: they are made from checked rows.
-        return cls.model_construct(
-            nominal_at=known_instant(cell.nominal_at),
-            state=cell.state,
-            reason_code=cell.reason_code,
-            job_id=cell.job_id,
-            healing_job_id=cell.heal_job_id,
-        )
 
 
 class CoveredClient(Output):
@@ -242,21 +232,33 @@ class CoverageDocument(Output):
     clients: list[CoveredClient]
     cursor: str | None
 
-    @classmethod
-    def of(cls, schedule_id: str, found: Coverage) -> Self:
-        """The report."""
-        clients, cursor = found.clients
-        return cls(
-            schedule_id=schedule_id,
-            since=known_instant(found.since),
-            until=known_instant(found.until),
-            ticks=[CoveredTickDocument.of(one) for one in found.ticks],
-            clients=[
-                CoveredClient.model_construct(client_id=name, cells=[CellDocument.of(cell) for cell in cells])
-                for name, cells in clients
+
+def coverage_json(schedule_id: str, found: Coverage) -> bytes:
+    """The report as a `CoverageDocument` in JSON. A page has thousands of cells: no model is made for each."""
+    clients, cursor = found.clients
+    shown = functools.cache(known_instant)
+    return msgspec.json.encode(
+        {
+            "schedule_id": schedule_id,
+            "from": known_instant(found.since),
+            "to": known_instant(found.until),
+            "ticks": [CoveredTickDocument.of(one).model_dump(mode="json") for one in found.ticks],
+            "clients": [
+                {"client_id": client_id, "cells": [_cell(cell, shown) for cell in cells]}
+                for client_id, cells in clients
             ],
-            cursor=cursor,
-        )
+            "cursor": cursor,
+        }
+    )
+
+
+def _cell(cell: Cell, shown: Callable[[float], str]) -> dict[str, str | None]:
+    return {
+        "nominal_at": shown(cell.nominal_at),
+        "state": str(cell.state),
+        "reason_code": cell.reason_code,
+        "healing_job_id": cell.heal_job_id,
+    }
 
 
 def _row(view: ScheduleView) -> dict[str, Any]:

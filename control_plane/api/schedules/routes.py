@@ -210,16 +210,17 @@ async def list_runs(
     "/{schedule_id}/coverage",
     operation_id="getCoverage",
     summary="Which client's files of which tick are proven, or missing",
+    response_model=models.CoverageDocument,
     responses=problems(404, 422),
 )
 async def coverage(
     schedule_id: Id, schedules: Schedules, caller: Caller, query: Annotated[WhichCells, Query()]
-) -> models.CoverageDocument:
+) -> Response:
     """Sums for every tick of the span, and a page of clients with their cells."""
     found = await schedules.coverage(
         caller, schedule_id, query.page, since=query.since, until=query.until, state=query.state
     )
-    return models.CoverageDocument.of(schedule_id, found)
+    return Response(models.coverage_json(schedule_id, found), media_type="application/json")
 
 
 def _version(if_match: str | None) -> int:

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -130,10 +130,12 @@ class ControlPlane:
         if not response.is_success:
             self._read(response)
 
-    def lines(self, path: str, params: Mapping[str, str]) -> Iterator[str]:
+    def lines(
+        self, path: str, params: Mapping[str, Sequence[str] | str], headers: Mapping[str, str] | None = None
+    ) -> Iterator[str]:
         """The lines of a text of any length, with their ends, as they arrive."""
         try:
-            with self._http.stream("GET", path, params=dict(params)) as response:
+            with self._http.stream("GET", path, params=dict(params), headers=headers) as response:
                 if not response.is_success:
                     response.read()
                     self._read(response)

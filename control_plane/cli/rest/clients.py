@@ -4,6 +4,8 @@ Rule: they change nothing.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
 from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.progress import ENDED
 from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
 from control_plane.cli.rest.uploads import Client
@@ -29,9 +32,11 @@ State = Annotated[
     ClientState | None, typer.Option("--state", help="Only those that are in this state.", case_sensitive=False)
 ]
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob of absolute paths, such as '/data/*.bin'.")]
-Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")]
+Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at uploads that go on.")]
 
 _RECENT = 10
+_SILENT = 15.0
+"""Seconds between two looks without a change: no change shows that a client stopped to send beats."""
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +59,12 @@ def clients(session: CliSession, *, selector: Selector = None, state: State = No
     session.output.result(answer, clients_table(answer["clients"]))
 
 
-def files(session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False) -> None:
+def files(
+    session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False, folders: bool = False
+) -> None:
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
-        answer = plane.files(client, pattern, digest="md5" if digest else None)
+        answer = plane.files(client, pattern, digest="md5" if digest else None, folders="true" if folders else None)
     session.output.result(answer, files_table(answer["files"]))
 
 
@@ -65,27 +72,37 @@ def watch(session: CliSession, *, every: Every = 1.0) -> None:
     """Show the fleet as it changes, until Ctrl-C. With --json: a document on a line for each change."""
     with session.connect() as plane:
         seen = _read_fleet(plane)
+        wakes = Wakes(session)
+        wakes.start()
         if session.output.as_json or not session.output.stdout.is_terminal:
-            _print_changes(session, plane, seen, every)
+            _print_changes(session, plane, seen, partial(_wait, wakes, every))
         with Live(_fleet_view(seen), console=session.output.stdout, auto_refresh=False) as live:
             while True:
-                time.sleep(every)
-                live.update(_read_fleet_or_error(plane), refresh=True)
+                _wait(wakes, every, seen)
+                try:
+                    seen = _read_fleet(plane)
+                    live.update(_fleet_view(seen), refresh=True)
+                except Unreachable as error:
+                    live.update(Text(str(error), style="red"), refresh=True)
 
 
-def _read_fleet_or_error(plane: ControlPlane) -> Group | Text:
-    try:
-        return _fleet_view(_read_fleet(plane))
-    except Unreachable as error:
-        return Text(str(error), style="red")
+def _wait(wakes: Wakes, every: float, seen: dict[str, Any]) -> None:
+    """Until the next look: at progress `every` seconds; else after a change, or when a silent client may be gone."""
+    moving = any(upload.get("status") not in ENDED for upload in seen["uploads"])
+    if wakes.missing:
+        time.sleep(every)
+    else:
+        wakes.wait(every if moving else max(every, _SILENT))
 
 
-def _print_changes(session: CliSession, plane: ControlPlane, seen: dict[str, Any], every: float) -> None:
+def _print_changes(
+    session: CliSession, plane: ControlPlane, seen: dict[str, Any], wait: Callable[[dict[str, Any]], None]
+) -> None:
     while True:
         session.output.result(seen, _fleet_view(seen))
         before = seen
         while seen == before:
-            time.sleep(every)
+            wait(seen)
             seen = _read_fleet(plane)
 
 

@@ -61,7 +61,9 @@ def files_table(rows: Iterable[Row]) -> Table:
     shown = table("size", "changed", "path")
     shown.columns[0].justify = "right"
     for row in rows:
-        shown.add_row(size(row.get("size")), moment_of_ns(row.get("mtime_ns")), cell(row.get("path")))
+        folder = row.get("folder") is True
+        path = f"{row.get('path')}/" if folder else row.get("path")
+        shown.add_row("" if folder else size(row.get("size")), moment_of_ns(row.get("mtime_ns")), cell(path))
     return shown
 
 

@@ -47,6 +47,15 @@ CellPage = tuple[list[tuple[str, list[Cell]]], str | None]
 """Clients with their cells by nominal instant, by client id; and the cursor of the next page."""
 
 
+class CellPosition(NamedTuple):
+    """The place of a cell in the order in which they are looked at."""
+
+    watch_until: float
+    schedule_id: str = ""
+    client_id: str = ""
+    nominal_at: float = 0.0
+
+
 class EndedCell(NamedTuple):
     """A cell whose execution, or whose healing execution, is over."""
 
@@ -55,6 +64,12 @@ class EndedCell(NamedTuple):
     reason: str
     """The code of the execution's reason."""
     ended_at: float
+
+    @property
+    def position(self) -> CellPosition:
+        """Its place."""
+        cell = self.cell
+        return CellPosition(cell.watch_until, cell.schedule_id, cell.client_id, cell.nominal_at)
 
 
 class ScheduleRecords(Protocol):
@@ -118,8 +133,11 @@ class CoverageRecords(Protocol):
         A cell is watched until `watch_until`: then its execution, and the job that heals it, are over.
         """
 
-    def ended(self, now: float, limit: int) -> Sequence[EndedCell]:
-        """Watched cells whose execution ended since the cell was last written."""
+    def ended(self, after: CellPosition, limit: int) -> Sequence[EndedCell]:
+        """Watched cells behind this position whose execution ended since the cell was last written, in their order.
+
+        `CellPosition(now)` is in front of all that are still watched.
+        """
 
     def save(self, changes: Sequence[tuple[Cell, Cell]]) -> None:
         """Write each second over its first, and adjust the counts; `VersionConflict` when a first is not stored."""

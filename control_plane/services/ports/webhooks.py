@@ -23,7 +23,7 @@ class WebhookRecords(Protocol):
         """All of them, by id."""
 
     def save(self, webhook: Webhook) -> None:
-        """Insert or replace."""
+        """Insert a webhook, or replace the one with its id."""
 
     def delete(self, webhook_id: str) -> bool:
         """Delete a webhook with its deliveries; False when it does not exist."""

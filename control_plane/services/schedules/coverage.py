@@ -4,6 +4,7 @@ Rule: a cell follows the row of its execution, as often as it takes: nothing dep
 lose. A client that connects gets one execution for its earliest missing cell of a schedule, then for the next one.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from control_plane.domain.schedules.model import HEAL, Cell, Schedule
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
-from control_plane.services.ports.schedules import EndedCell
+from control_plane.services.ports.schedules import CellPosition, EndedCell
 from control_plane.services.schedules.advance import REFUSALS, JobMachine, stamp
 
 CELLS: Final = 500
@@ -36,10 +37,14 @@ class CoverageKeeper:
 
     async def follow(self, now: float) -> int:
         """Note the ends of executions in their cells; returns the number of cells. `ServiceError`."""
-        total = 0
-        while await self._database.read(lambda records: records.coverage.ended(now, 1)):
-            total += await self._database.write(lambda records: follow(records, now))
+        total, position = 0, CellPosition(now)
+        while ended := await self._ended(position):
+            await self._database.write(lambda records, ended=ended: follow(records, ended))  # type: ignore[misc]
+            total, position = total + len(ended), ended[-1].position
         return total
+
+    async def _ended(self, position: CellPosition) -> Sequence[EndedCell]:
+        return await self._database.read(lambda records: records.coverage.ended(position, CELLS))
 
     async def heal(self, now: float) -> list[str]:
         """Make jobs for the missing cells of clients that connected; returns the ids of the jobs. `ServiceError`."""
@@ -64,11 +69,9 @@ class CoverageKeeper:
         return made
 
 
-def follow(records: Records, now: float) -> int:
-    """Note the ends of up to `CELLS` executions in their cells; returns the number of cells."""
-    ended = records.coverage.ended(now, CELLS)
+def follow(records: Records, ended: Sequence[EndedCell]) -> None:
+    """Note the ends of executions in their cells; `VersionConflict` when another replica did."""
     records.coverage.save([(one.cell, _after(one)) for one in ended])
-    return len(ended)
 
 
 def _after(ended: EndedCell) -> Cell:

@@ -18,7 +18,7 @@ from control_plane.services.gate.sender import RENEW
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.gate import Budget
-from schemas.messages import GrantParts, Presence
+from schemas.messages import ActiveUpload, GrantParts, Presence
 from schemas.parts import MIB
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 from tests.support.gates import a_job, set_state
@@ -197,6 +197,14 @@ async def test_a_client_that_was_offline_while_the_gate_opened_gets_its_grant_wh
         assert rig.grants() == []
         await rig.birth(epoch=2)
         assert [len(one.urls) for one in rig.grants()] == [3]
+
+
+async def test_a_hello_of_a_paused_upload_is_answered_with_the_wait(tmp_path: Path) -> None:
+    async with gated(tmp_path, state=JobState.PAUSED) as rig:
+        upload = await rig.asked()
+        rig.grants()
+        await rig.hello(ActiveUpload(upload_id=upload.upload_id, attempt=1, sequence=1))
+        assert [(one.urls, one.wait is not None) for one in rig.grants()] == [((), True)]
 
 
 async def test_a_window_opens_by_itself(tmp_path: Path) -> None:

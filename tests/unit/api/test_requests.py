@@ -229,12 +229,12 @@ async def test_a_wrong_query_is_refused(http: httpx.AsyncClient, services: FakeS
 
 
 async def test_the_query_for_files_reaches_the_service(http: httpx.AsyncClient, services: FakeServices) -> None:
-    answer = await http.get("/clients/restaurant-1/files?pattern=/data/*.bin&limit=9&cursor=c&digest=md5")
+    answer = await http.get("/clients/restaurant-1/files?pattern=/data/*.bin&limit=9&cursor=c&digest=md5&folders=true")
     client_id, wanted = services.calls[-1][1]
     assert (client_id, wanted.pattern, wanted.limit, wanted.cursor) == ("restaurant-1", "/data/*.bin", 9, "c")
-    assert wanted.digest is DigestName.MD5
+    assert (wanted.digest, wanted.folders) == (DigestName.MD5, True)
     assert answer.json() == {
-        "files": [{"path": "/data/a", "size": 1, "mtime_ns": 3, "digest": None}],
+        "files": [{"path": "/data/a", "size": 1, "mtime_ns": 3, "digest": None, "folder": False}],
         "cursor": "next",
     }
 

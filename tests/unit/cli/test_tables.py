@@ -139,6 +139,8 @@ def test_one_client_shows_what_it_uploads() -> None:
 
 
 def test_files_show_their_sizes_and_times() -> None:
+    folder = {"path": "/data/logs", "size": 0, "mtime_ns": 1_761_991_200_000_000_000, "folder": True}
+    assert "/data/logs/" in drawn(files_table([folder]))
     text = drawn(files_table([{"path": "/data/ü.bin", "size": 1536, "mtime_ns": 1_761_991_200_000_000_000}]))
     assert "1.5 KiB" in text
     assert "2025-11-01 10:00:00Z" in text

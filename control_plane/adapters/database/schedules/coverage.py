@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import sqlalchemy
-from sqlalchemy import and_, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, exists, func, or_, select, tuple_, update
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
@@ -21,7 +21,7 @@ from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import Cell, CellState
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Page
-from control_plane.services.ports.schedules import CellCounts, CellFilter, CellPage, EndedCell
+from control_plane.services.ports.schedules import CellCounts, CellFilter, CellPage, CellPosition, EndedCell
 
 _C: Final = CELLS.c
 _E: Final = EXECUTIONS.c
@@ -45,10 +45,17 @@ _COUNT: Final = Statement(
 )
 _EXECUTION: Final = case((_C.healing.is_(True), _C.heal_job_id), else_=_C.job_id)
 _NEWLY_ENDED: Final = or_(_C.state == CellState.PENDING.value, _C.healing.is_(True), _E.ended_at > _C.at)
+_LOOKED_AT: Final = tuple(_C[name] for name in CellPosition._fields)
 _ENDED: Final = Statement(
     select(*(_C[name] for name in CELL_COLUMNS), _E.state, _E.reason_code, _E.ended_at)
     .join(EXECUTIONS, and_(_E.job_id == _EXECUTION, _E.client_id == _C.client_id))
-    .where(IS_WATCHED, _C.watch_until >= bindparam("now"), _E.ended_at.is_not(None), _NEWLY_ENDED)
+    .where(
+        IS_WATCHED,
+        tuple_(*_LOOKED_AT) > tuple_(*map(bindparam, CellPosition._fields)),
+        _E.ended_at.is_not(None),
+        _NEWLY_ENDED,
+    )
+    .order_by(*_LOOKED_AT)
     .limit(bindparam("limit"))
 )
 _SAVE: Final = Statement(
@@ -106,7 +113,11 @@ _DELETE: Final = Statement(
         _C.nominal_at == bindparam("of_nominal"),
     )
 )
-_NO_CELLS: Final = Statement(delete(COVERAGE).where(_V.nominal_at < bindparam("before"), _V.n == 0))
+_NO_CELLS: Final = Statement(
+    delete(COVERAGE).where(
+        _V.schedule_id == bindparam("of_schedule"), _V.nominal_at == bindparam("of_nominal"), _V.n == 0
+    )
+)
 
 
 class SqlCoverage:
@@ -123,9 +134,9 @@ class SqlCoverage:
         self._count({(schedule_id, nominal_at, state): made})
         return made
 
-    def ended(self, now: float, limit: int) -> Sequence[EndedCell]:
-        """A lookup of the execution for each watched cell."""
-        found = self._transaction.run(_ENDED, {"now": now, "limit": limit}).fetchall()
+    def ended(self, after: CellPosition, limit: int) -> Sequence[EndedCell]:
+        """A walk along the index of watched cells, with a lookup of the execution for each."""
+        found = self._transaction.run(_ENDED, {**after._asdict(), "limit": limit}).fetchall()
         return [EndedCell(to_cell(row[:-3]), ExecutionState(row[-3]), row[-2], row[-1]) for row in map(tuple, found)]
 
     def save(self, changes: Sequence[tuple[Cell, Cell]]) -> None:
@@ -195,7 +206,8 @@ class SqlCoverage:
         old = [to_cell(row) for row in self._transaction.run(_OLD, values).fetchall()]
         self._transaction.run_each(_DELETE, [_named(cell) for cell in old])
         self._count({key: -n for key, n in Counter(map(_sum_key, old)).items()})
-        self._transaction.run(_NO_CELLS, {"before": before})
+        ticks = sorted({(cell.schedule_id, cell.nominal_at) for cell in old})
+        self._transaction.run_each(_NO_CELLS, [{"of_schedule": name, "of_nominal": at} for name, at in ticks])
         return len(old)
 
     def _count(self, deltas: Mapping[tuple[str, float, str], int]) -> None:

@@ -113,4 +113,12 @@ Index(
     sqlite_where=IS_MISSING,
     postgresql_where=IS_MISSING,
 )
-Index("ix_schedule_cells_watched", CELLS.c.watch_until, sqlite_where=IS_WATCHED, postgresql_where=IS_WATCHED)
+Index(
+    "ix_schedule_cells_watched",
+    CELLS.c.watch_until,
+    CELLS.c.schedule_id,
+    CELLS.c.client_id,
+    CELLS.c.nominal_at,
+    sqlite_where=IS_WATCHED,
+    postgresql_where=IS_WATCHED,
+)

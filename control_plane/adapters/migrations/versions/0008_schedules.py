@@ -111,7 +111,7 @@ def _cells() -> None:
     op.create_index(
         "ix_schedule_cells_watched",
         "schedule_cells",
-        ["watch_until"],
+        ["watch_until", "schedule_id", "client_id", "nominal_at"],
         sqlite_where=watched,
         postgresql_where=watched,
     )

@@ -36,7 +36,7 @@ class Plane(ControlPlane):
     def __init__(self, *lines: Mapping[str, Any]) -> None:
         self._lines = lines
 
-    def lines(self, path: str, params: Mapping[str, str]) -> Iterator[str]:
+    def lines(self, path: str, params: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Iterator[str]:
         assert (path, params) == ("/jobs/j/results", {"format": "jsonl"})
         return (json.dumps(one) + "\n" for one in self._lines)
 

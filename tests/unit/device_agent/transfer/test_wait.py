@@ -144,11 +144,13 @@ def test_a_wait_is_lost_in_a_crash_and_the_owner_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("option", [None, 5_000])
-def test_a_grant_sets_the_rate_and_one_without_a_rate_keeps_it(option: int | None) -> None:
+def test_a_grant_sets_the_rate_a_wait_keeps_it_and_the_next_grant_ends_it(option: int | None) -> None:
     device = Device(size=1000 * MIB, order=order(options=UploadOptions(max_bytes_per_second=option)))
     device.start()
     assert device.transfer.rate_limit == option
     device.on(Granted(now=device.now, acknowledges=1, parts=urls([1]), rate=1_000))
     assert device.transfer.rate_limit == 1_000
-    device.grant([2])
+    hold(device)
     assert device.transfer.rate_limit == 1_000
+    device.grant([2])
+    assert device.transfer.rate_limit == option
