@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
+from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.events import CancelRequested
@@ -248,7 +249,7 @@ def _turn_job(job_id: str, turn: JobTurn) -> bool:
 def _turn_members(job_id: str, client_ids: Sequence[str], turn: JobTurn) -> None:
     """Let clients join a continuous job, or leave it."""
     job = turn.records.jobs.get(job_id)
-    if job is None or not job.open:
+    if job is None or job.state not in ACTIVE:
         return
     turn.take_job(job)
     targets = job.spec.targets
