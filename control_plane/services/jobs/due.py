@@ -46,7 +46,6 @@ from control_plane.services.jobs.creation import add_clients
 from control_plane.services.jobs.selections import UNSUPPORTED
 from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
-from control_plane.services.ports.jobs import Tally
 from schemas.values import Action
 
 BATCH: Final = 256
@@ -117,7 +116,8 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
     over = not in_state(counts, *EXECUTION_OPEN)
-    if not (over and _is_done(turn, job)):
+    late = turn.now >= job.deadline and any(code == JobReason.DEADLINE for _, code in counts)
+    if late or not (over and _is_done(turn, job)):
         job = _judged(turn, job, counts)
     if job.state is JobState.CANCELLING and _stop_some(turn, job):
         turn.wake_job(job.job_id, turn.now)

@@ -4,8 +4,8 @@ Rule: a real database; the object store is a fake that keeps what is put.
 """
 
 import csv
-import io
 import errno
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -283,6 +283,18 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     assert set((await rig.states()).values()) == {"timed_out"}
 
 
+async def test_a_job_whose_uploads_expire_a_moment_before_it_is_expired_too(started: Started) -> None:
+    rig = await started(Device("a", deaf=frozenset({Action.DOWNLOAD_FILE})))
+    abort = (AbortRule(on="failed", percent=1),)
+    job = await rig.create(deadline=300.0, retry=Retry(failed=2), abort=abort)
+    await rig.passes(299)
+    rig.clock.time = job.deadline + 1
+    assert await rig.engine.maintenance.expire() == 1
+    await rig.settle()
+    job, execution = await rig.job(), await rig.execution("a")
+    assert (job.state, execution.state, execution.attempt) == (JobState.EXPIRED, "timed_out", 1)
+
+
 async def test_nothing_expires_while_the_clock_is_known_to_be_wrong(started: Started) -> None:
     rig = await started(Device("a", silent=True))
     await rig.create(deadline=300.0)
@@ -484,7 +496,7 @@ async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: S
     names = ("refused", "deleted", "silent", "aborted")
     rig = await started(*(Device(name, paths, page=2 if name == "silent" else 500) for name in names))
     # It answers the request for its first page only.
-    rig.devices["silent"].answers = answering_once(rig.devices["silent"])  # type: ignore[method-assign]
+    rig.devices["silent"].answers = answering_once(rig.devices["silent"])
     await rig.create(approval=Approval(mode="always"), timeouts=Timeouts(listing=60.0), deadline=600.0)
     await refuse(rig, "refused")
     await rig.engine.client_service.forget(OPERATOR, "deleted")
