@@ -189,6 +189,9 @@ class JobFileRecords(Protocol):
     def list(self, where: FileFilter, page: Page) -> FilePage:
         """By client id and number."""
 
+    def largest(self, job_id: str, limit: int) -> Sequence[JobFile]:
+        """The largest files of the job that have no outcome, largest first."""
+
     def proven(self, client_id: str, scope: str, paths: Iterable[str]) -> dict[str, ProvenFile]:
         """What was proven of these paths within `scope`."""
 
