@@ -260,7 +260,7 @@ class JobTurn:
                 self.effects.decisions.append(decision)
                 self.effects.changes.append(
                     UploadCreated(
-                        at=self.now, client_id=upload.client_id, upload_id=upload.upload_id, job_id=upload.job_id
+                        at=self.now, client_id=upload.client_id, upload_id=upload.upload_id, job_id=job.job_id
                     )
                 )
                 self.change_file(replace(file, upload_id=upload.upload_id, key=upload.s3_key))
