@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from benchmarks import fleet
 from benchmarks.figures import MIB, Figure, Report, median, percentile
@@ -22,12 +22,20 @@ from benchmarks.processes import Watched, cpu_seconds, peak_bytes, resident_byte
 from benchmarks.site import ROOT, Site, get_json, running_site
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.clients import Client
+from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
+from control_plane.domain.schedules.model import Schedule, ScheduleSpec
+from control_plane.domain.schedules.ticks import Cadence
+from control_plane.services.jobs.creation import create_job
+from control_plane.services.ports.database import Records
 
 PATIENCE: Final = 900.0
 ASKED: Final = 200
 _LOOK: Final = 0.1
 _BATCH: Final = 1_000
 _RATE: Final = 1_000
+TICKS: Final = 30
+_PERIOD: Final = 86_400.0
+_FIRST_TICK: Final = 20_000 * _PERIOD
 _KEY: Final = "{job}/{client_id}/{path}"
 
 
@@ -139,17 +147,29 @@ def large(executions: int = 100_000, created: int = 10_000) -> Report:
             creating = _timed(lambda: post(f"{site.server}/jobs", body))
             body = {"targets": {"clients": ["client-*"]}, "files": {"paths": ["/simulated/*"]}, "job_id": "large"}
             creating_large = _timed(lambda: post(f"{site.server}/jobs", body, timeout=PATIENCE))
+            span = f"from={int(_FIRST_TICK - 1)}&to={int(_FIRST_TICK + TICKS * _PERIOD)}"
+            covered = list(_times(f"{site.server}/schedules/daily/coverage?{span}"))
             shown = list(_times(f"{site.server}/jobs/large"))
-            paged = list(_times(f"{site.server}/jobs/large/executions"))
+            first = f"{site.server}/jobs/large/executions"
+            first_paged = list(_times(first))
+            paged = list(_times(f"{first}?cursor={quote(get_json(first)['cursor'])}"))
             grown = resident_bytes(site.plane.pid) - base
     figures = [
         Figure(f"POST /jobs for {created:,} clients", creating, "s", at_most=2.0),
         Figure(f"POST /jobs for {executions:,} clients", creating_large, "s"),
         Figure(f"GET /jobs/{{id}}, {executions:,} executions, p95", 1000 * percentile(shown, 0.95), "ms", at_most=20),
         Figure(f"a page of {executions:,} executions, p95", 1000 * percentile(paged, 0.95), "ms", at_most=20),
+        Figure(f"the first page of {executions:,}, with their set, p95", 1000 * percentile(first_paged, 0.95), "ms"),
+        Figure(
+            f"coverage of {created:,} clients and {TICKS} ticks, p95",
+            1000 * percentile(covered, 0.95),
+            "ms",
+            at_most=50,
+        ),
         Figure(f"control plane growth over {executions:,} executions", grown / MIB, "MiB", at_most=32),
     ]
-    details = {"median_ms": {"job": 1000 * median(shown), "page": 1000 * median(paged)}}
+    medians = {"job": 1000 * median(shown), "page": 1000 * median(paged), "coverage": 1000 * median(covered)}
+    details = {"median_ms": medians}
     return Report("jobs-large", figures, details)
 
 
@@ -208,7 +228,7 @@ def _await_end(url: str) -> Any:  # noqa: ANN401 - any document
 
 
 def _proven(run: JobRun) -> int:
-    return int(run.document["files"]["proven"])
+    return int(run.document["totals"]["proven"])
 
 
 def _times(url: str) -> Iterator[float]:
@@ -242,8 +262,22 @@ async def _register(url: str, clients: int, created: int) -> None:
                 for number in range(start, start + _BATCH)
             ]
             await database.write(lambda records, batch=batch: records.clients.save(batch))  # type: ignore[misc]
+        await database.write(lambda records: _cover(records, now))
     finally:
         await database.close()
+
+
+def _cover(records: Records, now: float) -> None:
+    """A schedule of `TICKS` ticks that covers the clients with the label."""
+    spec = JobSpec(targets=Targets(selector="size=created"), files=FileQuery(paths=("/simulated/*",)))
+    daily = ScheduleSpec(cadence=Cadence(every=_PERIOD), job=spec)
+    cursor = _FIRST_TICK + (TICKS - 1) * _PERIOD
+    records.schedules.add(
+        Schedule(schedule_id="daily", spec=daily, created_at=_FIRST_TICK - 1, cursor=cursor, due_at=1e15)
+    )
+    create_job(records, "covered", spec, now, "")
+    for number in range(TICKS):
+        records.coverage.add("daily", _FIRST_TICK + number * _PERIOD, "covered", now=now, watch_until=now)
 
 
 def _details(run: JobRun) -> dict[str, Any]:

@@ -14,7 +14,20 @@ from benchmarks.figures import RESULTS, Figure, cells
 
 BEGIN: Final = "<!-- figures: python -m benchmarks.table README.md -->"
 END: Final = "<!-- end of figures -->"
-ORDER: Final = ("agent", "agent-life", "latency", "fleet", "presigning", "ingest", "clients", "grants", "selection")
+ORDER: Final = (
+    "agent",
+    "agent-life",
+    "latency",
+    "fleet",
+    "presigning",
+    "ingest",
+    "clients",
+    "grants",
+    "jobs",
+    "jobs-large",
+    "events",
+    "selection",
+)
 _NAMES: Final = tuple(one.name for one in fields(Figure))
 
 

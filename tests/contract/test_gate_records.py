@@ -1,5 +1,7 @@
 """Rates, budgets and shares: what is written is read again, and waiters stand in one order."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
@@ -8,10 +10,11 @@ from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.ports.database import PARKED, Database, Records, Subject
 from control_plane.services.ports.gate import Budget, Share
-from tests.support.databases import an_entry, an_upload, sql_database
+from tests.support.databases import an_entry, an_upload, migrated, sql_database
 from tests.support.examples import examples
+from tests.support.postgres import postgres
 
-__all__ = ["sql_database"]
+__all__ = ["migrated", "postgres", "sql_database"]
 
 KEY = "site=berlin"
 
@@ -50,7 +53,7 @@ async def test_the_budgets_of_a_client_are_those_of_its_labels(sql_database: Dat
     assert await sql_database.write(work) == [[pi4, berlin], [pi4, berlin, paris], []]
 
 
-async def test_a_budget_is_replaced_and_deleted_with_its_shares(sql_database: Database) -> None:
+async def test_a_budget_is_replaced_and_deleted_and_leaves_its_shares(sql_database: Database) -> None:
     def work(records: Records) -> tuple[list[Budget], bool, bool, dict[str, Share]]:
         records.gate.put_budget(Budget("site", "berlin", 5, 1.0))
         records.gate.put_budget(Budget("site", "berlin", 9, 2.0))
@@ -60,7 +63,12 @@ async def test_a_budget_is_replaced_and_deleted_with_its_shares(sql_database: Da
         again = records.gate.drop_budget("site", "berlin")
         return known, dropped, again, records.gate.shares_of(UploadKey("client-1", "u1"))
 
-    assert await sql_database.write(work) == ([Budget("site", "berlin", 9, 2.0)], True, False, {})
+    assert await sql_database.write(work) == (
+        [Budget("site", "berlin", 9, 2.0)],
+        True,
+        False,
+        {KEY: a_share(1)},
+    )
 
 
 async def test_waiters_stand_by_priority_then_by_their_last_grant(sql_database: Database) -> None:
@@ -99,13 +107,29 @@ async def test_so_many_are_ahead_as_stand_before_it(sql_database: Database, plac
     shares = [a_share(n, priority=priority, placed_at=float(at)) for n, (priority, at) in enumerate(places)]
 
     def work(records: Records) -> tuple[list[Share], list[int]]:
-        records.gate.drop_budget("site", "berlin")
+        for number in range(8):
+            records.gate.drop_shares(UploadKey(f"client-{number}", f"u{number}"))
+        assert not records.gate.has_shares()
         for share in shares:
             records.gate.put_share(share)
+        assert records.gate.has_shares()
         return records.gate.first(KEY, 100), [records.gate.ahead_of(share) for share in shares]
 
     stand, ahead = await sql_database.write(work)
     assert [stand.index(share) for share in shares] == ahead
+
+
+async def test_the_shares_of_uploads_that_are_over_are_pruned(sql_database: Database) -> None:
+    def work(records: Records) -> list[bool]:
+        still, over = an_upload(state=State.IN_PROGRESS), an_upload(state=State.FAILED, completed_at=5.0)
+        for upload in (still, over):
+            records.uploads.add(upload)
+            records.gate.put_share(replace(a_share(1), client_id=upload.client_id, upload_id=upload.upload_id))
+        records.gate.put_share(a_share(9))
+        assert records.gate.prune(0.0) == 2
+        return [share.upload_id == still.upload_id for share in records.gate.first(KEY, 9)]
+
+    assert await sql_database.write(work) == [True]
 
 
 async def test_the_held_grants_of_one_job_are_released(sql_database: Database) -> None:

@@ -87,24 +87,7 @@ FAULTS: Final = (
     "DNS failure, captive portal, TLS expiry, proxy 407",
     "A byte rots in the object store",
 )
-PROMISES: Final = (
-    "P1",
-    "P2",
-    "P3",
-    "P4",
-    "P5",
-    "P6",
-    "P7",
-    "P8",
-    "P9",
-    "P13",
-    "P14",
-    "P15",
-    "P17",
-    "P20",
-    "P21",
-    "P22",
-)
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24)))
 
 
 @functools.cache

@@ -65,6 +65,32 @@ def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, na
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 
+def test_an_upload_under_a_spent_budget_waits_with_its_reason_and_goes_on_when_the_budget_is_deleted(
+    fleet: Fleet, files: Path
+) -> None:
+    """At one KiB a second the second part would leave after 85 minutes."""
+    path = files / "budget.bin"
+    path.write_bytes(os.urandom(12 * MIB))
+    url = f"{fleet.site.server}/budgets/model/pi4"
+    httpx.put(url, json={"bytes_per_second": "1KiB"}).raise_for_status()
+    try:
+        upload_id = fleet.trigger("restaurant-1", path)
+
+        def waits() -> bool:
+            return bool(fleet.get(f"/uploads/{upload_id}")["reason_code"] == "budget_spent")
+
+        fleet.until(waits, "the upload waits for its budget")
+        budget = httpx.get(url).raise_for_status().json()
+        assert [one["upload_id"] for one in budget["waiters"]] == [upload_id]
+        waiting = fleet.get(f"/uploads/{upload_id}")
+        assert waiting["completed_parts"] <= 1
+        assert waiting["next_wake_at"] is not None
+    finally:
+        httpx.delete(url).raise_for_status()
+    assert fleet.ended(upload_id)["state"] == "completed"
+    assert fleet.stored_sha256(upload_id) == sha256_of(path)
+
+
 @pytest.mark.slow
 def test_more_than_a_hundred_parts_arrive(fleet: Fleet, files: Path) -> None:
     """Several windows, the last part shorter than the others; each part filled, and with bytes that no other has."""

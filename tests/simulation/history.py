@@ -56,9 +56,9 @@ class Result:
 class Failure(Exception):
     """A history in which a promise did not hold; its cause names the promise, `lines` is its trace, if there is one."""
 
-    def __init__(self, seed: int, without: frozenset[str], lines: list[str]) -> None:
+    def __init__(self, seed: int, without: frozenset[str], lines: list[str], program: str = "tests.simulation") -> None:
         more = f" --without {','.join(sorted(without))}" if without else ""
-        super().__init__(f"replay it: python -m tests.simulation --seed {seed} --trace{more}")
+        super().__init__(f"replay it: python -m {program} --seed {seed} --trace{more}")
         self.lines = lines
 
 

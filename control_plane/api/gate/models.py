@@ -111,7 +111,8 @@ class BudgetDocument(Output):
         )
 
 
-class BudgetList(Output):
-    """Every budget, by label and value."""
+class BudgetPage(Output):
+    """Budgets by label and value; `cursor` is null on the last page."""
 
     budgets: list[BudgetDocument]
+    cursor: str | None

@@ -6,11 +6,12 @@ Rule: as the other routers: a body becomes the arguments of one use case.
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from control_plane.api.auth import Caller
 from control_plane.api.documents import problems
-from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetList
+from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetPage
+from control_plane.api.parameters import Paged
 from control_plane.services.gate.budgets import BudgetService
 
 router = APIRouter(tags=["budgets"])
@@ -27,10 +28,13 @@ Label = Annotated[str, Path(description="The label's name: without /.", max_leng
 Value = Annotated[str, Path(description="The label's value.", max_length=256)]
 
 
-@router.get("/budgets", operation_id="listBudgets", summary="List budgets: who uses them, who waits")
-async def list_budgets(budgets: Budgets, caller: Caller) -> BudgetList:
-    """Every budget, with the uploads that use it now, and the ten that have waited longest."""
-    return BudgetList(budgets=[BudgetDocument.of(view) for view in await budgets.list_budgets(caller)])
+@router.get(
+    "/budgets", operation_id="listBudgets", summary="List budgets: who uses them, who waits", responses=problems(422)
+)
+async def list_budgets(budgets: Budgets, caller: Caller, query: Annotated[Paged, Query()]) -> BudgetPage:
+    """By label and value, with the uploads that use a budget now, and the ten that have waited longest."""
+    views, cursor = await budgets.list_budgets(caller, query.page)
+    return BudgetPage(budgets=[BudgetDocument.of(view) for view in views], cursor=cursor)
 
 
 @router.get(

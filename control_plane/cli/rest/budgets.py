@@ -31,7 +31,7 @@ def build() -> typer.Typer:
 def list_budgets(session: CliSession) -> None:
     """List the budgets."""
     with session.connect() as plane:
-        answer = plane.call("GET", "/budgets")
+        answer = plane.pages("/budgets", "budgets", {})
     shown = table("label", "a second", "spent until", "users", "waiting")
     for row in answer["budgets"]:
         shown.add_row(

@@ -21,6 +21,12 @@ MAX_GRANT: Final = 64 * MIB
 BUDGETED_SECONDS: Final = 10.0
 """Seconds of a budget that one grant may take: all its waiters have a turn before long."""
 
+LONGEST_PART: Final = 60
+"""Seconds that one part may take at the rate that its device is told."""
+
+UNLIMITED: Final = 2**53 - 1
+"""The rate (bytes a second) that lifts one that was told before."""
+
 TURN: Final = 2.0
 """Seconds that each waiter of a budget has to take its turn before the next one may."""
 
@@ -46,8 +52,8 @@ class Wait(Struct, frozen=True):
 class Permit(Struct, frozen=True):
     """Yes: at most `bytes`, or one part if that is larger; None is no limit.
 
-    `rate` (bytes a second) is what the device may not exceed meanwhile. For a budget, `for_seconds` is how long these
-    bytes are paid off.
+    `rate` (bytes a second) is what the device may not exceed from now on; None changes nothing. For a budget,
+    `for_seconds` is how long these bytes are paid off.
     """
 
     bytes: int | None = None
@@ -118,6 +124,17 @@ def allowance(part: int, rates: tuple[int, ...]) -> int:
     return max(part, min([MAX_GRANT, *(int(rate * BUDGETED_SECONDS) for rate in rates)]))
 
 
+def told_rate(part: int, rates: Sequence[int]) -> int:
+    """Bytes a second that a device may send under budgets of these rates: never so few that a part takes a minute.
+
+    A part that takes longer would outlive its URL; the budgets hold on average all the same.
+
+    >>> told_rate(5 * MIB, (MIB, 2 * MIB)) // MIB, told_rate(60 * MIB, (1000,)) // MIB
+    (1, 1)
+    """
+    return max(min(rates), -(-part // LONGEST_PART))
+
+
 def within(parts: Sequence[WantedPart], most: int | None) -> tuple[WantedPart, ...]:
     """The first parts that `most` bytes hold, and one at least."""
     if most is None:
@@ -136,7 +153,7 @@ def may_grant(want: Want, facts: Facts) -> Permit | Wait:
         return Permit()
     rates = tuple(turn.rate for turn in facts.turns)
     size = allowance(want.part, rates)
-    return Permit(size, min(rates), size / min(rates)) if rates else Permit(size)
+    return Permit(size, told_rate(want.part, rates), size / min(rates)) if rates else Permit(size)
 
 
 def _of_job(want: Want, facts: Facts) -> Wait | None:

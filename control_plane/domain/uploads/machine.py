@@ -353,10 +353,11 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     moved = event.bytes_sent != upload.bytes_sent
     if upload.state is State.COMPLETING or not (moved or event.reason):
         return upload, ()
-    reason = None if event.reason is None else Reason(WaitCode.CLIENT_REPORTED, event.reason)
-    if upload.held:
+    if upload.held and not moved:
         # The client reports the wait that it was told: the gate's own reason has the code.
-        reason = upload.reason
+        return upload, ()
+    reason = None if event.reason is None else Reason(WaitCode.CLIENT_REPORTED, event.reason)
+    reason = upload.reason if upload.held else reason
     after = replace(
         upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True
     )

@@ -10,7 +10,7 @@ from control_plane.domain.access import Principal
 from control_plane.services.errors import BadInput, UnknownBudget
 from control_plane.services.gate.keeper import drop_budget, put_budget, rate_of
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.gate import Budget, Share
 
 MAX_BUDGETS: Final = 10_000
@@ -38,12 +38,15 @@ class BudgetService:
         self._database = database
         self._clock = clock
 
-    async def list_budgets(self, _principal: Principal) -> list[BudgetView]:
-        """Every budget, by label and value."""
+    async def list_budgets(self, _principal: Principal, page: Page) -> tuple[list[BudgetView], str | None]:
+        """Budgets by label and value, and the cursor of the next page; `BadInput`."""
         now = self._clock.now()
-        return await self._database.read(
-            lambda records: [_view(records, budget, now, SHOWN) for budget in records.gate.budgets()]
-        )
+
+        def read(records: Records) -> tuple[list[BudgetView], str | None]:
+            found, cursor = records.gate.page_of_budgets(page)
+            return [_view(records, budget, now, SHOWN) for budget in found], cursor
+
+        return await self._database.read(read)
 
     async def find_budget(self, _principal: Principal, label: str, value: str) -> BudgetView:
         """One budget; `UnknownBudget`."""

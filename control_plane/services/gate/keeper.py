@@ -9,7 +9,20 @@ from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.gate.gate import MAX_GRANT, TURN, Facts, Opening, Permit, Turn, Wait, Want, may_grant, within
+from control_plane.domain.gate.gate import (
+    MAX_GRANT,
+    TURN,
+    UNLIMITED,
+    Facts,
+    Opening,
+    Permit,
+    Turn,
+    Wait,
+    Want,
+    may_grant,
+    told_rate,
+    within,
+)
 from control_plane.domain.gate.rates import cost_of, free_at, taken
 from control_plane.domain.gate.windows import opening
 from control_plane.domain.jobs.model import (
@@ -46,6 +59,8 @@ class GateKeeper:
         self._quota = quota
         self._owner = owner
         self._budgeted: frozenset[tuple[str, str]] = frozenset()
+        self._shared = False
+        """Whether any upload has a share: a budget that is gone may have left one."""
         self._read_at = float("-inf")
 
     def may_dispatch(
@@ -91,9 +106,11 @@ class GateKeeper:
         job = None if upload.job_id is None else records.jobs.get(upload.job_id)
         client = records.clients.get(upload.client_id)
         budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
+        stored = records.gate.shares_of(upload.key)
+        lifted = _lifted(records, upload, stored) if stored and not budgets else None
         if job is None and not budgets:
-            return Permit()
-        shares = _shares(records, upload, 0 if job is None else job.spec.priority, budgets, now)
+            return Permit(rate=lifted)
+        shares = _shares(upload, stored, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(
             Turn(
@@ -118,12 +135,12 @@ class GateKeeper:
             return answer
         if paid and not turns:
             # The same request again: the same parts.
-            rate = min(one.rate for one in budgets)
+            rate = told_rate(wanted[0].size, [one.rate for one in budgets])
             return Permit(max(share.bytes for share in paid.values()), rate)
         size = sum(part.size for part in within(wanted, answer.bytes))
         for turn in turns:
             _charge(records, turn, shares[turn.key], upload, size, now)
-        return answer
+        return answer if budgets else Permit(answer.bytes, lifted)
 
     def concerns(self, records: Records, upload: Upload, now: float) -> bool:
         """Whether a grant of this upload must pass the gate: it belongs to a job, or a budget applies to its client."""
@@ -131,18 +148,21 @@ class GateKeeper:
             return True
         if not 0 <= now - self._read_at < READ_EVERY:
             self._budgeted = frozenset((one.label, one.value) for one in records.gate.budgets())
+            self._shared = records.gate.has_shares()
             self._read_at = now
-        if not self._budgeted:
-            return False
-        client = records.clients.get(upload.client_id)
+        if self._shared and records.gate.shares_of(upload.key):
+            return True
+        client = records.clients.get(upload.client_id) if self._budgeted else None
         return client is not None and not self._budgeted.isdisjoint(client.effective_labels.items())
 
     def forget(self, records: Records, upload: Upload) -> None:
         """Remove an upload that is over from the waiters; the next one has its turn."""
-        if not (self._budgeted or upload.held):
+        if not (self._budgeted or self._shared or upload.held):
             return
-        for share in records.gate.shares_of(upload.key).values():
+        shares = records.gate.shares_of(upload.key)
+        if shares:
             records.gate.drop_shares(upload.key)
+        for share in shares.values():
             if share.since is not None:
                 _arm(records, share.key, records.gate.tat(rate_of(share.key)) or 0.0)
 
@@ -169,6 +189,7 @@ def drop_budget(records: Records, label: str, value: str, now: float) -> bool:
     waiting, _ = records.gate.waiters(key, MAX_RELEASED)
     for share in waiting:
         _pull(records, share.upload_key, now)
+    records.gate.set_tat(rate_of(key), now)
     return records.gate.drop_budget(label, value)
 
 
@@ -208,9 +229,10 @@ def _free_at(records: Records, name: str, now: float, longest: float) -> float:
     return free
 
 
-def _shares(records: Records, upload: Upload, priority: int, budgets: Sequence[Budget], now: float) -> dict[str, Share]:
+def _shares(
+    upload: Upload, stored: Mapping[str, Share], priority: int, budgets: Sequence[Budget], now: float
+) -> dict[str, Share]:
     """The upload's share of each budget, as it is now. One that asks is not absent."""
-    stored = records.gate.shares_of(upload.key) if budgets else {}
     shares: dict[str, Share] = {}
     for budget in budgets:
         share = stored.get(budget.key)
@@ -237,6 +259,21 @@ def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: in
     granted = replace(share, placed_at=tat, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
     records.gate.put_share(granted)
     _arm(records, turn.key, tat)
+
+
+def _lifted(records: Records, upload: Upload, stored: Mapping[str, Share]) -> int | None:
+    """The rate that lifts what the client was told, once its budget is deleted or its label is another.
+
+    The shares go with the next request: until then the answer to this one may be lost.
+    """
+    told = [share for share in stored.values() if share.bytes or _is_paid(share, upload)]
+    if not told:
+        records.gate.drop_shares(upload.key)
+        return None
+    for share in told:
+        now = replace(share, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=0)
+        records.gate.put_share(now)
+    return UNLIMITED
 
 
 def _is_paid(share: Share, upload: Upload) -> bool:

@@ -6,9 +6,12 @@ again, so a rate is exact over replicas.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from control_plane.domain.uploads.model import UploadKey
+
+if TYPE_CHECKING:
+    from control_plane.services.ports.database import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class GateRecords(Protocol):
     def budgets(self) -> list[Budget]:
         """All, by label and value."""
 
+    def page_of_budgets(self, page: "Page") -> tuple[list[Budget], str | None]:
+        """Budgets by label and value, and the cursor of the next page; `BadInput` when the cursor is malformed."""
+
     def budgets_of(self, labels: Mapping[str, str]) -> list[Budget]:
         """Those that apply to a client with these labels, by label."""
 
@@ -72,10 +78,13 @@ class GateRecords(Protocol):
         """Insert or replace."""
 
     def drop_budget(self, label: str, value: str) -> bool:
-        """Delete a budget and its shares; False when there is none."""
+        """Delete a budget, and leave its shares; False when there is none."""
 
     def shares_of(self, upload: UploadKey) -> dict[str, Share]:
         """The shares of one upload, by the key of the budget."""
+
+    def has_shares(self) -> bool:
+        """Whether any upload has one."""
 
     def put_share(self, share: Share) -> None:
         """Insert or replace."""
@@ -84,7 +93,7 @@ class GateRecords(Protocol):
         """Delete the shares of an upload that is over."""
 
     def ahead_of(self, share: Share) -> int:
-        """How many waiters of the budget that are not absent come before this share."""
+        """How many waiters of the budget that are not absent come before this share; of many, the first ones count."""
 
     def pass_over(self, share: Share) -> None:
         """Mark the waiters that come before this share as absent."""
@@ -99,4 +108,4 @@ class GateRecords(Protocol):
         """The shares whose last grant is paid off at `since` or later, the latest first."""
 
     def prune(self, before: float) -> int:
-        """Delete rates that were free before this instant: no row means the same. Returns their number."""
+        """Delete rates that were free before this instant, and shares of uploads that are over; returns how many."""

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from control_plane.domain.gate.gate import TURN, Permit, Wait
+from control_plane.domain.gate.gate import TURN, UNLIMITED, Permit, Wait
 from control_plane.domain.gate.rates import IDLE_CREDIT
 from control_plane.domain.reasons import WaitCode
 from control_plane.domain.uploads.duties import Duty, Kind
@@ -207,6 +207,25 @@ async def test_a_client_without_the_label_and_a_request_for_nothing_are_not_char
     assert await asked(replicas[0], a_request(), START) == Permit()
     assert await asked(replicas[0], a_request("client-2", wanted=()), START) == Permit(0)
     assert await replicas[0].read(lambda records: records.gate.tat(f"budget:{KEY}")) is None
+
+
+async def test_the_rate_that_was_told_is_lifted_once_the_budget_is_gone(
+    replicas: tuple[InlineDatabase, InlineDatabase],
+) -> None:
+    upload = a_request()
+    keeper = a_keeper()
+    await replicas[0].write(lambda records: add_client(records, "client-1", site="berlin"))
+    first = await asked(replicas[0], upload, START)
+    assert isinstance(first, Permit)
+    assert first.rate == MIB
+    await replicas[0].write(lambda records: drop_budget(records, "site", "berlin", START + 1))
+    assert await replicas[1].write(lambda records: keeper.concerns(records, upload, START + 1))
+    later = replace(upload, sequence=2)
+    # Twice: the first answer may be lost.
+    assert await asked(replicas[1], later, START + 1) == Permit(rate=UNLIMITED)
+    assert await asked(replicas[0], later, START + 1) == Permit(rate=UNLIMITED)
+    assert await asked(replicas[1], replace(upload, sequence=3), START + 1) == Permit()
+    assert not await replicas[1].write(lambda records: keeper.concerns(records, upload, START + 3))
 
 
 async def test_a_new_rate_changes_what_is_still_owed(replicas: tuple[InlineDatabase, InlineDatabase]) -> None:

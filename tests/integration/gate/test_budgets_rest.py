@@ -61,7 +61,18 @@ async def test_a_budget_is_set_seen_retuned_and_deleted(api: FastAPI, database: 
         assert again.json()["spent_until"] < seen["spent_until"]
         assert (await http.get("/budgets")).json()["budgets"] == [again.json()]
         assert (await http.delete("/budgets/site/berlin")).status_code == 204
-        assert (await http.get("/budgets")).json() == {"budgets": []}
+        assert (await http.get("/budgets")).json()["budgets"] == []
+
+
+async def test_budgets_are_listed_in_pages(api: FastAPI) -> None:
+    async with http_to(api) as http:
+        for label, value in (("site", "b"), ("model", "z"), ("site", "a")):
+            await http.put(f"/budgets/{label}/{value}", json={"bytes_per_second": 1})
+        first = (await http.get("/budgets?limit=2")).json()
+        last = (await http.get("/budgets", params={"limit": 2, "cursor": first["cursor"]})).json()
+        seen = [(one["label"], one["value"]) for one in (*first["budgets"], *last["budgets"])]
+        assert (seen, last["cursor"]) == ([("model", "z"), ("site", "a"), ("site", "b")], None)
+        assert (await http.get("/budgets?cursor=x")).status_code == 422
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -86,7 +97,7 @@ async def test_a_budget_that_is_not_there_is_not_found(api: FastAPI, method: str
 async def test_a_budget_that_cannot_be_is_refused(api: FastAPI, path: str, body: dict[str, object]) -> None:
     async with http_to(api) as http:
         assert (await http.put(path, json=body)).status_code == 422
-        assert (await http.get("/budgets")).json() == {"budgets": []}
+        assert (await http.get("/budgets")).json()["budgets"] == []
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Dispatches keep the rate, the cap and the quota, over restarts and on two replicas; none is later than a pause."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,10 +16,14 @@ from control_plane.domain.gate.rates import IDLE_CREDIT, cost_of
 from control_plane.domain.jobs.model import ExecutionState, Job, JobState
 from control_plane.domain.jobs.spec import Rate, Rollout, Window
 from control_plane.domain.reasons import WaitCode
-from control_plane.services.ports.database import Records
+from control_plane.services.ports.database import Database, Records
+from tests.support.databases import migrated, sql_database
 from tests.support.examples import examples
 from tests.support.gates import START, a_job, a_keeper, a_request, an_execution, set_state
 from tests.support.inline_database import InlineDatabase
+from tests.support.postgres import postgres
+
+__all__ = ["migrated", "postgres", "sql_database"]
 
 
 @pytest.fixture
@@ -168,3 +173,14 @@ async def test_a_dispatch_is_refused_by_what_is_stored(
 ) -> None:
     job_id = await new_job(replicas[0], a_job(**changes))
     assert await dispatched(replicas[1], job_id, START) == code
+
+
+async def test_of_many_that_ask_at_the_same_moment_one_begins_in_the_time_of_one(sql_database: Database) -> None:
+    job = a_job(rollout=Rollout(rate=Rate(1, 1_200.0), max_running=5))
+
+    def ask(records: Records, number: int) -> bool:
+        return a_keeper().may_dispatch(records, job, an_execution(number), None, START) is None
+
+    await sql_database.write(lambda records: records.jobs.add(job))
+    begun = await asyncio.gather(*(sql_database.write(partial(ask, number=number)) for number in range(20)))
+    assert begun.count(True) == 1

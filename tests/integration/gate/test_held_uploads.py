@@ -18,7 +18,7 @@ from control_plane.services.gate.sender import RENEW
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.gate import Budget
-from schemas.messages import GrantParts, Presence
+from schemas.messages import ActiveUpload, GrantParts, Presence
 from schemas.parts import MIB
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 from tests.support.gates import a_job, set_state
@@ -199,6 +199,14 @@ async def test_a_client_that_was_offline_while_the_gate_opened_gets_its_grant_wh
         assert [len(one.urls) for one in rig.grants()] == [3]
 
 
+async def test_a_hello_of_a_paused_upload_is_answered_with_the_wait(tmp_path: Path) -> None:
+    async with gated(tmp_path, state=JobState.PAUSED) as rig:
+        upload = await rig.asked()
+        rig.grants()
+        await rig.hello(ActiveUpload(upload_id=upload.upload_id, attempt=1, sequence=1))
+        assert [(one.urls, one.wait is not None) for one in rig.grants()] == [((), True)]
+
+
 async def test_a_window_opens_by_itself(tmp_path: Path) -> None:
     # The clock of the test stands at 00:16:40 UTC.
     async with gated(tmp_path, windows=(Window("0 3 * * *", HOUR),)) as rig:
@@ -239,23 +247,24 @@ async def test_a_budget_bounds_an_upload_without_a_job_and_its_rate_is_told(tmp_
 
 
 async def test_a_grant_that_no_gate_concerns_costs_no_transaction(tmp_path: Path) -> None:
-    async def writes(job_id: str | None, labels: dict[str, str], *, budget: bool) -> int:
-        folder = tmp_path / f"{job_id}-{budget}-{labels.get('site')}"
+    async def writes(job_id: str | None, labels: dict[str, str], *, budget: bool, size: int = 12 * MIB) -> int:
+        folder = tmp_path / f"{job_id}-{budget}-{size}-{labels.get('site')}"
         folder.mkdir()
         async with gated(folder) as rig:
             if budget:
                 other = Budget("site", "paris", MIB, 0.0)
                 await rig.database.write(lambda records: put_budget(records, other, 0.0))
             before = rig.sql.writes
-            await rig.asked(job_id, labels=labels)
+            await rig.asked(job_id, labels=labels, size=size)
             assert len(rig.grants()) == 1
             return rig.sql.writes - before
 
     free = await writes(None, {}, budget=False)
     assert await writes(None, {"site": "berlin"}, budget=True) == free
     assert await writes(None, {"site": "paris"}, budget=True) == free + 1
-    # One more stores the job's id.
-    assert await writes("job-1", {}, budget=False) == free + 2
+    # One more stores the job's id. Files of a running job that one grant holds need no other.
+    assert await writes("job-1", {}, budget=False) == free + 1
+    assert await writes("job-1", {}, budget=False, size=100 * MIB) == free + 2
 
 
 async def test_a_held_grant_is_not_pulled_in_as_if_a_wrong_clock_had_written_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState, JobState
+from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState
 from control_plane.services.policy import Policy
 from tests.simulation.history import Failure
 from tests.simulation.jobs.database import Fate
@@ -59,6 +59,7 @@ class JobResult:
     commits: int = 0
     deaths: int = 0
     lasted: float = 0.0
+    lines: list[str] = field(default_factory=list)
 
 
 class JobHistory:
@@ -119,6 +120,7 @@ class JobHistory:
             site.database.commits,
             sum(plane.deaths for plane in site.planes),
             world.now(),
+            world.lines or [],
         )
 
     # --- the nemesis ---
@@ -295,7 +297,4 @@ def play_jobs(seed: int, without: frozenset[str] = frozenset(), *, traced: bool 
     try:
         return history.site.play(history.run())
     except Exception as error:
-        raise Failure(seed, without, history.world.lines or []) from error
-
-
-__all__ = ["FAULTS", "JobHistory", "JobResult", "JobState", "play_jobs"]
+        raise Failure(seed, without, history.world.lines or [], program="tests.simulation.jobs") from error

@@ -77,6 +77,7 @@ def test_step_timers_and_strikes_stand_still_while_it_is_held() -> None:
 def test_what_the_client_reports_meanwhile_does_not_hide_the_reason_of_the_gate() -> None:
     upload, _ = apply(held(), Progressed(now=20.0, bytes_sent=7, reason="paused by the owner"))
     assert (upload.held, upload.reason, upload.bytes_sent) == (True, PAUSED, 7)
+    assert apply(upload, Progressed(now=50.0, bytes_sent=7, reason="paused by the owner")) == (upload, ())
 
 
 def test_a_repeated_request_is_told_the_wait_again() -> None:

@@ -8,13 +8,20 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
-from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+import msgspec
+from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, update
 
+from control_plane.adapters.cursors import check_limit, decode_cursor, encode_cursor
 from control_plane.adapters.database.gate.tables import BUDGETS, RATES, SHARES
 from control_plane.adapters.database.rows import DriverRow, clean
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
+from control_plane.adapters.database.tables import IS_OPEN, UPLOADS
 from control_plane.domain.uploads.model import UploadKey
+from control_plane.services.ports.database import Page
 from control_plane.services.ports.gate import Budget, Share
+
+MAX_AHEAD: Final = 200
+"""Waiters at which counting stops: the turn of one behind so many is beyond the longest wait that is told."""
 
 _S: Final = SHARES.c
 _TAT: Final = Statement(select(RATES.c.tat).where(RATES.c.name == bindparam("name")))
@@ -22,18 +29,33 @@ _SET_TAT: Final = upsert(RATES)
 _PRUNE: Final = Statement(delete(RATES).where(RATES.c.tat < bindparam("before")))
 
 _BUDGETS: Final = Statement(select(BUDGETS).order_by(BUDGETS.c.label, BUDGETS.c.value))
+_PAGE: Final = Statement(
+    select(BUDGETS)
+    .where(
+        or_(
+            BUDGETS.c.label > bindparam("after_label"),
+            and_(BUDGETS.c.label == bindparam("after_label"), BUDGETS.c.value > bindparam("after_value")),
+        )
+    )
+    .order_by(BUDGETS.c.label, BUDGETS.c.value)
+    .limit(bindparam("limit"))
+)
+_positions: Final = msgspec.json.Decoder(tuple[str, str])
 _THIS: Final = and_(BUDGETS.c.label == bindparam("of_label"), BUDGETS.c.value == bindparam("of_value"))
 _BUDGET: Final = Statement(select(BUDGETS).where(_THIS))
 _PUT_BUDGET: Final = upsert(BUDGETS)
 _DROP_BUDGET: Final = Statement(delete(BUDGETS).where(_THIS))
-_DROP_KEY: Final = Statement(delete(SHARES).where(_S.key == bindparam("of_key")))
 
 _FIELDS: Final = tuple(one.name for one in fields(Share))
 _ROWS: Final = select(*(_S[name] for name in _FIELDS))
 _UPLOAD: Final = and_(_S.client_id == bindparam("of_client"), _S.upload_id == bindparam("of_upload"))
 _OF_UPLOAD: Final = Statement(_ROWS.where(_UPLOAD))
 _DROP_OF_UPLOAD: Final = Statement(delete(SHARES).where(_UPLOAD))
+_ANY: Final = Statement(select(_S.key).limit(1))
 _PUT_SHARE: Final = upsert(SHARES)
+
+_OPEN: Final = exists().where(UPLOADS.c.client_id == _S.client_id, UPLOADS.c.upload_id == _S.upload_id, IS_OPEN)
+_PRUNE_SHARES: Final = Statement(delete(SHARES).where(~_OPEN))
 
 _OF_KEY: Final = _S.key == bindparam("of_key")
 _WAITS: Final = _S.since.is_not(None)
@@ -54,7 +76,9 @@ _BEFORE: Final = or_(
         ),
     ),
 )
-_AHEAD: Final = Statement(select(func.count()).where(_PRESENT, _BEFORE))
+_AHEAD: Final = Statement(
+    select(func.count()).select_from(select(_S.key).where(_PRESENT, _BEFORE).limit(MAX_AHEAD).subquery())
+)
 _PASS_OVER: Final = Statement(update(SHARES).where(_PRESENT, _BEFORE).values(absent=True))
 _FIRST: Final = Statement(
     _ROWS.where(_PRESENT)
@@ -86,12 +110,23 @@ class SqlGate:
         self._transaction.run(_SET_TAT, {"name": name, "tat": tat})
 
     def prune(self, before: float) -> int:
-        """A scan: there are as many rows as jobs and budgets of a day."""
-        return self._transaction.run(_PRUNE, {"before": before}).rowcount
+        """Two scans: there are as many rows as jobs and budgets of a day, and as uploads under budgets."""
+        rates = self._transaction.run(_PRUNE, {"before": before}).rowcount
+        return rates + self._transaction.run(_PRUNE_SHARES, {}).rowcount
 
     def budgets(self) -> list[Budget]:
         """In the order of code points."""
         return [Budget(*row) for row in self._transaction.run(_BUDGETS, {}).fetchall()]
+
+    def page_of_budgets(self, page: Page) -> tuple[list[Budget], str | None]:
+        """From the primary key."""
+        check_limit(page)
+        label, value = ("", "") if page.cursor is None else decode_cursor(page.cursor, _positions)
+        values = {"after_label": label, "after_value": value, "limit": page.limit + 1}
+        found = [Budget(*row) for row in self._transaction.run(_PAGE, values).fetchall()]
+        shown = found[: page.limit]
+        cursor = encode_cursor((shown[-1].label, shown[-1].value)) if len(found) > page.limit else None
+        return shown, cursor
 
     def budgets_of(self, labels: Mapping[str, str]) -> list[Budget]:
         """One lookup for each label: a client has few."""
@@ -107,14 +142,17 @@ class SqlGate:
         self._transaction.run(_PUT_BUDGET, {one.name: getattr(budget, one.name) for one in fields(budget)})
 
     def drop_budget(self, label: str, value: str) -> bool:
-        """The shares go with it."""
-        self._transaction.run(_DROP_KEY, {"of_key": f"{label}={value}"})
+        """By the primary key."""
         return self._transaction.run(_DROP_BUDGET, {"of_label": label, "of_value": value}).rowcount > 0
 
     def shares_of(self, upload: UploadKey) -> dict[str, Share]:
         """By the primary key."""
         rows = self._transaction.run(_OF_UPLOAD, {"of_client": upload.client_id, "of_upload": upload.upload_id})
         return {share.key: share for share in map(_to_share, rows.fetchall())}
+
+    def has_shares(self) -> bool:
+        """Reads one row at most."""
+        return self._transaction.run(_ANY, {}).fetchone() is not None
 
     def put_share(self, share: Share) -> None:
         """One upsert."""

@@ -1,5 +1,7 @@
 """Stages and abort rules, from the counts of a job's executions."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ LISTING, QUEUED = ExecutionState.LISTING, ExecutionState.QUEUED
 CANARY = Stage(percent=1, min=5, advance_at=95, then="pause")
 
 
-def staged(*stages: Stage, **changes: object) -> Job:
+def staged(*stages: Stage, **changes: Any) -> Job:  # noqa: ANN401 - any field
     return a_job(rollout=Rollout(stages=stages), stage_since=START, **changes)
 
 
