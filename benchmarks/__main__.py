@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import agent, control_plane, events, fleet, grants, jobs, latency, presigning, selection
+from benchmarks import agent, control_plane, fleet, grants, jobs, latency, presigning, selection, streams
 from benchmarks.figures import Report, show
 from benchmarks.processes import allow_many_files
 
@@ -22,9 +22,9 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "ingest": control_plane.ingest,
     "clients": control_plane.clients,
     "grants": grants.grants,
+    "streams": streams.streams,
     "jobs": jobs.jobs,
     "jobs-large": jobs.large,
-    "events": events.events,
     "selection": selection.selection,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
@@ -34,9 +34,9 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "ingest": {"messages": 16_000},
     "clients": {"registered": 10_000},
     "grants": {"parts": 200},
+    "streams": {"readers": 100, "seconds": 3},
     "jobs": {"devices": 200, "many_files": 50, "few_devices": 10},
     "jobs-large": {"executions": 5_000, "created": 1_000},
-    "events": {"readers": 100, "rounds": 2},
     "selection": {"files": 20_000},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""

@@ -152,6 +152,10 @@ class PromptProtocol(H11Protocol):
         queue = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         return self.transport.get_write_buffer_size() + int.from_bytes(queue, sys.byteorder)
 
+    def _write(self, data: bytes) -> int:
+        self.transport.write(data)
+        return self.transport.get_write_buffer_size()
+
     def _make_room(self) -> None:
         every = [one for one in self.connections if isinstance(one, PromptProtocol)]
         for crowd, most in (
@@ -177,7 +181,7 @@ class PromptProtocol(H11Protocol):
 
     async def _unless_crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._application
-        self._connection = Connection(abort=self.transport.abort)
+        self._connection = Connection(abort=self.transport.abort, write=self._write)
         self._connection.offered_in(scope)
         if self.crowded and not is_open(scope):
             app = respond(_CROWDED, {"Connection": "close"})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.domain.jobs.executions import LOOK_AGAIN
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import DeadlinePassed, MultipartCreated
 from control_plane.domain.uploads.machine import PUT_URL_LIFE, UNSEEN_STRAY_WAIT
@@ -115,6 +116,8 @@ class Maintenance:
             )
 
         pulled = await self._database.write(work)
+        if self._fleet:
+            pulled += await self._database.write(lambda records: records.jobs.pull_in(now + LOOK_AGAIN + MAX_SKEW, now))
         beyond = now + MAX_DEADLINE + MAX_SKEW
         for key in await self._database.read(lambda records: records.uploads.deadline_ahead(beyond, BATCH)):
             await self._writer.submit(key, DeadlinePassed(now=now))

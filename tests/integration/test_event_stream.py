@@ -231,3 +231,17 @@ async def test_created_changes_have_the_same_form(site: Site) -> None:
         "upload_id": "u",
         "job_id": "j",
     }
+
+
+async def test_a_caller_of_http_1_0_gets_the_frames_without_chunks(site: Site) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readuntil(b"\n\n") == b"retry: 2000\nid: 0\n\n"
+        await until(lambda: any(stream.live for stream in site.streams._open))
+        await site.add()
+        while (frame := await reader.readuntil(b"\n\n")).startswith(b":"):
+            continue
+        assert frame.startswith(b"id: 1\nevent: upload.state_changed\ndata: {")
+    writer.close()

@@ -1,4 +1,4 @@
-"""What a long answer needs of its connection, beyond ASGI: to be ended when the server stops, and to be cut.
+"""What a long answer needs of its connection, beyond ASGI: its end when the server stops, a cut, and cheap writes.
 
 Rule: `api.server` gives it with each request, in the scope's `extensions`; an application without that server has none.
 """
@@ -14,9 +14,13 @@ _EXTENSION: Final = "backhaul.connection"
 
 @dataclass(slots=True)
 class Connection:
-    """`abort` closes the connection at once; `on_stop` is called when the server stops."""
+    """`abort` closes the connection at once; `on_stop` is called when the server stops.
+
+    `write` sends bytes of an answer as they are, past the server, and returns how many are not sent yet.
+    """
 
     abort: Callable[[], None] | None = None
+    write: Callable[[bytes], int] | None = None
     on_stop: Callable[[], None] | None = None
 
     def offered_in(self, scope: Scope) -> None:

@@ -45,10 +45,16 @@ def _frame(event: str, document: Mapping[str, Any], number: int | None = None) -
     return head + b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(document))
 
 
+def chunk(data: bytes) -> bytes:
+    """Bytes as one chunk of an answer without a length (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 FRAMES: Final = Encoders(
     change=change_frame,
     progress=progress_frame,
     start=start_frame,
     resync=resync_frame,
     keep_alive=b":\n\n",
+    framed=chunk,
 )

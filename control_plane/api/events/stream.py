@@ -92,6 +92,9 @@ class EventResponse(Response):
         departure = asyncio.create_task(_end_with_caller(stream, receive))
         connection.on_stop = stream.end
         stream.on_cut = connection.abort
+        if scope["http_version"] == "1.1":
+            # An older caller gets no chunks.
+            stream.write = connection.write
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while (data := await stream.next()) is not None:

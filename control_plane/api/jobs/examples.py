@@ -194,6 +194,7 @@ MANIFEST: Final[dict[str, Any]] = {
     "totals": {"files": 3, "bytes": 10_485_760, "proven": 0, "proven_bytes": 0},
     "waiting": 1,
     "largest": [MANIFEST_CLIENT],
+    "largest_files": [{**JOB_FILE, "outcome": None, "upload_id": None, "key": None}],
     "clients": [MANIFEST_CLIENT],
     "cursor": None,
 }

@@ -297,7 +297,10 @@ class ManifestClient(Output):
 
 
 class ManifestDocument(Output):
-    """What waits for approval, as it was at `as_of`: totals, the clients with the most bytes, and clients by id."""
+    """What would be sent, as it was at `as_of`: totals, the ten clients with the most bytes, the ten largest files.
+
+    `clients` is one page, by id.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MANIFEST]})
 
@@ -306,6 +309,7 @@ class ManifestDocument(Output):
     totals: FileSums
     waiting: int
     largest: list[ManifestClient]
+    largest_files: list[JobFileDocument]
     clients: list[ManifestClient]
     cursor: str | None
 
@@ -318,6 +322,7 @@ class ManifestDocument(Output):
             totals=FileSums.of(found.totals),
             waiting=found.waiting,
             largest=[ManifestClient.of(row) for row in found.largest],
+            largest_files=[JobFileDocument.of(file) for file in found.largest_files],
             clients=[ManifestClient.of(row) for row in found.clients],
             cursor=found.cursor,
         )

@@ -242,7 +242,8 @@ async def list_files(
 async def get_manifest(
     request: Request, response: Response, job_id: JobId, jobs: Jobs, caller: Caller, query: ExecutionsQuery
 ) -> models.ManifestDocument:
-    """Totals, the clients with the most bytes, and clients by id; `as_of` is what an approval names."""
+    """Totals, the largest clients and files, and clients by id; `as_of` is what an approval names."""
+    discloses(request, job_id=job_id)
     found = await jobs.manifest(caller, query.of(job_id), query.page)
     _link(request, response, found.cursor)
     return models.ManifestDocument.of(found)

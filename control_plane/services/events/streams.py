@@ -49,10 +49,16 @@ class Encoders:
     resync: Callable[[int], bytes]
     """Changes are missing; the next one has a higher number than this one."""
     keep_alive: bytes
+    framed: Callable[[bytes], bytes]
+    """These bytes as `Stream.write` takes them."""
 
 
 class Stream:
-    """One open stream, for one caller that sends what `next` returns. `on_cut` is called when it does not keep up."""
+    """One open stream, for one caller that sends what `next` returns. `on_cut` is called when it does not keep up.
+
+    While the caller waits in `next`, bytes go to `write` instead, if it has one: a task that wakes for each of a
+    thousand streams costs more than the writes. `write` returns how many bytes are not sent yet.
+    """
 
     def __init__(self, streams: "EventStreams", where: ChangeFilter, after: int, first: bytes) -> None:
         self.where = where
@@ -63,6 +69,7 @@ class Stream:
         self.ended = False
         self.cut = False
         self.on_cut: Callable[[], None] | None = None
+        self.write: Callable[[bytes], int] | None = None
         self._streams = streams
         self._waiting = deque([first])
         self._size = len(first)
@@ -83,20 +90,27 @@ class Stream:
         self._size = 0
         return found
 
-    def put(self, data: bytes) -> None:
-        """Queue bytes; when too many wait, the stream is cut."""
+    def put(self, data: bytes, framed: bytes = b"") -> None:
+        """Send or queue bytes, of which `framed` is the form for `write`; when too many wait, the stream is cut."""
         if self.ended or not data:
+            return
+        if framed and self.write is not None and not self._waiting and self._wake is not None and not self._wake.done():
+            if self.write(framed) > MAX_BUFFER:
+                self._cut()
             return
         self._size += len(data)
         self._waiting.append(data)
         if self._size > MAX_BUFFER:
-            self.cut = True
-            self._waiting.clear()
-            self.end()
-            if self.on_cut is not None:
-                self.on_cut()
+            self._cut()
         else:
             self._rouse()
+
+    def _cut(self) -> None:
+        self.cut = True
+        self._waiting.clear()
+        self.end()
+        if self.on_cut is not None:
+            self.on_cut()
 
     def end(self) -> None:
         """End the stream, once what waits is sent; repeats do nothing."""
@@ -231,15 +245,20 @@ class EventStreams:
             if not wanted:
                 continue
             data = of(wanted)
+            framed = self._encoders.framed(data)
             for stream in list(streams):
                 # One that read ahead of the loop before it became live has some of them.
                 ahead = stream.after >= page.changes[0].number
-                stream.put(of([one for one in wanted if one.number > stream.after]) if ahead else data)
+                if ahead:
+                    stream.put(of([one for one in wanted if one.number > stream.after]))
+                else:
+                    stream.put(data, framed)
 
     def _put_all(self, data: bytes) -> None:
+        framed = self._encoders.framed(data)
         for streams in list(self._live.values()):
             for stream in list(streams):
-                stream.put(data)
+                stream.put(data, framed)
 
     async def feed_progress(self) -> None:
         """Give the progress of named uploads to the streams whose filter names them, where it changed."""

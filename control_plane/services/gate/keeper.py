@@ -107,10 +107,7 @@ class GateKeeper:
         client = records.clients.get(upload.client_id)
         budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
         stored = records.gate.shares_of(upload.key)
-        if stored and not budgets:
-            # Its budget was deleted, or its client has another label: the rate that was told is lifted.
-            records.gate.drop_shares(upload.key)
-        lifted = UNLIMITED if stored and not budgets else None
+        lifted = _lifted(records, upload, stored) if stored and not budgets else None
         if job is None and not budgets:
             return Permit(rate=lifted)
         shares = _shares(upload, stored, 0 if job is None else job.spec.priority, budgets, now)
@@ -262,6 +259,21 @@ def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: in
     granted = replace(share, placed_at=tat, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=size)
     records.gate.put_share(granted)
     _arm(records, turn.key, tat)
+
+
+def _lifted(records: Records, upload: Upload, stored: Mapping[str, Share]) -> int | None:
+    """The rate that lifts what the client was told, once its budget is deleted or its label is another.
+
+    The shares go with the next request: until then the answer to this one may be lost.
+    """
+    told = [share for share in stored.values() if share.bytes or _is_paid(share, upload)]
+    if not told:
+        records.gate.drop_shares(upload.key)
+        return None
+    for share in told:
+        now = replace(share, since=None, attempt=upload.attempt, sequence=upload.sequence, bytes=0)
+        records.gate.put_share(now)
+    return UNLIMITED
 
 
 def _is_paid(share: Share, upload: Upload) -> bool:

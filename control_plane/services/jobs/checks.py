@@ -37,7 +37,7 @@ def check_new(
         message = "key: {schedule} has a value in a job of a schedule only"
         raise BadInput(message)
     found = _read(records, resolved.client_ids)
-    return resolved.client_ids, (*resolved.warnings, *_warnings(job_id, spec, found, now))
+    return resolved.client_ids, (*resolved.warnings, *warnings_of(job_id, spec, found, now))
 
 
 def _read(records: Records, client_ids: Sequence[str]) -> list[Client]:
@@ -47,7 +47,8 @@ def _read(records: Records, client_ids: Sequence[str]) -> list[Client]:
     return found
 
 
-def _warnings(job_id: str, spec: JobSpec, clients: Sequence[Client], now: float) -> list[str]:
+def warnings_of(job_id: str, spec: JobSpec, clients: Sequence[Client], now: float) -> list[str]:
+    """What of the request some clients cannot do, a sentence each; `BadInput` for a path that no client allows."""
     seen = [client for client in clients if not client.never_seen]
     warnings = [
         _about([client for client in clients if client.never_seen], "was never seen", "were never seen"),

@@ -44,7 +44,7 @@ from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
 from control_plane.services.jobs.selections import UNSUPPORTED
-from control_plane.services.jobs.turn import JobTurn
+from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
 from control_plane.services.ports.jobs import Tally
 from schemas.values import Action
@@ -52,6 +52,9 @@ from schemas.values import Action
 BATCH: Final = 256
 SWEEP_EVERY: Final = 300.0
 """Seconds between two looks for clients that match a continuous job: one that connects is looked at at once."""
+
+CLOCK_PAUSE: Final = 60.0
+"""Seconds before a deadline is looked at again that passed by a clock which is known to be wrong."""
 
 GIVEN_UP: Final = Reason(JobReason.CANCELLED, "the execution ended before this file was begun")
 
@@ -122,11 +125,13 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
     """Do what one job is due for; True when there is more of it at once."""
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
-    job = _judged(turn, job, counts)
+    over = not in_state(counts, *EXECUTION_OPEN)
+    if not (over and _is_done(turn, job)):
+        job = _judged(turn, job, counts)
     if job.state is JobState.CANCELLING and _stop_some(turn, job):
         turn.wake_job(job.job_id, turn.now)
         return True
-    if not in_state(counts, *EXECUTION_OPEN) and _may_end(job):
+    if over and (job.state is JobState.CANCELLING or _is_done(turn, job)):
         done = in_state(counts, *DONE)
         partial = in_state(counts, ExecutionState.PARTIAL)
         removed = in_state(counts, ExecutionState.REMOVED)
@@ -141,20 +146,23 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
         wake_at, more = _begin_some(turn, job)
     times = [wake_at, stage_ends_at(job) if job.spec.rollout.stages else None]
     if job.state in ACTIVE:
-        times.append(job.deadline)
+        # Nothing expires while the clock is known to be wrong.
+        times.append(max(job.deadline, turn.now + CLOCK_PAUSE))
         times.append(job.swept_at + SWEEP_EVERY if job.spec.targets.mode == "continuous" else None)
     ahead = [at for at in times if at is not None and (at > turn.now or at == wake_at)]
     turn.wake_job(job.job_id, min(ahead))
     return more
 
 
-def _may_end(job: Job) -> bool:
-    return job.state is JobState.CANCELLING or (job.state is JobState.RUNNING and job.spec.targets.mode == "snapshot")
+def _is_done(turn: JobTurn, job: Job) -> bool:
+    """Whether the job ends once its executions are over: while clients may join, only at its deadline."""
+    takes_more = job.spec.targets.mode == "continuous" and turn.now < job.deadline
+    return job.state is JobState.RUNNING and not takes_more
 
 
 def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
     """The job after its deadline, its abort rules and its stages."""
-    if turn.now >= job.deadline and job.state in ACTIVE:
+    if turn.now >= job.deadline and job.state in ACTIVE and not turn.tools.planner.probe.clock_is_wrong:
         return turn.apply_to_job(job.job_id, JobDeadlinePassed(now=turn.now))
     rule = abort_rule_met(job, counts) if job.state in ACTIVE else None
     if rule is not None:
@@ -207,9 +215,10 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
         wait = turn.tools.gate.may_dispatch(turn.records, job, execution, client, turn.now, begun=begun)
         if wait is not None and wait.whole_job:
             turn.hold_job(job.job_id, wait.reason)
-            return wait.wake_at or turn.now + LOOK_AGAIN, False
+            return _at_last(turn, wait.wake_at), False
         if wait is not None:
-            due_at = wait.wake_at or turn.now + _refusal_pause(wait.reason)
+            quota = wait.reason.code == WaitCode.CLIENT_QUOTA
+            due_at = turn.now + QUOTA_PAUSE if quota else _at_last(turn, wait.wake_at)
             turn.apply(execution, Withheld(now=turn.now, reason=wait.reason, due_at=due_at))
             continue
         begun += 1
@@ -224,9 +233,10 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
     return min([turn.now + LOOK_AGAIN, *ahead]), False
 
 
-def _refusal_pause(reason: Reason) -> float:
-    """Seconds before the gate is asked again that names no instant."""
-    return 60.0 if reason.code == WaitCode.CLIENT_QUOTA else LOOK_AGAIN
+def _at_last(turn: JobTurn, wake_at: float | None) -> float:
+    """When to ask the gate again, in an hour at most: a due instant further ahead was written by a wrong clock."""
+    longest = turn.now + LOOK_AGAIN
+    return longest if wake_at is None else min(wake_at, longest)
 
 
 def _begin(turn: JobTurn, job: Job, execution: Execution, *, can_select: bool) -> None:

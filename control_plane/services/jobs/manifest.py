@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.jobs.model import Execution, ExecutionState, Job, JobTotals, in_state
+from control_plane.domain.jobs.model import Execution, ExecutionState, Job, JobFile, JobTotals, in_state
 from control_plane.domain.uploads.model import State
 from control_plane.services.ports.database import Page, Records, UploadFilter
 from control_plane.services.ports.jobs import ExecutionFilter
@@ -33,6 +33,7 @@ class Manifest:
     totals: JobTotals
     waiting: int
     largest: tuple[ManifestRow, ...]
+    largest_files: tuple[JobFile, ...]
     clients: tuple[ManifestRow, ...]
     cursor: str | None
 
@@ -48,6 +49,7 @@ def manifest_of(records: Records, job: Job, where: ExecutionFilter, page: Page, 
         totals=records.jobs.totals(job.job_id),
         waiting=in_state(records.jobs.counts(job.job_id), ExecutionState.AWAITING_APPROVAL),
         largest=_rows(records, executions.largest(listed, LARGEST)),
+        largest_files=tuple(records.jobs.files.largest(job.job_id, LARGEST)),
         clients=_rows(records, found),
         cursor=cursor,
     )

@@ -10,12 +10,13 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
 from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import State, Upload
+from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import BadInput, ServiceError, VersionConflict
@@ -35,6 +36,9 @@ T = TypeVar("T")
 POLL: Final = 1.0
 MAX_AT_ONCE: Final = 64
 """Requests that are being published."""
+
+MAX_PUBLISHING: Final = 2_048
+"""Requests that are or wait to be published: until there are fewer, no execution begins."""
 
 MAX_WAITING: Final = 10_000
 MAX_OF_ONE: Final = 64
@@ -121,7 +125,7 @@ class JobRunner:
         )
         if executions is not None and executions <= now:
             more = await self._turn(turn_executions) == BATCH or more
-        if jobs is not None and jobs <= now:
+        if jobs is not None and jobs <= now and len(self._tasks) < MAX_PUBLISHING:
             due = await self._database.read(lambda records: records.jobs.due(now, JOBS_AT_ONCE))
             for job_id in [job.job_id for job in due]:
                 more = await self._turn(functools.partial(_turn_job, job_id)) or more
@@ -161,7 +165,12 @@ class JobRunner:
         for client_id, command in effects.requests:
             task = asyncio.create_task(self._publish(client_id, command))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._published)
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if len(self._tasks) == MAX_PUBLISHING - 1:
+            self.poke()
 
     async def _publish(self, client_id: str, command: Command) -> None:
         """A request that is not published is repeated by its timer."""
@@ -181,8 +190,12 @@ class JobRunner:
 
     def _on_commit(self, commit: Commit) -> None:
         """An upload of a job ended: its execution is due."""
-        if any(getattr(change, "job_id", None) is not None for change in commit.changes):
+        if any(_ends_file(change) for change in commit.changes):
             self.poke()
+
+
+def _ends_file(change: Change) -> bool:
+    return isinstance(change, UploadStateChanged) and change.job_id is not None and change.state in TERMINAL
 
 
 def settle_files(records: Records, ended: Sequence[Upload]) -> None:

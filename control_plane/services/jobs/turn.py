@@ -259,7 +259,9 @@ class JobTurn:
                     continue
                 self.effects.decisions.append(decision)
                 self.effects.changes.append(
-                    UploadCreated(at=self.now, client_id=upload.client_id, upload_id=upload.upload_id)
+                    UploadCreated(
+                        at=self.now, client_id=upload.client_id, upload_id=upload.upload_id, job_id=job.job_id
+                    )
                 )
                 self.change_file(replace(file, upload_id=upload.upload_id, key=upload.s3_key))
                 return True

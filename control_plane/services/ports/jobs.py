@@ -189,6 +189,9 @@ class JobFileRecords(Protocol):
     def list(self, where: FileFilter, page: Page) -> FilePage:
         """By client id and number."""
 
+    def largest(self, job_id: str, limit: int) -> Sequence[JobFile]:
+        """The largest files of the job that have no outcome, largest first."""
+
     def proven(self, client_id: str, scope: str, paths: Iterable[str]) -> dict[str, ProvenFile]:
         """What was proven of these paths within `scope`."""
 
@@ -251,6 +254,9 @@ class JobRecords(Protocol):
 
     def unreported(self, ended_after: float, limit: int) -> Sequence[Job]:
         """Jobs that ended after this instant, and whose last run has no report yet; earliest first."""
+
+    def pull_in(self, after: float, now: float) -> int:
+        """Make jobs and executions due that are due later than `after`, and not parked; returns their number."""
 
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete old jobs with all that belongs to them, about `limit` rows at once.

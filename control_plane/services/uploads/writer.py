@@ -521,7 +521,9 @@ def _same_request(records: Records, known: IdempotencyRecord, now: IdempotencyRe
 
 
 def _created(upload: Upload) -> UploadCreated:
-    return UploadCreated(at=upload.created_at, client_id=upload.client_id, upload_id=upload.upload_id)
+    return UploadCreated(
+        at=upload.created_at, client_id=upload.client_id, upload_id=upload.upload_id, job_id=upload.job_id
+    )
 
 
 def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateChanged:
@@ -533,6 +535,7 @@ def _state_changed(before: Upload, after: Upload, event: Event) -> UploadStateCh
         was=before.state,
         state=after.state,
         error=after.error,
+        job_id=after.job_id,
     )
 
 

@@ -265,6 +265,24 @@ async def test_sums_are_added_up(sql_database: Database) -> None:
     assert after == JobTotals(3, 15, 1, 4)
 
 
+async def test_what_lies_too_far_ahead_is_made_due(sql_database: Database) -> None:
+    job = a_job(next_wake_at=NOW + 9_000)
+    await stored(sql_database, job)
+    rows = [
+        an_execution(job.job_id, "queued", due_at=NOW + 9_000),
+        an_execution(job.job_id, "asked", due_at=NOW + 9_000, state=ExecutionState.LISTING),
+        an_execution(job.job_id, "parked", due_at=PARKED),
+        an_execution(job.job_id, "soon", due_at=NOW + 10, state=ExecutionState.LISTING),
+    ]
+    await sql_database.write(lambda records: records.jobs.executions.add(rows))
+    assert await sql_database.write(lambda records: records.jobs.pull_in(NOW + 3_660, NOW)) == 3
+    assert await sql_database.read(lambda records: records.jobs.next_due()) == NOW
+    due = await sql_database.read(lambda records: records.jobs.executions.due(NOW, 9))
+    assert [one.client_id for one in due] == ["asked"]
+    queued = await sql_database.read(lambda records: records.jobs.executions.queued(job.job_id, NOW, 1.0, 9))
+    assert [one.client_id for one in queued] == ["queued"]
+
+
 async def test_an_old_job_is_deleted_with_its_rows(sql_database: Database) -> None:
     old, young = a_job(state=JobState.COMPLETED, ended_at=NOW), a_job(state=JobState.COMPLETED, ended_at=NOW + 9)
     await stored(sql_database, old, young, clients=3)

@@ -301,13 +301,17 @@ async def test_the_manifest_shows_what_would_be_sent(site: JobSite) -> None:
     await site.store(
         a_job("j1", approval=ApprovalState.PENDING, clients=3),
         listed("j1", "till-1"),
-        listed("j1", "till-2", bytes=900),
+        second := listed("j1", "till-2", bytes=900),
         an_execution("j1", "till-3"),
+        a_file(second, 1, size=5),
+        a_file(second, 2, size=895),
+        a_file(second, 3, size=10_000, outcome=FileOutcome.LEFT_OUT),
     )
     shown = (await site.http.get("/jobs/j1/manifest")).json()
     assert (shown["approval"], shown["waiting"], shown["as_of"]) == ("pending", 2, "2025-11-01T10:00:00.000Z")
     assert [one["client_id"] for one in shown["largest"]] == ["till-2", "till-1"]
     assert [one["client_id"] for one in shown["clients"]] == ["till-1", "till-2", "till-3"]
+    assert [one["size"] for one in shown["largest_files"]] == [895, 5]
 
 
 async def test_what_was_listed_is_approved_but_for_some(site: JobSite) -> None:

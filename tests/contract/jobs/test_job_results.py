@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobReason, JobState
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import PartRecord, State
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.jobs.results import reader
 from control_plane.services.jobs.results.report import ReportWriter
 from schemas.parts import MIB
@@ -143,6 +143,17 @@ async def test_a_report_that_could_not_be_stored_is_written_later(site: JobSite)
     assert (await site.job("j1")).reported == 0
     assert await writer_of(site, []).step()
     assert (await site.job("j1")).reported == 1
+
+
+async def test_a_report_that_is_refused_holds_up_no_other(site: JobSite) -> None:
+    """It is tried again a while later."""
+    await site.store(a_job("j2", state=JobState.COMPLETED, ended_at=NOW + 1))
+    events: list[str] = []
+    writer = writer_of(site, events)
+    site.objects.fails["put"] = [ObjectStoreRefused("no", "AccessDenied")]
+    assert [await writer.step() for _ in range(3)] == [True, True, False]
+    assert events == ["job.report_failed", "job.reported"]
+    assert [(await site.job(one)).reported for one in ("j1", "j2")] == [0, 1]
 
 
 async def test_a_job_that_began_again_meanwhile_is_reported_after_its_next_run(

@@ -247,23 +247,24 @@ async def test_a_budget_bounds_an_upload_without_a_job_and_its_rate_is_told(tmp_
 
 
 async def test_a_grant_that_no_gate_concerns_costs_no_transaction(tmp_path: Path) -> None:
-    async def writes(job_id: str | None, labels: dict[str, str], *, budget: bool) -> int:
-        folder = tmp_path / f"{job_id}-{budget}-{labels.get('site')}"
+    async def writes(job_id: str | None, labels: dict[str, str], *, budget: bool, size: int = 12 * MIB) -> int:
+        folder = tmp_path / f"{job_id}-{budget}-{size}-{labels.get('site')}"
         folder.mkdir()
         async with gated(folder) as rig:
             if budget:
                 other = Budget("site", "paris", MIB, 0.0)
                 await rig.database.write(lambda records: put_budget(records, other, 0.0))
             before = rig.sql.writes
-            await rig.asked(job_id, labels=labels)
+            await rig.asked(job_id, labels=labels, size=size)
             assert len(rig.grants()) == 1
             return rig.sql.writes - before
 
     free = await writes(None, {}, budget=False)
     assert await writes(None, {"site": "berlin"}, budget=True) == free
     assert await writes(None, {"site": "paris"}, budget=True) == free + 1
-    # One more stores the job's id.
-    assert await writes("job-1", {}, budget=False) == free + 2
+    # One more stores the job's id. Files of a running job that one grant holds need no other.
+    assert await writes("job-1", {}, budget=False) == free + 1
+    assert await writes("job-1", {}, budget=False, size=100 * MIB) == free + 2
 
 
 async def test_a_held_grant_is_not_pulled_in_as_if_a_wrong_clock_had_written_it(tmp_path: Path) -> None:

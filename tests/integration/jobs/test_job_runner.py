@@ -5,10 +5,12 @@ Rule: only the test moves the clock; the sums of a job are compared with its row
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from control_plane.domain.changes import UploadCreated, UploadStateChanged
 from control_plane.domain.jobs.events import (
     DeadlineExtended,
     JobCancelRequested,
@@ -27,6 +29,7 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
+from control_plane.services.errors import ClocksDiffer
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -84,6 +87,14 @@ async def test_a_job_lists_and_sends_the_files_of_every_client(started: Started)
         "uploads/job/a/data/b.log",
         "uploads/job/b/data/a.log",
     ]
+
+
+async def test_every_change_of_an_upload_names_its_job(started: Started) -> None:
+    rig = await started(Device("a"))
+    await rig.create()
+    found = await rig.database.read(lambda records: records.changes.after(0, 100))
+    uploads = [one.change for one in found if isinstance(one.change, UploadCreated | UploadStateChanged)]
+    assert [change.job_id for change in uploads] == ["job"] * 4
 
 
 async def test_a_client_that_is_offline_is_asked_when_it_connects(started: Started) -> None:
@@ -268,6 +279,21 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     assert set((await rig.states()).values()) == {"timed_out"}
 
 
+async def test_nothing_expires_while_the_clock_is_known_to_be_wrong(started: Started) -> None:
+    rig = await started(Device("a", silent=True))
+    await rig.create(deadline=300.0)
+    rig.objects.capabilities = replace(rig.objects.capabilities, clock_skew=-4_000.0)
+    with pytest.raises(ClocksDiffer):
+        await rig.engine.probe.probe()
+    assert rig.engine.probe.clock_is_wrong
+    await rig.passes(400)
+    assert (await rig.job()).state is JobState.RUNNING
+    rig.objects.capabilities = replace(rig.objects.capabilities, clock_skew=0.0)
+    await rig.engine.probe.probe()
+    await rig.passes(120)
+    assert (await rig.job()).state is JobState.EXPIRED
+
+
 async def test_a_paused_job_begins_nothing_and_a_resume_repeats_nothing_that_ended(started: Started) -> None:
     rig = await started(Device("a"), Device("b"))
     rig.leave("b")
@@ -374,6 +400,10 @@ async def test_clients_join_a_continuous_job_and_leave_it(started: Started) -> N
     assert (await rig.states())["c"] == "succeeded"
     job = await rig.job()
     assert (job.state, job.clients) == (JobState.RUNNING, 3)
+    rig.on.clear()
+    await rig.passes(job.deadline - rig.clock.now() + 1, step=100_000)
+    job = await rig.job()
+    assert (job.state, job.outcome) == (JobState.COMPLETED, JobOutcome.ALL)
 
 
 async def test_a_client_that_is_deleted_leaves_its_jobs(started: Started) -> None:

@@ -266,10 +266,11 @@ async def test_a_report_has_pages_of_clients(site: Site) -> None:
 
 
 @pytest.mark.slow
-async def test_a_report_over_ten_thousand_clients_and_thirty_ticks_is_fast(sql_database: Database) -> None:
-    """The sums are read, not counted: a report costs what its page costs. The limit is that of a loaded machine."""
+@pytest.mark.timeout(180)
+async def test_a_report_costs_what_its_page_costs(sql_database: Database) -> None:
+    """Thirty ticks of three thousand clients: the sums are read, not counted. Measured in time of the processor."""
     site = Site(sql_database)
-    names = tuple(f"restaurant-{n:05}" for n in range(10_000))
+    names = tuple(f"restaurant-{n:05}" for n in range(3_000))
     job = replace(TICK_JOB, targets=Targets(clients=names))
     await site.add(a_schedule(job=job, overlap="allow", catch_up=CatchUp(runs="all")))
     for _ in range(30):
@@ -277,12 +278,12 @@ async def test_a_report_over_ten_thousand_clients_and_thirty_ticks_is_fast(sql_d
         await site.settle()
     took = []
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.process_time()
         report = await site.service.coverage(ANN, "sales", Page(100))
-        took.append(time.perf_counter() - began)
-    assert [sum(one.counts.values()) for one in report.ticks] == [10_000] * 30
+        took.append(time.process_time() - began)
+    assert [sum(one.counts.values()) for one in report.ticks] == [3_000] * 30
     assert len(report.clients[0]) == 100
-    assert sorted(took)[10] < 0.25, took
+    assert sorted(took)[10] < 0.1, took
 
 
 def _refuse(

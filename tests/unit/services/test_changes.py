@@ -26,6 +26,7 @@ from control_plane.services.maintenance import CHANGES_FOR
 from control_plane.services.ports.database import Records
 from control_plane.services.uploads.writer import Commit
 from schemas.messages import DownloadFile, UploadConfig
+from tests.support.databases import an_upload
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 T = TypeVar("T")
@@ -110,6 +111,15 @@ async def test_a_beat_appends_no_change() -> None:
         await rig.birth()
         await rig.birth(sequence=1)
         assert len(await changes(rig, CLIENTS)) == 1
+
+
+async def test_the_changes_of_a_jobs_upload_name_the_job() -> None:
+    async with Rig() as rig:
+        upload = await rig.engine.adopt(an_upload(client_id=CLIENT, job_id="j", job_file=1, deadline=9_000.0))
+        await rig.engine.uploads.submit(upload.key, CancelRequested(now=rig.clock.now()))
+        found = [one.job_id for one in await changes(rig) if isinstance(one, UPLOADS)]
+        assert found
+        assert set(found) == {"j"}
 
 
 def test_changes_of_jobs_and_schedules_have_log_lines() -> None:

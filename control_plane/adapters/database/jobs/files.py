@@ -181,6 +181,15 @@ class SqlJobFiles:
         last = found[page.limit - 1] if len(found) > page.limit else None
         return found[: page.limit], None if last is None else encode_cursor((last.client_id, last.n))
 
+    def largest(self, job_id: str, limit: int) -> Sequence[JobFile]:
+        """A scan of the job."""
+        query = (
+            ROWS.where(_F.job_id == job_id, _F.outcome.is_(None))
+            .order_by(_F.size.desc(), _F.client_id, _F.n)
+            .limit(limit)
+        )
+        return [to_file(row) for row in self._transaction.connection.execute(query)]
+
     def proven(self, client_id: str, scope: str, paths: Iterable[str]) -> dict[str, ProvenFile]:
         """By the primary key."""
         wanted = [clean(path) for path in paths]

@@ -19,7 +19,7 @@ from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, 
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.domain.jobs.model import CountKey, Counts, ExecutionState, Job, JobTotals
 from control_plane.services.errors import KeyTaken, VersionConflict
-from control_plane.services.ports.database import Page
+from control_plane.services.ports.database import PARKED, Page
 from control_plane.services.ports.jobs import JobFilter, JobPage
 
 _J: Final = JOBS.c
@@ -38,6 +38,21 @@ _WAKE: Final = Statement(
     update(JOBS)
     .where(_J.job_id == bindparam("of_job"), _J.next_wake_at > bindparam("now"))
     .values(next_wake_at=bindparam("now"))
+)
+_PULL_IN: Final = (
+    Statement(update(JOBS).where(_J.next_wake_at > bindparam("after")).values(next_wake_at=bindparam("now"))),
+    *(
+        Statement(
+            update(EXECUTIONS)
+            .where(
+                EXECUTIONS.c.queued.is_(queued),
+                EXECUTIONS.c.due_at > bindparam("after"),
+                EXECUTIONS.c.due_at < PARKED,
+            )
+            .values(due_at=bindparam("now"))
+        )
+        for queued in (True, False)
+    ),
 )
 _CONTINUOUS: Final = Statement(ROWS.where(_J.continuous.is_(True)).order_by(_J.job_id))
 _COUNTS_OF: Final = COUNTS.where(JOB_COUNTS.c.job_id.in_(bindparam("job_ids", expanding=True)), JOB_COUNTS.c.n != 0)
@@ -191,6 +206,11 @@ class SqlJobs:
         """From the index of `ended_at`."""
         rows = self._transaction.run(_UNREPORTED, {"after": ended_after, "limit": limit}).fetchall()
         return [to_job(row) for row in rows]
+
+    def pull_in(self, after: float, now: float) -> int:
+        """There are hardly ever any."""
+        values: Values = {"after": after, "now": now}
+        return sum(self._transaction.run(statement, values).rowcount for statement in _PULL_IN)
 
     def prune(self, ended_before: float, limit: int) -> int:
         """The rows of one job, in batches; the job itself is the last. Counts rows, not jobs."""

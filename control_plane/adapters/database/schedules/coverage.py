@@ -190,14 +190,11 @@ class SqlCoverage:
         cursor = encode_cursor((names[page.limit - 1],)) if len(names) > page.limit else None
         cells: dict[str, list[Cell]] = {name: [] for name in names[: page.limit]}
         if cells:
-            # A range of keys, not a list of ids: one walk along the primary key.
-            first, last = min(cells), max(cells)
             rows = self._transaction.connection.execute(
-                _ROWS.where(*of, _C.client_id >= first, _C.client_id <= last).order_by(_C.client_id, _C.nominal_at)
+                _ROWS.where(*of, _C.client_id.in_(list(cells))).order_by(_C.client_id, _C.nominal_at)
             )
             for cell in map(to_cell, map(tuple, rows)):
-                if cell.client_id in cells:
-                    cells[cell.client_id].append(cell)
+                cells[cell.client_id].append(cell)
         return list(cells.items()), cursor
 
     def prune(self, before: float, limit: int, *, now: float) -> int:

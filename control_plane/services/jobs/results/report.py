@@ -11,7 +11,7 @@ from typing import IO, Final
 from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import Job
-from control_plane.services.errors import ServiceError, VersionConflict
+from control_plane.services.errors import Permanent, ServiceError, VersionConflict
 from control_plane.services.jobs.results.formats import jsonl
 from control_plane.services.jobs.results.reader import result_lines
 from control_plane.services.policy import DAY
@@ -24,6 +24,9 @@ LOOK_EVERY: Final = 5.0
 """Seconds between two looks for runs that ended."""
 
 TRY_AGAIN: Final = 60.0
+AT_ONCE: Final = 100
+"""Runs that are looked at: so many whose report is refused do not hold up the others."""
+
 NO_LONGER: Final = 7 * DAY
 """Seconds after the end of a run for which its report is tried."""
 
@@ -42,6 +45,8 @@ class ReportWriter:
         self._clock = clock
         self._log = log
         self._base = base_path.strip("/")
+        self._later: dict[str, float] = {}
+        """Jobs whose report was refused, and when it is tried again."""
 
     async def run(self) -> None:
         """Write reports until cancelled; a neighbour that is unavailable is tried again."""
@@ -56,13 +61,21 @@ class ReportWriter:
             await asyncio.sleep(pause)
 
     async def step(self) -> bool:
-        """Write the report of one run that has none; False when there is no such run."""
+        """Write the report of one run that has none; False when there is no such run. `Transient` when none can be."""
         since = self._clock.now() - NO_LONGER
-        found = await self._database.read(lambda records: records.jobs.unreported(since, 1))
-        if not found:
+        found = await self._database.read(lambda records: records.jobs.unreported(since, AT_ONCE))
+        now = self._clock.monotonic()
+        job = next((one for one in found if self._later.get(one.job_id, 0.0) <= now), None)
+        if job is None:
             return False
-        job = found[0]
-        await self._write(job)
+        try:
+            await self._write(job)
+        except Permanent as error:
+            # The others have keys of their own.
+            self._log("job.report_failed", {"job_id": job.job_id, "error": str(error)})
+            self._later[job.job_id] = now + TRY_AGAIN
+            return True
+        self._later.pop(job.job_id, None)
         try:
             await self._database.write(lambda records: _note(records, job))
         except VersionConflict:

@@ -68,7 +68,7 @@ def test_a_job_is_made_of_options(rest: Answers) -> None:
     body = request["json"]
     assert (method, path, request["repeatable"]) == ("POST", "/jobs", True)
     assert body["targets"] == {"clients": ["till-*"], "selector": "site=berlin"}
-    assert (body["files"], body["reason"], body["deadline"]) == ({"paths": ["/data/*"]}, "r", "36h")
+    assert (body["files"]["paths"], body["reason"], body["deadline"]) == (["/data/*"], "r", "36h")
     assert len(body["job_id"]) == 16
     assert "job watch sales-2026-11-26" in output
 

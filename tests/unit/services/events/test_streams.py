@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from control_plane.adapters.memory import records as memory
 from control_plane.adapters.memory.database import MemoryDatabase
@@ -21,15 +23,20 @@ from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import BadInput, DatabaseUnavailable, TooManyStreams
 from control_plane.services.events import streams as module
-from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
+from control_plane.services.events.filters import PROGRESS, ChangeFilter, ChangePage, require_types
 from control_plane.services.events.streams import PAGE, Encoders, EventStreams, Stream
 from control_plane.services.ports.database import Records
-from tests.support.databases import a_client, an_upload
+from tests.support.databases import a_client, an_upload, changes
 from tests.support.fakes import FakeClock
 
 T = TypeVar("T")
 EVERYTHING: Final = ChangeFilter()
 PATIENCE: Final = 10.0
+texts = st.sampled_from(["a", "b", "c"])
+meeting: st.SearchStrategy[Change] = st.one_of(
+    st.builds(UploadCreated, at=st.just(1.0), client_id=texts, upload_id=texts, job_id=st.none() | texts),
+    st.builds(ClientConnected, at=st.just(1.0), client_id=texts),
+)
 
 
 class Yielding(MemoryDatabase):
@@ -61,6 +68,7 @@ class Rig:
             start=lambda number: f"start {number};".encode(),
             resync=lambda number: f"resync {number};".encode(),
             keep_alive=b"alive;",
+            framed=lambda data: b"[" + data + b"]",
         )
         self.streams = EventStreams(self.database, FakeClock(), lambda *line: self.log.append(line), encoders)
 
@@ -151,6 +159,21 @@ def test_a_type_that_no_event_has_is_bad_input() -> None:
     for name in ("upload.creatd", "uploads.*", PROGRESS, "*"):
         with pytest.raises(BadInput, match="there are client"):
             require_types([name])
+
+
+@given(
+    page=st.lists(st.one_of(changes, meeting), max_size=12),
+    where=st.builds(
+        ChangeFilter,
+        types=st.frozensets(st.sampled_from(["upload.*", "client.connected", "job.*"])),
+        clients=st.frozensets(texts, max_size=3),
+        jobs=st.frozensets(texts, max_size=3),
+        uploads=st.frozensets(texts, max_size=3),
+    ),
+)
+def test_a_page_finds_what_a_look_at_every_change_finds(page: list[Change], where: ChangeFilter) -> None:
+    numbered = [NumberedChange(number, change) for number, change in enumerate(page)]
+    assert ChangePage(numbered, {}).wanted(where) == [one for one in numbered if where.matches(one.change, {})]
 
 
 async def test_a_stream_with_a_selector_that_joins_during_a_read_gets_what_matches() -> None:
@@ -268,6 +291,40 @@ async def test_a_stream_that_does_not_keep_up_is_cut_and_the_others_go_on(monkey
     assert (slow.cut, cuts, good.cut) == (True, [True], False)
     assert await got(slow) == []
     assert [event for event, _ in rig.log] == ["stream.cut"]
+
+
+async def test_a_caller_that_waits_gets_bytes_without_being_woken_and_in_order() -> None:
+    rig = Rig()
+    stream = await rig.live()
+    written: list[bytes] = []
+
+    def write(data: bytes) -> int:
+        written.append(data)
+        return 0
+
+    stream.write = write
+    await rig.add(1)
+    await rig.streams.feed()
+    assert written == []
+    assert await got(stream) == ["1 upload.created"]
+    waiting = asyncio.create_task(got(stream))
+    await asyncio.sleep(0)
+    await rig.add(1)
+    await rig.streams.feed()
+    assert (written, waiting.done()) == ([b"[2 upload.created;]"], False)
+    stream.end()
+    assert await waiting == []
+
+
+async def test_a_caller_with_too_many_unsent_bytes_is_cut() -> None:
+    rig = Rig()
+    stream = await rig.live()
+    stream.write = lambda _data: module.MAX_BUFFER + 1
+    waiting = asyncio.create_task(got(stream))
+    await asyncio.sleep(0)
+    await rig.add(1)
+    await rig.streams.feed()
+    assert (await waiting, stream.cut) == ([], True)
 
 
 async def test_a_stream_that_ends_is_fed_no_longer() -> None:
