@@ -107,6 +107,13 @@ class JobChecks:
             self.rows, self.jobs = rows, jobs
         self._files()
 
+    def forget(self) -> None:
+        """The database is another one: what is read next is not compared with what was."""
+        self.rows, self.jobs = {}, {}
+        self._proven.clear()
+        self._specs.clear()
+        self.look()
+
     def command_published(self, client_id: str, data: bytes) -> None:
         """10: while a job is paused, nothing is granted; what was decided before may still arrive."""
         try:
