@@ -31,6 +31,7 @@ from tests.faults import test_jobs_crash_points as sweeps
 from tests.faults import test_jobs_guarantees as scenarios
 from tests.simulation.jobs import database, plane
 from tests.simulation.jobs.database import Fate
+from tests.simulation.jobs.devices import Behaviour
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Scenario = Callable[[pytest.MonkeyPatch], object]
@@ -42,7 +43,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
-    keep = turn.carry_over
+    keep = effects.carry_over
 
     def carry(records: Records, before: Any, after: Any, now: float) -> None:  # noqa: ANN401
         keep(records, before, after, now)
@@ -79,7 +80,13 @@ def deadlines_of_uploads_stay(patch: pytest.MonkeyPatch) -> None:
 
 def limits_judge_one_page(patch: pytest.MonkeyPatch) -> None:
     keep = selections._checked
-    patch.setattr(selections, "_checked", lambda *given: keep(*given[:-2], 0, 0))
+
+    def checked(turn: Any, job: Any, execution: Any, page: Any, known: Any, files: int, size: int) -> Any:  # noqa: ANN401
+        assert files >= 0
+        assert size >= 0
+        return keep(turn, job, execution, page, known, 0, 0)
+
+    patch.setattr(selections, "_checked", checked)
 
 
 def a_changed_set_is_accepted(patch: pytest.MonkeyPatch) -> None:
@@ -111,8 +118,8 @@ def a_pause_is_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_answer_to_a_hello_passes_by_the_gate(patch: pytest.MonkeyPatch) -> None:
-    def ungated(*given: Any, gated: bool = False) -> Decision:  # noqa: ANN401
-        return Decision(*given, gated=False)
+    def ungated(key: Any, upload: Any, duties: Any, attempt: int = 1, **_gated: bool) -> Decision:  # noqa: ANN401
+        return Decision(key, upload, duties, attempt, gated=False)
 
     patch.setattr(resync, "Decision", ungated)
 
@@ -168,19 +175,19 @@ def keys_are_not_unique(patch: pytest.MonkeyPatch) -> None:
 
 def ticks(patch: pytest.MonkeyPatch) -> None:
     """Ticks go by while no control plane runs."""
-    assert patch
+    del patch
     scenarios.test_every_tick_is_accounted_for_after_hours_without_a_control_plane()
 
 
 def kills(patch: pytest.MonkeyPatch) -> None:
     """A kill after every commit of a rollout."""
-    assert patch
+    del patch
     sweeps.sweep(2, Fate.AFTER, sweeps.roll_out, sweeps.check_rollout)
 
 
 def tick_kills(patch: pytest.MonkeyPatch) -> None:
     """A kill after some commits of ticks."""
-    assert patch
+    del patch
     sweeps.sweep(1, Fate.AFTER, sweeps.tick, sweeps.check_ticks, every=5)
 
 
@@ -210,7 +217,7 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
     a_cap_is_not_counted: ("10", _plain(scenarios.test_a_resume_repeats_nothing_that_ended)),
     a_listing_never_times_out: (
         "11",
-        _plain(lambda: scenarios.test_a_bad_device_delays_its_own_execution_only(scenarios.Behaviour.SILENT, 0)),
+        _plain(lambda: scenarios.test_a_bad_device_delays_its_own_execution_only(Behaviour.SILENT, 0)),
     ),
     a_lost_request_is_not_repeated: ("12", kills),
     a_repeated_listing_sends_again: ("12", _plain(scenarios.test_a_repeated_execution_sends_only_what_is_missing)),
