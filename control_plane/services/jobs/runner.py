@@ -34,6 +34,9 @@ from schemas.messages import Command, Response
 T = TypeVar("T")
 
 POLL: Final = 1.0
+LINGER: Final = 0.03
+"""Seconds for which answers and ends of uploads are gathered for one commit."""
+
 MAX_AT_ONCE: Final = 64
 """Requests that are being published."""
 
@@ -71,6 +74,7 @@ class JobRunner:
         self._answers: FairQueue[Answer] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._births: dict[str, None] = {}
         self._poked = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         writer.on_end(settle_files)
@@ -83,7 +87,7 @@ class JobRunner:
     def receive(self, client_id: str, response: Response) -> None:
         """Take the answer to a `select_files`. Never waits; one that is dropped is asked for again."""
         if self._answers.offer(client_id, Answer(client_id, response)):
-            self.poke()
+            self._poke_soon()
         else:
             self._log("event.shed", {"client_id": client_id, "event": "select_files"})
 
@@ -104,6 +108,8 @@ class JobRunner:
                 if not more:
                     await self._sleep()
         finally:
+            if self._soon is not None:
+                self._soon.cancel()
             for task in self._tasks:
                 task.cancel()
 
@@ -191,7 +197,16 @@ class JobRunner:
     def _on_commit(self, commit: Commit) -> None:
         """An upload of a job ended: its execution is due."""
         if any(_ends_file(change) for change in commit.changes):
-            self.poke()
+            self._poke_soon()
+
+    def _poke_soon(self) -> None:
+        """Look in `LINGER` seconds: what arrives until then shares a commit."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(LINGER, self._poke_now)
+
+    def _poke_now(self) -> None:
+        self._soon = None
+        self.poke()
 
 
 def _ends_file(change: Change) -> bool:
