@@ -1,10 +1,10 @@
 """A control plane that ends at any commit of a job, and is started again on the same database.
 
-import re
 Rule: the process ends right after a commit, so nothing that follows it is done. Every job ends as without the crash,
 and every file is sent once.
 """
 
+import re
 from typing import Final
 
 import pytest
