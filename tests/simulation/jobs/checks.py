@@ -72,9 +72,7 @@ class JobChecks:
         self.rows: dict[tuple[str, str], Row] = {}
         self.jobs: dict[str, JobRow] = {}
         self._proven: dict[tuple[str, str, str], str] = {}
-        self._uploads: dict[str, str] = {}
         self._specs: dict[tuple[str, int], JobSpec] = {}
-        self._ended_jobs: set[str] = set()
         database.on_commit.append(self.committed)
 
     # --- what the simulator calls ---
