@@ -267,6 +267,21 @@ def _due(delivery: Delivery, due_at: float) -> Delivery:
     return replace(delivery, due_at=due_at)
 
 
+async def test_a_clock_that_was_wrong_delays_no_delivery_for_long(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried while the clock was a year ahead, and again at the next clean-up."""
+    year = 365 * 86_400
+    monkeypatch.setattr(module, "_PRUNE_EVERY", -float(year))
+    await rig.webhook()
+    rig.clock.time += year
+    rig.sender.answers = [BUSY]
+    await rig.append(created())
+    await rig.dispatcher.look()
+    await rig.finished()
+    rig.clock.time -= year
+    await rig.turn()
+    assert rig.sender.numbers == [1, 1]
+
+
 async def test_a_receiver_that_is_gone_disables_its_webhook(rig: Rig) -> None:
     webhook = await rig.webhook()
     rig.sender.answers = [ReceiverAnswer(status=410, error="HTTP 410 Gone")]
