@@ -21,6 +21,7 @@ from control_plane.domain.jobs.model import Execution, ExecutionState
 from control_plane.domain.schedules.model import RunStatus
 from control_plane.services import maintenance
 from control_plane.services.clients import resync
+from control_plane.services.gate import keeper
 from control_plane.services.jobs import creation, effects, selections, turn
 from control_plane.services.jobs.sets import ShownSets
 from control_plane.services.ports.database import Records
@@ -29,7 +30,8 @@ from control_plane.services.schedules import advance
 from control_plane.services.uploads.writer import Decision
 from tests.faults import test_jobs_crash_points as sweeps
 from tests.faults import test_jobs_guarantees as scenarios
-from tests.simulation.jobs import database, plane
+from tests.simulation.history import Failure
+from tests.simulation.jobs import database, history, plane
 from tests.simulation.jobs.database import Fate
 from tests.simulation.jobs.devices import Behaviour
 
@@ -129,6 +131,10 @@ def a_cap_is_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "_of_rollout", lambda want, world: keep(want, replace(world, max_running=None)))
 
 
+def a_rate_is_not_charged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keeper, "free_at", lambda _tat, now, _cost: now)
+
+
 def a_listing_never_times_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(executions, "_over", lambda _left: False)
 
@@ -191,6 +197,17 @@ def tick_kills(patch: pytest.MonkeyPatch) -> None:
     sweeps.sweep(1, Fate.AFTER, sweeps.tick, sweeps.check_ticks, every=5)
 
 
+def histories(patch: pytest.MonkeyPatch) -> None:
+    """Random histories, without faults of the site."""
+    del patch
+    for seed in range(60):
+        try:
+            history.play_jobs(seed, frozenset(history.FAULTS))
+        except Failure as failure:
+            # The check that failed, or a fault of the planted one itself.
+            raise (failure.__cause__ or failure) from None
+
+
 def _plain(scenario: Callable[[], object]) -> Scenario:
     return lambda _patch: scenario()
 
@@ -215,6 +232,7 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
         scenarios.test_a_job_that_is_paused_for_25_hours_loses_no_upload,
     ),
     a_cap_is_not_counted: ("10", _plain(scenarios.test_a_resume_repeats_nothing_that_ended)),
+    a_rate_is_not_charged: ("10", histories),
     a_listing_never_times_out: (
         "11",
         _plain(lambda: scenarios.test_a_bad_device_delays_its_own_execution_only(Behaviour.SILENT, 0)),

@@ -301,6 +301,36 @@ async def test_a_slow_receiver_leaves_room_for_the_others(rig: Rig, monkeypatch:
     assert len(await rig.deliveries(slow, DeliveryState.DELIVERED)) == 5
 
 
+async def test_receivers_that_do_not_answer_leave_places_to_the_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all of their requests end at one moment, and the other webhook is the last by its id."""
+    monkeypatch.setattr(module, "MAX_OF_ONE", 2)
+    monkeypatch.setattr(module, "MAX_AT_ONCE", 2)
+    first, last = sorted([(await rig.webhook()).webhook_id for _ in range(2)])
+    await rig.service.update(OPERATOR, first, WebhookInput(types=("client.*",)))
+    await rig.service.update(OPERATOR, last, WebhookInput(types=("upload.*",)))
+    rig.sender.hold = asyncio.Event()
+    await rig.append(*(ClientConnected(at=1.0, client_id=f"c{number}") for number in range(9)), created())
+    await rig.dispatcher.look()
+    rig.sender.hold.set()
+    await rig.finished()
+    await rig.dispatcher.look()
+    await rig.finished()
+    assert len(rig.sender.sent) == 4
+    assert 10 in rig.sender.numbers
+
+
+async def test_a_webhook_that_was_disabled_meanwhile_gets_no_more(rig: Rig) -> None:
+    webhook = await rig.webhook()
+    await rig.append(created())
+    await rig.dispatcher.read_log([webhook])
+    await rig.service.update(OPERATOR, webhook.webhook_id, WebhookInput(enabled=False))
+    await rig.dispatcher.deliver([webhook])
+    await rig.finished()
+    assert rig.sender.sent == []
+
+
 async def test_beyond_so_many_waiting_deliveries_the_log_keeps_the_rest(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

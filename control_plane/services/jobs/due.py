@@ -170,12 +170,12 @@ def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
         return turn.apply_to_job(job.job_id, AbortThresholdMet(now=turn.now, reason=Reason(JobReason.ABORTED, text)))
     if job.state is not JobState.RUNNING or not job.spec.rollout.stages:
         return job
-    then = stage_after(job, counts, turn.now)
-    if then is not None:
+    while (then := stage_after(job, counts, turn.now)) is not None:
+        # One that has no clients of its own, in a small fleet, is over as it begins.
         job = begin_stage(turn, job, job.stage + 1)
-    if then == "pause":
-        text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to go on"
-        job = turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(JobReason.PAUSED, text)))
+        if then == "pause":
+            text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to go on"
+            return turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(JobReason.PAUSED, text)))
     return job
 
 
@@ -208,6 +208,9 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
     turn.load(batch)
     begun = 0
     for execution in batch:
+        if turn.has_changed(execution.key):
+            # Its client left the targets a moment ago.
+            continue
         client = turn.clients.get(execution.client_id)
         if client is None or not client.dispatchable(turn.now):
             turn.apply(execution, Withheld(now=turn.now, reason=OFFLINE, due_at=PARKED))

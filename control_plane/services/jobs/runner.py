@@ -13,13 +13,14 @@ from typing import Final, TypeVar
 from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
+from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.errors import BadInput, ServiceError, VersionConflict
+from control_plane.services.errors import BadInput, Permanent, ServiceError, VersionConflict
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.jobs.due import BATCH, change_membership, joins, turn_executions, turn_job
 from control_plane.services.jobs.selections import Answer, take_answers
@@ -127,7 +128,7 @@ class JobRunner:
         more = False
         if self._answers:
             batch = [self._answers.get_nowait() for _ in range(min(BATCH, len(self._answers)))]
-            await self._turn(lambda turn: take_answers(turn, batch))
+            await self._take(batch)
             more = bool(self._answers)
         if self._births:
             names = list(self._births)[:BATCH]
@@ -152,6 +153,17 @@ class JobRunner:
     @property
     def _backlog(self) -> int:
         return len(self._tasks) + len(self._answers) + self._writer.backlog + self._duties_begun()
+
+    async def _take(self, batch: Sequence[Answer]) -> None:
+        """Apply these answers; when the database refuses what one of them claims, the others by themselves."""
+        try:
+            await self._turn(lambda turn: take_answers(turn, batch))
+        except Permanent as error:
+            if len(batch) == 1:
+                self._log("jobs.failed", {"client_id": batch[0].client_id, "error": str(error)})
+                return
+            for one in batch:
+                await self._take([one])
 
     async def _joined(self, client_ids: Sequence[str]) -> bool:
         jobs = await self._database.read(lambda records: records.jobs.continuous())
@@ -263,7 +275,7 @@ def _turn_job(job_id: str, hold: float | None, turn: JobTurn) -> bool:
 def _turn_members(job_id: str, client_ids: Sequence[str], turn: JobTurn) -> None:
     """Let clients join a continuous job, or leave it."""
     job = turn.records.jobs.get(job_id)
-    if job is None or not job.open:
+    if job is None or job.state not in ACTIVE:
         return
     turn.take_job(job)
     targets = job.spec.targets

@@ -127,6 +127,10 @@ class JobTurn:
         """The execution as it is now in this transaction; None when it was not loaded."""
         return self._after.get(key) or self._before.get(key)
 
+    def has_changed(self, key: ExecutionKey) -> bool:
+        """Whether this transaction has changed the execution."""
+        return key in self._after
+
     def apply_to_job(self, job_id: str, event: JobEvent) -> Job:
         """The same for a job that was loaded."""
         job = apply_to_job(self.jobs[job_id], event)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from control_plane.domain.changes import UploadCreated, UploadStateChanged
+from control_plane.domain.groups import Group
 from control_plane.domain.jobs.events import (
     DeadlineExtended,
     JobCancelRequested,
@@ -23,6 +24,7 @@ from control_plane.domain.jobs.spec import (
     AbortRule,
     Approval,
     FileQuery,
+    Rate,
     Retry,
     Rollout,
     Stage,
@@ -31,6 +33,7 @@ from control_plane.domain.jobs.spec import (
 )
 from control_plane.services.errors import ClocksDiffer
 from control_plane.services.jobs import acts
+from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
@@ -425,3 +428,51 @@ async def test_executions_beyond_the_files_of_a_job_wait(started: Started) -> No
     assert (await rig.execution(full)).reason.code == "job_full"
     await rig.passes(1_000)
     assert (await rig.states())[full] == "timed_out"
+
+
+async def test_no_client_joins_a_job_that_is_being_ended(started: Started) -> None:
+    berlin = {"site": "berlin"}
+    rig = await started(
+        Device("fails", ends={"/data/a.log": ["*"]}, labels=berlin),
+        Device("sends", deaf=frozenset({Action.DOWNLOAD_FILE}), labels=berlin),
+        Device("left", silent=True, labels=berlin),
+    )
+    rig.devices["fails"].silent = True
+    abort = (AbortRule(on="failed", percent=50, min_ended=1),)
+    await rig.create(targets=Targets(selector="site=berlin", mode="continuous"), abort=abort)
+    rig.devices["left"].labels = {}
+    rig.devices["fails"].silent = False
+    await rig.connect("left")
+    await rig.passes(120)
+    ending = {"fails": "failed", "sends": "uploading", "left": "removed"}
+    assert ((await rig.job()).state, await rig.states()) == (JobState.CANCELLING, ending)
+    rig.devices["new"] = Device("new", labels=berlin)
+    rig.devices["left"].labels = berlin
+    await rig.connect("new", "left")
+    assert ((await rig.job()).state, await rig.states()) == (JobState.CANCELLING, ending)
+
+
+async def test_a_client_that_no_longer_matches_is_not_begun_by_the_look_that_removes_it(started: Started) -> None:
+    rig = await started(Device("a"), Device("b"))
+
+    async def set_group(*clients: str) -> None:
+        group = Group(name="beta", clients=clients, created_at=0.0, updated_at=0.0)
+        await rig.database.write(lambda records: records.groups.save(group))
+
+    await set_group("a", "b")
+    # The second may begin in the very second in which the targets are resolved again.
+    rollout = Rollout(rate=Rate(1, SWEEP_EVERY))
+    await rig.create(targets=Targets(clients=("group:beta",), mode="continuous"), rollout=rollout)
+    (sent,) = [name for name, state in (await rig.states()).items() if state == "succeeded"]
+    (other,) = {"a", "b"} - {sent}
+    await set_group(sent)
+    await rig.passes(SWEEP_EVERY, step=SWEEP_EVERY)
+    assert await rig.states() == {sent: "succeeded", other: "removed"}
+    assert not rig.devices[other].asked
+
+
+async def test_a_stage_without_clients_of_its_own_is_passed_at_once(started: Started) -> None:
+    rig = await started(*(Device(f"c{n}") for n in range(10)))
+    stages = (Stage(percent=1), Stage(percent=2), Stage(percent=5), Stage(percent=100))
+    await rig.create(rollout=Rollout(stages=stages))
+    assert set((await rig.states()).values()) == {"succeeded"}

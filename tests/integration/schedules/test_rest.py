@@ -316,6 +316,20 @@ async def test_coverage_answers_who_is_missing(http: httpx.AsyncClient, site: Si
 
 
 @pytest.mark.parametrize(
+    "instant",
+    [
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.999999Z"),
+        "1969-12-31T23:59:59Z",
+    ],
+)
+async def test_an_instant_that_cannot_be_shown_in_utc_is_refused(http: httpx.AsyncClient, instant: str) -> None:
+    await http.post("/schedules", json=HOURLY)
+    for name in ("from", "to"):
+        answer = await http.get("/schedules/sales/coverage", params={name: instant})
+        assert (answer.status_code, "RFC 3339" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize(
     ("example", "model"),
     [
         (examples.SCHEDULE_ROW, models.ScheduleRow),

@@ -232,6 +232,7 @@ class JobHistory:
     # --- the end ---
 
     def _check(self) -> None:
+        self._check_rates()
         self._check_files()
         self._check_objects()
         self._check_jobs()
@@ -247,6 +248,20 @@ class JobHistory:
         for job_id in self.operator.cancelled:
             state = checks.jobs[job_id].state
             require(state in JOB_TERMINAL, f"2: {job_id} was cancelled and is {state}")
+
+    def _check_rates(self) -> None:
+        """10: in no span does a job begin more executions than its rate allows, and one."""
+        checks = self.site.checks
+        for job_id in checks.jobs:
+            rate = checks.spec_of(job_id).rollout.rate
+            times = [one.at for one in checks.begins if one.job_id == job_id]
+            if rate is None:
+                continue
+            apart = rate.seconds / rate.count
+            for first, began in enumerate(times):
+                for more, ended in enumerate(times[first:]):
+                    text = f"10: {job_id} begins {more + 1} executions within {ended - began:.1f} s"
+                    require(more <= (ended - began) / apart + 1, text)
 
     def _check_files(self) -> None:
         """6: what a device that is honest sent is what the job means, whatever the pages and the kills."""

@@ -79,6 +79,8 @@ class WebhookDispatcher:
         self._seen: dict[str, int] = {}
         """Positions beyond the stored ones: no change between the two was wanted."""
         self._running: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
+        """The higher, the later a delivery of the webhook was claimed last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
         """Webhooks whose last answer in this process was 2xx."""
@@ -203,11 +205,14 @@ class WebhookDispatcher:
 
         if not await self._database.read(is_any_due):
             return
-        for webhook in webhooks:
+        # The one that has waited longest first: else some that do not answer would take every place that is free.
+        self._turns = {one.webhook_id: self._turns.get(one.webhook_id, 0) for one in webhooks}
+        for webhook in sorted(webhooks, key=lambda one: self._turns[one.webhook_id]):
             if room(webhook) > 0:
                 claim = partial(_claim, webhook_id=webhook.webhook_id, now=now, limit=room(webhook))
                 for delivery in await self._write(claim):
                     self._start(webhook, delivery)
+                    self._turns[webhook.webhook_id] = max(self._turns.values()) + 1
 
     async def _write(self, work: Callable[[Records], T]) -> T:
         async with self._writing:
@@ -292,7 +297,8 @@ class WebhookDispatcher:
 
 def _claim(records: Records, webhook_id: str, now: float, limit: int) -> list[Delivery]:
     """Lease what is due: until the lease ends no other process sends it."""
-    if records.webhooks.lock(webhook_id) is None:
+    webhook = records.webhooks.lock(webhook_id)
+    if webhook is None or not webhook.enabled:
         return []
     claimed = [
         replace(one, tries=one.tries + 1, due_at=now + LEASE) for one in records.webhooks.due(webhook_id, now, limit)
