@@ -32,6 +32,9 @@ _AGENT: Final = f"backhaul/{version('backhaul')}"
 _EMBEDDED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """IPv6 networks whose last four bytes are an IPv4 address: NAT64, and the old form of IPv4-compatible addresses."""
 
+_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "3fff::/20")))
+"""Special networks that `is_global` of some versions of Python takes for public: RFC 6890, 7526, 3879, 9637."""
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -192,4 +195,5 @@ def _forms(address: Address) -> Iterator[Address]:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    special = address.is_multicast or address.is_reserved or any(address in network for network in _NOT_PUBLIC)
+    return address.is_global and not special

@@ -28,6 +28,9 @@ MAX_METADATA_DEPTH: Final = 8
 _MAX_NUMBER: Final = 2**53 - 1
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9998
+
 
 def matching(pattern: str, requirement: str) -> tuple[AfterValidator, FieldInfo]:
     """Annotations of a text that must match all of `pattern`; `requirement` is the error text.
@@ -62,10 +65,21 @@ def _depth(value: JsonValue) -> int:
     return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
+def read_instant(value: object) -> datetime | None:
+    """An RFC 3339 instant of the years that can be shown in every time zone; None for any other value.
+
+    `ValueError` for a day that no calendar has.
+    """
+    if not isinstance(value, str) or _INSTANT.fullmatch(value) is None:
+        return None
+    instant = datetime.fromisoformat(value)
+    return instant if _FIRST_YEAR <= instant.year <= _LAST_YEAR else None
+
+
 def _deadline(value: object) -> float | datetime:
     """Parse an instant, or seconds from now. The service checks the instant, since this check has no clock."""
-    if isinstance(value, str) and _INSTANT.fullmatch(value):
-        return datetime.fromisoformat(value)
+    if (instant := read_instant(value)) is not None:
+        return instant
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_DEADLINE:
         return float(value)
     message = f"must be an RFC 3339 instant such as 2025-11-01T10:00:00Z, or seconds from now, at most {MAX_DEADLINE}"

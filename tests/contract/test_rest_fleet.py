@@ -168,6 +168,21 @@ async def test_a_wrong_body_is_refused(site: Site, body: str, status: int, detai
     assert await site.ids() == []
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([0] * 2_000, "0: input should be"),
+        ({"client_id": "a", "labels": {str(number): 0 for number in range(2_000)}}, "2000 faults"),
+    ],
+)
+async def test_the_faults_of_a_large_body_are_not_all_described(site: Site, body: object, detail: str) -> None:
+    """Those that four megabytes have room for would take gigabytes."""
+    answer = await site.http.post("/clients", json=body)
+    assert answer.status_code == 422
+    assert detail in answer.json()["detail"]
+    assert "more)" not in answer.json()["detail"]
+
+
 async def test_a_body_of_another_type_is_refused(site: Site) -> None:
     answer = await site.http.post("/clients", content=b"id\na\n", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415

@@ -267,6 +267,21 @@ def _due(delivery: Delivery, due_at: float) -> Delivery:
     return replace(delivery, due_at=due_at)
 
 
+async def test_a_clock_that_was_wrong_delays_no_delivery_for_long(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried while the clock was a year ahead, and again at the next clean-up."""
+    year = 365 * 86_400
+    monkeypatch.setattr(module, "_PRUNE_EVERY", -float(year))
+    await rig.webhook()
+    rig.clock.time += year
+    rig.sender.answers = [BUSY]
+    await rig.append(created())
+    await rig.dispatcher.look()
+    await rig.finished()
+    rig.clock.time -= year
+    await rig.turn()
+    assert rig.sender.numbers == [1, 1]
+
+
 async def test_a_receiver_that_is_gone_disables_its_webhook(rig: Rig) -> None:
     webhook = await rig.webhook()
     rig.sender.answers = [ReceiverAnswer(status=410, error="HTTP 410 Gone")]
@@ -301,6 +316,36 @@ async def test_a_slow_receiver_leaves_room_for_the_others(rig: Rig, monkeypatch:
     assert len(await rig.deliveries(slow, DeliveryState.DELIVERED)) == 5
 
 
+async def test_receivers_that_do_not_answer_leave_places_to_the_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all of their requests end at one moment, and the other webhook is the last by its id."""
+    monkeypatch.setattr(module, "MAX_OF_ONE", 2)
+    monkeypatch.setattr(module, "MAX_AT_ONCE", 2)
+    first, last = sorted([(await rig.webhook()).webhook_id for _ in range(2)])
+    await rig.service.update(OPERATOR, first, WebhookInput(types=("client.*",)))
+    await rig.service.update(OPERATOR, last, WebhookInput(types=("upload.*",)))
+    rig.sender.hold = asyncio.Event()
+    await rig.append(*(ClientConnected(at=1.0, client_id=f"c{number}") for number in range(9)), created())
+    await rig.dispatcher.look()
+    rig.sender.hold.set()
+    await rig.finished()
+    await rig.dispatcher.look()
+    await rig.finished()
+    assert len(rig.sender.sent) == 4
+    assert 10 in rig.sender.numbers
+
+
+async def test_a_webhook_that_was_disabled_meanwhile_gets_no_more(rig: Rig) -> None:
+    webhook = await rig.webhook()
+    await rig.append(created())
+    await rig.dispatcher.read_log([webhook])
+    await rig.service.update(OPERATOR, webhook.webhook_id, WebhookInput(enabled=False))
+    await rig.dispatcher.deliver([webhook])
+    await rig.finished()
+    assert rig.sender.sent == []
+
+
 async def test_beyond_so_many_waiting_deliveries_the_log_keeps_the_rest(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,10 +377,20 @@ async def test_changes_that_are_not_wanted_cost_no_write_but_move_the_position_a
 async def test_a_webhook_whose_place_in_the_log_was_pruned_goes_on_and_it_is_counted(rig: Rig) -> None:
     await rig.webhook()
     await rig.append(created(), created())
-    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
     await rig.append(created())
+    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
     await rig.turn()
     assert (rig.sender.numbers, rig.logged("webhook.missed")) == ([3], 1)
+
+
+async def test_a_webhook_that_is_made_in_a_quiet_time_misses_nothing(rig: Rig) -> None:
+    """All that was in the log was pruned."""
+    await rig.append(created(), created())
+    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
+    await rig.webhook()
+    await rig.append(created())
+    await rig.turn()
+    assert (rig.sender.numbers, rig.logged("webhook.missed")) == ([3], 0)
 
 
 async def test_a_log_longer_than_a_page_is_read_to_its_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 Rule: as in `api.jobs.bodies`. What a schedule leaves out follows from whether its job uses `{tick}`.
 """
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final, Self
@@ -11,7 +10,7 @@ from typing import Annotated, Final, Self
 from msgspec.structs import replace
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
-from control_plane.api.bodies import Input, Whole, matching
+from control_plane.api.bodies import Input, Whole, matching, read_instant
 from control_plane.api.jobs.bodies import JobBody
 from control_plane.api.parameters import Paged
 from control_plane.api.schedules import examples
@@ -31,7 +30,6 @@ from control_plane.domain.schedules.ticks import Cadence, read_cron, read_every,
 from control_plane.services.schedules.coverage import LONGEST_WITHIN
 from control_plane.services.schedules.service import MAX_PREVIEW
 
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _MOST_FAILURES: Final = 1_000
 _DURATION: Final = WithJsonSchema(
     {"description": "`24h`, `1h30m`, or seconds.", "anyOf": [{"type": "string"}, {"type": "number"}]}
@@ -47,11 +45,8 @@ ScheduleId = Annotated[
 
 def _moment(value: object) -> float:
     """An instant (s since the epoch)."""
-    if isinstance(value, str) and _INSTANT.fullmatch(value):
-        try:
-            return datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError):
-            pass
+    if (instant := read_instant(value)) is not None:
+        return instant.timestamp()
     message = "must be an RFC 3339 instant such as 2026-11-26T03:00:00Z"
     raise ValueError(message)
 

@@ -150,7 +150,8 @@ class EventStreams:
         if len(self._open) >= MAX_STREAMS:
             message = f"{MAX_STREAMS:,} streams are open"
             raise TooManyStreams(message)
-        if len(self._named() | self._names(where)) > MAX_NAMED:
+        # Those of streams that still read old changes too: after a restart all of them come at once.
+        if len(self._names_of({where, *(one.where for one in self._open)})) > MAX_NAMED:
             message = f"the open streams name {MAX_NAMED:,} uploads"
             raise TooManyStreams(message)
         after = newest if last is None else last
@@ -262,7 +263,7 @@ class EventStreams:
 
     async def feed_progress(self) -> None:
         """Give the progress of named uploads to the streams whose filter names them, where it changed."""
-        named = self._named()
+        named = self._names_of(self._live)
         if not named:
             return
 
@@ -281,8 +282,9 @@ class EventStreams:
                     for stream in list(streams):
                         stream.put(data)
 
-    def _named(self) -> frozenset[str]:
-        return frozenset[str]().union(*(self._names(where) for where in self._live))
+    @classmethod
+    def _names_of(cls, filters: Iterable[ChangeFilter]) -> frozenset[str]:
+        return frozenset[str]().union(*map(cls._names, filters))
 
     @staticmethod
     def _names(where: ChangeFilter) -> frozenset[str]:

@@ -111,8 +111,8 @@ def _all_held(turn: JobTurn, execution: Execution, files: Sequence[object]) -> b
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def turn_job(turn: JobTurn, job: Job) -> bool:
-    """Do what one job is due for; True when there is more of it at once."""
+def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
+    """Do what one job is due for; True when there is more of it at once. With `hold` (s) none begins until then."""
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
     over = not in_state(counts, *EXECUTION_OPEN)
@@ -134,7 +134,7 @@ def turn_job(turn: JobTurn, job: Job) -> bool:
     wake_at = turn.now + LOOK_AGAIN
     more = False
     if job.state is JobState.RUNNING:
-        wake_at, more = _begin_some(turn, job)
+        wake_at, more = _begin_some(turn, job) if hold is None else (turn.now + hold, False)
     times = [wake_at, stage_ends_at(job) if job.spec.rollout.stages else None]
     if job.state in ACTIVE:
         # Nothing expires while the clock is known to be wrong.

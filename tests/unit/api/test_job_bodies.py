@@ -124,3 +124,10 @@ def test_each_refusal_names_its_member(members: dict[str, Any], place: tuple[obj
     first = refused.value.errors()[0]
     assert first["loc"] == place
     assert why in first["msg"]
+
+
+def test_of_many_wrong_clients_the_first_alone_is_described() -> None:
+    """To describe each of those that a body has room for takes gigabytes."""
+    with pytest.raises(ValidationError) as refused:
+        spec_of(targets={"clients": ["a", *[0] * 1_000]})
+    assert [error["loc"] for error in refused.value.errors()] == [("targets", "clients", 1)]

@@ -48,6 +48,9 @@ LEASE: Final = 60.0
 
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 4 * 3_600.0
+FARTHEST: Final = 2 * LONGEST_PAUSE + LEASE
+"""Seconds that a delivery waits at most for its next try: what the receiver asked for, and the jitter."""
+
 
 DELIVERED_FOR: Final = DAY
 DEAD_FOR: Final = 30 * DAY
@@ -79,6 +82,8 @@ class WebhookDispatcher:
         self._seen: dict[str, int] = {}
         """Positions beyond the stored ones: no change between the two was wanted."""
         self._running: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
+        """The higher, the later a delivery of the webhook was claimed last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
         """Webhooks whose last answer in this process was 2xx."""
@@ -114,6 +119,7 @@ class WebhookDispatcher:
             if self._clock.monotonic() >= self._next_prune:
                 self._next_prune = self._clock.monotonic() + _PRUNE_EVERY
                 await self.prune()
+                await self.pull_in(webhooks)
             if not webhooks:
                 return IDLE_POLL
             await self.read_log(webhooks)
@@ -203,11 +209,14 @@ class WebhookDispatcher:
 
         if not await self._database.read(is_any_due):
             return
-        for webhook in webhooks:
+        # The one that has waited longest first: else some that do not answer would take every place that is free.
+        self._turns = {one.webhook_id: self._turns.get(one.webhook_id, 0) for one in webhooks}
+        for webhook in sorted(webhooks, key=lambda one: self._turns[one.webhook_id]):
             if room(webhook) > 0:
                 claim = partial(_claim, webhook_id=webhook.webhook_id, now=now, limit=room(webhook))
                 for delivery in await self._write(claim):
                     self._start(webhook, delivery)
+                    self._turns[webhook.webhook_id] = max(self._turns.values()) + 1
 
     async def _write(self, work: Callable[[Records], T]) -> T:
         async with self._writing:
@@ -278,6 +287,13 @@ class WebhookDispatcher:
         else:
             self._log("webhook.retried", {**facts, "error": after.error})
 
+    async def pull_in(self, webhooks: Sequence[Webhook]) -> None:
+        """Make the deliveries due that lie further ahead than any pause: a clock that was wrong wrote them."""
+        now = self._clock.now()
+        for webhook in webhooks:
+            name = webhook.webhook_id
+            await self._write(lambda records, name=name: records.webhooks.hasten(name, now + FARTHEST, now))  # type: ignore[misc]
+
     async def prune(self) -> int:
         """Delete what ended long ago; returns the number of deliveries."""
         now, total = self._clock.now(), 0
@@ -292,7 +308,8 @@ class WebhookDispatcher:
 
 def _claim(records: Records, webhook_id: str, now: float, limit: int) -> list[Delivery]:
     """Lease what is due: until the lease ends no other process sends it."""
-    if records.webhooks.lock(webhook_id) is None:
+    webhook = records.webhooks.lock(webhook_id)
+    if webhook is None or not webhook.enabled:
         return []
     claimed = [
         replace(one, tries=one.tries + 1, due_at=now + LEASE) for one in records.webhooks.due(webhook_id, now, limit)

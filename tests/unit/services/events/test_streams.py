@@ -380,6 +380,16 @@ async def test_no_more_uploads_are_named_than_the_limit(monkeypatch: pytest.Monk
         await rig.streams.open(ChangeFilter(uploads=frozenset({"u3"})))
 
 
+async def test_the_limit_counts_streams_that_still_read_old_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart every stream comes back at once, before one of them is live."""
+    monkeypatch.setattr(module, "MAX_NAMED", 2)
+    rig = Rig()
+    await rig.streams.open(ChangeFilter(uploads=frozenset({"u1", "u2"})), last=0)
+    await rig.streams.open(ChangeFilter(uploads=frozenset({"u2"})), last=0)
+    with pytest.raises(TooManyStreams):
+        await rig.streams.open(ChangeFilter(uploads=frozenset({"u3"})), last=0)
+
+
 async def test_streams_go_on_after_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL", 0.001)
     rig = Rig()
