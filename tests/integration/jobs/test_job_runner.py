@@ -31,8 +31,8 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
-from control_plane.services.errors import ClocksDiffer
-from control_plane.services.jobs import acts
+from control_plane.services.errors import BadInput, ClocksDiffer
+from control_plane.services.jobs import acts, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -512,6 +512,23 @@ async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: S
         "silent": {("left_out", "listing_timeout")},
         "aborted": {("left_out", "deadline_passed")},
     }
+
+
+async def test_a_job_that_cannot_go_on_holds_up_no_other(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = runner.turn_job
+
+    def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
+        if job.job_id == "bad":
+            message = "the database cannot hold a value"
+            raise BadInput(message)
+        return keep(turn, job, hold)
+
+    monkeypatch.setattr(runner, "turn_job", turn_job)
+    rig = await started(Device("a"))
+    await rig.create("bad", priority=1)
+    await rig.create()
+    assert (await rig.job()).state is JobState.COMPLETED
+    assert rig.counted("jobs.failed")
 
 
 def answering_once(device: Device) -> Callable[[Command], list[Response]]:
