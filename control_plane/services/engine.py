@@ -178,7 +178,15 @@ def build_engine(
     jobs = None
     if gate is not None:
         tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
-        jobs = JobRunner(database=database, clock=clock, log=log, writer=writer, commands=commands, tools=tools)
+        jobs = JobRunner(
+            database=database,
+            clock=clock,
+            log=log,
+            writer=writer,
+            commands=commands,
+            tools=tools,
+            duties_begun=lambda: outbox.running,
+        )
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands)

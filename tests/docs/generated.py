@@ -25,8 +25,11 @@ ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
 EVENTS: Final = ROOT / "docs" / "events.md"
-OBJECT_STORES: Final = ROOT / "docs" / "reference" / "object-stores.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS)
+REFERENCE: Final = ROOT / "docs" / "reference"
+OBJECT_STORES: Final = REFERENCE / "object-stores.md"
+REST: Final = REFERENCE / "rest.md"
+SETTINGS: Final = REFERENCE / "settings.md"
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -57,6 +57,7 @@ def test_a_right_citation_is_not_reported(name: str, text: str) -> None:
     assert wrong_citations(name, text, {**DOCUMENTS, name: text} if name in DOCUMENTS else DOCUMENTS) == []
 
 
+@pytest.mark.timeout(120)
 def test_every_citation_of_the_project_has_a_target() -> None:
     texts = dict(tracked_texts())
     documents = {name: text for name, text in texts.items() if name.endswith(".md")}

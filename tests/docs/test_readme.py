@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.table import markdown
 from broker.server import free_port
-from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, ROOT
+from tests.docs.generated import AGENT_SETTINGS, CONTROL_PLANE_SETTINGS, README, ROOT, SETTINGS
 from tests.support.engine_guide import blocks, quick_start, without_docker
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def test_the_figures_are_those_of_the_stored_results() -> None:
 def test_every_setting_has_a_meaning() -> None:
     """The tables hold every setting, and no other row."""
     assert len(CONTROL_PLANE_SETTINGS) + len(AGENT_SETTINGS) == len(
-        re.findall(r"^\| `[A-Z_0-9]+` \|", README.read_text(), re.MULTILINE)
+        re.findall(r"^\| `[A-Z_0-9]+` \|", SETTINGS.read_text(), re.MULTILINE)
     )
 
 

@@ -78,19 +78,23 @@ def sweep(
     pytest.fail("the sweep does not end")
 
 
+async def trigger(site: Site, request: TriggerRequest) -> None:
+    """Trigger an upload until it is accepted."""
+    while True:
+        try:
+            await site.planes[0].call(lambda engine: engine.upload_service.trigger(OPERATOR, request))
+        except Lost:
+            await asyncio.sleep(5.0)
+        else:
+            return
+
+
 @pytest.mark.parametrize("fate", Fate)
 def test_uploads_complete_once_whichever_commit_kills_the_control_plane(fate: Fate) -> None:
     async def work(site: Site) -> None:
         await started(site)
         for client_id in site.devices:
-            request = TriggerRequest(client_id, "/data/1.bin", idempotency_key=client_id)
-            while True:
-                try:
-                    await site.planes[0].call(lambda engine, one=request: engine.upload_service.trigger(OPERATOR, one))
-                except Lost:
-                    await asyncio.sleep(5.0)
-                else:
-                    break
+            await trigger(site, TriggerRequest(client_id, "/data/1.bin", idempotency_key=client_id))
         await asyncio.sleep(600.0)
         site.watch()
 

@@ -261,6 +261,31 @@ def test_a_repeated_execution_sends_only_what_is_missing() -> None:
     assert site.database.rows("SELECT count(*) FROM uploads") == [(4,)]
 
 
+def test_after_a_backup_is_restored_a_job_goes_on_and_every_object_is_its_file() -> None:
+    """12: what was sent after the backup is sent again, as uploads that no device has closed before."""
+    site = a_site(*[Behaviour.HONEST] * 4)
+
+    async def work() -> None:
+        operator = await begin(site)
+        await operator.create("sales", JobSpec(targets=EVERY_CLIENT, files=ALL_FILES, rollout=Rollout(max_running=1)))
+        await true(site, lambda: states(site).count("succeeded") == 2)
+        backup = site.database.backup()
+        await until(site, "completed")
+        site.planes[0].kill()
+        site.database.restore(backup)
+        site.checks.forget()
+        site.planes[0].start()
+        await true(site, lambda: site.checks.jobs["sales"].state == "running")
+        await until(site, "completed")
+        assert states(site) == ["succeeded"] * 4
+
+    site.play(work())
+    proven = site.database.rows("SELECT key, client_id, path FROM job_files WHERE outcome = 'proven'")
+    assert len({key for key, *_ in proven}) == 8
+    for key, client_id, path in proven:
+        assert site.bucket.objects[key].content == site.devices[client_id].files[path].content
+
+
 def test_every_tick_is_accounted_for_after_hours_without_a_control_plane() -> None:
     """8: twice, over an hour; of what was missed the latest is made up for, and each of the others has its row."""
     site = a_site(Behaviour.HONEST, files=1)

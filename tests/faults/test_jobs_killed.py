@@ -1,4 +1,4 @@
-"""A control plane of real processes is killed at its n-th commit, for every n of a rollout; the job ends as it should.
+"""A control plane of real processes is killed at its n-th commit, for every n of a job; the job ends as it should.
 
 Rule: strace kills at exactly that call of the database's thread, and its log proves it. `test_jobs_crash_points.py` has
 the same sweeps in virtual time, over larger jobs.
@@ -20,7 +20,9 @@ from tests.support.strict_s3 import Operation
 
 pytestmark = pytest.mark.slow
 
-DEVICES: Final = 2
+DEVICES: Final = 1
+"""One, so that the sweep is short: each crash costs a start of the control plane, and a traced job."""
+
 MOST: Final = 60
 """More commits than such a job needs."""
 
@@ -151,13 +153,12 @@ def sweep(tmp_path: Path, faketime: str, strace: str) -> Iterator[Sweep]:
 
 
 @pytest.mark.timeout(600)
-def test_a_control_plane_killed_at_any_commit_of_a_rollout_ends_the_job(sweep: Sweep) -> None:
-    stages = [{"percent": 50, "min": 1, "advance_at": 50, "advance_after": "1s"}, {"percent": 100}]
+def test_a_control_plane_killed_at_any_commit_of_a_job_ends_it(sweep: Sweep) -> None:
     body = {
         "targets": {"clients": ["simulated-*"]},
         "files": {"paths": ["/simulated/*"]},
-        "rollout": {"stages": stages, "max_running": 1},
+        "rollout": {"max_running": 1},
     }
     commits = sweep.every(body)
-    # Its creation, then for each of two devices its listing, its upload and its end.
-    assert commits >= 6
+    # Its creation, its begin, the listing with the upload, the offer, the proof, its end.
+    assert commits >= 5

@@ -19,7 +19,9 @@ from control_plane.domain.jobs import executions, machine
 from control_plane.domain.jobs.events import JobDeadlinePassed, Retried
 from control_plane.domain.jobs.model import Execution, ExecutionState
 from control_plane.domain.schedules.model import RunStatus
+from control_plane.services import maintenance
 from control_plane.services.clients import resync
+from control_plane.services.gate import keeper
 from control_plane.services.jobs import creation, effects, selections, turn
 from control_plane.services.jobs.sets import ShownSets
 from control_plane.services.ports.database import Records
@@ -28,8 +30,10 @@ from control_plane.services.schedules import advance
 from control_plane.services.uploads.writer import Decision
 from tests.faults import test_jobs_crash_points as sweeps
 from tests.faults import test_jobs_guarantees as scenarios
-from tests.simulation.jobs import database, plane
+from tests.simulation.history import Failure
+from tests.simulation.jobs import database, history, plane
 from tests.simulation.jobs.database import Fate
+from tests.simulation.jobs.devices import Behaviour
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Scenario = Callable[[pytest.MonkeyPatch], object]
@@ -41,7 +45,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
-    keep = turn.carry_over
+    keep = effects.carry_over
 
     def carry(records: Records, before: Any, after: Any, now: float) -> None:  # noqa: ANN401
         keep(records, before, after, now)
@@ -78,7 +82,13 @@ def deadlines_of_uploads_stay(patch: pytest.MonkeyPatch) -> None:
 
 def limits_judge_one_page(patch: pytest.MonkeyPatch) -> None:
     keep = selections._checked
-    patch.setattr(selections, "_checked", lambda *given: keep(*given[:-2], 0, 0))
+
+    def checked(turn: Any, job: Any, execution: Any, page: Any, known: Any, files: int, size: int) -> Any:  # noqa: ANN401
+        assert files >= 0
+        assert size >= 0
+        return keep(turn, job, execution, page, known, 0, 0)
+
+    patch.setattr(selections, "_checked", checked)
 
 
 def a_changed_set_is_accepted(patch: pytest.MonkeyPatch) -> None:
@@ -110,8 +120,8 @@ def a_pause_is_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_answer_to_a_hello_passes_by_the_gate(patch: pytest.MonkeyPatch) -> None:
-    def ungated(*given: Any, gated: bool = False) -> Decision:  # noqa: ANN401
-        return Decision(*given, gated=False)
+    def ungated(key: Any, upload: Any, duties: Any, attempt: int = 1, **_gated: bool) -> Decision:  # noqa: ANN401
+        return Decision(key, upload, duties, attempt, gated=False)
 
     patch.setattr(resync, "Decision", ungated)
 
@@ -121,12 +131,18 @@ def a_cap_is_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "_of_rollout", lambda want, world: keep(want, replace(world, max_running=None)))
 
 
+def a_rate_is_not_charged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keeper, "free_at", lambda _tat, now, _cost: now)
+
+
 def a_listing_never_times_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(executions, "_over", lambda _left: False)
 
 
 def a_lost_request_is_not_repeated(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(executions, "_timer", lambda _execution, _now, _pause: 1e14)
+    # The care for clocks that were wrong would find it an hour too far ahead.
+    patch.setattr(maintenance, "LOOK_AGAIN", 1e16)
 
 
 def a_repeated_listing_sends_again(patch: pytest.MonkeyPatch) -> None:
@@ -165,20 +181,31 @@ def keys_are_not_unique(patch: pytest.MonkeyPatch) -> None:
 
 def ticks(patch: pytest.MonkeyPatch) -> None:
     """Ticks go by while no control plane runs."""
-    assert patch
+    del patch
     scenarios.test_every_tick_is_accounted_for_after_hours_without_a_control_plane()
 
 
 def kills(patch: pytest.MonkeyPatch) -> None:
     """A kill after every commit of a rollout."""
-    assert patch
+    del patch
     sweeps.sweep(2, Fate.AFTER, sweeps.roll_out, sweeps.check_rollout)
 
 
 def tick_kills(patch: pytest.MonkeyPatch) -> None:
     """A kill after some commits of ticks."""
-    assert patch
+    del patch
     sweeps.sweep(1, Fate.AFTER, sweeps.tick, sweeps.check_ticks, every=5)
+
+
+def histories(patch: pytest.MonkeyPatch) -> None:
+    """Random histories, without faults of the site."""
+    del patch
+    for seed in range(60):
+        try:
+            history.play_jobs(seed, frozenset(history.FAULTS))
+        except Failure as failure:
+            # The check that failed, or a fault of the planted one itself.
+            raise (failure.__cause__ or failure) from None
 
 
 def _plain(scenario: Callable[[], object]) -> Scenario:
@@ -205,9 +232,10 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
         scenarios.test_a_job_that_is_paused_for_25_hours_loses_no_upload,
     ),
     a_cap_is_not_counted: ("10", _plain(scenarios.test_a_resume_repeats_nothing_that_ended)),
+    a_rate_is_not_charged: ("10", histories),
     a_listing_never_times_out: (
         "11",
-        _plain(lambda: scenarios.test_a_bad_device_delays_its_own_execution_only(scenarios.Behaviour.SILENT, 0)),
+        _plain(lambda: scenarios.test_a_bad_device_delays_its_own_execution_only(Behaviour.SILENT, 0)),
     ),
     a_lost_request_is_not_repeated: ("12", kills),
     a_repeated_listing_sends_again: ("12", _plain(scenarios.test_a_repeated_execution_sends_only_what_is_missing)),

@@ -5,6 +5,7 @@ Rule: what is expected follows from how the fleet was made, not from what the co
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Final
 
 import pytest
@@ -34,7 +35,8 @@ def a_fleet(seed: int, size: int, *, offline: int = 0, failing: int = 0, once: i
         for number, kind in enumerate(kinds)
     ]
     site.add(devices)
-    site.world.later(CONNECTED - 10.0, lambda: [one.switch_off(politely=True) for one in devices[size - offline :]])
+    for one in devices[size - offline :]:
+        site.world.later(CONNECTED - 10.0, partial(one.switch_off, politely=True))
     return site
 
 

@@ -309,7 +309,10 @@ def place_of(job_id: str, client_id: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def upload_id_of(job_id: str, client_id: str, n: int, attempt: int) -> str:
-    """The upload of one file in one attempt: a repeated creation names the same one."""
-    name = f"{job_id}\0{client_id}\0{n}\0{attempt}"
+def upload_id_of(job_id: str, client_id: str, n: int, attempt: int, at: float) -> str:
+    """The upload of one file in one attempt, made at the instant `at`.
+
+    Without the instant, a database that is restored from a backup would name an upload that its device has closed.
+    """
+    name = f"{job_id}\0{client_id}\0{n}\0{attempt}\0{at}"
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -68,7 +68,7 @@ class UploadPlanner:
 
     def plan(self, job: Job, file: JobFile, client: Client, now: float, *, marked: bool = False) -> Upload:
         """A new upload of `file`. `marked`: its plain key is taken. `BadKey` when no object may have its key."""
-        upload_id = upload_id_of(file.job_id, file.client_id, file.n, file.attempt)
+        upload_id = upload_id_of(file.job_id, file.client_id, file.n, file.attempt, now)
         spec, policy = job.spec, self.policy
         facts = KeyFacts(
             job=job.job_id,

@@ -13,17 +13,18 @@ from typing import Final, TypeVar
 from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
+from control_plane.domain.jobs.machine import ACTIVE
 from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.errors import BadInput, ServiceError, VersionConflict
+from control_plane.services.errors import BadInput, Permanent, ServiceError, VersionConflict
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.jobs.due import BATCH, change_membership, joins, turn_executions, turn_job
 from control_plane.services.jobs.selections import Answer, take_answers
-from control_plane.services.jobs.turn import Effects, JobTools, JobTurn, execution_changed
+from control_plane.services.jobs.turn import Effects, JobTools, JobTurn, execution_changed, give_up_files
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.jobs import Settlement
@@ -34,11 +35,20 @@ from schemas.messages import Command, Response
 T = TypeVar("T")
 
 POLL: Final = 1.0
+LINGER: Final = 0.03
+"""Seconds for which answers and ends of uploads are gathered for one commit."""
+
 MAX_AT_ONCE: Final = 64
 """Requests that are being published."""
 
-MAX_PUBLISHING: Final = 2_048
-"""Requests that are or wait to be published: until there are fewer, no execution begins."""
+MAX_BACKLOG: Final = 256
+"""Requests, duties, events and answers that wait for this process: until there are fewer, no execution begins.
+
+A client with an open upload reports each second: what begins sooner than it can be served is more work, not faster.
+"""
+
+HOLD: Final = 0.1
+"""Seconds until a job is looked at again whose next executions wait for a shorter backlog."""
 
 MAX_WAITING: Final = 10_000
 MAX_OF_ONE: Final = 64
@@ -50,7 +60,7 @@ _OUTCOMES: Final = {State.COMPLETED: FileOutcome.PROVEN, State.REJECTED: FileOut
 
 
 class JobRunner:
-    """Runs every job of the database."""
+    """Runs every job of the database. `duties_begun`: how many duties the outbox has begun and not finished."""
 
     def __init__(
         self,
@@ -61,6 +71,7 @@ class JobRunner:
         writer: UploadWriter,
         commands: CommandPublisher,
         tools: JobTools,
+        duties_begun: Callable[[], int],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -68,9 +79,12 @@ class JobRunner:
         self._writer = writer
         self._commands = commands
         self.tools = tools
+        self._duties_begun = duties_begun
+        self._held_back = False
         self._answers: FairQueue[Answer] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
         self._births: dict[str, None] = {}
         self._poked = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         writer.on_end(settle_files)
@@ -83,7 +97,7 @@ class JobRunner:
     def receive(self, client_id: str, response: Response) -> None:
         """Take the answer to a `select_files`. Never waits; one that is dropped is asked for again."""
         if self._answers.offer(client_id, Answer(client_id, response)):
-            self.poke()
+            self._poke_soon()
         else:
             self._log("event.shed", {"client_id": client_id, "event": "select_files"})
 
@@ -104,6 +118,8 @@ class JobRunner:
                 if not more:
                     await self._sleep()
         finally:
+            if self._soon is not None:
+                self._soon.cancel()
             for task in self._tasks:
                 task.cancel()
 
@@ -112,7 +128,7 @@ class JobRunner:
         more = False
         if self._answers:
             batch = [self._answers.get_nowait() for _ in range(min(BATCH, len(self._answers)))]
-            await self._turn(lambda turn: take_answers(turn, batch))
+            await self._take(batch)
             more = bool(self._answers)
         if self._births:
             names = list(self._births)[:BATCH]
@@ -125,11 +141,29 @@ class JobRunner:
         )
         if executions is not None and executions <= now:
             more = await self._turn(turn_executions) == BATCH or more
-        if jobs is not None and jobs <= now and len(self._tasks) < MAX_PUBLISHING:
+        self._held_back = self._held_back and jobs is not None and jobs <= now + HOLD
+        if jobs is not None and jobs <= now:
             due = await self._database.read(lambda records: records.jobs.due(now, JOBS_AT_ONCE))
             for job_id in [job.job_id for job in due]:
-                more = await self._turn(functools.partial(_turn_job, job_id)) or more
+                self._held_back = self._backlog >= MAX_BACKLOG
+                hold = HOLD if self._held_back else None
+                more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
         return more
+
+    @property
+    def _backlog(self) -> int:
+        return len(self._tasks) + len(self._answers) + self._writer.backlog + self._duties_begun()
+
+    async def _take(self, batch: Sequence[Answer]) -> None:
+        """Apply these answers; when the database refuses what one of them claims, the others by themselves."""
+        try:
+            await self._turn(lambda turn: take_answers(turn, batch))
+        except Permanent as error:
+            if len(batch) == 1:
+                self._log("jobs.failed", {"client_id": batch[0].client_id, "error": str(error)})
+                return
+            for one in batch:
+                await self._take([one])
 
     async def _joined(self, client_ids: Sequence[str]) -> bool:
         jobs = await self._database.read(lambda records: records.jobs.continuous())
@@ -165,12 +199,7 @@ class JobRunner:
         for client_id, command in effects.requests:
             task = asyncio.create_task(self._publish(client_id, command))
             self._tasks.add(task)
-            task.add_done_callback(self._published)
-
-    def _published(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if len(self._tasks) == MAX_PUBLISHING - 1:
-            self.poke()
+            task.add_done_callback(self._tasks.discard)
 
     async def _publish(self, client_id: str, command: Command) -> None:
         """A request that is not published is repeated by its timer."""
@@ -182,7 +211,7 @@ class JobRunner:
 
     async def _sleep(self) -> None:
         try:
-            async with asyncio.timeout(POLL):
+            async with asyncio.timeout(HOLD if self._held_back else POLL):
                 await self._poked.wait()
         except TimeoutError:
             pass
@@ -191,7 +220,16 @@ class JobRunner:
     def _on_commit(self, commit: Commit) -> None:
         """An upload of a job ended: its execution is due."""
         if any(_ends_file(change) for change in commit.changes):
-            self.poke()
+            self._poke_soon()
+
+    def _poke_soon(self) -> None:
+        """Look in `LINGER` seconds: what arrives until then shares a commit."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(LINGER, self._poke_now)
+
+    def _poke_now(self) -> None:
+        self._soon = None
+        self.poke()
 
 
 def _ends_file(change: Change) -> bool:
@@ -225,19 +263,20 @@ def forget_client(records: Records, client_id: str, now: float) -> None:
     ]
     changed = [(before, after) for before, after in pairs if after is not before]
     records.jobs.executions.save(changed)
+    give_up_files(records, [after for _, after in changed])
     records.jobs.wake({after.job_id for _, after in changed}, now)
     records.changes.append([execution_changed(before, after, now) for before, after in changed])
 
 
-def _turn_job(job_id: str, turn: JobTurn) -> bool:
+def _turn_job(job_id: str, hold: float | None, turn: JobTurn) -> bool:
     job = turn.records.jobs.get(job_id)
-    return job is not None and job.open and job.next_wake_at <= turn.now and turn_job(turn, job)
+    return job is not None and job.open and job.next_wake_at <= turn.now and turn_job(turn, job, hold)
 
 
 def _turn_members(job_id: str, client_ids: Sequence[str], turn: JobTurn) -> None:
     """Let clients join a continuous job, or leave it."""
     job = turn.records.jobs.get(job_id)
-    if job is None or not job.open:
+    if job is None or job.state not in ACTIVE:
         return
     turn.take_job(job)
     targets = job.spec.targets

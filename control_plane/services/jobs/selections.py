@@ -1,7 +1,8 @@
 """The answers of clients to `select_files`: pages are checked, stored, and read in order.
 
 Rule: what a device claims is checked against the request; a page that was not asked for changes nothing. The limits
-judge the whole selection, in the order of the device, whatever the size of a page.
+judge the whole selection, in the order of the device, whatever the size of a page. An execution takes one answer in a
+transaction: what is asked for next is published after it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.jobs import ProvenFile
 from schemas.globs import Globs
 from schemas.messages import FileEntry, Response, Selection
+from schemas.parts import MAX_FILE_SIZE
 from schemas.values import ERRORS, ErrorCode, Follow, ResponseStatus
 
 _LONGEST_TEXT: Final = 500
@@ -64,6 +66,8 @@ def _take(turn: JobTurn, keys: Iterable[ExecutionKey], answer: Answer) -> bool:
         execution = turn.current(key) if key.client_id == answer.client_id else None
         if execution is None or execution.state is not ExecutionState.LISTING or key.job_id not in turn.jobs:
             continue
+        if turn.has_changed(key):
+            continue
         if request_id(execution) == response.message_id:
             succeeded = isinstance(page, Selection) and ResponseStatus.read(response.status) is ResponseStatus.SUCCESS
             if isinstance(page, Selection) and succeeded:
@@ -78,14 +82,17 @@ def _refuse(turn: JobTurn, execution: Execution, response: Response) -> None:
     code = ErrorCode.read(response.error or "")
     rule = ERRORS.get(code, ERRORS[ErrorCode.UNKNOWN])
     rejected = ResponseStatus.read(response.status) is ResponseStatus.REJECTED and code is not ErrorCode.UNSUPPORTED
-    text = (response.message or rule.meaning)[:_LONGEST_TEXT]
+    text = response.message or rule.meaning
+    if code is ErrorCode.UNKNOWN and response.error:
+        # A code is one of a few: the roll-up of the job has a row for each.
+        text = f"{response.error}: {text}"
     turn.apply(
         execution,
         ListingRefused(
             now=turn.now,
             held=turn.held(execution),
             since=turn.since(execution),
-            reason=Reason(response.error or str(code), text),
+            reason=Reason(code, text[:_LONGEST_TEXT]),
             rejected=rejected,
             final=rule.follow is Follow.FINAL,
             retry=turn.jobs[execution.job_id].spec.retry,
@@ -186,11 +193,11 @@ def _checked(
     n = max((row.n for row in known.values()), default=0) if execution.attempt > 1 else execution.files
     seen = {row.path for row in known.values() if row.attempt == execution.attempt}
     for entry in entries:
-        if before.get(entry.path) == (entry.size, entry.mtime_ns):
-            result.unchanged += 1
-            continue
         row = known.get((entry.path, entry.size, entry.mtime_ns))
         if (row is not None and row.outcome is FileOutcome.PROVEN) or entry.path in seen:
+            continue
+        if before.get(entry.path) == (entry.size, entry.mtime_ns):
+            result.unchanged += 1
             continue
         over = query.max_bytes is not None and size + entry.size > query.max_bytes
         if files >= query.max_files or over:
@@ -221,8 +228,8 @@ def _checked(
 
 
 def _fits(query: FileQuery, entry: FileEntry) -> bool:
-    """Whether the device may have selected this entry."""
-    if entry.folder or (query.min_size is not None and entry.size < query.min_size):
+    """Whether the device may have selected this entry, and S3 takes it."""
+    if entry.folder or entry.size > MAX_FILE_SIZE or (query.min_size is not None and entry.size < query.min_size):
         return False
     if query.max_size is not None and entry.size > query.max_size:
         return False

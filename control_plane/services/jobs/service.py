@@ -234,8 +234,10 @@ class JobService:
         _require_version(version)
 
         def act(turn: JobTurn, job: Job) -> int:
-            deadline = tuning.deadline if "deadline" in tuning.given else job.deadline
-            _check_deadline(job, deadline, turn.now)
+            deadline = job.deadline
+            if "deadline" in tuning.given:
+                deadline = tuning.deadline
+                _check_deadline(job, deadline, turn.now)
             event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
             turn.take_job(job)
             turn.apply_to_job(job_id, event)

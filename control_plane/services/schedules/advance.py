@@ -267,18 +267,18 @@ def make_job(jobs: JobMachine, records: Records, schedule: Schedule, run: Schedu
 
 def append_ticks(records: Records, runs: list[ScheduleRun]) -> None:
     """Append what became of these runs to the change log; call it last in a transaction."""
-    records.changes.append(
-        [
-            ScheduleTicked(
-                at=run.at,
-                schedule_id=run.schedule_id,
-                kind=str(run.kind),
-                nominal_at=run.nominal_at,
-                status=str(run.status),
-                job_id=run.job_id,
-            )
-            for run in runs
-        ]
+    records.changes.append([tick_of(run) for run in runs])
+
+
+def tick_of(run: ScheduleRun) -> ScheduleTicked:
+    """What became of a run, as a change."""
+    return ScheduleTicked(
+        at=run.at,
+        schedule_id=run.schedule_id,
+        kind=str(run.kind),
+        nominal_at=run.nominal_at,
+        status=str(run.status),
+        job_id=run.job_id,
     )
 
 

@@ -11,11 +11,12 @@ from typing import Final
 from control_plane.domain.reasons import Reason
 from control_plane.domain.schedules.model import RunKey
 from control_plane.services.errors import ServiceError, VersionConflict
+from control_plane.services.events.log import ChangeLogger
 from control_plane.services.policy import DAY
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
-from control_plane.services.schedules.advance import Advance, JobMachine, JobNotMade, Step
+from control_plane.services.schedules.advance import Advance, JobMachine, JobNotMade, Step, tick_of
 from control_plane.services.schedules.coverage import CoverageKeeper
 
 EVERY: Final = 1.0
@@ -101,8 +102,10 @@ class ScheduleRunner:
                 continue
             except VersionConflict:
                 return None
-            if step is not None and step.made_job:
-                self._on_made()
+            if step is not None:
+                ChangeLogger(self._log).committed(tick_of(run) for run in step.decided)
+                if step.made_job:
+                    self._on_made()
             return step
 
     async def cover(self) -> None:

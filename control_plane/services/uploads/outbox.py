@@ -150,6 +150,11 @@ class Outbox:
         self._poked = asyncio.Event()
         self._released: dict[UploadKey, asyncio.Event] = {}
 
+    @property
+    def running(self) -> int:
+        """Duties that are started and not finished."""
+        return len(self._tasks)
+
     def poke(self) -> None:
         """Look for due entries now."""
         self._poked.set()

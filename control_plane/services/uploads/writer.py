@@ -191,6 +191,11 @@ class UploadWriter:
         self._on_end: EndHook | None = None
         self.linger = LINGER
 
+    @property
+    def backlog(self) -> int:
+        """Events that wait for their commit."""
+        return len(self._waiting)
+
     def on_commit(self, listener: Listener) -> None:
         """Call `listener` after each commit; listeners are called in the order in which they were added."""
         self._listeners.append(listener)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from control_plane.domain.changes import UploadCreated, UploadStateChanged
+from control_plane.domain.groups import Group
 from control_plane.domain.jobs.events import (
     DeadlineExtended,
     JobCancelRequested,
@@ -23,6 +24,7 @@ from control_plane.domain.jobs.spec import (
     AbortRule,
     Approval,
     FileQuery,
+    Rate,
     Retry,
     Rollout,
     Stage,
@@ -31,9 +33,11 @@ from control_plane.domain.jobs.spec import (
 )
 from control_plane.services.errors import ClocksDiffer
 from control_plane.services.jobs import acts
+from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
+from schemas.messages import Command, Response
 from schemas.values import Action
 from tests.support.fakes import OPERATOR
 from tests.support.job_rig import SIZE, Device, JobRig
@@ -279,6 +283,18 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     assert set((await rig.states()).values()) == {"timed_out"}
 
 
+async def test_a_job_whose_uploads_expire_a_moment_before_it_is_expired_too(started: Started) -> None:
+    rig = await started(Device("a", deaf=frozenset({Action.DOWNLOAD_FILE})))
+    abort = (AbortRule(on="failed", percent=1),)
+    job = await rig.create(deadline=300.0, retry=Retry(failed=2), abort=abort)
+    await rig.passes(299)
+    rig.clock.time = job.deadline + 1
+    assert await rig.engine.maintenance.expire() == 1
+    await rig.settle()
+    job, execution = await rig.job(), await rig.execution("a")
+    assert (job.state, execution.state, execution.attempt) == (JobState.EXPIRED, "timed_out", 1)
+
+
 async def test_nothing_expires_while_the_clock_is_known_to_be_wrong(started: Started) -> None:
     rig = await started(Device("a", silent=True))
     await rig.create(deadline=300.0)
@@ -425,3 +441,96 @@ async def test_executions_beyond_the_files_of_a_job_wait(started: Started) -> No
     assert (await rig.execution(full)).reason.code == "job_full"
     await rig.passes(1_000)
     assert (await rig.states())[full] == "timed_out"
+
+
+async def test_no_client_joins_a_job_that_is_being_ended(started: Started) -> None:
+    berlin = {"site": "berlin"}
+    rig = await started(
+        Device("fails", ends={"/data/a.log": ["*"]}, labels=berlin),
+        Device("sends", deaf=frozenset({Action.DOWNLOAD_FILE}), labels=berlin),
+        Device("left", silent=True, labels=berlin),
+    )
+    rig.devices["fails"].silent = True
+    abort = (AbortRule(on="failed", percent=50, min_ended=1),)
+    await rig.create(targets=Targets(selector="site=berlin", mode="continuous"), abort=abort)
+    rig.devices["left"].labels = {}
+    rig.devices["fails"].silent = False
+    await rig.connect("left")
+    await rig.passes(120)
+    ending = {"fails": "failed", "sends": "uploading", "left": "removed"}
+    assert ((await rig.job()).state, await rig.states()) == (JobState.CANCELLING, ending)
+    rig.devices["new"] = Device("new", labels=berlin)
+    rig.devices["left"].labels = berlin
+    await rig.connect("new", "left")
+    assert ((await rig.job()).state, await rig.states()) == (JobState.CANCELLING, ending)
+
+
+async def test_a_client_that_no_longer_matches_is_not_begun_by_the_look_that_removes_it(started: Started) -> None:
+    rig = await started(Device("a"), Device("b"))
+
+    async def set_group(*clients: str) -> None:
+        group = Group(name="beta", clients=clients, created_at=0.0, updated_at=0.0)
+        await rig.database.write(lambda records: records.groups.save(group))
+
+    await set_group("a", "b")
+    # The second may begin in the very second in which the targets are resolved again.
+    rollout = Rollout(rate=Rate(1, SWEEP_EVERY))
+    await rig.create(targets=Targets(clients=("group:beta",), mode="continuous"), rollout=rollout)
+    (sent,) = [name for name, state in (await rig.states()).items() if state == "succeeded"]
+    (other,) = {"a", "b"} - {sent}
+    await set_group(sent)
+    await rig.passes(SWEEP_EVERY, step=SWEEP_EVERY)
+    assert await rig.states() == {sent: "succeeded", other: "removed"}
+    assert not rig.devices[other].asked
+
+
+async def test_a_stage_without_clients_of_its_own_is_passed_at_once(started: Started) -> None:
+    rig = await started(*(Device(f"c{n}") for n in range(10)))
+    stages = (Stage(percent=1), Stage(percent=2), Stage(percent=5), Stage(percent=100))
+    await rig.create(rollout=Rollout(stages=stages))
+    assert set((await rig.states()).values()) == {"succeeded"}
+
+
+async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: Started) -> None:
+    paths = tuple(f"/data/{n}.log" for n in range(3))
+    names = ("refused", "deleted", "silent", "aborted")
+    rig = await started(*(Device(name, paths, page=2 if name == "silent" else 500) for name in names))
+    # It answers the request for its first page only.
+    rig.devices["silent"].answers = answering_once(rig.devices["silent"])
+    await rig.create(approval=Approval(mode="always"), timeouts=Timeouts(listing=60.0), deadline=600.0)
+    await refuse(rig, "refused")
+    await rig.engine.client_service.forget(OPERATOR, "deleted")
+    rig.on.discard("deleted")
+    await rig.passes(700)
+    ends = {
+        name: {(str(file.outcome), file.reason and file.reason.code) for file in await rig.files(name)}
+        for name in names
+    }
+    assert ends == {
+        "refused": {("rejected", "by_operator")},
+        "deleted": {("left_out", "client_forgotten")},
+        "silent": {("left_out", "listing_timeout")},
+        "aborted": {("left_out", "deadline_passed")},
+    }
+
+
+def answering_once(device: Device) -> Callable[[Command], list[Response]]:
+    """Its answers to the first command; then it is silent."""
+    left = [device.answers]
+    return lambda command: left.pop()(command) if left else []
+
+
+async def refuse(rig: JobRig, client_id: str) -> None:
+    """An operator refuses what one client would send."""
+    jobs = rig.engine.jobs
+    assert jobs is not None
+
+    def work(records: Records) -> None:
+        turn = JobTurn(records, jobs.tools, rig.clock.now())
+        job = records.jobs.get("job")
+        assert job is not None
+        acts.reject(turn, job, [client_id], "operator")
+        turn.finish()
+
+    await rig.database.write(work)
+    await rig.settle()

@@ -1,4 +1,4 @@
-"""Schedules over REST, on a real database: shapes, versions, verbs, refusals."""
+"""Schedules over REST, on SQLite in memory: shapes, versions, verbs, refusals."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -11,8 +11,8 @@ from control_plane.api.jobs.bodies import NewJob
 from control_plane.api.schedules import bodies, examples, models
 from control_plane.domain.jobs.model import ExecutionState, JobReason
 from control_plane.domain.schedules.model import RunStatus
-from control_plane.services.ports.database import Database
 from tests.support.fake_services import FakeServices, http_to, make_api
+from tests.support.job_rig import InlineDatabase
 from tests.support.schedules import HOUR, Site
 
 JOB: Final[dict[str, Any]] = {"targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*.csv"]}}
@@ -24,8 +24,10 @@ HOURLY: Final[dict[str, Any]] = {"schedule_id": "sales", "every": "1h", "job": J
 
 
 @pytest.fixture
-def site(sql_database: Database) -> Site:
-    return Site(sql_database)
+async def site() -> AsyncIterator[Site]:
+    database = InlineDatabase()
+    yield Site(database)
+    await database.close()
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ async def test_cancel_running_ends_the_job_of_the_tick_before() -> None:
         assert [job.state for job in jobs] == [JobState.RUNNING, JobState.CANCELLED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_at", range(1, 9))
 async def test_killed_at_any_commit_of_a_tick_the_next_process_goes_on(dies_at: int) -> None:
     """From the tick to the proven cell: nothing is skipped, and nothing is made twice."""

@@ -72,9 +72,7 @@ class JobChecks:
         self.rows: dict[tuple[str, str], Row] = {}
         self.jobs: dict[str, JobRow] = {}
         self._proven: dict[tuple[str, str, str], str] = {}
-        self._uploads: dict[str, str] = {}
         self._specs: dict[tuple[str, int], JobSpec] = {}
-        self._ended_jobs: set[str] = set()
         database.on_commit.append(self.committed)
 
     # --- what the simulator calls ---
@@ -106,6 +104,13 @@ class JobChecks:
             self._begins(rows, jobs)
             self.rows, self.jobs = rows, jobs
         self._files()
+
+    def forget(self) -> None:
+        """The database is another one: what is read next is not compared with what was."""
+        self.rows, self.jobs = {}, {}
+        self._proven.clear()
+        self._specs.clear()
+        self.look()
 
     def command_published(self, client_id: str, data: bytes) -> None:
         """10: while a job is paused, nothing is granted; what was decided before may still arrive."""

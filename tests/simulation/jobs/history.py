@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from msgspec.structs import replace
+
 from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState
 from control_plane.services.policy import Policy
 from tests.simulation.history import Failure
@@ -230,6 +232,7 @@ class JobHistory:
     # --- the end ---
 
     def _check(self) -> None:
+        self._check_rates()
         self._check_files()
         self._check_objects()
         self._check_jobs()
@@ -246,6 +249,20 @@ class JobHistory:
             state = checks.jobs[job_id].state
             require(state in JOB_TERMINAL, f"2: {job_id} was cancelled and is {state}")
 
+    def _check_rates(self) -> None:
+        """10: in no span does a job begin more executions than its rate allows, and one."""
+        checks = self.site.checks
+        for job_id in checks.jobs:
+            rate = checks.spec_of(job_id).rollout.rate
+            times = [one.at for one in checks.begins if one.job_id == job_id]
+            if rate is None:
+                continue
+            apart = rate.seconds / rate.count
+            for first, began in enumerate(times):
+                for more, ended in enumerate(times[first:]):
+                    text = f"10: {job_id} begins {more + 1} executions within {ended - began:.1f} s"
+                    require(more <= (ended - began) / apart + 1, text)
+
     def _check_files(self) -> None:
         """6: what a device that is honest sent is what the job means, whatever the pages and the kills."""
         checks, site = self.site.checks, self.site
@@ -261,7 +278,11 @@ class JobHistory:
             require(len(listed) <= spec.files.max_files, f"6: {len(listed)} files of {client_id} in {job_id}")
             if device.behaviour is Behaviour.LIES:
                 continue
-            expected = meant(spec.files, device.files.values(), created)
+            query = spec.files
+            if query.skip == "unchanged":
+                # What is unchanged makes room for others within the limits.
+                query = replace(query, max_files=len(device.files), max_bytes=None)
+            expected = meant(query, device.files.values(), created)
             require(set(sent) <= set(expected), f"6: {client_id} in {job_id} sent {sent}, the job means {expected}")
             whole = row.state == ExecutionState.SUCCEEDED and spec.files.skip == "none"
             require(not whole or sent == expected, f"6: {client_id} in {job_id} sent {sent}, the job means {expected}")
