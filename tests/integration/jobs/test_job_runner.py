@@ -32,7 +32,7 @@ from control_plane.domain.jobs.spec import (
     Timeouts,
 )
 from control_plane.services.errors import BadInput, ClocksDiffer
-from control_plane.services.jobs import acts, runner
+from control_plane.services.jobs import acts, due, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -538,7 +538,7 @@ async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: S
 
 
 async def test_a_job_that_cannot_go_on_holds_up_no_other(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = runner.turn_job
+    keep = due.turn_job
 
     def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
         if job.job_id == "bad":
