@@ -31,7 +31,7 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
-from control_plane.services.errors import BadInput, ClocksDiffer
+from control_plane.services.errors import BadInput, ClocksDiffer, DatabaseUnavailable
 from control_plane.services.jobs import acts, due, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
@@ -552,6 +552,23 @@ async def test_a_job_that_cannot_go_on_holds_up_no_other(started: Started, monke
     await rig.create()
     assert (await rig.job()).state is JobState.COMPLETED
     assert rig.counted("jobs.failed")
+
+
+async def test_a_client_joins_though_the_database_fails_at_that_moment(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, fails = runner._turn_members, [DatabaseUnavailable("locked")]
+
+    def turn_members(*given: Any) -> None:  # noqa: ANN401
+        if fails:
+            raise fails.pop()
+        keep(*given)
+
+    monkeypatch.setattr(runner, "_turn_members", turn_members)
+    rig = await started(Device("a"), connect=False)
+    await rig.create(targets=Targets(selector="", mode="continuous"))
+    await rig.connect("a")
+    assert (fails, await rig.states()) == ([], {"a": "succeeded"})
 
 
 def answering_once(device: Device) -> Callable[[Command], list[Response]]:
