@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook as Verifier
 
+from control_plane.adapters.cursors import encode_cursor
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import Change, ClientConnected, UploadCreated, UploadStateChanged
@@ -238,6 +239,12 @@ async def test_a_dead_delivery_is_replayed(rig: Rig) -> None:
     assert rig.sender.numbers[-1] == 2
     assert await rig.deliveries(webhook, DeliveryState.DEAD) == []
     assert await rig.service.replay_dead(OPERATOR, webhook.webhook_id) == 0
+
+
+async def test_a_cursor_beyond_the_integers_of_a_database_is_bad_input(rig: Rig) -> None:
+    webhook = await rig.webhook()
+    with pytest.raises(BadInput):
+        await rig.service.deliveries(OPERATOR, webhook.webhook_id, None, Page(1, encode_cursor((2**63,))))
 
 
 async def test_a_delivery_that_waits_is_not_replayed(rig: Rig) -> None:
