@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import AsyncMock
 
 import pytest
 from msgspec.structs import replace
@@ -363,6 +364,10 @@ async def test_beyond_so_many_waiting_deliveries_the_log_keeps_the_rest(
     await rig.turn()
     view = await rig.service.webhook(OPERATOR, webhook.webhook_id)
     assert (view.waiting, view.webhook.position) == (3, 3)
+    write = AsyncMock(side_effect=rig.database.write)
+    monkeypatch.setattr(rig.database, "write", write)
+    await rig.dispatcher.look()
+    assert write.await_count == 0, "while a receiver is away nothing is written for it"
     rig.clock.time += 100
     await rig.turn()
     assert sorted(rig.sender.numbers) == sorted([1, 2, 3, *range(1, 9)])
