@@ -147,7 +147,11 @@ class JobRunner:
             for job_id in [job.job_id for job in due]:
                 self._held_back = self._backlog >= MAX_BACKLOG
                 hold = HOLD if self._held_back else None
-                more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                try:
+                    more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                except Permanent as error:
+                    # The others do not wait for it.
+                    self._log("jobs.failed", {"job_id": job_id, "error": str(error)})
         return more
 
     @property
