@@ -18,6 +18,7 @@ from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import CatchUp, CellState
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Database, Page, Records
+from control_plane.services.schedules import service
 from control_plane.services.schedules.advance import JobMachine
 from tests.support.schedules import HOUR, START, TICK_JOB, Site, a_schedule, cancel
 
@@ -229,6 +230,15 @@ async def test_backfilled_ticks_have_cells_and_manual_runs_have_none(site: Site)
     await site.service.backfill(ANN, "sales", START - HOUR, START)
     await site.settle()
     assert {at for at, _ in await site.cells()} == {FIRST, START - HOUR}
+
+
+async def test_a_page_of_a_long_span_has_fewer_clients(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand ticks, five hundred clients have half a million cells."""
+    monkeypatch.setattr(service, "MAX_CELLS", 1)
+    first = (await site.service.coverage(ANN, "sales", Page(500))).clients
+    second = (await site.service.coverage(ANN, "sales", Page(500, first[1]))).clients
+    assert [[client_id for client_id, _ in found] for found, _ in (first, second)] == [["till-1"], ["till-2"]]
+    assert second[1] is None
 
 
 async def test_the_cells_of_a_deleted_schedule_are_gone(site: Site) -> None:
