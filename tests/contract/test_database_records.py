@@ -386,7 +386,7 @@ async def test_a_transaction_that_raises_appends_no_change(database: Database) -
     assert await database.read(lambda records: records.changes.after(0, 10)) == []
 
 
-async def test_old_changes_are_pruned_and_their_numbers_are_not_used_again(database: Database) -> None:
+async def test_old_changes_are_pruned_but_the_last_one_and_their_numbers_are_not_used_again(database: Database) -> None:
     await database.write(lambda records: records.changes.append([created(1), created(2), created(3)]))
     last = await database.read(last_number)
     assert await database.write(lambda records: records.changes.prune(3.0, 1)) == 1
@@ -394,8 +394,10 @@ async def test_old_changes_are_pruned_and_their_numbers_are_not_used_again(datab
         created(2),
         created(3),
     ]
-    assert await database.write(lambda records: records.changes.prune(9.0, 10)) == 2
+    assert await database.write(lambda records: records.changes.prune(9.0, 10)) == 1
     assert await database.write(lambda records: records.changes.prune(9.0, 10)) == 0
+    assert await database.read(lambda records: records.changes.span()) == (last, last)
     await database.write(lambda records: records.changes.append([created(4)]))
+    assert await database.write(lambda records: records.changes.prune(9.0, 10)) == 1
     (found,) = await database.read(lambda records: records.changes.after(0, 10))
     assert found.number > last

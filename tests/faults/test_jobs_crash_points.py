@@ -15,12 +15,10 @@ from control_plane.domain.jobs.spec import FileQuery, JobSpec, Rate, Rollout, St
 from control_plane.domain.schedules.model import ScheduleSpec
 from control_plane.domain.schedules.ticks import Cadence
 from control_plane.services.policy import Policy
-from control_plane.services.schedules.jobs import MACHINE, check_job
-from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.uploads.service import TriggerRequest
 from tests.simulation.jobs.database import Fate
 from tests.simulation.jobs.devices import Behaviour, ModelDevice, model_files
-from tests.simulation.jobs.operator import Operator
+from tests.simulation.jobs.operator import Operator, schedules_of
 from tests.simulation.jobs.plane import KillAt, Lost
 from tests.simulation.jobs.site import Site
 
@@ -166,11 +164,7 @@ async def tick(site: Site) -> None:
     )
     while True:
         try:
-            await site.planes[0].call(
-                lambda engine: ScheduleService(
-                    database=engine.ports.database, clock=engine.clock, jobs=MACHINE, check=check_job
-                ).create(OPERATOR, "daily", spec)
-            )
+            await site.planes[0].call(lambda engine: schedules_of(engine).create(OPERATOR, "daily", spec))
         except Lost:
             await asyncio.sleep(5.0)
         else:

@@ -17,11 +17,9 @@ from control_plane.services.errors import SetChanged
 from control_plane.services.jobs.service import Choice
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.jobs import ExecutionFilter
-from control_plane.services.schedules.jobs import MACHINE, check_job
-from control_plane.services.schedules.service import ScheduleService
 from schemas.parts import MIB
 from tests.simulation.jobs.devices import Behaviour, ModelDevice, model_files
-from tests.simulation.jobs.operator import ANYONE, Operator
+from tests.simulation.jobs.operator import ANYONE, Operator, schedules_of
 from tests.simulation.jobs.site import Site
 
 pytestmark = pytest.mark.timeout(120)
@@ -296,11 +294,7 @@ def test_every_tick_is_accounted_for_after_hours_without_a_control_plane() -> No
         spec = ScheduleSpec(
             cadence=Cadence(every=300.0), job=JobSpec(targets=EVERY_CLIENT, files=ALL_FILES, deadline=200.0)
         )
-        await plane.call(
-            lambda engine: ScheduleService(
-                database=engine.ports.database, clock=engine.clock, jobs=MACHINE, check=check_job
-            ).create(ANYONE, "daily", spec)
-        )
+        await plane.call(lambda engine: schedules_of(engine).create(ANYONE, "daily", spec))
         for _ in range(2):
             await asyncio.sleep(700.0)
             plane.kill()

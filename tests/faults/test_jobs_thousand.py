@@ -1,4 +1,4 @@
-"""A thousand devices in virtual time: exact roll-ups and results, an abort at the right count, a rate that is kept.
+"""A thousand devices in virtual time: exact roll-ups, results and coverage, an abort at the right count, a rate kept.
 
 Rule: what is expected follows from how the fleet was made, not from what the control plane shows.
 """
@@ -10,9 +10,14 @@ from typing import Final
 
 import pytest
 
+from control_plane.domain.jobs.model import JobReason
 from control_plane.domain.jobs.spec import AbortRule, FileQuery, JobSpec, Rate, Retry, Rollout, Targets
+from control_plane.domain.schedules.model import CellState, ScheduleSpec
+from control_plane.domain.schedules.ticks import Cadence
+from control_plane.services.ports.database import Page
+from schemas.values import ErrorCode
 from tests.simulation.jobs.devices import Behaviour, ModelDevice, model_files
-from tests.simulation.jobs.operator import ANYONE, Operator
+from tests.simulation.jobs.operator import ANYONE, Operator, schedules_of
 from tests.simulation.jobs.site import Site
 from tests.simulation.world import EPOCH
 
@@ -21,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 CONNECTED: Final = 30.0
 EVERYTHING: Final = FileQuery(paths=("/data/*",))
 DEADLINE: Final = 600.0
+LOOKS: Final = 30.0
+"""Seconds after which the coverage has followed."""
 
 
 def a_fleet(seed: int, size: int, *, offline: int = 0, failing: int = 0, once: int = 0) -> Site:
@@ -62,22 +69,59 @@ async def ended(site: Site, job_id: str, patience: float) -> str:
     return str(state)
 
 
-def test_a_thousand_devices_have_exactly_the_right_roll_up_and_results() -> None:
+async def covered(site: Site, state: CellState | None = None) -> tuple[Counter[CellState], Counter[str]]:
+    """The report of the one tick: its counts, and the reason codes of its cells in `state` (None: of all)."""
+    reasons = Counter[str]()
+    cursor: str | None = None
+    while True:
+        page = Page(300, cursor)
+        report = await site.planes[0].call(
+            lambda engine, page=page: schedules_of(engine).coverage(ANYONE, "sales", page, state=state)  # type: ignore[misc]
+        )
+        (tick,) = report.ticks
+        clients, cursor = report.clients
+        reasons += Counter(cell.reason_code for _, cells in clients for cell in cells)
+        if cursor is None:
+            return Counter(tick.counts), reasons
+
+
+def roll_up_of(site: Site, job_id: str) -> Counter[str]:
+    """The executions of a job by state, as its counts have them."""
+    rows = site.database.rows("SELECT state, n FROM job_counts WHERE job_id = ?", job_id)
+    return sum((Counter({state: n}) for state, n in rows), Counter[str]())
+
+
+def test_a_tick_over_a_thousand_devices_has_exactly_the_right_roll_up_results_and_coverage() -> None:
     site = a_fleet(1, 1000, offline=100, failing=50, once=50)
-    spec = JobSpec(targets=Targets(("*",)), files=EVERYTHING, retry=Retry(failed=1), deadline=DEADLINE)
+    job = JobSpec(targets=Targets(("*",)), files=EVERYTHING, retry=Retry(failed=1), deadline=DEADLINE)
+    # The history begins at eight o'clock.
+    spec = ScheduleSpec(cadence=Cadence(cron="1 8 * * *"), job=job)
 
     async def work() -> None:
         operator = await begin(site)
-        assert await operator.create("sales", spec) == 1000
-        assert await ended(site, "sales", 2 * DEADLINE) == "expired"
-        await asyncio.sleep(30.0)
-        site.watch()
-        view = await operator.ask(lambda jobs: jobs.job(ANYONE, "sales"))
-        states = Counter[str]()
-        for (state, _), n in view.counts.items():
-            states[str(state)] += n
-        assert states == {"succeeded": 850, "failed": 50, "timed_out": 100}
+        await site.planes[0].call(lambda engine: schedules_of(engine).create(ANYONE, "sales", spec))
+        ((due,),) = site.database.rows("SELECT due_at FROM schedules")
+        await asyncio.sleep(due - site.world.wall() + LOOKS)
+        ((job_id,),) = site.database.rows("SELECT job_id FROM schedule_runs")
+
+        # All is over but those that are away: nothing of them is known yet.
+        while roll_up_of(site, job_id) != {"succeeded": 850, "failed": 50, "queued": 100}:
+            assert site.world.wall() < due + DEADLINE, roll_up_of(site, job_id)
+            await asyncio.sleep(5.0)
+        await asyncio.sleep(LOOKS)
+        counts, _ = await covered(site)
+        assert counts == {CellState.PROVEN: 850, CellState.MISSING: 50, CellState.PENDING: 100}
+        _, reasons = await covered(site, CellState.MISSING)
+        assert reasons == {ErrorCode.SOURCE_UNREADABLE: 50}
+
+        assert await ended(site, job_id, 2 * DEADLINE) == "expired"
+        await asyncio.sleep(LOOKS)
+        view = await operator.ask(lambda jobs: jobs.job(ANYONE, job_id))
         assert view.job.outcome == "partial"
+        assert roll_up_of(site, job_id) == {"succeeded": 850, "failed": 50, "timed_out": 100}
+        counts, reasons = await covered(site)
+        assert counts == {CellState.PROVEN: 850, CellState.MISSING: 150}
+        assert reasons == {JobReason.SENT: 850, ErrorCode.SOURCE_UNREADABLE: 50, JobReason.DEADLINE: 100}
         outcomes = site.database.rows("SELECT outcome, count(*), sum(size) FROM job_files GROUP BY outcome")
         assert sorted(outcomes) == [("failed", 150, 150 * 5000), ("proven", 2550, 2550 * 5000)]
         attempts = site.database.rows("SELECT attempt, state, count(*) FROM executions GROUP BY attempt, state")
@@ -87,10 +131,29 @@ def test_a_thousand_devices_have_exactly_the_right_roll_up_and_results() -> None
             (2, "failed", 50),
             (2, "succeeded", 50),
         ]
+        # One object for each file of a device that is there and can read it, and nothing else.
+        assert len(site.bucket.objects) == len(site.bucket.born) == 2550
+
+        for device in site.devices.values():
+            device.switch_on()
+        until = site.world.now() + DEADLINE
+        while (counts := (await covered(site))[0]) != {
+            CellState.PROVEN: 850,
+            CellState.MISSING: 50,
+            CellState.HEALED: 100,
+        }:
+            assert site.world.now() < until, counts
+            await asyncio.sleep(5.0)
+        _, reasons = await covered(site, CellState.HEALED)
+        assert reasons == {JobReason.SENT: 100}
+        site.checks.look()
+        site.watch()
 
     site.play(work())
-    # One object for each file of a device that is there and can read it, and nothing else.
-    assert len(site.bucket.objects) == len(site.bucket.born) == 2550
+    # What came late has one object each as well, and was asked for by one job that heals.
+    assert len(site.bucket.objects) == len(site.bucket.born) == 2550 + 300
+    healed = site.database.rows("SELECT client_id FROM executions JOIN jobs USING (job_id) WHERE kind = 'heal'")
+    assert sorted(healed) == [(f"till-{number:04}",) for number in range(900, 1000)]
 
 
 def test_a_job_is_aborted_at_the_count_that_its_rule_names() -> None:

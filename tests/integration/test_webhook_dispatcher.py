@@ -267,6 +267,21 @@ def _due(delivery: Delivery, due_at: float) -> Delivery:
     return replace(delivery, due_at=due_at)
 
 
+async def test_a_clock_that_was_wrong_delays_no_delivery_for_long(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried while the clock was a year ahead, and again at the next clean-up."""
+    year = 365 * 86_400
+    monkeypatch.setattr(module, "_PRUNE_EVERY", -float(year))
+    await rig.webhook()
+    rig.clock.time += year
+    rig.sender.answers = [BUSY]
+    await rig.append(created())
+    await rig.dispatcher.look()
+    await rig.finished()
+    rig.clock.time -= year
+    await rig.turn()
+    assert rig.sender.numbers == [1, 1]
+
+
 async def test_a_receiver_that_is_gone_disables_its_webhook(rig: Rig) -> None:
     webhook = await rig.webhook()
     rig.sender.answers = [ReceiverAnswer(status=410, error="HTTP 410 Gone")]
@@ -362,10 +377,20 @@ async def test_changes_that_are_not_wanted_cost_no_write_but_move_the_position_a
 async def test_a_webhook_whose_place_in_the_log_was_pruned_goes_on_and_it_is_counted(rig: Rig) -> None:
     await rig.webhook()
     await rig.append(created(), created())
-    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
     await rig.append(created())
+    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
     await rig.turn()
     assert (rig.sender.numbers, rig.logged("webhook.missed")) == ([3], 1)
+
+
+async def test_a_webhook_that_is_made_in_a_quiet_time_misses_nothing(rig: Rig) -> None:
+    """All that was in the log was pruned."""
+    await rig.append(created(), created())
+    await rig.database.write(lambda records: records.changes.prune(2_000.0, 10))
+    await rig.webhook()
+    await rig.append(created())
+    await rig.turn()
+    assert (rig.sender.numbers, rig.logged("webhook.missed")) == ([3], 0)
 
 
 async def test_a_log_longer_than_a_page_is_read_to_its_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi.routing import APIRoute
 
-from control_plane.api.auth import AUDIENCE, LEEWAY, create_token
+from control_plane.api.app import ROUTERS
+from control_plane.api.auth import AUDIENCE, LEEWAY, OPEN, create_token
 from control_plane.domain.access import Principal
 from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
 
@@ -169,6 +171,16 @@ async def test_every_path_needs_a_token(
     http: httpx.AsyncClient, services: FakeServices, method: str, path: str
 ) -> None:
     check_refused(await http.request(method, path))
+    assert services.calls == []
+
+
+async def test_every_route_needs_a_token(http: httpx.AsyncClient, services: FakeServices) -> None:
+    """Each one that there is: those that are added later too."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    closed = [(method, route.path) for route in routes if route.path not in OPEN for method in route.methods or ()]
+    assert len(closed) > 50
+    for method, path in closed:
+        check_refused(await http.request(method, path))
     assert services.calls == []
 
 

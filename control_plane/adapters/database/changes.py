@@ -40,9 +40,10 @@ _SPAN: Final = Statement(
         select(func.coalesce(func.max(_C.number), 0)).scalar_subquery(),
     )
 )
+_LAST: Final = select(func.max(CHANGES.alias().c.number)).scalar_subquery()
 _OLD: Final = (
     select(_C.number)
-    .where(_C.at < bindparam("before"))
+    .where(_C.at < bindparam("before"), _C.number < _LAST)
     .order_by(_C.at, _C.number)
     .limit(bindparam("limit"))
     .correlate(None)
@@ -77,5 +78,5 @@ class SqlChanges:
         return int(lowest), int(highest)
 
     def prune(self, before: float, limit: int) -> int:
-        """By the index on `at`."""
+        """By the index on `at`; the last change is a lookup in the primary key."""
         return self._transaction.run(_PRUNE, {"before": before, "limit": limit}).rowcount

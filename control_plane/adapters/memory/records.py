@@ -358,7 +358,9 @@ class MemoryChanges:
 
     def prune(self, before: float, limit: int) -> int:
         """Oldest first."""
-        old = nsmallest(limit, (row for row in self._rows if row.change.at < before), key=lambda row: row.change.at)
+        old = nsmallest(
+            limit, (row for row in self._rows[:-1] if row.change.at < before), key=lambda row: row.change.at
+        )
         gone = {row.number for row in old}
         if gone:
             self._transaction.replace_changes([row for row in self._rows if row.number not in gone])

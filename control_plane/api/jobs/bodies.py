@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
+import msgspec
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -56,6 +57,9 @@ from schemas.values import UploadOptions
 
 MAX_TARGETS: Final = 100_000
 MAX_PATHS: Final = 100
+MAX_PATTERNS: Final = 48 * 1024
+"""Bytes of all paths in JSON: `{tick}` becomes at most 2.5 times as long, and a message holds 128 KiB."""
+
 MAX_REASON: Final = 500
 _MAX_STAGES: Final = 20
 _MAX_WINDOWS: Final = 20
@@ -263,6 +267,8 @@ class FilesInput(Input):
 
         if not self.paths and self.type is None:
             refuse("names no file: give paths, or type")
+        if len(msgspec.json.encode((self.paths, self.exclude))) > MAX_PATTERNS:
+            refuse("paths and exclude have more than 48 KiB together: one message to a device does not hold them")
         if self.newer_than is not None and self.older_than is not None and self.older_than >= self.newer_than:
             refuse("no file is older than older_than and newer than newer_than")
         if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:

@@ -325,6 +325,9 @@ def _counted(execution: Execution, event: Counted) -> Execution:
     if execution.ending is not None:
         return _ended(after, execution.ending, event.now, execution.reason)
     reason = event.worst or Reason(JobReason.FILES_FAILED, "files failed")
+    if reason.code == JobReason.DEADLINE:
+        # Its uploads share the job's deadline: they may end a moment before the job does.
+        return _ended(after, ExecutionState.TIMED_OUT, event.now, reason)
     if not event.failed and not event.proven:
         return _ended(after, ExecutionState.REJECTED, event.now, Reason(JobReason.BY_DEVICE, reason.text))
     state = ExecutionState.PARTIAL if event.proven else ExecutionState.FAILED

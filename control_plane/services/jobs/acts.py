@@ -49,9 +49,10 @@ def approve(
 def reject(turn: JobTurn, job: Job, client_ids: Iterable[str], by: str) -> int:
     """End the executions of these clients that wait for approval as `rejected`; returns how many."""
     _require_active(job, "rejected")
-    where = ExecutionFilter(job.job_id, _WAITING, client_ids=frozenset(client_ids))
+    keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
+    found = turn.records.jobs.executions.some(keys).values()
     reason = Reason(JobReason.BY_OPERATOR, f"refused by {by}" if by else "an operator refused it")
-    count = _apply_each(turn, turn.records.jobs.executions.matching(where), Disapproved(now=turn.now, reason=reason))
+    count = _apply_each(turn, found, Disapproved(now=turn.now, reason=reason))
     _note_decided(turn, job, count, later=False)
     return count
 

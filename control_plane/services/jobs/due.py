@@ -46,7 +46,6 @@ from control_plane.services.jobs.creation import add_clients
 from control_plane.services.jobs.selections import UNSUPPORTED
 from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
-from control_plane.services.ports.jobs import Tally
 from schemas.values import Action
 
 BATCH: Final = 256
@@ -55,8 +54,6 @@ SWEEP_EVERY: Final = 300.0
 
 CLOCK_PAUSE: Final = 60.0
 """Seconds before a deadline is looked at again that passed by a clock which is known to be wrong."""
-
-GIVEN_UP: Final = Reason(JobReason.CANCELLED, "the execution ended before this file was begun")
 
 
 # --- executions ------------------------------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ def turn_executions(turn: JobTurn) -> int:
     for execution in due:
         if execution.state is not ExecutionState.UPLOADING:
             turn.look(execution)
-    rest = [_counted(turn, one, tallies[one.key]) for one in sending]
+    rest = [turn.count(one, tallies[one.key]) for one in sending]
     still = [(one, tally) for one, tally in zip(rest, tallies.values(), strict=True) if one.open]
     _look_at_uploads(turn, [one for one, _ in still if one.state is ExecutionState.UPLOADING])
     for execution, tally in still:
@@ -85,13 +82,6 @@ def turn_executions(turn: JobTurn) -> int:
             files = turn.records.jobs.files.pending(now.key, MAX_OPEN_FILES - tally.open)
             turn.begin_files(now, files, tally.open)
     return len(due)
-
-
-def _counted(turn: JobTurn, execution: Execution, tally: Tally) -> Execution:
-    """The execution with its files counted. One that is being ended begins no more of them."""
-    if execution.ending is not None and tally.pending:
-        turn.leave_out(execution.key, GIVEN_UP)
-    return turn.count(execution, tally)
 
 
 def _look_at_uploads(turn: JobTurn, executions: Sequence[Execution]) -> None:
@@ -126,7 +116,8 @@ def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
     over = not in_state(counts, *EXECUTION_OPEN)
-    if not (over and _is_done(turn, job)):
+    late = turn.now >= job.deadline and any(code == JobReason.DEADLINE for _, code in counts)
+    if late or not (over and _is_done(turn, job)):
         job = _judged(turn, job, counts)
     if job.state is JobState.CANCELLING and _stop_some(turn, job):
         turn.wake_job(job.job_id, turn.now)
@@ -196,8 +187,6 @@ def _stop_some(turn: JobTurn, job: Job) -> bool:
     reason = job.reason or Reason(JobReason.CANCELLED, "the job is being ended")
     for execution in batch:
         turn.apply(execution, Stopped(now=turn.now, ending=ending, reason=reason))
-        if execution.files:
-            turn.leave_out(execution.key, reason)
     return bool(batch)
 
 

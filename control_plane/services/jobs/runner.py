@@ -24,7 +24,7 @@ from control_plane.services.errors import BadInput, Permanent, ServiceError, Ver
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.jobs.due import BATCH, change_membership, joins, turn_executions, turn_job
 from control_plane.services.jobs.selections import Answer, take_answers
-from control_plane.services.jobs.turn import Effects, JobTools, JobTurn, execution_changed
+from control_plane.services.jobs.turn import Effects, JobTools, JobTurn, execution_changed, give_up_files
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.jobs import Settlement
@@ -147,7 +147,11 @@ class JobRunner:
             for job_id in [job.job_id for job in due]:
                 self._held_back = self._backlog >= MAX_BACKLOG
                 hold = HOLD if self._held_back else None
-                more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                try:
+                    more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                except Permanent as error:
+                    # The others do not wait for it.
+                    self._log("jobs.failed", {"job_id": job_id, "error": str(error)})
         return more
 
     @property
@@ -263,6 +267,7 @@ def forget_client(records: Records, client_id: str, now: float) -> None:
     ]
     changed = [(before, after) for before, after in pairs if after is not before]
     records.jobs.executions.save(changed)
+    give_up_files(records, [after for _, after in changed])
     records.jobs.wake({after.job_id for _, after in changed}, now)
     records.changes.append([execution_changed(before, after, now) for before, after in changed])
 

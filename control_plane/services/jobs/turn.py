@@ -4,6 +4,7 @@ Rule: executions change by `apply` only, and are written once, by `finish`, whic
 follows from the rows, so nothing is lost when the process ends before it is done.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -88,7 +89,7 @@ class JobTurn:
         self._after: dict[ExecutionKey, Execution] = {}
         self._new_files: list[JobFile] = []
         self._changed_files: dict[tuple[str, str, int], JobFile] = {}
-        self._left_out: dict[Reason, list[ExecutionKey]] = {}
+        self._given_up: list[Execution] = []
         self._totals: dict[str, JobTotals] = {}
         self._listed: dict[str, tuple[int, int]] = {}
         """Files and bytes that this transaction has added to the executions of each job."""
@@ -117,6 +118,8 @@ class JobTurn:
         after = apply(execution, event)
         if after is not execution:
             self._after[execution.key] = after
+            if after.state in EXECUTION_TERMINAL:
+                self._given_up.append(after)
             if after.files != execution.files or after.bytes != execution.bytes:
                 files, size = self._listed.get(after.job_id, (0, 0))
                 size += after.bytes - execution.bytes
@@ -222,10 +225,6 @@ class JobTurn:
         """Write a file over its row."""
         self._changed_files[file.job_id, file.client_id, file.n] = file
 
-    def leave_out(self, key: ExecutionKey, reason: Reason) -> None:
-        """Give up the files that were not begun."""
-        self._left_out.setdefault(reason, []).append(key)
-
     def total_of(self, job_id: str) -> JobTotals:
         """The sums over the job's executions with the changes of this transaction; they stay locked."""
         if job_id not in self._totals:
@@ -288,8 +287,7 @@ class JobTurn:
         new = [changed.pop((one.job_id, one.client_id, one.n), one) for one in self._new_files]
         files.add(new)
         files.put(list(changed.values()))
-        for reason, keys in self._left_out.items():
-            files.leave_out(keys, reason)
+        give_up_files(self.records, self._given_up)
         pairs = [(self._before[key], after) for key, after in sorted(self._after.items())]
         jobs.executions.save(pairs)
         for job_id, change in sorted(_sums(pairs).items()):
@@ -312,6 +310,19 @@ class JobTurn:
                 carry_over(self.records, before, after, self.now)
                 if after.state is not before.state:
                     self.effects.changes.append(job_changed(before, after, self.now))
+
+
+def give_up_files(records: Records, ended: Iterable[Execution]) -> None:
+    """Decide the files that were not begun of executions that are over."""
+    ends: dict[tuple[FileOutcome, Reason], list[ExecutionKey]] = defaultdict(list)
+    for execution in ended:
+        # The files of an earlier attempt are no longer among its counts.
+        if execution.files or execution.attempt > 1:
+            rejected = execution.state is ExecutionState.REJECTED
+            outcome = FileOutcome.REJECTED if rejected else FileOutcome.LEFT_OUT
+            ends[outcome, execution.reason].append(execution.key)
+    for (outcome, reason), keys in ends.items():
+        records.jobs.files.give_up(keys, outcome, reason)
 
 
 def _concerns_job(before: Execution, after: Execution) -> bool:

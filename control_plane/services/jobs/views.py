@@ -55,7 +55,8 @@ def _view(job: Job, execution: Execution, client: Client | None, beats: Beats, n
     if not execution.open:
         return ExecutionView(execution, execution.reason, None)
     wakes = [at for at in (execution.due_at, job.deadline) if at is not None and at < PARKED]
-    return ExecutionView(execution, _reason(job, execution, client, beats, now), min(wakes, default=None))
+    next_at = max(now, min(wakes)) if wakes else None
+    return ExecutionView(execution, _reason(job, execution, client, beats, now), next_at)
 
 
 def _reason(job: Job, execution: Execution, client: Client | None, beats: Beats, now: float) -> Reason:

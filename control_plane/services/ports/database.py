@@ -248,10 +248,13 @@ class ChangeRecords(Protocol):
         """Changes with a higher number, lowest first; 0 starts at the oldest one kept."""
 
     def span(self) -> tuple[int, int]:
-        """The lowest and the highest number in the log; both 0 when it is empty."""
+        """The lowest and the highest number in the log; both 0 before the first change."""
 
     def prune(self, before: float, limit: int) -> int:
-        """Delete up to `limit` changes from before this instant, oldest first; returns the number deleted."""
+        """Delete up to `limit` changes from before this instant, oldest first; returns the number deleted.
+
+        The last change stays: its number shows how far the log has come.
+        """
 
 
 class Records(Protocol):

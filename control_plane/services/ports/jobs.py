@@ -180,8 +180,8 @@ class JobFileRecords(Protocol):
     def settle(self, ends: Sequence[Settlement]) -> None:
         """Store the outcome of files whose upload ended, and make their executions due."""
 
-    def leave_out(self, keys: Iterable[ExecutionKey], reason: Reason) -> None:
-        """Give pending files the outcome `left_out`."""
+    def give_up(self, keys: Iterable[ExecutionKey], outcome: FileOutcome, reason: Reason) -> None:
+        """Give the pending files of these executions this outcome."""
 
     def drop(self, files: Sequence[JobFile]) -> None:
         """Delete these rows."""

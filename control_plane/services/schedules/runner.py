@@ -81,7 +81,7 @@ class ScheduleRunner:
         due = await self._database.read(
             lambda records: [*records.schedules.due(now, SCHEDULES), *records.schedules.with_ended_jobs(SCHEDULES)]
         )
-        more = False
+        more = len(due) >= SCHEDULES
         for schedule_id in dict.fromkeys(due):
             step = await self.advance(schedule_id)
             more = more or (step is not None and step.schedule.due_at <= now)

@@ -227,7 +227,7 @@ async def test_files_are_counted_settled_and_left_out(sql_database: Database) ->
     assert await sql_database.read(lambda records: records.jobs.files.pending(key, 1)) == [files[3]]
     due = await sql_database.read(lambda records: records.jobs.executions.due(NOW, 9))
     assert [one.client_id for one in due] == ["restaurant-1"]
-    await sql_database.write(lambda records: records.jobs.files.leave_out([key], FAILED))
+    await sql_database.write(lambda records: records.jobs.files.give_up([key], FileOutcome.LEFT_OUT, FAILED))
     left = FileFilter(job.job_id, outcomes=frozenset({FileOutcome.LEFT_OUT}))
     found, _ = await sql_database.read(lambda records: records.jobs.files.list(left, Page()))
     assert [one.n for one in found] == [4, 5]

@@ -89,6 +89,11 @@ async def test_a_dry_run_answers_what_it_would_do_and_makes_nothing(site: JobSit
         ({"targets": {"clients": ["group:none"]}}, 422, "there is no group 'none'"),
         ({"files": {"paths": ["/etc/passwd"]}}, 422, "files.paths: '/etc/passwd' is outside the roots of every client"),
         ({"files": {"paths": ["/*/passwd", "/e*/x"]}}, 201, None),
+        (
+            {"files": {"paths": ["/a"], "exclude": ["x" * 4000] * 13}},
+            422,
+            "files: paths and exclude have more than 48 KiB",
+        ),
         ({"key": "{schedule}/{client_id}/{path}"}, 422, "key: {schedule} has a value in a job of a schedule only"),
         ({"deadline": "2025-10-31T10:00:00Z"}, 422, "deadline: has passed already"),
         ({"deadline": "2026-10-31T10:00:00Z"}, 422, "deadline: is more than 30 days away"),
@@ -249,6 +254,20 @@ async def test_executions_do_not_change_the_version(site: JobSite) -> None:
     assert (await site.http.get("/jobs/j1")).headers["ETag"] == '"1"'
 
 
+async def test_a_job_that_is_over_is_not_retuned_though_no_deadline_was_given(site: JobSite) -> None:
+    """409 with its state, not a complaint about its old deadline."""
+    await site.store(a_job("j1", state=JobState.COMPLETED, deadline=NOW - 1, ended_at=NOW - 1))
+    answer = await site.http.patch("/jobs/j1", json={"priority": 5}, headers={"If-Match": '"1"'})
+    assert (answer.status_code, answer.json()["state"]) == (409, "completed")
+
+
+async def test_an_execution_that_is_due_is_looked_at_now(site: JobSite) -> None:
+    """An instant in the past would tell nothing."""
+    await site.store(a_job("j1", deadline=NOW + HOUR), an_execution("j1", "till-1", due_at=0.0))
+    shown = (await site.http.get("/jobs/j1/executions")).json()["executions"]
+    assert [one["next_wake_at"] for one in shown] == ["2025-11-01T10:00:00.000Z"]
+
+
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +299,14 @@ async def test_a_deadline_is_extended_from_now(site: JobSite) -> None:
         answer = await site.http.post("/jobs/j1/extend", json={"deadline": deadline}, headers={"If-Match": '"1"'})
         assert answer.status_code == status, answer.text
     assert (await site.job("j1")).deadline == NOW + 12 * HOUR
+
+
+async def test_a_job_that_was_repeated_after_a_month_is_extended_from_now(site: JobSite) -> None:
+    """Its first run has used up the 30 days after the creation."""
+    await site.store(a_job("j1", created_at=NOW - 60 * 24 * HOUR, deadline=NOW + HOUR, run=2))
+    answer = await site.http.post("/jobs/j1/extend", json={"deadline": "48h"}, headers={"If-Match": '"1"'})
+    assert answer.status_code == 200, answer.text
+    assert (await site.job("j1")).deadline == NOW + 48 * HOUR
 
 
 async def test_clients_are_added_once(site: JobSite) -> None:

@@ -4,6 +4,7 @@ Rule: a real database; the object store is a fake that keeps what is put.
 """
 
 import csv
+import errno
 import io
 import json
 from collections.abc import AsyncIterator
@@ -154,6 +155,21 @@ async def test_a_report_that_is_refused_holds_up_no_other(site: JobSite) -> None
     assert [await writer.step() for _ in range(3)] == [True, True, False]
     assert events == ["job.report_failed", "job.reported"]
     assert [(await site.job(one)).reported for one in ("j1", "j2")] == [0, 1]
+
+
+async def test_a_report_for_which_the_disk_has_no_room_is_tried_again(
+    site: JobSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not end the control plane."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("control_plane.services.jobs.results.report._append", full)
+    events: list[str] = []
+    writer = writer_of(site, events)
+    assert [await writer.step() for _ in range(2)] == [True, False]
+    assert events == ["job.report_failed"]
 
 
 async def test_a_job_that_began_again_meanwhile_is_reported_after_its_next_run(

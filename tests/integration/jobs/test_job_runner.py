@@ -32,12 +32,13 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
-from control_plane.services.errors import ClocksDiffer
-from control_plane.services.jobs import acts, creation, runner
+from control_plane.services.errors import BadInput, ClocksDiffer
+from control_plane.services.jobs import acts, creation, due, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
+from schemas.messages import Command, Response
 from schemas.values import Action
 from tests.support.fakes import OPERATOR
 from tests.support.job_rig import SIZE, Device, JobRig
@@ -320,6 +321,18 @@ async def test_a_job_stops_by_itself_at_its_deadline_and_an_extension_moves_its_
     assert set((await rig.states()).values()) == {"timed_out"}
 
 
+async def test_a_job_whose_uploads_expire_a_moment_before_it_is_expired_too(started: Started) -> None:
+    rig = await started(Device("a", deaf=frozenset({Action.DOWNLOAD_FILE})))
+    abort = (AbortRule(on="failed", percent=1),)
+    job = await rig.create(deadline=300.0, retry=Retry(failed=2), abort=abort)
+    await rig.passes(299)
+    rig.clock.time = job.deadline + 1
+    assert await rig.engine.maintenance.expire() == 1
+    await rig.settle()
+    job, execution = await rig.job(), await rig.execution("a")
+    assert (job.state, execution.state, execution.attempt) == (JobState.EXPIRED, "timed_out", 1)
+
+
 async def test_nothing_expires_while_the_clock_is_known_to_be_wrong(started: Started) -> None:
     rig = await started(Device("a", silent=True))
     await rig.create(deadline=300.0)
@@ -514,3 +527,65 @@ async def test_a_stage_without_clients_of_its_own_is_passed_at_once(started: Sta
     stages = (Stage(percent=1), Stage(percent=2), Stage(percent=5), Stage(percent=100))
     await rig.create(rollout=Rollout(stages=stages))
     assert set((await rig.states()).values()) == {"succeeded"}
+
+
+async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: Started) -> None:
+    paths = tuple(f"/data/{n}.log" for n in range(3))
+    names = ("refused", "deleted", "silent", "aborted")
+    rig = await started(*(Device(name, paths, page=2 if name == "silent" else 500) for name in names))
+    # It answers the request for its first page only.
+    rig.devices["silent"].answers = answering_once(rig.devices["silent"])
+    await rig.create(approval=Approval(mode="always"), timeouts=Timeouts(listing=60.0), deadline=600.0)
+    await refuse(rig, "refused")
+    await rig.engine.client_service.forget(OPERATOR, "deleted")
+    rig.on.discard("deleted")
+    await rig.passes(700)
+    ends = {
+        name: {(str(file.outcome), file.reason and file.reason.code) for file in await rig.files(name)}
+        for name in names
+    }
+    assert ends == {
+        "refused": {("rejected", "by_operator")},
+        "deleted": {("left_out", "client_forgotten")},
+        "silent": {("left_out", "listing_timeout")},
+        "aborted": {("left_out", "deadline_passed")},
+    }
+
+
+async def test_a_job_that_cannot_go_on_holds_up_no_other(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = due.turn_job
+
+    def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
+        if job.job_id == "bad":
+            message = "the database cannot hold a value"
+            raise BadInput(message)
+        return keep(turn, job, hold)
+
+    monkeypatch.setattr(runner, "turn_job", turn_job)
+    rig = await started(Device("a"))
+    await rig.create("bad", priority=1)
+    await rig.create()
+    assert (await rig.job()).state is JobState.COMPLETED
+    assert rig.counted("jobs.failed")
+
+
+def answering_once(device: Device) -> Callable[[Command], list[Response]]:
+    """Its answers to the first command; then it is silent."""
+    left = [device.answers]
+    return lambda command: left.pop()(command) if left else []
+
+
+async def refuse(rig: JobRig, client_id: str) -> None:
+    """An operator refuses what one client would send."""
+    jobs = rig.engine.jobs
+    assert jobs is not None
+
+    def work(records: Records) -> None:
+        turn = JobTurn(records, jobs.tools, rig.clock.now())
+        job = records.jobs.get("job")
+        assert job is not None
+        acts.reject(turn, job, [client_id], "operator")
+        turn.finish()
+
+    await rig.database.write(work)
+    await rig.settle()

@@ -127,10 +127,11 @@ def test_coverage_has_a_line_for_each_tick(run: Run) -> None:
         (("--every", "1h", "--path", "/a"), "give --client or --selector, or --file"),
         (("--every", "1h", "--client", "a"), "give --path, or --file"),
         (("--every", "1h", "-c", "a", "-p", "/a", "--replace"), "--replace needs the schedule's id"),
+        (("--every", "1h", "-c", "a", "-p", "/a", "--id", "a", "--replace", "--dry-run"), "--replace has no --dry-run"),
         (("--file", "/no/such/file"), "No such file or directory"),
     ],
 )
-def test_options_that_are_missing_are_named(run: Run, arguments: tuple[str, ...], why: str) -> None:
+def test_options_that_are_missing_or_contradict_are_named(run: Run, arguments: tuple[str, ...], why: str) -> None:
     ended = run("schedule", "create", *arguments)
     assert (ended.exit_code, why in ended.output) == (2, True), ended.output
 

@@ -58,6 +58,13 @@ async def test_a_tick_is_in_the_change_log(site: Site) -> None:
     assert ("schedule.tick", {**tick, "job_id": "sales.20261125T110000Z"}) in site.lines
 
 
+async def test_more_schedules_than_one_look_takes_need_no_pause(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SCHEDULES", 1)
+    await site.add(*(a_schedule(schedule_id=f"sales-{n}") for n in range(3)))
+    await pass_hours(site, 1)
+    assert [len(await site.runs(f"sales-{n}")) for n in range(3)] == [1, 1, 1]
+
+
 async def test_jitter_delays_the_job_and_not_the_nominal_time(site: Site) -> None:
     schedule = a_schedule(jitter=600.0)
     assert 0 < schedule.delay < 600

@@ -60,10 +60,10 @@ _SETTLE: Final = Statement(
     .where(_OF, _F.n == bindparam("of_n"), _F.upload_id == bindparam("of_upload"))
     .values(outcome=bindparam("ended"), key=bindparam("of_key"), reason_code=bindparam("code"), reason=bindparam("why"))
 )
-_LEAVE_OUT: Final = Statement(
+_GIVE_UP: Final = Statement(
     update(JOB_FILES)
     .where(_OF, _F.outcome.is_(None), _F.upload_id.is_(None))
-    .values(outcome=str(FileOutcome.LEFT_OUT), reason_code=bindparam("code"), reason=bindparam("why"))
+    .values(outcome=bindparam("ended"), reason_code=bindparam("code"), reason=bindparam("why"))
 )
 _DROP: Final = Statement(delete(JOB_FILES).where(_OF, _F.n == bindparam("of_n")))
 _TOUCH: Final = Statement(
@@ -154,10 +154,10 @@ class SqlJobFiles:
         keys = sorted({ExecutionKey(end.job_id, end.client_id) for end in ends})
         self._transaction.run_each(_TOUCH, [_named(key) for key in keys])
 
-    def leave_out(self, keys: Iterable[ExecutionKey], reason: Reason) -> None:
+    def give_up(self, keys: Iterable[ExecutionKey], outcome: FileOutcome, reason: Reason) -> None:
         """One statement."""
-        why = {"code": reason.code, "why": reason.text}
-        self._transaction.run_each(_LEAVE_OUT, [{**_named(key), **why} for key in sorted(keys)])
+        end = {"ended": str(outcome), "code": clean(reason.code), "why": clean(reason.text)}
+        self._transaction.run_each(_GIVE_UP, [{**_named(key), **end} for key in sorted(keys)])
 
     def drop(self, files: Sequence[JobFile]) -> None:
         """One statement."""

@@ -1,14 +1,16 @@
 """Fetches the proven files of a job into a folder: in parallel, resumed, each checked against its digest.
 
 Rule: a name that a device chose never leads out of the folder, neither by `..` nor by a link. A file has its name only
-once its content agrees; until then it ends with `.part`.
+once its content agrees; until then it is below `.part`, where no file of a client has its place.
 """
 
+import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,8 @@ Read = Callable[[str, int], Iterator[bytes]]
 Line = dict[str, Any]
 
 UNFINISHED: Final = ".part"
+"""The folder of what is not fetched as a whole. No client id begins with a dot."""
+
 _BLOCK: Final = 1024 * 1024
 
 
@@ -84,6 +88,7 @@ class Puller:
             text = f"{self._folder}: {error.strerror}"
             raise Failed(text) from error
         root = self._folder.resolve()
+        unfinished = root / UNFINISHED
         places = DownloadList(ResultFormat.CURL)
         lines = (json.loads(line) for line in self._plane.lines(f"{job_path(job_id)}/results", {"format": "jsonl"}))
         proven = (line for line in lines if line.get("outcome") == "proven" and line.get("upload_id"))
@@ -94,6 +99,9 @@ class Puller:
                 )
             finally:
                 self._stop.set()
+        with suppress(OSError):
+            # It stays while it holds anything.
+            unfinished.rmdir()
         return self.done
 
     def _fetch_all(self, threads: ThreadPoolExecutor, root: Path, wanted: Iterable[tuple[Line, str]]) -> None:
@@ -110,20 +118,20 @@ class Puller:
 
     def _one(self, root: Path, line: Line, place: str) -> None:
         try:
-            fetched = self._fetch(line, _within(root, place))
+            fetched = self._fetch(line, _within(root, place), _within(root, unfinished_place(place)))
         except (CliError, OSError) as error:
             why = visible(error)
             self._note(lambda done: done.failed.update({place: why}))
             return
         self._note(lambda done: _count(done, line, fetched=fetched))
 
-    def _fetch(self, line: Line, target: Path) -> bool:
+    def _fetch(self, line: Line, target: Path, unfinished: Path) -> bool:
         """Whether anything had to be fetched."""
         size, digest = int(line["bytes"] or 0), line.get("digest")
         if target.is_file() and target.stat().st_size == size and self._agrees(target, digest):
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + UNFINISHED)
+        for path in (target, unfinished):
+            path.parent.mkdir(parents=True, exist_ok=True)
         resumed = unfinished.exists()
         while True:
             self._append(line, unfinished, size)
@@ -173,6 +181,11 @@ def _count(done: Pulled, line: Line, *, fetched: bool) -> None:
     done.fetched += fetched
     done.present += not fetched
     done.unchecked += ContentCheck.of(line.get("digest") or "") is None
+
+
+def unfinished_place(place: str) -> str:
+    """Where the file of this place is until it is fetched as a whole; the next command goes on there."""
+    return f"{UNFINISHED}/{hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 def _within(root: Path, place: str) -> Path:

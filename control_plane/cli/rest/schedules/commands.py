@@ -115,6 +115,9 @@ def create(  # noqa: PLR0913 - one for each option
     if key is not None:
         job["key"] = key
     _require(body, job)
+    if replace and dry_run:
+        text = "--replace has no --dry-run: a replacement is checked when it is made"
+        raise Misused(text)
     body["job"] = job
     with session.connect() as plane:
         schedules = ScheduleCalls(plane)

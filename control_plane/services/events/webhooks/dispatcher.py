@@ -48,6 +48,9 @@ LEASE: Final = 60.0
 
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 4 * 3_600.0
+FARTHEST: Final = 2 * LONGEST_PAUSE + LEASE
+"""Seconds that a delivery waits at most for its next try: what the receiver asked for, and the jitter."""
+
 
 DELIVERED_FOR: Final = DAY
 DEAD_FOR: Final = 30 * DAY
@@ -116,6 +119,7 @@ class WebhookDispatcher:
             if self._clock.monotonic() >= self._next_prune:
                 self._next_prune = self._clock.monotonic() + _PRUNE_EVERY
                 await self.prune()
+                await self.pull_in(webhooks)
             if not webhooks:
                 return IDLE_POLL
             await self.read_log(webhooks)
@@ -282,6 +286,13 @@ class WebhookDispatcher:
             self._log("webhook.dead", {**facts, "error": after.error})
         else:
             self._log("webhook.retried", {**facts, "error": after.error})
+
+    async def pull_in(self, webhooks: Sequence[Webhook]) -> None:
+        """Make the deliveries due that lie further ahead than any pause: a clock that was wrong wrote them."""
+        now = self._clock.now()
+        for webhook in webhooks:
+            name = webhook.webhook_id
+            await self._write(lambda records, name=name: records.webhooks.hasten(name, now + FARTHEST, now))  # type: ignore[misc]
 
     async def prune(self) -> int:
         """Delete what ended long ago; returns the number of deliveries."""

@@ -70,8 +70,8 @@ class ReportWriter:
             return False
         try:
             await self._write(job)
-        except Permanent as error:
-            # The others have keys of their own.
+        except (Permanent, OSError) as error:
+            # The others have keys of their own, and may have room on the disk.
             self._log("job.report_failed", {"job_id": job.job_id, "error": str(error)})
             self._later[job.job_id] = now + TRY_AGAIN
             return True

@@ -10,7 +10,7 @@ import pytest
 
 from control_plane.cli.errors import Failed
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.rest.jobs.pull import Puller
+from control_plane.cli.rest.jobs.pull import Puller, unfinished_place
 
 CONTENTS = {"u1": b"one" * 1000, "u2": b"two" * 5000, "u3": b""}
 
@@ -78,7 +78,7 @@ def test_every_proven_file_is_fetched_once(tmp_path: Path) -> None:
 
 def test_an_unfinished_file_is_resumed(tmp_path: Path) -> None:
     """Only what is missing is read."""
-    objects, part = Objects(), tmp_path / "till-1/a.part"
+    objects, part = Objects(), tmp_path / unfinished_place("till-1/a")
     part.parent.mkdir()
     part.write_bytes(CONTENTS["u1"][:1200])
     assert pull(tmp_path, objects, line("u1", "/a"))["fetched"] == 1
@@ -89,7 +89,7 @@ def test_an_unfinished_file_is_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [b"x" * 1200, b"x" * 3000, b"x" * 9999])
 def test_what_is_no_beginning_of_the_object_is_fetched_again(tmp_path: Path, left: bytes) -> None:
     """An unfinished file of another object does not make the new one wrong."""
-    objects, part = Objects(), tmp_path / "till-1/a.part"
+    objects, part = Objects(), tmp_path / unfinished_place("till-1/a")
     part.parent.mkdir()
     part.write_bytes(left)
     assert pull(tmp_path, objects, line("u1", "/a"))["fetched"] == 1
@@ -103,6 +103,19 @@ def test_a_file_whose_content_differs_gets_no_name(tmp_path: Path) -> None:
     done = pull(tmp_path, objects, line("u1", "/a"), line("u2", "/b"))
     assert (done["fetched"], list(done["failed"])) == (1, ["till-1/a"])
     assert [path.name for path in (tmp_path / "till-1").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("names", [("/a", "/a.part"), ("/a.part", "/a")])
+def test_a_file_whose_name_is_that_of_another_with_an_ending_is_one_of_its_own(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Whichever is fetched first stays as it is, and nothing unfinished is left."""
+    lines = [line("u1", names[0]), line("u2", names[1])]
+    for _ in range(2):
+        assert not pull(tmp_path, Objects(), *lines)["failed"]
+        for name, upload_id in zip(names, ("u1", "u2"), strict=True):
+            assert (tmp_path / f"till-1{name}").read_bytes() == CONTENTS[upload_id]
+    assert [path.name for path in tmp_path.iterdir()] == ["till-1"]
 
 
 def test_a_changed_local_file_is_replaced(tmp_path: Path) -> None:
@@ -137,7 +150,9 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     (folder / "till-2").mkdir(parents=True)
     (folder / "till-1").symlink_to(outside)
     (folder / "till-2/a").symlink_to(outside / "a")
-    (folder / "till-2/b.part").symlink_to(outside / "b")
+    unfinished = folder / unfinished_place("till-2/b")
+    unfinished.parent.mkdir()
+    unfinished.symlink_to(outside / "b")
     done = pull(folder, Objects(), line("u1", "/a"), *(line("u1", path, "till-2") for path in ("/a", "/b")))
     assert sorted(done["failed"]) == ["till-1/a", "till-2/a", "till-2/b"]
     assert list(outside.iterdir()) == []
