@@ -24,6 +24,7 @@ from control_plane.domain.jobs.spec import (
     AbortRule,
     Approval,
     FileQuery,
+    JobSpec,
     Rate,
     Retry,
     Rollout,
@@ -32,7 +33,7 @@ from control_plane.domain.jobs.spec import (
     Timeouts,
 )
 from control_plane.services.errors import BadInput, ClocksDiffer, DatabaseUnavailable
-from control_plane.services.jobs import acts, due, runner
+from control_plane.services.jobs import acts, creation, due, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -99,6 +100,20 @@ async def test_every_change_of_an_upload_names_its_job(started: Started) -> None
     found = await rig.database.read(lambda records: records.changes.after(0, 100))
     uploads = [one.change for one in found if isinstance(one.change, UploadCreated | UploadStateChanged)]
     assert [change.job_id for change in uploads] == ["job"] * 4
+
+
+async def test_a_job_of_more_clients_than_a_batch_has_an_execution_and_a_change_for_each(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "BATCH", 2)
+    rig = await started(*(Device(name) for name in "abcde"), connect=False)
+    spec = JobSpec(targets=Targets(clients=("*",)), files=FileQuery(paths=("/data/*",)))
+    await rig.database.write(
+        lambda records: creation.create_job(records, "job", spec, rig.clock.now(), "ann", client_ids="abcde")
+    )
+    assert list(await rig.states()) == list("abcde")
+    found = await rig.database.read(lambda records: records.changes.after(0, 100))
+    assert [getattr(one.change, "client_id", "") for one in found] == ["", *"abcde"]
 
 
 async def test_no_execution_begins_while_more_waits_for_this_process_than_it_keeps_up_with(
