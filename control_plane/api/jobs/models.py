@@ -210,7 +210,7 @@ class ExecutionDocument(Output):
 
 
 class ExecutionPageDocument(Output):
-    """Executions by client id. `count` and `set` are those of all pages, and stand on the first page only."""
+    """Executions by client id. The first page of a filter has `count` and `set` of all that match."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.EXECUTION_PAGE]})
 

@@ -214,7 +214,7 @@ async def add_clients(
 async def list_executions(
     request: Request, response: Response, job_id: JobId, jobs: Jobs, caller: Caller, query: ExecutionsQuery
 ) -> models.ExecutionPageDocument:
-    """Executions by client id; the first page has `count` and `set` of all that match, for a bulk act."""
+    """Executions by client id; the first page of a filter has `count` and `set` of all that match, for a bulk act."""
     views, cursor, shown = await jobs.executions(caller, query.of(job_id), query.page)
     _link(request, response, cursor)
     return models.ExecutionPageDocument.of(views, cursor, shown)

@@ -174,16 +174,18 @@ class JobService:
     async def executions(
         self, _principal: Principal, where: ExecutionFilter, page: Page
     ) -> tuple[list[ExecutionView], str | None, ShownSet | None]:
-        """Executions by client id, the cursor of the next page, and on the first page the set of all that match."""
+        """Executions by client id, the cursor of the next page, and on the first page of a filter the set that matches.
+
+        Without a filter there is no set: it would read every execution, and the job has their number.
+        """
         now = self._clock.now()
+        names_set = page.cursor is None and where != ExecutionFilter(where.job_id)
 
         def work(records: Records) -> tuple[list[ExecutionView], str | None, tuple[str, ...] | None]:
             job = _require(records, where.job_id)
             found, cursor = records.jobs.executions.list(where, page)
             clients = records.clients.among([one.client_id for one in found])
-            everyone = None
-            if page.cursor is None:
-                everyone = tuple(records.jobs.executions.client_ids(where))
+            everyone = tuple(records.jobs.executions.client_ids(where)) if names_set else None
             return execution_views(job, found, clients, self._beats, now), cursor, everyone
 
         views, cursor, everyone = await self._database.read(work)
