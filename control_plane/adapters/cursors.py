@@ -4,7 +4,7 @@ Rule: a cursor names the last row of its page, not an offset, so inserted and de
 """
 
 from base64 import b64decode, urlsafe_b64encode
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ UploadPosition = tuple[float, str, str]
 """`created_at`, `client_id` and `upload_id` of an upload."""
 
 _uploads: Final = msgspec.json.Decoder(UploadPosition)
+Row = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number that a database keeps."""
+
 _clients: Final = msgspec.json.Decoder(tuple[str])
 
 
@@ -45,7 +48,9 @@ def decode_cursor(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
     """The position that a cursor holds; `BadInput` when the cursor is malformed."""
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        return decoder.decode(b64decode(padded, altchars=b"-_", validate=True))
+        text = b64decode(padded, altchars=b"-_", validate=True)
+        # No row has a NUL, and PostgreSQL takes none.
+        return decoder.decode(b"" if rb"\u0000" in text else text)
     except (ValueError, msgspec.MsgspecError) as error:
         message = "the cursor is not one that this API gave: take `cursor` from the page before"
         raise BadInput(message) from error

@@ -6,8 +6,11 @@ resolves differently a moment later changes nothing. No redirect is followed, an
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -21,6 +24,9 @@ TIMEOUT: Final = 20.0
 """Seconds for a whole request, from the resolution of the name to the end of the answer."""
 
 CONNECT_TIMEOUT: Final = 5.0
+RESOLVERS: Final = 32
+"""Names that are resolved at the same time. A look-up cannot be stopped, so these threads do nothing else."""
+
 MAX_HEAD: Final = 32 * 1024
 """Bytes of the head of an answer; its body is not read."""
 
@@ -53,6 +59,7 @@ class HttpWebhookSender:
     def __init__(self, networks: Sequence[str] = (), trust: ssl.SSLContext | None = None) -> None:
         self._networks = [ip_network(one, strict=False) for one in networks]
         self._trust = trust or ssl.create_default_context()
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, "webhook-resolver")
 
     def refusal(self, url: str) -> str | None:
         try:
@@ -107,7 +114,8 @@ class HttpWebhookSender:
     async def _connect(self, url: SplitResult) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the first address that accepts one; every address is checked before it is tried."""
         port = url.port or _PORTS[url.scheme]
-        found = await asyncio.get_running_loop().getaddrinfo(url.hostname, port, type=1)
+        look_up = partial(socket.getaddrinfo, url.hostname, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._resolvers, look_up)
         refusals: list[Exception] = []
         for address in dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found):
             try:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from control_plane.adapters.cursors import encode_cursor
 from control_plane.domain.changes import Change, UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason
@@ -258,7 +259,7 @@ async def test_a_cursor_of_another_list_is_bad_input(database: Database) -> None
     await database.write(lambda records: records.clients.save([a_client("a"), a_client("b")]))
     _, cursor, _ = await database.read(lambda records: records.clients.list(Page(1)))
     assert cursor is not None
-    for wrong in ("WzEsImEiLCJiIl0", "x", cursor + "x"):
+    for wrong in ("WzEsImEiLCJiIl0", "x", cursor + "x", encode_cursor(("a\0",))):
         with pytest.raises(BadInput):
             await database.read(lambda records, wrong=wrong: records.clients.list(Page(1, wrong)))  # type: ignore[misc]
 

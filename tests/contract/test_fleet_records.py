@@ -8,16 +8,22 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from control_plane.domain.access import ANONYMOUS
 from control_plane.domain.clients import Client
 from control_plane.domain.groups import Group
 from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, parse
+from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.fleet import FleetService
+from control_plane.services.errors import UnknownGroup
 from control_plane.services.ports.database import Database, Page, Records
 from tests.support.databases import a_client, database, migrated, sql_database
 from tests.support.examples import examples
+from tests.support.fakes import FakeClock
 from tests.support.postgres import postgres
 
 __all__ = ["database", "migrated", "postgres", "sql_database"]
@@ -145,3 +151,13 @@ async def test_a_group_comes_back_as_it_was_saved(sql_database: Database) -> Non
     assert await sql_database.write(lambda records: records.groups.delete("beta")) is True
     assert await sql_database.write(lambda records: records.groups.delete("beta")) is False
     assert await sql_database.read(lambda records: records.groups.list()) == [alpha]
+
+
+async def test_a_text_that_is_no_name_names_no_group(sql_database: Database) -> None:
+    """PostgreSQL cannot even look for one with a NUL."""
+    service = FleetService(database=sql_database, clock=FakeClock(), beats=Beats(0.0))
+    for name in ("a\0", "", "a b", "x" * 65):
+        with pytest.raises(UnknownGroup):
+            await service.group(ANONYMOUS, name)
+        with pytest.raises(UnknownGroup):
+            await service.delete_group(ANONYMOUS, name)

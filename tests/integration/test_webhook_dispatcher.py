@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import AsyncMock
 
 import pytest
 from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook as Verifier
 
+from control_plane.adapters.cursors import encode_cursor
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import Change, ClientConnected, UploadCreated, UploadStateChanged
@@ -240,6 +242,12 @@ async def test_a_dead_delivery_is_replayed(rig: Rig) -> None:
     assert await rig.service.replay_dead(OPERATOR, webhook.webhook_id) == 0
 
 
+async def test_a_cursor_beyond_the_integers_of_a_database_is_bad_input(rig: Rig) -> None:
+    webhook = await rig.webhook()
+    with pytest.raises(BadInput):
+        await rig.service.deliveries(OPERATOR, webhook.webhook_id, None, Page(1, encode_cursor((2**63,))))
+
+
 async def test_a_delivery_that_waits_is_not_replayed(rig: Rig) -> None:
     webhook = await rig.webhook()
     await rig.append(created())
@@ -356,6 +364,10 @@ async def test_beyond_so_many_waiting_deliveries_the_log_keeps_the_rest(
     await rig.turn()
     view = await rig.service.webhook(OPERATOR, webhook.webhook_id)
     assert (view.waiting, view.webhook.position) == (3, 3)
+    write = AsyncMock(side_effect=rig.database.write)
+    monkeypatch.setattr(rig.database, "write", write)
+    await rig.dispatcher.look()
+    assert write.await_count == 0, "while a receiver is away nothing is written for it"
     rig.clock.time += 100
     await rig.turn()
     assert sorted(rig.sender.numbers) == sorted([1, 2, 3, *range(1, 9)])

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -186,7 +187,7 @@ async def test_a_name_that_resolves_to_a_private_address_at_the_second_time_is_n
     resolved: list[str] = []
     connected: list[str] = []
 
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:  # noqa: ANN401
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:  # noqa: ANN401
         resolved.append(host)
         address = "93.184.215.14" if len(resolved) == 1 else "127.0.0.1"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
@@ -195,7 +196,7 @@ async def test_a_name_that_resolves_to_a_private_address_at_the_second_time_is_n
         connected.append(host)
         raise ConnectionRefusedError(111, "refused")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(asyncio, "open_connection", open_connection)
     sender = HttpWebhookSender()
     assert sender.refusal("https://rebinding.example/") is None
@@ -209,19 +210,38 @@ async def test_a_name_that_resolves_to_a_private_address_at_the_second_time_is_n
 async def test_of_several_addresses_a_public_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as server:
 
-        async def getaddrinfo(_host: str, _port: int, **_: Any) -> list[Any]:  # noqa: ANN401
+        def getaddrinfo(_host: str, _port: int, **_: Any) -> list[Any]:  # noqa: ANN401
             return [(0, 0, 0, "", (address, server.port)) for address in ("10.0.0.1", "127.0.0.1")]
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         answer = await HttpWebhookSender(("127.0.0.1/32",)).post(f"http://a.example:{server.port}/", {}, b"{}")
     assert answer.status == 204
 
 
+async def test_a_name_server_that_does_not_answer_holds_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:  # noqa: ANN401
+        answered.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sender = HttpWebhookSender()
+    posts = [asyncio.create_task(sender.post("https://silent.example/", {}, b"{}")) for _ in range(32)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(len, "done") == 4
+    finally:
+        answered.set()
+    assert {(await post).error for post in posts} == {"its name has no address"}
+
+
 async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:  # noqa: ANN401
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:  # noqa: ANN401
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     answer = await HttpWebhookSender().post("https://nowhere.example/", {}, b"{}")
     assert (answer.status, answer.error) == (None, "Name or service not known")
 

@@ -5,18 +5,16 @@ Rule: only the test moves the clock. A rig may be killed at any commit, and anot
 
 import asyncio
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-from control_plane.adapters.database import migrate, transactions
+from control_plane.adapters.database import transactions
 from control_plane.adapters.database.database import SqlRecords
 from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.sql import Transaction
@@ -53,27 +51,13 @@ from schemas.messages import (
 )
 from schemas.topics import CONTROL_PLANE, Channel
 from schemas.values import Action, Fingerprint
+from tests.simulation.jobs.database import migrated
 from tests.support.fakes import FakeClock, FakeObjects, Rig
 from tests.support.uploads import wanted
 
 T = TypeVar("T")
 SIZE: Final = 12 * 1024 * 1024
 """Bytes of every file that is sent: what `FakeObjects` shows of an object."""
-
-
-def _migrated() -> bytes:
-    """An empty database of the newest schema."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "empty.db"
-        migrate(f"sqlite:///{path}")
-        connection = sqlite3.connect(path)
-        # A database in memory knows no write-ahead log.
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.close()
-        return path.read_bytes()
-
-
-_EMPTY: Final = _migrated()
 
 
 class Killed(BaseException):
@@ -85,7 +69,7 @@ class InlineDatabase:
 
     def __init__(self) -> None:
         self.driver = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.driver.deserialize(_EMPTY)
+        self.driver.deserialize(migrated())
         self.commits = 0
         self.dies_at: int | None = None
         self.checks: list[Callable[[Records], None]] = []

@@ -5,6 +5,7 @@ the commit puts the writers in order, so a reader that saw a number never misses
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 import sqlalchemy
@@ -17,6 +18,9 @@ from control_plane.adapters.database.tables import CHANGES
 from control_plane.domain.changes import Change, NumberedChange
 
 _C: Final = CHANGES.c
+_BATCH: Final = 1_000
+"""Rows that are in memory at once."""
+
 _ADVISORY_LOCK: Final = 0x43484E47
 """Any number that nothing else in this database locks."""
 
@@ -55,10 +59,13 @@ class SqlChanges:
 
     def append(self, changes: Iterable[Change]) -> None:
         """The lock is released by the commit, after the rows have become visible to readers."""
-        rows = [change_values(change) for change in changes]
-        if rows and self._transaction.dialect == POSTGRES:
+        rows = map(change_values, changes)
+        batch = list(islice(rows, _BATCH))
+        if batch and self._transaction.dialect == POSTGRES:
             self._transaction.run(_LOCK, {})
-        self._transaction.run_each(_ADD, rows)
+        while batch:
+            self._transaction.run_each(_ADD, batch)
+            batch = list(islice(rows, _BATCH))
 
     def after(self, number: int, limit: int) -> list[NumberedChange]:
         """By the primary key."""

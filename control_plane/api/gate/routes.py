@@ -9,6 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from control_plane.api.auth import Caller
+from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetPage
 from control_plane.api.parameters import Paged
@@ -24,8 +25,9 @@ async def budgets_of(request: Request) -> BudgetService:
 
 
 Budgets = Annotated[BudgetService, Depends(budgets_of)]
-Label = Annotated[str, Path(description="The label's name: without /.", max_length=256)]
-Value = Annotated[str, Path(description="The label's value.", max_length=256)]
+_TEXT = matching(r"^[^\x00]+$", "must not hold a NUL")
+Label = Annotated[str, *_TEXT, Path(description="The label's name: without /.", max_length=256)]
+Value = Annotated[str, *_TEXT, Path(description="The label's value.", max_length=256)]
 
 
 @router.get(

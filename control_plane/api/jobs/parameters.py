@@ -31,7 +31,7 @@ class WhichJobs(Paged):
     """Filters of the list of jobs; all that are given must match."""
 
     state: Annotated[tuple[JobState, ...], Field(max_length=len(JobState))] = ()
-    schedule_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    schedule_id: bodies.JobId | None = None
 
     @property
     def where(self) -> JobFilter:

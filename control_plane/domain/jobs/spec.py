@@ -3,10 +3,8 @@
 Rule: plain data, checked by its maker. Durations are seconds, sizes bytes, percentages 0 to 100.
 """
 
-import hashlib
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct, field
 
 from control_plane.domain.jobs.keys import uses_tick
@@ -159,8 +157,3 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     def uses_tick(self) -> bool:
         """Whether a tick decides which files are meant, or what they are called."""
         return any(uses_tick(text) for text in (self.key, *self.files.paths))
-
-    @property
-    def digest(self) -> str:
-        """One digest for every spelling of one request (hex)."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()

@@ -136,6 +136,7 @@ class FleetService:
 
     async def group(self, _principal: Principal, name: str) -> tuple[Group, Resolved]:
         """A group, and the clients that it selects now; `UnknownGroup`."""
+        _require_name(name)
         return await self._database.read(lambda records: _selected(records, name))
 
     async def create_group(self, _principal: Principal, group: Group) -> tuple[Group, Resolved]:
@@ -161,6 +162,7 @@ class FleetService:
 
     async def delete_group(self, _principal: Principal, name: str) -> None:
         """Delete a group, not its clients; `UnknownGroup`. A request that names it is refused from now on."""
+        _require_name(name)
         if not await self._database.write(lambda records: records.groups.delete(name)):
             raise UnknownGroup(name)
 
@@ -179,6 +181,12 @@ class FleetService:
             created_at = now if before is None else before.created_at
             records.groups.save(replace(group, created_at=created_at, updated_at=now))
         return _selected(records, group.name)
+
+
+def _require_name(name: str) -> None:
+    """`UnknownGroup` for a text that names none: PostgreSQL cannot even look for one with a NUL."""
+    if _NAME.fullmatch(name) is None:
+        raise UnknownGroup(name)
 
 
 def _selected(records: Records, name: str) -> tuple[Group, Resolved]:

@@ -5,8 +5,10 @@ executions.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
 
+from control_plane.domain.changes import Change
 from control_plane.domain.jobs.events import StageBegan
 from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import ApprovalState, Execution, Job, place_of
@@ -15,6 +17,9 @@ from control_plane.domain.jobs.spec import JobSpec
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.jobs.turn import execution_changed, job_changed
 from control_plane.services.ports.database import Records
+
+BATCH: Final = 1_000
+"""Executions that are made at once."""
 
 
 class Nominal(NamedTuple):
@@ -58,17 +63,13 @@ def create_job(
         clients=len(client_ids),
         stage_since=now,
     )
-    executions = new_executions(job, client_ids, now)
     if spec.rollout.stages:
-        places = sorted(execution.place for execution in executions)
+        places = sorted(place_of(job_id, client_id) for client_id in client_ids)
         size = stage_size(job, 0)
         below = places[size - 1] if 0 < size < len(places) else 1.0
         job = apply_to_job(job, StageBegan(now=now, stage=0, below=below))
     records.jobs.add(job)
-    records.jobs.executions.add(executions)
-    records.changes.append(
-        [job_changed(None, job, now), *(execution_changed(None, execution, now) for execution in executions)]
-    )
+    _insert(records, job, client_ids, now, [job_changed(None, job, now)])
     return job
 
 
@@ -81,10 +82,18 @@ def approval_for(spec: JobSpec, clients: int) -> ApprovalState:
 
 def add_clients(records: Records, job: Job, client_ids: Sequence[str], now: float) -> ApprovalState:
     """Insert executions for clients that have none; returns what approval the job needs with them."""
-    executions = new_executions(job, client_ids, now)
-    records.jobs.executions.add(executions)
-    records.changes.append([execution_changed(None, execution, now) for execution in executions])
+    _insert(records, job, client_ids, now)
     return approval_for(job.spec, job.clients + len(client_ids))
+
+
+def _insert(records: Records, job: Job, client_ids: Sequence[str], now: float, changes: Sequence[Change] = ()) -> None:
+    """Insert an execution for each client, and append `changes` and theirs; only a batch of them is in memory."""
+    batches = [client_ids[start : start + BATCH] for start in range(0, len(client_ids), BATCH)]
+    for batch in batches:
+        records.jobs.executions.add(new_executions(job, batch, now))
+    # The log comes last: it holds a lock until the commit.
+    added = (execution_changed(None, one, now) for batch in batches for one in new_executions(job, batch, now))
+    records.changes.append(chain(changes, added))
 
 
 def new_executions(job: Job, client_ids: Sequence[str], now: float) -> list[Execution]:

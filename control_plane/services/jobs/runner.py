@@ -20,7 +20,7 @@ from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.errors import BadInput, Permanent, ServiceError, VersionConflict
+from control_plane.services.errors import BadInput, Permanent, ServiceError, Transient, VersionConflict
 from control_plane.services.fair_queue import FairQueue
 from control_plane.services.jobs.due import BATCH, change_membership, joins, turn_executions, turn_job
 from control_plane.services.jobs.selections import Answer, take_answers
@@ -134,7 +134,11 @@ class JobRunner:
             names = list(self._births)[:BATCH]
             for name in names:
                 del self._births[name]
-            more = await self._joined(names) or bool(self._births) or more
+            try:
+                more = await self._joined(names) or bool(self._births) or more
+            except Transient:
+                self.on_clients(names)
+                raise
         now = self._clock.now()
         executions, jobs = await self._database.read(
             lambda records: (records.jobs.executions.next_due(), records.jobs.next_due())
@@ -147,7 +151,11 @@ class JobRunner:
             for job_id in [job.job_id for job in due]:
                 self._held_back = self._backlog >= MAX_BACKLOG
                 hold = HOLD if self._held_back else None
-                more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                try:
+                    more = await self._turn(functools.partial(_turn_job, job_id, hold)) or more
+                except Permanent as error:
+                    # The others do not wait for it.
+                    self._log("jobs.failed", {"job_id": job_id, "error": str(error)})
         return more
 
     @property

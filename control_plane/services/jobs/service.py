@@ -393,9 +393,10 @@ def _check_deadline(job: Job, deadline: float, now: float) -> None:
     if deadline <= now:
         message = "deadline: has passed already"
         raise BadInput(message)
-    # A run that is repeated after its end counts anew.
-    if deadline > (job.created_at if job.open else now) + MAX_JOB_DEADLINE:
-        message = "deadline: is more than 30 days after the creation"
+    # A run that is repeated after its end may be later than any span from the creation.
+    first = job.open and job.run == 1
+    if deadline > (job.created_at if first else now) + MAX_JOB_DEADLINE:
+        message = f"deadline: is more than 30 days {'after the creation' if first else 'away'}"
         raise BadInput(message)
 
 

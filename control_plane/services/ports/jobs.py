@@ -30,8 +30,6 @@ class JobFilter:
 
     states: frozenset[JobState] | None = None
     schedule_id: str | None = None
-    created_after: float | None = None
-    created_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +122,6 @@ class ExecutionRecords(Protocol):
 
     def wake(self, client_ids: Iterable[str], now: float) -> int:
         """Make the parked executions of these clients due, and wake their jobs; returns the number of executions."""
-
-    def touch(self, keys: Iterable[ExecutionKey], now: float) -> None:
-        """Make these executions due, unless they are over. The version stays."""
 
     def all_open(self, job_id: str, limit: int, *, sending: bool = True) -> list[Execution]:
         """Up to `limit` executions of the job that are not over and not being cancelled.

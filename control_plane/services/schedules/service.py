@@ -46,6 +46,9 @@ MAX_PREVIEW: Final = 1_000
 MAX_COVERED: Final = 1_000
 """Ticks of one report of coverage."""
 
+MAX_CELLS: Final = 50_000
+"""Cells of one page: of a span of many ticks it has fewer clients than were asked for."""
+
 DEFAULT_SPAN: Final = 30 * DAY
 """Seconds of a report of coverage, up to now."""
 
@@ -327,9 +330,9 @@ class ScheduleService:
             if len(covered) > MAX_COVERED:
                 message = f"the span has more than {MAX_COVERED} ticks: choose a shorter one with from and to"
                 raise BadInput(message)
-            return Coverage(
-                begin, end, covered, records.coverage.list(CellFilter(schedule_id, begin, end, state), page)
-            )
+            some = Page(min(page.limit, max(1, MAX_CELLS // max(1, len(covered)))), page.cursor)
+            clients = records.coverage.list(CellFilter(schedule_id, begin, end, state), some)
+            return Coverage(begin, end, covered, clients)
 
         return await self._database.read(work)
 

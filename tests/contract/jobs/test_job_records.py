@@ -76,8 +76,8 @@ async def test_jobs_are_listed_newest_first_in_pages(sql_database: Database) -> 
     rest, end = await sql_database.read(lambda records: records.jobs.list(JobFilter(), Page(3, cursor)))
     assert [*first, *rest] == jobs[::-1]
     assert end is None
-    where = JobFilter(states=frozenset({JobState.PAUSED}), created_after=NOW + 1)
-    assert await sql_database.read(lambda records: records.jobs.list(where, Page())) == ([jobs[3]], None)
+    where = JobFilter(states=frozenset({JobState.PAUSED}))
+    assert await sql_database.read(lambda records: records.jobs.list(where, Page())) == ([jobs[3], jobs[1]], None)
     with pytest.raises(BadInput):
         await sql_database.read(lambda records: records.jobs.list(JobFilter(), Page(3, "nonsense")))
 

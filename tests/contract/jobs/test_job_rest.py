@@ -301,6 +301,14 @@ async def test_a_deadline_is_extended_from_now(site: JobSite) -> None:
     assert (await site.job("j1")).deadline == NOW + 12 * HOUR
 
 
+async def test_a_job_that_was_repeated_after_a_month_is_extended_from_now(site: JobSite) -> None:
+    """Its first run has used up the 30 days after the creation."""
+    await site.store(a_job("j1", created_at=NOW - 60 * 24 * HOUR, deadline=NOW + HOUR, run=2))
+    answer = await site.http.post("/jobs/j1/extend", json={"deadline": "48h"}, headers={"If-Match": '"1"'})
+    assert answer.status_code == 200, answer.text
+    assert (await site.job("j1")).deadline == NOW + 48 * HOUR
+
+
 async def test_clients_are_added_once(site: JobSite) -> None:
     """Those that belong to the job stay as they are; a continuous job takes none."""
     await site.create(job_id="j1")

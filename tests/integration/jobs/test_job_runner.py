@@ -24,6 +24,7 @@ from control_plane.domain.jobs.spec import (
     AbortRule,
     Approval,
     FileQuery,
+    JobSpec,
     Rate,
     Retry,
     Rollout,
@@ -31,8 +32,8 @@ from control_plane.domain.jobs.spec import (
     Targets,
     Timeouts,
 )
-from control_plane.services.errors import ClocksDiffer
-from control_plane.services.jobs import acts
+from control_plane.services.errors import BadInput, ClocksDiffer, DatabaseUnavailable
+from control_plane.services.jobs import acts, creation, due, runner
 from control_plane.services.jobs.due import SWEEP_EVERY
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
@@ -99,6 +100,43 @@ async def test_every_change_of_an_upload_names_its_job(started: Started) -> None
     found = await rig.database.read(lambda records: records.changes.after(0, 100))
     uploads = [one.change for one in found if isinstance(one.change, UploadCreated | UploadStateChanged)]
     assert [change.job_id for change in uploads] == ["job"] * 4
+
+
+async def test_a_job_of_more_clients_than_a_batch_has_an_execution_and_a_change_for_each(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "BATCH", 2)
+    rig = await started(*(Device(name) for name in "abcde"), connect=False)
+    spec = JobSpec(targets=Targets(clients=("*",)), files=FileQuery(paths=("/data/*",)))
+    await rig.database.write(
+        lambda records: creation.create_job(records, "job", spec, rig.clock.now(), "ann", client_ids="abcde")
+    )
+    assert list(await rig.states()) == list("abcde")
+    found = await rig.database.read(lambda records: records.changes.after(0, 100))
+    assert [getattr(one.change, "client_id", "") for one in found] == ["", *"abcde"]
+
+
+async def test_no_execution_begins_while_more_waits_for_this_process_than_it_keeps_up_with(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MAX_BACKLOG", 0)
+    rig = await started(Device("a"), Device("b"))
+    await rig.create()
+    await rig.settle(runner.HOLD)
+    assert await rig.states() == {"a": "queued", "b": "queued"}
+    monkeypatch.undo()
+    await rig.settle(runner.HOLD)
+    assert await rig.states() == {"a": "succeeded", "b": "succeeded"}
+
+
+async def test_a_job_is_cancelled_while_none_of_its_executions_may_begin(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MAX_BACKLOG", 0)
+    rig = await started(Device("a"))
+    await rig.create()
+    await verb(rig, JobCancelRequested(now=rig.clock.now()))
+    assert (await rig.job()).state is JobState.CANCELLED
 
 
 async def test_a_client_that_is_offline_is_asked_when_it_connects(started: Started) -> None:
@@ -512,6 +550,40 @@ async def test_every_file_of_an_execution_that_is_over_has_an_outcome(started: S
         "silent": {("left_out", "listing_timeout")},
         "aborted": {("left_out", "deadline_passed")},
     }
+
+
+async def test_a_job_that_cannot_go_on_holds_up_no_other(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = due.turn_job
+
+    def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
+        if job.job_id == "bad":
+            message = "the database cannot hold a value"
+            raise BadInput(message)
+        return keep(turn, job, hold)
+
+    monkeypatch.setattr("control_plane.services.jobs.runner.turn_job", turn_job)
+    rig = await started(Device("a"))
+    await rig.create("bad", priority=1)
+    await rig.create()
+    assert (await rig.job()).state is JobState.COMPLETED
+    assert rig.counted("jobs.failed")
+
+
+async def test_a_client_joins_though_the_database_fails_at_that_moment(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, fails = runner._turn_members, [DatabaseUnavailable("locked")]
+
+    def turn_members(*given: Any) -> None:  # noqa: ANN401
+        if fails:
+            raise fails.pop()
+        keep(*given)
+
+    monkeypatch.setattr(runner, "_turn_members", turn_members)
+    rig = await started(Device("a"), connect=False)
+    await rig.create(targets=Targets(selector="", mode="continuous"))
+    await rig.connect("a")
+    assert (fails, await rig.states()) == ([], {"a": "succeeded"})
 
 
 def answering_once(device: Device) -> Callable[[Command], list[Response]]:

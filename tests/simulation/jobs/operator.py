@@ -75,7 +75,7 @@ class Operator:
 
     async def create(self, job_id: str, spec: JobSpec) -> int:
         """Create a job, again until it is accepted; returns its clients."""
-        request = JobRequest(spec, spec.digest, job_id)
+        request = JobRequest(spec, repr(spec), job_id)
         while True:
             try:
                 view, _ = await self.ask(lambda jobs: jobs.create(ANYONE, request))

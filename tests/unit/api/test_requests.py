@@ -220,6 +220,9 @@ async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, services:
         "/clients/restaurant-1/files?pattern=a&digest=rot13",
         "/uploads/a%20b",
         "/uploads/upload-1?clientid=x",
+        "/jobs?schedule_id=a%00",
+        "/budgets/site/a%00",
+        "/budgets/a%00/berlin",
     ],
 )
 async def test_a_wrong_query_is_refused(http: httpx.AsyncClient, services: FakeServices, path: str) -> None:

@@ -66,7 +66,6 @@ _WAKE_JOBS: Final = Statement(
     )
     .values(next_wake_at=bindparam("now"))
 )
-_TOUCH: Final = Statement(update(EXECUTIONS).where(_KEY, _E.due_at > bindparam("now")).values(due_at=bindparam("now")))
 _ALL_OPEN: Final = Statement(
     ROWS.where(
         _E.job_id == bindparam("of_job"),
@@ -161,13 +160,6 @@ class SqlExecutions:
                 self._transaction.run(_WAKE_JOBS, values)
                 woken += rows
         return woken
-
-    def touch(self, keys: Iterable[ExecutionKey], now: float) -> None:
-        """One that is over has no `due_at`."""
-        ordered = sorted(set(keys))
-        self._transaction.run_each(
-            _TOUCH, [{"of_job": job, "of_client": client, "now": now} for job, client in ordered]
-        )
 
     def all_open(self, job_id: str, limit: int, *, sending: bool = True) -> list[Execution]:
         """From the index of the job: what waits for its turn first."""

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import ColumnElement, bindparam, case, delete, func, insert, literal, select, tuple_, update
 
-from control_plane.adapters.cursors import check_limit, decode_cursor, encode_cursor
+from control_plane.adapters.cursors import Row, check_limit, decode_cursor, encode_cursor
 from control_plane.adapters.database.jobs.executions import BATCH
 from control_plane.adapters.database.jobs.rows import FILE_COLUMNS, file_values, to_file
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_FILES, PROVEN_FILES
@@ -82,8 +82,7 @@ _PROVEN: Final = select(_P.path, _P.size, _P.mtime_ns).where(
 )
 _NOTE: Final = upsert(PROVEN_FILES)
 
-FilePosition = tuple[str, int]
-_position: Final = msgspec.json.Decoder(FilePosition)
+_position: Final = msgspec.json.Decoder(tuple[str, Row])
 
 
 class SqlJobFiles:

@@ -147,10 +147,6 @@ class SqlJobs:
             query = query.where(_J.state.in_(sorted(map(str, where.states))))
         if where.schedule_id is not None:
             query = query.where(_J.schedule_id == where.schedule_id)
-        if where.created_after is not None:
-            query = query.where(_J.created_at > where.created_after)
-        if where.created_before is not None:
-            query = query.where(_J.created_at < where.created_before)
         if page.cursor is not None:
             created_at, job_id = decode_cursor(page.cursor, _position)
             query = query.where(tuple_(_J.created_at, _J.job_id) < tuple_(literal(created_at), literal(job_id)))

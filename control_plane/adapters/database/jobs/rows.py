@@ -82,7 +82,6 @@ def to_job(row: DriverRow) -> Job:
 
 _EXECUTION_FIELDS: Final = tuple(name for name in Execution.__struct_fields__ if name not in {"reason", "version"})
 EXECUTION_COLUMNS: Final = (*_EXECUTION_FIELDS, "version", "reason_code", "reason")
-_OPTIONAL: Final = frozenset({"ending"})
 _EXECUTION_TO_COLUMN: Final[dict[str, Convert]] = {"state": str, "ending": maybe(str), "selection": maybe(clean)}
 
 

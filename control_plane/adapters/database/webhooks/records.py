@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import bindparam, delete, func, select, update
 
-from control_plane.adapters.cursors import check_limit, decode_cursor, encode_cursor
+from control_plane.adapters.cursors import Row, check_limit, decode_cursor, encode_cursor
 from control_plane.adapters.database.rows import DriverRow, clean, to_json
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new, upsert
 from control_plane.adapters.database.webhooks.tables import DELIVERIES, WAITS, WEBHOOKS
@@ -69,7 +69,7 @@ _PRUNE: Final = Statement(
 )
 
 _types: Final = msgspec.json.Decoder(tuple[str, ...])
-_position: Final = msgspec.json.Decoder(tuple[int])
+_position: Final = msgspec.json.Decoder(tuple[Row])
 
 
 class SqlWebhooks:

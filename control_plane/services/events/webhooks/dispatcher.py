@@ -18,7 +18,7 @@ from control_plane.domain.selectors import parse
 from control_plane.domain.webhooks import GONE, Delivery, DeliveryState, ReceiverAnswer, Webhook, after_try
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import ServiceError
-from control_plane.services.events.filters import ChangeFilter, read_page
+from control_plane.services.events.filters import ChangeFilter, ChangePage, read_page
 from control_plane.services.events.webhooks.signing import headers_of
 from control_plane.services.policy import DAY
 from control_plane.services.ports.clock import Clock
@@ -144,8 +144,14 @@ class WebhookDispatcher:
 
     async def _read_from(self, position: int, webhooks: Sequence[Webhook]) -> None:
         filters = [filter_of(one) for one in webhooks]
-        read = partial(read_page, after=position, limit=PAGE, filters=filters)
-        (oldest, _), page = await self._database.read(lambda records: (records.changes.span(), read(records)))
+
+        def work(records: Records) -> tuple[int, ChangePage, set[str]]:
+            page = read_page(records, after=position, limit=PAGE, filters=filters)
+            names = [one.webhook_id for one in webhooks] if page.changes else []
+            full = {name for name in names if records.webhooks.waiting(name, MAX_WAITING) >= MAX_WAITING}
+            return records.changes.span()[0], page, full
+
+        oldest, page, full = await self._database.read(work)
         if not page.changes:
             return
         end = page.changes[-1].number
@@ -155,6 +161,9 @@ class WebhookDispatcher:
             if not wanted:
                 moved = True
                 self._seen[webhook.webhook_id] = end
+            elif webhook.webhook_id in full:
+                # A receiver may be away for days: meanwhile nothing is written.
+                continue
             if wanted or end - webhook.position >= MAX_SKIPPED:
                 stored = await self._write(partial(self._store, webhook=webhook, wanted=wanted, end=end))
                 moved = moved or stored

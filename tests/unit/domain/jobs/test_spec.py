@@ -22,13 +22,6 @@ def test_a_stored_request_is_read_back_as_the_same() -> None:
     assert msgspec.json.decode(msgspec.json.encode(SPEC), type=JobSpec) == SPEC
 
 
-def test_the_digest_depends_on_the_content_and_not_on_the_order_of_members() -> None:
-    """The same request has one digest, another request another one."""
-    reordered = msgspec.structs.replace(SPEC, metadata={"a": {"c": None}, "b": [1]})
-    assert reordered.digest == SPEC.digest
-    assert msgspec.structs.replace(SPEC, priority=1).digest != SPEC.digest
-
-
 def test_a_tick_in_the_key_or_in_a_path_is_seen() -> None:
     """It decides the defaults of a schedule."""
     assert not SPEC.uses_tick
