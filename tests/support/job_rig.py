@@ -60,6 +60,10 @@ SIZE: Final = 12 * 1024 * 1024
 """Bytes of every file that is sent: what `FakeObjects` shows of an object."""
 
 
+Started = Callable[..., Any]
+"""Starts a `JobRig` with the devices that it is given, all of them connected."""
+
+
 class Killed(BaseException):
     """The process ends here."""
 
