@@ -146,4 +146,5 @@ def test_a_terminal_sees_a_bar_for_each_device_and_whole_commands(tmp_path: Path
     assert screen.moved
     for device in ("restaurant-1", "restaurant-2", "restaurant-3"):
         assert f"{device} " in screen.text
-    assert screen.text.count("identical") == 3
+    # Three uploads and the job.
+    assert screen.text.count("identical") == 4

@@ -65,6 +65,7 @@ def test_every_size_and_name_arrives_byte_for_byte(fleet: Fleet, files: Path, na
     assert fleet.stored_sha256(upload_id) == sha256_of(path)
 
 
+@pytest.mark.timeout(120)
 def test_an_upload_under_a_spent_budget_waits_with_its_reason_and_goes_on_when_the_budget_is_deleted(
     fleet: Fleet, files: Path
 ) -> None:

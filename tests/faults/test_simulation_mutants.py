@@ -279,8 +279,8 @@ def sequence_ignored(patch: pytest.MonkeyPatch) -> None:
 def acknowledged_before_commit(patch: pytest.MonkeyPatch) -> None:
     build = CommandPublisher.build_grant
 
-    def early(self: CommandPublisher, upload: Upload, grant: Grant) -> Command:
-        return build(self, structs.replace(upload, sequence=upload.sequence + 1), grant)
+    def early(self: CommandPublisher, upload: Upload, grant: Grant, *, rate: int | None = None) -> Command:
+        return build(self, structs.replace(upload, sequence=upload.sequence + 1), grant, rate=rate)
 
     patch.setattr(CommandPublisher, "build_grant", early)
 

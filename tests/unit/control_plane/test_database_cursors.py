@@ -13,7 +13,8 @@ from control_plane.adapters.cursors import client_position, encode_cursor, uploa
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page
 
-names = st.text(st.characters(exclude_categories=["Cs"]))
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+"""As the database keeps them: no row has a NUL."""
 
 
 @given(st.tuples(st.floats(allow_nan=False, allow_infinity=False), names, names))
@@ -40,6 +41,11 @@ def test_any_other_text_is_bad_input_or_a_position(cursor: str) -> None:
     except BadInput:
         position = None
     assert position is None or client_position(Page(1, encode_cursor((position,)))) == position
+
+
+def test_a_position_with_a_nul_is_bad_input() -> None:
+    with pytest.raises(BadInput):
+        client_position(Page(1, encode_cursor(("a\0",))))
 
 
 def test_the_cursor_of_another_list_is_bad_input() -> None:
