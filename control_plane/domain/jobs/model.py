@@ -115,7 +115,6 @@ class JobReason(StrEnum):
     CLIENT_FORGOTTEN = "client_forgotten"
     CHANGED = "changed_since_listing"
     BAD_KEY = "bad_key"
-    BAD_LISTING = "bad_listing"
     FILES_FAILED = "files_failed"
     SENT = "sent"
     PAUSED = "paused"

@@ -82,7 +82,7 @@ class JobRunner:
         self._duties_begun = duties_begun
         self._held_back = False
         self._answers: FairQueue[Answer] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
-        self._births: dict[str, None] = {}
+        self._changed_clients: dict[str, None] = {}
         self._poked = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
@@ -103,7 +103,7 @@ class JobRunner:
 
     def on_clients(self, client_ids: Iterable[str]) -> None:
         """Clients were born, or their labels changed: they may join continuous jobs, or leave them."""
-        self._births.update(dict.fromkeys(client_ids))
+        self._changed_clients.update(dict.fromkeys(client_ids))
         self.poke()
 
     async def run(self) -> None:
@@ -130,12 +130,12 @@ class JobRunner:
             batch = [self._answers.get_nowait() for _ in range(min(BATCH, len(self._answers)))]
             await self._take(batch)
             more = bool(self._answers)
-        if self._births:
-            names = list(self._births)[:BATCH]
+        if self._changed_clients:
+            names = list(self._changed_clients)[:BATCH]
             for name in names:
-                del self._births[name]
+                del self._changed_clients[name]
             try:
-                more = await self._joined(names) or bool(self._births) or more
+                more = await self._joined(names) or bool(self._changed_clients) or more
             except Transient:
                 self.on_clients(names)
                 raise
