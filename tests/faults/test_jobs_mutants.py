@@ -27,7 +27,7 @@ from control_plane.services.jobs.sets import ShownSets
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
 from control_plane.services.schedules import advance
-from control_plane.services.uploads.writer import Decision
+from control_plane.services.uploads.writer import Decision, UploadWriter
 from tests.faults import test_jobs_crash_points as sweeps
 from tests.faults import test_jobs_guarantees as scenarios
 from tests.simulation.history import Failure
@@ -47,8 +47,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
     keep = effects.carry_over
 
-    def carry(records: Records, before: Any, after: Any, now: float) -> None:  # noqa: ANN401
-        keep(records, before, after, now)
+    def carry(records: Records, writer: UploadWriter, before: Any, after: Any, now: float) -> None:  # noqa: ANN401
+        keep(records, writer, before, after, now)
         if before.paused and not after.paused:
             found = records.jobs.executions.matching(ExecutionFilter(after.job_id))
             pairs = [(one, executions.apply(one, Retried(now=now))) for one in found if not one.open]
@@ -77,7 +77,7 @@ def counts_only_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def deadlines_of_uploads_stay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(effects, "_move_deadlines", lambda _records, _job, _now: None)
+    patch.setattr(effects, "_move_deadlines", lambda _records, _writer, _job, _now: None)
 
 
 def limits_judge_one_page(patch: pytest.MonkeyPatch) -> None:

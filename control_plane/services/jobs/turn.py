@@ -307,7 +307,7 @@ class JobTurn:
             after = self.jobs[job_id]
             if after is not before:
                 self.records.jobs.save(before, after)
-                carry_over(self.records, before, after, self.now)
+                carry_over(self.records, self.tools.writer, before, after, self.now)
                 if after.state is not before.state:
                     self.effects.changes.append(job_changed(before, after, self.now))
 

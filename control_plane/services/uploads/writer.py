@@ -14,6 +14,7 @@ from control_plane.domain.errors import DomainError
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
+    DeadlineMoved,
     Dispatched,
     Event,
     Observed,
@@ -68,8 +69,8 @@ class Decision:
 
     `upload` is None when no upload has this key: then the client is released from it. With `deferred` that event is not
     committed yet: its object is looked at first, which changes nothing and may be repeated, and then the event is
-    committed together with the result (decision 10). Without `gated` the
-    gate is known to let a grant of this upload pass.
+    committed together with the result (decision 10). Without `gated` the gate is known to let a grant of
+    this upload pass.
     """
 
     key: UploadKey
@@ -218,6 +219,12 @@ class UploadWriter:
             if duty.due_at <= now and (reachable or duty.kind not in COMMANDS):
                 urgent.append(duty)
         return Decision(upload.key, upload, tuple(urgent), upload.attempt)
+
+    def move_deadline(self, records: Records, upload: Upload, deadline: float, now: float) -> None:
+        """Move the deadline (s) of an open upload, in a transaction of the caller; `VersionConflict`."""
+        moved, _ = apply(upload, DeadlineMoved(now=now, deadline=deadline))
+        if moved is not upload:
+            records.uploads.save(upload, moved)
 
     def announce(self, commit: Commit) -> None:
         """Call the listeners after a transaction of the caller was committed."""
