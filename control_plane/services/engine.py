@@ -238,7 +238,9 @@ def build_engine(
             beats=beats,
             jobs=jobs,
         ),
-        budget_service=BudgetService(database=database, clock=clock),
+        budget_service=BudgetService(
+            database=database, clock=clock, on_change=(lambda: None) if gate is None else gate.read_again
+        ),
         fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,

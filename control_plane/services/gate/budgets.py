@@ -3,6 +3,7 @@
 Rule: a budget is a fact of the database alone; nothing holds a lease on it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,11 +33,12 @@ class BudgetView:
 
 
 class BudgetService:
-    """Every call takes the caller."""
+    """Every call takes the caller. `on_change` is called after a budget was set."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock, on_change: Callable[[], None] = lambda: None) -> None:
         self._database = database
         self._clock = clock
+        self._on_change = on_change
 
     async def list_budgets(self, _principal: Principal, page: Page) -> tuple[list[BudgetView], str | None]:
         """Budgets by label and value, and the cursor of the next page; `BadInput`."""
@@ -76,7 +78,9 @@ class BudgetService:
             put_budget(records, budget, now)
             return _view(records, budget, now, SHOWN_OF_ONE), new
 
-        return await self._database.write(work)
+        answer = await self._database.write(work)
+        self._on_change()
+        return answer
 
     async def drop_budget(self, _principal: Principal, label: str, value: str) -> None:
         """Delete a budget: what waits for it goes on at once. `UnknownBudget`."""

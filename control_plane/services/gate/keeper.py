@@ -43,7 +43,7 @@ from control_plane.services.uploads.quota import Quota
 from schemas.parts import MAX_PART_SIZE
 
 READ_EVERY: Final = 1.0
-"""Seconds for which the list of budgets is used: so long after its creation, a budget may not hold yet."""
+"""Seconds for which the list of budgets is used: so long may a budget that another replica created not hold yet."""
 
 MAX_RELEASED: Final = 10_000
 """Waiters of a deleted budget that are asked at once; the others at the end of their wait."""
@@ -154,6 +154,10 @@ class GateKeeper:
             return True
         client = records.clients.get(upload.client_id) if self._budgeted else None
         return client is not None and not self._budgeted.isdisjoint(client.effective_labels.items())
+
+    def read_again(self) -> None:
+        """Read the list of budgets with the next grant: this process changed it."""
+        self._read_at = float("-inf")
 
     def forget(self, records: Records, upload: Upload) -> None:
         """Remove an upload that is over from the waiters; the next one has its turn."""

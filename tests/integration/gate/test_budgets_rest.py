@@ -20,6 +20,7 @@ from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.ports.database import Records
 from schemas.parts import MIB
 from tests.support.fake_services import NOW, FakeServices, http_to, make_api
+from tests.support.fakes import OPERATOR
 from tests.support.gates import a_keeper, a_request, add_client
 from tests.support.inline_database import InlineDatabase
 
@@ -62,6 +63,20 @@ async def test_a_budget_is_set_seen_retuned_and_deleted(api: FastAPI, database: 
         assert (await http.get("/budgets")).json()["budgets"] == [again.json()]
         assert (await http.delete("/budgets/site/berlin")).status_code == 204
         assert (await http.get("/budgets")).json()["budgets"] == []
+
+
+async def test_a_budget_holds_from_the_next_grant_on(database: InlineDatabase) -> None:
+    """Though the gate has read the list of budgets a moment before."""
+    keeper, services = a_keeper(), FakeServices()
+    budgets = BudgetService(database=database, clock=services, on_change=keeper.read_again)
+    await database.write(lambda records: add_client(records, "client-1", site="berlin"))
+
+    def concerned(records: Records) -> bool:
+        return keeper.concerns(records, a_request("client-1"), NOW)
+
+    assert not await database.read(concerned)
+    await budgets.put_budget(OPERATOR, "site", "berlin", MIB)
+    assert await database.read(concerned)
 
 
 async def test_budgets_are_listed_in_pages(api: FastAPI) -> None:
