@@ -102,8 +102,8 @@ async def job_site(folder: Path) -> AsyncIterator[JobSite]:
     services, objects = FakeServices(), FakeObjects()
     pokes: list[None] = []
     beats = Beats(NOW)
-    # An act uses of the tools only what tells which client is connected.
-    tools = cast("JobTools", SimpleNamespace(beats=beats))
+    # An act uses of the tools only what tells which client is connected, and the writer for uploads that are open.
+    tools = cast("JobTools", SimpleNamespace(beats=beats, writer=None))
     jobs = JobService(database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None))
     api = _api()
     api.state.jobs, api.state.job_results = jobs, JobResults(database, objects)
