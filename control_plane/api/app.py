@@ -26,6 +26,7 @@ from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPag
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.api.schedules import routes as schedule_routes
+from control_plane.api.sessions import routes as session_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
@@ -72,6 +73,7 @@ ROUTERS: Final = (
     stream_routes.router,
     webhook_routes.router,
     schedule_routes.router,
+    session_routes.router,
     health_routes.router,
     pages.router,
 )
