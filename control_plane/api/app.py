@@ -18,6 +18,8 @@ from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
+from control_plane.api.fleet import bulk as bulk_routes
+from control_plane.api.fleet import history as history_routes
 from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
@@ -64,6 +66,8 @@ ROUTERS: Final = (
     upload_routes.router,
     client_routes.router,
     fleet_routes.router,
+    bulk_routes.router,
+    history_routes.router,
     budget_routes.router,
     job_routes.router,
     stream_routes.router,
