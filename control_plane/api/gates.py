@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.auth import is_open
+from control_plane.api.auth import FOREIGN, is_open
 from control_plane.api.problems import INTERNAL, Problem, respond
 from control_plane.observability import Metrics
 
@@ -40,7 +40,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 }
 
 _TOO_SLOW: Final = Problem(408, "request-timeout", "The request did not arrive in time")
-_FOREIGN_PAGE: Final = Problem(403, "foreign-page", "Pages of other sites may not use this server")
+_FOREIGN_PAGE: Final = Problem(403, "foreign-page", FOREIGN)
 _WRONG_HOST: Final = Problem(421, "wrong-host", "This server does not have this name: ALLOWED_HOSTS lists its names")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({None, "none", "same-origin"})
