@@ -24,9 +24,9 @@ from control_plane.domain.jobs.model import (
 from control_plane.domain.jobs.spec import JobSpec, Rate
 from control_plane.domain.reasons import Reason
 from control_plane.presentation import instant, known_instant, reason_code, reason_text
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.manifest import Manifest, ManifestRow
 from control_plane.services.jobs.service import ActedOn, DryRun
-from control_plane.services.jobs.sets import ShownSet
 from control_plane.services.jobs.views import ExecutionView, JobView
 
 _MINUTE = 60.0
