@@ -86,11 +86,13 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.adapters.database.examination import SqlExaminer
     from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
+    from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.schedules.jobs import MACHINE, check_job
@@ -133,6 +135,20 @@ def create_app(settings: Settings) -> "FastAPI":
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         readiness=engine.readiness,
+        diagnosis=ServerDiagnosis(
+            database=parts.database,
+            facts=SqlExaminer(settings.database).facts,
+            messenger=parts.messenger,
+            probe=engine.probe,
+            store=StoreDoctor(
+                parts.object_store,
+                engine.clock,
+                policy_of(settings),
+                database=parts.database,
+                bucket=parts.object_store,
+            ),
+            clock=engine.clock,
+        ),
         clock=engine.clock,
     )
     schedules = ScheduleRunner(

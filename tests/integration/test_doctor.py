@@ -4,14 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import boto3
 import pytest
 
+from broker import access
+from broker.access import Credentials
 from broker.process import Broker
-from tests.support.brokers import mosquitto
+from control_plane.adapters.mqtt.examination import MqttExaminer
+from control_plane.adapters.mqtt.messenger import MqttSettings
+from control_plane.services.errors import MessengerDown
+from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.topics import Topics
+from tests.support.brokers import Fleet, mosquitto, start_fleet
 from tests.support.s3_servers import S3Server, moto, nanio
 
 __all__ = ["mosquitto", "moto", "nanio"]
@@ -96,3 +105,44 @@ def test_a_bucket_that_everyone_may_read_is_found(moto: S3Server, tmp_path: Path
     assert code == 1
     assert found["bucket access"]["fine"] is False
     assert "without credentials" in found["bucket access"]["text"]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """The shipped configuration of the broker, with accounts."""
+    site = start_fleet(tmp_path)
+    with site.broker:
+        yield site
+
+
+async def test_the_rights_of_an_account_are_tried(fleet: Fleet) -> None:
+    """That of a control plane has all that it needs; that of a device neither reads the fleet nor commands it."""
+    plane = access.enroll_service(fleet.directory, "control-plane")
+    device = access.enroll(fleet.directory, "restaurant-1")
+    fleet.broker.reload()
+
+    def examiner(account: Credentials, port: int) -> MqttExaminer:
+        url = f"mqtt://127.0.0.1:{port}"
+        return MqttExaminer(MqttSettings(url=url, username=account.username, password=account.password), Topics())
+
+    good = await examiner(plane, fleet.services).facts()
+    assert (good.refused_reads, good.refused_writes, good.unseen_writes) == ((), (), ())
+    assert good.anonymous is False
+    assert good.max_message == MAX_MESSAGE_SIZE
+    bad = await examiner(device, fleet.devices).facts()
+    # Mosquitto acknowledges what it does not deliver.
+    assert bad.unseen_writes or bad.refused_writes or bad.refused_reads
+    with pytest.raises(MessengerDown):
+        await examiner(Credentials("control-plane", "wrong"), fleet.services).facts()
+
+
+async def test_retained_commands_are_found_and_removed(mosquitto: Broker) -> None:
+    topics = Topics("doctored/v1")
+    examiner = MqttExaminer(MqttSettings(url=mosquitto.address.url), topics)
+    port = mosquitto.address.port
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish(topics.command("a"), b"{}", qos=1, retain=True)
+        await client.publish(topics.presence("a"), b"{}", qos=1, retain=True)
+    assert (await examiner.facts()).retained_commands == (topics.command("a"),)
+    await examiner.clear((topics.command("a"),))
+    assert (await examiner.facts()).retained_commands == ()
