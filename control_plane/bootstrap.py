@@ -117,7 +117,12 @@ def create_app(settings: Settings) -> "FastAPI":
         budgets=engine.budget_service,
         fleet=engine.fleet_service,
         jobs=JobService(
-            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+            database=parts.database,
+            clock=engine.clock,
+            beats=engine.beats,
+            tools=runner.tools,
+            poke=runner.poke,
+            sets=engine.chooser.sets,
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,

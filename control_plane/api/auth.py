@@ -20,6 +20,9 @@ AUDIENCE: Final = "backhaul"
 OPEN: Final = frozenset({"/health", "/", "/docs"})
 """Paths whose GET and HEAD need no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
+OPEN_BELOW: Final = ("/static/",)
+"""The same for every path that begins so: the files of the page, which are in the package as they are served."""
+
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
 
@@ -108,7 +111,8 @@ class BearerGate:
 
 def is_open(scope: Scope) -> bool:
     """Whether this request is open to every caller."""
-    return scope["method"] in {"GET", "HEAD"} and scope["path"] in OPEN
+    path: str = scope["path"]
+    return scope["method"] in {"GET", "HEAD"} and (path in OPEN or path.startswith(OPEN_BELOW))
 
 
 def _token(headers: Headers) -> str:

@@ -38,7 +38,12 @@ CLIENT_ROW: Final[dict[str, Any]] = {
     "labels": {"site": "berlin"},
     "reason": None,
 }
-CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
+LISTED_CLIENT: Final[dict[str, Any]] = {
+    **CLIENT_ROW,
+    "open_uploads": 1,
+    "current_upload": CLIENT_STATUS["current_upload"],
+}
+CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [LISTED_CLIENT], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
 CLIENT: Final[dict[str, Any]] = {
     **CLIENT_ROW,
     "connected_at": "2025-11-01T10:00:00.000Z",
@@ -106,6 +111,9 @@ FILE_PAGE: Final[dict[str, Any]] = {
         {"path": _FILE, "size": 10_485_760, "mtime_ns": 1_762_000_000_000_000_000, "digest": None, "folder": False}
     ],
     "cursor": None,
+    "live": True,
+    "as_of": "2025-11-01T10:05:00.000Z",
+    "reason": None,
 }
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {

@@ -12,7 +12,18 @@ from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.clients import ClientState
 from control_plane.domain.reasons import Reason as KnownReason
 from control_plane.domain.uploads.model import Origin, Proof, State
-from control_plane.presentation import STATUS, Status, instant, progress, reason_document, upload_document
+from control_plane.domain.uploads.model import Upload as KnownUpload
+from control_plane.presentation import (
+    STATUS,
+    Status,
+    instant,
+    known_instant,
+    progress,
+    reason_document,
+    upload_document,
+)
+from control_plane.services.clients.listings import FoundListing
+from control_plane.services.ports.database import OpenUploads
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness as FoundReadiness
 from control_plane.services.uploads.views import UploadView
@@ -66,9 +77,8 @@ class CurrentUpload(Output):
     progress: Annotated[float, Field(ge=0, le=100)]
 
     @classmethod
-    def of(cls, view: UploadView) -> Self:
-        """The upload of `view`, in short."""
-        upload = view.upload
+    def of(cls, upload: KnownUpload) -> Self:
+        """The upload in short."""
         return cls(
             upload_id=upload.upload_id,
             file_path=upload.file_path,
@@ -97,7 +107,7 @@ class ClientStatus(Output):
             connected=client.connected(now),
             connected_at=instant(client.connected_at),
             last_heartbeat=None if client.never_seen else instant(client.seen_at),
-            current_upload=None if current is None else CurrentUpload.of(current),
+            current_upload=None if current is None else CurrentUpload.of(current.upload),
             reason=Reason.of(reason),
         )
 
@@ -177,6 +187,22 @@ class Client(ClientRow):
         )
 
 
+class ListedClient(ClientRow):
+    """One client in a list, and what it does: its unfinished uploads, and the one that changed last."""
+
+    open_uploads: int
+    current_upload: CurrentUpload | None
+
+    @classmethod
+    def listed(cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None) -> Self:
+        """The client at `now` (s)."""
+        return cls(
+            **ClientRow.of(client, now, reason).model_dump(),
+            open_uploads=0 if busy is None else busy.count,
+            current_upload=None if busy is None else CurrentUpload.of(busy.latest),
+        )
+
+
 class ClientPage(Output):
     """Clients by id; `count` counts all that match, `cursor` gets the next page.
 
@@ -185,7 +211,7 @@ class ClientPage(Output):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_PAGE]})
 
-    clients: list[ClientRow]
+    clients: list[ListedClient]
     count: int
     set: str | None
     cursor: str | None
@@ -259,12 +285,29 @@ class File(Output):
 
 
 class FilePage(Output):
-    """Files that match; `cursor` gets the next page."""
+    """Files that match, as of `as_of`; `cursor` gets the next page.
+
+    `live`: the client has just listed them. Else it does not answer, for `reason`, and this is its last such answer.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.FILE_PAGE]})
 
     files: list[File]
     cursor: str | None
+    live: bool
+    as_of: Instant
+    reason: Reason | None
+
+    @classmethod
+    def of(cls, found: FoundListing) -> Self:
+        """The listing."""
+        return cls(
+            files=[File.of(entry) for entry in found.files.files],
+            cursor=found.files.cursor,
+            live=found.live,
+            as_of=known_instant(found.as_of),
+            reason=Reason.of(found.reason),
+        )
 
 
 class Health(Output):

@@ -49,8 +49,8 @@ from control_plane.domain.jobs.spec import (
 )
 from control_plane.domain.schedules.ticks import read_cron, read_zone
 from control_plane.domain.selectors import MAX_LENGTH, parse
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.service import Choice, Tuning
-from control_plane.services.jobs.sets import ShownSet
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions

@@ -23,9 +23,9 @@ from control_plane.domain.jobs.model import (
 )
 from control_plane.domain.jobs.spec import JobSpec, Rate
 from control_plane.presentation import instant, known_instant
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.manifest import Manifest, ManifestRow
 from control_plane.services.jobs.service import ActedOn, DryRun
-from control_plane.services.jobs.sets import ShownSet
 from control_plane.services.jobs.views import ExecutionView, JobView
 
 _MINUTE = 60.0

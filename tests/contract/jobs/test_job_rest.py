@@ -66,6 +66,22 @@ async def test_the_same_id_with_the_same_body_is_the_same_job(site: JobSite) -> 
     assert (other.status_code, other.json()["type"]) == (409, "/help/reasons/job-exists")
 
 
+async def test_a_job_over_a_set_that_was_shown_is_refused_once_the_set_changed(site: JobSite) -> None:
+    """409 with both counts and the difference, as for every bulk act; nothing is made."""
+    body = {**SMALLEST, "job_id": "j1", "targets": {"clients": ["till-*"]}}
+    shown = (await site.http.post("/jobs?dry_run=true", json=body)).json()
+    expected = {"count": shown["clients"], "set": shown["set"]}
+    await site.store(a_client("till-9", capabilities=("select_files",)))
+    refused = await site.http.post("/jobs", params=expected, json=body)
+    document = refused.json()
+    assert (refused.status_code, document["type"]) == (409, "/help/reasons/set-changed")
+    assert (document["expected"], document["found"], document["added"]) == (3, 4, ["till-9"])
+    assert (await site.http.get("/jobs/j1")).status_code == 404
+    assert (await site.http.post("/jobs", params={"count": 3}, json=body)).status_code == 422
+    expected = {"count": 4, "set": set_hash(["till-1", "till-2", "till-3", "till-9"])}
+    assert (await site.http.post("/jobs", params=expected, json=body)).status_code == 201
+
+
 async def test_a_dry_run_answers_what_it_would_do_and_makes_nothing(site: JobSite) -> None:
     """Clients, the first of them, warnings."""
     await site.store(a_client("till-9", expected=True, install_id="", capabilities=(), online=False))
