@@ -125,7 +125,11 @@ class Site:
             on_made=self._count,
         )
         self.service = ScheduleService(
-            database=database, clock=self.clock, jobs=JOBS, check=lambda _records, _spec, _now: (), on_made=self._count
+            database=database,
+            clock=self.clock,
+            jobs=JOBS,
+            check=lambda _records, _spec, _now: ((), ()),
+            on_made=self._count,
         )
 
     def _count(self) -> None:

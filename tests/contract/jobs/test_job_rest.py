@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.api.jobs import examples
+from control_plane.domain.changes import JobChanged
 from control_plane.domain.jobs.model import (
     ApprovalState,
     ExecutionState,
@@ -386,6 +387,35 @@ async def test_an_approval_of_what_was_listed_again_is_a_conflict(site: JobSite)
     assert "till-1: listed again" in answer.json()["detail"]
     stranger = await site.http.post("/jobs/j1/approve", json={**body, "clients": ["till-3"]})
     assert stranger.status_code == 422
+
+
+async def test_an_approval_with_the_set_that_was_shown_is_refused_once_other_clients_wait(site: JobSite) -> None:
+    """Both counts are answered, and nothing was approved."""
+    await site.store(a_job("j1", approval=ApprovalState.PENDING), listed("j1", "till-1"))
+    waiting = {"state": "awaiting_approval"}
+    shown = (await site.http.get("/jobs/j1/executions", params=waiting)).json()
+    body = {"as_of": "2025-11-01T10:00:05.000Z", "count": shown["count"], "set": shown["set"]}
+    await site.store(listed("j1", "till-2"))
+    answer = await site.http.post("/jobs/j1/approve", json=body)
+    refused = answer.json()
+    assert (answer.status_code, refused["type"]) == (409, "urn:backhaul:problem:set-changed")
+    assert (refused["expected"], refused["found"], refused["added"]) == (1, 2, ["till-2"])
+    assert (await site.execution("j1", "till-1")).state is ExecutionState.AWAITING_APPROVAL
+    shown = (await site.http.get("/jobs/j1/executions", params=waiting)).json()
+    body |= {"count": shown["count"], "set": shown["set"]}
+    assert (await site.http.post("/jobs/j1/approve", json=body)).json()["acted_on"] == 2
+    alone = {name: value for name, value in body.items() if name != "set"}
+    assert (await site.http.post("/jobs/j1/approve", json=alone)).status_code == 422
+
+
+async def test_a_retuned_job_is_in_the_change_log(site: JobSite) -> None:
+    """A page that shows the job reads it again."""
+    job = await site.create(job_id="j1")
+    await site.http.patch("/jobs/j1", json={"priority": 5}, headers={"If-Match": f'"{job["version"]}"'})
+    found = await site.database.read(lambda records: records.changes.after(0, 100))
+    assert [(one.change.job_id, one.change.version) for one in found if isinstance(one.change, JobChanged)] == [
+        ("j1", job["version"] + 1)
+    ]
 
 
 async def test_what_is_refused_ends_as_rejected_by_the_operator(site: JobSite) -> None:

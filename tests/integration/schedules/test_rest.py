@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from control_plane.api.jobs.bodies import NewJob
 from control_plane.api.schedules import bodies, examples, models
+from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.jobs.model import ExecutionState
 from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import RunStatus
@@ -78,6 +79,28 @@ async def test_a_dry_run_makes_nothing(http: httpx.AsyncClient) -> None:
     answer = await http.post("/schedules?dry_run=true", json=HOURLY)
     assert (answer.status_code, answer.json()["schedule_id"]) == (200, "sales")
     assert (await http.get("/schedules")).json()["schedules"] == []
+
+
+async def test_a_dry_run_shows_the_next_ticks_with_the_changes_of_the_clocks(http: httpx.AsyncClient) -> None:
+    """The clocks of Berlin go forward on 2027-03-28: 02:30 does not exist on that day."""
+    yearly = {"schedule_id": "yearly", "cron": "30 2 28 3 *", "zone": "Europe/Berlin", "job": JOB}
+    document = (await http.post("/schedules?dry_run=true", json=yearly)).json()
+    assert (document["dry_run"], len(document["ticks"])) == (True, 10)
+    (changed,) = [tick for tick in document["ticks"] if tick["at"].startswith("2027")]
+    assert (changed["local"], "does not exist" in changed["note"]) == ("2027-03-28T03:00:00+02:00", True)
+    again = await http.post("/schedules?dry_run=true", json={**yearly, "cron": "30 2 28 2 *"})
+    assert [tick["note"] for tick in again.json()["ticks"]] == [None] * 10
+
+
+async def test_changes_of_a_schedule_are_appended_to_the_change_log(site: Site, http: httpx.AsyncClient) -> None:
+    """A repeat that changes nothing appends nothing."""
+    await http.post("/schedules", json=HOURLY)
+    await http.post("/schedules", json=HOURLY)
+    await http.post("/schedules/sales/pause")
+    await http.post("/schedules/sales/pause")
+    await http.delete("/schedules/sales")
+    found = await site.database.read(lambda records: records.changes.after(0, 100))
+    assert [type(one.change) for one in found] == [ScheduleChanged] * 3
 
 
 @pytest.mark.parametrize(
@@ -333,6 +356,7 @@ async def test_an_instant_that_cannot_be_shown_in_utc_is_refused(http: httpx.Asy
     ("example", "model"),
     [
         (examples.SCHEDULE_ROW, models.ScheduleRow),
+        (examples.DRY_RUN, models.ScheduleDryRun),
         (examples.TICK, models.TickDocument),
         (examples.RUN, models.RunDocument),
         (examples.BACKFILLED, models.BackfilledDocument),
