@@ -92,7 +92,7 @@ async def test_the_last_listing_is_shown_with_its_instant_while_the_client_is_of
     site.rig.clock.time += 600
     kept = await site.get(FOLDER)
     assert (kept["live"], kept["as_of"], kept["files"]) == (False, live["as_of"], live["files"])
-    assert kept["reason_code"] == "client_offline"
+    assert kept["reason"]["code"] == "client_offline"
     assert site.rig.messenger.sent == [], "a client that is not connected is not asked"
     await site.rig.birth(epoch=2)
     assert (await site.list_files(entries[0]))["live"]
