@@ -11,10 +11,10 @@ from typing import Any, Final
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from control_plane.domain.jobs.model import EXECUTION_OPEN, JOB_OPEN, JobReason
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.jobs.model import EXECUTION_OPEN, JOB_OPEN
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import CellState
-from control_plane.domain.uploads.model import OPEN, Refusal
+from control_plane.domain.uploads.model import OPEN
 from control_plane.services.errors import ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.ports.clock import Clock
@@ -27,7 +27,7 @@ KEPT: Final = 5.0
 """Seconds for which the figures are used again: several monitoring systems may ask."""
 
 OTHER: Final = "other"
-REASONS: Final = frozenset({*map(str, WaitCode), *map(str, JobReason), *map(str, Refusal), *map(str, ErrorCode)})
+REASONS: Final = frozenset({*map(str, ReasonCode), *map(str, ErrorCode)})
 _SETTLED: Final = (CellState.PROVEN, CellState.UNCHANGED, CellState.EMPTY, CellState.MISSING, CellState.HEALED)
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.dialects import sqlite
 
 from control_plane.adapters.database import SqlDatabase, figures, migrate
 from control_plane.adapters.database.sql import Statement
-from control_plane.domain.jobs.model import ExecutionState, JobReason, JobState
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.jobs.model import ExecutionState, JobState
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import State
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.figures import Figures
@@ -36,7 +36,7 @@ async def test_the_figures_are_those_of_what_is_open(sql_database: Database) -> 
         records.clients.save([a_client("restaurant-1", online=True), a_client("restaurant-2", online=False)])
         for created_at in (NOW - 300, NOW - 100):
             records.uploads.add(an_upload(created_at=created_at, state=State.QUEUED, held=False))
-        held = an_upload(state=State.IN_PROGRESS, held=True, reason=Reason(WaitCode.OUTSIDE_WINDOW, "closed"))
+        held = an_upload(state=State.IN_PROGRESS, held=True, reason=Reason(ReasonCode.OUTSIDE_WINDOW, "closed"))
         records.uploads.add(held)
         records.uploads.add(an_upload(state=State.FAILED, held=False))
         records.outbox.put(an_entry(held.key, due_at=NOW - 40))
@@ -50,7 +50,7 @@ async def test_the_figures_are_those_of_what_is_open(sql_database: Database) -> 
                         job.job_id,
                         "restaurant-3",
                         state=ExecutionState.QUEUED,
-                        reason=Reason(JobReason.RETRYING, "again"),
+                        reason=Reason(ReasonCode.RETRYING, "again"),
                     ),
                 ]
             )
@@ -60,7 +60,7 @@ async def test_the_figures_are_those_of_what_is_open(sql_database: Database) -> 
     assert (found.clients_online, found.clients_offline) == (1, 1)
     assert found.uploads[State.QUEUED] == 2
     assert found.oldest[State.QUEUED] == NOW - 300
-    assert found.held == {WaitCode.OUTSIDE_WINDOW: 1}
+    assert found.held == {ReasonCode.OUTSIDE_WINDOW: 1}
     assert found.jobs == {JobState.RUNNING: 1}
     assert found.executions == {("queued", "created"): 2, ("queued", "retrying"): 1}
     assert found.due_at == NOW - 40
