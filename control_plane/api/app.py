@@ -32,6 +32,7 @@ from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
+from control_plane.services.diagnosis.server import ServerDiagnosis
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.events.webhooks.service import WebhookService
@@ -64,6 +65,7 @@ class ApiServices:
     overview: OverviewService
     sessions: SessionService
     readiness: ReadinessCheck
+    diagnosis: ServerDiagnosis
     clock: Clock
 
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api.problems import Problem, problem_of, respond
 from control_plane.domain.access import ANONYMOUS, Principal
+from control_plane.domain.reasons import ProblemCode
 from control_plane.services.errors import ServiceError
 from control_plane.services.sessions.service import SessionService, SignedIn
 
@@ -38,7 +39,6 @@ LEEWAY: Final = 30
 _ALGORITHMS: Final = ("HS256",)
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER: Final = float("inf")
-FOREIGN: Final = "Pages of other sites may not use this server"
 _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
@@ -131,12 +131,12 @@ class BearerGate:
             who = await self._who(scope)
         except Unauthorized as error:
             if scope["path"] != SESSION_PATH:
-                problem = Problem(401, "unauthorized", "A bearer token is needed", str(error))
+                problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
                 await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
                 return
             who = SignedIn(ANONYMOUS, _FOREVER)
         except ForeignPage as error:
-            await _refuse(Problem(403, "foreign-page", FOREIGN, str(error)), scope, receive, send)
+            await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
         except ServiceError as error:
             await _refuse(problem_of(error), scope, receive, send)

@@ -5,7 +5,7 @@ Rule: the real services, on SQLite; only the clock and the broker are fakes.
 
 from typing import Any, Final
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.services.ports.database import Failure, OutboxEntry, Records
@@ -47,7 +47,7 @@ async def filled(site: Site) -> None:
     waits = [an_upload(name, **common) for name in ("off", "off", "gone", "conflict", "never", "stranger", "on-0")]
     stuck = an_upload("on-1", **common)
     cleaned = an_upload("on-2", **moving)
-    reported = an_upload("on-3", reason=Reason(WaitCode.OUTSIDE_WINDOW, "not now"), **moving)
+    reported = an_upload("on-3", reason=Reason(ReasonCode.OUTSIDE_WINDOW, "not now"), **moving)
     completing = an_upload("off", **{**moving, "state": State.COMPLETING})
     foreign = an_upload("off", owner="other", **common)
     ends = [
@@ -69,9 +69,9 @@ async def filled(site: Site) -> None:
         records.clients.save(clients)
         for upload in [*waits, stuck, cleaned, reported, completing, foreign, *ends]:
             records.uploads.add(upload)
-        records.outbox.put(failed(an_entry(stuck.key), WaitCode.BROKER_UNAVAILABLE, NOW - 9))
-        records.outbox.put(failed(an_entry(stuck.key, Kind.DELETE_OBJECT, target="x"), WaitCode.INTERNAL, NOW - 1))
-        records.outbox.put(failed(an_entry(cleaned.key, Kind.ABORT_MULTIPART, target="y"), WaitCode.INTERNAL, NOW))
+        records.outbox.put(failed(an_entry(stuck.key), ReasonCode.BROKER_UNAVAILABLE, NOW - 9))
+        records.outbox.put(failed(an_entry(stuck.key, Kind.DELETE_OBJECT, target="x"), ReasonCode.INTERNAL, NOW - 1))
+        records.outbox.put(failed(an_entry(cleaned.key, Kind.ABORT_MULTIPART, target="y"), ReasonCode.INTERNAL, NOW))
 
     await site.rig.database.write(work)
 

@@ -12,6 +12,7 @@ from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
 from control_plane.domain.access import ANONYMOUS
+from control_plane.domain.reasons import ProblemCode
 from control_plane.services.sessions.service import CODE_LIFE, SessionService, SignedIn
 
 router = APIRouter(tags=["sessions"])
@@ -86,7 +87,7 @@ def _document(request: Request, who: SignedIn) -> SessionDocument:
 
 
 def _refused(detail: str) -> Response:
-    return respond(Problem(401, "unauthorized", "The sign-in was refused", detail))
+    return respond(Problem(401, ProblemCode.UNAUTHORIZED, detail))
 
 
 def _encrypted(request: Request) -> bool:
