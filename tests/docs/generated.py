@@ -17,6 +17,7 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from schemas.topics import TOPICS, Party, Topic, Topics
+from tests.docs import cli_fields
 from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_services import FakeServices, api_over
 from tests.support.strict_s3 import Quirk
@@ -254,3 +255,4 @@ def rendered(text: str) -> str:
 if __name__ == "__main__":
     for document in DOCUMENTS:
         document.write_text(rendered(document.read_text()))
+    cli_fields.MODULE.write_text(cli_fields.module())

@@ -11,12 +11,12 @@ import typer
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.parsing import read_key_values, read_options
+from control_plane.cli.rest.arguments import Client, DevicePath, UploadId
 from control_plane.cli.rest.client import Document
 from control_plane.cli.rest.progress import display_for
 from control_plane.cli.rest.tables import upload_view
-from control_plane.cli.rest.uploads import Client, Metadata, Options, UploadId
-from control_plane.cli.rest.uploads import Path as DevicePath
-from control_plane.cli.session import CliSession, local_command, new_app
+from control_plane.cli.rest.uploads import Metadata, Options
+from control_plane.cli.session import CliSession, Tree, local_command, new_app
 from control_plane.cli.text import duration
 
 State = Annotated[
@@ -36,7 +36,7 @@ FileSize = Annotated[
 ]
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """The group `mqtt`."""
     app = new_app("Straight over MQTT: no control plane, your own S3 credentials (MQTT_URL, AWS_…, S3_BUCKET_NAME).")
     for name, function in (("trigger", trigger), ("resume", resume), ("watch", watch), ("cancel", cancel)):

@@ -1,4 +1,4 @@
-"""Commands that describe the fleet, over REST: expected clients, labels, groups.
+"""`backhaul client` and `backhaul group`: who belongs to the fleet, labels, groups.
 
 Rule: each is one call of the control plane, which may be repeated.
 """
@@ -10,11 +10,15 @@ import typer
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.arguments import Client, GroupName, Selector
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.clients import Selector
+from control_plane.cli.rest.clients import clients, files, status
+from control_plane.cli.rest.shapes import CLIENT, CLIENT_STATUS, CLIENTS, FILES, GROUP, GROUPS
 from control_plane.cli.rest.tables import group_view, groups_table, whole_client_view
-from control_plane.cli.rest.uploads import Client
-from control_plane.cli.session import CliSession, new_app, rest_command
+from control_plane.cli.rest.watching import Watch, show_or_watch
+from control_plane.cli.session import CliSession, Tree, new_app, rest_command
+from control_plane.cli.shell import candidates
+from control_plane.cli.text import visible
 
 MaybeClient = Annotated[str | None, typer.Argument(metavar="[CLIENT]", help="The client's id.")]
 File = Annotated[
@@ -33,41 +37,54 @@ Changes = Annotated[
     typer.Argument(metavar="[KEY=VALUE|KEY-]...", help="Labels to set, and with a - behind it, to take off."),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Take off every other label that was set here.")]
-Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
+NewName = Annotated[str, typer.Argument(metavar="GROUP", help="The new group's name.")]
 Members = Annotated[
-    list[str] | None, typer.Argument(metavar="[CLIENT]...", help="Client ids, and patterns such as 'shop-*'.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[CLIENT]...", help="Client ids, and patterns such as 'shop-*'.", autocompletion=candidates.clients
+    ),
 ]
 
 _CSV: Final = {"Content-Type": "text/csv"}
 
 
-def build_client() -> typer.Typer:
+def build_client() -> Tree:
     """`backhaul client …`."""
-    app = new_app("Name clients as part of the fleet, label them, forget them.")
-    for name, function in (("show", show), ("add", add), ("label", label), ("forget", forget)):
-        app.command(name)(rest_command(function))
+    app = new_app("Look at clients and their files; name clients as part of the fleet, label them, forget them.")
+    for name, function, shape in (
+        ("list", clients, CLIENTS),
+        ("show", show, CLIENT),
+        ("status", status, CLIENT_STATUS),
+        ("files", files, FILES),
+        ("add", add, None),
+        ("label", label, CLIENT),
+        ("forget", forget, None),
+    ):
+        app.command(name)(rest_command(function, shape))
     return app
 
 
-def build_group() -> typer.Typer:
+def build_group() -> Tree:
     """`backhaul group …`."""
     app = new_app("Keep named selections of clients, used as group:NAME.")
-    for name, function in (
-        ("list", list_groups),
-        ("show", show_group),
-        ("create", create_group),
-        ("set", set_group),
-        ("delete", delete_group),
+    for name, function, shape in (
+        ("list", list_groups, GROUPS),
+        ("show", show_group, GROUP),
+        ("create", create_group, GROUP),
+        ("set", set_group, GROUP),
+        ("delete", delete_group, None),
     ):
-        app.command(name)(rest_command(function))
+        app.command(name)(rest_command(function, shape))
     return app
 
 
-def show(session: CliSession, client: Client) -> None:
+def show(session: CliSession, client: Client, *, watch: Watch = False) -> None:
     """Show everything about one client."""
+    path = _client_path(client)
     with session.connect() as plane:
-        answer = plane.call("GET", _client_path(client))
-    session.output.result(answer, whole_client_view(answer))
+        show_or_watch(
+            session, lambda: plane.call("GET", path), whole_client_view, CLIENT, {"client": client}, watch=watch
+        )
 
 
 def add(
@@ -105,19 +122,21 @@ def label(session: CliSession, client: Client, changes: Changes = None, *, repla
 
 def forget(session: CliSession, client: Client) -> None:
     """Forget a client; its uploads stay. A connected one returns with its next presence."""
+    session.output.confirm(f"Forget {client}, with its labels and its note?")
     with session.connect() as plane:
         plane.call("DELETE", _client_path(client))
-    session.output.result({"client_id": client, "forgotten": True}, f"{client} is forgotten")
+    session.output.result({"client_id": client, "forgotten": True}, f"{visible(client)} is forgotten")
 
 
 def list_groups(session: CliSession) -> None:
     """List the groups."""
     with session.connect() as plane:
         answer = plane.call("GET", "/groups")
-    session.output.result(answer, groups_table(answer["groups"]))
+    none = f"no groups; `{session.step('group', 'create', '--help')}` shows how to make one"
+    session.output.result(answer, groups_table(answer["groups"]), none)
 
 
-def show_group(session: CliSession, group: Name) -> None:
+def show_group(session: CliSession, group: GroupName) -> None:
     """Show one group, and how many clients it selects now."""
     with session.connect() as plane:
         answer = plane.call("GET", _group_path(group))
@@ -125,7 +144,7 @@ def show_group(session: CliSession, group: Name) -> None:
 
 
 def create_group(
-    session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
+    session: CliSession, group: NewName, clients: Members = None, *, selector: Selector = None, note: Note = None
 ) -> None:
     """Create a group of the clients that are named or that the selector matches."""
     content = _content(clients, selector, note)
@@ -135,7 +154,7 @@ def create_group(
 
 
 def set_group(
-    session: CliSession, group: Name, clients: Members = None, *, selector: Selector = None, note: Note = None
+    session: CliSession, group: GroupName, clients: Members = None, *, selector: Selector = None, note: Note = None
 ) -> None:
     """Create or replace a group: what is not given is empty afterwards."""
     content = _content(clients, selector, note)
@@ -144,11 +163,12 @@ def set_group(
     session.output.result(answer, group_view(answer))
 
 
-def delete_group(session: CliSession, group: Name) -> None:
+def delete_group(session: CliSession, group: GroupName) -> None:
     """Delete a group; its clients stay."""
+    session.output.confirm(f"Delete the group {group}?")
     with session.connect() as plane:
         plane.call("DELETE", _group_path(group))
-    session.output.result({"group": group, "deleted": True}, f"group {group} is deleted")
+    session.output.result({"group": group, "deleted": True}, f"group {visible(group)} is deleted")
 
 
 def _client_path(client_id: str) -> str:
