@@ -18,16 +18,20 @@ from control_plane.api.auth import BearerGate
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
+from control_plane.api.fleet import bulk as bulk_routes
+from control_plane.api.fleet import history as history_routes
 from control_plane.api.fleet import routes as fleet_routes
 from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.api.schedules import routes as schedule_routes
+from control_plane.api.sessions import routes as session_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
+from control_plane.services.diagnosis.server import ServerDiagnosis
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.events.webhooks.service import WebhookService
@@ -56,6 +60,7 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     readiness: ReadinessCheck
+    diagnosis: ServerDiagnosis
     clock: Clock
 
 
@@ -63,11 +68,14 @@ ROUTERS: Final = (
     upload_routes.router,
     client_routes.router,
     fleet_routes.router,
+    bulk_routes.router,
+    history_routes.router,
     budget_routes.router,
     job_routes.router,
     stream_routes.router,
     webhook_routes.router,
     schedule_routes.router,
+    session_routes.router,
     health_routes.router,
     pages.router,
 )

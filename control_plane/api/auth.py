@@ -14,10 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
+from control_plane.domain.reasons import ProblemCode
 
 AUDIENCE: Final = "backhaul"
 OPEN: Final = frozenset({"/health", "/", "/docs"})
 """Paths whose GET and HEAD need no token and no known `Host`: their answers show no client (protocol.md section 7)."""
+
+OPEN_BELOW: Final = ("/static/",)
+"""The same for every path that begins so: the files of the page, which are in the package as they are served."""
 
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -92,7 +96,7 @@ class BearerGate:
         try:
             scope.setdefault("state", {})["caller"] = self._caller(scope)
         except Unauthorized as error:
-            problem = Problem(401, "unauthorized", "A bearer token is needed", str(error))
+            problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
             # The body stays unread, so the connection cannot be reused.
             headers = {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"', "Connection": "close"}
             await respond(problem, headers)(scope, receive, send)
@@ -107,7 +111,8 @@ class BearerGate:
 
 def is_open(scope: Scope) -> bool:
     """Whether this request is open to every caller."""
-    return scope["method"] in {"GET", "HEAD"} and scope["path"] in OPEN
+    path: str = scope["path"]
+    return scope["method"] in {"GET", "HEAD"} and (path in OPEN or path.startswith(OPEN_BELOW))
 
 
 def _token(headers: Headers) -> str:

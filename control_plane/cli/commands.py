@@ -80,6 +80,7 @@ def build() -> Tree:
         ("context", contexts.build(), _SHELL),
     ):
         app.add_typer(group, name=name, rich_help_panel=panel)
+    health.register(app, _SHELL)
     completion.register(app, _SHELL)
     topics.register(app, _SHELL)
     return app

@@ -10,11 +10,14 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.choosing import ClientChooser
 from control_plane.services.clients.fleet import FleetService
+from control_plane.services.clients.listings import KeptListings
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
+from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
@@ -65,6 +68,7 @@ class Engine:
     outbox: Outbox
     registry: ClientRegistry
     beats: Beats
+    chooser: ClientChooser
     resync: Resync
     maintenance: Maintenance
     probe: ObjectStoreProbe
@@ -189,9 +193,10 @@ def build_engine(
         )
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
-    queries = ClientQueries(commands)
+    queries = ClientQueries(commands, listings=KeptListings(database, clock) if fleet else None)
     budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner, beats)
+    chooser = ClientChooser(beats, ShownSets())
     return Engine(
         ports=ports,
         inbox=Inbox(
@@ -212,6 +217,7 @@ def build_engine(
         outbox=outbox,
         registry=registry,
         beats=beats,
+        chooser=chooser,
         resync=resync,
         maintenance=Maintenance(
             database, object_store, clock, log, writer=writer, policy=policy, probe=probe, fleet=fleet
@@ -227,6 +233,7 @@ def build_engine(
             writer=writer,
             probe=probe,
             views=views,
+            chooser=chooser,
         ),
         client_service=ClientService(
             database=database,
@@ -235,13 +242,13 @@ def build_engine(
             queries=queries,
             views=views,
             budget=budget,
-            beats=beats,
+            chooser=chooser,
             jobs=jobs,
         ),
         budget_service=BudgetService(
             database=database, clock=clock, on_change=(lambda: None) if gate is None else gate.read_again
         ),
-        fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
+        fleet_service=FleetService(database=database, clock=clock, chooser=chooser, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

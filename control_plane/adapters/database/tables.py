@@ -150,7 +150,11 @@ class ChangeRow(_Row, table=True):
     """
 
     __tablename__ = "changes"
-    __table_args__ = (Index("ix_changes_at", "at", "number"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_changes_at", "at", "number"),
+        Index("ix_changes_subject", "client_id", "subject_id", "number"),
+        {"sqlite_autoincrement": True},
+    )
     number: int = Field(
         sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
     )
@@ -235,10 +239,18 @@ CHECKS: Final[Table] = METADATA.tables["checks"]
 IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
 IS_HELD: Final = UPLOADS.c.held.is_(True)
 HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
+HAS_JOB: Final = UPLOADS.c.job_id.is_not(None)
 
 Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("ix_uploads_held", UPLOADS.c.job_id, sqlite_where=IS_HELD, postgresql_where=IS_HELD)
 Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
+Index(
+    "ix_uploads_newest_of_job",
+    UPLOADS.c.job_id,
+    *(UPLOADS.c[name] for name in _NEWEST),
+    sqlite_where=HAS_JOB,
+    postgresql_where=HAS_JOB,
+)
 Index(
     "ix_uploads_newest_with_error",
     UPLOADS.c.error,

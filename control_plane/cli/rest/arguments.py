@@ -10,6 +10,7 @@ import typer
 from control_plane.cli.errors import Misused
 from control_plane.cli.shell import candidates
 from control_plane.cli.text import duration
+from control_plane.domain.clients import ClientState
 
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.", autocompletion=candidates.clients)]
 UploadId = Annotated[str, typer.Argument(metavar="UPLOAD", help="The upload's id.", autocompletion=candidates.uploads)]
@@ -57,6 +58,13 @@ Selector = Annotated[
         metavar="SELECTOR",
         help="Only clients with these labels: 'site=berlin,model in (a,b),!old'.",
     ),
+]
+IdPattern = Annotated[
+    str | None, typer.Option("--id", metavar="PATTERN", help="Only clients whose id matches: 'till-*'.")
+]
+ClientInState = Annotated[
+    ClientState | None,
+    typer.Option("--state", "-s", help="Only clients that are in this state.", case_sensitive=False),
 ]
 Selected = Annotated[
     list[str] | None,

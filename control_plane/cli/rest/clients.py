@@ -14,21 +14,26 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
-from control_plane.cli.rest.arguments import Client, Pattern, Selector
-from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.arguments import Client, ClientInState, IdPattern, Pattern, Selector
+from control_plane.cli.rest.client import ControlPlane, segment
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.progress import ENDED
 from control_plane.cli.rest.shapes import CLIENT_STATUS, CLIENTS, FILES
-from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
+from control_plane.cli.rest.tables import (
+    client_view,
+    clients_table,
+    files_table,
+    history_table,
+    reason_of,
+    uploads_table,
+)
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, rest_command
-from control_plane.domain.clients import ClientState
+from control_plane.cli.text import moment
 
-State = Annotated[
-    ClientState | None, typer.Option("--state", "-s", help="Only those that are in this state.", case_sensitive=False)
-]
 Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at uploads that go on.")]
 Digest = Annotated[bool, typer.Option("--digest", help="With the MD5 of each file, which the device computes.")]
+Hours = Annotated[int, typer.Option(min=1, max=168, help="How far back.")]
 Folders = Annotated[bool, typer.Option("--folders", help="With the folders that match.")]
 
 _RECENT = 10
@@ -55,13 +60,20 @@ def status(session: CliSession, client: Client, *, watch: Watch = False) -> None
         )
 
 
-def clients(session: CliSession, *, selector: Selector = None, state: State = None, watch: Watch = False) -> None:
+def clients(
+    session: CliSession,
+    *,
+    pattern: IdPattern = None,
+    selector: Selector = None,
+    state: ClientInState = None,
+    watch: Watch = False,
+) -> None:
     """List the clients."""
     filters = {"type": ["client.*"], **({"selector": selector} if selector else {})}
     with session.connect() as plane:
         show_or_watch(
             session,
-            lambda: plane.clients(selector=selector, state=state),
+            lambda: plane.clients(id=pattern, selector=selector, state=state),
             lambda answer: clients_table(answer["clients"]),
             CLIENTS,
             filters,
@@ -76,7 +88,17 @@ def files(
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
         answer = plane.files(client, pattern, digest="md5" if digest else None, folders="true" if folders else None)
+    if answer.get("live") is False:
+        reason = reason_of(answer)
+        session.output.note(f"as of {moment(answer.get('as_of'))}" + (f": {reason}" if reason else ""), "yellow")
     session.output.result(answer, files_table(answer["files"]), "no files: nothing below the client's roots matches")
+
+
+def history(session: CliSession, client: Client, *, hours: Hours = 168) -> None:
+    """Show when a client was connected, of the last seven days."""
+    with session.connect() as plane:
+        answer = plane.call("GET", f"/clients/{segment(client)}/history", params={"hours": hours})
+    session.output.result(answer, history_table(answer["spans"]), "nothing is known of this time")
 
 
 def watch(session: CliSession, *, every: Every = 1.0) -> None:

@@ -10,10 +10,11 @@ import typer
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_key_values
-from control_plane.cli.rest.arguments import Client, GroupName, Selector
+from control_plane.cli.rest.arguments import Client, ClientInState, GroupName, IdPattern, Selector
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.clients import clients, files, status
-from control_plane.cli.rest.shapes import CLIENT, CLIENT_STATUS, CLIENTS, FILES, GROUP, GROUPS
+from control_plane.cli.rest.clients import clients, files, history, status
+from control_plane.cli.rest.many import chosen_clients
+from control_plane.cli.rest.shapes import CLIENT, CLIENT_STATUS, CLIENTS, FILES, GROUP, GROUPS, HISTORY
 from control_plane.cli.rest.tables import group_view, groups_table, whole_client_view
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
@@ -36,6 +37,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE|KEY-]...", help="Labels to set, and with a - behind it, to take off."),
 ]
+ManyChanges = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE|KEY-...", help="Labels to set, and with a - behind it, to take off.")
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Take off every other label that was set here.")]
 NewName = Annotated[str, typer.Argument(metavar="GROUP", help="The new group's name.")]
 Members = Annotated[
@@ -56,8 +60,10 @@ def build_client() -> Tree:
         ("show", show, CLIENT),
         ("status", status, CLIENT_STATUS),
         ("files", files, FILES),
+        ("history", history, HISTORY),
         ("add", add, None),
         ("label", label, CLIENT),
+        ("label-many", label_many, None),
         ("forget", forget, None),
     ):
         app.command(name)(rest_command(function, shape))
@@ -111,13 +117,28 @@ def add(
 
 def label(session: CliSession, client: Client, changes: Changes = None, *, replace: Replace = False) -> None:
     """Set labels on a client, or take them off: site=berlin ring-. They win over those that the device reports."""
-    given = changes or []
-    dropped = [change for change in given if change.endswith("-") and "=" not in change]
-    added = read_key_values(change for change in given if change not in dropped)
-    body = added if replace else {**{change[:-1]: None for change in dropped}, **added}
+    body = _labels(changes or [])
+    if replace:
+        body = {name: value for name, value in body.items() if value is not None}
     with session.connect() as plane:
         answer = plane.call("PUT" if replace else "PATCH", f"{_client_path(client)}/labels", repeatable=True, json=body)
     session.output.result(answer, whole_client_view(answer))
+
+
+def label_many(
+    session: CliSession,
+    changes: ManyChanges,
+    *,
+    pattern: IdPattern = None,
+    selector: Selector = None,
+    state: ClientInState = None,
+) -> None:
+    """Set labels on all clients that match, or take them off; a person is asked, with the number of clients."""
+    body = _labels(changes)
+    with session.connect() as plane:
+        where = chosen_clients(session, plane, "Change the labels of", pattern, selector, state)
+        answer = plane.call("PATCH", "/clients/labels", json={"where": where, "labels": body})
+    session.output.result(answer, f"{answer['changed']} of {answer['clients']} clients have other labels now")
 
 
 def forget(session: CliSession, client: Client) -> None:
@@ -169,6 +190,13 @@ def delete_group(session: CliSession, group: GroupName) -> None:
     with session.connect() as plane:
         plane.call("DELETE", _group_path(group))
     session.output.result({"group": group, "deleted": True}, f"group {visible(group)} is deleted")
+
+
+def _labels(changes: list[str]) -> dict[str, str | None]:
+    """`site=berlin` sets a label, `ring-` takes one off."""
+    dropped = [change for change in changes if change.endswith("-") and "=" not in change]
+    added = read_key_values(change for change in changes if change not in dropped)
+    return {**{change[:-1]: None for change in dropped}, **added}
 
 
 def _client_path(client_id: str) -> str:

@@ -15,6 +15,27 @@ from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import visible
 
 
+def register(app: Tree, panel: str) -> None:
+    """Add `whoami`."""
+    app.command("whoami", rich_help_panel=panel)(rest_command(whoami))
+
+
+def whoami(session: CliSession) -> None:
+    """Show for whom the control plane takes the caller, and which one that is."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/session")
+    document = {"server": plane.server, **answer}
+    session.output.result(
+        document,
+        facts(
+            ("server", plane.server),
+            ("context", session.target.context),
+            ("caller", answer.get("caller")),
+            ("needs a token", "yes" if answer.get("auth") else "no"),
+        ),
+    )
+
+
 def build() -> Tree:
     """`backhaul health …`."""
     app = new_app("See whether the control plane can work.")

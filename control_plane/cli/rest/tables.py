@@ -34,7 +34,7 @@ def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Listing:
         Column("done", done, right=True),
         Column("size", lambda row: size(row.get("file_size")), wide=True, right=True),
         Column("created", lambda row: moment(row.get("created_at")), wide=True),
-        Column("reason", lambda row: row.get("reason_code"), wide=True),
+        Column("reason", reason_code, wide=True),
         Column("object", lambda row: row.get("s3_key"), wide=True),
         Column("file", lambda row: _file(row, short=short)),
     )
@@ -49,7 +49,7 @@ def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Listing:
         Column("connected", _presence),
         Column("last heard", lambda row: ago(row.get("last_activity"), now)),
         Column("at", lambda row: moment(row.get("last_activity")), wide=True),
-        Column("reason", lambda row: row.get("reason"), wide=True),
+        Column("reason", reason_of, wide=True),
         Column("labels", lambda row: labels(row.get("labels"))),
     )
     return Listing(columns, list(rows))
@@ -68,8 +68,8 @@ def files_table(rows: Iterable[Row]) -> Listing:
 
 def _presence(row: Row) -> Text:
     connected = Text("never seen", style="dim") if row.get("state") == "never_seen" else _yes(row.get("connected"))
-    if row.get("connected") and row.get("reason_code"):
-        connected.append(f"\n{visible(row['reason_code'])}", style="red")
+    if row.get("connected") and row.get("reason"):
+        connected.append(f"\n{visible(reason_code(row))}", style="red")
     return connected
 
 
@@ -83,7 +83,7 @@ def upload_view(row: Row) -> Table:
         ("file", row.get("file_path")),
         ("object", row.get("s3_key")),
         ("state", state_text(row)),
-        ("waits", row.get("reason")),
+        ("waits", None if row.get("completed_at") else reason_of(row, coded=True)),
         ("error" if row.get("error") else "message", _sentence(row.get("error"), row.get("message"))),
         ("sent", sent),
         ("parts", parts),
@@ -106,7 +106,7 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
-        ("note", row.get("reason")),
+        ("note", reason_of(row, coded=True)),
         ("upload", id_cell(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
@@ -119,7 +119,7 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
     agent = row.get("agent") or {}
     return facts(
         ("client", row.get("client_id")),
-        ("state", _sentence(row.get("state"), row.get("reason"))),
+        ("state", _sentence(row.get("state"), reason_of(row))),
         ("last heard", ago(row.get("last_activity"), now or datetime.now(UTC))),
         ("labels", labels(row.get("labels"))),
         ("set here", labels(row.get("set_labels")) if row.get("set_labels") else None),
@@ -189,3 +189,42 @@ def _sentence(error: object, message: object) -> str | None:
 
 def _yes(value: object) -> Text:
     return Text("yes", style="green") if value else Text("no", style="yellow")
+
+
+def reason_of(row: Row, *, coded: bool = False) -> str | None:
+    """The sentence of a row's reason, with `coded` its code too; None without a reason."""
+    reason = row.get("reason")
+    if not reason:
+        return None
+    text = visible(reason.get("text"))
+    return f"{text} ({visible(reason.get('code'))})" if coded else text
+
+
+def reason_code(row: Row) -> str | None:
+    """The code of a row's reason; None without one."""
+    code = (row.get("reason") or {}).get("code")
+    return None if code is None else str(code)
+
+
+def history_table(rows: Iterable[Row]) -> Listing:
+    """Spans of presence, a line each."""
+    columns = (
+        Column("begin", lambda row: moment(row.get("begin"))),
+        Column("end", lambda row: moment(row.get("end"))),
+        Column("state", lambda row: row.get("state") or "not known"),
+    )
+    return Listing(columns, list(rows))
+
+
+def timeline_table(rows: Iterable[Row]) -> Listing:
+    """What happened to an upload, a line each."""
+    columns = (
+        Column("at", lambda row: moment(row.get("at"))),
+        Column("what", lambda row: row.get("type")),
+        Column("was", lambda row: row.get("was")),
+        Column("state", state_text),
+        Column("attempt", lambda row: row.get("attempt"), right=True),
+        Column("number", lambda row: row.get("number"), wide=True, right=True),
+        Column("error", lambda row: row.get("error")),
+    )
+    return Listing(columns, list(rows))

@@ -12,12 +12,24 @@ from rich.text import Text
 
 from control_plane.cli.errors import CliError, Failed, NotAllowed
 from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
-from control_plane.cli.rest.arguments import Client, DevicePath, Most, OfClient, Timeout, UploadId, read_seconds
-from control_plane.cli.rest.client import ControlPlane, Document
+from control_plane.cli.rest.arguments import (
+    Client,
+    ClientInState,
+    DevicePath,
+    IdPattern,
+    Most,
+    OfClient,
+    Selector,
+    Timeout,
+    UploadId,
+    read_seconds,
+)
+from control_plane.cli.rest.client import ControlPlane, Document, segment
 from control_plane.cli.rest.events import Wakes
+from control_plane.cli.rest.many import chosen_clients
 from control_plane.cli.rest.progress import ENDED, display_for, failures, follow
-from control_plane.cli.rest.shapes import OBJECT_URL, TRIGGERED, UPLOAD, UPLOADS
-from control_plane.cli.rest.tables import upload_view, uploads_table
+from control_plane.cli.rest.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
+from control_plane.cli.rest.tables import reason_code, timeline_table, upload_view, uploads_table
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, VerbOrId, new_app, rest_command
 from control_plane.cli.shell import candidates
@@ -55,6 +67,12 @@ OfState = Annotated[
 OfError = Annotated[
     str | None, typer.Option("--error", metavar="CODE", help="With this error, such as file_not_found.")
 ]
+OfJob = Annotated[
+    str | None, typer.Option("--job", "-j", metavar="JOB", help="Of this job only.", autocompletion=candidates.jobs)
+]
+OfReason = Annotated[str | None, typer.Option("--reason", metavar="CODE", help="That wait for this reason.")]
+Since = Annotated[str | None, typer.Option(metavar="INSTANT", help="Created since then: 2026-11-20T03:00:00Z.")]
+EndedSince = Annotated[str | None, typer.Option(metavar="INSTANT", help="That ended since then.")]
 MaybeUpload = Annotated[
     str | None,
     typer.Argument(metavar="[UPLOAD]", help="Show only this one, in full.", autocompletion=candidates.uploads),
@@ -85,6 +103,8 @@ def build() -> Tree:
         ("cancel", cancel, UPLOAD),
         ("retry", retry, TRIGGERED),
         ("url", url, OBJECT_URL),
+        ("timeline", timeline, TIMELINE),
+        ("cancel-many", cancel_many, None),
     ):
         app.command(name)(rest_command(function, shape))
     return app
@@ -116,26 +136,40 @@ def trigger(  # noqa: PLR0913 - one for each option
         _answer(session, plane, answer, wait=wait, timeout=limit)
 
 
-def list_uploads(
+def list_uploads(  # noqa: PLR0913 - one for each option
     session: CliSession,
     *,
     client: OfClient = None,
     status: OfStatus = None,
     state: OfState = None,
     error: OfError = None,
+    job: OfJob = None,
+    reason: OfReason = None,
+    since: Since = None,
+    ended_since: EndedSince = None,
     limit: Most = 50,
     watch: Watch = False,
 ) -> None:
     """List uploads, newest first."""
     short = session.output.stdout.is_terminal
-    filters = {"type": ["upload.*", "client.*"], **({"client": client} if client else {})}
+    changes = {"type": ["upload.*", "client.*"], **({"client": client} if client else {})}
+    where = {
+        "client_id": client,
+        "status": status,
+        "state": state,
+        "error": error,
+        "job_id": job,
+        "reason_code": reason,
+        "since": since,
+        "ended_since": ended_since,
+    }
     with session.connect() as plane:
         show_or_watch(
             session,
-            lambda: plane.uploads(most=limit, client_id=client, status=status, state=state, error=error),
+            lambda: plane.uploads(most=limit, **where),
             lambda answer: uploads_table(answer["uploads"], short=short),
             UPLOADS,
-            filters,
+            changes,
             watch=watch,
             none=f"no uploads; `{session.step('trigger', '--help')}` shows how to request one",
         )
@@ -206,6 +240,30 @@ def retry(
         _answer(session, plane, answer, wait=wait, timeout=limit)
 
 
+def cancel_many(
+    session: CliSession, *, pattern: IdPattern = None, selector: Selector = None, state: ClientInState = None
+) -> None:
+    """End the uploads of all clients that match; a person is asked, with the number of clients."""
+    with session.connect() as plane:
+        where = chosen_clients(session, plane, "Cancel the uploads of", pattern, selector, state)
+        cancelled, refused, more = 0, 0, True
+        while more:
+            answer = plane.call("POST", "/uploads/cancel", json={"where": where})
+            cancelled, refused = cancelled + answer["cancelled"], refused + answer["refused"]
+            more = answer["more"] and bool(answer["cancelled"])
+    document = {"clients": where["count"], "cancelled": cancelled, "refused": refused}
+    left = f"; {refused} were over, or about to be" if refused else ""
+    session.output.result(document, f"{cancelled} uploads of {where['count']} clients are cancelled{left}")
+
+
+def timeline(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
+    """Show what happened to an upload, of the last seven days."""
+    params = {} if client is None else {"client_id": client}
+    with session.connect() as plane:
+        answer = plane.call("GET", f"/uploads/{segment(upload_id)}/timeline", params=params)
+    session.output.result(answer, timeline_table(answer["changes"]), "nothing is known of the last seven days")
+
+
 def url(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
     """Print a URL that reads the object, for as long as it lives."""
     with session.connect() as plane:
@@ -240,7 +298,7 @@ def _read(plane: ControlPlane, upload_id: str) -> Document | None:
 
 def _absence(plane: ControlPlane, upload: Document) -> str | None:
     """That the upload waits for its client, since when, and until when; None when it does not."""
-    if upload.get("reason_code") not in _OFFLINE or upload.get("status") in ENDED:
+    if reason_code(upload) not in _OFFLINE or upload.get("status") in ENDED:
         return None
     name = visible(upload["client_id"])
     try:

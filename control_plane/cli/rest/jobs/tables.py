@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from control_plane.cli.layout import Column, Listing, Row, cell, facts, id_cell
+from control_plane.cli.rest.tables import reason_code, reason_of
 from control_plane.cli.text import ago, moment, size, visible
 
 ENDS: Final = ("succeeded", "skipped", "partial", "failed", "rejected", "timed_out", "cancelled", "removed")
@@ -102,8 +103,8 @@ def executions_table(rows: Iterable[Row]) -> Listing:
         Column("sent", lambda row: size(row.get("proven_bytes")), right=True),
         Column("attempt", lambda row: row.get("attempt"), wide=True, right=True),
         Column("updated", lambda row: moment(row.get("updated_at")), wide=True),
-        Column("code", lambda row: row.get("reason_code"), wide=True),
-        Column("reason", lambda row: row.get("reason")),
+        Column("code", reason_code, wide=True),
+        Column("reason", reason_of),
     )
     return Listing(columns, list(rows))
 
@@ -122,9 +123,9 @@ def job_files_table(rows: Iterable[Row]) -> Listing:
 
 
 def _path_and_reason(row: Row) -> Text:
-    reason = row.get("reason")
+    reason = reason_of(row)
     path = cell(row.get("path"))
-    return path.append(f"\n{visible(reason)}", style="dim") if reason else path
+    return path.append(f"\n{reason}", style="dim") if reason else path
 
 
 def manifest_view(row: Row) -> Group:
@@ -173,8 +174,8 @@ def why(row: Row) -> str | None:
     reason = row.get("reason")
     if not reason:
         return None
-    at = row.get("next_wake_at")
-    return f"{visible(reason)}" + (f", next look {moment(at)}" if at else "")
+    at = reason.get("next_wake_at")
+    return f"{visible(reason.get('text'))}" + (f", next look {moment(at)}" if at else "")
 
 
 def line(row: Row) -> str:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from control_plane.cli.layout import Column, Listing, Row, facts, id_cell
+from control_plane.cli.rest.tables import reason_of
 from control_plane.cli.text import moment, visible
 
 CELLS: Final = ("proven", "unchanged", "empty", "healed", "pending", "missing")
@@ -86,7 +87,7 @@ def runs_table(rows: Iterable[Row]) -> Listing:
         Column("outcome", lambda row: row.get("outcome"), wide=True),
         Column("ended", lambda row: moment(row.get("ended_at")), wide=True),
         Column("job", lambda row: row.get("job_id"), whole=True),
-        Column("reason", lambda row: row.get("reason")),
+        Column("reason", reason_of),
     )
     return Listing(columns, list(rows))
 
