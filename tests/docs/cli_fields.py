@@ -1,4 +1,4 @@
-"""The members of REST's answers as the command line lists them: `control_plane/cli/rest/fields.py`.
+"""The members of REST's answers as the command line lists them: `control_plane/cli/rest/answers/fields.py`.
 
 Rule: derived from the OpenAPI document; `python -m tests.docs.generated` writes the module.
 """
@@ -10,7 +10,7 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_services import FakeServices, api_over
 
-MODULE: Final = Path(__file__).parents[2] / "control_plane" / "cli" / "rest" / "fields.py"
+MODULE: Final = Path(__file__).parents[2] / "control_plane" / "cli" / "rest" / "answers" / "fields.py"
 
 _HEAD: Final = '''"""The members of REST's answers, for `--fields`.
 

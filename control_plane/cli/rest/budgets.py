@@ -11,9 +11,9 @@ from rich.console import Group
 from control_plane.cli.errors import Misused
 from control_plane.cli.layout import Column, Listing, Row
 from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.answers.shapes import BUDGET, BUDGETS
 from control_plane.cli.rest.arguments import Label
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.shapes import BUDGET, BUDGETS
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, size, visible
 

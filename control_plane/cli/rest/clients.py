@@ -14,11 +14,11 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
+from control_plane.cli.rest.answers.shapes import CLIENT_STATUS, CLIENTS, FILES
 from control_plane.cli.rest.arguments import Client, ClientInState, IdPattern, Pattern, Selector
 from control_plane.cli.rest.client import ControlPlane, segment
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.progress import ENDED
-from control_plane.cli.rest.shapes import CLIENT_STATUS, CLIENTS, FILES
 from control_plane.cli.rest.tables import (
     client_view,
     clients_table,

@@ -10,11 +10,11 @@ import typer
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.answers.shapes import CLIENT, CLIENT_STATUS, CLIENTS, FILES, GROUP, GROUPS, HISTORY
 from control_plane.cli.rest.arguments import Client, ClientInState, GroupName, IdPattern, Selector
 from control_plane.cli.rest.client import segment
 from control_plane.cli.rest.clients import clients, files, history, status
 from control_plane.cli.rest.many import chosen_clients
-from control_plane.cli.rest.shapes import CLIENT, CLIENT_STATUS, CLIENTS, FILES, GROUP, GROUPS, HISTORY
 from control_plane.cli.rest.tables import group_view, groups_table, whole_client_view
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import CliError, Failed, NotAllowed
 from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
+from control_plane.cli.rest.answers.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.arguments import (
     Client,
     ClientInState,
@@ -28,7 +29,6 @@ from control_plane.cli.rest.client import ControlPlane, Document, segment
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.many import chosen_clients
 from control_plane.cli.rest.progress import ENDED, display_for, failures, follow
-from control_plane.cli.rest.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.tables import reason_code, timeline_table, upload_view, uploads_table
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, VerbOrId, new_app, rest_command
@@ -175,7 +175,7 @@ def list_uploads(  # noqa: PLR0913 - one for each option
         )
 
 
-def uploads(
+def uploads(  # noqa: PLR0913 - one for each option
     session: CliSession,
     upload_id: MaybeUpload = None,
     *,
@@ -183,12 +183,28 @@ def uploads(
     status: OfStatus = None,
     state: OfState = None,
     error: OfError = None,
+    job: OfJob = None,
+    reason: OfReason = None,
+    since: Since = None,
+    ended_since: EndedSince = None,
     limit: Most = 50,
     watch: Watch = False,
 ) -> None:
     """List uploads, newest first, or show one."""
     if upload_id is None:
-        list_uploads(session, client=client, status=status, state=state, error=error, limit=limit, watch=watch)
+        list_uploads(
+            session,
+            client=client,
+            status=status,
+            state=state,
+            error=error,
+            job=job,
+            reason=reason,
+            since=since,
+            ended_since=ended_since,
+            limit=limit,
+            watch=watch,
+        )
         return
     with session.connect() as plane:
         answer = plane.upload(upload_id, client)

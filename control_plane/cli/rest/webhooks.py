@@ -13,9 +13,9 @@ from rich.text import Text
 from control_plane.cli.errors import Misused
 from control_plane.cli.formats import Shape
 from control_plane.cli.layout import Column, Listing, Row, facts, id_cell
+from control_plane.cli.rest.answers.shapes import DELIVERIES, DELIVERY, NEW_WEBHOOK, WEBHOOK, WEBHOOKS
 from control_plane.cli.rest.arguments import Most, WebhookId
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.shapes import DELIVERIES, DELIVERY, NEW_WEBHOOK, WEBHOOK, WEBHOOKS
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible
 

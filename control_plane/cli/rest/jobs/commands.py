@@ -13,6 +13,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import PARTIAL, Failed, Misused
 from control_plane.cli.parsing import read_document, read_options
+from control_plane.cli.rest.answers.shapes import EXECUTIONS, JOB, JOB_FILES, JOBS, MANIFEST
 from control_plane.cli.rest.arguments import JobId, Most, Selected, Timeout, read_seconds
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.rest.events import Wakes
@@ -27,7 +28,6 @@ from control_plane.cli.rest.jobs.tables import (
     jobs_table,
     manifest_view,
 )
-from control_plane.cli.rest.shapes import EXECUTIONS, JOB, JOB_FILES, JOBS, MANIFEST
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.shell import candidates
@@ -58,6 +58,9 @@ FileType = Annotated[
 Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept with the job.")]
 Deadline = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Give up then: 36h, 7d or 2026-11-27T18:00:00Z. \\[7d]")
+]
+NewDeadline = Annotated[
+    str, typer.Argument(metavar="WHEN", help="The new deadline: 12h from now, or 2026-11-27T18:00:00Z.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what it would do, make nothing.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the job is over.")]
@@ -315,7 +318,7 @@ def retry(
     _acted(session, answer, "queued again")
 
 
-def extend(session: CliSession, job_id: JobId, deadline: Annotated[str, typer.Argument(metavar="WHEN")]) -> None:
+def extend(session: CliSession, job_id: JobId, deadline: NewDeadline) -> None:
     """Move the deadline of a job, and of its open uploads: 12h from now, or 2026-11-27T18:00:00Z."""
     with session.connect() as plane:
         jobs = JobCalls(plane)

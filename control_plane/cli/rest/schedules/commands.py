@@ -13,6 +13,7 @@ from rich.text import Text
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_document
+from control_plane.cli.rest.answers.shapes import COVERAGE, RUN, RUNS, SCHEDULE, SCHEDULES, TICKS
 from control_plane.cli.rest.arguments import Most, ScheduleId, Selected
 from control_plane.cli.rest.schedules.calls import ScheduleCalls
 from control_plane.cli.rest.schedules.tables import (
@@ -23,7 +24,6 @@ from control_plane.cli.rest.schedules.tables import (
     schedule_view,
     schedules_table,
 )
-from control_plane.cli.rest.shapes import COVERAGE, RUN, RUNS, SCHEDULE, SCHEDULES, TICKS
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible

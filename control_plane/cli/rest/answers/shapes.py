@@ -1,18 +1,18 @@
 """How each answer of REST is rows: the member that has them, and the one that names a row.
 
-Rule: one entry for each kind of row; the members come from `cli.rest.fields`, which is generated.
+Rule: one entry for each kind of row; the members come from `cli.rest.answers.fields`, which is generated.
 """
 
 from typing import Final
 
 from control_plane.cli.formats import Shape
-from control_plane.cli.rest.fields import FIELDS
+from control_plane.cli.rest.answers.fields import FIELDS
 
 UPLOADS: Final = Shape("upload_id", FIELDS["Upload"], "uploads")
 UPLOAD: Final = UPLOADS.one()
 TRIGGERED: Final = Shape("upload_id", FIELDS["Triggered"])
 OBJECT_URL: Final = Shape("url", FIELDS["ObjectUrl"])
-CLIENTS: Final = Shape("client_id", FIELDS["ClientRow"], "clients")
+CLIENTS: Final = Shape("client_id", FIELDS["ListedClient"], "clients")
 CLIENT: Final = Shape("client_id", FIELDS["Client"])
 CLIENT_STATUS: Final = Shape("client_id", FIELDS["ClientStatus"])
 TIMELINE: Final = Shape("number", FIELDS["UploadChange"], "changes")
