@@ -42,7 +42,8 @@ OPERATIONS = {
     *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
     *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
-    *("getHealth", "getReadiness", "getMetrics"),
+    *("getHealth", "getReadiness", "getMetrics", "getSession"),
+    *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -115,7 +116,9 @@ async def test_clients(http: httpx.AsyncClient) -> None:
         "labels": {"site": "berlin"},
         "reason": None,
     }
-    assert (await http.get("/clients")).json() == {"clients": [row], "count": 1, "set": None, "cursor": None}
+    listed = (await http.get("/clients")).json()
+    assert listed == {"clients": [{**listed["clients"][0], **row}], "count": 1, "set": None, "cursor": None}
+    assert listed["clients"][0]["open_uploads"] == 0, listed
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
     assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")

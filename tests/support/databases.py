@@ -216,6 +216,7 @@ _FACTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "at": instants,
     "nominal_at": instants,
     "attempt": st.integers(1, 3),
+    "version": st.integers(1, 9),
     "was": maybe_texts,
     "error": maybe_texts,
     "outcome": maybe_texts,

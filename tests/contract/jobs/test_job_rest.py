@@ -75,7 +75,7 @@ async def test_a_job_over_a_set_that_was_shown_is_refused_once_the_set_changed(s
     await site.store(a_client("till-9", capabilities=("select_files",)))
     refused = await site.http.post("/jobs", params=expected, json=body)
     document = refused.json()
-    assert (refused.status_code, document["type"]) == (409, "urn:backhaul:problem:set-changed")
+    assert (refused.status_code, document["type"]) == (409, "/help/reasons/set-changed")
     assert (document["expected"], document["found"], document["added"]) == (3, 4, ["till-9"])
     assert (await site.http.get("/jobs/j1")).status_code == 404
     assert (await site.http.post("/jobs", params={"count": 3}, json=body)).status_code == 422
@@ -398,7 +398,7 @@ async def test_an_approval_with_the_set_that_was_shown_is_refused_once_other_cli
     await site.store(listed("j1", "till-2"))
     answer = await site.http.post("/jobs/j1/approve", json=body)
     refused = answer.json()
-    assert (answer.status_code, refused["type"]) == (409, "urn:backhaul:problem:set-changed")
+    assert (answer.status_code, refused["type"]) == (409, "/help/reasons/set-changed")
     assert (refused["expected"], refused["found"], refused["added"]) == (1, 2, ["till-2"])
     assert (await site.execution("j1", "till-1")).state is ExecutionState.AWAITING_APPROVAL
     shown = (await site.http.get("/jobs/j1/executions", params=waiting)).json()

@@ -248,7 +248,6 @@ async def test_the_query_for_files_reaches_the_service(http: httpx.AsyncClient, 
         "live": True,
         "as_of": "2025-11-01T10:00:00.000Z",
         "reason": None,
-        "reason_code": None,
     }
 
 
