@@ -11,7 +11,7 @@ import msgspec
 from pydantic import ConfigDict, Field
 
 from control_plane.api.jobs.models import spec_document
-from control_plane.api.models import Instant, Output, ReasonCode, ReasonText
+from control_plane.api.models import Instant, Output, Reason
 from control_plane.api.schedules import examples
 from control_plane.domain.jobs.durations import show_seconds
 from control_plane.domain.schedules.model import Cell, CellState, Overlap, RunKind, RunStatus, ScheduleRun
@@ -150,8 +150,7 @@ class RunDocument(Output):
     kind: RunKind
     nominal_at: Instant
     status: RunStatus
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
     at: Instant
     job_id: str | None
     ended_at: Instant | None
@@ -164,8 +163,7 @@ class RunDocument(Output):
             kind=run.kind,
             nominal_at=known_instant(run.nominal_at),
             status=run.status,
-            reason=run.reason.text,
-            reason_code=run.reason.code,
+            reason=Reason.of(run.reason),
             at=known_instant(run.at),
             job_id=run.job_id,
             ended_at=instant(run.ended_at),

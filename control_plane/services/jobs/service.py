@@ -356,8 +356,7 @@ class JobService:
             acted = await self._write(work)
         except IllegalVerb as error:
             view = await self._database.read(lambda records: _view(records, job_id))
-            code = None if view.job.reason is None else str(view.job.reason.code)
-            raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
+            raise JobRefused(str(error), view.job.state, view.job.reason, view.job.next_wake_at or None) from error
         self._poke()
         return acted
 

@@ -34,10 +34,9 @@ from control_plane.domain.jobs.model import (
     FileOutcome,
     Job,
     JobFile,
-    JobReason,
     JobTotals,
 )
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import KeyTaken, QuotaExceeded
@@ -270,7 +269,7 @@ class JobTurn:
                 return True
         except BadKey as error:
             taken = str(error)
-        reason = Reason(JobReason.BAD_KEY, taken)
+        reason = Reason(ReasonCode.BAD_KEY, taken)
         self.change_file(replace(file, outcome=FileOutcome.FAILED, reason=reason))
         return False
 

@@ -14,11 +14,10 @@ from msgspec.structs import replace
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.jobs.spec import DAY, JobSpec
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules import decisions
 from control_plane.domain.schedules.model import (
     CellState,
-    RunCode,
     RunKey,
     RunKind,
     RunStatus,
@@ -253,7 +252,7 @@ class ScheduleService:
             kind=RunKind.MANUAL,
             nominal_at=key.nominal_at,
             status=RunStatus.FIRED,
-            reason=Reason(RunCode.BY_OPERATOR, f"started by {principal.subject}"),
+            reason=Reason(ReasonCode.BY_OPERATOR, f"started by {principal.subject}"),
             at=now,
             job_id=free_job_id(records, key),
         )
@@ -279,7 +278,7 @@ class ScheduleService:
                 message = "the schedule has no tick in this span"
                 raise BadInput(message)
             taken = _with_jobs(records, schedule_id, since, until)
-            reason = Reason(RunCode.BACKFILL, f"requested by {principal.subject}")
+            reason = Reason(ReasonCode.BACKFILL, f"requested by {principal.subject}")
             runs = [
                 ScheduleRun(
                     schedule_id=schedule_id,

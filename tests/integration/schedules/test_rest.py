@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from control_plane.api.jobs.bodies import NewJob
 from control_plane.api.schedules import bodies, examples, models
 from control_plane.domain.changes import ScheduleChanged
-from control_plane.domain.jobs.model import ExecutionState, JobReason
+from control_plane.domain.jobs.model import ExecutionState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import RunStatus
 from tests.support.fake_services import FakeServices, http_to, make_api
 from tests.support.job_rig import InlineDatabase
@@ -58,7 +59,7 @@ async def test_a_schedule_is_created_shown_listed_and_deleted(http: httpx.AsyncC
     assert page["schedules"] == [{name: document[name] for name in models.ScheduleRow.model_fields}]
     assert (await http.delete("/schedules/sales")).status_code == 204
     assert (await http.get("/schedules/sales")).status_code == 404
-    assert (await http.delete("/schedules/sales")).json()["type"] == "urn:backhaul:problem:unknown-schedule"
+    assert (await http.delete("/schedules/sales")).json()["type"] == "/help/reasons/unknown-schedule"
 
 
 async def test_the_job_that_is_shown_is_accepted_again(http: httpx.AsyncClient) -> None:
@@ -71,7 +72,7 @@ async def test_the_same_request_is_the_same_schedule(http: httpx.AsyncClient) ->
     assert (await http.post("/schedules", json=HOURLY)).status_code == 201
     assert (await http.post("/schedules", json={**HOURLY, "every": 3600})).status_code == 200
     other = await http.post("/schedules", json={**HOURLY, "every": "2h"})
-    assert (other.status_code, other.json()["type"]) == (409, "urn:backhaul:problem:key-taken")
+    assert (other.status_code, other.json()["type"]) == (409, "/help/reasons/key-taken")
 
 
 async def test_a_dry_run_makes_nothing(http: httpx.AsyncClient) -> None:
@@ -141,7 +142,7 @@ async def test_what_is_left_out_follows_from_tick(
 async def test_a_bad_request_has_one_clear_error(http: httpx.AsyncClient, change: dict[str, Any], why: str) -> None:
     body = {name: value for name, value in {**HOURLY, **change}.items() if value is not None}
     answer = await http.post("/schedules", json=body)
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:backhaul:problem:bad-input")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/help/reasons/bad-input")
     assert why in answer.json()["detail"]
 
 
@@ -290,8 +291,7 @@ async def test_every_run_is_listed_with_its_reason(http: httpx.AsyncClient, site
         "kind": "tick",
         "nominal_at": "2026-11-25T11:00:00.000Z",
         "status": "fired",
-        "reason": "the tick was due",
-        "reason_code": "on_time",
+        "reason": {"code": "on_time", "text": "the tick was due", "next_wake_at": None},
         "at": "2026-11-25T11:00:00.000Z",
         "job_id": "sales.20261125T110000Z",
         "ended_at": None,
@@ -307,7 +307,7 @@ async def test_coverage_answers_who_is_missing(http: httpx.AsyncClient, site: Si
     site.clock.forward(HOUR)
     await site.settle()
     await site.end_execution("sales.20261125T110000Z", "till-1", ExecutionState.SUCCEEDED)
-    await site.end_execution("sales.20261125T110000Z", "till-2", ExecutionState.FAILED, JobReason.NO_MATCH)
+    await site.end_execution("sales.20261125T110000Z", "till-2", ExecutionState.FAILED, ReasonCode.NO_MATCH)
     await site.runner.cover()
     found = (await http.get("/schedules/sales/coverage", params={"state": "missing"})).json()
     assert models.CoverageDocument.model_validate(found).model_dump(by_alias=True, mode="json") == found
