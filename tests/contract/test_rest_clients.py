@@ -222,9 +222,9 @@ async def test_pages_of_one_reason_together_are_all_that_wait_for_it(site: Site)
     found: list[str] = []
     cursor: str | None = None
     while True:
-        query: dict[str, str | int] = {"reason_code": "client_offline", "limit": 4} | (
-            {"cursor": cursor} if cursor else {}
-        )
+        query: dict[str, str | int] = {"reason_code": "client_offline", "limit": 4}
+        if cursor is not None:
+            query["cursor"] = cursor
         page = await site.get("/uploads", **query)
         assert len(page["uploads"]) <= 4
         found += [one["upload_id"] for one in page["uploads"]]
