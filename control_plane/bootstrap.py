@@ -19,7 +19,9 @@ from control_plane.adapters.memory.database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.doctor import Doctor, Finding
+from control_plane.services.diagnosis.doctor import Doctor
+from control_plane.services.diagnosis.findings import Finding
+from control_plane.services.diagnosis.store import StoreDoctor
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
@@ -84,11 +86,13 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.adapters.database.examination import SqlExaminer
     from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
+    from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.schedules.jobs import MACHINE, check_job
@@ -131,6 +135,20 @@ def create_app(settings: Settings) -> "FastAPI":
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         readiness=engine.readiness,
+        diagnosis=ServerDiagnosis(
+            database=parts.database,
+            facts=SqlExaminer(settings.database).facts,
+            messenger=parts.messenger,
+            probe=engine.probe,
+            store=StoreDoctor(
+                parts.object_store,
+                engine.clock,
+                policy_of(settings),
+                database=parts.database,
+                bucket=parts.object_store,
+            ),
+            clock=engine.clock,
+        ),
         clock=engine.clock,
     )
     schedules = ScheduleRunner(
@@ -156,18 +174,30 @@ def database_place(settings: Settings) -> str:
 
 
 async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Finding]:
-    """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule.
+    """What is wrong with these settings and their neighbours; `fix` repairs what can be repaired without loss.
 
     What the folder `probes` holds about this object store is replaced.
     """
-    database = _open_database(settings)
+    # Deferred: SQL needs the extra `server`.
+    from control_plane.adapters.database.examination import SqlExaminer
+    from control_plane.adapters.mqtt.examination import MqttExaminer
+    from control_plane.adapters.page import HttpPage
+
+    _prepare_place(settings)
     object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
+    doctor = Doctor(
+        database=SqlExaminer(settings.database),
+        broker=MqttExaminer(_mqtt_settings_of(settings), Topics(settings.topic_root)),
+        store=lambda database: StoreDoctor(
+            object_store, SystemClock(), policy_of(settings), database=database, bucket=object_store
+        ),
+        page=HttpPage(settings.server_host, settings.server_port),
+    )
     try:
         object_store.forget_probe()
-        return await Doctor(database, object_store, SystemClock(), policy_of(settings)).examine(fix=fix)
+        return await doctor.examine(fix=fix)
     finally:
         await object_store.close()
-        await database.close()
 
 
 def direct_messenger(
@@ -242,14 +272,20 @@ def _open_database(settings: Settings) -> Database:
     # Deferred: SQL needs the extra `server`.
     from control_plane.adapters.database import SqlDatabase
 
-    if settings.database_url is None:
-        _refuse_former_place(data_directory() / DATABASE_NAME)
-        try:
-            data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
-            raise SettingsError(text) from error
+    _prepare_place(settings)
     return SqlDatabase.open(settings.database)
+
+
+def _prepare_place(settings: Settings) -> None:
+    """Make the folder of the database where no setting names another place; `SettingsError`."""
+    if settings.database_url is not None:
+        return
+    _refuse_former_place(data_directory() / DATABASE_NAME)
+    try:
+        data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
+        raise SettingsError(text) from error
 
 
 def _refuse_former_place(database: Path) -> None:
@@ -264,11 +300,14 @@ def _refuse_former_place(database: Path) -> None:
 def _build(settings: Settings, log: EventLog) -> _Parts:
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
-    mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
-    messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
+    messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log)
     ports = Ports(database, object_store, messenger, SystemClock())
     engine = build_engine(ports, log, policy_of(settings), fleet=True)
     return _Parts(database, object_store, messenger, engine)
+
+
+def _mqtt_settings_of(settings: Settings) -> MqttSettings:
+    return MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
+from control_plane.services.diagnosis.server import ServerDiagnosis
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.events.webhooks.service import WebhookService
@@ -59,6 +60,7 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     readiness: ReadinessCheck
+    diagnosis: ServerDiagnosis
     clock: Clock
 
 

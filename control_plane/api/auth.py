@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api.problems import Problem, respond
 from control_plane.domain.access import ANONYMOUS, Principal
+from control_plane.domain.reasons import ProblemCode
 
 AUDIENCE: Final = "backhaul"
 OPEN: Final = frozenset({"/health", "/", "/docs"})
@@ -95,7 +96,7 @@ class BearerGate:
         try:
             scope.setdefault("state", {})["caller"] = self._caller(scope)
         except Unauthorized as error:
-            problem = Problem(401, "unauthorized", "A bearer token is needed", str(error))
+            problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
             # The body stays unread, so the connection cannot be reused.
             headers = {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"', "Connection": "close"}
             await respond(problem, headers)(scope, receive, send)

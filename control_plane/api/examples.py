@@ -17,6 +17,11 @@ TRIGGERED: Final[dict[str, Any]] = {
     "s3_key": _KEY,
     "status": "in_progress",
 }
+REASON: Final[dict[str, Any]] = {
+    "code": "client_offline",
+    "text": "the client is offline",
+    "next_wake_at": "2025-11-02T10:00:00.000Z",
+}
 CLIENT_STATUS: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
     "connected": True,
@@ -24,7 +29,6 @@ CLIENT_STATUS: Final[dict[str, Any]] = {
     "last_heartbeat": "2025-11-01T10:05:00.000Z",
     "current_upload": {"upload_id": _UPLOAD_ID, "file_path": _FILE, "status": "in_progress", "progress": 45.5},
     "reason": None,
-    "reason_code": None,
 }
 CLIENT_ROW: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
@@ -33,7 +37,6 @@ CLIENT_ROW: Final[dict[str, Any]] = {
     "last_activity": "2025-11-01T10:05:00.000Z",
     "labels": {"site": "berlin"},
     "reason": None,
-    "reason_code": None,
 }
 LISTED_CLIENT: Final[dict[str, Any]] = {
     **CLIENT_ROW,
@@ -89,8 +92,6 @@ UPLOAD: Final[dict[str, Any]] = {
     "attempt": 1,
     "proof": "etag",
     "reason": None,
-    "reason_code": None,
-    "next_wake_at": None,
     "error": None,
     "message": None,
     "metadata": {"key": "value"},
@@ -115,7 +116,6 @@ FILE_PAGE: Final[dict[str, Any]] = {
     "live": True,
     "as_of": "2025-11-01T10:05:00.000Z",
     "reason": None,
-    "reason_code": None,
 }
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {
@@ -132,7 +132,7 @@ READINESS: Final[dict[str, Any]] = {
     },
 }
 PROBLEM: Final[dict[str, Any]] = {
-    "type": "urn:backhaul:problem:unknown-client",
+    "type": "/help/reasons/unknown-client",
     "title": "No such client",
     "status": 404,
     "detail": "client 'restaurant-9' is not known: no agent has connected under this id, and no operator expects it",

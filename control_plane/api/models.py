@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.clients import ClientState
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason as KnownReason
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.domain.uploads.model import Upload as KnownUpload
 from control_plane.presentation import (
@@ -19,8 +19,7 @@ from control_plane.presentation import (
     instant,
     known_instant,
     progress,
-    reason_code,
-    reason_text,
+    reason_document,
     upload_document,
 )
 from control_plane.services.clients.listings import FoundListing
@@ -34,14 +33,27 @@ from schemas.values import DigestName
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """Made by `presentation.instant`."""
 
-ReasonText = Annotated[str | None, Field(description="A sentence for people; its wording may change.")]
-ReasonCode = Annotated[str | None, Field(description="A stable code for `reason`. The set of codes is open.")]
-
 
 class Output(BaseModel):
     """An answer."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class Reason(Output):
+    """Why something waits or ended. `next_wake_at` is when the cause is looked at next, if that is known."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REASON]})
+
+    code: Annotated[str, Field(description="Stable; the set of codes is open. `/help/reasons/CODE` explains it.")]
+    text: Annotated[str, Field(description="A sentence for people; its wording may change.")]
+    next_wake_at: Instant | None
+
+    @classmethod
+    def of(cls, reason: KnownReason | None, next_wake_at: float | None = None) -> Self | None:
+        """The reason, if there is one; `next_wake_at` in seconds since the epoch."""
+        document = reason_document(reason, next_wake_at)
+        return None if document is None else cls.model_validate(document)
 
 
 class Triggered(Output):
@@ -85,11 +97,10 @@ class ClientStatus(Output):
     connected_at: Instant | None
     last_heartbeat: Instant | None
     current_upload: CurrentUpload | None
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
 
     @classmethod
-    def of(cls, client: KnownClient, current: UploadView | None, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, current: UploadView | None, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s), with its unfinished upload if it has one."""
         return cls(
             client_id=client.client_id,
@@ -97,8 +108,7 @@ class ClientStatus(Output):
             connected_at=instant(client.connected_at),
             last_heartbeat=None if client.never_seen else instant(client.seen_at),
             current_upload=None if current is None else CurrentUpload.of(current.upload),
-            reason=reason_text(reason),
-            reason_code=reason_code(reason),
+            reason=Reason.of(reason),
         )
 
 
@@ -112,11 +122,10 @@ class ClientRow(Output):
     state: ClientState
     last_activity: Instant | None
     labels: Annotated[dict[str, str], Field(description="The device's labels, and the operator's, which win.")]
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
 
     @classmethod
-    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             client_id=client.client_id,
@@ -124,8 +133,7 @@ class ClientRow(Output):
             state=client.state(now),
             last_activity=None if client.never_seen else instant(client.seen_at),
             labels=client.effective_labels,
-            reason=reason_text(reason),
-            reason_code=reason_code(reason),
+            reason=Reason.of(reason),
         )
 
 
@@ -159,7 +167,7 @@ class Client(ClientRow):
     note: str
 
     @classmethod
-    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             **ClientRow.of(client, now, reason).model_dump(),
@@ -186,7 +194,7 @@ class ListedClient(ClientRow):
     current_upload: CurrentUpload | None
 
     @classmethod
-    def listed(cls, client: KnownClient, now: float, reason: Reason | None, busy: OpenUploads | None) -> Self:
+    def listed(cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             **ClientRow.of(client, now, reason).model_dump(),
@@ -210,7 +218,7 @@ class ClientPage(Output):
 
 
 class Upload(Output):
-    """One upload. `status` is one of five values, `state` is exact; `reason` and `next_wake_at` explain a wait."""
+    """One upload. `status` is one of five values, `state` is exact; `reason` explains a wait or an end."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD]})
 
@@ -227,9 +235,7 @@ class Upload(Output):
     file_size: int | None
     attempt: int
     proof: Proof | None
-    reason: ReasonText
-    reason_code: ReasonCode
-    next_wake_at: Instant | None
+    reason: Reason | None
     error: str | None
     message: str | None
     metadata: dict[str, Any]
@@ -292,8 +298,7 @@ class FilePage(Output):
     cursor: str | None
     live: bool
     as_of: Instant
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
 
     @classmethod
     def of(cls, found: FoundListing) -> Self:
@@ -303,8 +308,7 @@ class FilePage(Output):
             cursor=found.files.cursor,
             live=found.live,
             as_of=known_instant(found.as_of),
-            reason=reason_text(found.reason),
-            reason_code=reason_code(found.reason),
+            reason=Reason.of(found.reason),
         )
 
 

@@ -25,7 +25,8 @@ SHOTS: Final = "BACKHAUL_SHOTS"
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 _VIOLATIONS: Final = """
-addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+addEventListener("securitypolicyviolation", (event) =>
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
 """
 
 Scheme = Literal["light", "dark"]

@@ -92,7 +92,7 @@ async def test_the_last_listing_is_shown_with_its_instant_while_the_client_is_of
     site.rig.clock.time += 600
     kept = await site.get(FOLDER)
     assert (kept["live"], kept["as_of"], kept["files"]) == (False, live["as_of"], live["files"])
-    assert kept["reason_code"] == "client_offline"
+    assert kept["reason"]["code"] == "client_offline"
     assert site.rig.messenger.sent == [], "a client that is not connected is not asked"
     await site.rig.birth(epoch=2)
     assert (await site.list_files(entries[0]))["live"]
@@ -102,7 +102,7 @@ async def test_a_client_that_is_offline_and_listed_nothing_is_silent_at_once(sit
     await site.rig.birth()
     await site.offline()
     answer = await site.http.get(FOLDER)
-    assert (answer.status_code, answer.json()["type"]) == (504, "urn:backhaul:problem:client-silent")
+    assert (answer.status_code, answer.json()["type"]) == (504, "/help/reasons/client-silent")
     assert "offline" in answer.json()["detail"]
 
 
@@ -223,7 +223,7 @@ async def test_pages_of_one_reason_together_are_all_that_wait_for_it(site: Site)
     cursor: str | None = None
     while True:
         query: dict[str, str | int] = {"reason_code": "client_offline", "limit": 4}
-        if cursor is not None:
+        if cursor:
             query["cursor"] = cursor
         page = await site.get("/uploads", **query)
         assert len(page["uploads"]) <= 4
@@ -324,7 +324,7 @@ async def test_the_open_uploads_of_a_filter_are_cancelled(site: Site) -> None:
 )
 async def test_a_bulk_act_without_a_set_or_names_is_refused(site: Site, where: dict[str, Any]) -> None:
     answer = await site.http.post("/uploads/cancel", json={"where": where})
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:backhaul:problem:bad-input")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/help/reasons/bad-input")
 
 
 async def test_a_bulk_act_that_names_an_unknown_client_is_refused(site: Site) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from control_plane.domain.changes import Change
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.explanations.model import Explanation
+from control_plane.domain.explanations.table import CHAPTERS
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
@@ -29,7 +30,8 @@ REFERENCE: Final = ROOT / "docs" / "reference"
 OBJECT_STORES: Final = REFERENCE / "object-stores.md"
 REST: Final = REFERENCE / "rest.md"
 SETTINGS: Final = REFERENCE / "settings.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS)
+REASONS: Final = REFERENCE / "reasons.md"
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -88,36 +90,6 @@ AGENT_SETTINGS: Final = {
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
-REASONS: Final = {
-    WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
-    WaitCode.CLIENT_NEVER_SEEN: "an operator expects the client, and its agent has not connected yet",
-    WaitCode.CLIENT_OFFLINE: "the client is not connected",
-    WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
-    WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
-    WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
-    WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
-    WaitCode.DISPATCHING: "the command is about to be published",
-    WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
-    WaitCode.UPLOADING: "the client is uploading",
-    WaitCode.COMPLETING: "the object is being completed and proven",
-    WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
-    WaitCode.BROKER_REFUSED: "the broker takes no message of this size; `reason` has its limit",
-    WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
-    WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
-    WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
-    WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
-    WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
-    WaitCode.JOB_PAUSED: "an operator paused the job",
-    WaitCode.APPROVAL_PENDING: "an operator has not approved yet what the job sends",
-    WaitCode.OUTSIDE_WINDOW: "none of the job's windows is open; `next_wake_at` is the next opening",
-    WaitCode.STAGE_NOT_REACHED: "the stage of the rollout to which the client belongs has not begun",
-    WaitCode.DISPATCH_RATE: "the job begins no more executions in this time",
-    WaitCode.RUNNING_CAP: "as many executions of the job run as may",
-    WaitCode.BUDGET_SPENT: "a budget of bytes a second is spent; `reason` names it",
-    WaitCode.CLIENT_QUOTA: "the client has too many open uploads, or offered too many bytes in a day",
-    WaitCode.JOB_ENDED: "the job is over or is being ended",
-    WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
-}
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
     "MAX_PARALLEL_PARTS": "4",
@@ -140,10 +112,19 @@ def rest() -> str:
     return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
 
 
-def reason_codes() -> str:
-    """Every code that the control plane gives to a reason."""
-    rows = [(f"`{code}`", REASONS[code]) for code in WaitCode]
-    return table(("`reason_code`", "meaning"), rows)
+def reasons() -> str:
+    """Every code that the program can emit, chapter by chapter."""
+    return "\n\n".join(
+        line
+        for title, rows in CHAPTERS.items()
+        for line in (f"## {title}", *(_reason(code, row) for code, row in rows.items()))
+    )
+
+
+def _reason(code: str, row: Explanation) -> str:
+    facts = (("To do", row.remedy), ("It ends", row.end), ("Shown in", ", ".join(row.places)))
+    lines = "\n".join(f"- **{name}:** {text}." for name, text in facts)
+    return f"### `{code}`\n\n{row.meaning}.\n\n{lines}"
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -240,7 +221,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "states": states,
     "settings": settings,
     "errors": errors,
-    "reason codes": reason_codes,
+    "reasons": reasons,
     "object stores": object_stores,
     "changes": changes,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}

@@ -25,7 +25,7 @@ from control_plane.adapters.database.rows import upload_values
 from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules.model import CellState, RunKey, RunKind
 from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.duties import Kind
@@ -170,7 +170,7 @@ async def test_a_downgrade_to_0003_keeps_what_devices_reported(url: str, engine:
 
 async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str, engine: Engine) -> None:
     upgrade(parse_url(url), 5, FIRST)
-    upload = an_upload(reason=Reason(WaitCode.CLIENT_REPORTED, "no network"), strikes=2)
+    upload = an_upload(reason=Reason(ReasonCode.CLIENT_REPORTED, "no network"), strikes=2)
     entry = an_entry(upload.key, Kind.ABORT_MULTIPART, due_at=7.0, target="s3-1")
     with engine.begin() as connection:
         metadata = MetaData()

@@ -22,7 +22,7 @@ from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
@@ -52,7 +52,7 @@ from schemas.values import DigestName
 NOW: Final = 1_761_991_200.0
 """2025-11-01T10:00:00Z."""
 
-OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+OFFLINE: Final = Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
 SECRET: Final = "a secret of at least thirty-two bytes"
 SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
     structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")

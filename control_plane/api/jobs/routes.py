@@ -161,6 +161,7 @@ async def approve_job(
         but=frozenset(body.but),
         as_of=body.as_of.timestamp(),
         later=body.later == "approve",
+        shown=body.shown,
     )
     return _acted(response, acted)
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from control_plane.cli.errors import Unavailable, Unreachable
 from control_plane.cli.output import CliOutput
 from control_plane.cli.text import instant, size, visible
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 
 Document = dict[str, Any]
 Read = Callable[[str], Document]
@@ -36,7 +36,7 @@ _CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[stat
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
 
 _UNREMARKABLE: Final = frozenset(
-    {WaitCode.DISPATCHING, WaitCode.AWAITING_RESPONSE, WaitCode.UPLOADING, WaitCode.COMPLETING}
+    {ReasonCode.DISPATCHING, ReasonCode.AWAITING_RESPONSE, ReasonCode.UPLOADING, ReasonCode.COMPLETING}
 )
 """Reasons of an upload that makes progress: the bar shows it, a sentence would repeat it."""
 
@@ -164,10 +164,11 @@ def line(upload: Document) -> str:
 def waiting_reason(upload: Document) -> str | None:
     """Why the upload waits and when the next try is, or its error; None while it makes progress."""
     error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
-    why = error or (None if upload.get("reason_code") in _UNREMARKABLE else upload.get("reason"))
+    reason = upload.get("reason") or {}
+    why = error or (None if reason.get("code") in _UNREMARKABLE else reason.get("text"))
     if not why:
         return None
-    at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
+    at = None if upload.get("state") in _MOVING else instant(reason.get("next_wake_at"))
     until = f", next try {at:%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
     return visible(why) + until
 

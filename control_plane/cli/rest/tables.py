@@ -50,8 +50,8 @@ def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
     for row in rows:
         heard = ago(row.get("last_activity"), now)
         connected = Text("never seen", style="dim") if row.get("state") == "never_seen" else _yes(row.get("connected"))
-        if row.get("connected") and row.get("reason_code"):
-            connected.append(f"\n{visible(row['reason_code'])}", style="red")
+        if row.get("connected") and row.get("reason"):
+            connected.append(f"\n{visible(row['reason'].get('code'))}", style="red")
         shown.add_row(cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
     return shown
 
@@ -77,7 +77,7 @@ def upload_view(row: Row) -> Table:
         ("file", row.get("file_path")),
         ("object", row.get("s3_key")),
         ("state", state_text(row)),
-        ("waits", row.get("reason")),
+        ("waits", None if row.get("completed_at") else reason_of(row, coded=True)),
         ("error" if row.get("error") else "message", _sentence(row.get("error"), row.get("message"))),
         ("sent", sent),
         ("parts", parts),
@@ -100,7 +100,7 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
-        ("note", row.get("reason")),
+        ("note", reason_of(row, coded=True)),
         ("upload", id_cell(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
@@ -113,7 +113,7 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
     agent = row.get("agent") or {}
     return facts(
         ("client", row.get("client_id")),
-        ("state", _sentence(row.get("state"), row.get("reason"))),
+        ("state", _sentence(row.get("state"), reason_of(row))),
         ("last heard", ago(row.get("last_activity"), now or datetime.now(UTC))),
         ("labels", labels(row.get("labels"))),
         ("set here", labels(row.get("set_labels")) if row.get("set_labels") else None),
@@ -200,6 +200,15 @@ def _sentence(error: object, message: object) -> str | None:
 def id_cell(value: object) -> Text:
     """An id, which a person may copy: it does not fold."""
     return Text(_plain(value), no_wrap=True)
+
+
+def reason_of(row: Row, *, coded: bool = False) -> str | None:
+    """The sentence of a row's reason, with `coded` its code too; None without a reason."""
+    reason = row.get("reason")
+    if not reason:
+        return None
+    text = visible(reason.get("text"))
+    return f"{text} ({visible(reason.get('code'))})" if coded else text
 
 
 def cell(value: object) -> Text:

@@ -7,7 +7,7 @@ import asyncio
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.clients.listings import FoundListing, KeptListings
 from control_plane.services.commands import CommandPublisher, build_list_files
 from control_plane.services.errors import ClientRefused, ClientSilent, MessengerDown
@@ -64,7 +64,7 @@ class ClientQueries:
 
     async def _live(self, client: Client, request: ListFiles, now: float) -> FileList:
         if not client.connected(now):
-            why = client.waiting_for(now) or Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+            why = client.waiting_for(now) or Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
             message = f"client {client.client_id!r} cannot be asked, and no answer to this is kept: {why.text}"
             raise ClientSilent(message)
         return await self.files(client.client_id, request)
@@ -90,5 +90,5 @@ class ClientQueries:
 def _silence(client: Client, error: ClientSilent | MessengerDown, now: float) -> Reason:
     """Why a client gives no answer."""
     if isinstance(error, MessengerDown):
-        return Reason(WaitCode.BROKER_UNAVAILABLE, str(error))
-    return client.waiting_for(now) or Reason(WaitCode.AWAITING_RESPONSE, str(error))
+        return Reason(ReasonCode.BROKER_UNAVAILABLE, str(error))
+    return client.waiting_for(now) or Reason(ReasonCode.AWAITING_RESPONSE, str(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import OPEN
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.choosing import ClientChooser, ClientFilter
@@ -76,7 +76,7 @@ class ClientService:
 
     def reason(self, client: Client, now: float) -> Reason | None:
         """Why no command is published to the client at `now` (s), or that it is noisy; None when all is well."""
-        noisy = Reason(WaitCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
+        noisy = Reason(ReasonCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
         return client.waiting_for(now) or (noisy if self._budget.noisy(client.client_id) else None)
 
     async def clients(self, _principal: Principal, where: ClientFilter, page: Page, now: float) -> FoundClients:

@@ -13,7 +13,9 @@ from control_plane.domain.changes import (
     ClientDisconnected,
     ClientForgotten,
     ExecutionStateChanged,
+    JobChanged,
     JobStateChanged,
+    ScheduleChanged,
     ScheduleTicked,
     UploadCreated,
     UploadStateChanged,
@@ -21,8 +23,8 @@ from control_plane.domain.changes import (
 from control_plane.services.ports.log import EventLog
 from control_plane.services.uploads.writer import Commit
 
-_NOT_LOGGED: Final = (ClientConnected, ClientDisconnected)
-"""The registry logs the presence itself, with the pair that led to it."""
+_NOT_LOGGED: Final = (ClientConnected, ClientDisconnected, JobChanged, ScheduleChanged)
+"""The registry logs the presence itself, with the pair that led to it; the request that changes a job is logged."""
 
 
 class ChangeLogger:
@@ -75,6 +77,10 @@ def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
                 "status": change.status,
                 "job_id": change.job_id,
             }
+        case JobChanged():
+            return change.name, {"job_id": change.job_id, "version": change.version}
+        case ScheduleChanged():
+            return change.name, {"schedule_id": change.schedule_id}
         case ClientConnected() | ClientDisconnected() | ClientForgotten():
             return change.name, {"client_id": change.client_id}
         case never:

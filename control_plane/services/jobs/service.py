@@ -271,17 +271,21 @@ class JobService:
         but: frozenset[str],
         as_of: float,
         later: bool,
+        shown: ShownSet | None = None,
     ) -> ActedOn:
         """Approve what was listed up to `as_of` (s), of these clients or of all, but not of `but`.
 
         `later`: what is listed from now on needs no approval. `JobRefused` when a named client's files were listed
-        again since, or its execution is over.
+        again since, or its execution is over; `SetChanged` when the clients that wait are no longer those of `shown`.
         """
-        return await self._act(
-            job_id,
-            None,
-            lambda turn, job: acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later),
-        )
+
+        def act(turn: JobTurn, job: Job) -> int:
+            if shown is not None:
+                waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
+                self._chosen(turn.records, job_id, Choice(waiting, shown=shown))
+            return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
+
+        return await self._act(job_id, None, act)
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
@@ -352,8 +356,7 @@ class JobService:
             acted = await self._write(work)
         except IllegalVerb as error:
             view = await self._database.read(lambda records: _view(records, job_id))
-            code = None if view.job.reason is None else str(view.job.reason.code)
-            raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
+            raise JobRefused(str(error), view.job.state, view.job.reason, view.job.next_wake_at or None) from error
         self._poke()
         return acted
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
 from control_plane.services.clients.beats import Beats
@@ -21,16 +21,18 @@ _CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
 """The duties that no upload waits for: a failed one explains nothing."""
 
 _PROGRESS: Final = {
-    State.QUEUED: Reason(WaitCode.DISPATCHING, "the command is about to be published"),
-    State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"),
-    State.IN_PROGRESS: Reason(WaitCode.UPLOADING, "the client is uploading"),
-    State.COMPLETING: Reason(WaitCode.COMPLETING, "the object is being completed and proven"),
+    State.QUEUED: Reason(ReasonCode.DISPATCHING, "the command is about to be published"),
+    State.DISPATCHED: Reason(
+        ReasonCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"
+    ),
+    State.IN_PROGRESS: Reason(ReasonCode.UPLOADING, "the client is uploading"),
+    State.COMPLETING: Reason(ReasonCode.COMPLETING, "the object is being completed and proven"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class UploadView:
-    """An upload; while it waits, the reason, and the instant (s since the epoch) at which its next step is due."""
+    """An upload; why it waits or ended without an object, and the instant (s since the epoch) of its next step."""
 
     upload: Upload
     reason: Reason | None
@@ -54,7 +56,7 @@ class UploadViews:
         """The views of these uploads, in their order, from one snapshot; `DatabaseUnavailable`."""
         waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._owner]
         if not waiting:
-            return [UploadView(upload, upload.reason, None) for upload in uploads]
+            return [UploadView(upload, upload.reason or _ended(upload), None) for upload in uploads]
 
         def read(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
             clients = records.clients.among({upload.client_id for upload in waiting})
@@ -64,7 +66,7 @@ class UploadViews:
         return [
             self.explain(upload, clients.get(upload.client_id), entries[upload.key])
             if upload.key in entries
-            else UploadView(upload, upload.reason, None)
+            else UploadView(upload, upload.reason or _ended(upload), None)
             for upload in uploads
         ]
 
@@ -93,8 +95,17 @@ def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | Non
     return kind, failure.reason
 
 
+def _ended(upload: Upload) -> Reason | None:
+    """Why an upload ended without an object; None for one that is open or completed."""
+    if upload.error is not None:
+        return Reason(upload.error, upload.message or upload.error)
+    if upload.state is State.CANCELLED:
+        return Reason(ReasonCode.CANCELLED, upload.message or "it was cancelled")
+    return None
+
+
 def _away(upload: Upload, client: Client | None, now: float) -> Reason | None:
     """Why no command reaches the client. An upload that is completing needs none."""
     if upload.state is State.COMPLETING:
         return None
-    return Reason(WaitCode.CLIENT_UNKNOWN, "the client is not known") if client is None else client.waiting_for(now)
+    return Reason(ReasonCode.CLIENT_UNKNOWN, "the client is not known") if client is None else client.waiting_for(now)

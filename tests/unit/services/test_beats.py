@@ -6,7 +6,7 @@ Rule: the kind of fault is a cost that time alone causes: with each device and d
 import pytest
 
 from control_plane.domain.clients import CONNECTED_FOR, Client, ClientState
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.model import State
 from control_plane.services.clients import beats
 from control_plane.services.clients.beats import WRITE_EVERY, Beats, worth_writing
@@ -47,7 +47,7 @@ async def test_a_trigger_between_two_writes_is_dispatched_and_is_not_shown_as_of
         assert not (await row_of(rig)).connected(rig.clock.time)
         view = await rig.trigger()
         assert rig.messenger.actions() == ["download_file"]
-        assert (await rig.reason(view.upload.upload_id)).code == WaitCode.AWAITING_RESPONSE
+        assert (await rig.reason(view.upload.upload_id)).code == ReasonCode.AWAITING_RESPONSE
         found = await rig.engine.client_service.clients(OPERATOR, ClientFilter(), Page(10), rig.clock.time)
         assert [one.connected(rig.clock.time) for one in found.clients] == [True]
         connected = await rig.engine.client_service.clients(

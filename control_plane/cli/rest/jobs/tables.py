@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.rest.tables import Row, cell, facts, id_cell, table
+from control_plane.cli.rest.tables import Row, cell, facts, id_cell, reason_of, table
 from control_plane.cli.text import ago, moment, size, visible
 
 ENDS: Final = ("succeeded", "skipped", "partial", "failed", "rejected", "timed_out", "cancelled", "removed")
@@ -101,7 +101,7 @@ def executions_table(rows: Iterable[Row]) -> Table:
             styled(row.get("state")),
             f"{row.get('proven', 0)}/{row.get('files', 0)}",
             size(row.get("proven_bytes")),
-            cell(row.get("reason")),
+            cell(reason_of(row)),
         )
     return shown
 
@@ -157,8 +157,8 @@ def why(row: Row) -> str | None:
     reason = row.get("reason")
     if not reason:
         return None
-    at = row.get("next_wake_at")
-    return f"{visible(reason)}" + (f", next look {moment(at)}" if at else "")
+    at = reason.get("next_wake_at")
+    return f"{visible(reason.get('text'))}" + (f", next look {moment(at)}" if at else "")
 
 
 def line(row: Row) -> str:

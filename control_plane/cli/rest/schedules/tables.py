@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.rest.tables import Row, cell, facts, id_cell, table
+from control_plane.cli.rest.tables import Row, cell, facts, id_cell, reason_of, table
 from control_plane.cli.text import moment, visible
 
 CELLS: Final = ("proven", "unchanged", "empty", "healed", "pending", "missing")
@@ -81,7 +81,7 @@ def runs_table(rows: Iterable[Row]) -> Table:
             cell(row.get("kind")),
             styled(row.get("status")),
             id_cell(row.get("job_id") or "-"),
-            cell(row.get("reason")),
+            cell(reason_of(row)),
         )
     return shown
 
