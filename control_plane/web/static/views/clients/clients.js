@@ -68,8 +68,8 @@ const COLUMNS = [
 
 // The state, and the reason where the state does not name it.
 export function ClientState({ client }) {
-  const more = client.reason_code && !["client_offline", "client_never_seen"].includes(client.reason_code);
-  return html`<span class="stacked"><${State} value=${client.state} />${more && html`<${Reason} code=${client.reason_code} text=${client.reason} />`}</span>`;
+  const more = client.reason && !["client_offline", "client_never_seen"].includes(client.reason.code);
+  return html`<span class="stacked"><${State} value=${client.state} />${more && html`<${Reason} reason=${client.reason} />`}</span>`;
 }
 
 function Does({ client }) {

@@ -87,7 +87,7 @@ function Folder({ client, folder, after, uploads }) {
         <${CopyMenu} request=${{ path: place, query: params }} command=${`backhaul files ${client.client_id} ${quoted(pattern)}${flat ? "" : " --folders"}`} />
       </span>
     </div>
-    ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). What you request waits until it connects.</p>`}
+    ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason && data.reason.text)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). What you request waits until it connects.</p>`}
     ${problem && (problem.type === "client-silent" ? html`<${Silent} client=${client} />` : html`<div class="inset"><${ProblemBox} problem=${problem} onRetry=${reload} /></div>`)}
     ${wanted.length > 0 && html`<div class="bulk inset"><strong>${plural(wanted.length, "file")} selected</strong><button type="button" class="primary" disabled=${busy} onClick=${() => fetchAll(wanted)}>Request ${plural(wanted.length, "file")}</button><button type="button" class="link" onClick=${() => setChosen(new Set())}>Clear the selection</button></div>`}
     ${!problem && html`<${DataTable} label=${`Files in ${folder}`} rows=${rows} keyOf=${(row) => row.path} columns=${columns} loading=${loading} selected=${chosen} onSelect=${setChosen} selectable=${(row) => !row.folder} empty=${html`<p class="quiet inset">${data && data.cursor ? "Nothing that matches so far." : "The folder is empty."}</p>`} />`}

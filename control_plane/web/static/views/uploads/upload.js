@@ -11,8 +11,8 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, words } from "../../parts/state.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
-import { fileOf, nextTry } from "./uploads.js";
-import { Meter, MOVING, OPEN, useProgress } from "./progress.js";
+import { fileOf, reasonOf } from "./uploads.js";
+import { Meter, OPEN, useProgress } from "./progress.js";
 import { Timeline } from "./timeline.js";
 
 const PROOFS = {
@@ -77,27 +77,29 @@ function Now({ upload, speed }) {
       <div><dt>Done</dt><dd>${left === null || !Number.isFinite(left) ? "–" : html`in ${duration(left)} <span class="quiet">(<${Instant} at=${new Date(Date.now() + left * 1000).toISOString()} />)</span>`}</dd></div>`}
       <div><dt>Attempt</dt><dd>${shown(upload.attempt)}</dd></div>
     </dl>
-    ${open && upload.reason && html`<p class="why"><${Reason} code=${upload.reason_code} text=${upload.reason} next=${MOVING.has(upload.state) && upload.reason_code === "uploading" ? null : nextTry(upload)} /></p>`}
-    ${upload.error && html`<p class="why"><${Reason} code=${upload.error} text=${upload.message} /></p>`}
-    ${open && upload.deadline && html`<p class="quiet">It ends as expired if it is not done by <${Instant} at=${upload.deadline} /> (<${Age} at=${upload.deadline} />).</p>`}
+    ${upload.reason && upload.reason.code !== "uploading" && html`<p class="why"><${Reason} reason=${reasonOf(upload)} /></p>`}
+    ${open && upload.deadline && html`<p class="quiet ends-by">It ends as expired if it is not done by <${Instant} at=${upload.deadline} /> (<${Age} at=${upload.deadline} />).</p>`}
   </section>`;
 }
 
-// Bytes a second over the last ten seconds or so, from the progress that the stream sent.
+// Bytes a second over the last seconds, from the progress that the stream sent. Its first document is as old as it may
+// be: only what lies between two changes is measured.
 class Speed {
   constructor() {
-    Object.assign(this, { at: 0, sent: 0, attempt: 0, rate: null });
+    Object.assign(this, { at: 0, sent: -1, attempt: 0, rate: null });
   }
 
   note({ bytes_uploaded: sent, attempt }) {
     const now = performance.now() / 1000;
     const since = now - this.at;
-    if (this.at && attempt === this.attempt && sent >= this.sent && since > 0.2) {
+    if (attempt !== this.attempt || sent < this.sent) this.rate = null;
+    if (this.sent < 0 || attempt !== this.attempt) return Object.assign(this, { at: 0, sent, attempt });
+    if (this.at && sent >= this.sent && since > 0.2) {
       const measured = (sent - this.sent) / since;
       const weight = 1 - Math.exp(-since / 5);
       this.rate = this.rate === null ? measured : this.rate + weight * (measured - this.rate);
     }
-    Object.assign(this, { at: now, sent, attempt });
+    return Object.assign(this, { at: now, sent, attempt });
   }
 }
 

@@ -13,7 +13,7 @@ import { Select } from "../../parts/fields.js";
 import { Age } from "../../parts/time.js";
 import { TypedFilter } from "../clients/filter.js";
 import { Pager } from "../clients/pager.js";
-import { OPEN, Progress } from "./progress.js";
+import { Progress } from "./progress.js";
 
 const ROWS = 50;
 const STATES = ["", "queued", "dispatched", "in_progress", "completing", "completed", "failed", "rejected", "cancelled", "expired"].map((value) => ({ value, label: value ? words(value) : "any state" }));
@@ -72,14 +72,13 @@ const COLUMNS = columnsOf();
 function Going({ upload }) {
   return html`<span class="stacked going">
     ${upload.status === "in_progress" && html`<${Progress} upload=${upload} />`}
-    ${OPEN.has(upload.state) && upload.reason_code !== "uploading" && html`<${Reason} code=${upload.reason_code} text=${upload.reason} next=${nextTry(upload)} />`}
-    ${upload.error && html`<${Reason} code=${upload.error} text=${upload.message} />`}
+    ${upload.reason && upload.reason.code !== "uploading" && html`<${Reason} reason=${reasonOf(upload)} />`}
     ${upload.state === "completed" && upload.proof && html`<span class="quiet">proven by ${upload.proof}</span>`}
   </span>`;
 }
 
-// When it is tried again; null while nothing but its deadline is due.
-export const nextTry = (upload) => (upload.next_wake_at === upload.deadline ? null : upload.next_wake_at);
+// Why it waits or ended. Where nothing but the deadline is due, nothing is tried again.
+export const reasonOf = ({ reason, deadline }) => (reason && reason.next_wake_at === deadline ? { ...reason, next_wake_at: null } : reason);
 
 function None({ filtered, more }) {
   if (more) return html`<p class="quiet">None of the newest uploads matches; older ones may.</p>`;
