@@ -90,6 +90,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
+    from control_plane.gauges import FleetGauges
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
     from control_plane.services.diagnosis.server import ServerDiagnosis
@@ -102,6 +103,7 @@ def create_app(settings: Settings) -> "FastAPI":
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
+    metrics.show(FleetGauges(parts.database, engine.clock, parts.messenger, engine.probe))
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
     sender = HttpWebhookSender(settings.webhook_network_list)
     dispatcher = WebhookDispatcher(

@@ -1,5 +1,7 @@
 """Health, readiness and metrics over REST."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
@@ -40,7 +42,9 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
     response_class=Response,
     responses={200: {"content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},
 )
-def metrics(request: Request) -> Response:
-    """The counters since the start. No coroutine, since the figures of the process are read from /proc."""
+async def metrics(request: Request) -> Response:
+    """The counters since the start, and the state of the fleet now: docs/reference/metrics.md has all of them."""
     counted: Metrics = request.app.state.metrics
-    return Response(counted.render(), media_type=CONTENT_TYPE)
+    await counted.refresh()
+    # In a thread, since the figures of the process are read from /proc.
+    return Response(await asyncio.to_thread(counted.render), media_type=CONTENT_TYPE)

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, update
 from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.figures import SqlFigures
 from control_plane.adapters.database.fleet.listings import SqlListings
 from control_plane.adapters.database.fleet.records import SqlGroups
 from control_plane.adapters.database.gate.records import SqlGate
@@ -46,6 +47,7 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.figures = SqlFigures(transaction)
         self.groups = SqlGroups(transaction)
         self.listings = SqlListings(transaction)
         self.gate = SqlGate(transaction)

@@ -102,6 +102,7 @@ class UploadRow(_Row, table=True):
     job_id: str | None = Field(sa_type=Code)
     job_file: int | None
     listed: str | None
+    traceparent: str | None
 
 
 class PartRow(_Row, table=True):
@@ -169,6 +170,7 @@ class ClientRow(_Row, table=True):
     """One client. `labels` repeats the table of labels, so one query reads a client."""
 
     __tablename__ = "clients"
+    __table_args__ = (Index("ix_clients_online", "online"),)
     client_id: str = Field(primary_key=True, sa_type=Code)
     install_id: str
     epoch: int = Field(sa_type=BigInteger)

@@ -401,6 +401,7 @@ class MemoryRecords:
 
     groups = Unsupported("groups")
     listings = Unsupported("listings")
+    figures = Unsupported("figures")
     jobs = Unsupported("jobs")
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")

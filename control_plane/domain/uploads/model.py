@@ -180,6 +180,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     job_file: int | None = None
     listed: ListedFile | None = None
     """The file that a person approved: no other one is granted."""
+    traceparent: str | None = None
+    """The trace that it belongs to (W3C Trace Context); None for one that is not traced."""
 
     @property
     def key(self) -> UploadKey:

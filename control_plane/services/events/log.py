@@ -20,6 +20,7 @@ from control_plane.domain.changes import (
     UploadCreated,
     UploadStateChanged,
 )
+from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.ports.log import EventLog
 from control_plane.services.uploads.writer import Commit
 
@@ -35,7 +36,15 @@ class ChangeLogger:
 
     def on_commit(self, commit: Commit) -> None:
         """Log the changes of one commit of the upload writer, in their order."""
-        self.committed(commit.changes)
+        sizes = {
+            decision.key: decision.upload.file_size for decision in commit.decisions if decision.upload is not None
+        }
+        for change in commit.changes:
+            if isinstance(change, UploadStateChanged) and change.state is State.COMPLETED:
+                event, facts = _line(change)
+                self._log(event, {**facts, "bytes": sizes.get(UploadKey(change.client_id, change.upload_id))})
+            else:
+                self.committed((change,))
 
     def committed(self, changes: Iterable[Change]) -> None:
         """Log these changes, in their order; call it after the commit."""
@@ -47,16 +56,17 @@ class ChangeLogger:
 def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
     match change:
         case UploadCreated():
-            return "upload.created", {"upload_id": change.upload_id, "client_id": change.client_id}
+            created: dict[str, Any] = {"upload_id": change.upload_id, "client_id": change.client_id}
+            return "upload.created", created if change.job_id is None else {**created, "job_id": change.job_id}
         case UploadStateChanged():
-            return "upload.state", {
+            about: dict[str, Any] = {
                 "upload_id": change.upload_id,
                 "client_id": change.client_id,
                 "attempt": change.attempt,
-                "was": change.was,
-                "state": change.state,
-                "error": change.error,
             }
+            if change.job_id is not None:
+                about["job_id"] = change.job_id
+            return "upload.state", {**about, "was": change.was, "state": change.state, "error": change.error}
         case JobStateChanged():
             facts = {"job_id": change.job_id, "was": change.was, "state": change.state, "outcome": change.outcome}
             return "job.state", facts

@@ -193,6 +193,7 @@ class JobRunner:
                 break
             except VersionConflict:
                 # Another replica, or the end of an upload, changed a row: read and apply again.
+                self._log("write.fenced", {"what": "jobs"})
                 continue
         else:
             result, effects = await self._database.write(transact)

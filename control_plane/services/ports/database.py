@@ -14,6 +14,7 @@ from control_plane.domain.reasons import Reason
 from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.ports.figures import FigureRecords
 from control_plane.services.ports.fleet import GroupRecords, ListingRecords
 from control_plane.services.ports.gate import GateRecords
 
@@ -325,6 +326,10 @@ class Records(Protocol):
     @property
     def coverage(self) -> "CoverageRecords":
         """The cells of schedules; `UnsupportedRecords` where there are none."""
+
+    @property
+    def figures(self) -> FigureRecords:
+        """The figures of the whole fleet; `UnsupportedRecords` where there are none."""
 
     @property
     def webhooks(self) -> "WebhookRecords":

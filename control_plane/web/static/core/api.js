@@ -1,7 +1,7 @@
 // The one door to REST. Rule: every answer that is no success becomes a `Problem`; 401 leads to the sign-in.
 import { signedOut } from "./session.js";
 
-const URN = "urn:backhaul:problem:";
+const REASONS = "/help/reasons/";
 
 // What went wrong. `reason` is the code of the reason's page, or "" where there is none.
 export class Problem extends Error {
@@ -11,14 +11,14 @@ export class Problem extends Error {
     this.type = String(body.type || "").split(/[/:]/).pop();
     this.title = body.title || "The request failed";
     this.detail = body.detail || "";
-    this.reason = codeOf(body.reason) || body.reason_code || body.code || this.type;
+    this.reason = codeOf(body.reason) || body.code || this.type;
     this.body = body;
   }
 }
 
 const codeOf = (reason) => (reason && typeof reason === "object" ? reason.code : "");
 
-const UNREACHABLE = { type: `${URN}unreachable`, title: "The server does not answer", detail: "Check that the control plane runs and that this machine can reach it." };
+const UNREACHABLE = { type: `${REASONS}unreachable`, title: "The server does not answer", detail: "Check that the control plane runs and that this machine can reach it." };
 
 // `path?name=value&…`; an array gives its name several times; null, undefined and "" are left out.
 export function pathWith(path, params) {
