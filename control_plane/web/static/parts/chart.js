@@ -10,14 +10,15 @@ export function Chart({ label, times, series, unit, height = 160, step = 3_600 }
   const key = JSON.stringify([times, series.map((one) => one.values)]);
   useEffect(() => {
     const scheme = matchMedia("(prefers-color-scheme: dark)");
+    const place = box.current;
     let plot = null;
     const draw = () => {
       if (plot) plot.destroy();
-      plot = drawn(box.current, times, series, unit, height, step);
+      plot = drawn(place, times, series, unit, height, step);
     };
-    const sizes = new ResizeObserver(() => plot && plot.setSize({ width: box.current.clientWidth, height }));
+    const sizes = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height }));
     draw();
-    sizes.observe(box.current);
+    sizes.observe(place);
     scheme.addEventListener("change", draw);
     return () => {
       sizes.disconnect();
@@ -49,7 +50,7 @@ function drawn(box, times, series, unit, height, step) {
     legend: { live: false, show: false },
     scales: { x: { time: true, range: [times[0] - step / 2, times[times.length - 1] + step / 2] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [{ ...axis, grid: { show: false }, space: 64, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 64, space: 40, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
-    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(`${one.tone}-fill`), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
+    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(one.tone), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
   };
   return new uPlot(options, [times, ...stacked.map((one) => one.values)], box);
 }
