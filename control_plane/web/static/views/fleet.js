@@ -1,7 +1,7 @@
 // The fleet in a minute: who is there, what moves, what waits and why, and how the last day went.
 // Rule: each number is a link to exactly the rows that it counts.
 import { html, useMemo } from "../core/html.js";
-import { bytes, count, instant } from "../core/format.js";
+import { bytes, count } from "../core/format.js";
 import { href } from "../core/router.js";
 import { useResource } from "../core/resource.js";
 import { Chart } from "../parts/chart.js";
@@ -91,10 +91,10 @@ function Tiles({ fleet }) {
       <a href=${href("/uploads", { state: "completed", ...today })}>${count(fleet.ended.completed)} completed</a>
     <//>
     <${Tile} label="Bytes today" value=${bytes(fleet.bytes)} to=${href("/uploads", { state: "completed", ...today })} tone="idle">
-      since ${instant(since)}
+      since midnight
     <//>
     <${Tile} label="Never seen" value=${count(clients.never_seen)} to=${href("/clients", { state: "never_seen" })} tone=${clients.never_seen ? "wait" : "idle"}>
-      ${clients.never_seen ? "expected, not connected yet" : "all that are expected came"}
+      ${clients.never_seen ? "expected clients" : "all have connected"}
     <//>
   </ul>`;
 }
