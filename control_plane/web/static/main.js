@@ -14,6 +14,7 @@ const ROUTES = [
   { name: "client", pattern: "/clients/:id", load: () => import("./views/clients/client.js") },
   { name: "uploads", pattern: "/uploads", load: () => import("./views/uploads/uploads.js") },
   { name: "upload", pattern: "/uploads/:id", load: () => import("./views/uploads/upload.js") },
+  { name: "health", pattern: "/health", load: () => import("./views/health.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];
 
