@@ -17,10 +17,10 @@ from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.reasons import ProblemCode
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({"/health", "/", "/docs"})
+OPEN: Final = frozenset({"/health", "/", "/docs", "/help"})
 """Paths whose GET and HEAD need no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
-OPEN_BELOW: Final = ("/static/",)
+OPEN_BELOW: Final = ("/static/", "/help/")
 """The same for every path that begins so: the files of the page, which are in the package as they are served."""
 
 LEEWAY: Final = 30
