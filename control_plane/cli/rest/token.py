@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.secret_files import secret_from
-from control_plane.cli.session import CliSession, local_command, new_app
+from control_plane.cli.session import CliSession, Tree, local_command, new_app
 from control_plane.cli.text import duration
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Lifetime = Annotated[
 ]
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """The group `token`."""
     app = new_app("Bearer tokens for the REST interface.")
     app.callback()(_token)

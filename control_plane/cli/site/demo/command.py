@@ -137,7 +137,7 @@ def _connected(plane: ControlPlane, client_id: str) -> bool:
 def _upload_all(output: CliOutput, plane: ControlPlane, devices: Sequence[DemoDevice]) -> list[Result]:
     upload_ids = [plane.trigger(device.client_id, {}, device.client_id)["upload_id"] for device in devices]
     with display_for(output) as display:
-        uploads = follow(plane.upload, upload_ids, display, poll=_POLL)
+        uploads = follow(plane.upload, upload_ids, display)
     output.note("reading the objects back and comparing them with the devices' files")
     return [_compared(plane, device, upload) for device, upload in zip(devices, uploads, strict=True)]
 
