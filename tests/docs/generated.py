@@ -14,9 +14,12 @@ from control_plane.domain.changes import Change
 from control_plane.domain.explanations.model import Explanation
 from control_plane.domain.explanations.table import CHAPTERS
 from control_plane.domain.uploads.machine import TRANSITIONS
+from control_plane.gauges import FleetGauges
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
+from device_agent.watching.figures import METRICS as AGENT_METRICS
+from device_agent.watching.figures import PREFIX
 from schemas.topics import TOPICS, Party, Topic, Topics
 from tests.docs import cli_fields
 from tests.docs.wire import errors, fields, shapes, table
@@ -32,7 +35,8 @@ OBJECT_STORES: Final = REFERENCE / "object-stores.md"
 REST: Final = REFERENCE / "rest.md"
 SETTINGS: Final = REFERENCE / "settings.md"
 REASONS: Final = REFERENCE / "reasons.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS)
+METRICS: Final = REFERENCE / "metrics.md"
+DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, METRICS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -88,6 +92,8 @@ AGENT_SETTINGS: Final = {
     "MAX_BYTES_PER_SECOND": "of all uploads together",
     "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
     "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
+    "METRICS_FILE": "a file for the textfile collector of node_exporter, replaced once a minute",
+    "METRICS_PORT": "a port of 127.0.0.1 where Prometheus reads the metrics",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
 }
@@ -216,6 +222,40 @@ def changes() -> str:
     return table(("type", "what happened", "facts"), rows)
 
 
+def metrics() -> str:
+    """Every metric of the control plane."""
+    rows = [
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text)
+        for name, kind, labels, text in plane_metrics()
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def plane_metrics() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Name, type, labels and text of each metric of the control plane's own, by name."""
+    found = {}
+    registry = Metrics().registry
+    gauges: Any = object.__new__(FleetGauges)
+    families = [one for one in registry._collector_to_names if hasattr(one, "_documentation")]
+    for metric in [*families, *gauges.describe()]:
+        kind = getattr(metric, "_type", getattr(metric, "type", ""))
+        name = getattr(metric, "_name", getattr(metric, "name", ""))
+        text = getattr(metric, "_documentation", getattr(metric, "documentation", ""))
+        full = {"counter": f"{name}_total", "info": f"{name}_info"}.get(kind, name)
+        labels = ("version",) if kind == "info" else tuple(metric._labelnames)
+        found[full] = (full, "gauge" if kind == "info" else kind, labels, text)
+    return [found[name] for name in sorted(found)]
+
+
+def agent_metrics() -> str:
+    """Every metric of the agent."""
+    rows = [
+        (f"`{PREFIX}{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), one.text)
+        for one in AGENT_METRICS
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
@@ -225,6 +265,8 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "reasons": reasons,
     "object stores": object_stores,
     "changes": changes,
+    "metrics": metrics,
+    "agent metrics": agent_metrics,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 

@@ -89,6 +89,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "current_upload",
         "reason",
     ),
+    "CodeNumber": (
+        "code",
+        "count",
+    ),
     "CoverageDocument": (
         "schedule_id",
         "from",
@@ -184,6 +188,19 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "as_of",
         "reason",
     ),
+    "FleetDocument": (
+        "as_of",
+        "since",
+        "clients",
+        "open",
+        "waiting",
+        "counted",
+        "ended",
+        "bytes",
+        "failures",
+        "failures_since",
+    ),
+    "FleetHistory": ("hours",),
     "GroupDocument": (
         "name",
         "entries",
@@ -208,6 +225,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "Health": (
         "status",
         "timestamp",
+    ),
+    "HourDocument": (
+        "begins_at",
+        "bytes",
+        "ended",
     ),
     "JobDocument": (
         "job_id",
@@ -299,6 +321,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "largest_files",
         "clients",
         "cursor",
+    ),
+    "NewCode": (
+        "code",
+        "expires_in",
     ),
     "NewWebhook": (
         "webhook_id",
@@ -422,6 +448,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "SessionDocument": (
         "auth",
         "caller",
+        "valid_until",
     ),
     "TickDocument": (
         "at",
@@ -454,6 +481,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "message",
         "metadata",
         "origin",
+        "job_id",
+        "deadline",
         "created_at",
         "updated_at",
         "completed_at",
