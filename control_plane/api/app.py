@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from control_plane.api import clients as client_routes
 from control_plane.api import health as health_routes
+from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate, SignIn
@@ -85,6 +86,7 @@ ROUTERS: Final = (
     schedule_routes.router,
     session_routes.router,
     health_routes.router,
+    help_routes.router,
     pages.router,
 )
 """A route that is more special stands before the one that would take its path."""
