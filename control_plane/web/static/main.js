@@ -10,6 +10,13 @@ import { Page } from "./parts/page.js";
 
 const ROUTES = [
   { name: "fleet", pattern: "/", load: () => import("./views/fleet.js") },
+  { name: "jobs", pattern: "/jobs", load: () => import("./views/jobs/jobs.js") },
+  { name: "job", pattern: "/jobs/:id", load: () => import("./views/jobs/job.js") },
+  { name: "schedules", pattern: "/schedules", load: () => import("./views/schedules/schedules.js") },
+  { name: "schedule", pattern: "/schedules/:id", load: () => import("./views/schedules/schedule.js") },
+  { name: "new", pattern: "/new/:kind", load: () => import("./views/new/new.js") },
+  { name: "webhooks", pattern: "/webhooks", load: () => import("./views/webhooks/webhooks.js") },
+  { name: "webhook", pattern: "/webhooks/:id", load: () => import("./views/webhooks/webhook.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];
 
