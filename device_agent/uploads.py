@@ -145,6 +145,8 @@ class Uploads:
     ) -> None:
         self.effects: list[tuple[Run, DeferredEffect]] = []
         self.counters: Counter[str] = Counter()
+        self.outcomes: Counter[Outcome] = Counter()
+        """How the uploads ended that were closed since the start."""
         self.rate: float | None = None
         """Bytes per second that one part has reached lately."""
         self.host_backoff = HostBackoff()
@@ -257,6 +259,7 @@ class Uploads:
 
     def write_tombstone(self, upload_id: str, outcome: str) -> None:
         """Keep nothing of an upload but its outcome."""
+        self.outcomes[Outcome.read(outcome)] += 1
         self._journal.append(Tombstone(upload_id, outcome, int(self._wall())))
 
     def tick(self, now: float, jitter: float) -> None:
