@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
+    from control_plane.services.sessions.service import SessionService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
@@ -139,6 +140,8 @@ def create_app(settings: Settings) -> "FastAPI":
         schedules=ScheduleService(
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
+        overview=engine.overview_service,
+        sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,

@@ -165,6 +165,8 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "message": upload.message,
         "metadata": dict(upload.metadata),
         "origin": upload.origin,
+        "job_id": upload.job_id,
+        "deadline": instant(upload.deadline),
         "created_at": known_instant(upload.created_at),
         "updated_at": known_instant(upload.updated_at),
         "completed_at": instant(upload.completed_at),

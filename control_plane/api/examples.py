@@ -96,6 +96,8 @@ UPLOAD: Final[dict[str, Any]] = {
     "message": None,
     "metadata": {"key": "value"},
     "origin": "rest",
+    "job_id": None,
+    "deadline": "2025-11-01T13:34:56.000Z",
     "created_at": "2025-11-01T12:34:56.000Z",
     "updated_at": "2025-11-01T12:35:01.000Z",
     "completed_at": "2025-11-01T12:35:01.000Z",

@@ -240,6 +240,8 @@ class Upload(Output):
     message: str | None
     metadata: dict[str, Any]
     origin: Origin
+    job_id: Annotated[str | None, Field(description="The job that requested it.")]
+    deadline: Instant | None
     created_at: Instant
     updated_at: Instant
     completed_at: Instant | None

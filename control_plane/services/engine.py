@@ -30,6 +30,7 @@ from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.overview.service import OverviewService
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
@@ -82,6 +83,7 @@ class Engine:
     client_service: ClientService
     budget_service: BudgetService
     fleet_service: FleetService
+    overview_service: OverviewService
     readiness: ReadinessCheck
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
@@ -256,6 +258,7 @@ def build_engine(
         budget_service=BudgetService(
             database=database, clock=clock, on_change=(lambda: None) if gate is None else gate.read_again
         ),
+        overview_service=OverviewService(database, clock, beats, views, policy.owner),
         fleet_service=FleetService(database=database, clock=clock, chooser=chooser, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,

@@ -6,6 +6,7 @@ answer costs five seconds, and is a finding.
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -141,17 +142,18 @@ def _looked(name: str, path: str, look: Callable[[], None], what: str) -> Findin
         return Finding(name, fine=False, text=f"{path}: the file system does not answer", remedy=remedy)
     if not errors:
         return Finding(name, fine=True, text=f"{path}: {what}")
-    user = os.geteuid()
-    remedy = f"let user {user} read it, or correct the setting"
+    remedy = f"let user {os.geteuid()} read it, or correct the setting"
+    if isinstance(errors[0], FileNotFoundError):
+        remedy = "create it, or correct the setting"
     return Finding(name, fine=False, text=f"{path}: {errors[0].strerror}", remedy=remedy)
 
 
 def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
     broker = BrokerUrl.parse(settings.mqtt_url)
-    resolved = _resolved(broker.host, broker.port)
-    yield resolved
-    if not resolved.fine:
-        return
+    if (resolved := _resolved(broker.host, broker.port)) is not None:
+        yield resolved
+        if not resolved.fine:
+            return
     where = f"{broker.host}:{broker.port}"
     try:
         if running:
@@ -171,7 +173,10 @@ def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
         yield Finding("broker", fine=False, text=f"{where}: {refusal}", remedy=remedy)
 
 
-def _resolved(host: str, port: int) -> Finding:
+def _resolved(host: str, port: int) -> Finding | None:
+    """Whether the name has addresses; None for an address."""
+    if re.fullmatch(r"[0-9.]+|.*:.*", host):
+        return None
     try:
         found = network.addresses(host, port)
     except OSError as error:
@@ -189,7 +194,7 @@ def _stores(settings: Settings, dates: list[tuple[float, float]], wall: Callable
     for scheme, host, port in _distinct((one.scheme, one.host, one.port) for one in origins):
         url = ParsedUrl(scheme, host, port, "/")
         resolved = _resolved(host, port)
-        if not resolved.fine:
+        if resolved is not None and not resolved.fine:
             yield resolved
             continue
         where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"

@@ -25,7 +25,7 @@ UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
     *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof"),
     *("reason", "error", "message"),
-    *("metadata", "origin", "created_at", "updated_at", "completed_at"),
+    *("metadata", "origin", "job_id", "deadline", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
     "triggerDownload",

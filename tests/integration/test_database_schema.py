@@ -286,6 +286,14 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "webhooks.deliveries": lambda records: records.webhooks.deliveries("w", None, Page(10, "WzVd")),
     "webhooks.deliveries in a state": lambda records: records.webhooks.deliveries("w", DeliveryState.DEAD, Page()),
     "webhooks.prune": lambda records: records.webhooks.prune(DeliveryState.DEAD, 1.0, 10),
+    "overview.presences": lambda records: records.overview.presences(),
+    "overview.open_uploads": lambda records: records.overview.open_uploads("control-plane", 10),
+    "overview.count_open": lambda records: records.overview.count_open(),
+    "overview.ended": lambda records: records.overview.ended(1.0, 2.0),
+    "overview.errors": lambda records: records.overview.errors(1.0, 3),
+    "sessions.get": lambda records: records.sessions.get("d"),
+    "sessions.take": lambda records: records.sessions.take("d"),
+    "sessions.prune": lambda records: records.sessions.prune(1.0),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
     "schedules.get": lambda records: records.schedules.get("a"),
     "schedules.due": lambda records: records.schedules.due(1.0, 10),
@@ -320,8 +328,12 @@ LISTS: Final = {
 }
 """These scan an index from one end: a list until the page is full, and the ids of all clients to count or select."""
 
-SORTS: Final = {"uploads.open_among"}
-"""Of the open uploads of one page of clients the one that changed last: an index on that costs each change."""
+SORTS: Final = {"uploads.open_among", "overview.ended", "overview.errors"}
+"""Of the open uploads of one page of clients the one that changed last: an index on that costs each change. The sums of
+what ended in a time are read from an index that begins with the time, and grouped by five states or by error codes."""
+
+SUMS: Final = {"overview.presences", "overview.open_uploads"}
+"""Every client, and every duty that failed, at most once a second in one process."""
 
 
 @pytest.fixture
@@ -352,7 +364,7 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
     database, plans = explained
     await database.write(QUERIES[name])
     walks = [plan for plan in plans() if plan.startswith("SCAN") and not plan.startswith(CALCULATED)]
-    assert all(name in LISTS and "INDEX" in plan for plan in walks), walks
+    assert name in SUMS or all(name in LISTS and "INDEX" in plan for plan in walks), walks
     assert name in SORTS or [plan for plan in plans() if "TEMP B-TREE" in plan] == []
 
 

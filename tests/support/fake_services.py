@@ -220,6 +220,7 @@ def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
         "clients": engine.client_service,
         "fleet": engine.fleet_service,
         "budgets": engine.budget_service,
+        "overview": engine.overview_service,
         "clock": engine.clock,
     }
     return create_api(Settings.load({}), Metrics(SILENT), _faked(services, **real))
@@ -238,12 +239,13 @@ def api_over(
     receipt_deadline: float = RECEIPT_DEADLINE,
     streams: EventStreams | None = None,
     webhooks: WebhookService | None = None,
+    **others: object,
 ) -> FastAPI:
     """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
     webhooks = webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None)
     real = {"streams": streams, "webhooks": webhooks, "jobs": services.jobs, "job_results": services.job_results}
-    return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
+    return create_api(settings, metrics, _faked(services, **{**real, **others}), receipt_deadline=receipt_deadline)
 
 
 def _faked(services: FakeServices, **real: object) -> ApiServices:

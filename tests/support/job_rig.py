@@ -16,8 +16,8 @@ from sqlalchemy.pool import StaticPool
 
 from control_plane.adapters.database import transactions
 from control_plane.adapters.database.database import SqlRecords
-from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.sql import Transaction
+from control_plane.adapters.database.uploads.parts import PartsCache
 from control_plane.domain.jobs.model import (
     EXECUTION_TERMINAL,
     JOB_TERMINAL,

@@ -245,7 +245,12 @@ HAS_JOB: Final = UPLOADS.c.job_id.is_not(None)
 
 Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("ix_uploads_held", UPLOADS.c.job_id, sqlite_where=IS_HELD, postgresql_where=IS_HELD)
-Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
+Index(
+    "ix_uploads_ended",
+    *(UPLOADS.c[name] for name in ("ended_at", "state", "error", "file_size")),
+    sqlite_where=~IS_OPEN,
+    postgresql_where=~IS_OPEN,
+)
 Index(
     "ix_uploads_newest_of_job",
     UPLOADS.c.job_id,

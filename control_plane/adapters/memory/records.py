@@ -406,6 +406,8 @@ class MemoryRecords:
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
+    overview = Unsupported("sums over the fleet")
+    sessions = Unsupported("sessions")
     webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:

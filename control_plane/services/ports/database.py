@@ -20,7 +20,9 @@ from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
+    from control_plane.services.ports.sessions import SessionRecords
     from control_plane.services.ports.webhooks import WebhookRecords
 
 T = TypeVar("T")
@@ -326,6 +328,14 @@ class Records(Protocol):
     @property
     def coverage(self) -> "CoverageRecords":
         """The cells of schedules; `UnsupportedRecords` where there are none."""
+
+    @property
+    def overview(self) -> "OverviewRecords":
+        """Sums over the fleet; `UnsupportedRecords` where there are none."""
+
+    @property
+    def sessions(self) -> "SessionRecords":
+        """Signed-in browsers; `UnsupportedRecords` where there are none."""
 
     @property
     def figures(self) -> FigureRecords:

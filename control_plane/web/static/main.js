@@ -10,6 +10,10 @@ import { Page } from "./parts/page.js";
 
 const ROUTES = [
   { name: "fleet", pattern: "/", load: () => import("./views/fleet.js") },
+  { name: "clients", pattern: "/clients", load: () => import("./views/clients/clients.js") },
+  { name: "client", pattern: "/clients/:id", load: () => import("./views/clients/client.js") },
+  { name: "uploads", pattern: "/uploads", load: () => import("./views/uploads/uploads.js") },
+  { name: "upload", pattern: "/uploads/:id", load: () => import("./views/uploads/upload.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];
 

@@ -115,7 +115,7 @@ def test_a_control_plane_that_stays_unreachable_ends_the_command() -> None:
 
 
 def test_a_line_is_printed_once_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(CliOutput(as_json=False))
+    lines = Lines(CliOutput())
     for progress in (0.0, 10.0, 24.0, 26.0, 51.0):
         lines.show(upload("in_progress", progress=progress, bytes_uploaded=int(progress)))
     lines.note("trying again")

@@ -64,8 +64,10 @@ function Question({ asked }) {
 
 // The clients that were shown are no longer those that match: both counts.
 function Changed({ body }) {
+  const named = [["came", body.added], ["went", body.removed]].filter(([, ids]) => ids && ids.length);
   return html`<div class="problem" role="alert">
     <strong>The selection changed</strong>
-    <p>You saw ${shown(body.expected)}; ${shown(body.found)} match now (${shown(body.added)} more, ${shown(body.removed)} fewer). Nothing was done.</p>
+    <p>You saw ${shown(body.expected)}; ${shown(body.found)} match now. Nothing was done.</p>
+    ${named.map(([verb, ids]) => html`<p key=${verb}>${verb === "came" ? "New" : "No longer there"}: ${ids.join(", ")}${ids.length >= 10 ? ", …" : ""}</p>`)}
   </div>`;
 }

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, tuple_, update
 
 from control_plane.adapters.database.listing import ROWS, page_of_uploads
-from control_plane.adapters.database.parts import PartsCache, PartTable, new_stamp
 from control_plane.adapters.database.rows import (
     UPLOAD_COLUMNS,
     DriverRow,
@@ -24,6 +23,7 @@ from control_plane.adapters.database.rows import (
 )
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import IS_OPEN, OUTBOX, UPLOADS
+from control_plane.adapters.database.uploads.parts import PartsCache, PartTable, new_stamp
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports.database import OpenUploads, Page, SubjectType, UploadFilter, UploadPage

@@ -1,0 +1,40 @@
+"""Signed-in browsers and the codes that sign one in; sums over uploads that ended, from their index alone.
+
+Rule: history is not edited.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+CODE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+HAS_ENDED = sa.text("ended_at IS NOT NULL")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "sessions",
+        sa.Column("digest", CODE, nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("valid_until", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name="pk_sessions"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_sessions_expires_at", "sessions", ["expires_at"])
+    _index_ends("ended_at", "state", "error", "file_size")
+
+
+def downgrade() -> None:
+    _index_ends("ended_at")
+    op.drop_table("sessions")
+
+
+def _index_ends(*columns: str) -> None:
+    op.drop_index("ix_uploads_ended", "uploads")
+    op.create_index("ix_uploads_ended", "uploads", list(columns), sqlite_where=HAS_ENDED, postgresql_where=HAS_ENDED)
