@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli import accounts, doctor, serve
+from control_plane.cli.conformance import command as conformance
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, events, fleet, token, uploads, webhooks
 from control_plane.cli.rest.jobs import commands as jobs
@@ -41,6 +42,7 @@ def build() -> typer.Typer:
     clients.register(app)
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name)(local_command(function))
+    app.command("conformance")(local_command(conformance.conformance))
     app.command("simulate")(rest_command(simulate.simulate))
     app.add_typer(fleet.build_client(), name="client")
     app.add_typer(fleet.build_group(), name="group")
