@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from control_plane.adapters.memory.database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.doctor import Doctor, Finding
+from control_plane.services.diagnosis.doctor import Doctor
+from control_plane.services.diagnosis.findings import Finding
+from control_plane.services.diagnosis.store import StoreDoctor
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.events.streams import EventStreams
 from control_plane.services.inbox import UploadScope
@@ -30,6 +33,8 @@ from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
@@ -84,20 +89,26 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
+    from control_plane.adapters.database.watching.examination import SqlExaminer
     from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
+    from control_plane.gauges import FleetGauges
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
+    from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
+    from control_plane.services.overview.replicas import ReplicaList
     from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
+    from control_plane.services.sessions.service import SessionService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
     engine = parts.engine
+    metrics.show(FleetGauges(parts.database, engine.clock, parts.messenger, engine.probe))
     streams = EventStreams(parts.database, engine.clock, metrics, FRAMES)
     sender = HttpWebhookSender(settings.webhook_network_list)
     dispatcher = WebhookDispatcher(
@@ -111,13 +122,19 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
+    replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
         budgets=engine.budget_service,
         fleet=engine.fleet_service,
         jobs=JobService(
-            database=parts.database, clock=engine.clock, beats=engine.beats, tools=runner.tools, poke=runner.poke
+            database=parts.database,
+            clock=engine.clock,
+            beats=engine.beats,
+            tools=runner.tools,
+            poke=runner.poke,
+            sets=engine.chooser.sets,
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
@@ -125,7 +142,24 @@ def create_app(settings: Settings) -> "FastAPI":
         schedules=ScheduleService(
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
+        overview=engine.overview_service,
+        replicas=replicas,
+        sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         readiness=engine.readiness,
+        diagnosis=ServerDiagnosis(
+            database=parts.database,
+            facts=SqlExaminer(settings.database).facts,
+            messenger=parts.messenger,
+            probe=engine.probe,
+            store=StoreDoctor(
+                parts.object_store,
+                engine.clock,
+                policy_of(settings),
+                database=parts.database,
+                bucket=parts.object_store,
+            ),
+            clock=engine.clock,
+        ),
         clock=engine.clock,
     )
     schedules = ScheduleRunner(
@@ -137,8 +171,8 @@ def create_app(settings: Settings) -> "FastAPI":
         history=settings.history_days * DAY,
         on_made=runner.poke,
     )
-    app = create_api(settings, metrics, services)
-    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
+    app = create_api(settings, metrics, services, spans=parts.tracer.provider)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
@@ -151,18 +185,30 @@ def database_place(settings: Settings) -> str:
 
 
 async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Finding]:
-    """What is wrong with the database and the object store of these settings; `fix` adds the lifecycle rule.
+    """What is wrong with these settings and their neighbours; `fix` repairs what can be repaired without loss.
 
     What the folder `probes` holds about this object store is replaced.
     """
-    database = _open_database(settings)
+    # Deferred: SQL needs the extra `server`.
+    from control_plane.adapters.database.watching.examination import SqlExaminer
+    from control_plane.adapters.mqtt.examination import MqttExaminer
+    from control_plane.adapters.page import HttpPage
+
+    _prepare_place(settings)
     object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
+    doctor = Doctor(
+        database=SqlExaminer(settings.database),
+        broker=MqttExaminer(_mqtt_settings_of(settings), Topics(settings.topic_root)),
+        store=lambda database: StoreDoctor(
+            object_store, SystemClock(), policy_of(settings), database=database, bucket=object_store
+        ),
+        page=HttpPage(settings.server_host, settings.server_port),
+    )
     try:
         object_store.forget_probe()
-        return await Doctor(database, object_store, SystemClock(), policy_of(settings)).examine(fix=fix)
+        return await doctor.examine(fix=fix)
     finally:
         await object_store.close()
-        await database.close()
 
 
 def direct_messenger(
@@ -231,20 +277,27 @@ class _Parts:
     object_store: S3ObjectStore
     messenger: MqttMessenger
     engine: Engine
+    tracer: Tracer
 
 
 def _open_database(settings: Settings) -> Database:
     # Deferred: SQL needs the extra `server`.
     from control_plane.adapters.database import SqlDatabase
 
-    if settings.database_url is None:
-        _refuse_former_place(data_directory() / DATABASE_NAME)
-        try:
-            data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
-            raise SettingsError(text) from error
+    _prepare_place(settings)
     return SqlDatabase.open(settings.database)
+
+
+def _prepare_place(settings: Settings) -> None:
+    """Make the folder of the database where no setting names another place; `SettingsError`."""
+    if settings.database_url is not None:
+        return
+    _refuse_former_place(data_directory() / DATABASE_NAME)
+    try:
+        data_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}: set DATABASE_URL, or XDG_DATA_HOME"
+        raise SettingsError(text) from error
 
 
 def _refuse_former_place(database: Path) -> None:
@@ -259,11 +312,28 @@ def _refuse_former_place(database: Path) -> None:
 def _build(settings: Settings, log: EventLog) -> _Parts:
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
-    mqtt = MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
-    messenger = MqttMessenger(mqtt, Topics(settings.topic_root), log)
-    ports = Ports(database, object_store, messenger, SystemClock())
+    messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log)
+    tracer = _tracer_of(settings)
+    ports = Ports(database, object_store, messenger, SystemClock(), tracer)
     engine = build_engine(ports, log, policy_of(settings), fleet=True)
-    return _Parts(database, object_store, messenger, engine)
+    return _Parts(database, object_store, messenger, engine, tracer)
+
+
+def _tracer_of(settings: Settings) -> Tracer:
+    """What traces; `SettingsError` when the extra is missing."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return NO_TRACES
+    # Deferred: the SDK is an extra, and takes memory.
+    try:
+        from control_plane.adapters.traces import OtelTracer, exporting
+    except ImportError as error:
+        text = f"OTEL_EXPORTER_OTLP_ENDPOINT: traces need their extra: pip install 'backhaul[otel]' ({error.name})"
+        raise SettingsError(text) from error
+    return OtelTracer(exporting(settings.otel_exporter_otlp_endpoint), version("backhaul"))
+
+
+def _mqtt_settings_of(settings: Settings) -> MqttSettings:
+    return MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
 
 
 @asynccontextmanager
@@ -280,6 +350,8 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     finally:
         await parts.object_store.close()
         await parts.database.close()
+        # It may wait for a collector that does not answer.
+        await asyncio.to_thread(parts.tracer.close)
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -8,21 +8,26 @@ line passes `redact` before it is written: no credential and no query string of 
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from control_plane.domain.jobs.model import EXECUTION_TERMINAL, JOB_TERMINAL, ExecutionState, JobState
+from control_plane.domain.schedules.model import RunStatus
 from control_plane.domain.uploads.model import State
+from control_plane.gauges import FleetGauges, reason_label
 from control_plane.services.budget import Buckets, Limit
 from schemas.log_sink import QueuedHandler
 from schemas.redaction import REDACTED, SECRET_NAME, without_secrets
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LOGGER: Final = "backhaul"
+VERSION: Final = version("backhaul")
 
 LINES: Final = Limit(rate=1 / 60, burst=10)
 """Lines of one event (of one verdict, if it has one) about one client or webhook: the first ten, then one a minute."""
@@ -34,7 +39,14 @@ _WORK: Final = ("upload.", "duty.")
 _OF_CALLERS: Final = "rest."
 """Requests to REST: no device causes them, and each line is evidence of who read what."""
 
+_COUNTED_ONLY: Final = frozenset({"write.fenced"})
+"""Normal with several replicas, and as frequent as their writes."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+WRITES: Final = ("uploads", "jobs", "schedules")
+"""What replicas write at the same time."""
+
+_DELIVERIES: Final = {"webhook.delivered": "delivered", "webhook.retried": "retried", "webhook.dead": "dead"}
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -68,6 +80,19 @@ class Metrics:
         )
         for state in State:
             self._states.labels(state)
+        self._fleet = _FleetCounters(self.registry)
+        self._refresh: Callable[[], Awaitable[None]] | None = None
+        Info("backhaul_build", "The version of the control plane.", registry=self.registry).info({"version": VERSION})
+
+    def show(self, gauges: FleetGauges) -> None:
+        """Show these gauges too; they are read at each `refresh`."""
+        self.registry.register(gauges)
+        self._refresh = gauges.refresh
+
+    async def refresh(self) -> None:
+        """Read what is shown and not counted; call it before `render`."""
+        if self._refresh is not None:
+            await self._refresh()
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
         """Count an event, and log it within the limit on lines about its client.
@@ -77,12 +102,15 @@ class Metrics:
         self._events.labels(event).inc()
         if event == "upload.state" and facts.get("was") != facts.get("state"):
             self._states.labels(State(facts["state"])).inc()
+        self._fleet.count(event, facts)
         if not self._has_line(event, facts):
             return
         level = logging.WARNING if event.endswith(".failed") else logging.INFO
         self._logger.log(level, event, **{_key(name): value for name, value in facts.items()})
 
     def _has_line(self, event: str, facts: Mapping[str, Any]) -> bool:
+        if event in _COUNTED_ONLY:
+            return False
         client_id = facts.get("client_id", facts.get("webhook_id"))
         if client_id is None or event.startswith(_OF_CALLERS):
             return True
@@ -97,6 +125,48 @@ class Metrics:
     def render(self) -> bytes:
         """Everything counted so far, as Prometheus text. Reads /proc: not for the event loop."""
         return generate_latest(self.registry)
+
+
+class _FleetCounters:
+    """What happened to uploads, executions, schedules and webhooks, counted from the events of committed changes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"backhaul_{name}", text, labels, registry=registry)
+
+        self._bytes = counter("upload_bytes", "Bytes of uploads that were completed.")
+        self._jobs = counter("jobs_ended", "Jobs that ended, by state.", "state")
+        self._executions = counter("executions_ended", "Executions that ended.", "outcome", "reason")
+        self._ticks = counter("schedule_ticks", "Ticks of schedules, by what became of them.", "outcome")
+        self._deliveries = counter("webhook_deliveries", "Deliveries of webhooks, by what became of a try.", "outcome")
+        self._fenced = counter("fenced_writes", "Transactions that lost to another replica.", "what")
+        for job in sorted(JOB_TERMINAL):
+            self._jobs.labels(job.value)
+        for status in RunStatus:
+            self._ticks.labels(status.value)
+        for outcome in _DELIVERIES.values():
+            self._deliveries.labels(outcome)
+        for what in WRITES:
+            self._fenced.labels(what)
+
+    def count(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Count one event; those of other kinds change nothing."""
+        match event:
+            case "upload.state" if facts.get("bytes"):
+                self._bytes.inc(facts["bytes"])
+            case "job.state" if facts["state"] in JOB_TERMINAL:
+                self._jobs.labels(JobState(facts["state"]).value).inc()
+            case "execution.state" if facts["state"] in EXECUTION_TERMINAL:
+                outcome = ExecutionState(facts["state"]).value
+                self._executions.labels(outcome, reason_label(facts["reason"] or "")).inc()
+            case "schedule.tick":
+                self._ticks.labels(RunStatus(facts["status"]).value).inc()
+            case "webhook.delivered" | "webhook.retried" | "webhook.dead":
+                self._deliveries.labels(_DELIVERIES[event]).inc()
+            case "write.fenced":
+                self._fenced.labels(facts["what"] if facts["what"] in WRITES else "other").inc()
+            case _:
+                pass
 
 
 def _key(fact: str) -> str:

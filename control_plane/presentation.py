@@ -94,14 +94,14 @@ def completed_parts(upload: Upload) -> int:
     return sum(part.stored for part in upload.parts.values())
 
 
-def reason_text(reason: Reason | None) -> str | None:
-    """The sentence for people; None while nothing has to wait."""
-    return None if reason is None else reason.text
+def reason_document(reason: Reason | None, next_wake_at: float | None = None) -> dict[str, str | None] | None:
+    """A reason, ready for JSON; None while nothing has to wait, and nothing ended badly.
 
-
-def reason_code(reason: Reason | None) -> str | None:
-    """The code for programs: a `WaitCode`, an error code of the device or a `Refusal`; None without a reason."""
-    return None if reason is None else str(reason.code)
+    `next_wake_at` (s since the epoch) is when the cause is looked at next, if that is known.
+    """
+    if reason is None:
+        return None
+    return {"code": str(reason.code), "text": reason.text, "next_wake_at": instant(next_wake_at)}
 
 
 def progress_document(upload: Upload) -> dict[str, Any]:
@@ -160,13 +160,13 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "file_size": upload.file_size,
         "attempt": upload.attempt,
         "proof": upload.proof,
-        "reason": reason_text(view.reason),
-        "reason_code": reason_code(view.reason),
-        "next_wake_at": instant(view.next_wake_at),
+        "reason": reason_document(view.reason, view.next_wake_at),
         "error": upload.error,
         "message": upload.message,
         "metadata": dict(upload.metadata),
         "origin": upload.origin,
+        "job_id": upload.job_id,
+        "deadline": instant(upload.deadline),
         "created_at": known_instant(upload.created_at),
         "updated_at": known_instant(upload.updated_at),
         "completed_at": instant(upload.completed_at),

@@ -8,10 +8,12 @@ import functools
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
+from device_agent import VERSION
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
 from device_agent.effects import PUT, UNANSWERED_EVERY, EffectRunner
@@ -41,8 +43,10 @@ from device_agent.state.selections import KeptSelections
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
-from device_agent.transfer.model import Transfer
+from device_agent.transfer.model import State, Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
+from device_agent.watching.exporter import Exporter
+from device_agent.watching.figures import Figures
 from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
@@ -50,6 +54,7 @@ from schemas.values import ErrorCode, PresignedPart, SystemInfo
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
 
+_SHOWN: Final = tuple(str(state) for state in State if state is not State.CLOSED)
 _LONGEST_SLEEP: Final = 60.0
 _SMALLEST_SAMPLE: Final = 256 * 1024
 _SAMPLE_WEIGHT: Final = 0.3
@@ -70,7 +75,9 @@ class Network(Protocol):
     def stop(self, offline: bytes | None = None) -> None:
         """Publish `offline` as presence, and disconnect."""
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         """Publish a message that expires after `expiry` seconds; False when it was not accepted."""
 
     def ack(self, token: AckToken) -> None:
@@ -93,6 +100,7 @@ class Environment:
     selections: KeptSelections
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
+    metrics: Exporter = field(default_factory=Exporter)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -159,6 +167,10 @@ class Agent:
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
+        self._connected = False
+        self._contact_at: float | None = None
+        self._bytes_sent = self._parts_sent = 0
+        self._metrics_at = 0.0 if environment.metrics.enabled else None
 
     @property
     def uploads(self) -> Uploads:
@@ -199,6 +211,7 @@ class Agent:
     def start(self) -> None:
         """Start to connect, and to work on the uploads of the journal."""
         self._runner.start()
+        self._environment.metrics.start()
         self._connection.start()
 
     def turn(self, arrived: Iterable[LoopEvent]) -> float:
@@ -223,13 +236,46 @@ class Agent:
             self._flush(now)
         active = [run for run in self._uploads.durable() if not run.ended]
         self._publisher.flush(now, active, self._durability.failure)
+        if self._metrics_at is not None and now >= self._metrics_at:
+            self._metrics_at = now + self._environment.metrics.every
+            self._environment.metrics.show(self._figures())
+
+    def _figures(self) -> Figures:
+        """The figures of this moment."""
+        wall, uploads = self._environment.wall(), self._uploads
+        info = self._environment.system_info()
+        if self._connected:
+            self._contact_at = wall
+        return Figures(
+            version=VERSION,
+            at=wall,
+            connected=self._connected,
+            contact_at=self._contact_at,
+            uploads=dict.fromkeys(_SHOWN, 0) | Counter(str(run.transfer.state) for run in uploads),
+            unresponsive=sum(run.session.unanswered_since is not None for run in uploads),
+            journal_failing=self._durability.failure is not None,
+            disk_free=info.disk_free,
+            disk_total=info.disk_total,
+            journal_size=self._journal.size,
+            bytes_sent=self._bytes_sent,
+            parts_sent=self._parts_sent,
+            ended={str(outcome): count for outcome, count in uploads.outcomes.items()},
+            events=dict(uploads.counters),
+        )
 
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
         wake = self._uploads.next_wake() if durability.failure is None else durability.retry_at
         unanswered = now + UNANSWERED_EVERY if self._runner.busy else None
-        moments = (unanswered, wake, durability.commit_at, self._publisher.next_at(now), self._selections.next_at)
+        moments = (
+            unanswered,
+            wake,
+            durability.commit_at,
+            self._publisher.next_at(now),
+            self._selections.next_at,
+            self._metrics_at,
+        )
         earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
         return min(max(0.0, earliest - now), _LONGEST_SLEEP)
 
@@ -242,10 +288,12 @@ class Agent:
             case EffectDone():
                 self._effect_done(event)
             case Connected():
+                self._connected = True
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
             case Disconnected():
+                self._connected, self._contact_at = False, self._environment.wall()
                 self._publisher.on_disconnected()
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
@@ -267,7 +315,7 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock())
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
@@ -279,6 +327,7 @@ class Agent:
         self._uploads.effect_done(done.session, sends=done.kind == PUT)
         stored = isinstance(done.event, PartStored)
         if stored:
+            self._bytes_sent, self._parts_sent = self._bytes_sent + done.size, self._parts_sent + 1
             self._measure_rate(done)
         if done.kind == PUT:
             self._uploads.host_backoff.record_result(done.url, done.event)
@@ -323,14 +372,16 @@ class Agent:
     def _perform(self, effects: list[tuple[Run, DeferredEffect]]) -> None:
         for run, effect in effects:
             if isinstance(effect, PublishResponse):
-                self._publisher.enqueue(effect.response, key=run.upload_id)
+                self._publisher.enqueue(effect.response, key=run.upload_id, traceparent=run.traceparent)
             else:
                 self._runner.perform(run, effect)
 
     # Outside of the loop.
 
     def _publish(self, message: Outbound) -> bool:
-        return self._connection.publish(message.channel, message.data, expiry=message.expiry)
+        return self._connection.publish(
+            message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
+        )
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

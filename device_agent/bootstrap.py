@@ -25,6 +25,7 @@ from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import system_info, system_timezone
+from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def environment_of(settings: Settings, env_file: Path) -> Environment:
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
+        metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )
 
@@ -82,7 +84,7 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         will=presence.will,
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
-        on_command=lambda data, token, retained: inbox.put(CommandArrived(data, token, retained)),
+        on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
         on_birth=lambda _data: inbox.put(BirthArrived()),
         on_retained_presence=presence.read_retained,
     )

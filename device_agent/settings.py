@@ -29,7 +29,7 @@ MAX_WORKERS: Final = 64
 _MAX_LABELS: Final = 64
 _LONGEST_LABEL: Final = 256
 _MAX_GLOBS: Final = 100
-_PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR"})
+_PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR", "METRICS_FILE"})
 """A path is bytes; all other settings are text."""
 
 _HIDDEN: Final = "(set)"
@@ -58,6 +58,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
     spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
     spool_max_percent: Annotated[int, Meta(ge=0, le=100)] = 25
+    metrics_file: _AbsolutePath | None = None
+    metrics_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
     log_level: LogLevel = "info"
     topic_root: str = DEFAULT_ROOT
 
@@ -112,6 +114,8 @@ _MUST: Final[Mapping[str, str]] = {
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
     "SPOOL_MAX_BYTES": "must be a whole number of bytes; 0 allows no copies",
     "SPOOL_MAX_PERCENT": "must be a whole number from 0 to 100",
+    "METRICS_FILE": "must be an absolute path, such as /var/lib/prometheus/node-exporter/backhaul.prom",
+    "METRICS_PORT": "must be a port of this device, from 1 to 65535",
     "LOG_LEVEL": f"must be one of {', '.join(get_args(LogLevel))}",
 }
 """What to write instead, for each setting that `convert` checks."""
@@ -159,7 +163,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
             for key, _, value in (part.partition("=") for part in parts):
                 types.setdefault(key.strip(), []).append(value.strip())
             return types
-        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND" | "SPOOL_MAX_BYTES" | "SPOOL_MAX_PERCENT":
+        case "MAX_PARALLEL_PARTS" | "MAX_BYTES_PER_SECOND" | "SPOOL_MAX_BYTES" | "SPOOL_MAX_PERCENT" | "METRICS_PORT":
             # Digits only: the conversion of msgspec also accepts 1e6 and null.
             return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
         case "LOG_LEVEL":
@@ -269,7 +273,7 @@ _CONTROL_PLANE: Final = """
     AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_ENDPOINT S3_PUBLIC_ENDPOINT S3_BUCKET_NAME
     S3_CHUNK_SIZE S3_DIGEST S3_ENCRYPTION S3_ADDRESSING BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH
     CLIENT_MAX_UPLOADS CLIENT_MAX_BYTES MAX_JOB_FILES WEBHOOK_NETWORKS MAX_TOKEN_LIFETIME REQUIRE_PROOF HISTORY_DAYS
-    TOPIC_ROOT LOG_LEVEL
+    OTEL_EXPORTER_OTLP_ENDPOINT TOPIC_ROOT LOG_LEVEL
 """
 CONTROL_PLANE_NAMES: Final = frozenset(_CONTROL_PLANE.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

@@ -99,6 +99,8 @@ class Run:
     """When a sender was given a part of it last, counted in parts."""
     measuring: bool = False
     """Whether the size of its file was asked for."""
+    traceparent: str | None = None
+    """The trace of its last command, which its responses repeat."""
     silent_mount: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
@@ -145,6 +147,8 @@ class Uploads:
     ) -> None:
         self.effects: list[tuple[Run, DeferredEffect]] = []
         self.counters: Counter[str] = Counter()
+        self.outcomes: Counter[Outcome] = Counter()
+        """How the uploads ended that were closed since the start."""
         self.rate: float | None = None
         """Bytes per second that one part has reached lately."""
         self.host_backoff = HostBackoff()
@@ -257,6 +261,7 @@ class Uploads:
 
     def write_tombstone(self, upload_id: str, outcome: str) -> None:
         """Keep nothing of an upload but its outcome."""
+        self.outcomes[Outcome.read(outcome)] += 1
         self._journal.append(Tombstone(upload_id, outcome, int(self._wall())))
 
     def tick(self, now: float, jitter: float) -> None:
@@ -348,6 +353,7 @@ class Uploads:
     def _add(self, transfer: Transfer) -> Run:
         self._arrivals += 1
         run = Run(self._arrivals, transfer, wake_at=wake_at(transfer), held=recorded_size(transfer))
+        run.traceparent = transfer.order.traceparent
         self._runs[run.upload_id] = run
         return run
 

@@ -27,8 +27,11 @@ async def client_status(client_id: ClientId, clients: Clients, caller: Caller, n
 @router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
     """Every client that ever connected or is expected, by id. With a filter, `set` names the clients that match."""
-    found = await clients.clients(caller, query.page, now, selector=query.selector, state=query.state)
-    rows = [models.ClientRow.of(client, now, clients.reason(client, now)) for client in found.clients]
+    found = await clients.clients(caller, query.where, query.page, now)
+    rows = [
+        models.ListedClient.listed(client, now, clients.reason(client, now), found.busy.get(client.client_id))
+        for client in found.clients
+    ]
     return models.ClientPage(clients=rows, count=found.count, set=found.set, cursor=found.cursor)
 
 
@@ -66,8 +69,7 @@ async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -
 async def list_files(
     request: Request, client_id: ClientId, clients: Clients, caller: Caller, query: FilesQuery
 ) -> models.FilePage:
-    """Request from a connected client the list of its files that match a pattern."""
+    """The files of a client that match a pattern: as it lists them now, or as it last did while it does not answer."""
     discloses(request, pattern=query.pattern)
     wanted = ListFiles(query.pattern, query.limit, query.cursor, query.digest, folders=query.folders)
-    found = await clients.files(caller, client_id, wanted)
-    return models.FilePage(files=[models.File.of(entry) for entry in found.files], cursor=found.cursor)
+    return models.FilePage.of(await clients.listing(caller, client_id, wanted))

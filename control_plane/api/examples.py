@@ -17,6 +17,11 @@ TRIGGERED: Final[dict[str, Any]] = {
     "s3_key": _KEY,
     "status": "in_progress",
 }
+REASON: Final[dict[str, Any]] = {
+    "code": "client_offline",
+    "text": "the client is offline",
+    "next_wake_at": "2025-11-02T10:00:00.000Z",
+}
 CLIENT_STATUS: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
     "connected": True,
@@ -24,7 +29,6 @@ CLIENT_STATUS: Final[dict[str, Any]] = {
     "last_heartbeat": "2025-11-01T10:05:00.000Z",
     "current_upload": {"upload_id": _UPLOAD_ID, "file_path": _FILE, "status": "in_progress", "progress": 45.5},
     "reason": None,
-    "reason_code": None,
 }
 CLIENT_ROW: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
@@ -33,9 +37,13 @@ CLIENT_ROW: Final[dict[str, Any]] = {
     "last_activity": "2025-11-01T10:05:00.000Z",
     "labels": {"site": "berlin"},
     "reason": None,
-    "reason_code": None,
 }
-CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [CLIENT_ROW], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
+LISTED_CLIENT: Final[dict[str, Any]] = {
+    **CLIENT_ROW,
+    "open_uploads": 1,
+    "current_upload": CLIENT_STATUS["current_upload"],
+}
+CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [LISTED_CLIENT], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
 CLIENT: Final[dict[str, Any]] = {
     **CLIENT_ROW,
     "connected_at": "2025-11-01T10:00:00.000Z",
@@ -84,12 +92,12 @@ UPLOAD: Final[dict[str, Any]] = {
     "attempt": 1,
     "proof": "etag",
     "reason": None,
-    "reason_code": None,
-    "next_wake_at": None,
     "error": None,
     "message": None,
     "metadata": {"key": "value"},
     "origin": "rest",
+    "job_id": None,
+    "deadline": "2025-11-01T13:34:56.000Z",
     "created_at": "2025-11-01T12:34:56.000Z",
     "updated_at": "2025-11-01T12:35:01.000Z",
     "completed_at": "2025-11-01T12:35:01.000Z",
@@ -105,6 +113,9 @@ FILE_PAGE: Final[dict[str, Any]] = {
         {"path": _FILE, "size": 10_485_760, "mtime_ns": 1_762_000_000_000_000_000, "digest": None, "folder": False}
     ],
     "cursor": None,
+    "live": True,
+    "as_of": "2025-11-01T10:05:00.000Z",
+    "reason": None,
 }
 HEALTH: Final[dict[str, Any]] = {"status": "ok", "timestamp": "2025-11-01T10:00:00.000Z"}
 READINESS: Final[dict[str, Any]] = {
@@ -121,8 +132,27 @@ READINESS: Final[dict[str, Any]] = {
     },
 }
 PROBLEM: Final[dict[str, Any]] = {
-    "type": "urn:backhaul:problem:unknown-client",
+    "type": "/help/reasons/unknown-client",
     "title": "No such client",
     "status": 404,
     "detail": "client 'restaurant-9' is not known: no agent has connected under this id, and no operator expects it",
+}
+HEALTH_DETAILS: Final = {
+    "as_of": "2025-11-01T10:00:00.000Z",
+    "ready": True,
+    "checks": READINESS["checks"],
+    "probe": READINESS["probe"],
+    "findings": [
+        {"name": "database", "fine": True, "text": "SQLite at backhaul.db: it can be written", "remedy": None}
+    ],
+    "replicas": [
+        {
+            "replica_id": "5f3c1d2e9a7b",
+            "host": "site-1",
+            "version": "0.1.0",
+            "started_at": "2025-11-01T08:00:00.000Z",
+            "seen_at": "2025-11-01T09:59:45.000Z",
+            "this": True,
+        }
+    ],
 }

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.api.auth import is_open
 from control_plane.api.problems import INTERNAL, Problem, respond
+from control_plane.domain.reasons import ProblemCode
 from control_plane.observability import Metrics
 
 MAX_BODY: Final = 64 * 1024
@@ -39,9 +40,9 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 
-_TOO_SLOW: Final = Problem(408, "request-timeout", "The request did not arrive in time")
-_FOREIGN_PAGE: Final = Problem(403, "foreign-page", "Pages of other sites may not use this server")
-_WRONG_HOST: Final = Problem(421, "wrong-host", "This server does not have this name: ALLOWED_HOSTS lists its names")
+_TOO_SLOW: Final = Problem(408, ProblemCode.REQUEST_TIMEOUT)
+_FOREIGN_PAGE: Final = Problem(403, ProblemCode.FOREIGN_PAGE)
+_WRONG_HOST: Final = Problem(421, ProblemCode.WRONG_HOST)
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({None, "none", "same-origin"})
 """`Sec-Fetch-Site` of a request that no foreign page made. `same-site` is foreign: all ports of localhost are one."""
@@ -74,8 +75,8 @@ class WholeBody:
             async with asyncio.timeout(self._deadline):
                 body = await _read(scope, receive)
         except _TooLarge:
-            title = f"A body may have at most {_limit(scope)} bytes"
-            await _refuse(Problem(413, "body-too-large", title), scope, receive, send)
+            detail = f"A body may have at most {_limit(scope)} bytes"
+            await _refuse(Problem(413, ProblemCode.BODY_TOO_LARGE, detail), scope, receive, send)
         except TimeoutError:
             await _refuse(_TOO_SLOW, scope, receive, send)
         else:

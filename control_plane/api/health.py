@@ -1,5 +1,7 @@
 """Health, readiness and metrics over REST."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
@@ -7,6 +9,10 @@ from control_plane.api.auth import Caller
 from control_plane.api.parameters import Now, Readiness
 from control_plane.observability import CONTENT_TYPE, Metrics
 from control_plane.presentation import known_instant
+from control_plane.services.diagnosis.server import ServerDiagnosis
+from control_plane.services.errors import ServiceError
+from control_plane.services.overview.replicas import ReplicaList
+from control_plane.services.ports.overview import Replica
 
 router = APIRouter(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
@@ -34,13 +40,51 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
 
 
 @router.get(
+    "/health/details",
+    operation_id="getHealthDetails",
+    summary="See what is wrong and what to do about it",
+)
+async def details(request: Request, readiness: Readiness, caller: Caller, now: Now) -> models.HealthDetails:
+    """The findings of `backhaul doctor` as this server sees them, and the control planes that share its database."""
+    diagnosis: ServerDiagnosis = request.app.state.diagnosis
+    replicas: ReplicaList = request.app.state.replicas
+    found, findings = await asyncio.gather(readiness.readiness(caller), diagnosis.findings())
+    try:
+        seen = await replicas.seen(caller)
+    except ServiceError:
+        # The findings say that the database is away.
+        seen = []
+    return models.HealthDetails(
+        as_of=known_instant(now),
+        ready=found.ready,
+        checks=dict(found.checks),
+        probe=None if found.probe is None else models.Probe.of(found.probe),
+        findings=[models.FoundFact.of(one) for one in findings],
+        replicas=[_replica(one, replicas.own) for one in seen],
+    )
+
+
+def _replica(one: Replica, own: Replica) -> models.ReplicaRow:
+    return models.ReplicaRow(
+        replica_id=one.replica_id,
+        host=one.host,
+        version=one.version,
+        started_at=known_instant(one.started_at),
+        seen_at=known_instant(one.seen_at),
+        this=one.replica_id == own.replica_id,
+    )
+
+
+@router.get(
     "/metrics",
     operation_id="getMetrics",
     summary="Read the counters as Prometheus text",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},
 )
-def metrics(request: Request) -> Response:
-    """The counters since the start. No coroutine, since the figures of the process are read from /proc."""
+async def metrics(request: Request) -> Response:
+    """The counters since the start, and the state of the fleet now: docs/reference/metrics.md has all of them."""
     counted: Metrics = request.app.state.metrics
-    return Response(counted.render(), media_type=CONTENT_TYPE)
+    await counted.refresh()
+    # In a thread, since the figures of the process are read from /proc.
+    return Response(await asyncio.to_thread(counted.render), media_type=CONTENT_TYPE)

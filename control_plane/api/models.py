@@ -10,9 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.clients import ClientState
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason as KnownReason
 from control_plane.domain.uploads.model import Origin, Proof, State
-from control_plane.presentation import STATUS, Status, instant, progress, reason_code, reason_text, upload_document
+from control_plane.domain.uploads.model import Upload as KnownUpload
+from control_plane.presentation import (
+    STATUS,
+    Status,
+    instant,
+    known_instant,
+    progress,
+    reason_document,
+    upload_document,
+)
+from control_plane.services.clients.listings import FoundListing
+from control_plane.services.diagnosis.findings import Finding
+from control_plane.services.ports.database import OpenUploads
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness as FoundReadiness
 from control_plane.services.uploads.views import UploadView
@@ -22,14 +34,27 @@ from schemas.values import DigestName
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """Made by `presentation.instant`."""
 
-ReasonText = Annotated[str | None, Field(description="A sentence for people; its wording may change.")]
-ReasonCode = Annotated[str | None, Field(description="A stable code for `reason`. The set of codes is open.")]
-
 
 class Output(BaseModel):
     """An answer."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class Reason(Output):
+    """Why something waits or ended. `next_wake_at` is when the cause is looked at next, if that is known."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REASON]})
+
+    code: Annotated[str, Field(description="Stable; the set of codes is open. `/help/reasons/CODE` explains it.")]
+    text: Annotated[str, Field(description="A sentence for people; its wording may change.")]
+    next_wake_at: Instant | None
+
+    @classmethod
+    def of(cls, reason: KnownReason | None, next_wake_at: float | None = None) -> Self | None:
+        """The reason, if there is one; `next_wake_at` in seconds since the epoch."""
+        document = reason_document(reason, next_wake_at)
+        return None if document is None else cls.model_validate(document)
 
 
 class Triggered(Output):
@@ -53,9 +78,8 @@ class CurrentUpload(Output):
     progress: Annotated[float, Field(ge=0, le=100)]
 
     @classmethod
-    def of(cls, view: UploadView) -> Self:
-        """The upload of `view`, in short."""
-        upload = view.upload
+    def of(cls, upload: KnownUpload) -> Self:
+        """The upload in short."""
         return cls(
             upload_id=upload.upload_id,
             file_path=upload.file_path,
@@ -74,20 +98,18 @@ class ClientStatus(Output):
     connected_at: Instant | None
     last_heartbeat: Instant | None
     current_upload: CurrentUpload | None
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
 
     @classmethod
-    def of(cls, client: KnownClient, current: UploadView | None, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, current: UploadView | None, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s), with its unfinished upload if it has one."""
         return cls(
             client_id=client.client_id,
             connected=client.connected(now),
             connected_at=instant(client.connected_at),
             last_heartbeat=None if client.never_seen else instant(client.seen_at),
-            current_upload=None if current is None else CurrentUpload.of(current),
-            reason=reason_text(reason),
-            reason_code=reason_code(reason),
+            current_upload=None if current is None else CurrentUpload.of(current.upload),
+            reason=Reason.of(reason),
         )
 
 
@@ -101,11 +123,10 @@ class ClientRow(Output):
     state: ClientState
     last_activity: Instant | None
     labels: Annotated[dict[str, str], Field(description="The device's labels, and the operator's, which win.")]
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
 
     @classmethod
-    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             client_id=client.client_id,
@@ -113,8 +134,7 @@ class ClientRow(Output):
             state=client.state(now),
             last_activity=None if client.never_seen else instant(client.seen_at),
             labels=client.effective_labels,
-            reason=reason_text(reason),
-            reason_code=reason_code(reason),
+            reason=Reason.of(reason),
         )
 
 
@@ -148,7 +168,7 @@ class Client(ClientRow):
     note: str
 
     @classmethod
-    def of(cls, client: KnownClient, now: float, reason: Reason | None) -> Self:
+    def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
             **ClientRow.of(client, now, reason).model_dump(),
@@ -168,6 +188,22 @@ class Client(ClientRow):
         )
 
 
+class ListedClient(ClientRow):
+    """One client in a list, and what it does: its unfinished uploads, and the one that changed last."""
+
+    open_uploads: int
+    current_upload: CurrentUpload | None
+
+    @classmethod
+    def listed(cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None) -> Self:
+        """The client at `now` (s)."""
+        return cls(
+            **ClientRow.of(client, now, reason).model_dump(),
+            open_uploads=0 if busy is None else busy.count,
+            current_upload=None if busy is None else CurrentUpload.of(busy.latest),
+        )
+
+
 class ClientPage(Output):
     """Clients by id; `count` counts all that match, `cursor` gets the next page.
 
@@ -176,14 +212,14 @@ class ClientPage(Output):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_PAGE]})
 
-    clients: list[ClientRow]
+    clients: list[ListedClient]
     count: int
     set: str | None
     cursor: str | None
 
 
 class Upload(Output):
-    """One upload. `status` is one of five values, `state` is exact; `reason` and `next_wake_at` explain a wait."""
+    """One upload. `status` is one of five values, `state` is exact; `reason` explains a wait or an end."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPLOAD]})
 
@@ -200,13 +236,13 @@ class Upload(Output):
     file_size: int | None
     attempt: int
     proof: Proof | None
-    reason: ReasonText
-    reason_code: ReasonCode
-    next_wake_at: Instant | None
+    reason: Reason | None
     error: str | None
     message: str | None
     metadata: dict[str, Any]
     origin: Origin
+    job_id: Annotated[str | None, Field(description="The job that requested it.")]
+    deadline: Instant | None
     created_at: Instant
     updated_at: Instant
     completed_at: Instant | None
@@ -252,12 +288,29 @@ class File(Output):
 
 
 class FilePage(Output):
-    """Files that match; `cursor` gets the next page."""
+    """Files that match, as of `as_of`; `cursor` gets the next page.
+
+    `live`: the client has just listed them. Else it does not answer, for `reason`, and this is its last such answer.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.FILE_PAGE]})
 
     files: list[File]
     cursor: str | None
+    live: bool
+    as_of: Instant
+    reason: Reason | None
+
+    @classmethod
+    def of(cls, found: FoundListing) -> Self:
+        """The listing."""
+        return cls(
+            files=[File.of(entry) for entry in found.files.files],
+            cursor=found.files.cursor,
+            live=found.live,
+            as_of=known_instant(found.as_of),
+            reason=Reason.of(found.reason),
+        )
 
 
 class Health(Output):
@@ -315,6 +368,47 @@ class Readiness(Output):
             checks={**found.checks, "store": found.checks["object_store"]},
             probe=None if found.probe is None else Probe.of(found.probe),
         )
+
+
+class FoundFact(Output):
+    """The result of one check, as of `backhaul doctor`; `remedy` is what to do about it."""
+
+    name: str
+    fine: bool
+    text: str
+    remedy: str | None
+
+    @classmethod
+    def of(cls, found: Finding) -> Self:
+        """The finding."""
+        return cls(name=found.name, fine=found.fine, text=found.text, remedy=found.remedy)
+
+
+class ReplicaRow(Output):
+    """A control plane that shares the database; `this` is the one that answers."""
+
+    replica_id: str
+    host: str
+    version: str
+    started_at: Instant
+    seen_at: Instant
+    this: bool
+
+
+class HealthDetails(Output):
+    """Everything that the page shows of health: checks, what the object store enforces, findings, replicas.
+
+    `findings` stand in the order in which to repair them. `replicas` is empty while the database cannot be read.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.HEALTH_DETAILS]})
+
+    as_of: Instant
+    ready: bool
+    checks: dict[str, str]
+    probe: Probe | None
+    findings: list[FoundFact]
+    replicas: list[ReplicaRow]
 
 
 class ProblemDocument(Output):

@@ -1,7 +1,8 @@
-"""What a person meets in a browser: `/`, which names what is there, and `/docs`, the OpenAPI document as one page.
+"""What a person meets in a browser: the operator's page at `/` with its files, and `/docs`, the calls as one page.
 
-Rule: static and self-made: no script, nothing of another host, nothing of the fleet; so both need no token. The policy
-of the pages allows one style by its digest, and nothing else.
+Rule: these answers hold nothing of the fleet and nothing of another host, so they need no token. The page is static
+files; their policy allows scripts and styles from here only, and none inside a document. `/docs` has no script, and its
+policy allows one style by its digest.
 """
 
 from base64 import b64encode
@@ -12,7 +13,9 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 
+from control_plane import web
 from control_plane.api.documents import SUMMARY, TITLE
 
 router = APIRouter(include_in_schema=False)
@@ -33,6 +36,10 @@ _STYLE: Final = (
     "section{border-top:1px solid #bbb;margin-top:1.5rem}"
     "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
 )
+_FILES: Final = web.files()
+_FILE_HEADERS: Final = {"Content-Security-Policy": web.POLICY, "Cache-Control": "no-cache"}
+"""A browser keeps the files and asks each time whether they changed: a new version is there at once."""
+
 _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,11 +48,26 @@ _POLICY: Final = (
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """Name what is there: as HTML for a browser, else as JSON."""
+    """The page for a browser; for a program, what is there, as JSON."""
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"name": TITLE, "summary": SUMMARY, "paths": dict(_PLACES)})
-    rows = [(f'<a href="{path}"><code>{path}</code></a>', escape(text)) for path, text in _PLACES.items()]
-    return _page(f"<p>{escape(SUMMARY)}</p>{_table(rows)}")
+    return _file("index.html", request)
+
+
+@router.get("/static/{path:path}")
+async def static_file(path: str, request: Request) -> Response:
+    """A file of the page; 304 when the browser has it."""
+    return _file(path, request)
+
+
+def _file(path: str, request: Request) -> Response:
+    found = _FILES.get(path)
+    if found is None:
+        raise HTTPException(404)
+    headers = {**_FILE_HEADERS, "ETag": found.tag}
+    if found.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)
 
 
 @router.get("/docs")

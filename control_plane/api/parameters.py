@@ -3,19 +3,21 @@
 Rule: unknown names in a query are refused: otherwise a misspelt filter would list everything.
 """
 
+from datetime import datetime
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path, Query, Request
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from control_plane.api.bodies import FilePath, Input, matching
+from control_plane.api.bodies import FilePath, Input, matching, read_instant
 from control_plane.domain.clients import ClientState
 from control_plane.domain.selectors import MAX_LENGTH
 from control_plane.domain.uploads.model import State
-from control_plane.presentation import Status
+from control_plane.presentation import Status, states_of
+from control_plane.services.clients.choosing import ClientFilter
 from control_plane.services.clients.service import ClientService
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Page
+from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.uploads.service import UploadService
 from schemas.names import UPLOAD_ID_PATTERN
@@ -73,20 +75,64 @@ class Paged(Input):
         return Page(self.limit, self.cursor)
 
 
+def _instant(value: object) -> datetime:
+    if (instant := read_instant(value)) is not None:
+        return instant
+    message = "must be an RFC 3339 instant such as 2025-11-01T10:00:00Z"
+    raise ValueError(message)
+
+
+SinceInstant = Annotated[datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+ReasonFilter = Annotated[str, *matching(r"^[a-z_]{1,64}$", "must be a reason code such as client_offline")]
+
+
 class WhichUploads(Paged):
-    """Filters of the list of uploads; all that are given must match."""
+    """Filters of the list of uploads; all that are given must match.
+
+    `since` is the earliest creation, `ended_since` the earliest end. `reason_code` selects those that wait for it: such
+    a page may have fewer rows than `limit` though its `cursor` leads on.
+    """
 
     client_id: CheckedClientId | None = None
     status: Status | None = None
     state: State | None = None
     error: Annotated[str, *matching(r"^[a-z_]{1,64}$", "must be an error code such as file_not_found")] | None = None
+    job_id: Annotated[str, *matching(UPLOAD_ID_PATTERN, "must be the id of a job")] | None = None
+    reason_code: ReasonFilter | None = None
+    since: SinceInstant | None = None
+    ended_since: SinceInstant | None = None
+
+    @property
+    def where(self) -> UploadFilter:
+        """As the service takes it; the reason is not part of it."""
+        return UploadFilter(
+            client_id=self.client_id,
+            states=states_of(self.status, self.state),
+            error=self.error,
+            job_id=self.job_id,
+            created_since=None if self.since is None else self.since.timestamp(),
+            ended_since=None if self.ended_since is None else self.ended_since.timestamp(),
+        )
+
+
+ClientPattern = Annotated[
+    str,
+    *matching(r"^[A-Za-z0-9._*-]{1,64}$", "must be a client id, or a pattern of ids with *"),
+    Field(description="A client id, or a pattern of ids with `*`.", examples=["restaurant-*"]),
+]
 
 
 class WhichClients(Paged):
     """Filters of the list of clients; all that are given must match."""
 
+    id: ClientPattern | None = None
     selector: SelectorText | None = None
     state: ClientState | None = None
+
+    @property
+    def where(self) -> ClientFilter:
+        """As the service takes it."""
+        return ClientFilter(self.id, self.selector, self.state)
 
 
 class WhichFiles(Paged):

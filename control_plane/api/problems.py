@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
-from control_plane.presentation import instant
+from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
+from control_plane.domain.reasons import ProblemCode
+from control_plane.presentation import reason_document
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
@@ -57,24 +59,32 @@ from control_plane.services.errors import (
 from schemas.errors import BadCommand, SchemaError
 
 MEDIA_TYPE: Final = "application/problem+json"
-URN: Final = "urn:backhaul:problem:"
+TYPES: Final = "/help/reasons/"
+"""Before the code in `type`: a reference to the page of the code, on this server (RFC 9457 section 3.1.1)."""
+
 _MAX_SHOWN: Final = 200
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One answer: an HTTP status, a title that is the same every time, and the detail of this time in one sentence.
+    """One answer: an HTTP status, and the detail of this time in one sentence.
 
-    `name` is the end of `type`, by which programs distinguish problems; `more` are further members.
+    `code` is the end of `type`, by which programs distinguish problems. `title` is the same every time: without one of
+    its own the problem has the meaning of its code. `more` are further members.
     """
 
     status: int
-    name: str
-    title: str
+    code: str
     detail: str | None = None
     retry_after: float | None = None
     more: Mapping[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """The meaning of the code."""
+        row = EXPLAINED.get(self.code)
+        return HTTPStatus(self.status).phrase if row is None else row.meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,59 +92,58 @@ class Row:
     """The answer to one error class; with `public` False the error's text is only in the log."""
 
     status: int
-    name: str
-    title: str
+    code: ProblemCode
     public: bool = True
 
 
 PROBLEMS: Final[Mapping[type[Exception], Row]] = {
-    ServiceError: Row(500, "internal", "The control plane met a fault of its own", public=False),
-    Transient: Row(503, "unavailable", "Something that is needed is away", public=False),
-    DatabaseUnavailable: Row(503, "database-unavailable", "The database cannot be used now", public=False),
-    MessengerDown: Row(503, "broker-unavailable", "The broker cannot be reached now", public=False),
-    BrokerRefused: Row(503, "broker-refused", "The broker takes no message of this size"),
-    ObjectStoreDown: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
-    ObjectStoreUnusable: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
-    ClocksDiffer: Row(503, "store-unavailable", "The object store cannot be used now", public=False),
-    TooManyStreams: Row(503, "too-many-streams", "There are too many event streams"),
-    ClientSilent: Row(504, "client-silent", "The client did not answer in time"),
-    Permanent: Row(500, "internal", "The control plane met a fault of its own", public=False),
-    UnknownBudget: Row(404, "unknown-budget", "No such budget"),
-    UnknownGroup: Row(404, "unknown-group", "No such group"),
-    UnknownClient: Row(404, "unknown-client", "No such client"),
-    UnknownUpload: Row(404, "unknown-upload", "No such upload"),
-    UnknownSchedule: Row(404, "unknown-schedule", "No such schedule"),
-    UnknownWebhook: Row(404, "unknown-webhook", "No such webhook"),
-    UnknownDelivery: Row(404, "unknown-delivery", "No such delivery"),
-    AmbiguousUpload: Row(409, "ambiguous-upload", "Several clients have an upload of this id"),
-    NotOurs: Row(409, "not-ours", "The upload belongs to another owner"),
-    UnknownJob: Row(404, "unknown-job", "No such job"),
-    JobExists: Row(409, "job-exists", "Another job has this id"),
-    JobRefused: Row(409, "job-state", "The job's state does not allow this"),
-    ConditionMissing: Row(428, "condition-missing", "The request must name the version that it changes (If-Match)"),
-    ConditionFailed: Row(412, "condition-failed", "The version that the request names is no longer the newest"),
-    SetChanged: Row(409, "set-changed", "The clients are no longer those that were shown"),
-    BadInput: Row(422, "bad-input", "The request cannot be obeyed"),
-    QuotaExceeded: Row(429, "quota-exceeded", "The client has as many open uploads as it may"),
-    KeyReused: Row(422, "idempotency-key-reused", "The Idempotency-Key was used for another request"),
-    KeyTaken: Row(409, "key-taken", "The name is in use"),
-    ClientRefused: Row(422, "client-refused", "The client refused"),
-    ObjectStoreRefused: Row(502, "store-refused", "The object store refused", public=False),
-    ObjectStoreForbids: Row(502, "store-forbids", "The object store forbids it to these credentials", public=False),
-    UnsupportedRecords: Row(500, "internal", "The control plane met a fault of its own", public=False),
-    VersionConflict: Row(409, "version-conflict", "Another request changed it first: ask again"),
-    DomainError: Row(500, "internal", "The control plane met a fault of its own", public=False),
-    BadKey: Row(422, "bad-input", "The request cannot be obeyed"),
-    BadText: Row(422, "bad-input", "The request cannot be obeyed"),
-    IllegalVerb: Row(409, "job-state", "The job's state does not allow this"),
-    IllegalTransition: Row(409, "illegal-transition", "The upload's state does not allow this"),
-    SelectorError: Row(422, "bad-selector", "The text is no selector"),
-    SchemaError: Row(422, "bad-input", "The request cannot be obeyed"),
-    BadCommand: Row(422, "bad-input", "The request cannot be obeyed"),
+    ServiceError: Row(500, ProblemCode.INTERNAL, public=False),
+    Transient: Row(503, ProblemCode.UNAVAILABLE, public=False),
+    DatabaseUnavailable: Row(503, ProblemCode.DATABASE_UNAVAILABLE, public=False),
+    MessengerDown: Row(503, ProblemCode.BROKER_UNAVAILABLE, public=False),
+    BrokerRefused: Row(503, ProblemCode.BROKER_REFUSED),
+    ObjectStoreDown: Row(503, ProblemCode.STORE_UNAVAILABLE, public=False),
+    ObjectStoreUnusable: Row(503, ProblemCode.STORE_UNAVAILABLE, public=False),
+    ClocksDiffer: Row(503, ProblemCode.STORE_UNAVAILABLE, public=False),
+    TooManyStreams: Row(503, ProblemCode.TOO_MANY_STREAMS),
+    ClientSilent: Row(504, ProblemCode.CLIENT_SILENT),
+    Permanent: Row(500, ProblemCode.INTERNAL, public=False),
+    UnknownBudget: Row(404, ProblemCode.UNKNOWN_BUDGET),
+    UnknownGroup: Row(404, ProblemCode.UNKNOWN_GROUP),
+    UnknownClient: Row(404, ProblemCode.UNKNOWN_CLIENT),
+    UnknownUpload: Row(404, ProblemCode.UNKNOWN_UPLOAD),
+    UnknownSchedule: Row(404, ProblemCode.UNKNOWN_SCHEDULE),
+    UnknownWebhook: Row(404, ProblemCode.UNKNOWN_WEBHOOK),
+    UnknownDelivery: Row(404, ProblemCode.UNKNOWN_DELIVERY),
+    AmbiguousUpload: Row(409, ProblemCode.AMBIGUOUS_UPLOAD),
+    NotOurs: Row(409, ProblemCode.NOT_OURS),
+    UnknownJob: Row(404, ProblemCode.UNKNOWN_JOB),
+    JobExists: Row(409, ProblemCode.JOB_EXISTS),
+    JobRefused: Row(409, ProblemCode.JOB_STATE),
+    ConditionMissing: Row(428, ProblemCode.CONDITION_MISSING),
+    ConditionFailed: Row(412, ProblemCode.CONDITION_FAILED),
+    SetChanged: Row(409, ProblemCode.SET_CHANGED),
+    BadInput: Row(422, ProblemCode.BAD_INPUT),
+    QuotaExceeded: Row(429, ProblemCode.QUOTA_EXCEEDED),
+    KeyReused: Row(422, ProblemCode.KEY_REUSED),
+    KeyTaken: Row(409, ProblemCode.KEY_TAKEN),
+    ClientRefused: Row(422, ProblemCode.CLIENT_REFUSED),
+    ObjectStoreRefused: Row(502, ProblemCode.STORE_REFUSED, public=False),
+    ObjectStoreForbids: Row(502, ProblemCode.STORE_FORBIDS, public=False),
+    UnsupportedRecords: Row(500, ProblemCode.INTERNAL, public=False),
+    VersionConflict: Row(409, ProblemCode.VERSION_CONFLICT),
+    DomainError: Row(500, ProblemCode.INTERNAL, public=False),
+    BadKey: Row(422, ProblemCode.BAD_INPUT),
+    BadText: Row(422, ProblemCode.BAD_INPUT),
+    IllegalVerb: Row(409, ProblemCode.JOB_STATE),
+    IllegalTransition: Row(409, ProblemCode.ILLEGAL_TRANSITION),
+    SelectorError: Row(422, ProblemCode.BAD_SELECTOR),
+    SchemaError: Row(422, ProblemCode.BAD_INPUT),
+    BadCommand: Row(422, ProblemCode.BAD_INPUT),
 }
-_NOT_JSON: Final = Problem(415, "not-json", "The body must be sent as Content-Type: application/json")
-_MALFORMED: Final = Problem(400, "malformed-json", "The body is not JSON")
-INTERNAL: Final = Problem(500, "internal", "The control plane met a fault of its own")
+_NOT_JSON: Final = Problem(415, ProblemCode.NOT_JSON)
+_MALFORMED: Final = Problem(400, ProblemCode.MALFORMED_JSON)
+INTERNAL: Final = Problem(500, ProblemCode.INTERNAL)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -147,12 +156,12 @@ def problem_of(error: Exception) -> Problem:
     if row is None:
         return INTERNAL
     retry_after = error.retry_after if isinstance(error, Transient) else None
-    return Problem(row.status, row.name, row.title, str(error) if row.public else None, retry_after, _more(error))
+    return Problem(row.status, row.code, str(error) if row.public else None, retry_after, _more(error))
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The problem as an HTTP answer."""
-    document = {"type": URN + problem.name, "title": problem.title, "status": problem.status, **(problem.more or {})}
+    document = {"type": TYPES + problem.code, "title": problem.title, "status": problem.status, **(problem.more or {})}
     if problem.detail:
         document["detail"] = problem.detail
     all_headers = dict(headers or {})
@@ -195,8 +204,7 @@ def _more(error: Exception) -> Mapping[str, Any] | None:
         case ClientRefused() | ObjectStoreRefused():
             return {"code": error.code}
         case JobRefused():
-            wakes = instant(error.next_wake_at)
-            return {"state": error.state, "reason_code": error.reason_code, "next_wake_at": wakes}
+            return {"state": error.state, "reason": reason_document(error.reason, error.next_wake_at)}
         case ConditionFailed():
             return {"version": error.version}
         case SetChanged():
@@ -213,7 +221,7 @@ def _plain(error: HTTPException) -> Problem:
         return _MALFORMED
     name = status.phrase.lower().replace(" ", "-").replace("'", "")
     detail = error.detail if error.detail != status.phrase else None
-    return Problem(status.value, name, status.phrase, detail)
+    return Problem(status.value, name, detail)
 
 
 def _not_json(request: Request, error: RequestValidationError) -> bool:
@@ -225,7 +233,7 @@ def _invalid(error: RequestValidationError) -> Problem:
     details = error.errors()
     if any(detail["type"] == "json_invalid" for detail in details):
         return replace(_MALFORMED, detail=str(details[0].get("ctx", {}).get("error", "")))
-    return Problem(422, "bad-input", "The request cannot be obeyed", _sentence(details))
+    return Problem(422, ProblemCode.BAD_INPUT, _sentence(details))
 
 
 def _sentence(details: Sequence[Mapping[str, Any]]) -> str:

@@ -25,6 +25,7 @@ from control_plane.api.auth import is_open
 from control_plane.api.events.connection import Connection
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.api.problems import Problem, respond
+from control_plane.domain.reasons import ProblemCode
 
 MAX_HEAD: Final = 32 * 1024
 MAX_CONNECTIONS: Final = 2_048
@@ -40,7 +41,7 @@ SLOWEST_READ: Final = 16 * 1024
 _RESERVE: Final = 32
 """Connections above each limit, for requests of `auth.OPEN`."""
 
-_CROWDED: Final = Problem(503, "crowded", "There are too many connections", retry_after=1)
+_CROWDED: Final = Problem(503, ProblemCode.CROWDED, retry_after=1)
 _KEEP_ALIVE: Final = 75
 """Seconds for which an idle connection is kept: longer than a proxy in front keeps it. A request that a proxy sends
 while this end closes is answered 502. The shipped Caddy keeps 30 s, nginx and load balancers 60 s by default."""

@@ -13,8 +13,7 @@ from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, IdempotencyKey, Now, UploadId, UploadQuery, Uploads, UploadsQuery
-from control_plane.presentation import STATUS, states_of
-from control_plane.services.ports.database import UploadFilter
+from control_plane.presentation import STATUS
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
 
@@ -60,8 +59,7 @@ async def trigger(
 @router.get("/uploads", operation_id="listUploads", summary="List uploads, newest first", responses=problems(422))
 async def list_uploads(uploads: Uploads, caller: Caller, query: UploadsQuery) -> models.UploadPage:
     """List uploads, newest first."""
-    where = UploadFilter(query.client_id, states_of(query.status, query.state), query.error)
-    found, cursor = await uploads.uploads(caller, where, query.page)
+    found, cursor = await uploads.uploads(caller, query.where, query.page, query.reason_code)
     return models.UploadPage(uploads=[models.Upload.of(view) for view in found], cursor=cursor)
 
 

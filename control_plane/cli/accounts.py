@@ -11,7 +11,7 @@ import typer
 from broker import access
 from broker.errors import BrokerError
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.session import CliSession, local_command, new_app
+from control_plane.cli.session import CliSession, Tree, local_command, new_app
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics
 
@@ -27,7 +27,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Give a new password to
 Root = Annotated[str, typer.Option("--topic-root", envvar="TOPIC_ROOT", help="The topics of services.")]
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """The group `broker`."""
     app = new_app("Accounts at a Mosquitto with the shipped access list.")
     for name, function in (("enroll", enroll), ("revoke", revoke), ("accounts", accounts)):

@@ -5,10 +5,13 @@ Exception
     ├── Failed        1: the operation was tried and failed
     │   ├── OutputLost   the result cannot be written
     │   └── Refused   the control plane answered with a problem (RFC 9457)
+    │       ├── NotAllowed    4: no token, one that is not valid, or one that may not do this
     │       └── Unavailable   it, its proxy or its database is unavailable for a while
     ├── Misused       2: an option or setting is wrong
-    │   └── MissingExtra   a part of Backhaul that is not installed
-    └── Unreachable   3: no answer
+    │   ├── MissingExtra   a part of Backhaul that is not installed
+    │   └── NotConfirmed   a question was answered with no, or could not be asked
+    ├── Unreachable   3: no answer
+    └── TimedOut      124: `--timeout` is over
 """
 
 import shlex
@@ -17,14 +20,33 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 DONE: Final = 0
+PARTIAL: Final = 5
+"""A part was done: of the executions of a job, or of the files that were fetched."""
+
+TIMED_OUT: Final = 124
+"""As timeout(1) exits."""
+
 INTERRUPTED: Final = 130
 """128 + SIGINT."""
 
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: the reader of the output has closed it, as in `backhaul uploads | head -1`."""
 
+EXIT_CODES: Final[Mapping[int, str]] = {
+    DONE: "done",
+    1: "failed: it was tried, and the control plane, the device or the object store refused or could not",
+    2: "usage: an option, an argument or a setting is wrong; nothing was sent",
+    3: "unreachable: the control plane, the broker or the object store gave no answer",
+    4: "not allowed: there is no token, it is not valid, or it may not do this (401, 403)",
+    PARTIAL: "partial: a job ended with some of its files, or some files could not be fetched",
+    TIMED_OUT: "timeout: what --wait or `job watch` waits for goes on after --timeout",
+    INTERRUPTED: "Ctrl-C; what was requested goes on",
+    BROKEN_PIPE: "the reader of the output closed it, as in `backhaul upload list | head -1`",
+}
+"""Every exit code, with its meaning: `backhaul help exit-codes`."""
+
 _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
-    "cli": ("aiomqtt", "boto3", "botocore", "httpx", "pydantic_settings", "rich", "structlog", "typer"),
+    "cli": ("aiomqtt", "boto3", "botocore", "httpx", "jmespath", "pydantic_settings", "rich", "structlog", "typer"),
     "demo": ("iotcore", "nanio"),
     "server": ("alembic", "fastapi", "jwt", "prometheus_client", "sqlalchemy", "sqlmodel", "starlette", "uvicorn"),
 }
@@ -64,6 +86,12 @@ class Refused(Failed):
         return self.problem
 
 
+class NotAllowed(Refused):
+    """The caller is not signed in (401), or may not do this (403)."""
+
+    exit_code = 4
+
+
 class Unavailable(Refused):
     """The control plane, its proxy or its database is unavailable for a while: 502, 503 or 504.
 
@@ -82,6 +110,10 @@ class Misused(CliError):
     title = "usage"
 
 
+class NotConfirmed(Misused):
+    """A question was answered with no, or could not be asked: nothing was done."""
+
+
 class MissingExtra(Misused):
     """A part of Backhaul that is not installed; the text is the line that installs it."""
 
@@ -96,6 +128,13 @@ class Unreachable(CliError):
 
     exit_code = 3
     title = "unreachable"
+
+
+class TimedOut(CliError):
+    """What is waited for goes on after `--timeout`."""
+
+    exit_code = TIMED_OUT
+    title = "timeout"
 
 
 def missing_extra(error: ImportError) -> MissingExtra | None:

@@ -77,6 +77,17 @@ class ExecutionStateChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanged:
+    """The specification, the deadline or the approval of a job changed at `at` (s since the epoch)."""
+
+    name: ClassVar[str] = "job.changed"
+    subject: ClassVar[str] = "job_id"
+    at: float
+    job_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleTicked:
     """The run of a schedule for `nominal_at` came to `status` at `at` (both s since the epoch).
 
@@ -91,6 +102,16 @@ class ScheduleTicked:
     nominal_at: float
     status: str
     job_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleChanged:
+    """A schedule was made, changed or deleted, or cells of its coverage changed, at `at` (s since the epoch)."""
+
+    name: ClassVar[str] = "schedule.changed"
+    subject: ClassVar[str] = "schedule_id"
+    at: float
+    schedule_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +151,10 @@ Change = (
     UploadCreated
     | UploadStateChanged
     | JobStateChanged
+    | JobChanged
     | ExecutionStateChanged
     | ScheduleTicked
+    | ScheduleChanged
     | ClientConnected
     | ClientDisconnected
     | ClientForgotten

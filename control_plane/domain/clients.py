@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from schemas.messages import PROTOCOL, AgentInfo, Presence
 
 CONNECTED_FOR: Final = 90.0
@@ -128,14 +128,14 @@ class Client(Struct, frozen=True, kw_only=True):
         """Why no command is published to the client at `now` (s); None when one may be."""
         if self.in_conflict(now):
             # Before the others: a device whose state went back is never connected, and only an operator can help it.
-            return Reason(WaitCode.CLIENT_CONFLICT, _CONFLICT)
+            return Reason(ReasonCode.CLIENT_CONFLICT, _CONFLICT)
         if self.never_seen:
-            return Reason(WaitCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet")
+            return Reason(ReasonCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet")
         if not self.connected(now):
-            return Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+            return Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
         if not self.supported:
             text = f"the agent speaks protocol {list(self.agent.protocol)}, this control plane {PROTOCOL}"
-            return Reason(WaitCode.CLIENT_UNSUPPORTED, text)
+            return Reason(ReasonCode.CLIENT_UNSUPPORTED, text)
         return None
 
 

@@ -10,11 +10,14 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.choosing import ClientChooser
 from control_plane.services.clients.fleet import FleetService
+from control_plane.services.clients.listings import KeptListings
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.registry import ClientRegistry
 from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
+from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
@@ -27,14 +30,17 @@ from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.maintenance import Maintenance
 from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.overview.service import OverviewService
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.steady_clock import SteadyClock
+from control_plane.services.tracing import NO_TRACES, DeviceSpans
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -43,6 +49,7 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
+from schemas.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Ports:
     object_store: ObjectStore
     messenger: Messenger
     clock: Clock
+    tracer: Tracer = NO_TRACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class Engine:
     outbox: Outbox
     registry: ClientRegistry
     beats: Beats
+    chooser: ClientChooser
     resync: Resync
     maintenance: Maintenance
     probe: ObjectStoreProbe
@@ -74,6 +83,7 @@ class Engine:
     client_service: ClientService
     budget_service: BudgetService
     fleet_service: FleetService
+    overview_service: OverviewService
     readiness: ReadinessCheck
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
@@ -139,7 +149,9 @@ def build_engine(
     database, object_store, messenger = ports.database, ports.object_store, ports.messenger
     probe = ObjectStoreProbe(object_store, log, clock_steps=lambda: clock.steps)
     clock.judged_by(lambda: probe.clock_is_wrong)
-    commands = CommandPublisher(messenger, clock)
+    tracer = ports.tracer
+    spans = DeviceSpans(tracer, database, clock)
+    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans)
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -177,7 +189,7 @@ def build_engine(
     writer.on_commit(ChangeLogger(log).on_commit)
     jobs = None
     if gate is not None:
-        tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
+        tools = JobTools(writer, beats, UploadPlanner(policy, probe, tracer), gate, policy.max_job_files)
         jobs = JobRunner(
             database=database,
             clock=clock,
@@ -189,9 +201,10 @@ def build_engine(
         )
     registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
-    queries = ClientQueries(commands)
+    queries = ClientQueries(commands, listings=KeptListings(database, clock) if fleet else None)
     budget = IngestBudget(clock)
     views = UploadViews(database, clock, policy.owner, beats)
+    chooser = ClientChooser(beats, ShownSets())
     return Engine(
         ports=ports,
         inbox=Inbox(
@@ -207,11 +220,13 @@ def build_engine(
             observer=UploadObserver(writer, clock, policy, probe),
             jobs=jobs,
             scope=scope,
+            spans=spans,
         ),
         uploads=writer,
         outbox=outbox,
         registry=registry,
         beats=beats,
+        chooser=chooser,
         resync=resync,
         maintenance=Maintenance(
             database, object_store, clock, log, writer=writer, policy=policy, probe=probe, fleet=fleet
@@ -226,7 +241,9 @@ def build_engine(
             policy=policy,
             writer=writer,
             probe=probe,
+            tracer=tracer,
             views=views,
+            chooser=chooser,
         ),
         client_service=ClientService(
             database=database,
@@ -235,13 +252,14 @@ def build_engine(
             queries=queries,
             views=views,
             budget=budget,
-            beats=beats,
+            chooser=chooser,
             jobs=jobs,
         ),
         budget_service=BudgetService(
             database=database, clock=clock, on_change=(lambda: None) if gate is None else gate.read_again
         ),
-        fleet_service=FleetService(database=database, clock=clock, beats=beats, jobs=jobs),
+        overview_service=OverviewService(database, clock, beats, views, policy.owner),
+        fleet_service=FleetService(database=database, clock=clock, chooser=chooser, jobs=jobs),
         readiness=ReadinessCheck(
             database=database,
             object_store=object_store,

@@ -39,6 +39,8 @@ Exception
 
 from collections.abc import Sequence
 
+from control_plane.domain.reasons import Reason
+
 _MAX_NAMED = 10
 """Ids in the text of one error."""
 
@@ -158,14 +160,12 @@ class JobExists(Permanent):
 
 
 class JobRefused(Permanent):
-    """The state of a job does not allow the request; `reason_code` and `next_wake_at` (s) explain the state."""
+    """The state of a job does not allow the request; `reason` and `next_wake_at` (s) explain the state."""
 
-    def __init__(
-        self, text: str, state: str, reason_code: str | None = None, next_wake_at: float | None = None
-    ) -> None:
+    def __init__(self, text: str, state: str, reason: Reason | None = None, next_wake_at: float | None = None) -> None:
         super().__init__(text)
         self.state = state
-        self.reason_code = reason_code
+        self.reason = reason
         self.next_wake_at = next_wake_at
 
 

@@ -14,6 +14,7 @@ from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.events import DeadlinePassed, MultipartCreated
 from control_plane.domain.uploads.machine import PUT_URL_LIFE, UNSEEN_STRAY_WAIT
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, UploadKey
+from control_plane.services.clients.listings import KEPT_FOR
 from control_plane.services.errors import ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import DAY, MAX_SKEW, Policy, client_of
@@ -139,6 +140,7 @@ class Maintenance:
         await self._database.write(lambda records: records.idempotency.prune(now - IDEMPOTENT_FOR))
         if self._fleet:
             await self._database.write(lambda records: records.gate.prune(now - DAY))
+            await self._prune(lambda records: records.listings.prune(now - KEPT_FOR, BATCH))
             await self._prune(lambda records: records.jobs.prune(now - self._policy.history, BATCH))
         await self._prune(lambda records: records.changes.prune(now - CHANGES_FOR, BATCH))
         return await self._prune(lambda records: records.uploads.prune(now - self._policy.history, BATCH))

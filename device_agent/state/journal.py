@@ -129,6 +129,11 @@ class Journal:
         os.close(self._lock)
 
     @property
+    def size(self) -> int:
+        """Bytes of the records that are durable."""
+        return self._size
+
+    @property
     def pending(self) -> int:
         """How many records wait for `commit`."""
         return len(self._pending)

@@ -248,6 +248,8 @@ async def a_history(database: Database) -> list[Upload]:
             created_at=1_000.0 + n // 4,
             state=states[n % len(states)],
             error="not_proven" if n % 3 == 0 else None,
+            job_id="job-1" if n % 4 == 1 else None,
+            updated_at=1_000.0 + n % 10,
             parts={1: PartRecord("digest", "etag"), 2: PartRecord("digest")} if n % 5 == 0 else {},
         )
         for n in range(40)
@@ -271,8 +273,10 @@ async def test_pages_together_are_the_whole_list_in_order(database: Database, li
         UploadFilter(states=frozenset({State.FAILED, State.EXPIRED, State.REJECTED})),
         UploadFilter(states=frozenset()),
         UploadFilter(error="not_proven"),
-        UploadFilter(created_after=1_003.0, created_before=1_007.0),
-        UploadFilter("restaurant-0", frozenset(State), "not_proven", 1_002.0, 1_008.0),
+        UploadFilter(created_since=1_003.0, created_before=1_007.0),
+        UploadFilter(job_id="job-1"),
+        UploadFilter(ended_since=1_005.0),
+        UploadFilter("restaurant-0", frozenset(State), "not_proven", None, 1_002.0, 1_008.0),
     ],
 )
 async def test_a_filter_returns_the_matching_uploads(database: Database, where: UploadFilter) -> None:
@@ -283,8 +287,10 @@ async def test_a_filter_returns_the_matching_uploads(database: Database, where: 
         if (where.client_id is None or one.client_id == where.client_id)
         and (where.states is None or one.state in where.states)
         and (where.error is None or one.error == where.error)
-        and (where.created_after is None or one.created_at > where.created_after)
+        and (where.created_since is None or one.created_at >= where.created_since)
+        and (where.job_id is None or one.job_id == where.job_id)
         and (where.created_before is None or one.created_at < where.created_before)
+        and (where.ended_since is None or (one.state in TERMINAL and one.updated_at >= where.ended_since))
     ]
     assert await listed(database, where, 7) == fitting
 

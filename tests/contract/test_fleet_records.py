@@ -18,7 +18,9 @@ from control_plane.domain.clients import Client
 from control_plane.domain.groups import Group
 from control_plane.domain.selectors import EVERYTHING, Relation, Selector, Term, parse
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.choosing import ClientChooser
 from control_plane.services.clients.fleet import FleetService
+from control_plane.services.clients.sets import ShownSets
 from control_plane.services.errors import UnknownGroup
 from control_plane.services.ports.database import Database, Page, Records
 from tests.support.databases import a_client, database, migrated, sql_database
@@ -155,7 +157,7 @@ async def test_a_group_comes_back_as_it_was_saved(sql_database: Database) -> Non
 
 async def test_a_text_that_is_no_name_names_no_group(sql_database: Database) -> None:
     """PostgreSQL cannot even look for one with a NUL."""
-    service = FleetService(database=sql_database, clock=FakeClock(), beats=Beats(0.0))
+    service = FleetService(database=sql_database, clock=FakeClock(), chooser=ClientChooser(Beats(0.0), ShownSets()))
     for name in ("a\0", "", "a b", "x" * 65):
         with pytest.raises(UnknownGroup):
             await service.group(ANONYMOUS, name)

@@ -83,7 +83,7 @@ async def test_a_client_is_expected_before_it_was_ever_seen(site: Site) -> None:
     shown = created.json()
     assert shown == await site.get("/clients/shop-7")
     assert (shown["state"], shown["connected"], shown["last_activity"]) == ("never_seen", False, None)
-    assert (shown["reason_code"], shown["install_id"], shown["expected"]) == ("client_never_seen", None, True)
+    assert (shown["reason"]["code"], shown["install_id"], shown["expected"]) == ("client_never_seen", None, True)
     assert (shown["labels"], shown["set_labels"], shown["device_labels"]) == (
         {"site": "berlin"},
         {"site": "berlin"},
@@ -272,7 +272,7 @@ async def test_a_wrong_selector_is_422_with_its_position(site: Site) -> None:
     assert answer.status_code == 422
     problem = answer.json()
     assert (problem["type"], problem["position"], problem["selector"]) == (
-        "urn:backhaul:problem:bad-selector",
+        "/help/reasons/bad-selector",
         12,
         "site=berlin,",
     )

@@ -24,8 +24,8 @@ from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
     *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof"),
-    *("reason", "reason_code", "next_wake_at", "error", "message"),
-    *("metadata", "origin", "created_at", "updated_at", "completed_at"),
+    *("reason", "error", "message"),
+    *("metadata", "origin", "job_id", "deadline", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
     "triggerDownload",
@@ -42,7 +42,8 @@ OPERATIONS = {
     *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
     *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
-    *("getHealth", "getReadiness", "getMetrics"),
+    *("getHealth", "getReadiness", "getMetrics", "getSession"),
+    *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -94,7 +95,6 @@ async def test_status_of_a_client(http: httpx.AsyncClient) -> None:
             "progress": 0.0,
         },
         "reason": None,
-        "reason_code": None,
     }
 
 
@@ -115,13 +115,14 @@ async def test_clients(http: httpx.AsyncClient) -> None:
         "last_activity": "2025-11-01T09:59:55.000Z",
         "labels": {"site": "berlin"},
         "reason": None,
-        "reason_code": None,
     }
-    assert (await http.get("/clients")).json() == {"clients": [row], "count": 1, "set": None, "cursor": None}
+    listed = (await http.get("/clients")).json()
+    assert listed == {"clients": [{**listed["clients"][0], **row}], "count": 1, "set": None, "cursor": None}
+    assert listed["clients"][0]["open_uploads"] == 0, listed
     whole = (await http.get("/clients/restaurant-1")).json()
     assert {name: whole[name] for name in row} == row
     assert (whole["supported"], whole["agent"]["version"]) == (True, "1.0.0")
-    assert (whole["reason"], whole["reason_code"]) == (None, None)
+    assert whole["reason"] is None
 
 
 async def test_a_client_without_commands_has_a_reason_and_its_code(
@@ -129,16 +130,16 @@ async def test_a_client_without_commands_has_a_reason_and_its_code(
 ) -> None:
     services.known["restaurant-1"] = a_client(conflict_at=NOW - 5)
     whole = (await http.get("/clients/restaurant-1")).json()
-    assert whole["reason"].startswith("two devices share this client id")
-    assert whole["reason_code"] == "client_conflict"
+    assert whole["reason"]["text"].startswith("two devices share this client id")
+    assert whole["reason"]["code"] == "client_conflict"
 
 
 async def test_a_client_over_its_budget_is_shown_as_noisy(http: httpx.AsyncClient, services: FakeServices) -> None:
     while services.budget.take("restaurant-1", Channel.STATUS, 100):
         pass
     for path in ("/clients/restaurant-1", "/status/restaurant-1"):
-        assert (await http.get(path)).json()["reason_code"] == "client_noisy"
-    assert (await http.get("/clients")).json()["clients"][0]["reason_code"] == "client_noisy"
+        assert (await http.get(path)).json()["reason"]["code"] == "client_noisy"
+    assert (await http.get("/clients")).json()["clients"][0]["reason"]["code"] == "client_noisy"
 
 
 async def test_an_upload(http: httpx.AsyncClient, services: FakeServices) -> None:
@@ -165,8 +166,8 @@ async def test_a_waiting_upload_has_a_reason_and_a_next_wake_up(http: httpx.Asyn
     for path in ("/uploads/upload-1", "/uploads"):
         answer = (await http.get(path)).json()
         shown = answer.get("uploads", [answer])[0]
-        assert (shown["reason"], shown["reason_code"]) == ("the client is offline", "client_offline")
-        assert shown["next_wake_at"] == "2025-11-01T10:00:30.000Z"
+        assert (shown["reason"]["text"], shown["reason"]["code"]) == ("the client is offline", "client_offline")
+        assert shown["reason"]["next_wake_at"] == "2025-11-01T10:00:30.000Z"
 
 
 async def test_lists_end_with_a_cursor(http: httpx.AsyncClient) -> None:

@@ -4,19 +4,28 @@ Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is
 """
 
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields as facts_of
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from typer.main import get_command
+
+from control_plane.cli.main import build
 from control_plane.domain.changes import Change
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.explanations.model import Explanation
+from control_plane.domain.explanations.table import CHAPTERS
 from control_plane.domain.uploads.machine import TRANSITIONS
+from control_plane.gauges import FleetGauges
 from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from device_agent.settings import NAMES as AGENT_NAMES
+from device_agent.watching.figures import METRICS as AGENT_METRICS
+from device_agent.watching.figures import PREFIX
 from schemas.topics import TOPICS, Party, Topic, Topics
+from tests.docs import cli_fields
 from tests.docs.wire import errors, fields, shapes, table
 from tests.support.fake_services import FakeServices, api_over
 from tests.support.strict_s3 import Quirk
@@ -29,7 +38,10 @@ REFERENCE: Final = ROOT / "docs" / "reference"
 OBJECT_STORES: Final = REFERENCE / "object-stores.md"
 REST: Final = REFERENCE / "rest.md"
 SETTINGS: Final = REFERENCE / "settings.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS)
+REASONS: Final = REFERENCE / "reasons.md"
+COMMANDS: Final = REFERENCE / "cli.md"
+METRICS: Final = REFERENCE / "metrics.md"
+DOCUMENTS: Final = (PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, COMMANDS, METRICS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -67,6 +79,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
     "TOPIC_ROOT": "first levels of every topic",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "traces go to this OpenTelemetry collector, over HTTP; needs the extra `otel`",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
 }
 AGENT_SETTINGS: Final = {
@@ -85,38 +98,10 @@ AGENT_SETTINGS: Final = {
     "MAX_BYTES_PER_SECOND": "of all uploads together",
     "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
     "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
+    "METRICS_FILE": "a file for the textfile collector of node_exporter, replaced once a minute",
+    "METRICS_PORT": "a port of 127.0.0.1 where Prometheus reads the metrics",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
     "TOPIC_ROOT": "first levels of every topic",
-}
-REASONS: Final = {
-    WaitCode.CLIENT_UNKNOWN: "no agent has connected under this client id, or the client was forgotten",
-    WaitCode.CLIENT_NEVER_SEEN: "an operator expects the client, and its agent has not connected yet",
-    WaitCode.CLIENT_OFFLINE: "the client is not connected",
-    WaitCode.CLIENT_UNSUPPORTED: "agent and control plane have no protocol version in common",
-    WaitCode.CLIENT_CONFLICT: "two devices use one client id, or the state of the device went back to an older copy",
-    WaitCode.CLIENT_NOISY: "the client sends more than an agent may; the rest is dropped, and commands reach it still",
-    WaitCode.CLIENT_REPORTED: "the client reported what it waits for; `reason` has its text",
-    WaitCode.DISPATCHING: "the command is about to be published",
-    WaitCode.AWAITING_RESPONSE: "the command was published; the client has not responded yet",
-    WaitCode.UPLOADING: "the client is uploading",
-    WaitCode.COMPLETING: "the object is being completed and proven",
-    WaitCode.BROKER_UNAVAILABLE: "the broker cannot be reached",
-    WaitCode.BROKER_REFUSED: "the broker takes no message of this size; `reason` has its limit",
-    WaitCode.DATABASE_UNAVAILABLE: "the database cannot be used",
-    WaitCode.OBJECT_STORE_UNAVAILABLE: "the object store cannot be reached, or answers that it is busy",
-    WaitCode.OBJECT_STORE_REFUSED: "the object store refused a request",
-    WaitCode.OBJECT_NOT_VISIBLE: "every part is stored; the object store does not show the object yet",
-    WaitCode.UNMARKED_OBJECT: "the object has no token: something drops `x-amz-meta-*`",
-    WaitCode.JOB_PAUSED: "an operator paused the job",
-    WaitCode.APPROVAL_PENDING: "an operator has not approved yet what the job sends",
-    WaitCode.OUTSIDE_WINDOW: "none of the job's windows is open; `next_wake_at` is the next opening",
-    WaitCode.STAGE_NOT_REACHED: "the stage of the rollout to which the client belongs has not begun",
-    WaitCode.DISPATCH_RATE: "the job begins no more executions in this time",
-    WaitCode.RUNNING_CAP: "as many executions of the job run as may",
-    WaitCode.BUDGET_SPENT: "a budget of bytes a second is spent; `reason` names it",
-    WaitCode.CLIENT_QUOTA: "the client has too many open uploads, or offered too many bytes in a day",
-    WaitCode.JOB_ENDED: "the job is over or is being ended",
-    WaitCode.INTERNAL: "a fault in the control plane or in the agent; its log has the details",
 }
 _AGENT_DEFAULTS: Final = {
     "MQTT_URL": "mqtt://localhost:1883",
@@ -140,10 +125,19 @@ def rest() -> str:
     return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
 
 
-def reason_codes() -> str:
-    """Every code that the control plane gives to a reason."""
-    rows = [(f"`{code}`", REASONS[code]) for code in WaitCode]
-    return table(("`reason_code`", "meaning"), rows)
+def reasons() -> str:
+    """Every code that the program can emit, chapter by chapter."""
+    return "\n\n".join(
+        line
+        for title, rows in CHAPTERS.items()
+        for line in (f"## {title}", *(_reason(code, row) for code, row in rows.items()))
+    )
+
+
+def _reason(code: str, row: Explanation) -> str:
+    facts = (("To do", row.remedy), ("It ends", row.end), ("Shown in", ", ".join(row.places)))
+    lines = "\n".join(f"- **{name}:** {text}." for name, text in facts)
+    return f"### `{code}`\n\n{row.meaning}.\n\n{lines}"
 
 
 def _sentence(call: dict[str, Any]) -> str:
@@ -234,15 +228,87 @@ def changes() -> str:
     return table(("type", "what happened", "facts"), rows)
 
 
+def commands() -> str:
+    """Every command with its arguments and options, as `--help` has them."""
+    return "\n\n".join(_command("backhaul", get_command(build())))
+
+
+def _command(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - click's, or that of typer's own copy
+    if children := getattr(command, "commands", None):
+        for child, each in children.items():
+            if not each.hidden:
+                yield from _command(f"{name} {child}", each)
+        return
+    parameters = [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+    rows = [(f"`{_spelled(one)}`", _meaning(one)) for one in parameters if _spelled(one) not in _EVERYWHERE]
+    text = " ".join(inspect.cleandoc(command.help or "").split())
+    yield f"## `{name}`\n\n{text}"
+    if rows:
+        yield table(("argument or option", "meaning"), rows)
+
+
+_EVERYWHERE: Final = ("--server", "--token-file", "--json")
+
+
+def _spelled(parameter: Any) -> str:  # noqa: ANN401
+    if parameter.param_type_name == "argument":
+        name = (parameter.metavar or parameter.name.upper()).strip("[]")
+        return name if parameter.required else f"[{name}]"
+    return ", ".join(sorted(parameter.opts, key=len, reverse=True))
+
+
+def _meaning(parameter: Any) -> str:  # noqa: ANN401
+    text = " ".join((parameter.help or "").split()).replace("\\[", "[").replace("|", "\\|")
+    variable = parameter.envvar
+    return f"{text} Environment: `{variable}`." if variable else text
+
+
+def metrics() -> str:
+    """Every metric of the control plane."""
+    rows = [
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text)
+        for name, kind, labels, text in plane_metrics()
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def plane_metrics() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Name, type, labels and text of each metric of the control plane's own, by name."""
+    found = {}
+    registry = Metrics().registry
+    gauges: Any = object.__new__(FleetGauges)
+    families = [one for one in registry._collector_to_names if hasattr(one, "_documentation")]
+    for metric in [*families, *gauges.describe()]:
+        kind = getattr(metric, "_type", getattr(metric, "type", ""))
+        name = getattr(metric, "_name", getattr(metric, "name", ""))
+        text = getattr(metric, "_documentation", getattr(metric, "documentation", ""))
+        full = {"counter": f"{name}_total", "info": f"{name}_info"}.get(kind, name)
+        labels = ("version",) if kind == "info" else tuple(metric._labelnames)
+        found[full] = (full, "gauge" if kind == "info" else kind, labels, text)
+    return [found[name] for name in sorted(found)]
+
+
+def agent_metrics() -> str:
+    """Every metric of the agent."""
+    rows = [
+        (f"`{PREFIX}{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), one.text)
+        for one in AGENT_METRICS
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
 SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "rest": rest,
     "topics": topics,
     "states": states,
     "settings": settings,
     "errors": errors,
-    "reason codes": reason_codes,
+    "reasons": reasons,
+    "commands": commands,
     "object stores": object_stores,
     "changes": changes,
+    "metrics": metrics,
+    "agent metrics": agent_metrics,
 } | {f"fields {name}": functools.partial(fields, name) for name in shapes()}
 
 
@@ -254,3 +320,4 @@ def rendered(text: str) -> str:
 if __name__ == "__main__":
     for document in DOCUMENTS:
         document.write_text(rendered(document.read_text()))
+    cli_fields.MODULE.write_text(cli_fields.module())

@@ -218,13 +218,13 @@ def _documented_methods(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _asserts(function: ast.AST) -> bool:
-    """Whether the function holds an assert, `pytest.raises` or its like, or a call of a named check."""
+    """Whether the function holds an assert, `pytest.raises` or its like, or a call of a check by its name."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
             called = _name(node.func)
-            if called in {"raises", "warns", "fail"} or called.startswith(("assert_", "check_")):
+            if called in {"raises", "warns", "fail"} or called.startswith(("assert_", "check_", "to_be_", "to_have_")):
                 return True
     return False
 

@@ -124,7 +124,7 @@ def test_an_upload_is_cancelled_and_tried_again(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_an_unknown_client_exits_with_1(fleet: Fleet) -> None:
-    assert reported(fleet, "trigger", "nobody", code=1)["type"] == "urn:backhaul:problem:unknown-client"
+    assert reported(fleet, "trigger", "nobody", code=1)["type"] == "/help/reasons/unknown-client"
 
 
 @pytest.mark.slow

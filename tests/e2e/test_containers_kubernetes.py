@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.support.engine_stack import ROOT, copy_checkout
 from tests.support.engine_tools import Tools, tools

@@ -51,10 +51,10 @@ def test_a_job_by_type_gets_the_files_of_that_type(fleet: Fleet, folder: Path) -
 def test_a_job_by_path_is_rejected_by_the_device_in_one_sentence(fleet: Fleet, folder: Path) -> None:
     job, [execution] = ended(fleet, {"paths": [f"{folder}/*"]})
     assert (job["outcome"], execution["state"]) == ("none", "rejected")
-    assert "ALLOWED_ROOTS of this device, which has none" in execution["reason"]
+    assert "ALLOWED_ROOTS of this device, which has none" in execution["reason"]["text"]
 
 
 def test_a_job_by_an_unknown_type_is_rejected_with_the_types_of_the_device(fleet: Fleet) -> None:
     _, [execution] = ended(fleet, {"type": "logs"})
     assert execution["state"] == "rejected"
-    assert "no file type 'logs'; it has sales" in execution["reason"]
+    assert "no file type 'logs'; it has sales" in execution["reason"]["text"]

@@ -78,14 +78,14 @@ def test_an_upload_under_a_spent_budget_waits_with_its_reason_and_goes_on_when_t
         upload_id = fleet.trigger("restaurant-1", path)
 
         def waits() -> bool:
-            return bool(fleet.get(f"/uploads/{upload_id}")["reason_code"] == "budget_spent")
+            return "budget_spent" in str(fleet.get(f"/uploads/{upload_id}")["reason"])
 
         fleet.until(waits, "the upload waits for its budget")
         budget = httpx.get(url).raise_for_status().json()
         assert [one["upload_id"] for one in budget["waiters"]] == [upload_id]
         waiting = fleet.get(f"/uploads/{upload_id}")
         assert waiting["completed_parts"] <= 1
-        assert waiting["next_wake_at"] is not None
+        assert waiting["reason"]["next_wake_at"] is not None
     finally:
         httpx.delete(url).raise_for_status()
     assert fleet.ended(upload_id)["state"] == "completed"
@@ -220,8 +220,8 @@ def test_an_offline_client_is_queued_and_served_when_it_appears(fleet: Fleet, fi
     fleet.until(lambda: not fleet.connected("restaurant-3"), "the agent's goodbye")
     upload_id = fleet.trigger("restaurant-3")
     upload = fleet.get(f"/uploads/{upload_id}")
-    assert (upload["state"], upload["reason"]) == ("queued", "the client is offline")
-    assert upload["next_wake_at"]
+    assert (upload["state"], upload["reason"]["text"]) == ("queued", "the client is offline")
+    assert upload["reason"]["next_wake_at"]
     fleet.attach("restaurant-3", path)
     assert fleet.ended(upload_id)["state"] == "completed"
 

@@ -48,7 +48,7 @@ def test_after_a_graceful_stop_the_upload_resumes(site: FaultSite, name: str) ->
     upload_id, path = site.begun(name, parts=3)
     site.agents[name].terminate()
     site.until(lambda: not site.connected(name), "its goodbye")
-    assert site.upload(upload_id)["reason"] == "the client is offline"
+    assert site.upload(upload_id)["reason"]["text"] == "the client is offline"
     site.s3.flow()
     site.agents[name].start()
     assert site.completed(upload_id, path)["attempt"] == 1

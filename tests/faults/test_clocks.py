@@ -91,7 +91,7 @@ def test_a_control_plane_whose_clock_was_set_wrong_signs_nothing_until_it_is_rig
     site.attach(name)
     path = site.file(name, "big.bin", 2 * CHUNK)
     upload_id = site.trigger(name, path)
-    site.until(lambda: "clock" in (site.upload(upload_id)["reason"] or ""), "the reason")
+    site.until(lambda: "clock" in str(site.upload(upload_id)["reason"]), "the reason")
     assert site.events(upload_id, Operation.UPLOAD_PART) == []
     clock.write_text("+0")
     assert site.completed(upload_id, path)["attempt"] == 1
@@ -108,7 +108,7 @@ def test_a_control_plane_started_with_a_wrong_clock_signs_no_url(moved: tuple[Fa
     site.attach(name)
     path = site.file(name, "waiting.bin", 2 * CHUNK)
     upload_id = site.trigger(name, path)
-    site.until(lambda: "set this machine's clock" in (site.upload(upload_id)["reason"] or ""), "the reason")
+    site.until(lambda: "set this machine's clock" in str(site.upload(upload_id)["reason"]), "the reason")
     assert not site.ready()
     assert site.events(upload_id, Operation.UPLOAD_PART) == []
     clock.write_text("+0")
@@ -155,7 +155,7 @@ def test_a_client_is_offline_ninety_seconds_after_its_last_message(site: FaultSi
     site.broker.kill()
     site.until(lambda: not site.connected(name), "the client to count as offline", patience=120)
     upload_id = site.trigger(name, site.file(name, "later.bin", 1000))
-    assert site.upload(upload_id)["reason"] == "the client is offline"
+    assert site.upload(upload_id)["reason"]["text"] == "the client is offline"
     # The next presence message brings it back.
     site.broker.start()
     site.until(lambda: site.connected(name), "the client to be back", patience=150)

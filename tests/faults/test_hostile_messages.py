@@ -224,5 +224,5 @@ def test_a_false_success_with_invented_etags_completes_nothing(site: FaultSite, 
         refused = Operation.COMPLETE_MULTIPART_UPLOAD
         site.until(lambda: len(site.events(upload_id, refused)) > 1, "the control plane to complete it again")
     upload = site.upload(upload_id)
-    assert (upload["state"], upload["reason_code"]) == ("completing", "object_not_visible")
+    assert (upload["state"], upload["reason"]["code"]) == ("completing", "object_not_visible")
     assert not [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]

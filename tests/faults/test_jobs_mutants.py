@@ -21,9 +21,9 @@ from control_plane.domain.jobs.model import Execution, ExecutionState
 from control_plane.domain.schedules.model import RunStatus
 from control_plane.services import maintenance
 from control_plane.services.clients import resync
+from control_plane.services.clients.sets import ShownSets
 from control_plane.services.gate import keeper
 from control_plane.services.jobs import creation, effects, selections, turn
-from control_plane.services.jobs.sets import ShownSets
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
 from control_plane.services.schedules import advance

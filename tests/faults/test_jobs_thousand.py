@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from control_plane.domain.jobs.model import JobReason
 from control_plane.domain.jobs.spec import AbortRule, FileQuery, JobSpec, Rate, Retry, Rollout, Targets
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import CellState, ScheduleSpec
 from control_plane.domain.schedules.ticks import Cadence
 from control_plane.services.ports.database import Page
@@ -121,7 +121,7 @@ def test_a_tick_over_a_thousand_devices_has_exactly_the_right_roll_up_results_an
         assert roll_up_of(site, job_id) == {"succeeded": 850, "failed": 50, "timed_out": 100}
         counts, reasons = await covered(site)
         assert counts == {CellState.PROVEN: 850, CellState.MISSING: 150}
-        assert reasons == {JobReason.SENT: 850, ErrorCode.SOURCE_UNREADABLE: 50, JobReason.DEADLINE: 100}
+        assert reasons == {ReasonCode.SENT: 850, ErrorCode.SOURCE_UNREADABLE: 50, ReasonCode.DEADLINE_PASSED: 100}
         outcomes = site.database.rows("SELECT outcome, count(*), sum(size) FROM job_files GROUP BY outcome")
         assert sorted(outcomes) == [("failed", 150, 150 * 5000), ("proven", 2550, 2550 * 5000)]
         attempts = site.database.rows("SELECT attempt, state, count(*) FROM executions GROUP BY attempt, state")
@@ -145,7 +145,7 @@ def test_a_tick_over_a_thousand_devices_has_exactly_the_right_roll_up_results_an
             assert site.world.now() < until, counts
             await asyncio.sleep(5.0)
         _, reasons = await covered(site, CellState.HEALED)
-        assert reasons == {JobReason.SENT: 100}
+        assert reasons == {ReasonCode.SENT: 100}
         site.checks.look()
         site.watch()
 

@@ -60,10 +60,10 @@ def test_two_devices_under_one_id_stop_dispatch_with_a_reason(site: FaultSite, n
             publish(wire, name, presence(name, "online", epoch, 0, install_id))
         settled(site, wire, name)
         client = site.get(f"/clients/{name}")
-        assert "two devices share this client id" in client["reason"]
+        assert "two devices share this client id" in client["reason"]["text"]
         upload_id = site.trigger(name, site.file(name, "kept.bin", 10))
         assert site.upload(upload_id)["state"] == "queued"
-        assert "two devices share this client id" in site.upload(upload_id)["reason"]
+        assert "two devices share this client id" in site.upload(upload_id)["reason"]["text"]
 
 
 def test_two_agents_under_one_id_are_detected(site: FaultSite, name: str) -> None:
@@ -72,7 +72,7 @@ def test_two_agents_under_one_id_are_detected(site: FaultSite, name: str) -> Non
     cloned = site.agent(f"{name[:50]}-clone", CLIENT_ID=name)
     cloned.start()
     site.until(
-        lambda: "two devices share this client id" in (site.get(f"/clients/{name}")["reason"] or ""),
+        lambda: "two devices share this client id" in str(site.get(f"/clients/{name}")["reason"]),
         "the two devices to be detected",
     )
     cloned.kill()
@@ -83,7 +83,7 @@ def test_two_agents_under_one_id_are_detected(site: FaultSite, name: str) -> Non
 def test_an_agent_that_stops_gracefully_is_offline_at_once(site: FaultSite, name: str) -> None:
     site.attach(name).terminate()
     site.until(lambda: not site.connected(name), "its `offline`", patience=WILL_DELAY - 2)
-    assert site.get(f"/clients/{name}")["reason"] == "the client is offline"
+    assert site.get(f"/clients/{name}")["reason"]["text"] == "the client is offline"
 
 
 def test_a_short_disconnect_does_not_make_a_client_offline(site: FaultSite, name: str) -> None:

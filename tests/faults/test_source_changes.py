@@ -123,7 +123,7 @@ def test_with_fail_a_change_ends_the_attempt_with_a_reason(
     upload = site.upload(upload_id)
     assert upload["state"] == "queued"
     assert upload["reason"]
-    assert upload["next_wake_at"]
+    assert upload["reason"]["next_wake_at"]
     assert not [one for one in site.events(upload_id, Operation.COMPLETE_MULTIPART_UPLOAD) if one.done]
 
 

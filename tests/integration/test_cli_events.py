@@ -154,7 +154,7 @@ class Older(BaseHTTPRequestHandler):
     status = 404
 
     def do_GET(self) -> None:
-        body = b'{"type": "urn:backhaul:problem:not-found", "title": "Not Found", "status": 404}'
+        body = b'{"type": "/help/reasons/not-found", "title": "Not Found", "status": 404}'
         self.send_response(self.status)
         self.send_header("Content-Type", "application/problem+json")
         self.send_header("Content-Length", str(len(body)))

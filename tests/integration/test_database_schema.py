@@ -25,7 +25,7 @@ from control_plane.adapters.database.rows import upload_values
 from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules.model import CellState, RunKey, RunKind
 from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.duties import Kind
@@ -33,7 +33,10 @@ from control_plane.domain.uploads.model import State
 from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
+from control_plane.services.ports.fleet import KeptListing
+from control_plane.services.ports.overview import Replica
 from control_plane.services.ports.schedules import CellFilter, CellPosition, RunFilter
+from schemas.messages import FileList
 from tests.support.databases import a_client, an_entry, an_upload
 from tests.support.postgres import Postgres, postgres
 
@@ -168,7 +171,7 @@ async def test_a_downgrade_to_0003_keeps_what_devices_reported(url: str, engine:
 
 async def test_an_upload_of_0001_has_a_reason_that_its_client_reported(url: str, engine: Engine) -> None:
     upgrade(parse_url(url), 5, FIRST)
-    upload = an_upload(reason=Reason(WaitCode.CLIENT_REPORTED, "no network"), strikes=2)
+    upload = an_upload(reason=Reason(ReasonCode.CLIENT_REPORTED, "no network"), strikes=2)
     entry = an_entry(upload.key, Kind.ABORT_MULTIPART, due_at=7.0, target="s3-1")
     with engine.begin() as connection:
         metadata = MetaData()
@@ -233,11 +236,16 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "uploads.list of a client": lambda records: records.uploads.list(UploadFilter(client_id="a"), Page()),
     "uploads.list of an error": lambda records: records.uploads.list(UploadFilter(error="busy"), Page()),
     "uploads.list of a time": lambda records: records.uploads.list(
-        UploadFilter(created_after=1.0, created_before=2.0), Page()
+        UploadFilter(created_since=1.0, created_before=2.0), Page()
     ),
     "uploads.list of states": lambda records: records.uploads.list(
         UploadFilter(states=frozenset({State.FAILED, State.EXPIRED})), Page(10, "WzEuMCwiYSIsImIiXQ")
     ),
+    "uploads.list of a job": lambda records: records.uploads.list(UploadFilter(job_id="j"), Page()),
+    "uploads.list of an end": lambda records: records.uploads.list(
+        UploadFilter(states=frozenset({State.FAILED}), ended_since=1.0), Page()
+    ),
+    "uploads.open_among": lambda records: records.uploads.open_among(["a", "b"]),
     "outbox.of": lambda records: records.outbox.of(Subject.of_upload(an_upload().key)),
     "outbox.put": lambda records: records.outbox.put(an_entry(an_upload().key)),
     "outbox.drop": lambda records: records.outbox.drop(Subject.of_upload(an_upload().key), Kind.COMPLETE, ""),
@@ -248,18 +256,23 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "outbox.next_due": lambda records: records.outbox.next_due(),
     "clients.get": lambda records: records.clients.get("a"),
     "clients.among": lambda records: records.clients.among(["a", "b"]),
+    "clients.presences": lambda records: records.clients.presences(["a", "b"]),
     "clients.save": lambda records: records.clients.save([a_client("a", labels={"x": "y"})]),
     "clients.list": lambda records: records.clients.list(Page(10, "WyJhIl0")),
     "clients.matching ids": lambda records: records.clients.matching(["a", "b"], None),
     "clients.matching patterns": lambda records: records.clients.matching(["shop-*", "*-7"], None),
     "clients.matching labels": lambda records: records.clients.matching((), parse("a=b,c in (d,e),f,!g,h!=i")),
     "clients.matching excluded labels": lambda records: records.clients.matching((), parse("!g,h notin (i)")),
+    "listings.get": lambda records: records.listings.get("a", "r"),
+    "listings.put": lambda records: records.listings.put(KeptListing("a", "r", 1.0, FileList())),
+    "listings.prune": lambda records: records.listings.prune(1.0, 10),
     "groups.get": lambda records: records.groups.get("beta"),
     "groups.delete": lambda records: records.groups.delete("beta"),
     "clients.delete": lambda records: records.clients.delete("a"),
     "idempotency.get": lambda records: records.idempotency.get("a", "b", "c"),
     "changes.append": lambda records: records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="u")]),
     "changes.after": lambda records: records.changes.after(1, 10),
+    "changes.about": lambda records: records.changes.about("a", "u", 10),
     "changes.span": lambda records: records.changes.span(),
     "changes.prune": lambda records: records.changes.prune(1.0, 10),
     "webhooks.get": lambda records: records.webhooks.get("w"),
@@ -274,6 +287,18 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "webhooks.deliveries": lambda records: records.webhooks.deliveries("w", None, Page(10, "WzVd")),
     "webhooks.deliveries in a state": lambda records: records.webhooks.deliveries("w", DeliveryState.DEAD, Page()),
     "webhooks.prune": lambda records: records.webhooks.prune(DeliveryState.DEAD, 1.0, 10),
+    "overview.presences": lambda records: records.overview.presences(),
+    "overview.open_uploads": lambda records: records.overview.open_uploads("control-plane", 10),
+    "overview.count_open": lambda records: records.overview.count_open(),
+    "overview.ended": lambda records: records.overview.ended(1.0, 2.0),
+    "overview.errors": lambda records: records.overview.errors(1.0, 3),
+    "overview.put_replica": lambda records: records.overview.put_replica(Replica("a", "h", "1", 1.0, 2.0)),
+    "overview.replicas": lambda records: records.overview.replicas(1.0),
+    "overview.remove_replica": lambda records: records.overview.remove_replica("a"),
+    "overview.prune_replicas": lambda records: records.overview.prune_replicas(1.0),
+    "sessions.get": lambda records: records.sessions.get("d"),
+    "sessions.take": lambda records: records.sessions.take("d"),
+    "sessions.prune": lambda records: records.sessions.prune(1.0),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
     "schedules.get": lambda records: records.schedules.get("a"),
     "schedules.due": lambda records: records.schedules.due(1.0, 10),
@@ -298,7 +323,7 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     ),
     "coverage.prune": lambda records: records.coverage.prune(1.0, 10, now=1.0),
 }
-CALCULATED: Final = ("SCAN anon_", "SCAN CONSTANT ROW")
+CALCULATED: Final = ("SCAN anon_", "SCAN (subquery-", "SCAN CONSTANT ROW")
 """Over the result of another query, and over none."""
 
 LISTS: Final = {
@@ -307,6 +332,13 @@ LISTS: Final = {
     *("schedules.with_ended_jobs", "coverage.with_missing"),
 }
 """These scan an index from one end: a list until the page is full, and the ids of all clients to count or select."""
+
+SORTS: Final = {"uploads.open_among", "overview.ended", "overview.errors"}
+"""Of the open uploads of one page of clients the one that changed last: an index on that costs each change. The sums of
+what ended in a time are read from an index that begins with the time, and grouped by five states or by error codes."""
+
+SUMS: Final = {"overview.presences", "overview.open_uploads", "overview.replicas", "overview.prune_replicas"}
+"""Every client, and every duty that failed, at most once a second in one process; and the handful of replicas."""
 
 
 @pytest.fixture
@@ -337,8 +369,8 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
     database, plans = explained
     await database.write(QUERIES[name])
     walks = [plan for plan in plans() if plan.startswith("SCAN") and not plan.startswith(CALCULATED)]
-    assert all(name in LISTS and "INDEX" in plan for plan in walks), walks
-    assert [plan for plan in plans() if "TEMP B-TREE" in plan] == []
+    assert name in SUMS or all(name in LISTS and "INDEX" in plan for plan in walks), walks
+    assert name in SORTS or [plan for plan in plans() if "TEMP B-TREE" in plan] == []
 
 
 @pytest.mark.parametrize(

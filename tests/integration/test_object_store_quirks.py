@@ -21,7 +21,8 @@ from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.adapters.object_store.probe.litter import ABANDONED
-from control_plane.services.doctor import Doctor, Finding
+from control_plane.services.diagnosis.findings import Finding
+from control_plane.services.diagnosis.store import StoreDoctor
 from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import Grantable, ObjectStoreCapabilities
@@ -433,7 +434,7 @@ async def test_the_lifecycle_rule_is_written_in_the_dialect_of_the_object_store(
 
 async def examined(store: S3ObjectStore, *, fix: bool) -> Finding:
     """What `backhaul doctor` finds about the lifecycle rule."""
-    doctor = Doctor(MemoryDatabase(), store, SystemClock(), Policy())
+    doctor = StoreDoctor(store, SystemClock(), Policy(), database=MemoryDatabase())
     (finding,) = [one for one in await doctor.examine(fix=fix) if one.name == "lifecycle rule"]
     return finding
 

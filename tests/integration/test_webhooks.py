@@ -144,7 +144,7 @@ async def test_a_webhook_is_changed_and_deleted(http: httpx.AsyncClient, receive
     assert (changed["types"], changed["selector"], changed["url"]) == (["job.*"], "site=berlin", receiver.url)
     assert (await http.delete(path)).status_code == 204
     assert (await http.get(path)).status_code == 404
-    assert (await http.get(f"{path}/deliveries")).json()["type"] == "urn:backhaul:problem:unknown-webhook"
+    assert (await http.get(f"{path}/deliveries")).json()["type"] == "/help/reasons/unknown-webhook"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ async def test_a_name_that_is_none_of_this_servers_is_refused_whatever_auth_is(
     async with http_to(make_api(services, **settings)) as http:
         for method, path in (("GET", "/clients"), ("POST", TRIGGER)):
             answer = await http.request(method, path, headers={"Host": host, "Origin": f"http://{host}"})
-            assert (answer.status_code, answer.json()["type"]) == (421, "urn:backhaul:problem:wrong-host")
+            assert (answer.status_code, answer.json()["type"]) == (421, "/help/reasons/wrong-host")
     assert services.calls == []
 
 

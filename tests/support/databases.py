@@ -18,7 +18,7 @@ from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
 from control_plane.services.ports.database import PARKED, Database, Failure, IdempotencyRecord, OutboxEntry, Subject
@@ -111,7 +111,7 @@ jsons = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-reasons = st.builds(Reason, st.sampled_from([*WaitCode, ErrorCode.BUSY, "a_code_of_a_later_version"]), texts)
+reasons = st.builds(Reason, st.sampled_from([*ReasonCode, ErrorCode.BUSY, "a_code_of_a_later_version"]), texts)
 parts = st.dictionaries(
     st.integers(min_value=1, max_value=10_000), st.builds(PartRecord, maybe_texts, maybe_texts), max_size=8
 )
@@ -216,6 +216,7 @@ _FACTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "at": instants,
     "nominal_at": instants,
     "attempt": st.integers(1, 3),
+    "version": st.integers(1, 9),
     "was": maybe_texts,
     "error": maybe_texts,
     "outcome": maybe_texts,

@@ -22,11 +22,14 @@ from control_plane.api.events.frames import FRAMES
 from control_plane.api.gates import RECEIPT_DEADLINE
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import Origin, State, Upload
 from control_plane.observability import Metrics
 from control_plane.services.budget import IngestBudget
+from control_plane.services.clients.choosing import ClientChoice, ClientFilter
 from control_plane.services.clients.fleet import FleetService
+from control_plane.services.clients.history import History, history_of
+from control_plane.services.clients.listings import FoundListing
 from control_plane.services.clients.service import ClientService, FoundClients
 from control_plane.services.engine import Engine
 from control_plane.services.errors import UnknownClient, UnknownUpload
@@ -40,7 +43,7 @@ from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
-from control_plane.services.uploads.service import TriggerRequest, UploadService
+from control_plane.services.uploads.service import Cancelled, Timeline, TriggerRequest, UploadService
 from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
 from schemas.messages import AgentInfo, FileEntry, FileList, ListFiles
@@ -49,7 +52,7 @@ from schemas.values import DigestName
 NOW: Final = 1_761_991_200.0
 """2025-11-01T10:00:00Z."""
 
-OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+OFFLINE: Final = Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
 SECRET: Final = "a secret of at least thirty-two bytes"
 SILENT: Final[FilteringBoundLogger] = structlog.wrap_logger(
     structlog.ReturnLogger(), processors=[], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
@@ -144,9 +147,9 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         return self.views[upload_id]
 
     async def uploads(
-        self, _principal: Principal, where: UploadFilter, page: Page
+        self, _principal: Principal, where: UploadFilter, page: Page, reason: str | None = None
     ) -> tuple[list[UploadView], str | None]:
-        self._note("uploads", (where, page))
+        self._note("uploads", (where, page, reason))
         return list(self.views.values()), "next"
 
     async def cancel(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
@@ -166,19 +169,35 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
         return await self.client(principal, client_id), next(iter(self.views.values()), None)
 
-    async def clients(
-        self, _principal: Principal, page: Page, _now: float, *, selector: str | None = None, state: str | None = None
-    ) -> FoundClients:
-        self._note("clients", (selector, state, page))
+    async def clients(self, _principal: Principal, where: ClientFilter, page: Page, _now: float) -> FoundClients:
+        self._note("clients", (where, page))
         return FoundClients(list(self.known.values()), None, len(self.known), None)
 
     async def forget(self, principal: Principal, client_id: str) -> None:
         await self.client(principal, client_id)
         del self.known[client_id]
 
-    async def files(self, _principal: Principal, client_id: str, request: ListFiles) -> FileList:
+    async def listing(self, _principal: Principal, client_id: str, request: ListFiles) -> FoundListing:
         self._note("files", (client_id, request))
-        return self.found
+        return FoundListing(self.found, NOW)
+
+    async def history(self, principal: Principal, client_id: str, seconds: float) -> History:
+        client = await self.client(principal, client_id)
+        return history_of(client, (), NOW - seconds, NOW)
+
+    async def timeline(self, principal: Principal, upload_id: str, client_id: str | None = None) -> Timeline:
+        await self.upload(principal, upload_id, client_id)
+        return Timeline((), complete=False)
+
+    async def cancel_many(self, _principal: Principal, choice: ClientChoice) -> Cancelled:
+        self._note("cancel_many", choice)
+        return Cancelled(1, 1, 0, more=False)
+
+    async def label_many(
+        self, _principal: Principal, choice: ClientChoice, changes: Mapping[str, str | None]
+    ) -> tuple[int, int]:
+        self._note("label_many", (choice, changes))
+        return 1, 1
 
     async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
         await self.upload(principal, upload_id, client_id)
@@ -195,11 +214,13 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
 
 
 def fleet_api(services: FakeServices, engine: Engine) -> FastAPI:
-    """The REST application over the clients and the fleet of an engine; all else is of `services`."""
+    """The REST application over the clients, the uploads and the fleet of an engine; all else is of `services`."""
     real = {
+        "uploads": engine.upload_service,
         "clients": engine.client_service,
         "fleet": engine.fleet_service,
         "budgets": engine.budget_service,
+        "overview": engine.overview_service,
         "clock": engine.clock,
     }
     return create_api(Settings.load({}), Metrics(SILENT), _faked(services, **real))
@@ -218,12 +239,13 @@ def api_over(
     receipt_deadline: float = RECEIPT_DEADLINE,
     streams: EventStreams | None = None,
     webhooks: WebhookService | None = None,
+    **others: object,
 ) -> FastAPI:
     """The REST application over these services; without `streams` or `webhooks` over those of an empty database."""
     streams = streams or EventStreams(MemoryDatabase(), services, lambda _event, _facts: None, FRAMES)
     webhooks = webhooks or WebhookService(MemoryDatabase(), services, HttpWebhookSender(), on_change=lambda: None)
     real = {"streams": streams, "webhooks": webhooks, "jobs": services.jobs, "job_results": services.job_results}
-    return create_api(settings, metrics, _faked(services, **real), receipt_deadline=receipt_deadline)
+    return create_api(settings, metrics, _faked(services, **{**real, **others}), receipt_deadline=receipt_deadline)
 
 
 def _faked(services: FakeServices, **real: object) -> ApiServices:

@@ -88,8 +88,8 @@ class Case:
     def look(self, upload_id: str) -> dict[str, Any]:
         """One upload; its reason is remembered."""
         upload = self.site.upload(upload_id)
-        if upload["reason_code"]:
-            self.seen.setdefault(upload_id, {})[upload["reason_code"]] = upload["reason"]
+        if reason := upload["reason"]:
+            self.seen.setdefault(upload_id, {})[reason["code"]] = reason["text"]
         return upload
 
     def outcome(self, ready: Mapping[str, Any], uploads: Mapping[str, Path]) -> Outcome:

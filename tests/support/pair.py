@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CancelRequested,
@@ -210,7 +210,7 @@ class Pair:
     def _hold(self) -> None:
         """Grant nothing, and store and send why; an older agent gets an empty grant."""
         upload, wake_at = self.upload, min(self.gate_opens_at, self.now + STEP_TIMEOUT)
-        reason = Reason(WaitCode.JOB_PAUSED, "the gate is closed")
+        reason = Reason(ReasonCode.JOB_PAUSED, "the gate is closed")
         held = Held(now=self.now, attempt=upload.attempt, sequence=upload.sequence, reason=reason, wake_at=wake_at)
         self._happens(held)
         if self.upload.held:

@@ -17,12 +17,11 @@ from control_plane.domain.jobs.model import (
     ExecutionState,
     Job,
     JobOutcome,
-    JobReason,
     JobState,
     place_of,
 )
 from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules.model import CellState, RunStatus, Schedule, ScheduleRun, ScheduleSpec
 from control_plane.domain.schedules.ticks import Cadence
 from control_plane.services.errors import BadInput
@@ -126,7 +125,11 @@ class Site:
             on_made=self._count,
         )
         self.service = ScheduleService(
-            database=database, clock=self.clock, jobs=JOBS, check=lambda _records, _spec, _now: (), on_made=self._count
+            database=database,
+            clock=self.clock,
+            jobs=JOBS,
+            check=lambda _records, _spec, _now: ((), ()),
+            on_made=self._count,
         )
 
     def _count(self) -> None:
@@ -173,7 +176,7 @@ class Site:
         return {job.job_id: job for job in found}
 
     async def end_execution(
-        self, job_id: str, client_id: str, state: ExecutionState, reason: str = JobReason.SENT, at: float | None = None
+        self, job_id: str, client_id: str, state: ExecutionState, reason: str = ReasonCode.SENT, at: float | None = None
     ) -> None:
         """End one execution."""
         now = self.clock.now() if at is None else at

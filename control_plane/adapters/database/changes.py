@@ -27,10 +27,14 @@ _ADVISORY_LOCK: Final = 0x43484E47
 _LOCK: Final = Statement(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
 _ADD: Final = insert_numbered(CHANGES)
 # A type that only a later version of this program knows is left out, as if it were a gap.
+_KNOWN: Final = _C.type.in_([sqlalchemy.literal_column(f"'{n}'") for n in CHANGE_TYPES])
 _AFTER: Final = Statement(
+    select(CHANGES).where(_C.number > bindparam("number"), _KNOWN).order_by(_C.number).limit(bindparam("limit"))
+)
+_ABOUT: Final = Statement(
     select(CHANGES)
-    .where(_C.number > bindparam("number"), _C.type.in_([sqlalchemy.literal_column(f"'{n}'") for n in CHANGE_TYPES]))
-    .order_by(_C.number)
+    .where(_C.client_id == bindparam("client_id"), _C.subject_id == bindparam("subject_id"), _KNOWN)
+    .order_by(_C.number.desc())
     .limit(bindparam("limit"))
 )
 # Two subqueries: each is one look at an end of the primary key; min and max in one query scan it.
@@ -71,6 +75,11 @@ class SqlChanges:
         """By the primary key."""
         found = self._transaction.run(_AFTER, {"number": number, "limit": limit})
         return [to_change(row) for row in found.fetchall()]
+
+    def about(self, client_id: str, subject_id: str, limit: int) -> list[NumberedChange]:
+        """By the index on client and subject."""
+        values = {"client_id": client_id, "subject_id": subject_id, "limit": limit}
+        return [to_change(row) for row in self._transaction.run(_ABOUT, values).fetchall()]
 
     def span(self) -> tuple[int, int]:
         """By the primary key."""

@@ -6,17 +6,19 @@ Rule: a presence message rewrites one row; the rows of the labels are written on
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
-from control_plane.adapters.database.rows import clean, client_values, to_client
+from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Relation, Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
+from schemas.messages import AgentInfo
 
 _C: Final = CLIENTS.c
 _L: Final = LABELS.c
@@ -24,6 +26,12 @@ _SOME: Final = _C.client_id.in_(bindparam("client_ids", expanding=True))
 _ONE: Final = Statement(select(CLIENTS).where(_C.client_id == bindparam("client_id")))
 _THESE: Final = select(CLIENTS).where(_SOME)
 _LABELS_OF: Final = select(_C.client_id, _C.labels, _C.set_labels).where(_SOME)
+_PRESENCE: Final = ("client_id", "install_id", "epoch", "sequence", "online", "seen_at")
+_PRESENCES: Final = Statement(select(*(_C[name] for name in _PRESENCE)))
+_PRESENCES_OF: Final = select(*(_C[name] for name in _PRESENCE)).where(_SOME)
+# Given, since making the defaults of each of ten thousand clients takes longer than the query.
+_NO_AGENT: Final = AgentInfo()
+_NO_LABEL: Final[Mapping[str, str]] = MappingProxyType({})
 _IDS_OF: Final = select(_C.client_id).where(_SOME)
 _IDS_FROM: Final = Statement(
     select(_C.client_id).where(_C.client_id >= bindparam("low"), _C.client_id < bindparam("high"))
@@ -76,6 +84,15 @@ class SqlClients:
             rows = self._transaction.connection.execute(_THESE, {"client_ids": some})
             found.update((client.client_id, client) for client in map(to_client, rows))
         return found
+
+    def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
+        """Of many clients a scan of all, which takes less than a lookup of each."""
+        if len(client_ids) > _BATCH:
+            wanted = frozenset(client_ids)
+            rows = self._transaction.run(_PRESENCES, {}).fetchall()
+            return {row[0]: _present(row) for row in rows if row[0] in wanted}
+        rows = self._transaction.connection.execute(_PRESENCES_OF, {"client_ids": list(client_ids)}).all()
+        return {row[0]: _present(row) for row in rows}
 
     def save(self, clients: Sequence[Client]) -> None:
         """The last of several with one id wins."""
@@ -154,6 +171,21 @@ class SqlClients:
         clients = self.among(shown)
         cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None
         return [clients[client_id] for client_id in shown], cursor, total
+
+
+def _present(row: DriverRow) -> Client:
+    client_id, install_id, epoch, sequence, online, seen_at = row
+    return Client(
+        client_id=client_id,
+        install_id=install_id,
+        epoch=epoch,
+        sequence=sequence,
+        online=bool(online),
+        seen_at=seen_at,
+        agent=_NO_AGENT,
+        labels=_NO_LABEL,
+        set_labels=_NO_LABEL,
+    )
 
 
 def _beginning(pattern: str) -> str:

@@ -13,17 +13,21 @@ from sqlalchemy import URL, Connection, Engine, update
 from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.fleet.listings import SqlListings
+from control_plane.adapters.database.fleet.overview import SqlOverview
 from control_plane.adapters.database.fleet.records import SqlGroups
 from control_plane.adapters.database.gate.records import SqlGate
 from control_plane.adapters.database.idempotency import SqlIdempotency
 from control_plane.adapters.database.jobs.records import SqlJobs
-from control_plane.adapters.database.outbox import SqlOutbox
-from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.schedules.coverage import SqlCoverage
 from control_plane.adapters.database.schedules.records import SqlSchedules
+from control_plane.adapters.database.sessions.records import SqlSessions
 from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
-from control_plane.adapters.database.uploads import SqlUploads
+from control_plane.adapters.database.uploads.outbox import SqlOutbox
+from control_plane.adapters.database.uploads.parts import PartsCache
+from control_plane.adapters.database.uploads.records import SqlUploads
+from control_plane.adapters.database.watching.figures import SqlFigures
 from control_plane.adapters.database.webhooks.records import SqlWebhooks
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records
@@ -45,11 +49,15 @@ class SqlRecords:
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
         self.changes = SqlChanges(transaction)
+        self.figures = SqlFigures(transaction)
         self.groups = SqlGroups(transaction)
+        self.listings = SqlListings(transaction)
         self.gate = SqlGate(transaction)
         self.jobs = SqlJobs(transaction)
         self.schedules = SqlSchedules(transaction)
         self.coverage = SqlCoverage(transaction)
+        self.overview = SqlOverview(transaction)
+        self.sessions = SqlSessions(transaction)
         self.webhooks = SqlWebhooks(transaction)
 
 

@@ -51,10 +51,14 @@ def _conditions(where: UploadFilter) -> Conditions:
         wanted.append(_U.client_id == where.client_id)
     if where.error is not None:
         wanted.append(_U.error == where.error)
-    if where.created_after is not None:
-        wanted.append(_U.created_at > where.created_after)
+    if where.job_id is not None:
+        wanted.append(_U.job_id == where.job_id)
+    if where.created_since is not None:
+        wanted.append(_U.created_at >= where.created_since)
     if where.created_before is not None:
         wanted.append(_U.created_at < where.created_before)
+    if where.ended_since is not None:
+        wanted.append(_U.ended_at >= where.ended_since)
     return wanted
 
 

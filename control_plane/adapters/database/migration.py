@@ -50,8 +50,8 @@ def _upgrade(connection: Connection, revision: str) -> None:
     command.upgrade(config, revision)
 
 
-def configuration(connection: Connection) -> Config:
-    """What Alembic's commands need to run on this connection, inside its transaction."""
+def configuration(connection: Connection | None = None) -> Config:
+    """What Alembic's commands need to run on this connection, inside its transaction; without one, only the scripts."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     return config

@@ -14,7 +14,7 @@ from control_plane.adapters.database.sql import Values
 from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.changes import Change, NumberedChange, subject_id
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import (
     TERMINAL,
@@ -155,7 +155,7 @@ def to_upload(row: DriverRow, parts: Parts) -> Upload:
 
 def _reason(code: str | None, text: str | None) -> Reason | None:
     """A row that revision 0001 wrote has a text without a code."""
-    return None if text is None else Reason(WaitCode.CLIENT_REPORTED if code is None else code, text)
+    return None if text is None else Reason(ReasonCode.CLIENT_REPORTED if code is None else code, text)
 
 
 def _reason_values(reason: Reason | None) -> Values:

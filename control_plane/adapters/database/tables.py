@@ -102,6 +102,7 @@ class UploadRow(_Row, table=True):
     job_id: str | None = Field(sa_type=Code)
     job_file: int | None
     listed: str | None
+    traceparent: str | None
 
 
 class PartRow(_Row, table=True):
@@ -150,7 +151,11 @@ class ChangeRow(_Row, table=True):
     """
 
     __tablename__ = "changes"
-    __table_args__ = (Index("ix_changes_at", "at", "number"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_changes_at", "at", "number"),
+        Index("ix_changes_subject", "client_id", "subject_id", "number"),
+        {"sqlite_autoincrement": True},
+    )
     number: int = Field(
         sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
     )
@@ -165,6 +170,7 @@ class ClientRow(_Row, table=True):
     """One client. `labels` repeats the table of labels, so one query reads a client."""
 
     __tablename__ = "clients"
+    __table_args__ = (Index("ix_clients_online", "online"),)
     client_id: str = Field(primary_key=True, sa_type=Code)
     install_id: str
     epoch: int = Field(sa_type=BigInteger)
@@ -235,10 +241,23 @@ CHECKS: Final[Table] = METADATA.tables["checks"]
 IS_OPEN: Final = UPLOADS.c.ended_at.is_(None)
 IS_HELD: Final = UPLOADS.c.held.is_(True)
 HAS_ERROR: Final = UPLOADS.c.error.is_not(None)
+HAS_JOB: Final = UPLOADS.c.job_id.is_not(None)
 
 Index("ix_uploads_overdue", UPLOADS.c.deadline, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index("ix_uploads_held", UPLOADS.c.job_id, sqlite_where=IS_HELD, postgresql_where=IS_HELD)
-Index("ix_uploads_ended", UPLOADS.c.ended_at, sqlite_where=~IS_OPEN, postgresql_where=~IS_OPEN)
+Index(
+    "ix_uploads_ended",
+    *(UPLOADS.c[name] for name in ("ended_at", "state", "error", "file_size")),
+    sqlite_where=~IS_OPEN,
+    postgresql_where=~IS_OPEN,
+)
+Index(
+    "ix_uploads_newest_of_job",
+    UPLOADS.c.job_id,
+    *(UPLOADS.c[name] for name in _NEWEST),
+    sqlite_where=HAS_JOB,
+    postgresql_where=HAS_JOB,
+)
 Index(
     "ix_uploads_newest_with_error",
     UPLOADS.c.error,

@@ -13,6 +13,7 @@ from msgspec import structs
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
 from control_plane.adapters.memory.unsupported import Unsupported
 from control_plane.domain.changes import Change, NumberedChange
+from control_plane.domain.changes import subject_id as subject_id_of
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector, ids_matching
 from control_plane.domain.uploads.duties import Kind
@@ -22,6 +23,7 @@ from control_plane.services.ports.database import (
     PARKED,
     ClientPage,
     IdempotencyRecord,
+    OpenUploads,
     OutboxEntry,
     Page,
     Subject,
@@ -158,6 +160,17 @@ class MemoryUploads:
         wanted = (one for one in uploads if (one.client_id, one.owner) == (client_id, owner))
         return sum(one.file_size or 0 for one in wanted if one.created_at >= since)
 
+    def open_among(self, client_ids: Sequence[str]) -> dict[str, OpenUploads]:
+        """Scans every upload."""
+        found: dict[str, list[Upload]] = {}
+        for one in self._tables.uploads.values():
+            if one.client_id in client_ids and one.state in OPEN:
+                found.setdefault(one.client_id, []).append(one)
+        return {
+            client_id: OpenUploads(len(some), max(some, key=lambda one: (one.updated_at, one.upload_id)))
+            for client_id, some in found.items()
+        }
+
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Longest overdue first."""
         uploads = self._tables.uploads.values()
@@ -277,6 +290,10 @@ class MemoryClients:
         """Unknown ids are left out."""
         return {client_id: self._rows[client_id] for client_id in client_ids if client_id in self._rows}
 
+    def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
+        """The whole clients."""
+        return self.among(client_ids)
+
     def save(self, clients: Sequence[Client]) -> None:
         """The last of several with one id wins."""
         for client in clients:
@@ -352,6 +369,14 @@ class MemoryChanges:
         """Lowest number first."""
         return [row for row in self._rows if row.number > number][:limit]
 
+    def about(self, client_id: str, subject_id: str, limit: int) -> list[NumberedChange]:
+        """Looks at every change."""
+        wanted = (client_id, subject_id)
+        found = [
+            row for row in self._rows if (getattr(row.change, "client_id", ""), subject_id_of(row.change)) == wanted
+        ]
+        return found[::-1][:limit]
+
     def span(self) -> tuple[int, int]:
         """The ends of the list."""
         return (self._rows[0].number, self._rows[-1].number) if self._rows else (0, 0)
@@ -375,10 +400,14 @@ class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
     groups = Unsupported("groups")
+    listings = Unsupported("listings")
+    figures = Unsupported("figures")
     jobs = Unsupported("jobs")
     gate = Unsupported("budgets")
     schedules = Unsupported("schedules")
     coverage = Unsupported("coverage")
+    overview = Unsupported("sums over the fleet")
+    sessions = Unsupported("sessions")
     webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:
@@ -408,6 +437,8 @@ def _fits(where: UploadFilter, upload: Upload) -> bool:
         (where.client_id is None or upload.client_id == where.client_id)
         and (where.states is None or upload.state in where.states)
         and (where.error is None or upload.error == where.error)
-        and (where.created_after is None or upload.created_at > where.created_after)
+        and (where.job_id is None or upload.job_id == where.job_id)
+        and (where.created_since is None or upload.created_at >= where.created_since)
         and (where.created_before is None or upload.created_at < where.created_before)
+        and (where.ended_since is None or (upload.state in TERMINAL and _ended_at(upload) >= where.ended_since))
     )

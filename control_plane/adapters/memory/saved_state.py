@@ -9,7 +9,7 @@ import msgspec
 
 from control_plane.adapters.memory.records import Tables
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.errors import BadInput
@@ -80,7 +80,7 @@ def _from_format_1(old: _Format1) -> SavedState:
 
 def _upload(old: dict[str, Any]) -> Upload:
     text = msgspec.convert(old.get("reason"), str | None)
-    reason = None if text is None else Reason(WaitCode.CLIENT_REPORTED, text)
+    reason = None if text is None else Reason(ReasonCode.CLIENT_REPORTED, text)
     return msgspec.convert({**old, "reason": msgspec.to_builtins(reason)}, Upload, str_keys=True)
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-from control_plane.adapters.object_store import buckets, lifecycle, multipart
+from control_plane.adapters.object_store import buckets, exposure, lifecycle, multipart
 from control_plane.adapters.object_store.clients import CONNECTIONS, build_clients
 from control_plane.adapters.object_store.errors import translated
 from control_plane.adapters.object_store.heads import Heads
@@ -18,6 +18,7 @@ from control_plane.adapters.object_store.probe import Probe, ProbeMemory
 from control_plane.adapters.object_store.settings import AUTO, S3Settings
 from control_plane.adapters.object_store.signing import Signer
 from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused, ServiceError
+from control_plane.services.ports.diagnosis import BucketFacts
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from schemas.names import NAME_METADATA, TOKEN_METADATA
 from schemas.values import DigestName, PresignedPart
@@ -170,6 +171,10 @@ class S3ObjectStore:
     async def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         calls, given = self._clients.calls, dict(configuration)
         await self._call("PutBucketLifecycleConfiguration", lambda: lifecycle.write(calls, given))
+
+    async def exposure(self) -> BucketFacts:
+        calls, settings, addressing = self._clients.calls, self._settings, self._addressing
+        return await self._call("a look at the bucket's access", lambda: exposure.look(calls, settings, addressing))
 
     async def close(self) -> None:
         """A call that is under way ends in its thread."""

@@ -49,8 +49,8 @@ from control_plane.domain.jobs.spec import (
 )
 from control_plane.domain.schedules.ticks import read_cron, read_zone
 from control_plane.domain.selectors import MAX_LENGTH, parse
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.service import Choice, Tuning
-from control_plane.services.jobs.sets import ShownSet
 from schemas.errors import SchemaError
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
@@ -434,6 +434,7 @@ def _approval(given: ApprovalInput) -> Approval:
 
 # --- bodies of verbs -------------------------------------------------------------------------------------------------
 
+_ShownSet = Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")]
 _ClientIds = Annotated[tuple[Annotated[str, AfterValidator(require_client_id)], ...], Field(max_length=MAX_TARGETS)]
 
 
@@ -444,7 +445,7 @@ class ExecutionChoice(Input):
     reason_code: Annotated[str, *matching(r"^[a-z_]{1,64}\Z", "must be a reason code such as no_match")] | None = None
     clients: _ClientIds = ()
     count: Annotated[int, Field(strict=True, ge=0), Whole] | None = None
-    set: Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")] | None = None
+    set: _ShownSet | None = None
 
     @model_validator(mode="after")
     def _shown(self) -> Self:
@@ -476,7 +477,11 @@ class ExtendBody(Input):
 
 
 class ApproveBody(Input):
-    """Approve what was listed up to `as_of`: of all clients, of `clients`, or of all but those in `except`."""
+    """Approve what was listed up to `as_of`: of all clients, of `clients`, or of all but those in `except`.
+
+    With the `count` and the `set` that the list of executions showed for `state=awaiting_approval`, the clients that
+    wait must still be these.
+    """
 
     model_config = ConfigDict(
         populate_by_name=True, json_schema_extra={"examples": [{"as_of": "2026-11-26T03:00:00.000Z", "later": "ask"}]}
@@ -490,6 +495,20 @@ class ApproveBody(Input):
     later: Literal["ask", "approve"] = "ask"
     clients: _ClientIds | None = None
     but: Annotated[_ClientIds, Field(alias="except")] = ()
+    count: Annotated[int, Field(strict=True, ge=0), Whole] | None = None
+    set: _ShownSet | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.count is None) != (self.set is None):
+            message = "count and set go together"
+            raise ValueError(message)
+        return self
+
+    @property
+    def shown(self) -> ShownSet | None:
+        """What the caller saw waiting."""
+        return None if self.set is None or self.count is None else ShownSet(self.count, self.set)
 
 
 class RejectBody(Input):

@@ -65,9 +65,11 @@ JOB_ROW: Final[dict[str, Any]] = {
     "state": "running",
     "outcome": None,
     "approval": "not_needed",
-    "reason": "outside the job's windows",
-    "reason_code": "window",
-    "next_wake_at": "2026-11-27T00:00:00.000Z",
+    "reason": {
+        "code": "job_paused",
+        "text": "an operator paused the job",
+        "next_wake_at": "2026-11-27T00:00:00.000Z",
+    },
     "clients": 400,
     "executions": {**dict.fromkeys(_STATES, 0), "queued": 38, "uploading": 2, "succeeded": 360},
     "totals": {"files": 1150, "bytes": 3_204_116_992, "proven": 1080, "proven_bytes": 2_988_441_600},
@@ -140,9 +142,7 @@ DRY_RUN: Final[dict[str, Any]] = {
 EXECUTION: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",
     "state": "uploading",
-    "reason": "files are being sent",
-    "reason_code": "uploading",
-    "next_wake_at": "2026-11-27T15:00:00.000Z",
+    "reason": {"code": "uploading", "text": "its files are being sent", "next_wake_at": "2026-11-27T15:00:00.000Z"},
     "attempt": 1,
     "approved": False,
     "matched_files": 3,
@@ -174,7 +174,6 @@ JOB_FILE: Final[dict[str, Any]] = {
     "mtime_ns": 1_764_126_000_000_000_000,
     "outcome": "proven",
     "reason": None,
-    "reason_code": None,
     "upload_id": "5f3c1d2e9a7b4c60",
     "key": "uploads/sales-2026-11-26/restaurant-1/data/day.csv",
 }

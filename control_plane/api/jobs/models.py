@@ -10,7 +10,7 @@ from msgspec import to_builtins
 from pydantic import ConfigDict
 
 from control_plane.api.jobs import examples
-from control_plane.api.models import Instant, Output, ReasonCode, ReasonText
+from control_plane.api.models import Instant, Output, Reason
 from control_plane.domain.jobs.model import (
     ApprovalState,
     ExecutionState,
@@ -22,11 +22,10 @@ from control_plane.domain.jobs.model import (
     JobTotals,
 )
 from control_plane.domain.jobs.spec import JobSpec, Rate
-from control_plane.domain.reasons import Reason
-from control_plane.presentation import instant, known_instant, reason_code, reason_text
+from control_plane.presentation import instant, known_instant
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.manifest import Manifest, ManifestRow
 from control_plane.services.jobs.service import ActedOn, DryRun
-from control_plane.services.jobs.sets import ShownSet
 from control_plane.services.jobs.views import ExecutionView, JobView
 
 _MINUTE = 60.0
@@ -55,9 +54,7 @@ class JobRow(Output):
     state: JobState
     outcome: JobOutcome | None
     approval: ApprovalState
-    reason: ReasonText
-    reason_code: ReasonCode
-    next_wake_at: Instant | None
+    reason: Reason | None
     clients: int
     executions: dict[ExecutionState, int]
     totals: FileSums
@@ -160,9 +157,7 @@ class ExecutionDocument(Output):
 
     client_id: str
     state: ExecutionState
-    reason: ReasonText
-    reason_code: ReasonCode
-    next_wake_at: Instant | None
+    reason: Reason | None
     attempt: int
     approved: bool
     matched_files: int
@@ -187,9 +182,7 @@ class ExecutionDocument(Output):
         return cls(
             client_id=one.client_id,
             state=one.state,
-            reason=reason_text(view.reason),
-            reason_code=reason_code(view.reason),
-            next_wake_at=instant(view.next_wake_at),
+            reason=Reason.of(view.reason, view.next_wake_at),
             attempt=one.attempt,
             approved=one.approved,
             matched_files=one.matched_files,
@@ -239,8 +232,7 @@ class JobFileDocument(Output):
     size: int
     mtime_ns: int
     outcome: FileOutcome | None
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
     upload_id: str | None
     key: str | None
 
@@ -254,8 +246,7 @@ class JobFileDocument(Output):
             size=file.size,
             mtime_ns=file.mtime_ns,
             outcome=file.outcome,
-            reason=reason_text(file.reason),
-            reason_code=reason_code(file.reason),
+            reason=Reason.of(file.reason),
             upload_id=file.upload_id,
             key=file.key,
         )
@@ -375,15 +366,12 @@ def _rate(rate: Rate | None) -> int | str | None:
 
 def _row(view: JobView) -> dict[str, Any]:
     job = view.job
-    reason: Reason | None = job.reason
     return {
         "job_id": job.job_id,
         "state": job.state,
         "outcome": job.outcome,
         "approval": job.approval,
-        "reason": reason_text(reason),
-        "reason_code": reason_code(reason),
-        "next_wake_at": instant(job.next_wake_at) if job.open and job.next_wake_at else None,
+        "reason": Reason.of(job.reason, (job.next_wake_at or None) if job.open else None),
         "clients": job.clients,
         "executions": {state: view.count(state) for state in ExecutionState},
         "totals": FileSums.of(view.totals),

@@ -4,16 +4,17 @@ Rule: as in `api.parameters`: unknown names in a query are refused.
 """
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from control_plane.api.bodies import Input, matching
 from control_plane.api.jobs import bodies
 from control_plane.api.parameters import CheckedClientId, Paged
 from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobState
+from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.results.formats import ResultFormat
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
@@ -70,9 +71,23 @@ class WhichResults(Input):
 
 
 class DryRunQuery(Input):
-    """Whether only to check."""
+    """Whether only to check; and the `count` and `set` of the clients that were shown, which must still be meant."""
 
     dry_run: bool = False
+    count: Annotated[int, Field(ge=0)] | None = None
+    set: Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")] | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.count is None) != (self.set is None):
+            message = "count and set go together"
+            raise ValueError(message)
+        return self
+
+    @property
+    def shown(self) -> ShownSet | None:
+        """As the service takes it."""
+        return None if self.set is None or self.count is None else ShownSet(self.count, self.set)
 
 
 async def version_of(

@@ -64,7 +64,7 @@ async def create_job(
     if query.dry_run:
         response.status_code = HTTPStatus.OK
         return models.DryRunDocument.of(await jobs.try_out(caller, request))
-    view, made = await jobs.create(caller, request)
+    view, made = await jobs.create(caller, request, query.shown)
     if not made:
         response.status_code = HTTPStatus.OK
     response.headers["Location"] = f"/jobs/{view.job.job_id}"
@@ -161,6 +161,7 @@ async def approve_job(
         but=frozenset(body.but),
         as_of=body.as_of.timestamp(),
         later=body.later == "approve",
+        shown=body.shown,
     )
     return _acted(response, acted)
 

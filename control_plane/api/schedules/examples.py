@@ -5,6 +5,8 @@ Rule: the values of docs/jobs.md, so that both documents show the same example.
 
 from typing import Any, Final
 
+from control_plane.api.jobs.examples import SPEC
+
 _JOB_ID: Final = "sales.20261126T020000Z"
 
 NEW_SCHEDULE: Final[dict[str, Any]] = {
@@ -40,12 +42,31 @@ TICK: Final[dict[str, Any]] = {
     "local": "2027-03-28T03:00:00+02:00",
     "note": "02:30 does not exist on this day: the tick is at 03:00, right after the gap",
 }
+DRY_RUN: Final[dict[str, Any]] = {
+    **SCHEDULE_ROW,
+    "running": [],
+    "overlap": "allow",
+    "catch_up": {"within": "7d", "runs": "all"},
+    "jitter": "10m",
+    "delay": 192.5,
+    "pause_after_failures": 3,
+    "skip_at": None,
+    "paused_at": None,
+    "created_at": "2026-11-26T12:00:00.000Z",
+    "created_by": "alice",
+    "updated_at": "2026-11-26T12:00:00.000Z",
+    "job": SPEC,
+    "warnings": ["1 client was never seen: restaurant-2"],
+    "dry_run": True,
+    "clients": 400,
+    "first": ["restaurant-1", "restaurant-2"],
+    "ticks": [TICK],
+}
 RUN: Final[dict[str, Any]] = {
     "kind": "tick",
     "nominal_at": "2026-11-26T02:00:00.000Z",
     "status": "fired",
-    "reason": "the tick was due",
-    "reason_code": "on_time",
+    "reason": {"code": "on_time", "text": "the tick was due", "next_wake_at": None},
     "at": "2026-11-26T02:03:12.000Z",
     "job_id": _JOB_ID,
     "ended_at": None,

@@ -5,18 +5,19 @@ Rule: as in `api.models`: an answer always has all its members.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 from pydantic import ConfigDict, Field
 
 from control_plane.api.jobs.models import spec_document
-from control_plane.api.models import Instant, Output, ReasonCode, ReasonText
+from control_plane.api.models import Instant, Output, Reason
 from control_plane.api.schedules import examples
 from control_plane.domain.jobs.durations import show_seconds
 from control_plane.domain.schedules.model import Cell, CellState, Overlap, RunKind, RunStatus, ScheduleRun
 from control_plane.domain.schedules.ticks import Tick
 from control_plane.presentation import instant, known_instant
+from control_plane.services.jobs.service import FIRST
 from control_plane.services.schedules.service import Backfilled, Coverage, CoveredTick, Created, ScheduleView
 
 
@@ -92,13 +93,6 @@ class ScheduleDocument(ScheduleRow):
         return cls.of(created.view, created.warnings)
 
 
-class SchedulePageDocument(Output):
-    """Schedules by id; `cursor` gets the next page."""
-
-    schedules: list[ScheduleRow]
-    cursor: str | None
-
-
 class TickDocument(Output):
     """One tick: the instant, the local time, and what a change of the clocks does to it."""
 
@@ -112,6 +106,34 @@ class TickDocument(Output):
     def of(cls, tick: Tick) -> Self:
         """The tick."""
         return cls(at=known_instant(tick.at), local=tick.local, note=tick.note)
+
+
+class ScheduleDryRun(ScheduleDocument):
+    """What a schedule would do: the next ten ticks, how many clients match now, and the first ten of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DRY_RUN]})
+
+    dry_run: Literal[True] = True
+    clients: int
+    first: list[str]
+    ticks: list[TickDocument]
+
+    @classmethod
+    def tried(cls, tried: Created) -> Self:
+        """The result of the checks."""
+        return cls(
+            **dict(ScheduleDocument.made(tried)),
+            clients=len(tried.clients),
+            first=list(tried.clients[:FIRST]),
+            ticks=[TickDocument.of(tick) for tick in tried.upcoming],
+        )
+
+
+class SchedulePageDocument(Output):
+    """Schedules by id; `cursor` gets the next page."""
+
+    schedules: list[ScheduleRow]
+    cursor: str | None
 
 
 class Preview(Output):
@@ -128,8 +150,7 @@ class RunDocument(Output):
     kind: RunKind
     nominal_at: Instant
     status: RunStatus
-    reason: ReasonText
-    reason_code: ReasonCode
+    reason: Reason | None
     at: Instant
     job_id: str | None
     ended_at: Instant | None
@@ -142,8 +163,7 @@ class RunDocument(Output):
             kind=run.kind,
             nominal_at=known_instant(run.nominal_at),
             status=run.status,
-            reason=run.reason.text,
-            reason_code=run.reason.code,
+            reason=Reason.of(run.reason),
             at=known_instant(run.at),
             job_id=run.job_id,
             ended_at=instant(run.ended_at),

@@ -28,7 +28,12 @@ from control_plane.services.ports.schedules import RunFilter
 from control_plane.services.schedules.service import ScheduleService
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
-_EXISTED: Final[Responses] = {200: {"model": models.ScheduleDocument, "description": "It existed, or `dry_run`"}}
+_EXISTED: Final[Responses] = {
+    200: {
+        "model": models.ScheduleDryRun | models.ScheduleDocument,
+        "description": "It existed, or `dry_run`",
+    }
+}
 _ETAG: Final = re.compile(r'(?:W/)?"?([0-9]{1,9})"?', re.ASCII)
 
 
@@ -53,14 +58,16 @@ PauseInput = Annotated[PauseBody | None, Body(description="May be left out.")]
 )
 async def create_schedule(
     body: NewSchedule, schedules: Schedules, caller: Caller, response: Response, query: Annotated[Trial, Query()]
-) -> models.ScheduleDocument:
+) -> models.ScheduleDryRun | models.ScheduleDocument:
     """Create a schedule, which ticks from now on. The same id with the same body is the same schedule."""
     created = await schedules.create(caller, body.schedule_id, body.spec(), dry_run=query.dry_run)
+    if query.dry_run:
+        response.status_code = 200
+        return models.ScheduleDryRun.tried(created)
     document = models.ScheduleDocument.made(created)
     response.status_code = 201 if created.new else 200
-    if not query.dry_run:
-        response.headers["Location"] = f"/schedules/{document.schedule_id}"
-        response.headers["ETag"] = f'"{document.version}"'
+    response.headers["Location"] = f"/schedules/{document.schedule_id}"
+    response.headers["ETag"] = f'"{document.version}"'
     return document
 
 

@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.formats import Shape
 from control_plane.cli.parsing import read_key_values, read_options
+from control_plane.cli.rest.answers.shapes import FILES, UPLOAD
+from control_plane.cli.rest.arguments import Client, DevicePath, Pattern, UploadId
 from control_plane.cli.rest.client import Document
+from control_plane.cli.rest.clients import Digest, Folders
 from control_plane.cli.rest.progress import display_for
-from control_plane.cli.rest.tables import upload_view
-from control_plane.cli.rest.uploads import Client, Metadata, Options, UploadId
-from control_plane.cli.rest.uploads import Path as DevicePath
-from control_plane.cli.session import CliSession, local_command, new_app
+from control_plane.cli.rest.tables import files_table, upload_view
+from control_plane.cli.rest.uploads import Metadata, Options
+from control_plane.cli.session import CliSession, Tree, local_command, new_app
 from control_plane.cli.text import duration
 
 State = Annotated[
@@ -36,11 +39,21 @@ FileSize = Annotated[
 ]
 
 
-def build() -> typer.Typer:
+WatchedClient = Annotated[str | None, typer.Argument(metavar="[CLIENT]", help="Of this client only.")]
+PUBLISHED = Shape("upload_id", ("upload_id", "topic", "command"))
+
+
+def build() -> Tree:
     """The group `mqtt`."""
     app = new_app("Straight over MQTT: no control plane, your own S3 credentials (MQTT_URL, AWS_…, S3_BUCKET_NAME).")
-    for name, function in (("trigger", trigger), ("resume", resume), ("watch", watch), ("cancel", cancel)):
-        app.command(name)(local_command(function))
+    for name, function, shape in (
+        ("trigger", trigger, UPLOAD),
+        ("resume", resume, UPLOAD),
+        ("watch", watch, None),
+        ("files", files, FILES),
+        ("cancel", cancel, None),
+    ):
+        app.command(name)(local_command(function, shape))
     return app
 
 
@@ -77,7 +90,8 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
         return
     if ask_control_plane:
         command = asyncio.run(publish.publish_download(wanted))
-        session.output.result(command, f"published; if a control plane listens: backhaul upload {wanted.upload_id}")
+        step = session.step("upload", "show", wanted.upload_id)
+        session.output.result(command, f"published; `{step}` shows it, if a control plane listens", shape=PUBLISHED)
         return
     with display_for(session.output) as display:
         ended = asyncio.run(run.trigger(session.output, display, wanted, state))
@@ -93,7 +107,17 @@ def resume(session: CliSession, upload_id: UploadId, *, state: State = None) -> 
     _finish(session, ended)
 
 
-def watch(session: CliSession, client: Annotated[str | None, typer.Argument(metavar="[CLIENT]")] = None) -> None:
+def files(
+    session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: Digest = False, folders: Folders = False
+) -> None:
+    """List files on a device that match a pattern, below its allowed roots."""
+    from control_plane.cli.mqtt import publish
+
+    answer = asyncio.run(publish.list_files(client, pattern, digest=digest, folders=folders))
+    session.output.result(answer, files_table(answer["files"]), "no files: nothing below the client's roots matches")
+
+
+def watch(session: CliSession, client: WatchedClient = None) -> None:
     """Print every message of the fleet, or of one client, until Ctrl-C. With --json: a document on a line for each."""
     from control_plane.cli.mqtt import watch as mqtt_watch
 

@@ -3,28 +3,33 @@
 Rule: each is one call of the control plane.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group
-from rich.text import Text
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.layout import Column, Listing, Row
 from control_plane.cli.parsing import read_key_values
+from control_plane.cli.rest.answers.shapes import BUDGET, BUDGETS
+from control_plane.cli.rest.arguments import Label
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.tables import cell, id_cell, table
-from control_plane.cli.session import CliSession, new_app, rest_command
-from control_plane.cli.text import moment, size
+from control_plane.cli.session import CliSession, Tree, new_app, rest_command
+from control_plane.cli.text import moment, size, visible
 
-Label = Annotated[str, typer.Argument(metavar="LABEL=VALUE", help="The label of the clients, such as site=berlin.")]
 Rate = Annotated[str, typer.Argument(metavar="RATE", help="Bytes a second, such as 2MiB.")]
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """`backhaul budget …`."""
     app = new_app("Bound the bytes a second that all clients with a label send together.")
-    for name, function in (("list", list_budgets), ("show", show), ("set", put), ("delete", delete)):
-        app.command(name)(rest_command(function))
+    for name, function, shape in (
+        ("list", list_budgets, BUDGETS),
+        ("show", show, BUDGET),
+        ("set", put, BUDGET),
+        ("delete", delete, None),
+    ):
+        app.command(name)(rest_command(function, shape))
     return app
 
 
@@ -32,16 +37,15 @@ def list_budgets(session: CliSession) -> None:
     """List the budgets."""
     with session.connect() as plane:
         answer = plane.pages("/budgets", "budgets", {})
-    shown = table("label", "a second", "spent until", "users", "waiting")
-    for row in answer["budgets"]:
-        shown.add_row(
-            cell(f"{row['label']}={row['value']}"),
-            size(row["bytes_per_second"]),
-            moment(row["spent_until"]),
-            str(len(row["users"])),
-            str(row["waiting"]),
-        )
-    session.output.result(answer, shown)
+    columns = (
+        Column("label", lambda row: f"{row['label']}={row['value']}", whole=True),
+        Column("a second", lambda row: size(row["bytes_per_second"]), right=True),
+        Column("spent until", lambda row: moment(row["spent_until"])),
+        Column("users", lambda row: len(row["users"]), right=True),
+        Column("waiting", lambda row: row["waiting"], right=True),
+    )
+    none = f"no budgets; `{session.step('budget', 'set', '--help')}` shows how to set one"
+    session.output.result(answer, Listing(columns, answer["budgets"]), none)
 
 
 def show(session: CliSession, label: Label) -> None:
@@ -61,9 +65,10 @@ def put(session: CliSession, label: Label, rate: Rate) -> None:
 
 def delete(session: CliSession, label: Label) -> None:
     """Delete a budget; what waits for it goes on at once."""
+    session.output.confirm(f"Delete the budget of {label}?")
     with session.connect() as plane:
         plane.delete(_path(label))
-    session.output.result({"label": label, "deleted": True}, f"the budget of {label} is deleted")
+    session.output.result({"label": label, "deleted": True}, f"the budget of {visible(label)} is deleted")
 
 
 def _path(text: str) -> str:
@@ -74,24 +79,20 @@ def _path(text: str) -> str:
     return f"/budgets/{segment(label)}/{segment(value)}"
 
 
-def _view(row: dict[str, Any]) -> Group:
+def _view(row: Row) -> Group:
     head = f"{row['label']}={row['value']}: {size(row['bytes_per_second'])} a second, {row['waiting']} waiting"
-    users = table("uses it", "client", "job", "bytes", "until")
-    for one in row["users"]:
-        users.add_row(
-            id_cell(one["upload_id"]),
-            cell(one["client_id"]),
-            cell(one["job_id"]),
-            size(one["bytes"]),
-            moment(one["until"]),
-        )
-    waiters = table("waits", "client", "job", "priority", "since")
-    for one in row["waiters"]:
-        waiters.add_row(
-            *_names(one), str(one["priority"]), moment(one["since"]) + (" (absent)" if one["absent"] else "")
-        )
-    return Group(head, *(shown for shown in (users, waiters) if shown.row_count))
+    users = (*_WHO, Column("bytes", lambda one: size(one["bytes"]), right=True), _moment("until"))
+    waiters = (*_WHO, Column("priority", lambda one: one["priority"], right=True), _moment("since"))
+    shown = [Listing(columns, rows) for columns, rows in ((users, row["users"]), (waiters, row["waiters"])) if rows]
+    return Group(head, *shown)
 
 
-def _names(one: dict[str, Any]) -> tuple[Text, Text, Text]:
-    return id_cell(one["upload_id"]), cell(one["client_id"]), cell(one["job_id"])
+def _moment(member: str) -> Column:
+    return Column(member, lambda one: moment(one[member]) + (" (absent)" if one.get("absent") else ""))
+
+
+_WHO = (
+    Column("upload", lambda one: one["upload_id"], whole=True),
+    Column("client", lambda one: one["client_id"]),
+    Column("job", lambda one: one["job_id"]),
+)

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from control_plane.cli.errors import Failed, Misused, Refused, Unavailable, Unreachable
+from control_plane.cli.errors import Failed, Misused, NotAllowed, Refused, Unavailable, Unreachable
 from control_plane.cli.program import program
 from control_plane.cli.text import visible
 from schemas.redaction import without_secrets
@@ -34,6 +34,7 @@ _PARTIAL: Final = 206
 _EMPTY: Final = 204
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 _WRONG_NAME: Final = (62, 64)
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
@@ -50,10 +51,10 @@ class ControlPlane:
     """One control plane. Every method may raise `Refused`, `Unreachable` or `Failed`."""
 
     def __init__(self, server: str = DEFAULT_SERVER, token: str | None = None) -> None:
-        self.server = without_secrets(_require_url(server))
+        self.server = without_secrets(require_url(server))
         headers = {"Authorization": f"Bearer {_require_token(token)}"} if token else {}
         try:
-            self._http = _client(server, base_url=_require_url(server), headers=headers)
+            self._http = _client(server, base_url=require_url(server), headers=headers)
         except (ValueError, httpx.InvalidURL, ImportError) as error:
             raise Misused(f"{self.server}: {error}") from error  # noqa: EM102, TRY003 - both parts come from outside
 
@@ -107,7 +108,7 @@ class ControlPlane:
     def pages(self, path: str, name: str, filters: Mapping[str, object], most: int | None = None) -> Document:
         """All pages as one document: the first page's members with the rows of all, which are its member `name`.
 
-        `most` stops early. Filters without a value are left out.
+        `most` stops early, and then the member `cut` is true if there are more. Filters without a value are left out.
         """
         given = {key: value for key, value in filters.items() if value not in (None, [], ())}
         whole = page = self.call("GET", path, params={"limit": min(most or PAGE_SIZE, PAGE_SIZE), **given})
@@ -115,7 +116,8 @@ class ControlPlane:
         while (cursor := page.get("cursor")) and (most is None or len(rows) < most):
             page = self.call("GET", path, params={"limit": PAGE_SIZE, **given, "cursor": cursor})
             rows += page[name]
-        return {**{key: value for key, value in whole.items() if key != "cursor"}, name: rows[:most]}
+        cut = {"cut": True} if most is not None and (page.get("cursor") or len(rows) > most) else {}
+        return {**{key: value for key, value in whole.items() if key != "cursor"}, name: rows[:most], **cut}
 
     def call(self, method: str, path: str, *, repeatable: bool = False, **request: object) -> Document:
         """One request; `request` has httpx's arguments `json`, `params`, `headers`.
@@ -276,6 +278,8 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
         text += f" (give a token with --token-file or BACKHAUL_TOKEN; `{program()} token create` makes one)"
+    if response.status_code in (_UNAUTHORIZED, _FORBIDDEN):
+        return NotAllowed(text, problem)
     if response.status_code in _AWAY:
         return Unavailable(text, problem, retry_after=_seconds(response.headers.get("Retry-After")))
     return Refused(text, problem)
@@ -301,7 +305,8 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _require_url(server: str) -> str:
+def require_url(server: str) -> str:
+    """The URL of a control plane, checked; `Misused`."""
     try:
         parts = urlsplit(server)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname)

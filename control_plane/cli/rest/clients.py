@@ -1,4 +1,4 @@
-"""Commands that show clients, over REST.
+"""Commands that show clients and their files, over REST.
 
 Rule: they change nothing.
 """
@@ -14,58 +14,91 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import Unreachable
-from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.answers.shapes import CLIENT_STATUS, CLIENTS, FILES
+from control_plane.cli.rest.arguments import Client, ClientInState, IdPattern, Pattern, Selector
+from control_plane.cli.rest.client import ControlPlane, segment
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.progress import ENDED
-from control_plane.cli.rest.tables import client_view, clients_table, files_table, uploads_table
-from control_plane.cli.rest.uploads import Client
-from control_plane.cli.session import CliSession, rest_command
-from control_plane.domain.clients import ClientState
+from control_plane.cli.rest.tables import (
+    client_view,
+    clients_table,
+    files_table,
+    history_table,
+    reason_of,
+    uploads_table,
+)
+from control_plane.cli.rest.watching import Watch, show_or_watch
+from control_plane.cli.session import CliSession, Tree, rest_command
+from control_plane.cli.text import moment
 
-Selector = Annotated[
-    str | None,
-    typer.Option(
-        "--selector", "-l", metavar="SELECTOR", help="Only those with these labels: 'site=berlin,model in (a,b),!old'."
-    ),
-]
-State = Annotated[
-    ClientState | None, typer.Option("--state", help="Only those that are in this state.", case_sensitive=False)
-]
-Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A glob of absolute paths, such as '/data/*.bin'.")]
 Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at uploads that go on.")]
+Digest = Annotated[bool, typer.Option("--digest", help="With the MD5 of each file, which the device computes.")]
+Hours = Annotated[int, typer.Option(min=1, max=168, help="How far back.")]
+Folders = Annotated[bool, typer.Option("--folders", help="With the folders that match.")]
 
 _RECENT = 10
 _SILENT = 15.0
 """Seconds between two looks without a change: no change shows that a client stopped to send beats."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for name, function in (("status", status), ("clients", clients), ("files", files), ("watch", watch)):
-        app.command(name)(rest_command(function))
+def register(app: Tree, panel: str) -> None:
+    """Add the short verbs."""
+    for name, function, shape in (
+        ("status", status, CLIENT_STATUS),
+        ("clients", clients, CLIENTS),
+        ("files", files, FILES),
+        ("watch", watch, None),
+    ):
+        app.command(name, rich_help_panel=panel)(rest_command(function, shape))
 
 
-def status(session: CliSession, client: Client) -> None:
+def status(session: CliSession, client: Client, *, watch: Watch = False) -> None:
     """Show one client: whether it is connected, and what it uploads."""
     with session.connect() as plane:
-        answer = plane.status(client)
-    session.output.result(answer, client_view(answer))
+        show_or_watch(
+            session, lambda: plane.status(client), client_view, CLIENT_STATUS, {"client": client}, watch=watch
+        )
 
 
-def clients(session: CliSession, *, selector: Selector = None, state: State = None) -> None:
+def clients(
+    session: CliSession,
+    *,
+    pattern: IdPattern = None,
+    selector: Selector = None,
+    state: ClientInState = None,
+    watch: Watch = False,
+) -> None:
     """List the clients."""
+    filters = {"type": ["client.*"], **({"selector": selector} if selector else {})}
     with session.connect() as plane:
-        answer = plane.clients(selector=selector, state=state)
-    session.output.result(answer, clients_table(answer["clients"]))
+        show_or_watch(
+            session,
+            lambda: plane.clients(id=pattern, selector=selector, state=state),
+            lambda answer: clients_table(answer["clients"]),
+            CLIENTS,
+            filters,
+            watch=watch,
+            none=f"no clients; `{session.step('client', 'add', '--help')}` shows how to expect one",
+        )
 
 
 def files(
-    session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: bool = False, folders: bool = False
+    session: CliSession, client: Client, pattern: Pattern = "/**", *, digest: Digest = False, folders: Folders = False
 ) -> None:
     """List files on a device that match a pattern, below its allowed roots."""
     with session.connect() as plane:
         answer = plane.files(client, pattern, digest="md5" if digest else None, folders="true" if folders else None)
-    session.output.result(answer, files_table(answer["files"]))
+    if answer.get("live") is False:
+        reason = reason_of(answer)
+        session.output.note(f"as of {moment(answer.get('as_of'))}" + (f": {reason}" if reason else ""), "yellow")
+    session.output.result(answer, files_table(answer["files"]), "no files: nothing below the client's roots matches")
+
+
+def history(session: CliSession, client: Client, *, hours: Hours = 168) -> None:
+    """Show when a client was connected, of the last seven days."""
+    with session.connect() as plane:
+        answer = plane.call("GET", f"/clients/{segment(client)}/history", params={"hours": hours})
+    session.output.result(answer, history_table(answer["spans"]), "nothing is known of this time")
 
 
 def watch(session: CliSession, *, every: Every = 1.0) -> None:
@@ -74,7 +107,7 @@ def watch(session: CliSession, *, every: Every = 1.0) -> None:
         seen = _read_fleet(plane)
         wakes = Wakes(session)
         wakes.start()
-        if session.output.as_json or not session.output.stdout.is_terminal:
+        if not session.output.redraws:
             _print_changes(session, plane, seen, partial(_wait, wakes, every))
         with Live(_fleet_view(seen), console=session.output.stdout, auto_refresh=False) as live:
             while True:

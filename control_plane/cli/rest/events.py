@@ -1,4 +1,4 @@
-"""The event stream of a control plane, from the caller's side: `backhaul events`, and what wakes `backhaul watch`.
+"""The event stream of a control plane, from the caller's side: `backhaul events`, and what wakes a command that waits.
 
 Rule: a stream that ends is opened again after its last event. A control plane without a stream is older than this
 program: a command that can do without it looks again and again, and prints so.
@@ -8,13 +8,13 @@ import json
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 import typer
 
 from control_plane.cli.errors import CliError, Failed, Refused, Unavailable, Unreachable
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.session import CliSession, rest_command
+from control_plane.cli.session import CliSession, Tree, rest_command
 
 SETTLE: Final = 0.5
 """Seconds in which changes that follow one another are gathered."""
@@ -57,9 +57,9 @@ class NoStream(Failed):
     """The control plane has no event stream."""
 
 
-def register(app: typer.Typer) -> None:
+def register(app: Tree, panel: str) -> None:
     """Add the command of this module."""
-    app.command("events")(rest_command(events))
+    app.command("events", rich_help_panel=panel)(rest_command(events))
 
 
 def events(
@@ -73,7 +73,13 @@ def events(
     after: After = None,
 ) -> None:
     """Print what changes as it changes, until Ctrl-C; a line for each event, with --json a document."""
-    filters = {"type": types, "client": client, "job": job, "upload": upload, "selector": selector}
+    filters: dict[str, list[str] | str | None] = {
+        "type": types,
+        "client": client,
+        "job": job,
+        "upload": upload,
+        "selector": selector,
+    }
     with session.connect() as plane:
         for event in follow(plane, {name: value for name, value in filters.items() if value}, session, after):
             document = {"id": event.id, "type": event.name, **event.data}
@@ -123,27 +129,58 @@ def stream(plane: ControlPlane, filters: Filters, last: str | None) -> Generator
         raise
 
 
-class Wakes(threading.Thread):
-    """Sets `changed` whenever something changes at the control plane, for a command that then reads it again.
+class Wakes:
+    """Sets `changed` whenever something that passes one of the filters changes, for a command that then reads it again.
 
-    `missing` is True where there is no stream; then nothing is set.
+    `missing` is True where there is no stream; then nothing is set any more. It is a context manager: it reads within.
     """
 
-    def __init__(self, session: CliSession) -> None:
-        super().__init__(name="events", daemon=True)
+    def __init__(self, session: CliSession, *filters: Filters) -> None:
         self._session = session
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(one,), name="events", daemon=True) for one in filters or ({},)
+        ]
         self.changed = threading.Event()
         self.missing = False
 
-    def run(self) -> None:
-        """Read the stream until the program ends."""
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def start(self) -> None:
+        """Begin to read."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until there is nothing more to read, at most `timeout` s."""
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def wait(self, at_most: float, settle: float = SETTLE) -> bool:
+        """Return soon after a change, or after `at_most` seconds; whether there was a change."""
+        found = self.changed.wait(at_most)
+        if found:
+            # Changes that follow one another are one.
+            time.sleep(min(settle, at_most))
+        self.changed.clear()
+        return found
+
+    def _run(self, filters: Filters) -> None:
+        """Read the stream until the block, or the program, ends."""
         last: str | None = None
-        while True:
+        while not self._ended.is_set():
             try:
                 with self._session.connect() as plane:
-                    for event in stream(plane, {}, last):
+                    for event in stream(plane, filters, last):
                         last = event.id or last
                         self.changed.set()
+                        if self._ended.is_set():
+                            return
             except NoStream as error:
                 self.missing = True
                 self._session.output.note(f"{error}; looking again and again instead")
@@ -153,11 +190,4 @@ class Wakes(threading.Thread):
                 # The command reads too, and shows why it cannot.
                 pass
             self.changed.set()
-            time.sleep(PAUSE)
-
-    def wait(self, at_most: float) -> None:
-        """Return soon after a change, or after `at_most` seconds."""
-        if self.changed.wait(at_most):
-            # Changes that follow one another are one.
-            time.sleep(min(SETTLE, at_most))
-        self.changed.clear()
+            self._ended.wait(PAUSE)

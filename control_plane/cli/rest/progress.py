@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Column
 from rich.text import Text
 
-from control_plane.cli.errors import Unavailable, Unreachable
+from control_plane.cli.errors import TimedOut, Unavailable, Unreachable
 from control_plane.cli.output import CliOutput
 from control_plane.cli.text import instant, size, visible
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 
 Document = dict[str, Any]
 Read = Callable[[str], Document]
@@ -27,6 +27,11 @@ ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 """The values of REST's `status` that are final."""
 
 POLL: Final = 0.25
+"""Seconds between two readings of a control plane that pushes nothing."""
+
+LONGEST_SILENCE: Final = 15.0
+"""Seconds after which uploads are read again though nothing was pushed: a proxy may hold events back."""
+
 PATIENCE: Final = 120.0
 """Seconds for which a control plane may be unavailable while its uploads are followed."""
 
@@ -36,7 +41,7 @@ _CELLS: Final = ("{task.description}", "{task.fields[size]}", "{task.fields[stat
 _MOVING: Final = frozenset({"dispatched", "in_progress", "completing"})
 
 _UNREMARKABLE: Final = frozenset(
-    {WaitCode.DISPATCHING, WaitCode.AWAITING_RESPONSE, WaitCode.UPLOADING, WaitCode.COMPLETING}
+    {ReasonCode.DISPATCHING, ReasonCode.AWAITING_RESPONSE, ReasonCode.UPLOADING, ReasonCode.COMPLETING}
 )
 """Reasons of an upload that makes progress: the bar shows it, a sentence would repeat it."""
 
@@ -51,19 +56,50 @@ class Display(Protocol):
         """Show a line about all uploads; None removes it."""
 
 
-def follow(read: Read, upload_ids: Sequence[str], display: Display, poll: float = POLL) -> list[Document]:
+class Wakeful(Protocol):
+    """The events of a control plane, as `cli.rest.events` reads them."""
+
+    missing: bool
+    """Whether it has no event stream."""
+
+    def wait(self, at_most: float) -> bool:
+        """Return after a change, or after `at_most` seconds."""
+
+
+def follow(
+    read: Read,
+    upload_ids: Sequence[str],
+    display: Display,
+    *,
+    wakes: Wakeful | None = None,
+    timeout: float | None = None,
+) -> list[Document]:
     """Show the uploads until each has ended, and return them in the order of `upload_ids`.
 
+    They are read again when something wakes, without `wakes` again and again. `TimedOut` after `timeout` seconds;
     `Unreachable` or `Unavailable` when `read` gets no answer of the control plane for `PATIENCE` seconds.
     """
     known: dict[str, Document] = {}
+    until = None if timeout is None else time.monotonic() + timeout
     while open_ids := [one for one in upload_ids if known.get(one, {}).get("status") not in ENDED]:
         for upload_id in open_ids:
             known[upload_id] = _read_with_retry(read, upload_id, display)
             display.show(known[upload_id])
         if any(known[one]["status"] not in ENDED for one in open_ids):
-            time.sleep(poll)
+            left = LONGEST_SILENCE if until is None else until - time.monotonic()
+            if left <= 0:
+                text = "the upload is not over yet; it goes on"
+                raise TimedOut(text)
+            rest(wakes, left, POLL)
     return [known[upload_id] for upload_id in upload_ids]
+
+
+def rest(wakes: Wakeful | None, left: float, poll: float) -> None:
+    """Return when it is worth to read again, after `left` seconds at the latest; without `wakes` after `poll`."""
+    if wakes is None or wakes.missing:
+        time.sleep(min(left, poll))
+    else:
+        wakes.wait(min(left, LONGEST_SILENCE))
 
 
 def _read_with_retry(read: Read, upload_id: str, display: Display) -> Document:
@@ -164,10 +200,11 @@ def line(upload: Document) -> str:
 def waiting_reason(upload: Document) -> str | None:
     """Why the upload waits and when the next try is, or its error; None while it makes progress."""
     error = ": ".join(str(part) for part in (upload.get("error"), upload.get("message")) if part)
-    why = error or (None if upload.get("reason_code") in _UNREMARKABLE else upload.get("reason"))
+    reason = upload.get("reason") or {}
+    why = error or (None if reason.get("code") in _UNREMARKABLE else reason.get("text"))
     if not why:
         return None
-    at = None if upload.get("state") in _MOVING else instant(upload.get("next_wake_at"))
+    at = None if upload.get("state") in _MOVING else instant(reason.get("next_wake_at"))
     until = f", next try {at:%H:%M:%SZ}" if at and at > datetime.now(UTC) else ""
     return visible(why) + until
 

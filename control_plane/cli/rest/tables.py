@@ -1,7 +1,6 @@
 """REST documents as tables that fit 80 columns.
 
-Rule: an id, which a person may copy, is never shortened; other cells fold. A member that an older control plane does
-not send shows as `-`.
+Rule: as in `cli.layout`. A member that an older control plane does not send shows as `-`.
 """
 
 import math
@@ -9,14 +8,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from control_plane.cli.layout import Column, Listing, Row, cell, dash, facts, id_cell
 from control_plane.cli.rest.progress import waiting_reason
 from control_plane.cli.text import ago, moment, moment_of_ns, size, visible
-
-Row = Mapping[str, Any]
 
 STYLES: Final = {
     "completed": "green",
@@ -28,48 +25,57 @@ STYLES: Final = {
 }
 
 
-def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Table:
+def uploads_table(rows: Iterable[Row], *, short: bool = False) -> Listing:
     """Uploads, a line each; `short` omits the folders of their files' paths."""
-    shown = table("upload", "client", "state", "done", "file")
-    shown.columns[0].no_wrap = True
-    for row in rows:
-        shown.add_row(
-            id_cell(row.get("upload_id")),
-            cell(row.get("client_id")),
-            state_text(row),
-            done(row),
-            _file(row, short=short),
-        )
-    return shown
+    columns = (
+        Column("upload", lambda row: row.get("upload_id"), whole=True),
+        Column("client", lambda row: row.get("client_id")),
+        Column("state", state_text),
+        Column("done", done, right=True),
+        Column("size", lambda row: size(row.get("file_size")), wide=True, right=True),
+        Column("created", lambda row: moment(row.get("created_at")), wide=True),
+        Column("reason", reason_code, wide=True),
+        Column("object", lambda row: row.get("s3_key"), wide=True),
+        Column("file", lambda row: _file(row, short=short)),
+    )
+    return Listing(columns, list(rows))
 
 
-def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
+def clients_table(rows: Iterable[Row], now: datetime | None = None) -> Listing:
     """Clients, a line each."""
     now = now or datetime.now(UTC)
-    shown = table("client", "connected", "last heard", "labels")
-    for row in rows:
-        heard = ago(row.get("last_activity"), now)
-        connected = Text("never seen", style="dim") if row.get("state") == "never_seen" else _yes(row.get("connected"))
-        if row.get("connected") and row.get("reason_code"):
-            connected.append(f"\n{visible(row['reason_code'])}", style="red")
-        shown.add_row(cell(row.get("client_id")), connected, heard, labels(row.get("labels")))
-    return shown
+    columns = (
+        Column("client", lambda row: row.get("client_id")),
+        Column("connected", _presence),
+        Column("last heard", lambda row: ago(row.get("last_activity"), now)),
+        Column("at", lambda row: moment(row.get("last_activity")), wide=True),
+        Column("reason", reason_of, wide=True),
+        Column("labels", lambda row: labels(row.get("labels"))),
+    )
+    return Listing(columns, list(rows))
 
 
-def files_table(rows: Iterable[Row]) -> Table:
+def files_table(rows: Iterable[Row]) -> Listing:
     """Files on a device, a line each."""
-    shown = table("size", "changed", "path")
-    shown.columns[0].justify = "right"
-    for row in rows:
-        folder = row.get("folder") is True
-        path = f"{row.get('path')}/" if folder else row.get("path")
-        shown.add_row("" if folder else size(row.get("size")), moment_of_ns(row.get("mtime_ns")), cell(path))
-    return shown
+    columns = (
+        Column("size", lambda row: "" if row.get("folder") is True else size(row.get("size")), right=True),
+        Column("changed", lambda row: moment_of_ns(row.get("mtime_ns"))),
+        Column("digest", lambda row: row.get("digest"), wide=True),
+        Column("path", lambda row: f"{row.get('path')}/" if row.get("folder") is True else row.get("path")),
+    )
+    return Listing(columns, list(rows))
+
+
+def _presence(row: Row) -> Text:
+    connected = Text("never seen", style="dim") if row.get("state") == "never_seen" else _yes(row.get("connected"))
+    if row.get("connected") and row.get("reason"):
+        connected.append(f"\n{visible(reason_code(row))}", style="red")
+    return connected
 
 
 def upload_view(row: Row) -> Table:
     """One upload, a line for each known fact."""
-    parts = f"{_plain(row.get('completed_parts'))} of {_plain(row.get('total_parts'))}"
+    parts = f"{dash(row.get('completed_parts'))} of {dash(row.get('total_parts'))}"
     sent = f"{size(row.get('bytes_uploaded'))} of {size(row.get('file_size'))} ({done(row)})"
     return facts(
         ("upload", id_cell(row.get("upload_id"))),
@@ -77,7 +83,7 @@ def upload_view(row: Row) -> Table:
         ("file", row.get("file_path")),
         ("object", row.get("s3_key")),
         ("state", state_text(row)),
-        ("waits", row.get("reason")),
+        ("waits", None if row.get("completed_at") else reason_of(row, coded=True)),
         ("error" if row.get("error") else "message", _sentence(row.get("error"), row.get("message"))),
         ("sent", sent),
         ("parts", parts),
@@ -100,7 +106,7 @@ def client_view(row: Row, now: datetime | None = None) -> Table:
         ("connected", _yes(row.get("connected"))),
         ("since", moment(row.get("connected_at")) if row.get("connected_at") else None),
         ("last heard", ago(row.get("last_heartbeat"), now)),
-        ("note", row.get("reason")),
+        ("note", reason_of(row, coded=True)),
         ("upload", id_cell(current.get("upload_id")) if current else "none"),
         ("file", current.get("file_path")),
         ("state", state_text(current) if current else None),
@@ -113,7 +119,7 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
     agent = row.get("agent") or {}
     return facts(
         ("client", row.get("client_id")),
-        ("state", _sentence(row.get("state"), row.get("reason"))),
+        ("state", _sentence(row.get("state"), reason_of(row))),
         ("last heard", ago(row.get("last_activity"), now or datetime.now(UTC))),
         ("labels", labels(row.get("labels"))),
         ("set here", labels(row.get("set_labels")) if row.get("set_labels") else None),
@@ -127,12 +133,15 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
     )
 
 
-def groups_table(rows: Iterable[Row]) -> Table:
+def groups_table(rows: Iterable[Row]) -> Listing:
     """Groups, a line each."""
-    shown = table("group", "ids and patterns", "selector", "note")
-    for row in rows:
-        shown.add_row(*map(cell, (row.get("name"), row.get("entries"), row.get("selector"), row.get("note") or "-")))
-    return shown
+    columns = (
+        Column("group", lambda row: row.get("name"), whole=True),
+        Column("ids and patterns", lambda row: row.get("entries"), right=True),
+        Column("selector", lambda row: row.get("selector")),
+        Column("note", lambda row: row.get("note") or "-"),
+    )
+    return Listing(columns, list(rows))
 
 
 def group_view(row: Row) -> Table:
@@ -142,7 +151,7 @@ def group_view(row: Row) -> Table:
         ("clients", ", ".join(row.get("clients") or ())),
         ("selector", row.get("selector")),
         ("note", row.get("note")),
-        ("selects", f"{_plain(row.get('count'))} clients now"),
+        ("selects", f"{dash(row.get('count'))} clients now"),
         ("set", row.get("set")),
         ("warnings", "; ".join(row.get("warnings") or ())),
     )
@@ -150,7 +159,7 @@ def group_view(row: Row) -> Table:
 
 def state_text(row: Row) -> Text:
     """The exact state, coloured."""
-    state = _plain(row.get("state") or row.get("status"))
+    state = dash(row.get("state") or row.get("status"))
     return Text(state, style=STYLES.get(state, "cyan"))
 
 
@@ -163,25 +172,6 @@ def done(row: Row) -> str:
 def labels(values: Mapping[str, Any] | None) -> Text:
     """A map as `key=value` pairs."""
     return cell(" ".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "-")
-
-
-def facts(*pairs: tuple[str, Any]) -> Table:
-    """One thing, a line for each known fact."""
-    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    shown.add_column(style="dim", no_wrap=True)
-    shown.add_column(overflow="fold")
-    for name, value in pairs:
-        if value not in (None, ""):
-            shown.add_row(name, value if isinstance(value, Text) else cell(value))
-    return shown
-
-
-def table(*names: str) -> Table:
-    """An empty table with these columns; long cells fold."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for name in names:
-        shown.add_column(name, overflow="fold")
-    return shown
 
 
 def _file(row: Row, *, short: bool) -> Text:
@@ -197,19 +187,44 @@ def _sentence(error: object, message: object) -> str | None:
     return ": ".join(str(part) for part in (error, message) if part) or None
 
 
-def id_cell(value: object) -> Text:
-    """An id, which a person may copy: it does not fold."""
-    return Text(_plain(value), no_wrap=True)
-
-
-def cell(value: object) -> Text:
-    """Any text, which folds."""
-    return Text(_plain(value), overflow="fold")
-
-
 def _yes(value: object) -> Text:
     return Text("yes", style="green") if value else Text("no", style="yellow")
 
 
-def _plain(value: object) -> str:
-    return "-" if value is None else visible(value)
+def reason_of(row: Row, *, coded: bool = False) -> str | None:
+    """The sentence of a row's reason, with `coded` its code too; None without a reason."""
+    reason = row.get("reason")
+    if not reason:
+        return None
+    text = visible(reason.get("text"))
+    return f"{text} ({visible(reason.get('code'))})" if coded else text
+
+
+def reason_code(row: Row) -> str | None:
+    """The code of a row's reason; None without one."""
+    code = (row.get("reason") or {}).get("code")
+    return None if code is None else str(code)
+
+
+def history_table(rows: Iterable[Row]) -> Listing:
+    """Spans of presence, a line each."""
+    columns = (
+        Column("begin", lambda row: moment(row.get("begin"))),
+        Column("end", lambda row: moment(row.get("end"))),
+        Column("state", lambda row: row.get("state") or "not known"),
+    )
+    return Listing(columns, list(rows))
+
+
+def timeline_table(rows: Iterable[Row]) -> Listing:
+    """What happened to an upload, a line each."""
+    columns = (
+        Column("at", lambda row: moment(row.get("at"))),
+        Column("what", lambda row: row.get("type")),
+        Column("was", lambda row: row.get("was")),
+        Column("state", state_text),
+        Column("attempt", lambda row: row.get("attempt"), right=True),
+        Column("number", lambda row: row.get("number"), wide=True, right=True),
+        Column("error", lambda row: row.get("error")),
+    )
+    return Listing(columns, list(rows))

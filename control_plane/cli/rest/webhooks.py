@@ -11,37 +11,40 @@ from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.formats import Shape
+from control_plane.cli.layout import Column, Listing, Row, facts, id_cell
+from control_plane.cli.rest.answers.shapes import DELIVERIES, DELIVERY, NEW_WEBHOOK, WEBHOOK, WEBHOOKS
+from control_plane.cli.rest.arguments import Most, WebhookId
 from control_plane.cli.rest.client import segment
-from control_plane.cli.rest.tables import cell, id_cell, table
-from control_plane.cli.session import CliSession, new_app, rest_command
+from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible
 
-WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id.")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="Where changes are sent: https://…")]
 Types = Annotated[
     list[str] | None, typer.Option("--type", "-t", metavar="TYPE", help="upload.state_changed, job.*. Repeatable.")
 ]
 Selector = Annotated[str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Of clients with labels.")]
 State = Annotated[str | None, typer.Option("--state", "-s", metavar="STATE", help="waiting, delivered or dead.")]
-Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")]
+NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="Send them there from now on.")]
 Number = Annotated[int | None, typer.Argument(metavar="[NUMBER]", help="The number of one delivery.")]
 Dead = Annotated[bool, typer.Option("--dead", help="All dead deliveries, the newest 1,000.")]
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """`backhaul webhook …`."""
     app = new_app("Send changes to a URL as signed messages.")
-    for name, function in (
-        ("add", add),
-        ("list", list_webhooks),
-        ("show", show),
-        ("enable", enable),
-        ("disable", disable),
-        ("rm", remove),
-        ("deliveries", deliveries),
-        ("replay", replay),
+    for name, function, shape in (
+        ("add", add, NEW_WEBHOOK),
+        ("list", list_webhooks, WEBHOOKS),
+        ("show", show, WEBHOOK),
+        ("set", change, WEBHOOK),
+        ("enable", enable, WEBHOOK),
+        ("disable", disable, WEBHOOK),
+        ("rm", remove, None),
+        ("deliveries", deliveries, DELIVERIES),
+        ("replay", replay, DELIVERY),
     ):
-        app.command(name)(rest_command(function))
+        app.command(name)(rest_command(function, shape))
     return app
 
 
@@ -58,17 +61,16 @@ def list_webhooks(session: CliSession) -> None:
     """List the webhooks."""
     with session.connect() as plane:
         answer = plane.call("GET", "/webhooks")
-    shown = table("webhook", "url", "types", "selector", "waiting", "state")
-    for row in answer["webhooks"]:
-        shown.add_row(
-            id_cell(row["webhook_id"]),
-            cell(row["url"]),
-            cell(" ".join(row["types"]) or "all"),
-            cell(row["selector"] or "-"),
-            str(row["waiting"]),
-            _state(row),
-        )
-    session.output.result(answer, shown)
+    columns = (
+        Column("webhook", lambda row: row["webhook_id"], whole=True),
+        Column("url", lambda row: row["url"]),
+        Column("types", lambda row: " ".join(row["types"]) or "all"),
+        Column("selector", lambda row: row["selector"] or "-"),
+        Column("waiting", lambda row: row["waiting"], right=True),
+        Column("state", _state),
+    )
+    none = f"no webhooks; `{session.step('webhook', 'add', '--help')}` shows how to add one"
+    session.output.result(answer, Listing(columns, answer["webhooks"]), none)
 
 
 def show(session: CliSession, webhook: WebhookId) -> None:
@@ -76,6 +78,18 @@ def show(session: CliSession, webhook: WebhookId) -> None:
     with session.connect() as plane:
         answer = plane.call("GET", _path(webhook))
     session.output.result(answer, _view(answer))
+
+
+def change(
+    session: CliSession, webhook: WebhookId, *, url: NewUrl = None, types: Types = None, selector: Selector = None
+) -> None:
+    """Change where a webhook sends, or what; what is not given stays."""
+    given = {"url": url, "types": types, "selector": selector}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        message = "nothing to change: give --url, --type or --selector"
+        raise Misused(message)
+    _change(session, webhook, **changes)
 
 
 def enable(session: CliSession, webhook: WebhookId) -> None:
@@ -90,6 +104,7 @@ def disable(session: CliSession, webhook: WebhookId) -> None:
 
 def remove(session: CliSession, webhook: WebhookId) -> None:
     """Delete a webhook and its deliveries."""
+    session.output.confirm(f"Delete the webhook {webhook} and its deliveries?")
     with session.connect() as plane:
         plane.delete(_path(webhook))
     session.output.result({"webhook_id": webhook, "deleted": True}, f"webhook {visible(webhook)} is deleted")
@@ -99,7 +114,7 @@ def deliveries(session: CliSession, webhook: WebhookId, *, state: State = None, 
     """List the deliveries of a webhook, newest first."""
     with session.connect() as plane:
         answer = plane.pages(f"{_path(webhook)}/deliveries", "deliveries", {"state": state}, limit)
-    session.output.result(answer, _deliveries_table(answer["deliveries"]))
+    session.output.result(answer, _deliveries_table(answer["deliveries"]), "no deliveries")
 
 
 def replay(session: CliSession, webhook: WebhookId, number: Number = None, *, dead: Dead = False) -> None:
@@ -110,7 +125,7 @@ def replay(session: CliSession, webhook: WebhookId, number: Number = None, *, de
     with session.connect() as plane:
         if number is None:
             answer = plane.call("POST", f"{_path(webhook)}/replay")
-            session.output.result(answer, f"{answer['replayed']} deliveries wait again")
+            session.output.result(answer, f"{answer['replayed']} deliveries wait again", shape=_REPLAYED)
             return
         answer = plane.call("POST", f"{_path(webhook)}/deliveries/{number}/replay")
     session.output.result(answer, _deliveries_table([answer]))
@@ -126,39 +141,38 @@ def _path(webhook: str) -> str:
     return f"/webhooks/{segment(webhook)}"
 
 
+_REPLAYED = Shape("replayed", ("replayed",))
+
+
 def _view(row: dict[str, Any]) -> Table:
-    shown = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in (
+    return facts(
         ("webhook", id_cell(row["webhook_id"])),
-        ("url", cell(row["url"])),
-        ("types", cell(" ".join(row["types"]) or "all")),
-        ("selector", cell(row["selector"] or "-")),
+        ("url", row["url"]),
+        ("types", " ".join(row["types"]) or "all"),
+        ("selector", row["selector"] or "-"),
         ("state", _state(row)),
-        ("waiting", cell(row["waiting"])),
-        ("since", cell(moment(row["created_at"]))),
-        ("by", cell(row["created_by"])),
-    ):
-        shown.add_row(name, value)
-    return shown
+        ("waiting", row["waiting"]),
+        ("since", moment(row["created_at"])),
+        ("by", row["created_by"]),
+    )
 
 
-def _state(row: dict[str, Any]) -> Text:
+def _state(row: Row) -> Text:
     if row["enabled"]:
         return Text("enabled", style="green")
     return Text(f"disabled: {visible(row['note'])}" if row["note"] else "disabled", style="yellow")
 
 
-def _deliveries_table(rows: list[dict[str, Any]]) -> Table:
-    shown = table("number", "type", "subject", "state", "tries", "last try", "next try", "error")
-    for row in rows:
-        shown.add_row(
-            id_cell(row["number"]),
-            cell(row["type"]),
-            cell(row["subject"]),
-            cell(row["state"]),
-            str(row["tries"]),
-            cell(moment(row["tried_at"])),
-            cell(moment(row["next_try_at"])),
-            cell(row["error"] or "-"),
-        )
-    return shown
+def _deliveries_table(rows: list[dict[str, Any]]) -> Listing:
+    columns = (
+        Column("number", lambda row: row["number"], whole=True, right=True),
+        Column("type", lambda row: row["type"]),
+        Column("subject", lambda row: row["subject"]),
+        Column("state", lambda row: row["state"]),
+        Column("tries", lambda row: row["tries"], right=True),
+        Column("status", lambda row: row["status"], wide=True, right=True),
+        Column("last try", lambda row: moment(row["tried_at"])),
+        Column("next try", lambda row: moment(row["next_try_at"])),
+        Column("error", lambda row: row["error"]),
+    )
+    return Listing(columns, rows)

@@ -1,6 +1,7 @@
 """One simulated device: its hello, its uploads, and its responses to commands.
 
-Rule: every command gets the response that protocol.md prescribes. Failures are reported to the owner and counted.
+Rule: every command gets the response that protocol.md prescribes, a repeated one the latest response: an owner takes
+silence for a device that does nothing, and gives its upload up. Failures are reported to the owner and counted.
 """
 
 import asyncio
@@ -42,12 +43,13 @@ from schemas.messages import (
     UploadReport,
 )
 from schemas.topics import Channel
-from schemas.values import Action, ErrorCode, Outcome, PresignedPart, ResponseStatus
+from schemas.values import ERRORS, Action, ErrorCode, Outcome, PresignedPart, ResponseStatus
 
 HELLO_JITTER: Final = 30.0
 """Seconds over which hellos are spread after the control plane's birth message."""
 
 REPEAT_AFTER: Final = 30.0
+OLDER: Final = "a command of an older attempt"
 _TOMBSTONES: Final = 64
 _STATUSES: Final = {
     Outcome.COMPLETED: ResponseStatus.SUCCESS,
@@ -127,12 +129,13 @@ class SimulatedDevice:
         self._environment.counters.commands += 1
         try:
             command = decode_command(message.payload)
-            self._execute(command, command.payload)
         except BadCommand as bad:
             failed = Response(bad.message_id, bad.action, ResponseStatus.ERROR, UploadReport(), error=bad.code)
             self.publisher.respond(msgspec.structs.replace(failed, message=str(bad)))
         except SchemaError as error:
             self._count(f"bad message: {error}")
+        else:
+            self._execute(command, command.payload)
 
     def _execute(self, command: Command, payload: CommandPayload) -> None:
         match payload:
@@ -161,21 +164,25 @@ class SimulatedDevice:
         if upload_id in self._tombstones:
             self._respond_from_tombstone(command, upload_id)
         elif known is not None and known.attempt > download.about_attempt:
-            self._count("a command of an older attempt")
-        elif known is not None and known.attempt == download.about_attempt and known.latest is not None:
-            known.acknowledge(download.acknowledges)
-            if known.ended is ResponseStatus.ERROR and download.acknowledges >= known.sequence:
-                known.ended = None
-                self._respond(known, known.request_parts())
-            else:
-                self._respond(known, known.latest)
+            self._count(OLDER)
         elif known is None or known.attempt < download.about_attempt:
             self._begin(command, download)
+        elif known.ended is ResponseStatus.ERROR and download.acknowledges >= known.sequence:
+            known.acknowledge(download.acknowledges)
+            known.ended = None
+            self._respond(known, known.request_parts())
+        else:
+            known.acknowledge(download.acknowledges)
+            self._respond_again(known)
 
     def _begin(self, command: Command, download: DownloadFile) -> None:
         default = self._environment.default_file
         file = self._environment.files.get(download.file_path) if download.file_path else default
-        upload = SimulatedUpload.begin(command, download, file or default)
+        try:
+            upload = SimulatedUpload.begin(command, download, file or default)
+        except SchemaError as error:
+            self._refuse(command, download, ErrorCode.BAD_REQUEST, str(error))
+            return
         self._uploads[upload.upload_id] = upload
         config = download.upload_config
         if file is None:
@@ -194,28 +201,38 @@ class SimulatedDevice:
 
     def _grant(self, command: Command, grant: GrantParts) -> None:
         upload = self._uploads.get(grant.about or "")
-        if upload is None and grant.about in self._tombstones:
-            self._respond_from_tombstone(command, grant.about or "")
-        elif upload is None:
-            gone = UploadReport(upload_id=grant.about, attempt=grant.about_attempt)
-            response = Response(command.message_id, Action.DOWNLOAD_FILE, ResponseStatus.ERROR, gone)
-            self.publisher.respond(msgspec.structs.replace(response, error=ErrorCode.UPLOAD_GONE))
-        elif upload.attempt == grant.about_attempt and upload.ended is None:
-            upload.acknowledge(grant.acknowledges)
-            upload.grants += 1
-            upload.held = grant.wait is not None
-            if grant.wait is None:
-                self._send_parts(upload, grant)
+        if upload is None or upload.attempt < grant.about_attempt:
+            if grant.about in self._tombstones:
+                self._respond_from_tombstone(command, grant.about or "")
             else:
-                upload.latest = None
-                loop = asyncio.get_running_loop()
-                loop.call_later(grant.wait.for_seconds, self._ask_again, upload, upload.grants)
+                self._refuse(command, grant, ErrorCode.UPLOAD_GONE, "this device does not know this attempt")
+        elif upload.attempt > grant.about_attempt:
+            self._count(OLDER)
+        elif upload.over():
+            # The owner asks for what it was told: the response was lost, for example with an owner that was killed.
+            upload.acknowledge(grant.acknowledges)
+            self._respond_again(upload)
+        else:
+            self._take(upload, grant)
+
+    def _take(self, upload: SimulatedUpload, grant: GrantParts) -> None:
+        upload.acknowledge(grant.acknowledges)
+        upload.grants += 1
+        upload.held = grant.wait is not None
+        if grant.wait is None:
+            self._send_parts(upload, grant)
+        else:
+            upload.answered()
+            loop = asyncio.get_running_loop()
+            loop.call_later(grant.wait.for_seconds, self._ask_again, upload, upload.grants)
 
     def _cancel(self, command: Command, cancel: CancelUpload) -> None:
         upload_id = cancel.about or ""
         upload = self._uploads.get(upload_id)
         if upload is not None:
-            self._respond(upload, upload.latest if upload.ended and upload.latest else upload.cancel())
+            if not upload.over():
+                upload.cancel()
+            self._respond_again(upload)
         elif upload_id in self._tombstones:
             self._respond_from_tombstone(command, upload_id)
         else:
@@ -224,12 +241,27 @@ class SimulatedDevice:
 
     def _close(self, close: CloseUpload) -> None:
         upload_id, outcome = close.about or "", Outcome.read(close.outcome)
-        self._published_at.pop(upload_id, None)
-        if self._uploads.pop(upload_id, None) is not None:
+        known = self._uploads.get(upload_id)
+        if known is not None and known.attempt > close.about_attempt:
+            self._count(OLDER)
+            return
+        if known is None and upload_id in self._tombstones:
+            # How the upload ended is known; an owner that has forgotten it closes it as `unknown`.
+            return
+        if known is not None:
+            del self._uploads[upload_id]
             self._environment.counters.end(outcome)
+        self._published_at.pop(upload_id, None)
         self._tombstones[upload_id] = (close.about_attempt, outcome)
         while len(self._tombstones) > _TOMBSTONES:
             self._tombstones.popitem(last=False)
+
+    def _refuse(self, command: Command, payload: DownloadFile | GrantParts, code: ErrorCode, text: str) -> None:
+        """Answer a command for which no upload begins or goes on."""
+        upload_id = payload.about or (command.message_id if isinstance(payload, DownloadFile) else None)
+        report = UploadReport(upload_id=upload_id, attempt=payload.about_attempt)
+        response = Response(command.message_id, Action.DOWNLOAD_FILE, ERRORS[code].travels_as, report, error=code)
+        self.publisher.respond(msgspec.structs.replace(response, message=text))
 
     def _respond_from_tombstone(self, command: Command, upload_id: str) -> None:
         attempt, outcome = self._tombstones[upload_id]
@@ -240,7 +272,7 @@ class SimulatedDevice:
 
     def _ask_again(self, upload: SimulatedUpload, grants: int) -> None:
         """A wait has ended: request the parts again, unless a later grant came."""
-        if upload.grants == grants and self._uploads.get(upload.upload_id) is upload and not upload.over():
+        if upload.grants == grants and self._has(upload) and not upload.over():
             upload.held = False
             self._respond(upload, upload.request_parts())
 
@@ -258,8 +290,12 @@ class SimulatedDevice:
 
     async def _send_part(self, upload: SimulatedUpload, url: PresignedPart, expires_at: float) -> None:
         response = await send_part(self._environment, upload, url, expires_at)
-        if response is not None:
+        if response is not None and self._has(upload):
             self._respond(upload, response)
+
+    def _has(self, upload: SimulatedUpload) -> bool:
+        """Whether it is still this device's: it was not closed, and no newer attempt has its place."""
+        return self._uploads.get(upload.upload_id) is upload
 
     # --- responses ---
 
@@ -275,6 +311,11 @@ class SimulatedDevice:
         for upload in list(self._uploads.values()):
             if upload.latest is not None and now - self._published_at.get(upload.upload_id, 0.0) >= older_than:
                 self._respond(upload, upload.latest)
+
+    def _respond_again(self, upload: SimulatedUpload) -> None:
+        """Publish the latest response again, answered or not: the owner may have forgotten it."""
+        if upload.newest is not None:
+            self._respond(upload, upload.newest)
 
     def _respond(self, upload: SimulatedUpload, response: Response) -> None:
         self._published_at[upload.upload_id] = self._now()
@@ -321,7 +362,7 @@ async def send_part(
                 return upload.expired(granted.part_number)
             failure = _failure_of(answer)
         environment.counters.errors[f"PUT: {failure[1]}"] += 1
-        if failure[0] in _REFUSALS.values() and tries == _REFUSED_TRIES:
+        if tries == (_REFUSED_TRIES if failure[0] in _REFUSALS.values() else _TRIES):
             break
         await asyncio.sleep(_PAUSE * 2**tries * random.random())  # noqa: S311 - spreads load, hides nothing
     return None if upload.over() else upload.fail(*failure)

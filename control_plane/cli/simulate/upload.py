@@ -37,7 +37,7 @@ _CHUNK_SIZE: Final = 5 * MIB
 
 @dataclass(slots=True)
 class SimulatedUpload:
-    """One attempt at one upload. `latest` is the last response, until a command answers it.
+    """One attempt at one upload. `newest` is the last response; `latest` is the same until a command answers it.
 
     `grants` counts grants; while `held`, the owner grants nothing, and no request is made.
     """
@@ -52,6 +52,7 @@ class SimulatedUpload:
     digest: DigestName
     sequence: int
     latest: Response | None = None
+    newest: Response | None = None
     ended: ResponseStatus | None = None
     grants: int = 0
     held: bool = False
@@ -114,8 +115,12 @@ class SimulatedUpload:
         new = [one for one in grant.urls if one.part_number in numbers and one.part_number not in known]
         self.waiting.update(one.part_number for one in new)
         self._granted = len(new)
-        self.latest = None
+        self.answered()
         return new
+
+    def answered(self) -> None:
+        """A command has answered the latest response: it is repeated only if the owner asks for it again."""
+        self.latest = None
 
     def stored(self, number: int, etag: str) -> Response | None:
         """A part is stored: returns the request for more parts or the success that follows, if any."""
@@ -184,7 +189,7 @@ class SimulatedUpload:
             etags={number: etag for number, (etag, _) in self._etags.items()},
             wanted_parts=wanted,
         )
-        self.latest = Response(
+        self.latest = self.newest = Response(
             message_id=self.message_id,
             action=Action.DOWNLOAD_FILE,
             status=status,

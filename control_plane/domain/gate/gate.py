@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from schemas.parts import MIB
 from schemas.values import WantedPart
 
@@ -158,29 +158,29 @@ def may_grant(want: Want, facts: Facts) -> Permit | Wait:
 
 def _of_job(want: Want, facts: Facts) -> Wait | None:
     if facts.ending:
-        return Wait(Reason(WaitCode.JOB_ENDED, "the job is over or is being ended"), None, whole_job=True)
+        return Wait(Reason(ReasonCode.JOB_ENDED, "the job is over or is being ended"), None, whole_job=True)
     if facts.paused:
-        return Wait(Reason(WaitCode.JOB_PAUSED, "an operator paused the job"), None, whole_job=True)
+        return Wait(Reason(ReasonCode.JOB_PAUSED, "an operator paused the job"), None, whole_job=True)
     if facts.unapproved:
-        return Wait(Reason(WaitCode.APPROVAL_PENDING, "an operator has not approved it yet"), None)
+        return Wait(Reason(ReasonCode.APPROVAL_PENDING, "an operator has not approved it yet"), None)
     windows = facts.windows
     if windows.open or (windows.on_end == "finish" and not want.begins):
         return None
     text = "none of the job's windows opens within a year"
     if windows.opens_at is not None:
         text = f"the next window opens at {_utc(windows.opens_at)}"
-    return Wait(Reason(WaitCode.OUTSIDE_WINDOW, text), windows.opens_at, whole_job=windows.of_job)
+    return Wait(Reason(ReasonCode.OUTSIDE_WINDOW, text), windows.opens_at, whole_job=windows.of_job)
 
 
 def _of_rollout(want: Want, facts: Facts) -> Wait | None:
     if not facts.in_stage:
-        return Wait(Reason(WaitCode.STAGE_NOT_REACHED, "the stage of its client has not begun"), None)
+        return Wait(Reason(ReasonCode.STAGE_NOT_REACHED, "the stage of its client has not begun"), None)
     if facts.dispatch_free_at > want.now:
         text = "the job begins no more executions a minute than this"
-        return Wait(Reason(WaitCode.DISPATCH_RATE, text), facts.dispatch_free_at, whole_job=True)
+        return Wait(Reason(ReasonCode.DISPATCH_RATE, text), facts.dispatch_free_at, whole_job=True)
     if facts.max_running is not None and facts.running >= facts.max_running:
         text = f"{facts.running} executions of the job run, and no more than {facts.max_running} may"
-        return Wait(Reason(WaitCode.RUNNING_CAP, text), want.now + CAP_PAUSE, whole_job=True)
+        return Wait(Reason(ReasonCode.RUNNING_CAP, text), want.now + CAP_PAUSE, whole_job=True)
     return None
 
 
@@ -191,13 +191,13 @@ def _of_budget(want: Want, facts: Facts) -> Wait | None:
     last = max(late, key=lambda turn: (turn.begins_at, turn.key))
     ahead = f", {last.ahead} before it" if last.ahead else ""
     text = f"the budget of {last.key} ({last.rate} bytes a second) is spent until {_utc(last.free_at)}{ahead}"
-    return Wait(Reason(WaitCode.BUDGET_SPENT, text), last.begins_at)
+    return Wait(Reason(ReasonCode.BUDGET_SPENT, text), last.begins_at)
 
 
 def _of_quota(want: Want, facts: Facts) -> Wait | None:
     if facts.over_quota is None or not want.begins:
         return None
-    return Wait(Reason(WaitCode.CLIENT_QUOTA, facts.over_quota), want.now + QUOTA_PAUSE)
+    return Wait(Reason(ReasonCode.CLIENT_QUOTA, facts.over_quota), want.now + QUOTA_PAUSE)
 
 
 def _utc(at: float) -> str:

@@ -28,9 +28,9 @@ from control_plane.domain.jobs.events import (
     WalkReported,
     Withheld,
 )
-from control_plane.domain.jobs.model import EXECUTION_TERMINAL, Execution, ExecutionState, JobReason
+from control_plane.domain.jobs.model import EXECUTION_TERMINAL, Execution, ExecutionState
 from control_plane.domain.jobs.spec import Retry
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 
 ASK_AGAIN: Final = 30.0
 """Seconds before a request is repeated that was not answered; doubled each time."""
@@ -51,12 +51,12 @@ LOOK_AGAIN: Final = 3600.0
 CANCEL_AGAIN: Final = 30.0
 """Seconds before the uploads of an execution that is being ended are cancelled again."""
 
-OFFLINE: Final = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+OFFLINE: Final = Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
 PARKED_AT: Final = 1e15
 """A `due_at` that never comes by itself."""
 
-_ASKED: Final = Reason(JobReason.LISTING, "the client was asked for its files")
-_SENDING: Final = Reason(JobReason.UPLOADING, "its files are being sent")
+_ASKED: Final = Reason(ReasonCode.LISTING, "the client was asked for its files")
+_SENDING: Final = Reason(ReasonCode.UPLOADING, "its files are being sent")
 
 ExecutionHandler = Callable[[Execution, Any], Execution]
 """Applies one type of event; the second argument is an event of that type."""
@@ -157,7 +157,7 @@ def _looked(execution: Execution, event: Looked) -> Execution:
 
 def _looked_at_listing(execution: Execution, event: Looked) -> Execution:
     if _over(execution.listing_left):
-        reason = Reason(JobReason.LISTING_TIMEOUT, "the client was connected, and did not list its files in time")
+        reason = Reason(ReasonCode.LISTING_TIMEOUT, "the client was connected, and did not list its files in time")
         return _timed_out(execution, event.now, reason, event.retry)
     if _over(execution.execution_left):
         return _timed_out(execution, event.now, _EXECUTION_TIMEOUT, event.retry)
@@ -221,13 +221,13 @@ def _listed(execution: Execution, event: PageStored) -> Execution:
     found = execution.matched_files
     if found < event.min_files:
         text = f"{found} files match, at least {event.min_files} must"
-        return _ended(execution, ExecutionState.FAILED, event.now, Reason(JobReason.NO_MATCH, text))
+        return _ended(execution, ExecutionState.FAILED, event.now, Reason(ReasonCode.NO_MATCH, text))
     if not execution.files:
         return _ended(execution, ExecutionState.SKIPPED, event.now, _nothing(execution))
     if execution.files == execution.proven:
         return _ended(execution, ExecutionState.SUCCEEDED, event.now, _sent(execution.proven))
     if event.ask_first and not execution.approved:
-        reason = Reason(JobReason.APPROVAL, f"an operator has to approve {execution.files} files")
+        reason = Reason(ReasonCode.APPROVAL, f"an operator has to approve {execution.files} files")
         state = ExecutionState.AWAITING_APPROVAL
         return replace(execution, state=state, reason=reason, clock_at=None, due_at=event.now + LOOK_AGAIN)
     after = replace(execution, state=ExecutionState.UPLOADING, reason=_SENDING)
@@ -236,14 +236,14 @@ def _listed(execution: Execution, event: PageStored) -> Execution:
 
 def _nothing(execution: Execution) -> Reason:
     if execution.unchanged:
-        return Reason(JobReason.UNCHANGED, "no file changed since it was proven")
+        return Reason(ReasonCode.UNCHANGED, "no file changed since it was proven")
     if execution.matched_files:
-        return Reason(JobReason.OVER_LIMIT, f"{execution.matched_files} files match, all of them beyond the limits")
-    return Reason(JobReason.NO_MATCH, "no file matches")
+        return Reason(ReasonCode.OVER_LIMIT, f"{execution.matched_files} files match, all of them beyond the limits")
+    return Reason(ReasonCode.NO_MATCH, "no file matches")
 
 
 def _sent(files: int) -> Reason:
-    return Reason(JobReason.SENT, f"{files} files are proven")
+    return Reason(ReasonCode.SENT, f"{files} files are proven")
 
 
 def _selection_replaced(execution: Execution, event: SelectionReplaced) -> Execution:
@@ -277,7 +277,7 @@ def _job_full(execution: Execution, event: JobFull) -> Execution:
     """The clocks stand still: neither the client nor its files can help it."""
     if execution.state is not ExecutionState.LISTING:
         return execution
-    reason = Reason(JobReason.JOB_FULL, "the job holds as many files as it may")
+    reason = Reason(ReasonCode.JOB_FULL, "the job holds as many files as it may")
     after = replace(_relisting(_ticked(execution, event)), clock_at=None, reason=reason)
     return replace(after, due_at=event.now + FULL_PAUSE)
 
@@ -288,7 +288,7 @@ def _listing_refused(execution: Execution, event: ListingRefused) -> Execution:
     execution = _ticked(execution, event)
     if event.rejected:
         text = f"{event.reason.code}: {event.reason.text}" if event.reason.text else event.reason.code
-        return _ended(execution, ExecutionState.REJECTED, event.now, Reason(JobReason.BY_DEVICE, text))
+        return _ended(execution, ExecutionState.REJECTED, event.now, Reason(ReasonCode.BY_DEVICE, text))
     if event.final:
         return _ended(execution, ExecutionState.FAILED, event.now, event.reason)
     return _failed(execution, ExecutionState.FAILED, event.now, event.reason, event.retry)
@@ -324,12 +324,12 @@ def _counted(execution: Execution, event: Counted) -> Execution:
         return _timed_out(after, event.now, _EXECUTION_TIMEOUT, event.retry)
     if execution.ending is not None:
         return _ended(after, execution.ending, event.now, execution.reason)
-    reason = event.worst or Reason(JobReason.FILES_FAILED, "files failed")
-    if reason.code == JobReason.DEADLINE:
+    reason = event.worst or Reason(ReasonCode.FILES_FAILED, "files failed")
+    if reason.code == ReasonCode.DEADLINE_PASSED:
         # Its uploads share the job's deadline: they may end a moment before the job does.
         return _ended(after, ExecutionState.TIMED_OUT, event.now, reason)
     if not event.failed and not event.proven:
-        return _ended(after, ExecutionState.REJECTED, event.now, Reason(JobReason.BY_DEVICE, reason.text))
+        return _ended(after, ExecutionState.REJECTED, event.now, Reason(ReasonCode.BY_DEVICE, reason.text))
     state = ExecutionState.PARTIAL if event.proven else ExecutionState.FAILED
     retry = event.retry if event.failed else Retry()
     return _failed(after, state, event.now, reason, retry)
@@ -353,21 +353,21 @@ def _rejoined(execution: Execution, event: Rejoined) -> Execution:
     if execution.state is not ExecutionState.REMOVED:
         return execution
     again = replace(execution, attempt=execution.attempt + 1)
-    return _queued(again, event.now, Reason(JobReason.REJOINED, "the client belongs to the job again"))
+    return _queued(again, event.now, Reason(ReasonCode.REJOINED, "the client belongs to the job again"))
 
 
 def _retried(execution: Execution, event: Retried) -> Execution:
     """`Succeeded` and what was removed are not repeated: there is nothing to send, or nobody to send it."""
     if execution.state not in EXECUTION_TERMINAL - {ExecutionState.SUCCEEDED, ExecutionState.REMOVED}:
         return execution
-    reason = Reason(JobReason.RETRIED, "an operator repeats it")
+    reason = Reason(ReasonCode.RETRIED, "an operator repeats it")
     again = replace(execution, attempt=execution.attempt + 1, retries_failed=0, retries_timed_out=0)
     return _queued(again, event.now, reason)
 
 
 # --- ends, and retries -----------------------------------------------------------------------------------------------
 
-_EXECUTION_TIMEOUT: Final = Reason(JobReason.EXECUTION_TIMEOUT, "the client was connected, and was not done in time")
+_EXECUTION_TIMEOUT: Final = Reason(ReasonCode.EXECUTION_TIMEOUT, "the client was connected, and was not done in time")
 
 
 def _ended(execution: Execution, state: ExecutionState, now: float, reason: Reason) -> Execution:
@@ -392,7 +392,7 @@ def _timed_out(execution: Execution, now: float, reason: Reason, retry: Retry) -
 
 
 def _again(execution: Execution, now: float, pause: float, reason: Reason) -> Execution:
-    retrying = Reason(JobReason.RETRYING, f"tried again after {reason.code}: {reason.text}"[:1_000])
+    retrying = Reason(ReasonCode.RETRYING, f"tried again after {reason.code}: {reason.text}"[:1_000])
     return _queued(replace(execution, attempt=execution.attempt + 1), now + pause, retrying)
 
 

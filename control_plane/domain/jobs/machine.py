@@ -28,8 +28,8 @@ from control_plane.domain.jobs.events import (
     StageBegan,
     StagePaused,
 )
-from control_plane.domain.jobs.model import JOB_TERMINAL, ApprovalState, Job, JobOutcome, JobReason, JobState
-from control_plane.domain.reasons import Reason
+from control_plane.domain.jobs.model import JOB_TERMINAL, ApprovalState, Job, JobOutcome, JobState
+from control_plane.domain.reasons import Reason, ReasonCode
 
 ACTIVE: Final = frozenset({JobState.RUNNING, JobState.PAUSED})
 """States in which executions may begin, now or after a resume."""
@@ -62,7 +62,7 @@ def _pause(job: Job, event: PauseRequested) -> Job:
     if job.state is JobState.PAUSED:
         return job
     _require(job, "paused")
-    reason = Reason(JobReason.PAUSED, "an operator paused it")
+    reason = Reason(ReasonCode.PAUSED, "an operator paused it")
     return _respecified(job, state=JobState.PAUSED, held_since=event.now, reason=reason)
 
 
@@ -84,13 +84,15 @@ def _cancel(job: Job, event: JobCancelRequested) -> Job:
         return job
     _require(job, "cancelled")
     text = f"cancelled by {event.by}" if event.by else "an operator cancelled it"
-    return _ending(job, JobState.CANCELLED, event.now, Reason(JobReason.CANCELLED, text))
+    return _ending(job, JobState.CANCELLED, event.now, Reason(ReasonCode.CANCELLED, text))
 
 
 def _deadline_passed(job: Job, event: JobDeadlinePassed) -> Job:
     if job.state not in ACTIVE or event.now < job.deadline:
         return job
-    return _ending(job, JobState.EXPIRED, event.now, Reason(JobReason.DEADLINE, "the deadline of the job passed"))
+    return _ending(
+        job, JobState.EXPIRED, event.now, Reason(ReasonCode.DEADLINE_PASSED, "the deadline of the job passed")
+    )
 
 
 def _aborted(job: Job, event: AbortThresholdMet) -> Job:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from control_plane.domain.jobs.spec import JobSpec
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 
 MAX_OPEN_FILES: Final = 8
 """Open uploads of one execution."""
@@ -86,38 +86,6 @@ class FileOutcome(StrEnum):
     REJECTED = "rejected"
     SKIPPED = "skipped"
     LEFT_OUT = "left_out"
-
-
-class JobReason(StrEnum):
-    """Reason codes of jobs, executions and files, beside those of uploads."""
-
-    CREATED = "created"
-    RETRYING = "retrying"
-    RETRIED = "retried"
-    REJOINED = "rejoined"
-    LISTING = "listing"
-    UPLOADING = "uploading"
-    APPROVAL = "approval"
-    JOB_FULL = "job_full"
-    NO_MATCH = "no_match"
-    OVER_LIMIT = "over_limit"
-    """Every file that matched is beyond the limits of the request."""
-    UNCHANGED = "unchanged"
-    UNSUPPORTED = "unsupported"
-    BY_DEVICE = "by_device"
-    BY_OPERATOR = "by_operator"
-    LISTING_TIMEOUT = "listing_timeout"
-    EXECUTION_TIMEOUT = "execution_timeout"
-    DEADLINE = "deadline_passed"
-    CANCELLED = "cancelled"
-    ABORTED = "aborted"
-    NO_LONGER_MATCHES = "no_longer_matches"
-    CLIENT_FORGOTTEN = "client_forgotten"
-    CHANGED = "changed_since_listing"
-    BAD_KEY = "bad_key"
-    FILES_FAILED = "files_failed"
-    SENT = "sent"
-    PAUSED = "paused"
 
 
 class ExecutionKey(NamedTuple):
@@ -216,7 +184,7 @@ class Execution(Struct, frozen=True, kw_only=True):
     due_at: float | None
     version: int = 0
     state: ExecutionState = ExecutionState.QUEUED
-    reason: Reason = Reason(JobReason.CREATED, "waits for its turn")
+    reason: Reason = Reason(ReasonCode.CREATED, "waits for its turn")
     attempt: int = 1
     retries_failed: int = 0
     retries_timed_out: int = 0

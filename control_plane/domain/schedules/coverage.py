@@ -5,7 +5,8 @@ Rule: pure. A cell that was missing becomes `healed`, not `proven`: the file cam
 
 from typing import Final
 
-from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionState, JobReason
+from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import CellState
 
 MAX_HEALS: Final = 5
@@ -35,6 +36,6 @@ def _of(state: ExecutionState, reason: str) -> CellState:
         case ExecutionState.SUCCEEDED:
             return CellState.PROVEN
         case ExecutionState.SKIPPED:
-            return CellState.UNCHANGED if reason == JobReason.UNCHANGED else CellState.EMPTY
+            return CellState.UNCHANGED if reason == ReasonCode.UNCHANGED else CellState.EMPTY
         case _:
             return CellState.MISSING

@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import Job, JobOutcome, JobState
-from control_plane.domain.reasons import Reason
-from control_plane.domain.schedules.model import RunCode, RunKey, RunKind, RunStatus, Schedule, ScheduleRun
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.schedules.model import RunKey, RunKind, RunStatus, Schedule, ScheduleRun
 
 GRACE: Final = 300.0
 """Seconds by which a tick may be late without being made up for: the time of a restart."""
@@ -40,39 +40,39 @@ class World(Struct, frozen=True):
 def judge(schedule: Schedule, nominal_at: float, world: World) -> TickVerdict:
     """What becomes of the tick at `nominal_at`, which is due."""
     if schedule.paused_during(nominal_at + schedule.delay):
-        return _verdict(RunStatus.PAUSED, RunCode.SCHEDULE_PAUSED, schedule.note or "the schedule is paused")
+        return _verdict(RunStatus.PAUSED, ReasonCode.SCHEDULE_PAUSED, schedule.note or "the schedule is paused")
     if schedule.skip_at == nominal_at:
-        return _verdict(RunStatus.SKIPPED_BY_OPERATOR, RunCode.BY_OPERATOR, "an operator skipped this tick")
+        return _verdict(RunStatus.SKIPPED_BY_OPERATOR, ReasonCode.BY_OPERATOR, "an operator skipped this tick")
     late = world.now - nominal_at - schedule.delay
     if late > GRACE or not world.is_last:
         return _caught_up(schedule, late, is_last=world.is_last)
     if not world.running or schedule.spec.overlap == "allow":
-        return _verdict(RunStatus.FIRED, RunCode.ON_TIME, "the tick was due")
+        return _verdict(RunStatus.FIRED, ReasonCode.ON_TIME, "the tick was due")
     match schedule.spec.overlap:
         case "cancel_running":
-            reason = Reason(RunCode.ON_TIME, "the tick was due; the job before it was cancelled")
+            reason = Reason(ReasonCode.ON_TIME, "the tick was due; the job before it was cancelled")
             return TickVerdict(RunStatus.FIRED, reason, cancels=True)
         case "queue_one" if not world.waits:
-            return _verdict(RunStatus.QUEUED, RunCode.OVERLAP, "waits for the end of the job before it")
+            return _verdict(RunStatus.QUEUED, ReasonCode.OVERLAP, "waits for the end of the job before it")
         case "queue_one":
-            return _verdict(RunStatus.SKIPPED_OVERLAP, RunCode.OVERLAP, "another tick waits already")
+            return _verdict(RunStatus.SKIPPED_OVERLAP, ReasonCode.OVERLAP, "another tick waits already")
         case _:
-            return _verdict(RunStatus.SKIPPED_OVERLAP, RunCode.OVERLAP, "the job before it was still running")
+            return _verdict(RunStatus.SKIPPED_OVERLAP, ReasonCode.OVERLAP, "the job before it was still running")
 
 
 def _caught_up(schedule: Schedule, late: float, *, is_last: bool) -> TickVerdict:
     """The verdict on a tick for which the control plane came too late."""
     wanted = schedule.spec.catch_up
     if wanted.runs == "none":
-        return _verdict(RunStatus.MISSED, RunCode.NO_CATCH_UP, f"came {late:.0f} s late; catch_up.runs is none")
+        return _verdict(RunStatus.MISSED, ReasonCode.NO_CATCH_UP, f"came {late:.0f} s late; catch_up.runs is none")
     if late > wanted.within:
-        return _verdict(RunStatus.MISSED, RunCode.TOO_OLD, f"came {late:.0f} s late; catch_up.within is less")
+        return _verdict(RunStatus.MISSED, ReasonCode.TOO_OLD, f"came {late:.0f} s late; catch_up.within is less")
     if wanted.runs == "latest" and not is_last:
-        return _verdict(RunStatus.MISSED, RunCode.SUPERSEDED, "a later tick was due too; catch_up.runs is latest")
-    return _verdict(RunStatus.QUEUED, RunCode.CAUGHT_UP, f"came {late:.0f} s late, and is made up for")
+        return _verdict(RunStatus.MISSED, ReasonCode.SUPERSEDED, "a later tick was due too; catch_up.runs is latest")
+    return _verdict(RunStatus.QUEUED, ReasonCode.CAUGHT_UP, f"came {late:.0f} s late, and is made up for")
 
 
-def _verdict(status: RunStatus, code: RunCode, text: str) -> TickVerdict:
+def _verdict(status: RunStatus, code: ReasonCode, text: str) -> TickVerdict:
     return TickVerdict(status, Reason(code, text))
 
 

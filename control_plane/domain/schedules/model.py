@@ -140,21 +140,6 @@ class ScheduleRun(Struct, frozen=True, kw_only=True):
         return self.job_id is not None and self.ended_at is None
 
 
-class RunCode(StrEnum):
-    """Reason codes of runs."""
-
-    ON_TIME = "on_time"
-    CAUGHT_UP = "caught_up"
-    BY_OPERATOR = "by_operator"
-    BACKFILL = "backfill"
-    OVERLAP = "overlap"
-    SCHEDULE_PAUSED = "schedule_paused"
-    TOO_OLD = "too_old"
-    NO_CATCH_UP = "no_catch_up"
-    SUPERSEDED = "superseded"
-    JOB_REFUSED = "job_refused"
-
-
 class CellState(StrEnum):
     """What is known of one client at one tick."""
 

@@ -27,6 +27,9 @@ class Kind(StrEnum):
 COMMANDS: Final = frozenset({Kind.SEND_DOWNLOAD, Kind.SEND_GRANT, Kind.SEND_CANCEL, Kind.SEND_CLOSE})
 """Duties that publish a command; the others call the object store."""
 
+CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
+"""The duties that no upload waits for: a failed one explains nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duty:

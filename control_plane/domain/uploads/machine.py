@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
@@ -52,7 +52,6 @@ from control_plane.domain.uploads.model import (
     OPEN,
     TERMINAL,
     PartRecord,
-    Refusal,
     State,
     Stray,
     Upload,
@@ -243,7 +242,7 @@ def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
         return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
     if upload.plan is None:
         if other := changed_since_listing(upload, event):
-            return ended(upload, Transition.FAIL, event.now, Refusal.CHANGED_SINCE_LISTING, other)
+            return ended(upload, Transition.FAIL, event.now, ReasonCode.CHANGED_SINCE_LISTING, other)
         try:
             upload = _with_plan(upload, event)
         except SchemaError as error:
@@ -356,7 +355,7 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     if upload.held and not moved:
         # The client reports the wait that it was told: the gate's own reason has the code.
         return upload, ()
-    reason = None if event.reason is None else Reason(WaitCode.CLIENT_REPORTED, event.reason)
+    reason = None if event.reason is None else Reason(ReasonCode.CLIENT_REPORTED, event.reason)
     reason = upload.reason if upload.held else reason
     after = replace(
         upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True
@@ -402,7 +401,7 @@ def _step_timed_out(upload: Upload, event: StepTimedOut) -> Applied:
         return upload, ()
     if strikes >= MAX_STRIKES:
         text = f"the client was connected and silent through {strikes} step timers"
-        return ended(upload, Transition.FAIL, event.now, Refusal.NO_PROGRESS, text)
+        return ended(upload, Transition.FAIL, event.now, ReasonCode.NO_PROGRESS, text)
     after = replace(upload, strikes=strikes, touched_at=event.now)
     return after, duties(after)
 
@@ -423,7 +422,7 @@ def _deadline_passed(upload: Upload, event: DeadlinePassed) -> Applied:
         return upload, ()
     if Transition.EXPIRE in TRANSITIONS[upload.state]:
         text = "the deadline passed before the upload was complete"
-        return ended(upload, Transition.EXPIRE, event.now, Refusal.DEADLINE_PASSED, text)
+        return ended(upload, Transition.EXPIRE, event.now, ReasonCode.DEADLINE_PASSED, text)
     of_other_owner = upload.state is State.COMPLETING and not upload.opened
     return (expired_unclosed(upload, event.now) if of_other_owner else upload), ()
 
@@ -484,7 +483,7 @@ def _given_up(upload: Upload, event: CompletionFailed | SetBack, text: str) -> A
 
 
 def _over_quota(upload: Upload, event: OverQuota) -> Applied:
-    return ended(upload, Transition.FAIL, event.now, Refusal.QUOTA_EXCEEDED, event.text)
+    return ended(upload, Transition.FAIL, event.now, ReasonCode.QUOTA_EXCEEDED, event.text)
 
 
 def _cleanup_done(upload: Upload, event: CleanupDone) -> Applied:

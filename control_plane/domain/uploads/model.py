@@ -65,18 +65,6 @@ class Proof(StrEnum):
     SIZE = "size"
 
 
-class Refusal(StrEnum):
-    """Why the control plane ended an upload. REST shows it in `error`, as it does a device's `ErrorCode`."""
-
-    NOT_PROVEN = "not_proven"
-    STORE_REFUSED = "store_refused"
-    UNMARKED_OBJECT = "object_without_token"
-    DEADLINE_PASSED = "deadline_passed"
-    NO_PROGRESS = "no_progress"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    CHANGED_SINCE_LISTING = "changed_since_listing"
-
-
 class UploadKey(NamedTuple):
     """The identity of an upload: ids are unique per client."""
 
@@ -177,7 +165,7 @@ class Upload(Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
     """What the upload waits for, by the last response or progress."""
     error: str | None = None
-    """An `ErrorCode` or a `Refusal`, once the upload failed, was rejected or expired; of an observed one, its last."""
+    """An `ErrorCode` or a `ReasonCode`, once it failed, was rejected or expired; of an observed upload, its last."""
     message: str | None = None
     """A sentence to `error`, or to a cancellation."""
     proof: Proof | None = None
@@ -192,6 +180,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     job_file: int | None = None
     listed: ListedFile | None = None
     """The file that a person approved: no other one is granted."""
+    traceparent: str | None = None
+    """The trace that it belongs to (W3C Trace Context); None for one that is not traced."""
 
     @property
     def key(self) -> UploadKey:

@@ -15,7 +15,7 @@ from control_plane.domain.access import Principal
 from control_plane.domain.clients import Client
 from control_plane.domain.groups import PREFIX, Group
 from control_plane.domain.selectors import selectable
-from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.choosing import ClientChoice, ClientChooser
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.clients.targeting import Resolved, check_entries, resolve
 from control_plane.services.errors import BadInput, KeyTaken, UnknownClient, UnknownGroup
@@ -61,11 +61,19 @@ class Enlisted:
 class FleetService:
     """What a caller may do with the fleet."""
 
-    def __init__(self, *, database: Database, clock: Clock, beats: Beats, jobs: JobRunner | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        chooser: ClientChooser,
+        jobs: JobRunner | None = None,
+    ) -> None:
+        self._chooser = chooser
         self._jobs = jobs
         self._database = database
         self._clock = clock
-        self._beats = beats
+        self._beats = chooser.beats
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -122,6 +130,31 @@ class FleetService:
         client = self._beats.latest(await self._database.write(work))
         self._announce([client_id])
         return client
+
+    async def label_many(
+        self, _principal: Principal, choice: ClientChoice, changes: Mapping[str, str | None]
+    ) -> tuple[int, int]:
+        """Change labels of many clients as `change_labels` does, all or none: how many are meant, and were changed.
+
+        `SetChanged`, `UnknownClient`, `BadInput`, `SelectorError`.
+        """
+        now = self._clock.now()
+
+        def work(records: Records) -> tuple[Sequence[str], list[Client]]:
+            chosen = self._chooser.chosen(records, choice, now)
+            changed: list[Client] = []
+            for before in records.clients.among(chosen).values():
+                wanted = {**before.set_labels, **changes}
+                labels = {name: value for name, value in wanted.items() if value is not None}
+                _check_labels(labels, before.client_id)
+                if labels != before.set_labels:
+                    changed.append(replace(before, set_labels=labels))
+            records.clients.save(changed)
+            return chosen, changed
+
+        chosen, changed = await self._database.write(work)
+        self._announce([client.client_id for client in changed])
+        return len(chosen), len(changed)
 
     def _announce(self, client_ids: Sequence[str]) -> None:
         """The clients may belong to other continuous jobs than before."""

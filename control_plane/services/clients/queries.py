@@ -1,13 +1,16 @@
 """Queries that a client answers at once: which files it has.
 
-Rule: nothing is stored. A client that does not respond in time is silent, not broken.
+Rule: no query is stored. A client that does not respond in time is silent, not broken.
 """
 
 import asyncio
 from typing import Final
 
+from control_plane.domain.clients import Client
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.services.clients.listings import FoundListing, KeptListings
 from control_plane.services.commands import CommandPublisher, build_list_files
-from control_plane.services.errors import ClientRefused, ClientSilent
+from control_plane.services.errors import ClientRefused, ClientSilent, MessengerDown
 from schemas.messages import Command, FileList, ListFiles, Response
 from schemas.values import ResponseStatus
 
@@ -16,9 +19,15 @@ PATIENCE: Final = 15.0
 
 
 class ClientQueries:
-    """Publishes queries, and matches responses to them by `message_id`. `patience` (s) is how long one waits."""
+    """Publishes queries, and matches responses to them by `message_id`. `patience` (s) is how long one waits.
 
-    def __init__(self, commands: CommandPublisher, *, patience: float = PATIENCE) -> None:
+    `listings` keeps the answers of clients, where a fleet is served.
+    """
+
+    def __init__(
+        self, commands: CommandPublisher, *, patience: float = PATIENCE, listings: KeptListings | None = None
+    ) -> None:
+        self.listings = listings
         self._commands = commands
         self._patience = patience
         self._waiting: dict[tuple[str, str], asyncio.Future[Response]] = {}
@@ -36,6 +45,30 @@ class ClientQueries:
         response = await self._query(client_id, build_list_files(request))
         return response.payload if isinstance(response.payload, FileList) else FileList()
 
+    async def listing(self, client: Client, request: ListFiles, now: float) -> FoundListing:
+        """The client's files that match at `now` (s), or its last answer to the same request while it gives none.
+
+        Without such an answer `ClientSilent`, at once for a client that is not connected; else as `files`.
+        """
+        try:
+            files = await self._live(client, request, now)
+        except (ClientSilent, MessengerDown) as error:
+            kept = None
+            if self.listings is not None:
+                kept = await self.listings.last(client.client_id, request, _silence(client, error, now))
+            if kept is None:
+                raise
+            return kept
+        as_of = now if self.listings is None else await self.listings.keep(client.client_id, request, files)
+        return FoundListing(files, as_of)
+
+    async def _live(self, client: Client, request: ListFiles, now: float) -> FileList:
+        if not client.connected(now):
+            why = client.waiting_for(now) or Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
+            message = f"client {client.client_id!r} cannot be asked, and no answer to this is kept: {why.text}"
+            raise ClientSilent(message)
+        return await self.files(client.client_id, request)
+
     async def _query(self, client_id: str, command: Command) -> Response:
         name = (client_id, command.message_id)
         waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -52,3 +85,10 @@ class ClientQueries:
         if ResponseStatus.read(response.status) is not ResponseStatus.SUCCESS:
             raise ClientRefused(response.error or response.status, response.message or "")
         return response
+
+
+def _silence(client: Client, error: ClientSilent | MessengerDown, now: float) -> Reason:
+    """Why a client gives no answer."""
+    if isinstance(error, MessengerDown):
+        return Reason(ReasonCode.BROKER_UNAVAILABLE, str(error))
+    return client.waiting_for(now) or Reason(ReasonCode.AWAITING_RESPONSE, str(error))

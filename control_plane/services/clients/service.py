@@ -3,22 +3,23 @@
 Rule: every method takes the calling `Principal` first; input is checked here once, for every entry point.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
-from control_plane.domain.selectors import parse
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import OPEN
 from control_plane.services.budget import IngestBudget
-from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.choosing import ClientChooser, ClientFilter
+from control_plane.services.clients.history import MOST_CHANGES, History, history_of
+from control_plane.services.clients.listings import FoundListing
 from control_plane.services.clients.queries import ClientQueries
-from control_plane.services.clients.targeting import set_hash
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.runner import JobRunner, forget_client
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import ClientPage, Database, Page, Records
+from control_plane.services.ports.database import ClientPage, Database, OpenUploads, Page, Records
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.uploads.views import UploadView, UploadViews
 from schemas.errors import SchemaError
@@ -28,12 +29,16 @@ from schemas.topics import Channel, require_client_id
 
 @dataclass(frozen=True, slots=True)
 class FoundClients:
-    """A page of clients, the cursor of the next one, how many match on all pages, and the hash of their ids."""
+    """A page of clients, the cursor of the next one, how many match on all pages, and the hash of their ids.
+
+    `busy` has the open uploads of those that have some.
+    """
 
     clients: list[Client]
     cursor: str | None
     count: int
     set: str | None
+    busy: Mapping[str, OpenUploads] = field(default_factory=dict)
 
 
 class ClientService:
@@ -48,10 +53,11 @@ class ClientService:
         queries: ClientQueries,
         views: UploadViews,
         budget: IngestBudget,
-        beats: Beats,
+        chooser: ClientChooser,
         jobs: JobRunner | None = None,
     ) -> None:
-        self._beats = beats
+        self._beats = chooser.beats
+        self._chooser = chooser
         self._jobs = jobs
         self._database = database
         self._clock = clock
@@ -70,29 +76,23 @@ class ClientService:
 
     def reason(self, client: Client, now: float) -> Reason | None:
         """Why no command is published to the client at `now` (s), or that it is noisy; None when all is well."""
-        noisy = Reason(WaitCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
+        noisy = Reason(ReasonCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
         return client.waiting_for(now) or (noisy if self._budget.noisy(client.client_id) else None)
 
-    async def clients(
-        self, _principal: Principal, page: Page, now: float, *, selector: str | None = None, state: str | None = None
-    ) -> FoundClients:
-        """A page of the clients that `selector` matches and that are in `state` at `now` (s), by id.
+    async def clients(self, _principal: Principal, where: ClientFilter, page: Page, now: float) -> FoundClients:
+        """A page of the clients that match at `now` (s), by id; `SelectorError`.
 
-        `SelectorError`. Without either, of all clients, and then no set is named: to hash all ids takes longer than
-        the page.
+        Of all clients no set is named: to hash all ids takes longer than the page.
         """
 
-        def work(records: Records) -> tuple[ClientPage, str | None]:
-            if selector is None and state is None:
-                return records.clients.list(page), None
-            client_ids = records.clients.matching((), parse(selector or ""))
-            if state is not None:
-                known = records.clients.among(client_ids)
-                client_ids = [one for one in client_ids if self._beats.latest(known[one]).state(now) == state]
-            return records.clients.list(page, client_ids), set_hash(client_ids)
+        def work(records: Records) -> tuple[ClientPage, list[str] | None, Mapping[str, OpenUploads]]:
+            client_ids = None if where == ClientFilter() else self._chooser.matching(records, where, now)
+            found = records.clients.list(page, client_ids)
+            return found, client_ids, records.uploads.open_among([client.client_id for client in found[0]])
 
-        (found, cursor, count), hashed = await self._database.read(work)
-        return FoundClients([self._beats.latest(client) for client in found], cursor, count, hashed)
+        (found, cursor, count), client_ids, busy = await self._database.read(work)
+        hashed = None if client_ids is None else self._chooser.sets.shown(client_ids).set
+        return FoundClients([self._beats.latest(client) for client in found], cursor, count, hashed, busy)
 
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:
         """A client, and its open upload with the latest change; `UnknownClient`, `BadInput`."""
@@ -121,6 +121,21 @@ class ClientService:
         """The client's files that match; `UnknownClient`, `ClientSilent`, `ClientRefused`, `MessengerDown`."""
         await self.client(principal, client_id)
         return await self._queries.files(client_id, request)
+
+    async def listing(self, principal: Principal, client_id: str, request: ListFiles) -> FoundListing:
+        """The client's files that match, now; or as it last answered the same, while it does not answer.
+
+        As `files`, and `ClientSilent` at once for a client that is not connected.
+        """
+        client = await self.client(principal, client_id)
+        return await self._queries.listing(client, request, self._clock.now())
+
+    async def history(self, principal: Principal, client_id: str, seconds: float) -> History:
+        """When the client was connected in the last `seconds`; `UnknownClient`, `BadInput`."""
+        client = await self.client(principal, client_id)
+        now = self._clock.now()
+        changes = await self._database.read(lambda records: records.changes.about(client_id, client_id, MOST_CHANGES))
+        return history_of(client, changes, now - seconds, now)
 
 
 def check_client_id(client_id: str) -> None:

@@ -13,16 +13,20 @@ from control_plane.domain.changes import (
     ClientDisconnected,
     ClientForgotten,
     ExecutionStateChanged,
+    JobChanged,
     JobStateChanged,
+    ScheduleChanged,
     ScheduleTicked,
     UploadCreated,
     UploadStateChanged,
 )
+from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.log import EventLog
+from control_plane.services.tracing import trace_id_of
 from control_plane.services.uploads.writer import Commit
 
-_NOT_LOGGED: Final = (ClientConnected, ClientDisconnected)
-"""The registry logs the presence itself, with the pair that led to it."""
+_NOT_LOGGED: Final = (ClientConnected, ClientDisconnected, JobChanged, ScheduleChanged)
+"""The registry logs the presence itself, with the pair that led to it; the request that changes a job is logged."""
 
 
 class ChangeLogger:
@@ -33,7 +37,14 @@ class ChangeLogger:
 
     def on_commit(self, commit: Commit) -> None:
         """Log the changes of one commit of the upload writer, in their order."""
-        self.committed(commit.changes)
+        uploads = {decision.key: decision.upload for decision in commit.decisions}
+        for change in commit.changes:
+            if isinstance(change, UploadCreated | UploadStateChanged):
+                event, facts = _line(change)
+                upload = uploads.get(UploadKey(change.client_id, change.upload_id))
+                self._log(event, {**facts, **_known(change, upload)})
+            else:
+                self.committed((change,))
 
     def committed(self, changes: Iterable[Change]) -> None:
         """Log these changes, in their order; call it after the commit."""
@@ -42,19 +53,32 @@ class ChangeLogger:
                 self._log(*_line(change))
 
 
+def _known(change: UploadCreated | UploadStateChanged, upload: Upload | None) -> Mapping[str, Any]:
+    """What the upload adds to its change: the bytes of a completed one, and its trace."""
+    if upload is None:
+        return {}
+    known: dict[str, Any] = {}
+    if isinstance(change, UploadStateChanged) and change.state is State.COMPLETED:
+        known["bytes"] = upload.file_size
+    if (trace_id := trace_id_of(upload.traceparent)) is not None:
+        known["trace_id"] = trace_id
+    return known
+
+
 def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
     match change:
         case UploadCreated():
-            return "upload.created", {"upload_id": change.upload_id, "client_id": change.client_id}
+            created: dict[str, Any] = {"upload_id": change.upload_id, "client_id": change.client_id}
+            return "upload.created", created if change.job_id is None else {**created, "job_id": change.job_id}
         case UploadStateChanged():
-            return "upload.state", {
+            about: dict[str, Any] = {
                 "upload_id": change.upload_id,
                 "client_id": change.client_id,
                 "attempt": change.attempt,
-                "was": change.was,
-                "state": change.state,
-                "error": change.error,
             }
+            if change.job_id is not None:
+                about["job_id"] = change.job_id
+            return "upload.state", {**about, "was": change.was, "state": change.state, "error": change.error}
         case JobStateChanged():
             facts = {"job_id": change.job_id, "was": change.was, "state": change.state, "outcome": change.outcome}
             return "job.state", facts
@@ -75,6 +99,10 @@ def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
                 "status": change.status,
                 "job_id": change.job_id,
             }
+        case JobChanged():
+            return change.name, {"job_id": change.job_id, "version": change.version}
+        case ScheduleChanged():
+            return change.name, {"schedule_id": change.schedule_id}
         case ClientConnected() | ClientDisconnected() | ClientForgotten():
             return change.name, {"client_id": change.client_id}
         case never:

@@ -34,7 +34,7 @@ from control_plane.domain.jobs.model import (
     JobState,
     in_state,
 )
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.ports.database import PARKED, Records, Subject
@@ -130,7 +130,7 @@ class GateKeeper:
         )
         answer = may_grant(Want(now, begins=False, part=wanted[0].size), facts)
         if isinstance(answer, Wait):
-            late = answer.reason.code == WaitCode.BUDGET_SPENT
+            late = answer.reason.code == ReasonCode.BUDGET_SPENT
             _wait(records, shares, {turn.key for turn in turns if late and turn.begins_at > now}, now)
             return answer
         if paid and not turns:

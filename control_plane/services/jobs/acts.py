@@ -18,8 +18,8 @@ from control_plane.domain.jobs.events import (
     Retried,
 )
 from control_plane.domain.jobs.machine import ACTIVE
-from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState, Job, JobReason, in_state
-from control_plane.domain.reasons import Reason
+from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState, Job, in_state
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.errors import BadInput, JobRefused
 from control_plane.services.jobs.due import joins
 from control_plane.services.jobs.turn import JobTurn
@@ -51,7 +51,7 @@ def reject(turn: JobTurn, job: Job, client_ids: Iterable[str], by: str) -> int:
     _require_active(job, "rejected")
     keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
     found = turn.records.jobs.executions.some(keys).values()
-    reason = Reason(JobReason.BY_OPERATOR, f"refused by {by}" if by else "an operator refused it")
+    reason = Reason(ReasonCode.BY_OPERATOR, f"refused by {by}" if by else "an operator refused it")
     count = _apply_each(turn, found, Disapproved(now=turn.now, reason=reason))
     _note_decided(turn, job, count, later=False)
     return count

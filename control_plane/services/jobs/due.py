@@ -32,13 +32,12 @@ from control_plane.domain.jobs.model import (
     ExecutionKey,
     ExecutionState,
     Job,
-    JobReason,
     JobState,
     in_state,
 )
 from control_plane.domain.jobs.rollout import abort_rule_met, stage_after, stage_ends_at, stage_size
 from control_plane.domain.jobs.spec import Retry
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import OPEN, UploadKey
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
@@ -116,7 +115,7 @@ def turn_job(turn: JobTurn, job: Job, hold: float | None = None) -> bool:
     turn.take_job(job)
     counts = turn.records.jobs.counts(job.job_id)
     over = not in_state(counts, *EXECUTION_OPEN)
-    late = turn.now >= job.deadline and any(code == JobReason.DEADLINE for _, code in counts)
+    late = turn.now >= job.deadline and any(code == ReasonCode.DEADLINE_PASSED for _, code in counts)
     if late or not (over and _is_done(turn, job)):
         job = _judged(turn, job, counts)
     if job.state is JobState.CANCELLING and _stop_some(turn, job):
@@ -158,7 +157,7 @@ def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
     rule = abort_rule_met(job, counts) if job.state in ACTIVE else None
     if rule is not None:
         text = f"{rule.percent:g} % of the executions that ended did so as {rule.on}"
-        return turn.apply_to_job(job.job_id, AbortThresholdMet(now=turn.now, reason=Reason(JobReason.ABORTED, text)))
+        return turn.apply_to_job(job.job_id, AbortThresholdMet(now=turn.now, reason=Reason(ReasonCode.ABORTED, text)))
     if job.state is not JobState.RUNNING or not job.spec.rollout.stages:
         return job
     while (then := stage_after(job, counts, turn.now)) is not None:
@@ -166,7 +165,7 @@ def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
         job = begin_stage(turn, job, job.stage + 1)
         if then == "pause":
             text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to go on"
-            return turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(JobReason.PAUSED, text)))
+            return turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(ReasonCode.PAUSED, text)))
     return job
 
 
@@ -184,7 +183,7 @@ def _stop_some(turn: JobTurn, job: Job) -> bool:
     batch = turn.records.jobs.executions.all_open(job.job_id, BATCH, sending=not finishes)
     turn.load(batch)
     ending = ExecutionState.TIMED_OUT if job.ending is JobState.EXPIRED else ExecutionState.CANCELLED
-    reason = job.reason or Reason(JobReason.CANCELLED, "the job is being ended")
+    reason = job.reason or Reason(ReasonCode.CANCELLED, "the job is being ended")
     for execution in batch:
         turn.apply(execution, Stopped(now=turn.now, ending=ending, reason=reason))
     return bool(batch)
@@ -209,7 +208,7 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
             turn.hold_job(job.job_id, wait.reason)
             return _at_last(turn, wait.wake_at), False
         if wait is not None:
-            quota = wait.reason.code == WaitCode.CLIENT_QUOTA
+            quota = wait.reason.code == ReasonCode.CLIENT_QUOTA
             due_at = turn.now + QUOTA_PAUSE if quota else _at_last(turn, wait.wake_at)
             turn.apply(execution, Withheld(now=turn.now, reason=wait.reason, due_at=due_at))
             continue
@@ -280,7 +279,7 @@ def change_membership(turn: JobTurn, job: Job, *, rejoin: Sequence[str], leave: 
     keys = [ExecutionKey(job.job_id, client_id) for client_id in (*rejoin, *leave)]
     found = turn.records.jobs.executions.some(keys)
     turn.load(found.values())
-    gone = Reason(JobReason.NO_LONGER_MATCHES, "the client no longer matches the targets")
+    gone = Reason(ReasonCode.NO_LONGER_MATCHES, "the client no longer matches the targets")
     for client_id in rejoin:
         turn.apply(found[ExecutionKey(job.job_id, client_id)], Rejoined(now=turn.now))
     for client_id in leave:

@@ -14,8 +14,8 @@ from control_plane.domain.changes import Change, UploadStateChanged
 from control_plane.domain.jobs.events import Removed
 from control_plane.domain.jobs.executions import apply
 from control_plane.domain.jobs.machine import ACTIVE
-from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome, JobReason
-from control_plane.domain.reasons import Reason
+from control_plane.domain.jobs.model import EXECUTION_OPEN, ExecutionKey, ExecutionState, FileOutcome
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import TERMINAL, State, Upload
 from control_plane.services.clients.targeting import resolves
@@ -55,7 +55,7 @@ MAX_OF_ONE: Final = 64
 JOBS_AT_ONCE: Final = 64
 _TRIES: Final = 5
 
-_FORGOTTEN: Final = Reason(JobReason.CLIENT_FORGOTTEN, "an operator deleted the client")
+_FORGOTTEN: Final = Reason(ReasonCode.CLIENT_FORGOTTEN, "an operator deleted the client")
 _OUTCOMES: Final = {State.COMPLETED: FileOutcome.PROVEN, State.REJECTED: FileOutcome.REJECTED}
 
 
@@ -193,6 +193,7 @@ class JobRunner:
                 break
             except VersionConflict:
                 # Another replica, or the end of an upload, changed a row: read and apply again.
+                self._log("write.fenced", {"what": "jobs"})
                 continue
         else:
             result, effects = await self._database.write(transact)

@@ -20,10 +20,9 @@ from control_plane.domain.jobs.model import (
     FileOutcome,
     Job,
     JobFile,
-    JobReason,
 )
 from control_plane.domain.jobs.spec import FileQuery
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.jobs.plans import request_id
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.ports.jobs import ProvenFile
@@ -281,4 +280,4 @@ def _ask_first(job: Job, size: int) -> bool:
     return too_many or (approval.bytes_over is not None and size > approval.bytes_over)
 
 
-UNSUPPORTED: Final = Reason(JobReason.UNSUPPORTED, "the agent does not know select_files: update it")
+UNSUPPORTED: Final = Reason(ReasonCode.UNSUPPORTED, "the agent does not know select_files: update it")

@@ -24,7 +24,8 @@ from control_plane.domain.jobs.events import (
 from control_plane.domain.jobs.model import ExecutionState, Job, JobFile
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Rate, Window
 from control_plane.services.clients.beats import Beats
-from control_plane.services.clients.targeting import resolve, set_hash
+from control_plane.services.clients.sets import ShownSet, ShownSets
+from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import (
     BadInput,
     ConditionFailed,
@@ -38,7 +39,6 @@ from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.jobs.manifest import Manifest, manifest_of
-from control_plane.services.jobs.sets import ShownSet, ShownSets
 from control_plane.services.jobs.turn import JobTools, JobTurn
 from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
 from control_plane.services.ports.clock import Clock
@@ -111,28 +111,42 @@ class JobService:
     """What a caller may do with jobs. `poke` wakes the runner of this process after a commit."""
 
     def __init__(
-        self, *, database: Database, clock: Clock, beats: Beats, tools: JobTools, poke: Callable[[], None]
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        beats: Beats,
+        tools: JobTools,
+        poke: Callable[[], None],
+        sets: ShownSets | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._beats = beats
         self._tools = tools
         self._poke = poke
-        self._sets = ShownSets()
+        self._sets = sets or ShownSets()
 
     # --- create and look ---------------------------------------------------------------------------------------------
 
-    async def create(self, principal: Principal, new: JobRequest) -> tuple[JobView, bool]:
+    async def create(
+        self, principal: Principal, new: JobRequest, shown: ShownSet | None = None
+    ) -> tuple[JobView, bool]:
         """The job, and whether this call made it: False for a repeat of the same request.
 
-        `JobExists` when its id is that of another request; `UnknownClient`, `BadInput`, `SelectorError`.
+        `JobExists` when its id is that of another request; `UnknownClient`, `BadInput`, `SelectorError`; `SetChanged`
+        when its clients are not those that were shown.
         """
         job_id, now = new.job_id or secrets.token_hex(8), self._clock.now()
 
         def work(records: Records) -> tuple[JobView, bool]:
             if (known := _known(records, job_id, new)) is not None:
                 return job_views(records, [known])[0], False
-            job = create_job(records, job_id, new.spec, now, principal.subject)
+            targets = new.spec.targets
+            client_ids = resolve(records, targets.clients, targets.selector).client_ids
+            if shown is not None:
+                self._sets.require(shown, client_ids)
+            job = create_job(records, job_id, new.spec, now, principal.subject, client_ids=client_ids)
             if not job.clients and new.spec.targets.mode == "snapshot":
                 message = "targets: no client matches"
                 raise BadInput(message)
@@ -154,7 +168,8 @@ class JobService:
         def work(records: Records) -> DryRun:
             _known(records, job_id, new)
             clients, warnings = check_new(records, job_id, new.spec, now)
-            return DryRun(len(clients), set_hash(clients), clients[:FIRST], warnings, new.spec)
+            named = self._sets.shown(clients)
+            return DryRun(named.count, named.set, clients[:FIRST], warnings, new.spec)
 
         return await self._database.read(work)
 
@@ -256,17 +271,21 @@ class JobService:
         but: frozenset[str],
         as_of: float,
         later: bool,
+        shown: ShownSet | None = None,
     ) -> ActedOn:
         """Approve what was listed up to `as_of` (s), of these clients or of all, but not of `but`.
 
         `later`: what is listed from now on needs no approval. `JobRefused` when a named client's files were listed
-        again since, or its execution is over.
+        again since, or its execution is over; `SetChanged` when the clients that wait are no longer those of `shown`.
         """
-        return await self._act(
-            job_id,
-            None,
-            lambda turn, job: acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later),
-        )
+
+        def act(turn: JobTurn, job: Job) -> int:
+            if shown is not None:
+                waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
+                self._chosen(turn.records, job_id, Choice(waiting, shown=shown))
+            return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
+
+        return await self._act(job_id, None, act)
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
@@ -337,8 +356,7 @@ class JobService:
             acted = await self._write(work)
         except IllegalVerb as error:
             view = await self._database.read(lambda records: _view(records, job_id))
-            code = None if view.job.reason is None else str(view.job.reason.code)
-            raise JobRefused(str(error), view.job.state, code, view.job.next_wake_at or None) from error
+            raise JobRefused(str(error), view.job.state, view.job.reason, view.job.next_wake_at or None) from error
         self._poke()
         return acted
 

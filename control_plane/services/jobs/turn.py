@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from control_plane.domain.changes import Change, ExecutionStateChanged, JobStateChanged, UploadCreated
+from control_plane.domain.changes import Change, ExecutionStateChanged, JobChanged, JobStateChanged, UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import BadKey
 from control_plane.domain.jobs.events import (
@@ -34,10 +34,9 @@ from control_plane.domain.jobs.model import (
     FileOutcome,
     Job,
     JobFile,
-    JobReason,
     JobTotals,
 )
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import KeyTaken, QuotaExceeded
@@ -270,7 +269,7 @@ class JobTurn:
                 return True
         except BadKey as error:
             taken = str(error)
-        reason = Reason(JobReason.BAD_KEY, taken)
+        reason = Reason(ReasonCode.BAD_KEY, taken)
         self.change_file(replace(file, outcome=FileOutcome.FAILED, reason=reason))
         return False
 
@@ -310,6 +309,8 @@ class JobTurn:
                 carry_over(self.records, self.tools.writer, before, after, self.now)
                 if after.state is not before.state:
                     self.effects.changes.append(job_changed(before, after, self.now))
+                elif after.spec_version != before.spec_version or after.approval is not before.approval:
+                    self.effects.changes.append(JobChanged(at=self.now, job_id=job_id, version=after.spec_version))
 
 
 def give_up_files(records: Records, ended: Iterable[Execution]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from control_plane.domain.clients import Client
 from control_plane.domain.jobs.model import Counts, Execution, ExecutionState, Job, JobTotals, in_state
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.clients.beats import Beats
 from control_plane.services.ports.database import PARKED, Records
 
@@ -61,7 +61,7 @@ def _view(job: Job, execution: Execution, client: Client | None, beats: Beats, n
 
 def _reason(job: Job, execution: Execution, client: Client | None, beats: Beats, now: float) -> Reason:
     if client is None:
-        return Reason(WaitCode.CLIENT_UNKNOWN, "the client is not known")
+        return Reason(ReasonCode.CLIENT_UNKNOWN, "the client is not known")
     if job.reason is not None and execution.state in _NOT_BEGUN:
         return job.reason
     return beats.latest(client).waiting_for(now) or execution.reason

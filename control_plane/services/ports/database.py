@@ -14,12 +14,15 @@ from control_plane.domain.reasons import Reason
 from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
-from control_plane.services.ports.fleet import GroupRecords
+from control_plane.services.ports.figures import FigureRecords
+from control_plane.services.ports.fleet import GroupRecords, ListingRecords
 from control_plane.services.ports.gate import GateRecords
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
+    from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
+    from control_plane.services.ports.sessions import SessionRecords
     from control_plane.services.ports.webhooks import WebhookRecords
 
 T = TypeVar("T")
@@ -78,13 +81,15 @@ PARKED = 1e15
 
 @dataclass(frozen=True, slots=True)
 class UploadFilter:
-    """Which uploads to list; None means any."""
+    """Which uploads to list; None means any. Instants are seconds since the epoch; `since` is inclusive."""
 
     client_id: str | None = None
     states: frozenset[State] | None = None
     error: str | None = None
-    created_after: float | None = None
+    job_id: str | None = None
+    created_since: float | None = None
     created_before: float | None = None
+    ended_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,14 @@ class IdempotencyRecord:
     body: str
     upload_id: str
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUploads:
+    """How many open uploads a client has, and the one that changed last."""
+
+    count: int
+    latest: Upload
 
 
 UploadPage = tuple[list[Upload], str | None]
@@ -146,6 +159,9 @@ class UploadRecords(Protocol):
 
     def open_of(self, client_id: str) -> list[Upload]:
         """Every upload of the client that is not terminal, or that the client has yet to acknowledge as ended."""
+
+    def open_among(self, client_ids: Sequence[str]) -> dict[str, OpenUploads]:
+        """The uploads that are not terminal, of those of these clients that have one. Of their parts, as `list`."""
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """Uploads past their deadline, in a state that a deadline can end, longest overdue first.
@@ -206,6 +222,9 @@ class ClientRecords(Protocol):
     def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
         """Those of these clients that exist, by id."""
 
+    def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
+        """Those of these clients that exist, with what their last presence changed and nothing else."""
+
     def save(self, clients: Sequence[Client]) -> None:
         """Insert or replace, all at once; the last of several with one id wins."""
 
@@ -246,6 +265,9 @@ class ChangeRecords(Protocol):
 
     def after(self, number: int, limit: int) -> list[NumberedChange]:
         """Changes with a higher number, lowest first; 0 starts at the oldest one kept."""
+
+    def about(self, client_id: str, subject_id: str, limit: int) -> list[NumberedChange]:
+        """The last changes of one subject of a client (an upload, a job, or the client itself), newest first."""
 
     def span(self) -> tuple[int, int]:
         """The lowest and the highest number in the log; both 0 before the first change."""
@@ -288,6 +310,10 @@ class Records(Protocol):
         """Named selections of clients."""
 
     @property
+    def listings(self) -> ListingRecords:
+        """The last listings of files of each client; `UnsupportedRecords` where there are none."""
+
+    @property
     def gate(self) -> GateRecords:
         """Rates, budgets and their shares; `UnsupportedRecords` where there are none."""
 
@@ -302,6 +328,18 @@ class Records(Protocol):
     @property
     def coverage(self) -> "CoverageRecords":
         """The cells of schedules; `UnsupportedRecords` where there are none."""
+
+    @property
+    def overview(self) -> "OverviewRecords":
+        """Sums over the fleet; `UnsupportedRecords` where there are none."""
+
+    @property
+    def sessions(self) -> "SessionRecords":
+        """Signed-in browsers; `UnsupportedRecords` where there are none."""
+
+    @property
+    def figures(self) -> FigureRecords:
+        """The figures of the whole fleet; `UnsupportedRecords` where there are none."""
 
     @property
     def webhooks(self) -> "WebhookRecords":

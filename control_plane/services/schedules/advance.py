@@ -16,11 +16,10 @@ from control_plane.domain.changes import ScheduleTicked
 from control_plane.domain.errors import DomainError
 from control_plane.domain.jobs.model import Job
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules import decisions
 from control_plane.domain.schedules.decisions import World, judge
 from control_plane.domain.schedules.model import (
-    RunCode,
     RunKey,
     RunKind,
     RunStatus,
@@ -167,7 +166,7 @@ class Advance:
         schedule = step.schedule
         key = RunKey(schedule.schedule_id, RunKind.TICK, nominal_at)
         one = bool(running) and schedule.spec.overlap == "queue_one"
-        waits = one and records.schedules.queued_for(schedule.schedule_id, RunCode.OVERLAP)
+        waits = one and records.schedules.queued_for(schedule.schedule_id, ReasonCode.OVERLAP)
         verdict = judge(schedule, nominal_at, World(now, is_last=is_last, running=bool(running), waits=waits))
         run = ScheduleRun(
             schedule_id=schedule.schedule_id,
@@ -258,7 +257,7 @@ def make_job(jobs: JobMachine, records: Records, schedule: Schedule, run: Schedu
     except VersionConflict:
         raise
     except REFUSALS as error:
-        raise JobNotMade(run.key, Reason(RunCode.JOB_REFUSED, f"no job could be made: {error}")) from error
+        raise JobNotMade(run.key, Reason(ReasonCode.JOB_REFUSED, f"no job could be made: {error}")) from error
     if run.kind is not RunKind.MANUAL:
         watch_until = now + 2 * MAX_JOB_DEADLINE + schedule.spec.catch_up.within
         records.coverage.add(schedule.schedule_id, run.nominal_at, job_id, now=now, watch_until=watch_until)

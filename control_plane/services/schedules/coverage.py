@@ -4,11 +4,12 @@ Rule: a cell follows the row of its execution, as often as it takes: nothing dep
 lose. A client that connects gets one execution for its earliest missing cell of a schedule, then for the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
+from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Targets
 from control_plane.domain.schedules.coverage import cell_after, may_heal
 from control_plane.domain.schedules.model import HEAL, Cell, Schedule
@@ -39,7 +40,7 @@ class CoverageKeeper:
         """Note the ends of executions in their cells; returns the number of cells. `ServiceError`."""
         total, position = 0, CellPosition(now)
         while ended := await self._ended(position):
-            await self._database.write(lambda records, ended=ended: follow(records, ended))  # type: ignore[misc]
+            await self._database.write(lambda records, ended=ended: follow(records, ended, now))  # type: ignore[misc]
             total, position = total + len(ended), ended[-1].position
         return total
 
@@ -69,9 +70,10 @@ class CoverageKeeper:
         return made
 
 
-def follow(records: Records, ended: Sequence[EndedCell]) -> None:
+def follow(records: Records, ended: Sequence[EndedCell], now: float) -> None:
     """Note the ends of executions in their cells; `VersionConflict` when another replica did."""
     records.coverage.save([(one.cell, _after(one)) for one in ended])
+    _append_changed(records, (one.cell.schedule_id for one in ended), now)
 
 
 def _after(ended: EndedCell) -> Cell:
@@ -112,7 +114,14 @@ def heal(records: Records, schedule_id: str, now: float, jobs: JobMachine) -> st
             for cell in cells
         ]
     )
+    _append_changed(records, [schedule_id], now)
     return job_id
+
+
+def _append_changed(records: Records, schedule_ids: Iterable[str], now: float) -> None:
+    """Append one change for each schedule whose cells changed; call it last in a transaction."""
+    found = dict.fromkeys(schedule_ids)
+    records.changes.append(ScheduleChanged(at=now, schedule_id=schedule_id) for schedule_id in found)
 
 
 def give_up(records: Records, schedule_id: str, now: float) -> None:

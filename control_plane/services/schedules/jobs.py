@@ -25,10 +25,10 @@ def cancel_job(records: Records, job_id: str, now: float) -> None:
         records.changes.append([job_changed(job, after, now)])
 
 
-def check_job(records: Records, spec: JobSpec, now: float) -> Sequence[str]:
-    """Make every check of a schedule's job; warnings. Raises what its creation would."""
+def check_job(records: Records, spec: JobSpec, now: float) -> tuple[Sequence[str], Sequence[str]]:
+    """Make every check of a schedule's job: the clients that match now, and warnings; raises what a creation would."""
     clients, warnings = check_new(records, "job", spec, now, scheduled=True)
-    return warnings if clients else ("targets: no client matches now", *warnings)
+    return clients, warnings if clients else ("targets: no client matches now", *warnings)
 
 
 MACHINE: Final = JobMachine(create_job, cancel_job)

@@ -101,6 +101,7 @@ class ScheduleRunner:
                 self._log("schedule.refused", {"schedule_id": schedule_id, "error": error.reason.text})
                 continue
             except VersionConflict:
+                self._log("write.fenced", {"what": "schedules"})
                 return None
             if step is not None:
                 ChangeLogger(self._log).committed(tick_of(run) for run in step.decided)
@@ -114,6 +115,7 @@ class ScheduleRunner:
             await self._coverage.follow(self._clock.now())
         except VersionConflict:
             # Another replica follows the same cells; the next look sees what is left.
+            self._log("write.fenced", {"what": "schedules"})
             return
         if await self._coverage.heal(self._clock.now()):
             self._on_made()

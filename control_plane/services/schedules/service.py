@@ -12,12 +12,12 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
+from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.jobs.spec import DAY, JobSpec
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules import decisions
 from control_plane.domain.schedules.model import (
     CellState,
-    RunCode,
     RunKey,
     RunKind,
     RunStatus,
@@ -43,6 +43,9 @@ MAX_BACKFILL: Final = 10_000
 """Ticks of one request."""
 
 MAX_PREVIEW: Final = 1_000
+SHOWN_TICKS: Final = 10
+"""Ticks that a dry run shows."""
+
 MAX_COVERED: Final = 1_000
 """Ticks of one report of coverage."""
 
@@ -58,8 +61,8 @@ _MILLISECOND: Final = 0.001
 class CheckJob(Protocol):
     """Makes every check of a job without making it."""
 
-    def __call__(self, records: Records, spec: JobSpec, now: float, /) -> Sequence[str]:
-        """Warnings; raises what the creation of the job would."""
+    def __call__(self, records: Records, spec: JobSpec, now: float, /) -> tuple[Sequence[str], Sequence[str]]:
+        """The clients that match now, and warnings; raises what the creation of the job would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,16 @@ class ScheduleView:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a creation. `new` is False when the same schedule existed, or when nothing was to be made."""
+    """The result of a creation. `new` is False when the same schedule existed, or when nothing was to be made.
+
+    `clients` (those that match now) and `upcoming` (the next ticks) are those of a dry run.
+    """
 
     view: ScheduleView
     new: bool
     warnings: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    upcoming: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +146,18 @@ class ScheduleService:
 
         def work(records: Records) -> Created:
             found = records.schedules.get(wanted.schedule_id)
-            if found is not None:
+            if found is not None and (found.spec != spec or not dry_run):
                 if found.spec != spec:
                     message = f"schedule {wanted.schedule_id!r} exists, and is another one"
                     raise KeyTaken(message)
                 return Created(_view(records, found), new=False)
-            warnings = tuple(self._check(records, spec.job, now))
+            clients, warnings = map(tuple, self._check(records, spec.job, now))
             if dry_run:
-                return Created(_view(records, wanted), new=False, warnings=warnings)
+                upcoming = tuple(upcoming_ticks(spec, now, SHOWN_TICKS))
+                view = _view(records, found or wanted)
+                return Created(view, new=False, warnings=warnings, clients=clients, upcoming=upcoming)
             records.schedules.add(wanted)
+            _append_changed(records, wanted.schedule_id, now)
             return Created(_view(records, wanted), new=True, warnings=warnings)
 
         return await (self._database.read(work) if dry_run else self._database.write(work))
@@ -185,8 +196,14 @@ class ScheduleService:
 
     async def delete(self, _principal: Principal, schedule_id: str) -> None:
         """Delete a schedule with its runs and its coverage; its jobs go on. `UnknownSchedule`."""
-        if not await self._database.write(lambda records: records.schedules.delete(schedule_id)):
-            raise UnknownSchedule(schedule_id)
+        now = self._clock.now()
+
+        def work(records: Records) -> None:
+            if not records.schedules.delete(schedule_id):
+                raise UnknownSchedule(schedule_id)
+            _append_changed(records, schedule_id, now)
+
+        await self._database.write(work)
 
     async def pause(self, principal: Principal, schedule_id: str, note: str = "") -> ScheduleView:
         """Hold the schedule: its ticks are accounted for as paused, and its queue waits. Jobs that run go on."""
@@ -235,7 +252,7 @@ class ScheduleService:
             kind=RunKind.MANUAL,
             nominal_at=key.nominal_at,
             status=RunStatus.FIRED,
-            reason=Reason(RunCode.BY_OPERATOR, f"started by {principal.subject}"),
+            reason=Reason(ReasonCode.BY_OPERATOR, f"started by {principal.subject}"),
             at=now,
             job_id=free_job_id(records, key),
         )
@@ -261,7 +278,7 @@ class ScheduleService:
                 message = "the schedule has no tick in this span"
                 raise BadInput(message)
             taken = _with_jobs(records, schedule_id, since, until)
-            reason = Reason(RunCode.BACKFILL, f"requested by {principal.subject}")
+            reason = Reason(ReasonCode.BACKFILL, f"requested by {principal.subject}")
             runs = [
                 ScheduleRun(
                     schedule_id=schedule_id,
@@ -278,6 +295,7 @@ class ScheduleService:
             ]
             queued = records.schedules.add_runs(runs)
             records.schedules.save(before, replace(before, due_at=min(before.due_at, now)))
+            _append_changed(records, schedule_id, now)
             return Backfilled(queued, len(found) - queued)
 
         return await self._database.write(work)
@@ -346,6 +364,7 @@ class ScheduleService:
             if after != before:
                 after = replace(after, spec_version=before.spec_version + 1, updated_at=now, due_at=now)
                 after = records.schedules.save(before, after)
+                _append_changed(records, schedule_id, now)
             return _view(records, after)
 
         return await self._database.write(work)
@@ -370,6 +389,11 @@ def new_schedule(schedule_id: str, spec: ScheduleSpec, now: float, created_by: s
         delay=delay,
         due_at=NEVER if upcoming is None else upcoming + delay,
     )
+
+
+def _append_changed(records: Records, schedule_id: str, now: float) -> None:
+    """Append to the change log that the schedule changed; call it last in a transaction."""
+    records.changes.append([ScheduleChanged(at=now, schedule_id=schedule_id)])
 
 
 def _require(records: Records, schedule_id: str) -> Schedule:

@@ -8,9 +8,9 @@ is not shown is looked for again, for minutes: a look costs nothing, an attempt 
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, SetBack
-from control_plane.domain.uploads.model import Proof, Refusal, Upload
+from control_plane.domain.uploads.model import Proof, Upload
 from control_plane.services.backoff import equal_jitter
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ObjectStoreUnusable
 from control_plane.services.object_store_probe import ObjectStoreProbe
@@ -55,7 +55,7 @@ class Completion:
         except ObjectStoreForbids as error:
             if self.clock.now() < upload.deadline:
                 raise ObjectStoreUnusable(str(error)) from error
-            return self._failed(upload, Refusal.STORE_REFUSED, str(error))
+            return self._failed(upload, ReasonCode.STORE_REFUSED, str(error))
 
     async def _settled(self, upload: Upload) -> Settled:
         self.probe.require()
@@ -68,7 +68,7 @@ class Completion:
         if info is not None and TOKEN_METADATA not in info.metadata and info.size == upload.file_size:
             return self._without_token(upload, info, certain=doubt is None)
         if isinstance(doubt, ObjectStoreRefused) and doubt.code not in _ATTEMPT_IS_LOST:
-            return set_back(upload, self.clock.now(), Reason(WaitCode.OBJECT_STORE_REFUSED, str(doubt)))
+            return set_back(upload, self.clock.now(), Reason(ReasonCode.OBJECT_STORE_REFUSED, str(doubt)))
         return self._not_visible(upload, doubt)
 
     def _not_visible(self, upload: Upload, doubt: ObjectStoreRefused | None) -> SetBack:
@@ -77,7 +77,7 @@ class Completion:
         A refused Complete may follow one that succeeded, here or on another replica, and whose answer was lost.
         """
         text = "every part is stored, and the object store does not show the object yet"
-        reason = Reason(WaitCode.OBJECT_NOT_VISIBLE, f"{text}: {doubt}" if doubt else text)
+        reason = Reason(ReasonCode.OBJECT_NOT_VISIBLE, f"{text}: {doubt}" if doubt else text)
         return set_back(upload, self.clock.now(), reason, ErrorCode.UPLOAD_GONE, again=True, left=upload.object_token)
 
     def _without_token(self, upload: Upload, info: ObjectInfo, *, certain: bool) -> SetBack:
@@ -93,8 +93,8 @@ class Completion:
             f"the object has the size of the file and no x-amz-meta-{TOKEN_METADATA}: the object store, or a proxy "
             f"before it, drops the metadata of {by}; change that{kept}"
         )
-        reason, left = Reason(WaitCode.UNMARKED_OBJECT, text), f'"{info.etag}"' if ours else None
-        return set_back(upload, self.clock.now(), reason, Refusal.UNMARKED_OBJECT, left=left)
+        reason, left = Reason(ReasonCode.UNMARKED_OBJECT, text), f'"{info.etag}"' if ours else None
+        return set_back(upload, self.clock.now(), reason, ReasonCode.UNMARKED_OBJECT, left=left)
 
     async def _complete(self, upload: Upload) -> ObjectStoreDown | ObjectStoreRefused | None:
         assert upload.s3_upload_id is not None  # noqa: S101 - completing is reached only with an open upload
@@ -126,7 +126,7 @@ class Completion:
             return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
         if proof is Proof.SIZE and self.policy.require_proof:
             text = "the store gives no proof beyond the size (REQUIRE_PROOF=false accepts that)"
-            return self._failed(upload, Refusal.NOT_PROVEN, text, left=True)
+            return self._failed(upload, ReasonCode.NOT_PROVEN, text, left=True)
         return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
 
     def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
@@ -169,7 +169,7 @@ def set_back(
     upload: Upload,
     now: float,
     reason: Reason,
-    error: str = Refusal.STORE_REFUSED,
+    error: str = ReasonCode.STORE_REFUSED,
     *,
     again: bool = False,
     left: str | None = None,

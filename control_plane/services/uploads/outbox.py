@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,
@@ -44,6 +44,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.tracing import duty_span, proof_span
 from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
@@ -80,8 +81,8 @@ REFUSED_WAIT: Final = 3600.0
 _STEPS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT, Kind.COMPLETE})
 """Duties that bring an upload to its end. A refusal of one is a setback (`events.SetBack`); any other duty can wait."""
 
-_STORE_CODES: Final = frozenset({str(WaitCode.OBJECT_STORE_UNAVAILABLE), str(WaitCode.OBJECT_STORE_REFUSED)})
-_BROKER_CODES: Final = frozenset({str(WaitCode.BROKER_UNAVAILABLE)})
+_STORE_CODES: Final = frozenset({str(ReasonCode.OBJECT_STORE_UNAVAILABLE), str(ReasonCode.OBJECT_STORE_REFUSED)})
+_BROKER_CODES: Final = frozenset({str(ReasonCode.BROKER_UNAVAILABLE)})
 
 _Name = tuple[UploadKey, str, int, str]
 _Work = Coroutine[Any, Any, None]
@@ -128,6 +129,7 @@ class Outbox:
         self._log = log
         self._writer = writer
         self._commands = commands
+        self._tracer = commands.tracer
         self._sender = sender
         self._gate = gate
         self._completion = completion
@@ -302,7 +304,7 @@ class Outbox:
 
     def _patience(self, upload: Upload) -> float:
         """The step timer (s); longer than the agent's pause between two reports of the same wait."""
-        waits = upload.reason is not None and upload.reason.code == WaitCode.CLIENT_REPORTED
+        waits = upload.reason is not None and upload.reason.code == ReasonCode.CLIENT_REPORTED
         return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:
@@ -362,7 +364,7 @@ class Outbox:
             )
             # The error's text may hold anything, so the reason names only its class, and the log.
             text = f"a fault of the control plane's own ({type(error).__name__}, see its log); tried again"
-            await self._retry(key, duty, Reason(WaitCode.INTERNAL, text), FAULT_WAIT)
+            await self._retry(key, duty, Reason(ReasonCode.INTERNAL, text), FAULT_WAIT)
         else:
             # Only a published command leaves its entry as it is. All other work moves the state on, and so the entry.
             if failed and duty.kind in COMMANDS:
@@ -370,7 +372,8 @@ class Outbox:
 
     async def _perform(self, upload: Upload, duty: Duty, *, gated: bool) -> None:
         try:
-            await self._do(upload, duty, gated=gated)
+            with duty_span(self._tracer, upload, duty.kind):
+                await self._do(upload, duty, gated=gated)
         except ObjectStoreRefused as error:
             facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
             self._log("duty.refused", {**facts, "error": str(error)})
@@ -417,7 +420,8 @@ class Outbox:
         """
         try:
             async with asyncio.timeout(min(LONGEST_LOOK, self._step_timeout / 4)):
-                settled = await self._completion.settle(upload)
+                with proof_span(self._tracer, upload):
+                    settled = await self._completion.settle(upload)
         except Exception as error:
             self._writer.enqueue(upload.key, success)
             if not isinstance(error, ServiceError | TimeoutError):
@@ -497,13 +501,13 @@ def reason_of(error: ServiceError) -> Reason:
     """Why a duty waits, from the error of its last try."""
     match error:
         case MessengerDown():
-            code = WaitCode.BROKER_UNAVAILABLE
+            code = ReasonCode.BROKER_UNAVAILABLE
         case BrokerRefused():
-            code = WaitCode.BROKER_REFUSED
+            code = ReasonCode.BROKER_REFUSED
         case DatabaseUnavailable():
-            code = WaitCode.DATABASE_UNAVAILABLE
+            code = ReasonCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused() | ObjectStoreUnusable():
-            code = WaitCode.OBJECT_STORE_REFUSED
+            code = ReasonCode.OBJECT_STORE_REFUSED
         case _:
-            code = WaitCode.OBJECT_STORE_UNAVAILABLE
+            code = ReasonCode.OBJECT_STORE_UNAVAILABLE
     return Reason(code, str(error))

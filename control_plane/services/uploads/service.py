@@ -4,23 +4,40 @@ Rule: every method takes the calling `Principal` first; input is checked here on
 what was committed.
 """
 
+import asyncio
+import dataclasses
 import functools
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from control_plane.domain.access import Principal
+from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.clients import Client
+from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.uploads.events import CancelRequested
-from control_plane.domain.uploads.model import MAX_DEADLINE, TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.services.clients.choosing import ClientChoice, ClientChooser
 from control_plane.services.clients.service import check_client_id
-from control_plane.services.errors import AmbiguousUpload, BadInput, KeyTaken, NotOurs, UnknownClient, UnknownUpload
+from control_plane.services.errors import (
+    AmbiguousUpload,
+    BadInput,
+    KeyTaken,
+    NotOurs,
+    UnknownClient,
+    UnknownUpload,
+    VersionConflict,
+)
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import DAY, Policy, object_key
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
+from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter, UploadPage
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES
 from control_plane.services.uploads.views import UploadView, UploadViews
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import require_metadata
@@ -32,6 +49,41 @@ IDEMPOTENT_FOR: Final = DAY
 
 READ_URL_LIFE: Final = 3600.0
 """Seconds for which a URL that reads an object is valid, at most."""
+
+
+MOST_CHANGES: Final = 500
+"""Changes of one upload that are shown, the last ones."""
+
+MOST_LOOKED_AT: Final = 2_000
+"""Uploads that one page looks at when it is filtered by the reason of a wait: the reason is in no row."""
+
+MOST_CANCELLED: Final = 5_000
+"""Uploads that one bulk act cancels."""
+
+_AT_ONCE: Final = 256
+"""Cancels that wait for their commit at a time: one batch of the writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What a bulk cancel came to.
+
+    `clients` that were meant; uploads that were `cancelled`, and that were `refused`: they were completing, or over.
+    `more`: there are further ones, for the same act again.
+    """
+
+    clients: int
+    cancelled: int
+    refused: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The last changes of an upload, oldest first; `complete` if the first one is its creation."""
+
+    changes: tuple[NumberedChange, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +105,7 @@ class TriggerRequest:
 class UploadService:
     """What a caller may do with uploads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each collaborator
         self,
         *,
         database: Database,
@@ -63,7 +115,11 @@ class UploadService:
         writer: UploadWriter,
         probe: ObjectStoreProbe,
         views: UploadViews,
+        chooser: ClientChooser,
+        tracer: Tracer = NO_TRACES,
     ) -> None:
+        self._tracer = tracer
+        self._chooser = chooser
         self._database = database
         self._object_store = object_store
         self._clock = clock
@@ -81,13 +137,14 @@ class UploadService:
         key, now = UploadKey(request.client_id, secrets.token_hex(16)), self._clock.now()
         record = _idempotency_record(principal, request, key, now)
         client: Client | None = None
+        traceparent = self._tracer.current()
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
             client = records.clients.get(request.client_id)
             if client is None:
                 raise UnknownClient(request.client_id)
-            return self._planned(request, key, client, now, mark)
+            return replace(self._planned(request, key, client, now, mark), traceparent=traceparent)
 
         try:
             created = await self._writer.create(plan, record)
@@ -134,17 +191,72 @@ class UploadService:
         return await self._views.of(await self._find(upload_id, client_id))
 
     async def uploads(
-        self, _principal: Principal, where: UploadFilter, page: Page
+        self, _principal: Principal, where: UploadFilter, page: Page, reason: str | None = None
     ) -> tuple[list[UploadView], str | None]:
-        """The uploads that match, newest first, and the cursor of the next page."""
-        found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
-        return await self._views.of_all(found), cursor
+        """The uploads that match, newest first, and the cursor of the next page.
+
+        With the code of a `reason`: those that are not over and wait for it. Such a page may have fewer rows than there
+        is room for, even none, while its cursor leads on.
+        """
+        if reason is None:
+            found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
+            return await self._views.of_all(found), cursor
+        where = dataclasses.replace(where, states=OPEN if where.states is None else where.states & OPEN)
+        shown: list[UploadView] = []
+        looked_at, cursor = 0, page.cursor
+        while True:
+            room = functools.partial(_next_page, where, Page(page.limit - len(shown), cursor))
+            found, cursor = await self._database.read(room)
+            views = await self._views.of_all(found)
+            shown += [view for view in views if view.reason is not None and view.reason.code == reason]
+            looked_at += len(found)
+            if cursor is None or 2 * len(shown) >= page.limit or looked_at >= MOST_LOOKED_AT:
+                return shown, cursor
+
+    async def timeline(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> Timeline:
+        """What happened to an upload, as far as the change log goes back; errors as for `upload`."""
+        key = (await self._find(upload_id, client_id)).key
+
+        def work(records: Records) -> list[NumberedChange]:
+            return records.changes.about(key.client_id, key.upload_id, MOST_CHANGES)
+
+        changes = tuple(reversed(await self._database.read(work)))
+        return Timeline(changes, bool(changes) and isinstance(changes[0].change, UploadCreated))
 
     async def cancel(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
         upload = await self._find(upload_id, client_id)
         self._require_ours(upload, "cancel it there")
         return await self._views.of(await self._writer.submit(upload.key, CancelRequested(now=self._clock.now())))
+
+    async def cancel_many(self, _principal: Principal, choice: ClientChoice) -> Cancelled:
+        """End the uploads of many clients that are not over; `SetChanged`, `UnknownClient`, `BadInput`."""
+        now = self._clock.now()
+
+        def work(records: Records) -> tuple[int, list[UploadKey]]:
+            chosen = self._chooser.chosen(records, choice, now)
+            keys: list[UploadKey] = []
+            for client_id in chosen:
+                uploads = records.uploads.open_of(client_id)
+                keys += [one.key for one in uploads if one.state in OPEN and one.owner == self._policy.owner]
+                if len(keys) > MOST_CANCELLED:
+                    break
+            return len(chosen), keys
+
+        clients, keys = await self._database.read(work)
+        wanted = keys[:MOST_CANCELLED]
+        cancelled = 0
+        for start in range(0, len(wanted), _AT_ONCE):
+            cancelled += sum(await asyncio.gather(*map(self._cancelled, wanted[start : start + _AT_ONCE])))
+        return Cancelled(clients, cancelled, len(wanted) - cancelled, len(keys) > MOST_CANCELLED)
+
+    async def _cancelled(self, key: UploadKey) -> bool:
+        """Whether an upload was cancelled; False when its state does not allow it any more."""
+        try:
+            await self._writer.submit(key, CancelRequested(now=self._clock.now()))
+        except (IllegalTransition, UnknownUpload, VersionConflict):
+            return False
+        return True
 
     async def retry(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """Trigger the same file again as a new upload; `BadInput` while the old one is not over."""
@@ -182,6 +294,10 @@ class UploadService:
         if len(found) > 1:
             raise AmbiguousUpload(upload_id, sorted(upload.client_id for upload in found))
         return found[0]
+
+
+def _next_page(where: UploadFilter, page: Page, records: Records) -> UploadPage:
+    return records.uploads.list(where, page)
 
 
 def _idempotency_record(

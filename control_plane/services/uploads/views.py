@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
-from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.uploads.duties import CLEAN_UPS, Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
 from control_plane.services.clients.beats import Beats
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
+from control_plane.services.ports.overview import OpenUpload
 
 _ANSWERS: Final = frozenset({Kind.CREATE_MULTIPART, Kind.SEND_GRANT})
 """The duties that answer a client's request for URLs."""
 
-_CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
-"""The duties that no upload waits for: a failed one explains nothing."""
-
 _PROGRESS: Final = {
-    State.QUEUED: Reason(WaitCode.DISPATCHING, "the command is about to be published"),
-    State.DISPATCHED: Reason(WaitCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"),
-    State.IN_PROGRESS: Reason(WaitCode.UPLOADING, "the client is uploading"),
-    State.COMPLETING: Reason(WaitCode.COMPLETING, "the object is being completed and proven"),
+    State.QUEUED: Reason(ReasonCode.DISPATCHING, "the command is about to be published"),
+    State.DISPATCHED: Reason(
+        ReasonCode.AWAITING_RESPONSE, "the command was published; the client has not responded yet"
+    ),
+    State.IN_PROGRESS: Reason(ReasonCode.UPLOADING, "the client is uploading"),
+    State.COMPLETING: Reason(ReasonCode.COMPLETING, "the object is being completed and proven"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class UploadView:
-    """An upload; while it waits, the reason, and the instant (s since the epoch) at which its next step is due."""
+    """An upload; why it waits or ended without an object, and the instant (s since the epoch) of its next step."""
 
     upload: Upload
     reason: Reason | None
@@ -54,7 +54,7 @@ class UploadViews:
         """The views of these uploads, in their order, from one snapshot; `DatabaseUnavailable`."""
         waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._owner]
         if not waiting:
-            return [UploadView(upload, upload.reason, None) for upload in uploads]
+            return [UploadView(upload, upload.reason or _ended(upload), None) for upload in uploads]
 
         def read(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
             clients = records.clients.among({upload.client_id for upload in waiting})
@@ -64,13 +64,13 @@ class UploadViews:
         return [
             self.explain(upload, clients.get(upload.client_id), entries[upload.key])
             if upload.key in entries
-            else UploadView(upload, upload.reason, None)
+            else UploadView(upload, upload.reason or _ended(upload), None)
             for upload in uploads
         ]
 
     def explain(self, upload: Upload, client: Client | None, entries: list[OutboxEntry]) -> UploadView:
         """The view of an upload that is not over, from its client and its outbox entries; the nearest cause first."""
-        away = _away(upload, None if client is None else self._beats.latest(client), self._clock.now())
+        away = _away(upload.state, None if client is None else self._beats.latest(client), self._clock.now())
         kind, failed = _last_failure(entries)
         # A client that requested URLs reports that it waits for them; the failure to grant them is nearer to the cause.
         unanswered = failed if kind in _ANSWERS and upload.wanted else None
@@ -79,13 +79,23 @@ class UploadViews:
         ends = [upload.deadline] if upload.state in EXPIRABLE else []
         return UploadView(upload, reason, min([*due, *ends], default=None))
 
+    def code_of(self, found: OpenUpload, now: float) -> str:
+        """The code of the reason that `explain` would give, from less."""
+        client = None if found.client is None else self._beats.latest(found.client)
+        away = _away(found.state, client, now)
+        kind, failed = found.failed or (None, None)
+        unanswered = failed if kind in _ANSWERS and found.wants else None
+        moving = _PROGRESS.get(found.state)
+        code = (away and away.code) or unanswered or found.reported or failed or (moving and moving.code)
+        return str(code or found.state)
+
 
 def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | None]:
     """Which of the duties that the upload waits for failed last, and why."""
     failures = [
         (entry.duty.kind, entry.last_error)
         for entry in entries
-        if entry.last_error is not None and entry.duty.kind not in _CLEAN_UPS
+        if entry.last_error is not None and entry.duty.kind not in CLEAN_UPS
     ]
     if not failures:
         return None, None
@@ -93,8 +103,17 @@ def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | Non
     return kind, failure.reason
 
 
-def _away(upload: Upload, client: Client | None, now: float) -> Reason | None:
+def _ended(upload: Upload) -> Reason | None:
+    """Why an upload ended without an object; None for one that is open or completed."""
+    if upload.error is not None:
+        return Reason(upload.error, upload.message or upload.error)
+    if upload.state is State.CANCELLED:
+        return Reason(ReasonCode.CANCELLED, upload.message or "it was cancelled")
+    return None
+
+
+def _away(state: State, client: Client | None, now: float) -> Reason | None:
     """Why no command reaches the client. An upload that is completing needs none."""
-    if upload.state is State.COMPLETING:
+    if state is State.COMPLETING:
         return None
-    return Reason(WaitCode.CLIENT_UNKNOWN, "the client is not known") if client is None else client.waiting_for(now)
+    return Reason(ReasonCode.CLIENT_UNKNOWN, "the client is not known") if client is None else client.waiting_for(now)

@@ -332,6 +332,7 @@ class UploadWriter:
                 return await self._database.write(lambda records: self._transact(records, batch))
             except VersionConflict:
                 # Another replica changed an upload: the transaction was rolled back, so read and apply again.
+                self._log("write.fenced", {"what": "uploads"})
                 continue
         message = "other replicas change the uploads faster than this one can read them"
         raise DatabaseUnavailable(message)

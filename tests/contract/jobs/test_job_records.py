@@ -14,12 +14,11 @@ from control_plane.domain.jobs.model import (
     ExecutionState,
     FileOutcome,
     Job,
-    JobReason,
     JobState,
     JobTotals,
 )
 from control_plane.domain.jobs.spec import Targets
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.errors import BadInput, KeyTaken, VersionConflict
 from control_plane.services.ports.database import PARKED, Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFilter, ProvenFile, Settlement, Tally
@@ -191,7 +190,7 @@ async def test_a_client_that_connects_wakes_its_executions_and_their_jobs(sql_da
 async def test_executions_are_listed_by_client_in_pages(sql_database: Database) -> None:
     job = a_job()
     await stored(sql_database, job, clients=7)
-    where = ExecutionFilter(job.job_id, states=frozenset({ExecutionState.QUEUED}), reason_code=JobReason.CREATED)
+    where = ExecutionFilter(job.job_id, states=frozenset({ExecutionState.QUEUED}), reason_code=ReasonCode.CREATED)
     first, cursor = await sql_database.read(lambda records: records.jobs.executions.list(where, Page(4)))
     rest, end = await sql_database.read(lambda records: records.jobs.executions.list(where, Page(4, cursor)))
     assert [one.client_id for one in [*first, *rest]] == [f"c{n:05}" for n in range(7)]

@@ -11,14 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.api.jobs import examples
+from control_plane.domain.changes import JobChanged
 from control_plane.domain.jobs.model import (
     ApprovalState,
     ExecutionState,
     FileOutcome,
-    JobReason,
     JobState,
 )
-from control_plane.domain.reasons import Reason
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.clients.targeting import set_hash
 from control_plane.services.ports.jobs import ExecutionFilter
 from tests.support.fake_services import NOW, a_client
@@ -64,7 +64,23 @@ async def test_the_same_id_with_the_same_body_is_the_same_job(site: JobSite) -> 
     again = await site.http.post("/jobs", json={**SMALLEST, "deadline": 86_400, "job_id": "j1"})
     other = await site.http.post("/jobs", json={**SMALLEST, "deadline": "25h", "job_id": "j1"})
     assert (again.status_code, again.json()["state"], again.json()["clients"]) == (200, "paused", 1)
-    assert (other.status_code, other.json()["type"]) == (409, "urn:backhaul:problem:job-exists")
+    assert (other.status_code, other.json()["type"]) == (409, "/help/reasons/job-exists")
+
+
+async def test_a_job_over_a_set_that_was_shown_is_refused_once_the_set_changed(site: JobSite) -> None:
+    """409 with both counts and the difference, as for every bulk act; nothing is made."""
+    body = {**SMALLEST, "job_id": "j1", "targets": {"clients": ["till-*"]}}
+    shown = (await site.http.post("/jobs?dry_run=true", json=body)).json()
+    expected = {"count": shown["clients"], "set": shown["set"]}
+    await site.store(a_client("till-9", capabilities=("select_files",)))
+    refused = await site.http.post("/jobs", params=expected, json=body)
+    document = refused.json()
+    assert (refused.status_code, document["type"]) == (409, "/help/reasons/set-changed")
+    assert (document["expected"], document["found"], document["added"]) == (3, 4, ["till-9"])
+    assert (await site.http.get("/jobs/j1")).status_code == 404
+    assert (await site.http.post("/jobs", params={"count": 3}, json=body)).status_code == 422
+    expected = {"count": 4, "set": set_hash(["till-1", "till-2", "till-3", "till-9"])}
+    assert (await site.http.post("/jobs", params=expected, json=body)).status_code == 201
 
 
 async def test_a_dry_run_answers_what_it_would_do_and_makes_nothing(site: JobSite) -> None:
@@ -164,14 +180,14 @@ async def test_an_execution_shows_the_nearest_reason(site: JobSite) -> None:
         an_execution("j1", "gone"),
     )
     shown = (await site.http.get("/jobs/j1/executions")).json()
-    assert {one["client_id"]: one["reason_code"] for one in shown["executions"]} == {
+    assert {one["client_id"]: one["reason"]["code"] for one in shown["executions"]} == {
         "off": "client_offline",
         "till-1": "uploading",
         "gone": "client_unknown",
     }
     await site.http.post("/jobs/j1/pause")
     paused = (await site.http.get("/jobs/j1/executions", params={"client": "off"})).json()["executions"]
-    assert [one["reason_code"] for one in paused] == ["paused"]
+    assert [one["reason"]["code"] for one in paused] == ["paused"]
 
 
 async def test_executions_show_the_count_and_the_set_of_all_that_match(site: JobSite) -> None:
@@ -206,7 +222,7 @@ async def test_files_are_filtered(site: JobSite) -> None:
 async def test_a_job_that_does_not_exist_is_not_found(site: JobSite, path: str) -> None:
     """For each of its lists."""
     answer = await site.http.get(f"/jobs/nope{path}")
-    assert (answer.status_code, answer.json()["type"]) == (404, "urn:backhaul:problem:unknown-job")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/help/reasons/unknown-job")
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -268,7 +284,7 @@ async def test_an_execution_that_is_due_is_looked_at_now(site: JobSite) -> None:
     """An instant in the past would tell nothing."""
     await site.store(a_job("j1", deadline=NOW + HOUR), an_execution("j1", "till-1", due_at=0.0))
     shown = (await site.http.get("/jobs/j1/executions")).json()["executions"]
-    assert [one["next_wake_at"] for one in shown] == ["2025-11-01T10:00:00.000Z"]
+    assert [one["reason"]["next_wake_at"] for one in shown] == ["2025-11-01T10:00:00.000Z"]
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
@@ -286,13 +302,13 @@ async def test_a_verb_that_is_repeated_changes_nothing(site: JobSite) -> None:
 
 async def test_a_verb_that_the_state_forbids_is_a_conflict_with_its_reason(site: JobSite) -> None:
     """State, reason code, and when it is looked at next."""
-    reason = Reason(JobReason.DEADLINE, "too late")
+    reason = Reason(ReasonCode.DEADLINE_PASSED, "too late")
     await site.store(a_job("j1", state=JobState.CANCELLING, ending=JobState.EXPIRED, reason=reason, next_wake_at=NOW))
     answer = await site.http.post("/jobs/j1/pause")
     document = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
-    assert (document["state"], document["reason_code"]) == ("cancelling", "deadline_passed")
-    assert document["next_wake_at"] == "2025-11-01T10:00:00.000Z"
+    assert (document["state"], document["reason"]["code"]) == ("cancelling", "deadline_passed")
+    assert document["reason"]["next_wake_at"] == "2025-11-01T10:00:00.000Z"
 
 
 async def test_a_deadline_is_extended_from_now(site: JobSite) -> None:
@@ -373,13 +389,42 @@ async def test_an_approval_of_what_was_listed_again_is_a_conflict(site: JobSite)
     assert stranger.status_code == 422
 
 
+async def test_an_approval_with_the_set_that_was_shown_is_refused_once_other_clients_wait(site: JobSite) -> None:
+    """Both counts are answered, and nothing was approved."""
+    await site.store(a_job("j1", approval=ApprovalState.PENDING), listed("j1", "till-1"))
+    waiting = {"state": "awaiting_approval"}
+    shown = (await site.http.get("/jobs/j1/executions", params=waiting)).json()
+    body = {"as_of": "2025-11-01T10:00:05.000Z", "count": shown["count"], "set": shown["set"]}
+    await site.store(listed("j1", "till-2"))
+    answer = await site.http.post("/jobs/j1/approve", json=body)
+    refused = answer.json()
+    assert (answer.status_code, refused["type"]) == (409, "/help/reasons/set-changed")
+    assert (refused["expected"], refused["found"], refused["added"]) == (1, 2, ["till-2"])
+    assert (await site.execution("j1", "till-1")).state is ExecutionState.AWAITING_APPROVAL
+    shown = (await site.http.get("/jobs/j1/executions", params=waiting)).json()
+    body |= {"count": shown["count"], "set": shown["set"]}
+    assert (await site.http.post("/jobs/j1/approve", json=body)).json()["acted_on"] == 2
+    alone = {name: value for name, value in body.items() if name != "set"}
+    assert (await site.http.post("/jobs/j1/approve", json=alone)).status_code == 422
+
+
+async def test_a_retuned_job_is_in_the_change_log(site: JobSite) -> None:
+    """A page that shows the job reads it again."""
+    job = await site.create(job_id="j1")
+    await site.http.patch("/jobs/j1", json={"priority": 5}, headers={"If-Match": f'"{job["version"]}"'})
+    found = await site.database.read(lambda records: records.changes.after(0, 100))
+    assert [(one.change.job_id, one.change.version) for one in found if isinstance(one.change, JobChanged)] == [
+        ("j1", job["version"] + 1)
+    ]
+
+
 async def test_what_is_refused_ends_as_rejected_by_the_operator(site: JobSite) -> None:
     """The others wait on."""
     await site.store(a_job("j1", approval=ApprovalState.PENDING), listed("j1", "till-1"), listed("j1", "till-2"))
     answer = await site.http.post("/jobs/j1/reject", json={"where": {"clients": ["till-1"]}})
     assert (answer.status_code, answer.json()["acted_on"]) == (200, 1)
     shown = (await site.http.get("/jobs/j1/executions", params={"state": "rejected"})).json()["executions"]
-    assert [(one["client_id"], one["reason_code"]) for one in shown] == [("till-1", "by_operator")]
+    assert [(one["client_id"], one["reason"]["code"]) for one in shown] == [("till-1", "by_operator")]
 
 
 # --- bulk acts -------------------------------------------------------------------------------------------------------
@@ -424,7 +469,7 @@ async def test_a_bulk_act_on_another_set_is_refused_with_the_difference(site: Jo
     await site.database.write(lambda records: records.jobs.executions.save(changes))
     answer = await site.http.post("/jobs/j1/retry", json={"where": where}, headers={"If-Match": '"1"'})
     document = answer.json()
-    assert (answer.status_code, document["type"]) == (409, "urn:backhaul:problem:set-changed")
+    assert (answer.status_code, document["type"]) == (409, "/help/reasons/set-changed")
     assert (document["expected"], document["found"]) == (2, 2)
     assert (document["added"], document["removed"]) == (["till-3"], ["till-1"])
     assert (await site.job("j1")).state is JobState.COMPLETED

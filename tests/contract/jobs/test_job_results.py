@@ -14,8 +14,8 @@ from typing import IO, Any
 import pytest
 from msgspec.structs import replace
 
-from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobReason, JobState
-from control_plane.domain.reasons import Reason
+from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobState
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import PartRecord, State
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.jobs.results import reader
@@ -50,7 +50,7 @@ async def site(tmp_path: Path) -> AsyncIterator[JobSite]:
             chunk_size=5 * MIB,
             parts={1: PartRecord(MD5, "e")},
         )
-        none = Reason(JobReason.NO_MATCH, "no file matches")
+        none = Reason(ReasonCode.NO_MATCH, "no file matches")
         await site.store(
             *tills(3),
             a_job("j1", state=JobState.COMPLETED, ended_at=NOW, deadline=NOW + 60),
@@ -77,7 +77,7 @@ async def test_every_file_and_every_execution_without_one_has_a_line(site: JobSi
     assert [(one["client_id"], one["path"], one["outcome"], one["reason_code"], one["count"]) for one in found] == [
         ("till-1", "/data/1.log", "proven", None, 1),
         ("till-1", "/data/2.log", "failed", "file_not_found", 1),
-        ("till-1", None, "left_out", "limits", 7),
+        ("till-1", None, "left_out", "over_limit", 7),
         ("till-2", None, "skipped", "no_match", 0),
     ]
     assert (found[0]["bytes"], found[0]["attempts"], found[0]["digest"]) == (3, 2, f"md5:{HEX}")

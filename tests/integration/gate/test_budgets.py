@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.gate.gate import TURN, UNLIMITED, Permit, Wait
 from control_plane.domain.gate.rates import IDLE_CREDIT
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.gate.keeper import drop_budget, put_budget
@@ -76,7 +76,7 @@ class Fleet:
                 word = a_keeper().may_grant(records, upload, now)
                 due_at = now
                 if isinstance(word, Wait):
-                    assert word.reason.code == WaitCode.BUDGET_SPENT
+                    assert word.reason.code == ReasonCode.BUDGET_SPENT
                     due_at = word.wake_at or PARKED
                 else:
                     self.granted.append((now, client_id, word.bytes or 0))

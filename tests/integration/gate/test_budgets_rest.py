@@ -94,7 +94,7 @@ async def test_budgets_are_listed_in_pages(api: FastAPI) -> None:
 async def test_a_budget_that_is_not_there_is_not_found(api: FastAPI, method: str) -> None:
     async with http_to(api) as http:
         answer = await http.request(method, "/budgets/site/paris")
-        assert (answer.status_code, answer.json()["type"]) == (404, "urn:backhaul:problem:unknown-budget")
+        assert (answer.status_code, answer.json()["type"]) == (404, "/help/reasons/unknown-budget")
 
 
 @pytest.mark.parametrize(

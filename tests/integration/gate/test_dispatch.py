@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from control_plane.domain.gate.rates import IDLE_CREDIT, cost_of
 from control_plane.domain.jobs.model import ExecutionState, Job, JobState
 from control_plane.domain.jobs.spec import Rate, Rollout, Window
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.services.ports.database import Database, Records
 from tests.support.databases import migrated, sql_database
 from tests.support.examples import examples
@@ -90,7 +90,7 @@ async def test_dispatches_of_an_hour_keep_the_rate_within_a_tenth_and_none_is_la
         code = await dispatched(draw.choice(replicas), job_id, now)
         if code is None:
             begun.append(now)
-        assert (code == WaitCode.JOB_PAUSED) == (now >= paused_at)
+        assert (code == ReasonCode.JOB_PAUSED) == (now >= paused_at)
     assert max(begun) < paused_at
     for minute in range(29):
         count = sum(START + 60 * minute <= at < START + 60 * minute + 60 for at in begun)
@@ -101,7 +101,7 @@ async def test_a_changed_rate_holds_from_the_next_dispatch_on(replicas: tuple[In
     slow = a_job(rollout=Rollout(rate=Rate(1, 1_200.0)))
     job_id = await new_job(replicas[0], slow)
     assert await dispatched(replicas[0], job_id, START) is None
-    assert await dispatched(replicas[1], job_id, START + 60) == WaitCode.DISPATCH_RATE
+    assert await dispatched(replicas[1], job_id, START + 60) == ReasonCode.DISPATCH_RATE
 
     def retune(records: Records) -> None:
         job = records.jobs.get(job_id)
@@ -109,7 +109,7 @@ async def test_a_changed_rate_holds_from_the_next_dispatch_on(replicas: tuple[In
         records.jobs.save(job, replace(job, spec=replace(job.spec, rollout=Rollout(rate=Rate(1, 10.0)))))
 
     await replicas[0].write(retune)
-    assert await dispatched(replicas[1], job_id, START + 60) == WaitCode.DISPATCH_RATE
+    assert await dispatched(replicas[1], job_id, START + 60) == ReasonCode.DISPATCH_RATE
     assert await dispatched(replicas[1], job_id, START + 71) is None
 
 
@@ -128,7 +128,7 @@ async def test_no_more_executions_run_than_the_cap_allows(replicas: tuple[Inline
         return None
 
     codes = [await replicas[number % 2].write(partial(run, number=number)) for number in range(4)]
-    assert codes == [None, None, WaitCode.RUNNING_CAP, WaitCode.RUNNING_CAP]
+    assert codes == [None, None, ReasonCode.RUNNING_CAP, ReasonCode.RUNNING_CAP]
 
 
 async def test_executions_that_one_transaction_begins_count_against_the_cap(
@@ -140,7 +140,7 @@ async def test_executions_that_one_transaction_begins_count_against_the_cap(
         waits = [a_keeper().may_dispatch(records, job, an_execution(), None, START, begun=begun) for begun in (0, 1, 2)]
         return [None if wait is None else wait.reason.code for wait in waits]
 
-    assert await replicas[0].write(work) == [None, None, WaitCode.RUNNING_CAP]
+    assert await replicas[0].write(work) == [None, None, ReasonCode.RUNNING_CAP]
 
 
 async def test_a_client_with_too_many_open_uploads_begins_no_more(
@@ -155,21 +155,21 @@ async def test_a_client_with_too_many_open_uploads_begins_no_more(
 
     for _ in range(2):
         await replicas[0].write(lambda records: records.uploads.add(a_request(created_at=START - 10)))
-    assert await replicas[0].write(work) == [WaitCode.CLIENT_QUOTA, WaitCode.CLIENT_QUOTA, None]
+    assert await replicas[0].write(work) == [ReasonCode.CLIENT_QUOTA, ReasonCode.CLIENT_QUOTA, None]
 
 
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"state": JobState.PAUSED}, WaitCode.JOB_PAUSED),
-        ({"state": JobState.CANCELLING, "ending": JobState.CANCELLED}, WaitCode.JOB_ENDED),
-        ({"state": JobState.EXPIRED}, WaitCode.JOB_ENDED),
-        ({"windows": (Window("0 3 29 2 *", 60.0),)}, WaitCode.OUTSIDE_WINDOW),
-        ({"stage_below": 0.4}, WaitCode.STAGE_NOT_REACHED),
+        ({"state": JobState.PAUSED}, ReasonCode.JOB_PAUSED),
+        ({"state": JobState.CANCELLING, "ending": JobState.CANCELLED}, ReasonCode.JOB_ENDED),
+        ({"state": JobState.EXPIRED}, ReasonCode.JOB_ENDED),
+        ({"windows": (Window("0 3 29 2 *", 60.0),)}, ReasonCode.OUTSIDE_WINDOW),
+        ({"stage_below": 0.4}, ReasonCode.STAGE_NOT_REACHED),
     ],
 )
 async def test_a_dispatch_is_refused_by_what_is_stored(
-    replicas: tuple[InlineDatabase, InlineDatabase], changes: dict[str, Any], code: WaitCode
+    replicas: tuple[InlineDatabase, InlineDatabase], changes: dict[str, Any], code: ReasonCode
 ) -> None:
     job_id = await new_job(replicas[0], a_job(**changes))
     assert await dispatched(replicas[1], job_id, START) == code

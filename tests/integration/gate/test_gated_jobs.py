@@ -2,7 +2,7 @@
 
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import Rate, Rollout, Window
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.services.gate.keeper import put_budget
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.gate import Budget
@@ -42,7 +42,7 @@ async def test_a_job_begins_when_its_window_opens_and_its_clients_show_why_they_
         await rig.create(windows=(Window("30 0 * * *", 3_600.0),))
         job = await rig.job()
         assert job.reason is not None
-        assert job.reason.code == WaitCode.OUTSIDE_WINDOW
+        assert job.reason.code == ReasonCode.OUTSIDE_WINDOW
         await rig.passes(799.0)
         assert await rig.states() == {"a": "queued"}
         await rig.passes(2.0, step=1.0)

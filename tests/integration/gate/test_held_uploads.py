@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import Window
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.events import DeadlineMoved
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.gate.keeper import put_budget, release_job
@@ -105,7 +105,7 @@ async def test_a_paused_job_is_told_to_its_client_and_nothing_is_granted(tmp_pat
         assert (told.urls, told.acknowledges) == ((), 1)
         assert told.wait is not None
         assert (told.wait.reason, told.wait.for_seconds) == ("an operator paused the job", HOUR)
-        assert (await rig.reason(upload.upload_id)).code == WaitCode.JOB_PAUSED
+        assert (await rig.reason(upload.upload_id)).code == ReasonCode.JOB_PAUSED
         view = await rig.engine.upload_service.upload(OPERATOR, upload.upload_id)
         assert view.next_wake_at == rig.clock.time + RENEW
 
@@ -240,7 +240,7 @@ async def test_a_budget_bounds_an_upload_without_a_job_and_its_rate_is_told(tmp_
         (told,) = rig.grants()
         assert told.wait is not None
         assert told.wait.for_seconds == pytest.approx(10.0)
-        assert (await rig.reason(upload.upload_id)).code == WaitCode.BUDGET_SPENT
+        assert (await rig.reason(upload.upload_id)).code == ReasonCode.BUDGET_SPENT
         await rig.settle(10.0)
         (grant,) = rig.grants()
         assert [part.part_number for part in grant.urls] == [3, 4]

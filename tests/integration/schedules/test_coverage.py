@@ -12,8 +12,9 @@ from sqlalchemy import event
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.access import Principal
-from control_plane.domain.jobs.model import ExecutionState, JobReason
+from control_plane.domain.jobs.model import ExecutionState
 from control_plane.domain.jobs.spec import JobSpec, Targets
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import CatchUp, CellState
 from control_plane.services.errors import BadInput
@@ -43,7 +44,7 @@ async def miss(site: Site, job_id: str, *client_ids: str) -> None:
     """The executions of these clients end without a file, a minute later; then the clients are looked at."""
     site.clock.forward(60)
     for client_id in client_ids:
-        await site.end_execution(job_id, client_id, TIMED_OUT, JobReason.DEADLINE)
+        await site.end_execution(job_id, client_id, TIMED_OUT, ReasonCode.DEADLINE_PASSED)
     await site.runner.cover()
 
 
@@ -54,12 +55,12 @@ async def test_the_clients_that_were_matched_have_a_cell(site: Site) -> None:
 @pytest.mark.parametrize(
     ("state", "reason", "cell"),
     [
-        (SUCCEEDED, JobReason.SENT, CellState.PROVEN),
-        (ExecutionState.SKIPPED, JobReason.UNCHANGED, CellState.UNCHANGED),
-        (ExecutionState.SKIPPED, JobReason.NO_MATCH, CellState.EMPTY),
-        (FAILED, JobReason.NO_MATCH, CellState.MISSING),
-        (TIMED_OUT, JobReason.DEADLINE, CellState.MISSING),
-        (ExecutionState.PARTIAL, JobReason.FILES_FAILED, CellState.MISSING),
+        (SUCCEEDED, ReasonCode.SENT, CellState.PROVEN),
+        (ExecutionState.SKIPPED, ReasonCode.UNCHANGED, CellState.UNCHANGED),
+        (ExecutionState.SKIPPED, ReasonCode.NO_MATCH, CellState.EMPTY),
+        (FAILED, ReasonCode.NO_MATCH, CellState.MISSING),
+        (TIMED_OUT, ReasonCode.DEADLINE_PASSED, CellState.MISSING),
+        (ExecutionState.PARTIAL, ReasonCode.FILES_FAILED, CellState.MISSING),
     ],
 )
 async def test_a_cell_follows_the_end_of_its_execution(
@@ -140,7 +141,7 @@ async def test_clients_that_connect_together_heal_in_one_job(site: Site) -> None
 async def test_a_client_that_failed_and_was_connected_all_the_time_is_not_asked_again(site: Site) -> None:
     await site.connect("till-1")
     site.clock.forward(60)
-    await site.end_execution(JOB_1, "till-1", FAILED, JobReason.NO_MATCH)
+    await site.end_execution(JOB_1, "till-1", FAILED, ReasonCode.NO_MATCH)
     await site.runner.cover()
     assert (await site.cells())[FIRST, "till-1"] is CellState.MISSING
     assert set(await site.jobs()) == {JOB_1}
@@ -164,7 +165,7 @@ async def test_a_healing_that_fails_is_tried_at_the_next_connection_and_not_for_
             assert name not in await site.jobs()
             continue
         site.clock.forward(60)
-        await site.end_execution(name, "till-1", FAILED, JobReason.NO_MATCH)
+        await site.end_execution(name, "till-1", FAILED, ReasonCode.NO_MATCH)
         await site.runner.cover()
         assert (await site.cells())[FIRST, "till-1"] is CellState.MISSING
     assert len(await site.jobs()) == 1 + MAX_HEALS
@@ -180,7 +181,7 @@ async def test_a_cell_older_than_within_is_not_healed(site: Site) -> None:
 
 @pytest.mark.parametrize("state", [ExecutionState.CANCELLED, ExecutionState.REMOVED, ExecutionState.REJECTED])
 async def test_what_a_person_or_the_device_refused_is_not_healed(site: Site, state: ExecutionState) -> None:
-    await site.end_execution(JOB_1, "till-1", state, JobReason.BY_OPERATOR)
+    await site.end_execution(JOB_1, "till-1", state, ReasonCode.BY_OPERATOR)
     await site.runner.cover()
     site.clock.forward(60)
     await site.connect("till-1")

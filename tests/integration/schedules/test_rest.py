@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from control_plane.api.jobs.bodies import NewJob
 from control_plane.api.schedules import bodies, examples, models
-from control_plane.domain.jobs.model import ExecutionState, JobReason
+from control_plane.domain.changes import ScheduleChanged
+from control_plane.domain.jobs.model import ExecutionState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.model import RunStatus
 from tests.support.fake_services import FakeServices, http_to, make_api
 from tests.support.job_rig import InlineDatabase
@@ -57,7 +59,7 @@ async def test_a_schedule_is_created_shown_listed_and_deleted(http: httpx.AsyncC
     assert page["schedules"] == [{name: document[name] for name in models.ScheduleRow.model_fields}]
     assert (await http.delete("/schedules/sales")).status_code == 204
     assert (await http.get("/schedules/sales")).status_code == 404
-    assert (await http.delete("/schedules/sales")).json()["type"] == "urn:backhaul:problem:unknown-schedule"
+    assert (await http.delete("/schedules/sales")).json()["type"] == "/help/reasons/unknown-schedule"
 
 
 async def test_the_job_that_is_shown_is_accepted_again(http: httpx.AsyncClient) -> None:
@@ -70,13 +72,35 @@ async def test_the_same_request_is_the_same_schedule(http: httpx.AsyncClient) ->
     assert (await http.post("/schedules", json=HOURLY)).status_code == 201
     assert (await http.post("/schedules", json={**HOURLY, "every": 3600})).status_code == 200
     other = await http.post("/schedules", json={**HOURLY, "every": "2h"})
-    assert (other.status_code, other.json()["type"]) == (409, "urn:backhaul:problem:key-taken")
+    assert (other.status_code, other.json()["type"]) == (409, "/help/reasons/key-taken")
 
 
 async def test_a_dry_run_makes_nothing(http: httpx.AsyncClient) -> None:
     answer = await http.post("/schedules?dry_run=true", json=HOURLY)
     assert (answer.status_code, answer.json()["schedule_id"]) == (200, "sales")
     assert (await http.get("/schedules")).json()["schedules"] == []
+
+
+async def test_a_dry_run_shows_the_next_ticks_with_the_changes_of_the_clocks(http: httpx.AsyncClient) -> None:
+    """The clocks of Berlin go forward on 2027-03-28: 02:30 does not exist on that day."""
+    yearly = {"schedule_id": "yearly", "cron": "30 2 28 3 *", "zone": "Europe/Berlin", "job": JOB}
+    document = (await http.post("/schedules?dry_run=true", json=yearly)).json()
+    assert (document["dry_run"], len(document["ticks"])) == (True, 10)
+    (changed,) = [tick for tick in document["ticks"] if tick["at"].startswith("2027")]
+    assert (changed["local"], "does not exist" in changed["note"]) == ("2027-03-28T03:00:00+02:00", True)
+    again = await http.post("/schedules?dry_run=true", json={**yearly, "cron": "30 2 28 2 *"})
+    assert [tick["note"] for tick in again.json()["ticks"]] == [None] * 10
+
+
+async def test_changes_of_a_schedule_are_appended_to_the_change_log(site: Site, http: httpx.AsyncClient) -> None:
+    """A repeat that changes nothing appends nothing."""
+    await http.post("/schedules", json=HOURLY)
+    await http.post("/schedules", json=HOURLY)
+    await http.post("/schedules/sales/pause")
+    await http.post("/schedules/sales/pause")
+    await http.delete("/schedules/sales")
+    found = await site.database.read(lambda records: records.changes.after(0, 100))
+    assert [type(one.change) for one in found] == [ScheduleChanged] * 3
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,7 @@ async def test_what_is_left_out_follows_from_tick(
 async def test_a_bad_request_has_one_clear_error(http: httpx.AsyncClient, change: dict[str, Any], why: str) -> None:
     body = {name: value for name, value in {**HOURLY, **change}.items() if value is not None}
     answer = await http.post("/schedules", json=body)
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:backhaul:problem:bad-input")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/help/reasons/bad-input")
     assert why in answer.json()["detail"]
 
 
@@ -267,8 +291,7 @@ async def test_every_run_is_listed_with_its_reason(http: httpx.AsyncClient, site
         "kind": "tick",
         "nominal_at": "2026-11-25T11:00:00.000Z",
         "status": "fired",
-        "reason": "the tick was due",
-        "reason_code": "on_time",
+        "reason": {"code": "on_time", "text": "the tick was due", "next_wake_at": None},
         "at": "2026-11-25T11:00:00.000Z",
         "job_id": "sales.20261125T110000Z",
         "ended_at": None,
@@ -284,7 +307,7 @@ async def test_coverage_answers_who_is_missing(http: httpx.AsyncClient, site: Si
     site.clock.forward(HOUR)
     await site.settle()
     await site.end_execution("sales.20261125T110000Z", "till-1", ExecutionState.SUCCEEDED)
-    await site.end_execution("sales.20261125T110000Z", "till-2", ExecutionState.FAILED, JobReason.NO_MATCH)
+    await site.end_execution("sales.20261125T110000Z", "till-2", ExecutionState.FAILED, ReasonCode.NO_MATCH)
     await site.runner.cover()
     found = (await http.get("/schedules/sales/coverage", params={"state": "missing"})).json()
     assert models.CoverageDocument.model_validate(found).model_dump(by_alias=True, mode="json") == found
@@ -333,6 +356,7 @@ async def test_an_instant_that_cannot_be_shown_in_utc_is_refused(http: httpx.Asy
     ("example", "model"),
     [
         (examples.SCHEDULE_ROW, models.ScheduleRow),
+        (examples.DRY_RUN, models.ScheduleDryRun),
         (examples.TICK, models.TickDocument),
         (examples.RUN, models.RunDocument),
         (examples.BACKFILLED, models.BackfilledDocument),

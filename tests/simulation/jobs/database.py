@@ -17,8 +17,8 @@ from sqlalchemy.pool import StaticPool
 
 from control_plane.adapters.database import migrate, transactions
 from control_plane.adapters.database.database import SqlRecords
-from control_plane.adapters.database.parts import PartsCache
 from control_plane.adapters.database.sql import Transaction
+from control_plane.adapters.database.uploads.parts import PartsCache
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records
 from tests.simulation.world import World

@@ -8,6 +8,8 @@ import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
 from control_plane.domain.errors import IllegalTransition, IllegalVerb, SelectorError
+from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
+from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     AmbiguousUpload,
@@ -91,7 +93,7 @@ def one_of(kind: type[Exception]) -> Exception:
         UnknownDelivery: UnknownDelivery("w", 9),
         AmbiguousUpload: AmbiguousUpload("upload-9", ["a", "b"]),
         ClocksDiffer: ClocksDiffer(3600.0),
-        JobRefused: JobRefused("a job that is completed cannot be paused", "completed", "sent", NOW),
+        JobRefused: JobRefused("a job that is completed cannot be paused", "completed", Reason("sent", "3 files"), NOW),
         ConditionFailed: ConditionFailed(3),
         SetChanged: SetChanged(2, 3, ["c"], []),
         ClientRefused: ClientRefused("path_not_allowed", "outside"),
@@ -117,14 +119,14 @@ async def test_every_error_class_gets_its_http_answer(kind: type[Exception]) -> 
     row: Row = PROBLEMS[kind]
     assert answer.status_code == EXPECTED[kind.__name__] == document["status"] == row.status
     assert answer.headers["content-type"] == "application/problem+json"
-    assert document["title"] == row.title
-    assert document["type"] == f"urn:backhaul:problem:{row.name}"
+    assert document["title"] == EXPLAINED[row.code].meaning
+    assert document["type"] == f"/help/reasons/{row.code}"
     assert ("Retry-After" in answer.headers) == issubclass(kind, Transient)
 
 
 def test_one_name_means_one_status_and_title() -> None:
-    meanings = {(row.name, row.status, row.title) for row in PROBLEMS.values()}
-    assert len(meanings) == len({row.name for row in PROBLEMS.values()})
+    meanings = {(row.code, row.status, EXPLAINED[row.code].meaning) for row in PROBLEMS.values()}
+    assert len(meanings) == len({row.code for row in PROBLEMS.values()})
 
 
 async def test_an_internal_error_shows_no_details() -> None:
@@ -152,8 +154,8 @@ def test_codes_and_states_are_separate_members() -> None:
     assert problem_of(one_of(ClientRefused)).more == {"code": "path_not_allowed"}
     assert problem_of(ObjectStoreRefused("no", "AccessDenied")).more == {"code": "AccessDenied"}
     assert problem_of(one_of(IllegalTransition)).more == {"state": "completing"}
-    refused = {"state": "completed", "reason_code": "sent", "next_wake_at": "2025-11-01T10:00:00.000Z"}
-    assert problem_of(one_of(JobRefused)).more == refused
+    reason = {"code": "sent", "text": "3 files", "next_wake_at": "2025-11-01T10:00:00.000Z"}
+    assert problem_of(one_of(JobRefused)).more == {"state": "completed", "reason": reason}
     assert problem_of(one_of(ConditionFailed)).more == {"version": 3}
     assert problem_of(one_of(SetChanged)).more == {"expected": 2, "found": 3, "added": ["c"], "removed": []}
 

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from control_plane.domain.access import ANONYMOUS
+from control_plane.domain.clients import ClientState
 from control_plane.domain.uploads.model import State
+from control_plane.services.clients.choosing import ClientFilter
 from control_plane.services.ports.database import Page
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import DigestName
@@ -176,7 +178,7 @@ async def test_an_invalid_client_id_is_refused(http: httpx.AsyncClient, client_i
     paths = (f"/trigger-download/{client_id}", f"/status/{client_id}", f"/clients/{client_id}")
     answers = [await http.request("POST" if "trigger" in path else "GET", path) for path in paths]
     assert {answer.status_code for answer in answers} <= {404, 422}
-    assert {answer.json()["type"].rpartition(":")[2] for answer in answers} <= {"bad-input", "not-found"}
+    assert {answer.json()["type"].rpartition("/")[2] for answer in answers} <= {"bad-input", "not-found"}
 
 
 async def test_an_unknown_client_is_named(http: httpx.AsyncClient) -> None:
@@ -188,7 +190,8 @@ async def test_an_unknown_client_is_named(http: httpx.AsyncClient) -> None:
 async def test_uploads_are_filtered(http: httpx.AsyncClient, services: FakeServices) -> None:
     query = "client_id=restaurant-1&status=failed&error=file_not_found&limit=7&cursor=abc"
     assert (await http.get(f"/uploads?{query}")).status_code == 200
-    where, page = services.calls[-1][1]
+    where, page, reason = services.calls[-1][1]
+    assert reason is None
     assert (where.client_id, where.error) == ("restaurant-1", "file_not_found")
     assert where.states == {State.FAILED, State.REJECTED, State.EXPIRED}
     assert page == Page(7, "abc")
@@ -196,7 +199,10 @@ async def test_uploads_are_filtered(http: httpx.AsyncClient, services: FakeServi
 
 async def test_clients_are_filtered_by_labels(http: httpx.AsyncClient, services: FakeServices) -> None:
     assert (await http.get("/clients?selector=site%3Dberlin,!retired&state=offline&limit=1")).status_code == 200
-    assert services.calls[-1][1] == ("site=berlin,!retired", "offline", Page(1, None))
+    assert services.calls[-1][1] == (
+        ClientFilter(None, "site=berlin,!retired", ClientState.OFFLINE),
+        Page(1, None),
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,6 +245,9 @@ async def test_the_query_for_files_reaches_the_service(http: httpx.AsyncClient, 
     assert answer.json() == {
         "files": [{"path": "/data/a", "size": 1, "mtime_ns": 3, "digest": None, "folder": False}],
         "cursor": "next",
+        "live": True,
+        "as_of": "2025-11-01T10:00:00.000Z",
+        "reason": None,
     }
 
 

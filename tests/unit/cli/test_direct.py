@@ -18,7 +18,7 @@ from control_plane.cli.mqtt.request import UploadRequest, read_request
 from control_plane.cli.mqtt.run import start
 from control_plane.cli.mqtt.state_file import held, state_path
 from control_plane.cli.rest.progress import Display
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.presentation import upload_document
 from control_plane.services.errors import DatabaseUnavailable
@@ -85,8 +85,8 @@ def test_the_object_key_of_a_direct_upload_contains_its_id() -> None:
 
 
 def test_an_upload_prints_with_the_names_of_rest() -> None:
-    shown = upload_document(UploadView(an_upload(), Reason(WaitCode.CLIENT_OFFLINE, "the client is offline"), None))
-    assert (shown["status"], shown["state"], shown["reason"]) == ("queued", "queued", "the client is offline")
+    shown = upload_document(UploadView(an_upload(), Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline"), None))
+    assert (shown["status"], shown["state"], shown["reason"]["text"]) == ("queued", "queued", "the client is offline")
     size = 11 * 1024 * 1024
     ended = replace(an_upload(), state=State.COMPLETED, file_size=size, part_size=5 * 1024 * 1024, proof=Proof.ETAG)
     whole = upload_document(UploadView(ended, None, None))

@@ -115,7 +115,7 @@ def test_a_control_plane_that_stays_unreachable_ends_the_command() -> None:
 
 
 def test_a_line_is_printed_once_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(CliOutput(as_json=False))
+    lines = Lines(CliOutput())
     for progress in (0.0, 10.0, 24.0, 26.0, 51.0):
         lines.show(upload("in_progress", progress=progress, bytes_uploaded=int(progress)))
     lines.note("trying again")
@@ -132,7 +132,7 @@ def test_a_line_is_printed_once_for_each_change(capsys: pytest.CaptureFixture[st
 
 def test_a_bar_shows_a_reason_while_there_is_one() -> None:
     bars = Bars()
-    bars.show(upload("queued", reason="the client is offline", next_wake_at="2999-01-01T10:00:00Z"))
+    bars.show(upload("queued", reason={"text": "the client is offline", "next_wake_at": "2999-01-01T10:00:00Z"}))
     assert "the client is offline, next try 10:00:00Z" in drawn(bars.renderable(), 100)
     bars.show(upload("completed", proof="etag", progress=100.0))
     text = drawn(bars.renderable(), 100)
@@ -148,13 +148,20 @@ def test_the_bar_of_an_empty_file_is_full_when_it_is_done() -> None:
 
 
 def test_an_upload_that_makes_progress_has_no_reason() -> None:
-    assert waiting_reason(upload("in_progress", reason="the client is uploading", reason_code="uploading")) is None
-    assert waiting_reason(upload("in_progress", reason="rate limit", reason_code="client_reported")) == "rate limit"
+    assert (
+        waiting_reason(upload("in_progress", reason={"code": "uploading", "text": "the client is uploading"})) is None
+    )
+    assert (
+        waiting_reason(upload("in_progress", reason={"code": "client_reported", "text": "rate limit"})) == "rate limit"
+    )
 
 
 def test_the_code_of_a_reason_decides_and_not_its_sentence() -> None:
-    assert waiting_reason(upload("queued", reason="reworded", reason_code="dispatching")) is None
-    assert waiting_reason(upload("queued", reason="from an older control plane")) == "from an older control plane"
+    assert waiting_reason(upload("queued", reason={"code": "dispatching", "text": "reworded"})) is None
+    assert (
+        waiting_reason(upload("queued", reason={"code": "of_later", "text": "of a later version"}))
+        == "of a later version"
+    )
 
 
 def test_a_failed_upload_shows_its_error() -> None:

@@ -33,7 +33,7 @@ UPLOAD = {
     "bytes_uploaded": 104_000_000,
     "file_size": 104_857_600,
     "attempt": 1,
-    "reason": "the client is offline",
+    "reason": {"code": "client_offline", "text": "the client is offline", "next_wake_at": None},
     "metadata": {"order": "7"},
     "created_at": "2025-11-01T10:00:00.250Z",
 }
@@ -69,7 +69,7 @@ def test_a_terminal_gets_the_files_name_without_its_folders() -> None:
 
 def test_an_upload_that_makes_progress_has_no_note() -> None:
     assert "uploading" not in drawn(
-        uploads_table([UPLOAD | {"reason": "the client is uploading", "reason_code": "uploading"}]), 200
+        uploads_table([UPLOAD | {"reason": {"code": "uploading", "text": "the client is uploading"}}]), 200
     )
 
 
@@ -154,13 +154,15 @@ extremes = st.sampled_from(["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23
 rows = st.fixed_dictionaries(
     {},
     optional={
-        **dict.fromkeys(("upload_id", "client_id", "file_path", "s3_key", "path", "reason", "error", "message"), words),
-        **dict.fromkeys(("state", "status", "reason_code", "origin", "proof", "digest"), words),
+        **dict.fromkeys(("upload_id", "client_id", "file_path", "s3_key", "path", "error", "message"), words),
+        **dict.fromkeys(("state", "status", "origin", "proof", "digest"), words),
         **dict.fromkeys(("created_at", "updated_at", "completed_at", "connected_at"), instants | extremes),
-        **dict.fromkeys(("last_activity", "last_heartbeat", "next_wake_at"), instants | extremes),
+        **dict.fromkeys(("last_activity", "last_heartbeat"), instants | extremes),
         **dict.fromkeys(("size", "mtime_ns", "progress", "bytes_uploaded", "file_size"), anything),
         **dict.fromkeys(("attempt", "completed_parts", "total_parts"), anything),
         "connected": st.booleans(),
+        "reason": st.none()
+        | st.fixed_dictionaries({}, optional={"code": words, "text": words, "next_wake_at": instants}),
         "labels": st.dictionaries(st.text(max_size=5), words, max_size=3),
         "metadata": st.dictionaries(st.text(max_size=5), anything | words, max_size=3),
     },

@@ -3,7 +3,7 @@
 Rule: tests/integration shows that it is never stale.
 """
 
-from control_plane.adapters.database.parts import NO_PARTS, PartsCache, new_stamp
+from control_plane.adapters.database.uploads.parts import NO_PARTS, PartsCache, new_stamp
 from control_plane.domain.uploads.model import PartRecord
 
 ONE = {1: PartRecord("a")}

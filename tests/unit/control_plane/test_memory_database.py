@@ -15,7 +15,7 @@ from control_plane.adapters.memory import records as memory_records
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import BadInput, KeyTaken
@@ -72,7 +72,7 @@ def test_a_state_of_format_1_is_loaded() -> None:
     upload = asyncio.run(database.read(lambda records: records.uploads.get(key)))
     assert upload is not None
     assert (upload.version, upload.state, upload.parts[1].etag) == (7, State.IN_PROGRESS, "etag-1")
-    assert upload.reason == Reason(WaitCode.CLIENT_REPORTED, "waiting for the network")
+    assert upload.reason == Reason(ReasonCode.CLIENT_REPORTED, "waiting for the network")
     assert asyncio.run(database.read(lambda records: records.outbox.of(Subject.of_upload(key)))) == [
         OutboxEntry(Subject.of_upload(key), Duty(Kind.SEND_GRANT, 2, 0.0), PARKED),
         OutboxEntry(Subject.of_upload(key), Duty(Kind.ABORT_MULTIPART, 2, 0.0, "s3-0"), 1200.0, tries=2),

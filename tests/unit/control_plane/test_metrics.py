@@ -1,9 +1,11 @@
 """Events are counted and logged, and no secret is in a line."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import boto3
@@ -11,10 +13,16 @@ import pytest
 import structlog
 from botocore.config import Config
 
+from control_plane.domain.schedules.model import CellState
+from control_plane.domain.uploads.model import State
+from control_plane.gauges import FleetGauges
 from control_plane.observability import LOGGER, Metrics, configure_logging, redact
+from control_plane.services.errors import DatabaseUnavailable
+from control_plane.services.ports.figures import Figures
 from schemas.errors import SchemaError
 from schemas.redaction import REDACTED
 from schemas.topics import require_client_id
+from tests.support.fakes import Rig
 
 SIGNED = "https://s3.example/bucket/key?X-Amz-Credential=AKIA&X-Amz-Signature=c0ffee"
 
@@ -84,6 +92,95 @@ def test_a_fact_may_bear_any_name() -> None:
         "event.shed", {"event": "PartsRequested", "level": "x", "timestamp": 1, "exc_info": "y", "self": 1, "logger": 2}
     )
     assert value(metrics, "backhaul_events_total", event="event.shed") == 1
+
+
+LABELS = {
+    "event", "state", "method", "route", "status", "outcome", "reason", "what", "neighbour", "version", "le",
+    "implementation", "major", "minor", "patchlevel", "generation",
+}  # fmt: skip
+"""Those of Python's own metrics among them."""
+
+
+async def gauges_of(rig: Rig, figures: Figures) -> FleetGauges:
+    """Gauges over these figures."""
+
+    class Database:
+        async def read(self, _work: object) -> Figures:
+            return figures
+
+    fake: Any = Database()
+    gauges = FleetGauges(fake, rig.clock, rig.messenger, rig.engine.probe)
+    await gauges.refresh()
+    return gauges
+
+
+def test_no_label_names_a_client_or_anything_else_of_the_fleet() -> None:
+    """Each event that a device or an operator can shape leaves none of its words in a label."""
+    figures = Figures(
+        executions={("queued", "canary-code"): 3, ("queued", "client_offline"): 4},
+        held={"canary-code": 2, "budget_spent": 1, "canary-2": 5},
+        coverage={"canary-schedule": {CellState.PROVEN: 3, CellState.MISSING: 1}},
+    )
+
+    async def gauges() -> FleetGauges:
+        async with Rig() as rig:
+            return await gauges_of(rig, figures)
+
+    metrics = Metrics()
+    metrics.show(asyncio.run(gauges()))
+    ids = {"client_id": "canary", "upload_id": "canary", "job_id": "canary", "schedule_id": "canary", "webhook_id": "c"}
+    done = {**ids, "was": "completing", "state": "completed", "error": None, "bytes": 12}
+    metrics("upload.state", done)
+    metrics("execution.state", {**ids, "was": "queued", "state": "failed", "reason": "canary-code"})
+    metrics("job.state", {**ids, "was": "running", "state": "completed", "outcome": "all"})
+    metrics("schedule.tick", {**ids, "status": "fired", "kind": "regular"})
+    metrics("webhook.dead", ids)
+    metrics("write.fenced", {"what": "canary"})
+    text = metrics.render().decode()
+    assert "canary" not in text
+    assert {label for family in metrics.registry.collect() for one in family.samples for label in one.labels} <= LABELS
+    assert value(metrics, "backhaul_upload_bytes_total") == 12
+    assert value(metrics, "backhaul_executions_ended_total", outcome="failed", reason="other") == 1
+    assert value(metrics, "backhaul_jobs_ended_total", state="completed") == 1
+    assert value(metrics, "backhaul_schedule_ticks_total", outcome="fired") == 1
+    assert value(metrics, "backhaul_webhook_deliveries_total", outcome="dead") == 1
+    assert value(metrics, "backhaul_fenced_writes_total", what="other") == 1
+    assert value(metrics, "backhaul_gate_waits", reason="other") == 7
+    assert value(metrics, "backhaul_executions", state="queued", reason="client_offline") == 4
+    assert value(metrics, "backhaul_schedule_coverage_ratio") == 0.75
+    assert value(metrics, "backhaul_build_info", version=version("backhaul")) == 1
+
+
+async def test_while_the_database_is_away_no_old_figure_is_shown() -> None:
+    """Its neighbours are shown nevertheless."""
+    async with Rig() as rig:
+
+        class Broken:
+            async def read(self, _work: object) -> Figures:
+                text = "locked"
+                raise DatabaseUnavailable(text)
+
+        broken: Any = Broken()
+        gauges = FleetGauges(broken, rig.clock, rig.messenger, rig.engine.probe)
+        metrics = Metrics()
+        metrics.show(gauges)
+        await metrics.refresh()
+        assert value(metrics, "backhaul_ready", neighbour="database") == 0
+        assert value(metrics, "backhaul_ready", neighbour="broker") == 1
+        assert value(metrics, "backhaul_jobs", state="running") is None
+
+
+async def test_the_age_of_the_oldest_upload_grows() -> None:
+    async with Rig() as rig:
+        now = rig.clock.now()
+        figures = Figures(uploads={State.QUEUED: 1}, oldest={State.QUEUED: now - 50}, due_at=now - 7)
+        metrics = Metrics()
+        metrics.show(await gauges_of(rig, figures))
+        assert value(metrics, "backhaul_oldest_waiting_seconds", state="queued") == 50
+        assert value(metrics, "backhaul_outbox_late_seconds") == 7
+        rig.clock.time += 3
+        assert value(metrics, "backhaul_oldest_waiting_seconds", state="queued") == 53
+        assert value(metrics, "backhaul_oldest_waiting_seconds", state="in_progress") == 0
 
 
 def test_credentials_are_not_logged() -> None:

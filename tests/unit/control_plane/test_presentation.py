@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from control_plane import presentation
 from control_plane.cli.mqtt.engine import Direct
 from control_plane.cli.mqtt.run import until_over
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
 from control_plane.presentation import Status, upload_document
 from control_plane.services.ports.database import PARKED
@@ -72,12 +72,12 @@ async def document_of_rest(services: FakeServices) -> dict[str, Any]:
 )
 async def test_the_direct_cli_and_rest_show_the_same_document(upload: Upload, progress: float) -> None:
     services = FakeServices()
-    reason = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+    reason = Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
     services.views["upload-1"] = UploadView(upload, reason, NOW + 30)
     direct, rest = await asyncio.gather(document_of_the_direct_cli(services), document_of_rest(services))
     assert direct == rest
     assert direct["progress"] == progress
-    assert (direct["reason"], direct["reason_code"]) == ("the client is offline", "client_offline")
+    assert (direct["reason"]["text"], direct["reason"]["code"]) == ("the client is offline", "client_offline")
 
 
 def test_rest_has_the_members_of_the_document_and_no_others() -> None:
@@ -99,10 +99,9 @@ def test_status_and_state_filters_are_combined() -> None:
 
 
 def test_before_the_first_offer_nothing_is_guessed() -> None:
-    shown = upload_document(UploadView(an_upload(), None, NOW + 30))
+    shown = upload_document(UploadView(an_upload(), None, None))
     assert (shown["progress"], shown["bytes_uploaded"], shown["completed_parts"]) == (0.0, 0, 0)
     assert (shown["total_parts"], shown["file_size"], shown["reason"]) == (None, None, None)
-    assert shown["next_wake_at"] == "2025-11-01T10:00:30.000Z"
 
 
 def test_progress_is_the_greater_of_stored_and_sent_bytes() -> None:

@@ -18,6 +18,7 @@ from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
 from device_agent.transfer.events import Digested, Opened
 from device_agent.uploads import Run
+from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
 from device_agent.workers.pool import ThreadPool
 from schemas.codec import MAX_MESSAGE_SIZE
@@ -52,7 +53,9 @@ class FakeNetwork:
         assert offline is not None
         self.happened.append("published offline")
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         assert (expiry is None) is (channel is not Channel.PRESENCE)
         self.published.append(data)
         return True
@@ -65,7 +68,12 @@ class AgentLoop:
     """An agent; the test takes the place of its file work and its network."""
 
     def __init__(
-        self, folder: Path, *, roots: Roots | None = None, make_pool: Callable[[str, int], ThreadPool] = IdlePool
+        self,
+        folder: Path,
+        *,
+        roots: Roots | None = None,
+        make_pool: Callable[[str, int], ThreadPool] = IdlePool,
+        metrics: Exporter | None = None,
     ) -> None:
         self.happened: list[str] = []
         uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
@@ -83,6 +91,7 @@ class AgentLoop:
             system_info=SystemInfo,
             selections=KeptSelections(folder / "selections"),
             roots=roots or Roots(),
+            metrics=metrics or Exporter(),
             clock=lambda: self.now,
         )
         settings = Settings(client_id="d1", state_dir=folder)

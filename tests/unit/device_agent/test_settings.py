@@ -36,6 +36,8 @@ def test_every_setting_can_be_given() -> None:
         "MAX_BYTES_PER_SECOND": "1000000",
         "SPOOL_MAX_BYTES": "2000000",
         "SPOOL_MAX_PERCENT": "10",
+        "METRICS_FILE": "/metrics/backhaul.prom",
+        "METRICS_PORT": "9100",
         "LOG_LEVEL": "DEBUG",
         "TOPIC_ROOT": "fleet/v2",
     }
@@ -49,6 +51,7 @@ def test_every_setting_can_be_given() -> None:
     assert "TYPES=sales=/data/sales/*.csv,sales=/old/a=b.csv,logs=/var/log/**/*.log" in settings.lines()
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
     assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
+    assert (settings.metrics_file, settings.metrics_port) == ("/metrics/backhaul.prom", 9100)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
 
 
@@ -83,6 +86,8 @@ def test_every_setting_can_be_given() -> None:
         ("MAX_PARALLEL_PARTS", "4.0"),
         ("SPOOL_MAX_BYTES", "-1"),
         ("SPOOL_MAX_PERCENT", "101"),
+        ("METRICS_FILE", "backhaul.prom"),
+        ("METRICS_PORT", "0"),
         ("SPOOL_MAX_PERCENT", "25%"),
         ("LOG_LEVEL", "loud"),
         ("TOPIC_ROOT", "fleet/+"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CancelRequested,
@@ -28,7 +28,7 @@ from schemas.parts import MIB
 from schemas.values import ErrorCode
 from tests.support.uploads import an_offer, an_upload, completing, dispatched, opened, wanted
 
-PAUSED = Reason(WaitCode.JOB_PAUSED, "an operator paused the job")
+PAUSED = Reason(ReasonCode.JOB_PAUSED, "an operator paused the job")
 HOLD = Held(now=10.0, attempt=1, sequence=1, reason=PAUSED, wake_at=100.0)
 OPEN_AGAIN = GateOpened(now=100.0, attempt=1, sequence=1)
 

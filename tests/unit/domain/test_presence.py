@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain.clients import Client, ClientState, Verdict, apply_presence
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from schemas.messages import AgentInfo, Presence
 from schemas.values import LAST_SEQUENCE
 
@@ -49,7 +49,7 @@ def test_a_client_waits_for_a_connection_and_for_nothing_else() -> None:
     client = after(presence())
     assert client is not None
     assert client.waiting_for(1.0) is None
-    assert client.waiting_for(90.0) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+    assert client.waiting_for(90.0) == Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
 
 
 @pytest.mark.parametrize("order", list(permutations([presence(epoch=1), will(1), presence(epoch=2)])))
@@ -90,11 +90,11 @@ def test_two_installs_that_alternate_stop_dispatch() -> None:
     assert not client.dispatchable(2.5)
     waits = client.waiting_for(2.5)
     assert waits is not None
-    assert waits.code == WaitCode.CLIENT_CONFLICT
+    assert waits.code == ReasonCode.CLIENT_CONFLICT
     assert "share this client id" in waits.text
     gone = client.waiting_for(500.0)
     assert gone is not None
-    assert gone.code == WaitCode.CLIENT_CONFLICT, "also while it is offline"
+    assert gone.code == ReasonCode.CLIENT_CONFLICT, "also while it is offline"
     assert not client.in_conflict(700.0)
 
 
@@ -109,7 +109,7 @@ def test_an_earlier_epoch_long_after_a_later_birth_is_another_state(sequence: in
     assert (verdict, later.epoch, later.seen_at) == (Verdict.CONFLICT, 2, 0.0)
     waits = later.waiting_for(91.0)
     assert waits is not None
-    assert waits.code == WaitCode.CLIENT_CONFLICT
+    assert waits.code == ReasonCode.CLIENT_CONFLICT
     assert "went back to an older copy" in waits.text
     assert "delete the client" in waits.text
 
@@ -172,7 +172,7 @@ def test_an_agent_of_another_protocol_is_not_dispatched_to() -> None:
     assert not client.dispatchable(1.0)
     waits = client.waiting_for(1.0)
     assert waits is not None
-    assert waits.code == WaitCode.CLIENT_UNSUPPORTED
+    assert waits.code == ReasonCode.CLIENT_UNSUPPORTED
     assert "protocol [2, 3]" in waits.text
 
 
@@ -211,7 +211,7 @@ def test_a_client_that_is_expected_is_never_seen_until_its_first_presence_fills_
     before = expected()
     assert (before.state(1.0), before.dispatchable(1.0)) == (ClientState.NEVER_SEEN, False)
     assert before.waiting_for(1.0) == Reason(
-        WaitCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet"
+        ReasonCode.CLIENT_NEVER_SEEN, "no agent has connected under this client id yet"
     )
     message = Presence("r1", "online", "i1", 7, 0, labels={"site": "oslo", "floor": "1"})
     seen, verdict = apply_presence(before, message, 100.0)

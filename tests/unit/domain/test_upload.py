@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
@@ -222,7 +222,7 @@ def test_progress_resets_the_strikes() -> None:
     upload = after(opened(), StepTimedOut(now=10.0), Progressed(now=11.0, bytes_sent=100))
     assert (upload.strikes, upload.bytes_sent, upload.touched_at) == (0, 100, 11.0)
     assert apply(upload, Progressed(now=12.0, bytes_sent=100))[0] is upload
-    waits = Reason(WaitCode.CLIENT_REPORTED, "rate limit")
+    waits = Reason(ReasonCode.CLIENT_REPORTED, "rate limit")
     assert after(upload, Progressed(now=13.0, bytes_sent=100, reason="rate limit")).reason == waits
 
 

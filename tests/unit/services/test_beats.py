@@ -5,11 +5,12 @@ Rule: the kind of fault is a cost that time alone causes: with each device and d
 
 import pytest
 
-from control_plane.domain.clients import CONNECTED_FOR, Client
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.clients import CONNECTED_FOR, Client, ClientState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.model import State
 from control_plane.services.clients import beats
 from control_plane.services.clients.beats import WRITE_EVERY, Beats, worth_writing
+from control_plane.services.clients.choosing import ClientFilter
 from control_plane.services.ports.database import Page
 from tests.support.fake_services import a_client
 from tests.support.fakes import CLIENT, OPERATOR, Rig
@@ -46,11 +47,15 @@ async def test_a_trigger_between_two_writes_is_dispatched_and_is_not_shown_as_of
         assert not (await row_of(rig)).connected(rig.clock.time)
         view = await rig.trigger()
         assert rig.messenger.actions() == ["download_file"]
-        assert (await rig.reason(view.upload.upload_id)).code == WaitCode.AWAITING_RESPONSE
-        found = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time)
+        assert (await rig.reason(view.upload.upload_id)).code == ReasonCode.AWAITING_RESPONSE
+        found = await rig.engine.client_service.clients(OPERATOR, ClientFilter(), Page(10), rig.clock.time)
         assert [one.connected(rig.clock.time) for one in found.clients] == [True]
-        connected = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time, state="connected")
-        offline = await rig.engine.client_service.clients(OPERATOR, Page(10), rig.clock.time, state="offline")
+        connected = await rig.engine.client_service.clients(
+            OPERATOR, ClientFilter(state=ClientState.CONNECTED), Page(10), rig.clock.time
+        )
+        offline = await rig.engine.client_service.clients(
+            OPERATOR, ClientFilter(state=ClientState.OFFLINE), Page(10), rig.clock.time
+        )
         assert (connected.count, offline.count) == (1, 0)
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.model import PartRecord, State, Upload
 from control_plane.services.commands import build_bare_cancel, build_bare_download, build_granted_download
 from control_plane.services.errors import BrokerRefused, ObjectStoreDown
@@ -62,7 +62,7 @@ async def test_a_grant_for_a_broker_of_small_packets_has_fewer_parts(monkeypatch
 
 
 async def test_a_command_that_does_not_fit_waits_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(_self: object, *_: object) -> None:
+    async def refuse(_self: object, *_: object, **_named: object) -> None:
         message = "a message of 5000 bytes for client-1: the broker takes 4000 bytes at most"
         raise BrokerRefused(message)
 
@@ -71,7 +71,7 @@ async def test_a_command_that_does_not_fit_waits_with_its_reason(monkeypatch: py
         monkeypatch.setattr(FakeMessenger, "publish", refuse)
         upload = (await rig.trigger()).upload
         reason = await rig.reason(upload.upload_id)
-        assert (reason.code, "4000 bytes at most" in reason.text) == (WaitCode.BROKER_REFUSED, True)
+        assert (reason.code, "4000 bytes at most" in reason.text) == (ReasonCode.BROKER_REFUSED, True)
 
 
 async def test_expired_credentials_sign_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ async def test_expired_credentials_sign_no_url(monkeypatch: pytest.MonkeyPatch) 
         upload = await rig.granted()
         assert rig.messenger.actions() == ["download_file"]
         reason = await rig.reason(upload.upload_id)
-        assert (reason.code, "credentials" in reason.text) == (WaitCode.OBJECT_STORE_REFUSED, True)
+        assert (reason.code, "credentials" in reason.text) == (ReasonCode.OBJECT_STORE_REFUSED, True)
 
 
 async def test_a_granted_download_has_the_first_urls_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.services.doctor import Doctor, Finding
+from control_plane.services.diagnosis.findings import Finding
+from control_plane.services.diagnosis.store import StoreDoctor
 from control_plane.services.errors import ObjectStoreForbids, ObjectStoreRefused
 from control_plane.services.lifecycle_rule import RULE_ID, aborts_too_early, with_our_rule
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
@@ -22,9 +23,9 @@ OTHERS = {
 }
 
 
-def doctor_of(rig: Rig) -> Doctor:
+def doctor_of(rig: Rig) -> StoreDoctor:
     """The doctor of a rig."""
-    return Doctor(rig.database, rig.objects, rig.clock, rig.policy)
+    return StoreDoctor(rig.objects, rig.clock, rig.policy, database=rig.database)
 
 
 def named(findings: list[Finding], name: str) -> Finding:
@@ -104,7 +105,7 @@ async def test_an_unreachable_or_misconfigured_neighbour_is_a_finding() -> None:
     async with Rig() as rig:
         rig.objects.fails = {"probe": [ObjectStoreRefused("check AWS_SECRET_ACCESS_KEY")]}
         findings = await doctor_of(rig).examine()
-        assert [(one.name, one.fine) for one in findings] == [("database", True), ("object store", False)]
+        assert [(one.name, one.fine) for one in findings] == [("object store", False)]
         rig.objects.capabilities = ObjectStoreCapabilities(clock_skew=-400.0)
         findings = await doctor_of(rig).examine()
         assert not named(findings, "clock").fine

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import MAX_SETBACKS, State, Upload
 from control_plane.services import object_store_probe
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused
@@ -48,7 +48,7 @@ async def test_an_object_that_is_shown_late_completes_the_first_attempt(monkeypa
         upload = await rig.finished()
         assert (upload.state, (await rig.reason(upload.upload_id)).code) == (
             State.COMPLETING,
-            WaitCode.OBJECT_NOT_VISIBLE,
+            ReasonCode.OBJECT_NOT_VISIBLE,
         )
         rig.messenger.sent.clear()
         began = rig.clock.time
@@ -93,7 +93,7 @@ async def ended_without_token(rig: Rig) -> Upload:
     upload = await rig.finished()
     assert upload.state is State.COMPLETING
     reason = await rig.reason(upload.upload_id)
-    assert reason.code == WaitCode.UNMARKED_OBJECT
+    assert reason.code == ReasonCode.UNMARKED_OBJECT
     assert "drops the metadata of CreateMultipartUpload" in reason.text
     await rig.exhaust_setbacks()
     await rig.settle(600)
@@ -129,7 +129,7 @@ async def test_an_object_with_the_token_of_another_is_not_a_finding_but_waited_o
     drop_metadata(monkeypatch, {TOKEN_METADATA: "of another"})
     async with Rig() as rig:
         upload = await rig.finished()
-        assert (await rig.reason(upload.upload_id)).code == WaitCode.OBJECT_NOT_VISIBLE
+        assert (await rig.reason(upload.upload_id)).code == ReasonCode.OBJECT_NOT_VISIBLE
         await rig.exhaust_setbacks()
         await rig.settle(600)
         assert (await rig.upload(upload.upload_id)).strays == ()
@@ -152,7 +152,7 @@ async def test_a_grant_waits_for_credentials_and_is_woken_by_the_probe_that_find
         rig.messenger.sent.clear()
         await rig.birth(sequence=1)
         await rig.respond(rig.offer(upload.upload_id), sequence=3)
-        assert await rig.reason(upload.upload_id) == Reason(WaitCode.OBJECT_STORE_REFUSED, str(expired))
+        assert await rig.reason(upload.upload_id) == Reason(ReasonCode.OBJECT_STORE_REFUSED, str(expired))
         await rig.settle()
         assert rig.messenger.actions() == []
         await rig.engine.probe.probe()
@@ -184,7 +184,7 @@ async def test_a_command_is_woken_by_the_broker_that_is_back() -> None:
         rig.messenger.down = True
         upload = (await rig.trigger()).upload
         await rig.settle()
-        assert (await rig.reason(upload.upload_id)).code == WaitCode.BROKER_UNAVAILABLE
+        assert (await rig.reason(upload.upload_id)).code == ReasonCode.BROKER_UNAVAILABLE
         rig.messenger.down = False
         await rig.settle()
         assert rig.messenger.actions() == ["download_file"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import Proof, State
 from control_plane.services.errors import (
     ObjectStoreDown,
@@ -42,7 +42,7 @@ async def test_the_command_for_an_offline_client_is_published_when_it_connects()
         await rig.birth()
         rig.clock.time += 100
         view = await rig.trigger()
-        offline = Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+        offline = Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
         assert (view.reason, view.upload.state) == (offline, State.QUEUED)
         assert view.next_wake_at == view.upload.deadline
         assert rig.messenger.actions() == []
@@ -93,7 +93,7 @@ async def test_a_command_is_retried_while_the_broker_is_away() -> None:
         view = await rig.trigger()
         assert (await rig.upload(view.upload.upload_id)).state is State.QUEUED
         assert rig.counted("duty.again") == 1
-        unsent = Reason(WaitCode.BROKER_UNAVAILABLE, "the broker is away")
+        unsent = Reason(ReasonCode.BROKER_UNAVAILABLE, "the broker is away")
         assert await rig.reason(view.upload.upload_id) == unsent
         rig.messenger.down = False
         rig.clock.time += 40

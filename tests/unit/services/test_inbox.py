@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
     ClientSilent,
@@ -62,7 +62,7 @@ async def test_a_reported_wait_restarts_the_step_timer() -> None:
         await rig.birth(epoch=2)
         await rig.settle(1)
         upload = await rig.upload(upload.upload_id)
-        assert (upload.strikes, upload.reason) == (0, Reason(WaitCode.CLIENT_REPORTED, "the store asked for a pause"))
+        assert (upload.strikes, upload.reason) == (0, Reason(ReasonCode.CLIENT_REPORTED, "the store asked for a pause"))
         assert upload.version < 15
 
 

@@ -5,7 +5,7 @@ Rule: an outage is waited for until the deadline; a final refusal ends the uploa
 
 import pytest
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
@@ -42,7 +42,7 @@ async def test_an_upload_whose_parts_are_stored_survives_a_revoked_key(method: s
         upload = await sent(rig)
         assert (upload.state, upload.attempt) == (State.COMPLETING, 1)
         reason = await rig.reason(upload.upload_id)
-        assert (reason.code, "InvalidAccessKeyId" in reason.text) == (WaitCode.OBJECT_STORE_REFUSED, True)
+        assert (reason.code, "InvalidAccessKeyId" in reason.text) == (ReasonCode.OBJECT_STORE_REFUSED, True)
         for _ in range(6):
             await rig.settle(400)
         upload = await rig.upload(upload.upload_id)
@@ -53,12 +53,14 @@ async def test_an_upload_whose_parts_are_stored_survives_a_revoked_key(method: s
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ObjectStoreRefused("it drops metadata"), WaitCode.OBJECT_STORE_REFUSED),
-        (ObjectStoreForbids("the session token has expired"), WaitCode.OBJECT_STORE_REFUSED),
-        (ObjectStoreDown("no answer"), WaitCode.OBJECT_STORE_UNAVAILABLE),
+        (ObjectStoreRefused("it drops metadata"), ReasonCode.OBJECT_STORE_REFUSED),
+        (ObjectStoreForbids("the session token has expired"), ReasonCode.OBJECT_STORE_REFUSED),
+        (ObjectStoreDown("no answer"), ReasonCode.OBJECT_STORE_UNAVAILABLE),
     ],
 )
-async def test_an_object_store_that_the_probe_found_unusable_is_no_outage(error: ServiceError, code: WaitCode) -> None:
+async def test_an_object_store_that_the_probe_found_unusable_is_no_outage(
+    error: ServiceError, code: ReasonCode
+) -> None:
     """The kind: one code for two conditions. An outage ends by itself, the other one when an operator changes it."""
     objects = FakeObjects()
     objects.fails = {"probe": [error]}
@@ -105,7 +107,7 @@ async def test_the_reason_is_the_failed_grant_and_not_the_client_that_waits_for_
         upload = await rig.granted()
         waits = CurrentUpload(upload.upload_id, reason="waiting for the owner to grant the next parts")
         await rig.deliver(Channel.STATUS, encode(Status("waiting", CLIENT, uploads=(waits,))))
-        assert (await rig.upload(upload.upload_id)).reason == Reason(WaitCode.CLIENT_REPORTED, waits.reason or "")
+        assert (await rig.upload(upload.upload_id)).reason == Reason(ReasonCode.CLIENT_REPORTED, waits.reason or "")
         assert (await rig.reason(upload.upload_id)).text == str(denied)
         await rig.settle(40)
         await rig.settle(40)
@@ -128,7 +130,7 @@ async def test_a_refused_clean_up_is_not_the_reason_why_an_upload_waits() -> Non
         entries = await rig.database.read(lambda records: records.outbox.of(subject))
         assert [one.last_error.reason.text for one in entries if one.last_error] == [str(denied)]
         assert (await rig.upload(upload.upload_id)).state is State.IN_PROGRESS
-        assert (await rig.reason(upload.upload_id)).code == WaitCode.UPLOADING
+        assert (await rig.reason(upload.upload_id)).code == ReasonCode.UPLOADING
 
 
 async def test_a_refusal_that_stays_fails_the_upload_with_its_message() -> None:
@@ -138,7 +140,7 @@ async def test_a_refusal_that_stays_fails_the_upload_with_its_message() -> None:
         upload = await sent(rig)
         assert (upload.state, await rig.reason(upload.upload_id)) == (
             State.COMPLETING,
-            Reason(WaitCode.OBJECT_STORE_REFUSED, "InvalidRequest: no"),
+            Reason(ReasonCode.OBJECT_STORE_REFUSED, "InvalidRequest: no"),
         )
         await rig.exhaust_setbacks()
         upload = await rig.upload(upload.upload_id)
@@ -152,7 +154,7 @@ async def test_a_completing_upload_waits_neither_for_its_client_nor_for_its_dead
         upload = await sent(rig)
         await rig.settle(100)
         client = await rig.engine.client_service.client(OPERATOR, upload.client_id)
-        assert client.waiting_for(rig.clock.time) == Reason(WaitCode.CLIENT_OFFLINE, "the client is offline")
+        assert client.waiting_for(rig.clock.time) == Reason(ReasonCode.CLIENT_OFFLINE, "the client is offline")
         assert (await rig.reason(upload.upload_id)).text == "503 SlowDown"
         rig.clock.time = upload.deadline - 1
         await rig.settle()
@@ -176,7 +178,7 @@ async def test_a_fault_is_shown_and_retried_with_a_growing_wait(monkeypatch: pyt
             view = await seen(rig, upload)
             assert (view.upload.state, rig.counted("duty.fault")) == (State.COMPLETING, 1)
             reason = await rig.reason(upload.upload_id)
-            assert (reason.code, "RuntimeError" in reason.text) == (WaitCode.INTERNAL, True)
+            assert (reason.code, "RuntimeError" in reason.text) == (ReasonCode.INTERNAL, True)
             assert "a planted fault" not in reason.text
             for _ in range(8):
                 await rig.settle(331)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from control_plane.domain.reasons import Reason, WaitCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import answer
 from control_plane.domain.uploads.model import Upload
 from control_plane.services.engine import build_engine
@@ -56,7 +56,7 @@ async def test_the_error_of_a_duty_is_in_its_entry_and_every_replica_shows_it() 
         upload = (await rig.trigger()).upload
         (entry,) = await entries(rig, upload)
         assert entry.last_error is not None
-        assert entry.last_error.reason == Reason(WaitCode.BROKER_UNAVAILABLE, "the broker is away")
+        assert entry.last_error.reason == Reason(ReasonCode.BROKER_UNAVAILABLE, "the broker is away")
         assert entry.last_error.at == rig.clock.now()
         other = build_engine(rig.ports, lambda *_: None, rig.policy)
         assert (await other.upload_service.upload(OPERATOR, upload.upload_id)).reason == entry.last_error.reason
@@ -72,7 +72,7 @@ async def test_a_published_command_clears_the_error_of_its_entry() -> None:
         await rig.settle(60)
         (grant,) = await entries(rig, upload)
         assert grant.last_error is not None
-        assert grant.last_error.reason.code == WaitCode.BROKER_UNAVAILABLE
+        assert grant.last_error.reason.code == ReasonCode.BROKER_UNAVAILABLE
         rig.messenger.down = False
         await rig.birth(sequence=1)
         await rig.settle(20)
@@ -84,12 +84,12 @@ async def test_a_published_command_clears_the_error_of_its_entry() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (MessengerDown("x"), WaitCode.BROKER_UNAVAILABLE),
-        (DatabaseUnavailable("x"), WaitCode.DATABASE_UNAVAILABLE),
-        (ObjectStoreDown("x"), WaitCode.OBJECT_STORE_UNAVAILABLE),
-        (ObjectStoreForbids("x"), WaitCode.OBJECT_STORE_REFUSED),
+        (MessengerDown("x"), ReasonCode.BROKER_UNAVAILABLE),
+        (DatabaseUnavailable("x"), ReasonCode.DATABASE_UNAVAILABLE),
+        (ObjectStoreDown("x"), ReasonCode.OBJECT_STORE_UNAVAILABLE),
+        (ObjectStoreForbids("x"), ReasonCode.OBJECT_STORE_REFUSED),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ServiceError) else "",
 )
-def test_each_error_has_its_code(error: ServiceError, code: WaitCode) -> None:
+def test_each_error_has_its_code(error: ServiceError, code: ReasonCode) -> None:
     assert reason_of(error) == Reason(code, "x")

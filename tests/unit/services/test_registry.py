@@ -1,7 +1,7 @@
 """Clients from their presence, and the parked entries that become due."""
 
 from control_plane.domain.clients import CONFLICT_FOR
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.model import State
 from control_plane.services.ports.database import PARKED, Records, Subject
 from tests.support.fakes import CLIENT, OPERATOR, Rig
@@ -31,7 +31,7 @@ async def test_the_end_of_a_conflict_wakes_parked_entries() -> None:
         await rig.birth(install_id="other", epoch=2)
         await rig.birth(install_id="one", epoch=3)
         view = await rig.trigger()
-        assert (await rig.reason(view.upload.upload_id)).code == WaitCode.CLIENT_CONFLICT
+        assert (await rig.reason(view.upload.upload_id)).code == ReasonCode.CLIENT_CONFLICT
         for beat in range(1, int(CONFLICT_FOR / 60) + 2):
             rig.clock.time += 60
             await rig.birth(install_id="other", epoch=2, sequence=beat)

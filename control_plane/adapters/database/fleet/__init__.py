@@ -1,4 +1,4 @@
-"""The fleet's tables beside `clients`: groups.
+"""The fleet's tables beside `clients`: groups and listings.
 
 Rule: as the package above.
 """

@@ -16,7 +16,8 @@ from control_plane.adapters.database.schedules.rows import CELL_COLUMNS, cell_va
 from control_plane.adapters.database.schedules.tables import CELLS, COVERAGE, IS_MISSING, IS_WATCHED
 from control_plane.adapters.database.sql import Statement, Transaction, Values
 from control_plane.adapters.database.tables import CLIENTS
-from control_plane.domain.jobs.model import ExecutionState, JobReason
+from control_plane.domain.jobs.model import ExecutionState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import Cell, CellState
 from control_plane.services.errors import VersionConflict
@@ -81,7 +82,7 @@ _HEALABLE: Final = Statement(
         _C.settled.is_(False),
         _C.heals < MAX_HEALS,
         CLIENTS.c.online.is_(True),
-        or_(CLIENTS.c.connected_at > _C.at, _C.reason_code == JobReason.DEADLINE.value),
+        or_(CLIENTS.c.connected_at > _C.at, _C.reason_code == ReasonCode.DEADLINE_PASSED.value),
         ~_HEALS_ANOTHER,
     )
     .order_by(_C.client_id, _C.nominal_at)

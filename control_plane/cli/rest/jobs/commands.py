@@ -11,30 +11,35 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.errors import PARTIAL, Failed, Misused
 from control_plane.cli.parsing import read_document, read_options
-from control_plane.cli.program import program
+from control_plane.cli.rest.answers.shapes import EXECUTIONS, JOB, JOB_FILES, JOBS, MANIFEST
+from control_plane.cli.rest.arguments import JobId, Most, Selected, Timeout, read_seconds
 from control_plane.cli.rest.client import ControlPlane, Document
+from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.jobs.calls import JobCalls, job_path
-from control_plane.cli.rest.jobs.progress import PARTIAL, exit_code, follow
+from control_plane.cli.rest.jobs.progress import exit_code, follow
 from control_plane.cli.rest.jobs.pull import Pulled, Puller
-from control_plane.cli.rest.jobs.tables import dry_run_view, executions_table, job_view, jobs_table, manifest_view
-from control_plane.cli.session import CliSession, new_app, rest_command
-from control_plane.cli.text import duration, size, visible
+from control_plane.cli.rest.jobs.tables import (
+    dry_run_view,
+    executions_table,
+    job_files_table,
+    job_view,
+    jobs_table,
+    manifest_view,
+)
+from control_plane.cli.rest.watching import Watch, show_or_watch
+from control_plane.cli.session import CliSession, Tree, new_app, rest_command
+from control_plane.cli.shell import candidates
+from control_plane.cli.text import size, visible
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 FromFile = Annotated[
     str | None, typer.Option("--file", "-f", metavar="FILE", help="The job as JSON; - is standard input.")
 ]
 NewId = Annotated[str | None, typer.Option("--id", metavar="JOB", help="Its id: the same id means the same job.")]
-Clients = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--client", "-c", metavar="CLIENT", help="An id, a pattern such as 'till-*', or group:NAME. Repeatable."
-    ),
-]
 OnlyClients = Annotated[
-    list[str] | None, typer.Option("--client", "-c", metavar="CLIENT", help="Only these. Repeatable.")
+    list[str] | None,
+    typer.Option("--client", "-c", metavar="CLIENT", help="Only these. Repeatable.", autocompletion=candidates.clients),
 ]
 ExceptClients = Annotated[
     list[str] | None, typer.Option("--except", "-x", metavar="CLIENT", help="All but these. Repeatable.")
@@ -54,21 +59,43 @@ Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept 
 Deadline = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Give up then: 36h, 7d or 2026-11-27T18:00:00Z. \\[7d]")
 ]
+NewDeadline = Annotated[
+    str, typer.Argument(metavar="WHEN", help="The new deadline: 12h from now, or 2026-11-27T18:00:00Z.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what it would do, make nothing.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the job is over.")]
-Timeout = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stay at most so long: 90s, 10m; then exit with 124.")
+WatchTimeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Stay at most so long: 90s, 10m; then exit with 124.")
 ]
 States = Annotated[
     list[str] | None, typer.Option("--state", "-s", metavar="STATE", help="Only in this state. Repeatable.")
 ]
-Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+OfSchedule = Annotated[
+    str | None,
+    typer.Option("--schedule", metavar="SCHEDULE", help="Made by it.", autocompletion=candidates.schedules),
+]
+OfReason = Annotated[str | None, typer.Option("--reason", metavar="CODE", help="With this reason code.")]
+OneClient = Annotated[
+    str | None,
+    typer.Option("--client", "-c", metavar="CLIENT", help="Of this client only.", autocompletion=candidates.clients),
+]
+Outcomes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--outcome", "--state", "-s", metavar="OUTCOME", help="Only with this one: proven, failed, … Repeatable."
+    ),
+]
+Undecided = Annotated[bool, typer.Option("--undecided", help="Only what is to be sent, or is being sent.")]
 Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="jsonl, csv, curl or aria2.")]
 Parallel = Annotated[int, typer.Option("--parallel", "-j", min=1, max=32, help="Files at a time.")]
 Settings = Annotated[
     list[str], typer.Argument(metavar="KEY=VALUE…", help="per_minute, max_running, priority, deadline, windows.")
 ]
 
+MANY: Final = 50
+"""Executions beyond which a person is asked before they are repeated."""
+
+_CHANGES: Final = {"type": ["job.*", "execution.*"]}
 _VERBS: Final = {
     "pause": "Begin nothing more, and grant nothing more; the deadline keeps running.",
     "resume": "Let a paused job go on.",
@@ -78,26 +105,27 @@ _ROLLOUT: Final = ("per_minute", "max_running")
 _TUNABLE: Final = (*_ROLLOUT, "priority", "deadline", "windows")
 
 
-def build() -> typer.Typer:
+def build() -> Tree:
     """The commands of jobs."""
     app = new_app("Request files of many clients, and follow, steer and fetch the result.")
-    for name, function in (
-        ("create", create),
-        ("list", list_jobs),
-        ("show", show),
-        ("watch", watch),
-        ("executions", executions),
-        ("manifest", manifest),
-        ("approve", approve),
-        ("reject", reject),
-        ("retry", retry),
-        ("extend", extend),
-        ("add", add),
-        ("set", set_options),
-        ("results", results),
-        ("pull", pull),
+    for name, function, shape in (
+        ("create", create, JOB),
+        ("list", list_jobs, JOBS),
+        ("show", show, JOB),
+        ("watch", watch, JOB),
+        ("executions", executions, EXECUTIONS),
+        ("files", files, JOB_FILES),
+        ("manifest", manifest, MANIFEST),
+        ("approve", approve, None),
+        ("reject", reject, None),
+        ("retry", retry, None),
+        ("extend", extend, None),
+        ("add", add, None),
+        ("set", set_options, JOB),
+        ("results", results, None),
+        ("pull", pull, None),
     ):
-        app.command(name)(rest_command(function))
+        app.command(name)(rest_command(function, shape))
     for verb, text in _VERBS.items():
         app.command(verb, help=text)(rest_command(_verb(verb)))
     return app
@@ -108,7 +136,7 @@ def create(  # noqa: PLR0913 - one for each option
     *,
     file: FromFile = None,
     job_id: NewId = None,
-    client: Clients = None,
+    client: Selected = None,
     selector: Selector = None,
     path: Paths = None,
     file_type: FileType = None,
@@ -134,7 +162,7 @@ def create(  # noqa: PLR0913 - one for each option
             text = f"the job names no {name}: give {hint}, or --file"
             raise Misused(text)
     body.setdefault("job_id", uuid.uuid4().hex[:16])
-    limit = _seconds(timeout)
+    limit = read_seconds(timeout)
     with session.connect() as plane:
         jobs = JobCalls(plane)
         answer = jobs.create(body, dry_run=dry_run)
@@ -143,43 +171,95 @@ def create(  # noqa: PLR0913 - one for each option
         elif wait:
             _wait_for(session, jobs, answer["job_id"], limit)
         else:
-            session.output.result(answer, _created(answer))
+            session.output.result(answer, _created(session, answer))
 
 
-def list_jobs(session: CliSession, *, state: States = None, schedule: str | None = None, limit: Most = 50) -> None:
+def list_jobs(
+    session: CliSession, *, state: States = None, schedule: OfSchedule = None, limit: Most = 50, watch: Watch = False
+) -> None:
     """List jobs, newest first."""
     with session.connect() as plane:
-        answer = JobCalls(plane).jobs(limit, state=state, schedule_id=schedule)
-    session.output.result(answer, jobs_table(answer["jobs"]))
+        show_or_watch(
+            session,
+            lambda: JobCalls(plane).jobs(limit, state=state, schedule_id=schedule),
+            lambda answer: jobs_table(answer["jobs"]),
+            JOBS,
+            _CHANGES,
+            watch=watch,
+            none=f"no jobs; `{session.step('job', 'create', '--help')}` shows how to make one",
+        )
 
 
-def show(session: CliSession, job_id: JobId) -> None:
+def show(session: CliSession, job_id: JobId, *, watch: Watch = False) -> None:
     """Show one job: its state, and its executions by state and reason."""
     with session.connect() as plane:
-        answer = JobCalls(plane).job(job_id)
-    session.output.result(answer, job_view(answer))
+        show_or_watch(session, lambda: JobCalls(plane).job(job_id), job_view, JOB, {"job": job_id}, watch=watch)
 
 
-def watch(session: CliSession, job_id: JobId, *, timeout: Timeout = None) -> None:
+def watch(session: CliSession, job_id: JobId, *, timeout: WatchTimeout = None) -> None:
     """Stay until a job is over; the exit code is its outcome."""
     with session.connect() as plane:
-        _wait_for(session, JobCalls(plane), job_id, _seconds(timeout))
+        _wait_for(session, JobCalls(plane), job_id, read_seconds(timeout))
 
 
 def executions(
-    session: CliSession, job_id: JobId, *, state: States = None, client: OnlyClients = None, limit: Most = 200
+    session: CliSession,
+    job_id: JobId,
+    *,
+    state: States = None,
+    reason: OfReason = None,
+    client: OnlyClients = None,
+    limit: Most = 200,
+    watch: Watch = False,
 ) -> None:
     """List a job's executions by client."""
     with session.connect() as plane:
-        answer = JobCalls(plane).executions(job_id, limit, state=state, client=client)
-    session.output.result(answer, executions_table(answer["executions"]))
+        show_or_watch(
+            session,
+            lambda: JobCalls(plane).executions(job_id, limit, state=state, reason_code=reason, client=client),
+            lambda answer: executions_table(answer["executions"]),
+            EXECUTIONS,
+            {"job": job_id},
+            watch=watch,
+            none="no executions match",
+        )
 
 
-def manifest(session: CliSession, job_id: JobId, *, limit: Most = 50) -> None:
+def files(
+    session: CliSession,
+    job_id: JobId,
+    *,
+    client: OneClient = None,
+    outcome: Outcomes = None,
+    undecided: Undecided = False,
+    limit: Most = 200,
+    watch: Watch = False,
+) -> None:
+    """List the files that a job selected, and what became of each."""
+    filters = {"client": client, "outcome": outcome, "undecided": "true" if undecided else None}
+    with session.connect() as plane:
+        show_or_watch(
+            session,
+            lambda: JobCalls(plane).files(job_id, limit, **filters),
+            lambda answer: job_files_table(answer["files"]),
+            JOB_FILES,
+            {"job": job_id},
+            watch=watch,
+            none="no files: nothing is selected yet, or nothing matches",
+        )
+
+
+def manifest(session: CliSession, job_id: JobId, *, limit: Most = 50, watch: Watch = False) -> None:
     """Show what a job would send, and what waits for approval."""
     with session.connect() as plane:
-        answer = JobCalls(plane).manifest(job_id, limit)
-    session.output.result(answer, manifest_view(answer))
+        show_or_watch(
+            session,
+            lambda: JobCalls(plane).manifest(job_id, limit),
+            manifest_view,
+            MANIFEST,
+            {"job": job_id},
+            watch=watch,
+        )
 
 
 def approve(
@@ -201,7 +281,7 @@ def approve(
     _acted(session, answer, "approved")
 
 
-def reject(session: CliSession, job_id: JobId, *, client: Clients = None) -> None:
+def reject(session: CliSession, job_id: JobId, *, client: Selected = None) -> None:
     """Refuse what some clients would send; their executions end as rejected."""
     if not client:
         text = "name the clients: --client, repeatable"
@@ -223,10 +303,12 @@ def retry(
 ) -> None:
     """Repeat executions that ended: those that failed or timed out, or those in the given states."""
     chosen = state or ([] if client else ["failed", "timed_out", "partial"])
-    limit = _seconds(timeout)
+    limit = read_seconds(timeout)
     with session.connect() as plane:
         jobs = JobCalls(plane)
         shown = jobs.executions(job_id, 1, state=chosen, client=client)
+        if shown["count"] > MANY:
+            session.output.confirm(f"Repeat {shown['count']} executions of job {job_id}?")
         where = {"state": chosen, "clients": client or [], "count": shown["count"], "set": shown["set"]}
         body = {"where": where, **({"deadline": deadline} if deadline else {})}
         answer = jobs.verb(job_id, "retry", body, jobs.job(job_id)["version"])
@@ -236,7 +318,7 @@ def retry(
     _acted(session, answer, "queued again")
 
 
-def extend(session: CliSession, job_id: JobId, deadline: Annotated[str, typer.Argument(metavar="WHEN")]) -> None:
+def extend(session: CliSession, job_id: JobId, deadline: NewDeadline) -> None:
     """Move the deadline of a job, and of its open uploads: 12h from now, or 2026-11-27T18:00:00Z."""
     with session.connect() as plane:
         jobs = JobCalls(plane)
@@ -244,7 +326,7 @@ def extend(session: CliSession, job_id: JobId, deadline: Annotated[str, typer.Ar
     session.output.result(answer, job_view(answer["job"]))
 
 
-def add(session: CliSession, job_id: JobId, *, client: Clients = None, selector: Selector = None) -> None:
+def add(session: CliSession, job_id: JobId, *, client: Selected = None, selector: Selector = None) -> None:
     """Add clients to a job that runs; one that belongs to it already is left as it is."""
     if not client and selector is None:
         text = "name the clients: --client or --selector"
@@ -311,6 +393,8 @@ def _pulled(session: CliSession, plane: ControlPlane, job_id: str, folder: Path,
 def _verb(verb: str) -> Any:  # noqa: ANN401 - a command
     def command(session: CliSession, job_id: JobId) -> None:
         with session.connect() as plane:
+            if verb == "cancel":
+                session.output.confirm(f"End job {job_id}, with what it is uploading?")
             answer = JobCalls(plane).verb(job_id, verb)
         session.output.result(answer, job_view(answer["job"]))
 
@@ -320,9 +404,10 @@ def _verb(verb: str) -> Any:  # noqa: ANN401 - a command
 
 def _wait_for(session: CliSession, jobs: JobCalls, job_id: str, timeout: float | None) -> None:
     try:
-        job = follow(lambda: jobs.job(job_id), session.output, timeout)
+        with Wakes(session, {"job": job_id}) as wakes:
+            job = follow(lambda: jobs.job(job_id), session.output, timeout, wakes)
     except KeyboardInterrupt:
-        session.output.note(f"the job goes on; `{program()} job cancel {job_id}` ends it")
+        session.output.note(f"the job goes on; `{session.step('job', 'cancel', job_id)}` ends it")
         raise
     session.output.result(job, job_view(job))
     if code := exit_code(job):
@@ -334,16 +419,6 @@ def _acted(session: CliSession, answer: Document, what: str) -> None:
     session.output.result(answer, f"{count} execution{'' if count == 1 else 's'} {what}")
 
 
-def _created(answer: Document) -> str:
+def _created(session: CliSession, answer: Document) -> str:
     job_id = visible(answer["job_id"])
-    return f"job {job_id} has {answer['clients']} clients; `{program()} job watch {job_id}` follows it"
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    seconds = duration(text)
-    if seconds is None:
-        message = f"{text!r} is no time: write 90s, 10m or 2h"
-        raise Misused(message)
-    return seconds
+    return f"job {job_id} has {answer['clients']} clients; `{session.step('job', 'watch', job_id)}` follows it"

@@ -12,34 +12,27 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from control_plane.cli.errors import CliError, Unavailable, Unreachable
+from control_plane.cli.errors import DONE, PARTIAL, Failed, TimedOut, Unavailable, Unreachable
 from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.client import Document
 from control_plane.cli.rest.jobs.tables import ended, line
-from control_plane.cli.rest.progress import PATIENCE
+from control_plane.cli.rest.progress import LONGEST_SILENCE, PATIENCE, Wakeful, rest
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
 OVER: Final = frozenset({"completed", "cancelled", "aborted", "expired"})
-PARTIAL: Final = 5
-"""The exit code of a job of which a part was done."""
-
-TIMED_OUT: Final = 124
-"""As `timeout` exits."""
-
-EXIT_CODES: Final = {"all": 0, "partial": PARTIAL, "none": 1}
+_OUTCOMES: Final = {"all": DONE, "partial": PARTIAL, "none": Failed.exit_code}
 
 
-class TookTooLong(CliError):
-    """The job goes on after `--timeout`."""
+def follow(
+    read: Callable[[], Document],
+    output: CliOutput,
+    timeout: float | None,
+    wakes: Wakeful | None = None,
+) -> Document:
+    """Show the job until it is over, and return it; `TimedOut` after `timeout` seconds.
 
-    exit_code = TIMED_OUT
-    title = "timeout"
-
-
-def follow(read: Callable[[], Document], output: CliOutput, timeout: float | None) -> Document:
-    """Show the job until it is over, and return it; `TookTooLong` after `timeout` seconds.
-
+    It is read again when something wakes, without `wakes` again and again.
     `Unreachable` or `Unavailable` when the control plane gives no answer for `PATIENCE` seconds.
     """
     until = None if timeout is None else time.monotonic() + timeout
@@ -51,25 +44,26 @@ def follow(read: Callable[[], Document], output: CliOutput, timeout: float | Non
                 shown.append(text)
                 output.note(text)
 
-        return _followed(read, until, show=lambda job: note(line(job)), note=note)
+        return _followed(read, until, wakes, show=lambda job: note(line(job)), note=note)
     bar = _Bar()
     with Live(get_renderable=bar.renderable, console=output.stderr, refresh_per_second=8, transient=False):
-        return _followed(read, until, show=bar.show, note=bar.note)
+        return _followed(read, until, wakes, show=bar.show, note=bar.note)
 
 
 def exit_code(job: Document) -> int:
     """0 when every execution succeeded or had nothing to send, 5 when some did, 1 when none did."""
-    return EXIT_CODES.get(str(job.get("outcome")), 1)
+    return _OUTCOMES.get(str(job.get("outcome")), Failed.exit_code)
 
 
 def _followed(
     read: Callable[[], Document],
     until: float | None,
+    wakes: Wakeful | None,
     *,
     show: Callable[[Document], None],
     note: Callable[[str], None],
 ) -> Document:
-    pause, heard_at = FIRST_PAUSE, time.monotonic()
+    longest, heard_at = FIRST_PAUSE, time.monotonic()
     before: Document | None = None
     while True:
         try:
@@ -78,20 +72,20 @@ def _followed(
             if time.monotonic() > heard_at + PATIENCE:
                 raise
             note(f"trying again: {error}")
-            pause = max(pause, 1.0)
+            longest = max(longest, 1.0)
         else:
             heard_at = time.monotonic()
             show(job)
             if job.get("state") in OVER:
                 return job
             # A job of many clients changes for hours: it is read less often while nothing happens.
-            pause = FIRST_PAUSE if job != before else min(pause * 1.5, LONGEST_PAUSE)
+            longest = FIRST_PAUSE if job != before else min(longest * 1.5, LONGEST_PAUSE)
             before = job
-        if until is not None and time.monotonic() + pause > until:
-            time.sleep(max(0.0, until - time.monotonic()))
+        left = LONGEST_SILENCE if until is None else until - time.monotonic()
+        if left <= 0:
             text = "the job is not over yet; it goes on"
-            raise TookTooLong(text)
-        time.sleep(pause)
+            raise TimedOut(text)
+        rest(wakes, left, longest)
 
 
 class _Bar:

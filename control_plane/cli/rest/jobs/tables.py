@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.rest.tables import Row, cell, facts, id_cell, table
+from control_plane.cli.layout import Column, Listing, Row, cell, facts, id_cell
+from control_plane.cli.rest.tables import reason_code, reason_of
 from control_plane.cli.text import ago, moment, size, visible
 
 ENDS: Final = ("succeeded", "skipped", "partial", "failed", "rejected", "timed_out", "cancelled", "removed")
@@ -24,24 +24,27 @@ STYLES: Final = {
 }
 
 
-def jobs_table(rows: Iterable[Row], now: datetime | None = None) -> Table:
+def jobs_table(rows: Iterable[Row], now: datetime | None = None) -> Listing:
     """Jobs, a line each."""
     now = now or datetime.now(UTC)
-    shown = table("job", "state", "ended", "files", "sent", "created")
-    shown.columns[0].no_wrap = True
-    for column in shown.columns[2:5]:
-        column.justify = "right"
-    for row in rows:
-        totals = row.get("totals") or {}
-        shown.add_row(
-            id_cell(row.get("job_id")),
-            state(row),
-            f"{ended(row)}/{row.get('clients', '-')}",
-            f"{totals.get('proven', 0)}/{totals.get('files', 0)}",
-            size(totals.get("proven_bytes")),
-            ago(row.get("created_at"), now),
-        )
-    return shown
+    columns = (
+        Column("job", lambda row: row.get("job_id"), whole=True),
+        Column("state", state),
+        Column("ended", lambda row: f"{ended(row)}/{row.get('clients', '-')}", right=True),
+        Column("files", _proven_of_all, right=True),
+        Column("sent", lambda row: size((row.get("totals") or {}).get("proven_bytes")), right=True),
+        Column("created", lambda row: ago(row.get("created_at"), now)),
+        Column("by", lambda row: row.get("created_by"), wide=True),
+        Column("schedule", lambda row: row.get("schedule_id"), wide=True),
+        Column("deadline", lambda row: moment(row.get("deadline")), wide=True),
+        Column("waits", lambda row: None if row.get("ended_at") else why(row), wide=True),
+    )
+    return Listing(columns, list(rows))
+
+
+def _proven_of_all(row: Row) -> str:
+    totals = row.get("totals") or {}
+    return f"{totals.get('proven', 0)}/{totals.get('files', 0)}"
 
 
 def job_view(row: Row) -> Group:
@@ -70,11 +73,12 @@ def job_view(row: Row) -> Group:
     reasons = row.get("reasons") or ()
     if not reasons:
         return Group(shown)
-    counts = table("clients", "state", "reason")
-    counts.columns[0].justify = "right"
-    for one in reasons:
-        counts.add_row(str(one.get("executions")), styled(one.get("state")), cell(one.get("reason_code")))
-    return Group(shown, "", counts)
+    counts = (
+        Column("clients", lambda one: one.get("executions"), right=True),
+        Column("state", lambda one: styled(one.get("state"))),
+        Column("reason", lambda one: one.get("reason_code")),
+    )
+    return Group(shown, "", Listing(counts, reasons))
 
 
 def dry_run_view(row: Row) -> Group:
@@ -90,38 +94,51 @@ def dry_run_view(row: Row) -> Group:
     )
 
 
-def executions_table(rows: Iterable[Row]) -> Table:
+def executions_table(rows: Iterable[Row]) -> Listing:
     """Executions, a line each."""
-    shown = table("client", "state", "files", "sent", "reason")
-    for column in shown.columns[2:4]:
-        column.justify = "right"
-    for row in rows:
-        shown.add_row(
-            cell(row.get("client_id")),
-            styled(row.get("state")),
-            f"{row.get('proven', 0)}/{row.get('files', 0)}",
-            size(row.get("proven_bytes")),
-            cell(row.get("reason")),
-        )
-    return shown
+    columns = (
+        Column("client", lambda row: row.get("client_id")),
+        Column("state", lambda row: styled(row.get("state"))),
+        Column("files", lambda row: f"{row.get('proven', 0)}/{row.get('files', 0)}", right=True),
+        Column("sent", lambda row: size(row.get("proven_bytes")), right=True),
+        Column("attempt", lambda row: row.get("attempt"), wide=True, right=True),
+        Column("updated", lambda row: moment(row.get("updated_at")), wide=True),
+        Column("code", reason_code, wide=True),
+        Column("reason", reason_of),
+    )
+    return Listing(columns, list(rows))
+
+
+def job_files_table(rows: Iterable[Row]) -> Listing:
+    """Selected files, a line each."""
+    columns = (
+        Column("client", lambda row: row.get("client_id")),
+        Column("size", lambda row: size(row.get("size")), right=True),
+        Column("outcome", lambda row: styled(row.get("outcome"))),
+        Column("upload", lambda row: row.get("upload_id"), wide=True, whole=True),
+        Column("object", lambda row: row.get("key"), wide=True),
+        Column("path", _path_and_reason),
+    )
+    return Listing(columns, list(rows))
+
+
+def _path_and_reason(row: Row) -> Text:
+    reason = reason_of(row)
+    path = cell(row.get("path"))
+    return path.append(f"\n{reason}", style="dim") if reason else path
 
 
 def manifest_view(row: Row) -> Group:
     """What waits for approval."""
     totals = row.get("totals") or {}
-    shown = table("client", "files", "bytes", "left out", "minutes", "state")
-    for column in shown.columns[1:5]:
-        column.justify = "right"
-    for one in row.get("clients") or row.get("largest") or ():
-        minutes = one.get("minutes")
-        shown.add_row(
-            cell(one.get("client_id")),
-            str(one.get("files")),
-            size(one.get("bytes")),
-            str(one.get("left_out")),
-            "-" if minutes is None else f"{minutes:g}",
-            styled(one.get("state")),
-        )
+    columns = (
+        Column("client", lambda one: one.get("client_id")),
+        Column("files", lambda one: one.get("files"), right=True),
+        Column("bytes", lambda one: size(one.get("bytes")), right=True),
+        Column("left out", lambda one: one.get("left_out"), right=True),
+        Column("minutes", lambda one: None if one.get("minutes") is None else f"{one['minutes']:g}", right=True),
+        Column("state", lambda one: styled(one.get("state"))),
+    )
     return Group(
         facts(
             ("as of", row.get("as_of")),
@@ -130,7 +147,7 @@ def manifest_view(row: Row) -> Group:
             ("total", f"{totals.get('files')} files, {size(totals.get('bytes'))}"),
         ),
         "",
-        shown,
+        Listing(columns, list(row.get("clients") or row.get("largest") or ())),
     )
 
 
@@ -157,8 +174,8 @@ def why(row: Row) -> str | None:
     reason = row.get("reason")
     if not reason:
         return None
-    at = row.get("next_wake_at")
-    return f"{visible(reason)}" + (f", next look {moment(at)}" if at else "")
+    at = reason.get("next_wake_at")
+    return f"{visible(reason.get('text'))}" + (f", next look {moment(at)}" if at else "")
 
 
 def line(row: Row) -> str:

@@ -5,7 +5,7 @@ Rule: a schedule belongs to the control plane; no command stays until something 
 
 import secrets
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Group
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_document
-from control_plane.cli.program import program
+from control_plane.cli.rest.answers.shapes import COVERAGE, RUN, RUNS, SCHEDULE, SCHEDULES, TICKS
+from control_plane.cli.rest.arguments import Most, ScheduleId, Selected
 from control_plane.cli.rest.schedules.calls import ScheduleCalls
 from control_plane.cli.rest.schedules.tables import (
     CELLS,
@@ -23,10 +24,10 @@ from control_plane.cli.rest.schedules.tables import (
     schedule_view,
     schedules_table,
 )
-from control_plane.cli.session import CliSession, new_app, rest_command
+from control_plane.cli.rest.watching import Watch, show_or_watch
+from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible
 
-ScheduleId = Annotated[str, typer.Argument(metavar="SCHEDULE", help="The schedule's id.")]
 FromFile = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="The schedule, with its job, as JSON; - is standard input."),
@@ -35,12 +36,6 @@ NewId = Annotated[str | None, typer.Option("--id", metavar="SCHEDULE", help="Its
 Cron = Annotated[str | None, typer.Option(metavar="CRON", help="Five fields, such as '0 3 * * *'.")]
 EverySoOften = Annotated[str | None, typer.Option("--every", metavar="TIME", help="Such as 6h, in place of --cron.")]
 Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="Of cron and {tick}: Europe/Berlin. \\[UTC]")]
-Clients = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--client", "-c", metavar="CLIENT", help="An id, a pattern such as 'till-*', or group:NAME. Repeatable."
-    ),
-]
 Selector = Annotated[
     str | None,
     typer.Option("--selector", "-l", metavar="SELECTOR", help="By labels: 'site=berlin,model in (pi4,pi5)'."),
@@ -57,34 +52,41 @@ Replace = Annotated[bool, typer.Option("--replace", help="Replace the schedule o
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what it would do, make nothing.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; it is shown until the schedule is resumed.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")]
-Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
 Begin = Annotated[str | None, typer.Option("--from", metavar="INSTANT", help="2026-11-20 or 2026-11-20T03:00:00Z.")]
 End = Annotated[str | None, typer.Option("--to", metavar="INSTANT", help="The end, included. \\[now]")]
-Status = Annotated[str | None, typer.Option("--status", "-s", metavar="STATUS", help="Only these: fired, missed, …")]
+Status = Annotated[
+    str | None,
+    typer.Option("--status", "--state", "-s", metavar="STATUS", help="Only these: fired, missed, …"),
+]
+Kind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only these: tick, backfill, manual.")]
 State = Annotated[
     str | None,
     typer.Option("--state", "-s", metavar="STATE", help=f"Only clients with such a cell: {', '.join(CELLS)}."),
 ]
 
 
-def build() -> typer.Typer:
+_CHANGES: Final = {"type": ["schedule.*", "job.*", "execution.*"]}
+"""A schedule changes with its ticks and with what its jobs do."""
+
+
+def build() -> Tree:
     """The commands of schedules."""
     app = new_app("Make jobs by the clock, and see whose files are missing.")
-    for name, function in (
-        ("create", create),
-        ("list", list_schedules),
-        ("show", show),
-        ("preview", preview),
-        ("runs", runs),
-        ("coverage", coverage),
-        ("pause", pause),
-        ("resume", resume),
-        ("skip-next", skip_next),
-        ("run-now", run_now),
-        ("backfill", backfill),
-        ("rm", remove),
+    for name, function, shape in (
+        ("create", create, SCHEDULE),
+        ("list", list_schedules, SCHEDULES),
+        ("show", show, SCHEDULE),
+        ("preview", preview, TICKS),
+        ("runs", runs, RUNS),
+        ("coverage", coverage, COVERAGE),
+        ("pause", pause, SCHEDULE),
+        ("resume", resume, SCHEDULE),
+        ("skip-next", skip_next, SCHEDULE),
+        ("run-now", run_now, RUN),
+        ("backfill", backfill, None),
+        ("rm", remove, None),
     ):
-        app.command(name)(rest_command(function))
+        app.command(name)(rest_command(function, shape))
     return app
 
 
@@ -96,7 +98,7 @@ def create(  # noqa: PLR0913 - one for each option
     cron: Cron = None,
     every: EverySoOften = None,
     zone: Zone = None,
-    client: Clients = None,
+    client: Selected = None,
     selector: Selector = None,
     path: Paths = None,
     key: Key = None,
@@ -134,21 +136,34 @@ def create(  # noqa: PLR0913 - one for each option
     if dry_run:
         session.output.result(answer, Group(*lines, Text("nothing was made (--dry-run)", style="dim")))
     else:
-        session.output.result(answer, Group(*lines, Text(_hint(answer), style="dim")))
+        session.output.result(answer, Group(*lines, Text(_hint(session, answer), style="dim")))
 
 
-def list_schedules(session: CliSession) -> None:
+def list_schedules(session: CliSession, *, watch: Watch = False) -> None:
     """List the schedules."""
     with session.connect() as plane:
-        answer = ScheduleCalls(plane).schedules()
-    session.output.result(answer, schedules_table(answer["schedules"]))
+        show_or_watch(
+            session,
+            lambda: ScheduleCalls(plane).schedules(),
+            lambda answer: schedules_table(answer["schedules"]),
+            SCHEDULES,
+            _CHANGES,
+            watch=watch,
+            none=f"no schedules; `{session.step('schedule', 'create', '--help')}` shows how to make one",
+        )
 
 
-def show(session: CliSession, schedule_id: ScheduleId) -> None:
+def show(session: CliSession, schedule_id: ScheduleId, *, watch: Watch = False) -> None:
     """Show one schedule: what it requests, when it ticks next, what it does now."""
     with session.connect() as plane:
-        answer = ScheduleCalls(plane).schedule(schedule_id)
-    session.output.result(answer, schedule_view(answer))
+        show_or_watch(
+            session,
+            lambda: ScheduleCalls(plane).schedule(schedule_id),
+            schedule_view,
+            SCHEDULE,
+            _CHANGES,
+            watch=watch,
+        )
 
 
 def preview(session: CliSession, schedule_id: ScheduleId, *, count: Count = 10) -> None:
@@ -163,15 +178,24 @@ def runs(
     schedule_id: ScheduleId,
     *,
     status: Status = None,
+    kind: Kind = None,
     begin: Begin = None,
     end: End = None,
     limit: Most = 50,
+    watch: Watch = False,
 ) -> None:
     """List what became of each tick, the latest first."""
     span = {"from": _instant(begin), "to": _instant(end, last=True)}
     with session.connect() as plane:
-        answer = ScheduleCalls(plane).runs(schedule_id, limit, status=status, **span)
-    session.output.result(answer, runs_table(answer["runs"]))
+        show_or_watch(
+            session,
+            lambda: ScheduleCalls(plane).runs(schedule_id, limit, status=status, kind=kind, **span),
+            lambda answer: runs_table(answer["runs"]),
+            RUNS,
+            _CHANGES,
+            watch=watch,
+            none="no runs: the schedule has not ticked in this span",
+        )
 
 
 def coverage(
@@ -182,12 +206,19 @@ def coverage(
     end: End = None,
     state: State = "missing",
     limit: Most = 100,
+    watch: Watch = False,
 ) -> None:
     """Show whose files of which tick are proven, and who is missing; by default of the last thirty days."""
     span = {"from": _instant(begin), "to": _instant(end, last=True)}
     with session.connect() as plane:
-        answer = ScheduleCalls(plane).coverage(schedule_id, limit, state=state, **span)
-    session.output.result(answer, coverage_view(answer))
+        show_or_watch(
+            session,
+            lambda: ScheduleCalls(plane).coverage(schedule_id, limit, state=state, **span),
+            coverage_view,
+            COVERAGE,
+            _CHANGES,
+            watch=watch,
+        )
 
 
 def pause(session: CliSession, schedule_id: ScheduleId, *, note: Note = "") -> None:
@@ -210,7 +241,7 @@ def run_now(session: CliSession, schedule_id: ScheduleId) -> None:
     with session.connect() as plane:
         answer = ScheduleCalls(plane).verb(schedule_id, "run-now")
     job_id = visible(answer["job_id"])
-    session.output.result(answer, f"job {job_id} was made; `{program()} job watch {job_id}` follows it")
+    session.output.result(answer, f"job {job_id} was made; `{session.step('job', 'watch', job_id)}` follows it")
 
 
 def backfill(
@@ -230,6 +261,7 @@ def backfill(
 
 def remove(session: CliSession, schedule_id: ScheduleId) -> None:
     """Delete a schedule with its runs and its coverage; its jobs go on."""
+    session.output.confirm(f"Delete the schedule {schedule_id} with its runs and its coverage?")
     with session.connect() as plane:
         ScheduleCalls(plane).delete(schedule_id)
     session.output.result({"schedule_id": schedule_id}, f"schedule {visible(schedule_id)} is deleted")
@@ -252,9 +284,9 @@ def _require(body: dict[str, Any], job: dict[str, Any]) -> None:
             raise Misused(text)
 
 
-def _hint(answer: dict[str, Any]) -> str:
-    name = visible(answer["schedule_id"])
-    return f"next tick {moment(answer['next_at'])}; `{program()} schedule preview {name}` shows more"
+def _hint(session: CliSession, answer: dict[str, Any]) -> str:
+    step = session.step("schedule", "preview", visible(answer["schedule_id"]))
+    return f"next tick {moment(answer['next_at'])}; `{step}` shows more"
 
 
 def _instant(text: str | None, *, last: bool = False) -> str | None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.rest.tables import Row, cell, facts, id_cell, table
+from control_plane.cli.layout import Column, Listing, Row, facts, id_cell
+from control_plane.cli.rest.tables import reason_of
 from control_plane.cli.text import moment, visible
 
 CELLS: Final = ("proven", "unchanged", "empty", "healed", "pending", "missing")
@@ -22,13 +22,17 @@ _STYLES: Final = {
 }
 
 
-def schedules_table(rows: Iterable[Row]) -> Table:
+def schedules_table(rows: Iterable[Row]) -> Listing:
     """Schedules, a line each."""
-    shown = table("schedule", "ticks", "next", "state")
-    shown.columns[0].no_wrap = True
-    for row in rows:
-        shown.add_row(id_cell(row.get("schedule_id")), ticks(row), moment(row.get("next_at")), state(row))
-    return shown
+    columns = (
+        Column("schedule", lambda row: row.get("schedule_id"), whole=True),
+        Column("ticks", ticks),
+        Column("next", lambda row: moment(row.get("next_at"))),
+        Column("failures", lambda row: row.get("failures"), wide=True, right=True),
+        Column("note", lambda row: row.get("note") or "-", wide=True),
+        Column("state", state),
+    )
+    return Listing(columns, list(rows))
 
 
 def schedule_view(row: Row) -> Group:
@@ -64,47 +68,51 @@ def warnings(row: Row) -> list[RenderableType]:
     return [Text(f"warning: {visible(one)}", style="yellow") for one in row.get("warnings") or ()]
 
 
-def preview_table(rows: Iterable[Row]) -> Table:
+def preview_table(rows: Iterable[Row]) -> Listing:
     """Ticks, a line each."""
-    shown = table("tick", "local time", "note")
-    for row in rows:
-        shown.add_row(moment(row.get("at")), cell(row.get("local")), cell(row.get("note") or ""))
-    return shown
+    columns = (
+        Column("tick", lambda row: moment(row.get("at"))),
+        Column("local time", lambda row: row.get("local")),
+        Column("note", lambda row: row.get("note") or ""),
+    )
+    return Listing(columns, list(rows))
 
 
-def runs_table(rows: Iterable[Row]) -> Table:
+def runs_table(rows: Iterable[Row]) -> Listing:
     """Runs, a line each."""
-    shown = table("tick", "kind", "status", "job", "reason")
-    for row in rows:
-        shown.add_row(
-            moment(row.get("nominal_at")),
-            cell(row.get("kind")),
-            styled(row.get("status")),
-            id_cell(row.get("job_id") or "-"),
-            cell(row.get("reason")),
-        )
-    return shown
+    columns = (
+        Column("tick", lambda row: moment(row.get("nominal_at"))),
+        Column("kind", lambda row: row.get("kind")),
+        Column("status", lambda row: styled(row.get("status"))),
+        Column("outcome", lambda row: row.get("outcome"), wide=True),
+        Column("ended", lambda row: moment(row.get("ended_at")), wide=True),
+        Column("job", lambda row: row.get("job_id"), whole=True),
+        Column("reason", reason_of),
+    )
+    return Listing(columns, list(rows))
 
 
 def coverage_view(row: Row) -> Group:
     """The sums of each tick, and the clients with what is not there."""
-    sums = table("tick", "status", *CELLS)
-    for column in sums.columns[2:]:
-        column.justify = "right"
-    for one in row.get("ticks") or ():
-        counts = [_count(name, one.get(name)) for name in CELLS]
-        sums.add_row(moment(one.get("nominal_at")), styled(one.get("status") or "-"), *counts)
-    gaps = table("client", "tick", "state", "reason")
-    for client in row.get("clients") or ():
-        for one in client.get("cells") or ():
-            if one.get("state") in {"missing", "pending"}:
-                gaps.add_row(
-                    cell(client.get("client_id")),
-                    moment(one.get("nominal_at")),
-                    styled(one.get("state")),
-                    cell(one.get("reason_code")),
-                )
-    return Group(sums, "", gaps) if gaps.row_count else Group(sums)
+    sums = (
+        Column("tick", lambda one: moment(one.get("nominal_at"))),
+        Column("status", lambda one: styled(one.get("status") or "-")),
+        *(Column(name, lambda one, name=name: _count(name, one.get(name)), right=True) for name in CELLS),  # type: ignore[misc]
+    )
+    gaps = (
+        Column("client", lambda one: one.get("client_id")),
+        Column("tick", lambda one: moment(one.get("nominal_at"))),
+        Column("state", lambda one: styled(one.get("state"))),
+        Column("reason", lambda one: one.get("reason_code")),
+    )
+    missing = [
+        {**one, "client_id": client.get("client_id")}
+        for client in row.get("clients") or ()
+        for one in client.get("cells") or ()
+        if one.get("state") in {"missing", "pending"}
+    ]
+    shown = Listing(sums, list(row.get("ticks") or ()))
+    return Group(shown, "", Listing(gaps, missing)) if missing else Group(shown)
 
 
 def ticks(row: Row) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from control_plane.domain.access import Principal
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
+from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import UnknownJob
 from control_plane.services.jobs.results.formats import (
@@ -87,7 +88,7 @@ async def result_lines(database: Database, job_id: str) -> AsyncIterator[ResultL
                 client_id=execution.client_id,
                 path=None,
                 outcome=FileOutcome.LEFT_OUT,
-                reason_code="limits",
+                reason_code=ReasonCode.OVER_LIMIT,
                 reason=_LEFT_OUT_TEXT,
                 count=execution.left_out,
                 attempts=execution.attempt,

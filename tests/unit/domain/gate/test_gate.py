@@ -21,7 +21,7 @@ from control_plane.domain.gate.gate import (
     allowance,
     may_grant,
 )
-from control_plane.domain.reasons import WaitCode
+from control_plane.domain.reasons import ReasonCode
 from schemas.parts import MIB
 from tests.support.examples import examples
 
@@ -29,23 +29,23 @@ NOW = 1_761_999_896.0
 DISPATCH = Want(NOW, begins=True)
 GRANT = Want(NOW, begins=False, part=5 * MIB)
 
-REFUSALS: Mapping[WaitCode, Mapping[str, Any]] = {
-    WaitCode.JOB_ENDED: {"ending": True},
-    WaitCode.JOB_PAUSED: {"paused": True},
-    WaitCode.APPROVAL_PENDING: {"unapproved": True},
-    WaitCode.OUTSIDE_WINDOW: {"windows": Opening(open=False, opens_at=NOW + 60)},
-    WaitCode.STAGE_NOT_REACHED: {"in_stage": False},
-    WaitCode.DISPATCH_RATE: {"dispatch_free_at": NOW + 1},
-    WaitCode.RUNNING_CAP: {"running": 3, "max_running": 3},
-    WaitCode.BUDGET_SPENT: {"turns": (Turn("site=berlin", MIB, NOW + 5),)},
-    WaitCode.CLIENT_QUOTA: {"over_quota": "the client has 8 open uploads"},
+REFUSALS: Mapping[ReasonCode, Mapping[str, Any]] = {
+    ReasonCode.JOB_ENDED: {"ending": True},
+    ReasonCode.JOB_PAUSED: {"paused": True},
+    ReasonCode.APPROVAL_PENDING: {"unapproved": True},
+    ReasonCode.OUTSIDE_WINDOW: {"windows": Opening(open=False, opens_at=NOW + 60)},
+    ReasonCode.STAGE_NOT_REACHED: {"in_stage": False},
+    ReasonCode.DISPATCH_RATE: {"dispatch_free_at": NOW + 1},
+    ReasonCode.RUNNING_CAP: {"running": 3, "max_running": 3},
+    ReasonCode.BUDGET_SPENT: {"turns": (Turn("site=berlin", MIB, NOW + 5),)},
+    ReasonCode.CLIENT_QUOTA: {"over_quota": "the client has 8 open uploads"},
 }
 """What refuses, in the order in which it is asked."""
 
-OF_ROLLOUT = {WaitCode.STAGE_NOT_REACHED, WaitCode.DISPATCH_RATE, WaitCode.RUNNING_CAP, WaitCode.CLIENT_QUOTA}
+OF_ROLLOUT = {ReasonCode.STAGE_NOT_REACHED, ReasonCode.DISPATCH_RATE, ReasonCode.RUNNING_CAP, ReasonCode.CLIENT_QUOTA}
 
 
-def refused(want: Want, *codes: WaitCode) -> str | None:
+def refused(want: Want, *codes: ReasonCode) -> str | None:
     facts: dict[str, Any] = {}
     for code in codes:
         facts |= REFUSALS[code]
@@ -54,13 +54,13 @@ def refused(want: Want, *codes: WaitCode) -> str | None:
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-def test_each_refusal_alone_is_the_reason(code: WaitCode) -> None:
+def test_each_refusal_alone_is_the_reason(code: ReasonCode) -> None:
     assert refused(DISPATCH, code) == code
     assert refused(GRANT, code) == (None if code in OF_ROLLOUT else code)
 
 
 @given(st.sets(st.sampled_from(list(REFUSALS)), min_size=1))
-def test_the_first_refusal_in_order_is_the_reason(codes: set[WaitCode]) -> None:
+def test_the_first_refusal_in_order_is_the_reason(codes: set[ReasonCode]) -> None:
     first = next(code for code in REFUSALS if code in codes)
     assert refused(DISPATCH, *codes) == first
 
@@ -81,15 +81,15 @@ def test_after_a_window_what_runs_may_finish_if_the_window_allows_it() -> None:
 
 
 def test_a_wait_names_when_to_ask_again() -> None:
-    def wake(code: WaitCode) -> float | None:
+    def wake(code: ReasonCode) -> float | None:
         answer = may_grant(DISPATCH, Facts(**REFUSALS[code]))
         assert isinstance(answer, Wait)
         return answer.wake_at
 
-    assert wake(WaitCode.OUTSIDE_WINDOW) == NOW + 60
-    assert wake(WaitCode.DISPATCH_RATE) == NOW + 1
-    assert wake(WaitCode.BUDGET_SPENT) == NOW + 5
-    assert wake(WaitCode.JOB_PAUSED) is None
+    assert wake(ReasonCode.OUTSIDE_WINDOW) == NOW + 60
+    assert wake(ReasonCode.DISPATCH_RATE) == NOW + 1
+    assert wake(ReasonCode.BUDGET_SPENT) == NOW + 5
+    assert wake(ReasonCode.JOB_PAUSED) is None
 
 
 def test_a_grant_under_several_budgets_has_the_size_and_the_rate_of_the_smallest() -> None:

@@ -3,15 +3,15 @@
 Rule: an upload is written by compare-and-set on its version, and only what differs is written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, tuple_, update
 
 from control_plane.adapters.database.listing import ROWS, page_of_uploads
-from control_plane.adapters.database.parts import PartsCache, PartTable, new_stamp
 from control_plane.adapters.database.rows import (
+    UPLOAD_COLUMNS,
     DriverRow,
     changed_values,
     parts_stamp,
@@ -23,9 +23,10 @@ from control_plane.adapters.database.rows import (
 )
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import IS_OPEN, OUTBOX, UPLOADS
+from control_plane.adapters.database.uploads.parts import PartsCache, PartTable, new_stamp
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import KeyTaken, VersionConflict
-from control_plane.services.ports.database import Page, SubjectType, UploadFilter, UploadPage
+from control_plane.services.ports.database import OpenUploads, Page, SubjectType, UploadFilter, UploadPage
 
 _U: Final = UPLOADS.c
 _KEY: Final = (_U.client_id == bindparam("of_client")) & (_U.upload_id == bindparam("of_upload"))
@@ -41,6 +42,18 @@ _OFFERED: Final = Statement(
         _U.client_id == bindparam("client_id"), _U.created_at >= bindparam("since"), _U.owner == bindparam("owner")
     )
 )
+_RANKED: Final = (
+    select(
+        *(_U[name] for name in UPLOAD_COLUMNS),
+        func.count().over(partition_by=_U.client_id).label("open_uploads"),
+        func.row_number()
+        .over(partition_by=_U.client_id, order_by=(_U.updated_at.desc(), _U.upload_id.desc()))
+        .label("place"),
+    )
+    .where(_U.client_id.in_(bindparam("client_ids", expanding=True)), _U.live, IS_OPEN)
+    .subquery()
+)
+_OPEN_AMONG: Final = select(*(column for column in _RANKED.c if column.name != "place")).where(_RANKED.c.place == 1)
 _OBSERVED: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
@@ -145,6 +158,13 @@ class SqlUploads:
         if self._transaction.run(_BY_OBJECT, {"s3_key": s3_key}).fetchone() is not None:
             message = f"the object {s3_key!r} belongs to another upload"
             raise KeyTaken(message)
+
+    def open_among(self, client_ids: Sequence[str]) -> dict[str, OpenUploads]:
+        """From the index of the live uploads."""
+        if not client_ids:
+            return {}
+        rows = self._transaction.connection.execute(_OPEN_AMONG, {"client_ids": list(client_ids)})
+        return {row[0]: OpenUploads(row[-1], to_upload(row[:-1], stored_parts(row[:-1]))) for row in rows}
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
         """From the index of the open uploads' deadlines."""

@@ -1,0 +1,140 @@
+"""Sums over the fleet in SQL.
+
+Rule: what ended is summed from an index that has every column of the sums; what is open, by what is open.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from operator import itemgetter
+from typing import Final
+
+import msgspec
+from sqlalchemy import and_, bindparam, case, delete, func, select
+
+from control_plane.adapters.database.fleet.tables import REPLICAS
+from control_plane.adapters.database.rows import DriverRow
+from control_plane.adapters.database.sql import Statement, Transaction, upsert
+from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.duties import CLEAN_UPS, Kind
+from control_plane.domain.uploads.model import OPEN, State, UploadKey
+from control_plane.services.ports.database import SubjectType
+from control_plane.services.ports.overview import Ended, OpenUpload, Presences, Replica
+from schemas.messages import AgentInfo
+
+_U: Final = UPLOADS.c
+_C: Final = CLIENTS.c
+_O: Final = OUTBOX.c
+_COUNTS: Final = Statement(select(func.count(), func.sum(case((_C.install_id == "", 1), else_=0))).select_from(CLIENTS))
+_PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
+_ONLINE: Final = Statement(select(*_PRESENCE).where(_C.online))
+_OPEN: Final = Statement(
+    select(_U.client_id, _U.upload_id, _U.state, _U.reason_code, _U.wanted, *_PRESENCE, _C.agent)
+    .select_from(UPLOADS.outerjoin(CLIENTS, _U.client_id == _C.client_id))
+    .where(IS_OPEN, _U.owner == bindparam("owner"))
+    .limit(bindparam("limit"))
+)
+_FAILED: Final = Statement(
+    select(_O.last_error_at, _O.client_id, _O.subject_id, _O.kind, _O.last_error_code).where(
+        _O.subject_type == SubjectType.UPLOAD.value,
+        _O.last_error_code.is_not(None),
+        *(_O.kind != kind.value for kind in sorted(CLEAN_UPS)),
+    )
+)
+_IN_STATE: Final = Statement(select(func.count()).where(_U.state == bindparam("state")))
+_ENDED_SINCE: Final = and_(~IS_OPEN, _U.ended_at >= bindparam("since"))
+_SUMS: Final = (func.count(), func.coalesce(func.sum(_U.file_size), 0))
+_ENDED: Final = Statement(
+    select(_U.state, *_SUMS).where(_ENDED_SINCE, _U.ended_at < bindparam("until")).group_by(_U.state)
+)
+_ERRORS: Final = Statement(
+    select(_U.error, func.count())
+    .where(_ENDED_SINCE, _U.error.is_not(None))
+    .group_by(_U.error)
+    .order_by(func.count().desc(), _U.error)
+    .limit(bindparam("limit"))
+)
+_R: Final = REPLICAS.c
+_SEEN: Final = Statement(select(REPLICAS).where(_R.seen_at >= bindparam("since")))
+_PUT: Final = upsert(REPLICAS)
+_REMOVE: Final = Statement(delete(REPLICAS).where(_R.replica_id == bindparam("of_id")))
+_PRUNE: Final = Statement(delete(REPLICAS).where(_R.seen_at < bindparam("before")))
+_agent: Final = msgspec.json.Decoder(AgentInfo)
+
+
+class SqlOverview:
+    """Sums over clients and uploads, inside one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def presences(self) -> Presences:
+        """One scan of the clients for the numbers, and one for those that are online."""
+        ((total, never_seen),) = self._rows(_COUNTS)
+        return Presences(total, never_seen or 0, [_present(row) for row in self._rows(_ONLINE)])
+
+    def open_uploads(self, owner: str, limit: int) -> list[OpenUpload]:
+        """One row for each, and the failed duties of all."""
+        failures = sorted(self._rows(_FAILED), key=itemgetter(0))
+        failed = {(client_id, upload_id): (Kind(kind), code) for _, client_id, upload_id, kind, code in failures}
+        agents: dict[str, AgentInfo] = {}
+        found = []
+        for client_id, upload_id, state, reported, wanted, *presence, agent in self._rows(
+            _OPEN, owner=owner, limit=limit
+        ):
+            client = None
+            if agent is not None:
+                if agent not in agents:
+                    agents[agent] = _agent.decode(agent)
+                client = _present(presence, agents[agent])
+            key = UploadKey(client_id, upload_id)
+            duty = failed.get((client_id, upload_id))
+            found.append(OpenUpload(key, State(state), client, reported, wanted != "[]", duty))
+        return found
+
+    def count_open(self) -> Mapping[State, int]:
+        """From the index of states."""
+        return {state: self._rows(_IN_STATE, state=state.value)[0][0] for state in OPEN}
+
+    def ended(self, since: float, until: float) -> Mapping[State, Ended]:
+        """From the index of ends."""
+        rows = self._rows(_ENDED, since=since, until=until)
+        return {State(state): Ended(int(count), int(size)) for state, count, size in rows}
+
+    def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
+        """From the same index."""
+        return [(code, int(n)) for code, n in self._rows(_ERRORS, since=since, limit=limit)]
+
+    def put_replica(self, replica: Replica) -> None:
+        """With every column."""
+        self._transaction.run(_PUT, asdict(replica))
+
+    def replicas(self, since: float) -> list[Replica]:
+        """There are a handful."""
+        return [Replica(*row) for row in self._rows(_SEEN, since=since)]
+
+    def remove_replica(self, replica_id: str) -> None:
+        """By the primary key."""
+        self._transaction.run(_REMOVE, {"of_id": replica_id})
+
+    def prune_replicas(self, before: float) -> None:
+        """There are a handful."""
+        self._transaction.run(_PRUNE, {"before": before})
+
+    def _rows(self, statement: Statement, **values: object) -> list[DriverRow]:
+        return list(self._transaction.run(statement, values).fetchall())
+
+
+def _present(row: DriverRow, agent: AgentInfo | None = None) -> Client:
+    """A client with its presence only."""
+    client_id, install_id, epoch, sequence, online, seen_at, conflict_at = row
+    return Client(
+        client_id=client_id,
+        install_id=install_id,
+        epoch=epoch,
+        sequence=sequence,
+        online=bool(online),
+        seen_at=seen_at,
+        conflict_at=conflict_at,
+        agent=agent or AgentInfo(),
+    )

@@ -1,0 +1,4 @@
+"""Signed-in browsers in SQL.
+
+Rule: as the package above.
+"""

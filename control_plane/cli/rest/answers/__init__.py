@@ -1,0 +1,4 @@
+"""What REST answers, as rows and members.
+
+Rule: no behaviour.
+"""

@@ -1,0 +1,41 @@
+"""`backhaul doctor`: every check, in the order in which to repair what it finds.
+
+Rule: a neighbour that cannot be used is a finding; the checks that need it are left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from control_plane.services.diagnosis.broker import BrokerDoctor
+from control_plane.services.diagnosis.database import DatabaseDoctor
+from control_plane.services.diagnosis.findings import Finding, looked
+from control_plane.services.diagnosis.page import examine_page
+from control_plane.services.diagnosis.store import StoreDoctor
+from control_plane.services.ports.database import Database
+from control_plane.services.ports.diagnosis import BrokerExaminer, DatabaseExaminer, PageExaminer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doctor:
+    """Examines the neighbours one by one; `store` makes the doctor of the object store over the open database."""
+
+    database: DatabaseExaminer
+    broker: BrokerExaminer
+    store: Callable[[Database | None], StoreDoctor]
+    page: PageExaminer
+
+    async def examine(self, *, fix: bool = False) -> list[Finding]:
+        """All findings. `fix` migrates the database, adds the lifecycle rule and removes retained commands."""
+        database = DatabaseDoctor(self.database)
+        try:
+            remedy = "check DATABASE_URL, and that the database runs and has space"
+            found = await looked("database", lambda: database.examine(fix=fix), remedy)
+            broker = BrokerDoctor(self.broker)
+            remedy = "check MQTT_URL, MQTT_USERNAME and MQTT_PASSWORD, and that the broker runs"
+            found += await looked("broker", lambda: broker.examine(fix=fix), remedy)
+            found += await self.store(database.opened).examine(fix=fix)
+            found += await looked("page", lambda: examine_page(self.page))
+        finally:
+            if database.opened is not None:
+                await database.opened.close()
+        return found

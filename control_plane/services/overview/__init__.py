@@ -1,0 +1,4 @@
+"""The fleet as a whole, for people who look at it.
+
+Rule: as the package above.
+"""

@@ -1,0 +1,141 @@
+"""The fleet in numbers: who is there, what moves, what waits and why, and how it went.
+
+Rule: each number counts exactly the rows that a list with the same filter has. It is computed at most once a second in
+one process, for all who look: a change of the fleet makes each open page ask again.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from control_plane.domain.access import Principal
+from control_plane.domain.uploads.model import OPEN, TERMINAL, State
+from control_plane.services.clients.beats import Beats
+from control_plane.services.errors import BadInput
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.overview import Ended
+from control_plane.services.uploads.views import UploadViews
+
+T = TypeVar("T")
+
+DAY: Final = 86_400.0
+HOUR: Final = 3_600
+MAX_HOURS: Final = 168
+MOST_OPEN: Final = 20_000
+"""Open uploads whose reasons are counted."""
+
+COMMONEST: Final = 3
+_KEPT_FOR: Final = 1.0
+_MOST_KEPT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNumbers:
+    """The fleet at `as_of`; what ended is counted from `since` on, `failures` in the last day (all s since the epoch).
+
+    `open` has every state that is not terminal, `ended` every other one. `waiting` has the reason codes of the control
+    plane's open uploads, commonest first, also of those that move; `counted` is False where there are more than could
+    be counted. `failures` are the commonest error codes.
+    """
+
+    as_of: float
+    since: float
+    connected: int
+    offline: int
+    never_seen: int
+    open: Mapping[State, int]
+    waiting: tuple[tuple[str, int], ...]
+    counted: bool
+    ended: Mapping[State, int]
+    bytes: int
+    failures: tuple[tuple[str, int], ...]
+    failures_since: float
+
+
+@dataclass(frozen=True, slots=True)
+class HourNumbers:
+    """One hour from `begins_at` (s since the epoch): bytes of completed uploads, and how many ended in each state."""
+
+    begins_at: float
+    bytes: int
+    ended: Mapping[State, int]
+
+
+class OverviewService:
+    """What a caller may see of the fleet as a whole."""
+
+    def __init__(self, database: Database, clock: Clock, beats: Beats, views: UploadViews, owner: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._beats = beats
+        self._views = views
+        self._owner = owner
+        self._kept: dict[tuple[str, float], tuple[float, object]] = {}
+
+    async def fleet(self, _principal: Principal, since: float | None = None) -> FleetNumbers:
+        """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future."""
+        now = self._clock.now()
+        start = now - now % DAY if since is None else since
+        if not now - 7 * DAY - HOUR <= start <= now:
+            message = "since must be an instant of the last seven days"
+            raise BadInput(message)
+        return await self._once(("fleet", start), lambda records: self._fleet(records, start, now))
+
+    async def history(self, _principal: Principal, hours: int = 24) -> list[HourNumbers]:
+        """Whole hours of the epoch, oldest first; the last one is not over. `DatabaseUnavailable`."""
+        now = self._clock.now()
+        last = now - now % HOUR
+        starts = [last - HOUR * back for back in reversed(range(min(hours, MAX_HOURS)))]
+
+        def work(records: Records) -> list[HourNumbers]:
+            return [_hour(start, records.overview.ended(start, start + HOUR)) for start in starts]
+
+        return await self._once(("history", float(hours)), work)
+
+    def _fleet(self, records: Records, since: float, now: float) -> FleetNumbers:
+        overview = records.overview
+        presences = overview.presences()
+        connected = sum(self._beats.latest(client).connected(now) for client in presences.online)
+        found = overview.open_uploads(self._owner, MOST_OPEN)
+        waiting = Counter(self._views.code_of(one, now) for one in found)
+        ended = overview.ended(since, now + DAY)
+        return FleetNumbers(
+            as_of=now,
+            since=since,
+            connected=connected,
+            offline=presences.total - presences.never_seen - connected,
+            never_seen=presences.never_seen,
+            open={state: count for state, count in overview.count_open().items() if state in OPEN},
+            waiting=tuple(waiting.most_common()),
+            counted=len(found) < MOST_OPEN,
+            ended=_counts(ended),
+            bytes=_bytes(ended),
+            failures=tuple(overview.errors(now - DAY, COMMONEST)),
+            failures_since=now - DAY,
+        )
+
+    async def _once(self, key: tuple[str, float], work: Callable[[Records], T]) -> T:
+        """The result of a second ago at most; two callers at one moment may both compute it."""
+        kept = self._kept.get(key)
+        if kept is not None and self._clock.monotonic() - kept[0] < _KEPT_FOR:
+            return kept[1]  # type: ignore[return-value]  # one key has one kind of result
+        began = self._clock.monotonic()
+        found = await self._database.read(work)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = (began, found)
+        return found
+
+
+def _hour(begins_at: float, ended: Mapping[State, Ended]) -> HourNumbers:
+    return HourNumbers(begins_at, _bytes(ended), _counts(ended))
+
+
+def _counts(ended: Mapping[State, Ended]) -> dict[State, int]:
+    return {state: ended[state].count if state in ended else 0 for state in State if state in TERMINAL}
+
+
+def _bytes(ended: Mapping[State, Ended]) -> int:
+    return ended[State.COMPLETED].size if State.COMPLETED in ended else 0

@@ -1,0 +1,87 @@
+"""Sums over the whole fleet, for people who look at it.
+
+Rule: as `services/ports/database.py`. What is summed is bounded: by what is open now, or by a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from control_plane.domain.clients import Client
+from control_plane.domain.uploads.duties import Kind
+from control_plane.domain.uploads.model import State, UploadKey
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """What explains an upload that is not over. `client` has its presence only; None when it is not known.
+
+    `reported` is the reason code that it has itself, `wants` whether its client waits for URLs, and `failed` the duty
+    that it waits for and that failed last, with its reason code.
+    """
+
+    key: UploadKey
+    state: State
+    client: Client | None
+    reported: str | None
+    wants: bool
+    failed: tuple[Kind, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Presences:
+    """How many clients there are, and were never seen; and those whose last stored presence is `online`."""
+
+    total: int
+    never_seen: int
+    online: list[Client]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many uploads ended in a state, and the bytes of their files."""
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A control plane that shares the database; instants are seconds since the epoch."""
+
+    replica_id: str
+    host: str
+    version: str
+    started_at: float
+    seen_at: float
+
+
+class OverviewRecords(Protocol):
+    """Sums over clients and uploads, and the control planes that share the database."""
+
+    def presences(self) -> Presences:
+        """Of all clients."""
+
+    def open_uploads(self, owner: str, limit: int) -> list[OpenUpload]:
+        """Up to `limit` of this owner's uploads that are not over, in any order."""
+
+    def count_open(self) -> Mapping[State, int]:
+        """How many uploads there are in each state that is not terminal."""
+
+    def ended(self, since: float, until: float) -> Mapping[State, Ended]:
+        """What ended from `since` to before `until` (s since the epoch), by its state."""
+
+    def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
+        """The `limit` commonest error codes of uploads that ended since then, with their numbers, commonest first."""
+
+    def put_replica(self, replica: Replica) -> None:
+        """Insert the row of a control plane, or replace it."""
+
+    def replicas(self, since: float) -> list[Replica]:
+        """Those that were seen at `since` (s since the epoch) or later, in any order."""
+
+    def remove_replica(self, replica_id: str) -> None:
+        """Delete one row, if it exists."""
+
+    def prune_replicas(self, before: float) -> None:
+        """Delete those that were last seen before this instant."""

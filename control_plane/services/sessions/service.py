@@ -1,0 +1,95 @@
+"""Sessions of browsers: a token, or a code that a caller with a token made, becomes a value that only a browser keeps.
+
+Rule: the database has a keyed digest of each value, so its rows sign no one in, and another `JWT_SECRET` ends every
+session. A session is never valid for longer than the token that it began with.
+"""
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.access import Principal
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.sessions import SessionKind, StoredSession
+
+CODE_LIFE: Final = 60.0
+"""Seconds in which a code signs a browser in."""
+
+_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A caller, until an instant (s since the epoch)."""
+
+    principal: Principal
+    valid_until: float
+
+
+class SessionService:
+    """Begins, finds and ends sessions. `secret` None: the server needs no token, and there is no session."""
+
+    def __init__(self, database: Database, clock: Clock, secret: str | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._secret = secret
+
+    async def begin(self, who: SignedIn) -> str:
+        """Sign a browser in; returns the value that it keeps. `DatabaseUnavailable`."""
+        return await self._added(SessionKind.BROWSER, who, who.valid_until)
+
+    async def code(self, who: SignedIn) -> str:
+        """A code that signs one browser in as `who`, once, within `CODE_LIFE`. `DatabaseUnavailable`."""
+        return await self._added(SessionKind.CODE, who, min(self._clock.now() + CODE_LIFE, who.valid_until))
+
+    async def redeem(self, code: str) -> tuple[SignedIn, str] | None:
+        """Sign a browser in with a code: who it is, and the value that it keeps; None when the code is of no use."""
+        if self._secret is None:
+            return None
+        value, digest, now = secrets.token_urlsafe(_BYTES), self._digest(SessionKind.CODE, code), self._clock.now()
+
+        def work(records: Records) -> SignedIn | None:
+            found = records.sessions.take(digest)
+            if found is None or found.expires_at <= now:
+                return None
+            who = SignedIn(Principal(found.subject), found.valid_until)
+            records.sessions.add(self._row(SessionKind.BROWSER, value, who, who.valid_until))
+            return who
+
+        who = await self._database.write(work)
+        return None if who is None else (who, value)
+
+    async def find(self, value: str) -> SignedIn | None:
+        """Whose session this is; None for one that has ended or never was. `DatabaseUnavailable`."""
+        if self._secret is None:
+            return None
+        digest = self._digest(SessionKind.BROWSER, value)
+        found = await self._database.read(lambda records: records.sessions.get(digest))
+        if found is None or found.expires_at <= self._clock.now():
+            return None
+        return SignedIn(Principal(found.subject), found.valid_until)
+
+    async def end(self, value: str) -> None:
+        """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`."""
+        digest = self._digest(SessionKind.BROWSER, value)
+        await self._database.write(lambda records: records.sessions.take(digest))
+
+    async def _added(self, kind: SessionKind, who: SignedIn, expires_at: float) -> str:
+        value = secrets.token_urlsafe(_BYTES)
+        row = self._row(kind, value, who, expires_at)
+
+        def work(records: Records) -> None:
+            records.sessions.prune(self._clock.now())
+            records.sessions.add(row)
+
+        await self._database.write(work)
+        return value
+
+    def _row(self, kind: SessionKind, value: str, who: SignedIn, expires_at: float) -> StoredSession:
+        return StoredSession(self._digest(kind, value), kind, who.principal.subject, expires_at, who.valid_until)
+
+    def _digest(self, kind: SessionKind, value: str) -> str:
+        # The kind is part of it: a code is no session.
+        return hmac.digest((self._secret or "").encode(), f"{kind}:{value}".encode(), "sha256").hex()

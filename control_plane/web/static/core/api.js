@@ -1,0 +1,78 @@
+// The one door to REST. Rule: every answer that is no success becomes a `Problem`; 401 leads to the sign-in.
+import { signedOut } from "./session.js";
+
+const REASONS = "/help/reasons/";
+
+// What went wrong. `reason` is the code of the reason's page, or "" where there is none.
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.title || "The request failed");
+    this.status = status;
+    this.type = String(body.type || "").split(/[/:]/).pop();
+    this.title = body.title || "The request failed";
+    this.detail = body.detail || "";
+    this.reason = codeOf(body.reason) || body.code || this.type;
+    this.body = body;
+  }
+}
+
+const codeOf = (reason) => (reason && typeof reason === "object" ? reason.code : "");
+
+const UNREACHABLE = { type: `${REASONS}unreachable`, title: "The server does not answer", detail: "Check that the control plane runs and that this machine can reach it." };
+
+// `path?name=value&…`; an array gives its name several times; null, undefined and "" are left out.
+export function pathWith(path, params) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params || {})) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== null && one !== undefined && one !== "") query.append(name, one);
+    }
+  }
+  // These may stand in a query as they are, and are easier to read.
+  const text = query.toString().replaceAll("%3A", ":").replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%2A", "*");
+  return text ? `${path}?${text}` : path;
+}
+
+// The body of a GET. `signal` (an AbortSignal) gives it up.
+export async function get(path, params, { signal } = {}) {
+  return (await call("GET", pathWith(path, params), { signal })).body;
+}
+
+// A page of a list: the rows under their name in REST, and `next`, a function that gets the next page, or null.
+export async function list(path, params, options) {
+  const body = await get(path, params, options);
+  const next = body.cursor ? () => list(path, { ...params, cursor: body.cursor }, options) : null;
+  return { ...body, next };
+}
+
+// A request with an effect: {status, body, headers}. `body` null sends none.
+export function send(method, path, body = null, headers = {}) {
+  return call(method, path, { body, headers });
+}
+
+async function call(method, path, { body = null, headers = {}, signal } = {}) {
+  const given = { Accept: "application/json", ...headers };
+  if (body !== null) given["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers: given, body: body === null ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, UNREACHABLE);
+  }
+  const text = await answer.text();
+  const found = parsed(text, answer);
+  if (answer.status === 401 && path !== "/session") signedOut();
+  if (!answer.ok) throw new Problem(answer.status, found && typeof found === "object" ? found : { title: answer.statusText, detail: text.slice(0, 200) });
+  return { status: answer.status, body: found, headers: answer.headers };
+}
+
+function parsed(text, answer) {
+  if (!text) return null;
+  if (!(answer.headers.get("content-type") || "").includes("json")) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

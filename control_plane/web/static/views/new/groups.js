@@ -1,0 +1,97 @@
+// The fields of the form, in the groups in which a person thinks of them.
+// Rule: what is usually left alone is folded away; every field names its unit.
+import { html } from "../../core/html.js";
+import { localZone } from "../../core/zone.js";
+import { Check, Field, Select } from "../../parts/fields.js";
+import { ClientField, Known, Many, PathField, SelectorField } from "./suggest.js";
+
+// Builds the field of one member: its value, its change, and the server's objection to it.
+export function fieldsOf(form, set, objection) {
+  const bind = (name) => ({ value: form[name], onInput: (value) => set({ [name]: value }), problem: objection(name) });
+  return {
+    bind,
+    text: (name, label, hint, more) => html`<${Field} label=${label} hint=${hint} ...${bind(name)} ...${more} />`,
+    choice: (name, label, options, hint) => html`<${Select} label=${label} options=${options} hint=${hint} value=${form[name]} onChange=${(value) => set({ [name]: value })} />`,
+  };
+}
+
+export function TriggerGroup({ fields, client }) {
+  const { bind, text, choice } = fields;
+  const state = client && (client.connected ? "It is connected." : `It is ${client.state === "never_seen" ? "not seen yet" : "offline"}: the upload waits until it connects.`);
+  return html`<fieldset><legend>What to fetch</legend><div class="form">
+      <${ClientField} label="Client" ...${bind("client")} required hint=${state || "The id of one client"} />
+      <${PathField} label="File" client=${client} ...${bind("path")} hint=${client && client.default_file ? `Empty: ${client.default_file}` : "An absolute path below a folder that the device allows"} />
+    </div></fieldset>
+    <details><summary>More</summary><div class="form">
+      ${text("deadline", "Give up after", "36h, or an instant; the server's limit when empty", { placeholder: "24h" })}
+      ${choice("on_change", "If the file changes meanwhile", [{ value: "fail", label: "fail" }, { value: "prefix", label: "send what was there" }])}
+      ${choice("compression", "Compression", ["none", "gzip"])}
+      ${text("priority", "Priority", "-1000 to 1000")}
+    </div></details>`;
+}
+
+export function TargetsGroup({ fields, form, set, fleet }) {
+  return html`<fieldset><legend>Clients</legend><div class="form">
+    <${SelectorField} label="Selector" labels=${fleet.labels} ...${fields.bind("selector")} placeholder="site=berlin,!retired" hint="Labels, as in kubectl; a comma means and" />
+    <${Many} label="Clients, patterns and groups" noun="client" values=${form.clients} onChange=${(clients) => set({ clients })} Input=${ClientField} more=${fleet.groups} problem=${fields.bind("clients").problem} placeholder="till-1, till-*, group:beta" hint="Enter adds one; both together are the union" />
+    <${Check} label="Clients that match later join, too" checked=${form.mode === "continuous"} onChange=${(on) => set({ mode: on ? "continuous" : "snapshot" })} />
+  </div></fieldset>`;
+}
+
+export function FilesGroup({ fields, form, set, client, tick }) {
+  const { bind, text, choice } = fields;
+  return html`<fieldset><legend>Files</legend><div class="form">
+      <${Many} label="Paths" noun="path" values=${form.paths} onChange=${(paths) => set({ paths })} Input=${PathField} client=${client} problem=${bind("paths").problem} placeholder=${tick ? "/data/sales-{tick-1d:%Y%m%d}.csv" : "/data/*.csv"} hint=${client ? `Below ${client.roots.join(", ") || "the roots of the device"}; * and ** are globs; Enter adds one` : "Absolute globs; ** crosses folders; Enter adds one"} />
+      <${Known} label="Or a file type" words=${client ? client.types : []} ...${bind("type")} hint="A name that the devices' configuration maps to paths" />
+    </div>
+    <details><summary>Which of them</summary><div class="form">
+      ${text("newer_than", "Newer than", "24h", { placeholder: "24h" })}${text("older_than", "Older than", "10m")}
+      ${text("min_size", "At least", "Bytes, or 1KiB")}${text("max_size", "At most", "Bytes, or 50MiB")}
+      ${choice("pick", "Take first the", ["newest", "oldest", "largest", "smallest", { value: "path", label: "first by path" }])}
+      ${text("max_files", "Most files of a client", "1,000 when empty")}${text("max_bytes", "Most bytes of a client", "200MiB")}
+      ${text("min_files", "Least files of a client", "Fewer: the client has failed (no_match)")}
+      ${choice("skip", "Files that were proven before", [{ value: "none", label: "send again" }, { value: "unchanged", label: "skip while unchanged" }])}
+      ${text("exclude", "Exclude", "Globs, one a line", { type: "textarea", wide: true, placeholder: "**/debug.log" })}
+    </div></details></fieldset>`;
+}
+
+export function RolloutGroup({ fields, form }) {
+  const { text, choice } = fields;
+  return html`<fieldset><legend>How</legend><div class="form">
+      ${text("deadline", "Deadline", "7d when empty", { placeholder: "36h" })}
+      ${choice("approval", "Approval", [{ value: "never", label: "send at once" }, { value: "always", label: "ask before anything is sent" }, { value: "limits", label: "ask above limits" }])}
+      ${form.approval === "limits" && html`${text("bytes_over", "Ask above bytes", "50GiB")}${text("clients_over", "Ask above clients", "100")}`}
+      ${text("per_minute", "Executions a minute", "A number, or 1/20m; no limit when empty")}
+      ${text("max_running", "Most at a time", "No limit when empty")}
+    </div>
+    <details><summary>Retries, windows, names</summary><div class="form">
+      ${text("retry_failed", "Repeat failed clients", "Times, up to 10")}${text("retry_timed_out", "Repeat those timed out", "Times, up to 10")}
+      ${choice("abort_on", "Abort when too many are", [{ value: "", label: "never" }, "failed", "timed_out", "partial", "rejected", "skipped", "all"])}
+      ${form.abort_on && html`${text("abort_percent", "Abort at percent", "Of those that ended")}${text("abort_min", "Once so many ended")}`}
+      ${text("priority", "Priority", "-100 to 100")}
+      ${choice("on_change", "If a file changes meanwhile", [{ value: "fail", label: "fail" }, { value: "prefix", label: "send what was there" }])}
+      ${choice("compression", "Compression", ["none", "gzip"])}
+      ${text("reason", "Requested for", "Kept with the job")}
+      ${text("key", "Key of the objects", "{job}/{client_id}/{path} when empty", { wide: true })}
+      ${text("windows", "Windows", "When bytes may leave a device, one a line: 0 1 * * * for 3h", { type: "textarea", wide: true })}
+    </div></details></fieldset>`;
+}
+
+export function ScheduleGroup({ fields, form, set }) {
+  const { text, choice } = fields;
+  return html`<fieldset><legend>When</legend><div class="form">
+      ${text("schedule_id", "Name", "Up to 34 of A-Z a-z 0-9 . _ -", { placeholder: "daily-sales" })}
+      ${choice("cadence", "Ticks", [{ value: "cron", label: "by a cron expression" }, { value: "every", label: "every so often" }])}
+      ${form.cadence === "cron" ? text("cron", "Cron", "minute hour day month weekday", { placeholder: "0 3 * * *" }) : text("every", "Every", "6h, 30m; at least a minute", { placeholder: "6h" })}
+      <${Known} label="Zone" words=${zones()} ...${fields.bind("zone")} placeholder="UTC" hint=${form.zone === localZone ? "The zone of this browser" : "UTC when empty"} />
+    </div>
+    <details><summary>Overlap, missed ticks, jitter</summary><div class="form">
+      ${choice("overlap", "While a job of it runs", [{ value: "", label: "as usual" }, "skip", { value: "queue_one", label: "queue one" }, { value: "cancel_running", label: "cancel that one" }, "allow"], "Usual: allow if the job uses {tick}, else skip")}
+      ${choice("catch_runs", "Make up for missed ticks", [{ value: "", label: "as usual" }, "all", "latest", "none"], "Usual: all if the job uses {tick}, else the latest")}
+      ${text("catch_within", "That are no older than", "7d when empty")}
+      ${text("jitter", "Jitter", "Each tick begins later by the same part of it: 10m")}
+      ${text("pause_after", "Pause after failures in a row", "Never when empty")}
+    </div></details></fieldset>`;
+}
+
+const zones = () => (Intl.supportedValuesOf ? Intl.supportedValuesOf("timeZone").filter((one) => one.includes("/") || one === "UTC") : []);
