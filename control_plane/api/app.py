@@ -41,6 +41,7 @@ from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.overview.service import OverviewService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
@@ -65,6 +66,7 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     overview: OverviewService
+    replicas: ReplicaList
     sessions: SessionService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
