@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
+    from control_plane.services.overview.replicas import ReplicaList
     from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -118,6 +120,7 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
+    replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -138,6 +141,7 @@ def create_app(settings: Settings) -> "FastAPI":
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         overview=engine.overview_service,
+        replicas=replicas,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
@@ -166,7 +170,7 @@ def create_app(settings: Settings) -> "FastAPI":
         on_made=runner.poke,
     )
     app = create_api(settings, metrics, services)
-    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from control_plane.api import clients as client_routes
 from control_plane.api import health as health_routes
+from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate, SignIn
@@ -39,6 +40,7 @@ from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.overview.service import OverviewService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
@@ -63,6 +65,7 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     overview: OverviewService
+    replicas: ReplicaList
     sessions: SessionService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
@@ -83,6 +86,7 @@ ROUTERS: Final = (
     schedule_routes.router,
     session_routes.router,
     health_routes.router,
+    help_routes.router,
     pages.router,
 )
 """A route that is more special stands before the one that would take its path."""

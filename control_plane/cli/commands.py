@@ -30,7 +30,7 @@ from control_plane.cli.session import (
 )
 from control_plane.cli.shell import completion, topics
 from control_plane.cli.simulate import command as simulate
-from control_plane.cli.site import up
+from control_plane.cli.site import page, up
 from control_plane.cli.site.demo import command as demo
 
 _FLEET: Final = "The fleet, over REST"
@@ -62,6 +62,7 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
+    app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name, rich_help_panel=_MACHINE)(local_command(function))
     app.command("simulate", rich_help_panel=_MACHINE)(rest_command(simulate.simulate))
