@@ -28,7 +28,11 @@ export default function Upload({ params, query }) {
   const { data: upload, problem, reload } = useResource(place, which, { types: ["upload.", "client."], ...(query.client_id ? { client: query.client_id } : {}) });
   const [act, setAct] = useState(null);
   const meter = useRef(new Speed());
-  const live = useProgress(upload, (facts) => meter.current.note(facts));
+  const live = useProgress(upload, (facts, before) => {
+    meter.current.note(facts);
+    // The cause of a wait may change without a change of the state.
+    if (before && before.reason_code !== facts.reason_code) reload();
+  });
   const title = upload ? fileOf(upload).split("/").pop() : "Upload";
   const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${params.id}` };
   if (!upload) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
