@@ -31,7 +31,7 @@ export function Progress({ upload, wide }) {
 
 export function Meter({ value, status, wide }) {
   const tone = status === "completed" ? "good" : status === "failed" ? "bad" : "busy";
-  return html`<span class=${cls("progress", wide && "broad")}>
+  return html`<span class=${cls("advance", wide && "broad")}>
     <span class=${cls("meter", tone)} role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(value)}><span style=${{ width: `${value}%` }}></span></span>
     <span class="number">${percent(value)}</span>
   </span>`;

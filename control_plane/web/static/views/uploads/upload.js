@@ -81,7 +81,7 @@ function Now({ upload, speed }) {
       <div><dt>Done</dt><dd>${left === null || !Number.isFinite(left) ? "–" : html`in ${duration(left)} <span class="quiet">(<${Instant} at=${new Date(Date.now() + left * 1000).toISOString()} />)</span>`}</dd></div>`}
       <div><dt>Attempt</dt><dd>${shown(upload.attempt)}</dd></div>
     </dl>
-    ${upload.reason && upload.reason.code !== "uploading" && html`<p class="why"><${Reason} reason=${reasonOf(upload)} /></p>`}
+    ${upload.reason && upload.reason.code !== "uploading" && html`<p class="cause"><${Reason} reason=${reasonOf(upload)} /></p>`}
     ${open && upload.deadline && html`<p class="quiet ends-by">It ends as expired if it is not done by <${Instant} at=${upload.deadline} /> (<${Age} at=${upload.deadline} />).</p>`}
   </section>`;
 }
