@@ -64,7 +64,7 @@ def reason(code: str) -> Response:
     facts = (
         ("What to do", inline(row.remedy)),
         ("What ends it", inline(row.end)),
-        ("Where it is shown", escape(", ".join(row.places))),
+        ("Where it is shown", escape(", ".join(row.places).capitalize())),
     )
     told = "".join(f"<h2>{name}</h2><p>{text}.</p>" for name, text in facts)
     body = f'<h1><code>{escape(code)}</code></h1><p class="lead">{inline(row.meaning)}.</p>{told}{_all_codes()}'
@@ -129,7 +129,8 @@ def _page(title: str, body: str, *, query: str = "", status: int = 200) -> HTMLR
     bar = (
         '<a class="skip" href="#text">Skip to the text</a>'
         '<header class="help-bar"><a class="brand" href="/">Backhaul</a>'
-        f'<nav aria-label="Help"><a href="{HELP}">Documents</a> <a href="{HELP}reasons">Reasons</a>'
+        f'<nav aria-label="Help"><a href="/">Fleet</a> <a href="{HELP}">Documents</a>'
+        f' <a href="{HELP}reasons">Reasons</a>'
         ' <a href="/docs">REST calls</a></nav>'
         f'<form action="{HELP}search" role="search"><label class="hidden" for="q">Search the documents</label>'
         f'<input id="q" name="q" type="search" placeholder="Search" value="{escape(query)}" maxlength="{MOST_LETTERS}">'

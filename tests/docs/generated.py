@@ -79,6 +79,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
     "TOPIC_ROOT": "first levels of every topic",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "traces go to this OpenTelemetry collector, over HTTP; needs the extra `otel`",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
 }
 AGENT_SETTINGS: Final = {

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from benchmarks.table import FIRST_PAGE, markdown
-from broker.server import free_port
+from broker.server import find_mosquitto, free_port
 from tests.docs.generated import README, ROOT
 from tests.support.engine_guide import blocks
 
@@ -63,6 +63,17 @@ def test_every_command_of_one_site_and_by_hand_works(tmp_path: Path) -> None:
     ]
     assert len(found) > 5
     typed(found, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 30)
+@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
+    """Both machines are this one; what installs packages is not typed."""
+    text = (ROOT / "docs" / "tutorial.md").read_text().replace("192.0.2.10", "127.0.0.1")
+    assert len(blocks(text)) > 5
+    typed(blocks(text), tmp_path)
+    assert list((tmp_path / "fetched").rglob("report.bin")) != []
 
 
 def typed(script: list[str], folder: Path) -> None:

@@ -21,6 +21,7 @@ const ROUTES = [
   { name: "new", pattern: "/new/:kind", load: () => import("./views/new/new.js") },
   { name: "webhooks", pattern: "/webhooks", load: () => import("./views/webhooks/webhooks.js") },
   { name: "webhook", pattern: "/webhooks/:id", load: () => import("./views/webhooks/webhook.js") },
+  { name: "health", pattern: "/health", load: () => import("./views/health.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];
 

@@ -4,6 +4,7 @@ import uPlot from "../vendor/uplot.js";
 import { bytes, instant } from "../core/format.js";
 
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power);
+const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
 // `times` are seconds; `series` is [{label, values, tone, kind: "area" | "bars"}]; several series of bars are stacked, the
 // first at the bottom. `unit(value)` writes a value; `step` is the width of a bar in seconds.
@@ -51,7 +52,7 @@ function drawn(box, times, series, unit, height, step) {
     cursor: { y: false, points: { show: false } },
     legend: { live: false, show: false },
     scales: { x: { time: true, range: [times[0] - step / 2, times[times.length - 1] + step / 2] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-    axes: [{ ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 68, space: 44, incrs: unit === bytes ? POWERS : undefined, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
+    axes: [{ ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 68, space: 44, incrs: unit === bytes ? POWERS : WHOLE, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
     series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(one.tone), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
   };
   return new uPlot(options, [times, ...stacked.map((one) => one.values)], box);

@@ -28,7 +28,7 @@ export default function Fleet() {
   const { data, problem, loading, reload } = useResource("/fleet", { since: midnight }, CHANGES, { every: 2 });
   const history = useResource("/fleet/history", { hours: HOURS }, { types: ["upload.state_changed"] }, { every: 10 });
   const request = { path: "/fleet", query: { since: midnight } };
-  return html`<${Page} title="Fleet" subtitle=${data && summary(data)} request=${request} command="backhaul clients">
+  return html`<${Page} title="Fleet" subtitle=${data && summary(data)} request=${request} command="backhaul fleet">
     <${ProblemBox} problem=${problem} onRetry=${reload} />
     ${!data && loading && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /><div /></div>`}
     ${data && (total(data) ? html`<${Numbers} fleet=${data} hours=${history.data && history.data.hours} />` : html`<${NoClients} />`)}
@@ -53,7 +53,7 @@ function summary(fleet) {
   const { connected } = fleet.clients;
   const all = total(fleet);
   if (!all) return "No client has connected yet";
-  const who = connected === all ? `All ${count(all)} clients are online` : `${count(connected)} of ${count(all)} clients are online`;
+  const who = all === 1 ? `The one client is ${connected ? "online" : "not online"}` : connected === all ? `All ${count(all)} clients are online` : `${count(connected)} of ${count(all)} clients are online`;
   const waits = waitingOf(fleet).reduce((sum, one) => sum + one.count, 0);
   const work = waits ? `, ${count(waits)} ${waits === 1 ? "upload waits" : "uploads wait"}` : opened(fleet) ? ", nothing waits" : ", nothing is open";
   return who + work;
@@ -150,7 +150,7 @@ function Throughput({ hours }) {
   const sum = hours.reduce((all, hour) => all + hour.bytes, 0);
   return html`<section class="card" aria-labelledby="throughput-title">
     <h2 id="throughput-title">Received, last 24 hours <span class="quiet">${bytes(sum)}</span></h2>
-    <${Chart} label="Bytes received in each hour" times=${startsOf(hours)} unit=${bytes} series=${[{ label: "Received", tone: "busy", kind: "bars", values: hours.map((hour) => hour.bytes) }]} />
+    ${!sum ? html`<p class="quiet">Nothing was received yet.</p>` : html`<${Chart} label="Bytes received in each hour" times=${startsOf(hours)} unit=${bytes} series=${[{ label: "Received", tone: "busy", kind: "bars", values: hours.map((hour) => hour.bytes) }]} />`}
   </section>`;
 }
 
@@ -160,7 +160,7 @@ function Ends({ hours }) {
   const since = hours[0].begins_at;
   return html`<section class="card" aria-labelledby="ends-title">
     <h2 id="ends-title">How uploads ended, last 24 hours</h2>
-    <${Chart} label="Uploads that ended in each hour, by state" times=${startsOf(hours)} unit=${count} series=${there.length ? there : series.slice(0, 1)} />
+    ${!there.length ? html`<p class="quiet">No upload ended yet.</p>` : html`<${Chart} label="Uploads that ended in each hour, by state" times=${startsOf(hours)} unit=${count} series=${there} />`}
     <ul class="legend">
       ${there.map((one) => html`<li key=${one.label} class=${one.tone}><a href=${href("/uploads", { state: one.label, ended_since: since })}><strong>${count(one.values.reduce((all, value) => all + value, 0))}</strong> ${one.label}</a></li>`)}
     </ul>
