@@ -1,18 +1,21 @@
-"""The kept results as a Markdown table, for the README: `python -m benchmarks.table [FILE]`.
+"""The kept results as a Markdown table: all of them for docs/explanation/figures.md, ten rows for the README.
 
-Rule: the table is made from `results/` and nothing else. In a file, what stands between the two marks is replaced.
+`python -m benchmarks.table FILE` writes the table of that file; without a file it prints the whole one.
+
+Rule: a table is made from `results/` and nothing else. In a file, what stands between the two marks is replaced.
 """
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import RESULTS, Figure, cells
 
-BEGIN: Final = "<!-- figures: python -m benchmarks.table README.md -->"
+BEGIN: Final = re.compile(r"<!-- figures: python -m benchmarks.table [\w./-]+ -->\n")
 END: Final = "<!-- end of figures -->"
 ORDER: Final = (
     "agent",
@@ -28,6 +31,20 @@ ORDER: Final = (
     "events",
     "selection",
 )
+FIRST_PAGE: Final = (
+    "agent throughput, sha256, http",
+    "agent CPU for 1 GiB, sha256, http",
+    "agent peak, 4 parts in parallel, http",
+    "agent start to online",
+    "trigger to completed, 4 KiB, median",
+    "uploads a minute, 10,000 devices",
+    "objects sent twice",
+    "control plane memory per connected client",
+    "one job over 10,000 devices, POST to completed",
+    "GET /jobs/{id}, 100,000 executions, p95",
+)
+"""The rows of the README, by their names."""
+
 _NAMES: Final = tuple(one.name for one in fields(Figure))
 
 
@@ -40,14 +57,15 @@ def documents() -> Iterator[dict[str, Any]]:
             yield document
 
 
-def markdown() -> str:
-    """Every figure that has a goal or is a floor of one that has, and what it was measured on."""
+def markdown(names: Sequence[str] = ()) -> str:
+    """Every figure that has a goal or is a floor of one that has, and what it was measured on; or those of `names`."""
     found = list(documents())
     lines = ["| figure | measured | beside | ratio | goal | met |", "|---|---:|---:|---:|---|---|"]
     for document in found:
         for given in document["figures"]:
             figure = Figure(**{name: given[name] for name in _NAMES})
-            if figure.met is not None or (figure.ratio is not None and figure.name.startswith("floor")):
+            known = figure.met is not None or (figure.ratio is not None and figure.name.startswith("floor"))
+            if figure.name in names if names else known:
                 lines.append(f"| {figure.name} | {' | '.join(cell.strip() for cell in cells(figure))} |")
     if found:
         machine, versions = found[0]["machine"], found[0]["versions"]
@@ -56,14 +74,14 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def replaced(text: str) -> str:
+def replaced(text: str, names: Sequence[str] = ()) -> str:
     """The text with the table between its marks; `ValueError` when it has none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        message = f"there are no marks {BEGIN} and {END}"
+    begin = BEGIN.search(text)
+    end = text.find(END, begin.end()) if begin else -1
+    if begin is None or end < 0:
+        message = f"there are no marks {BEGIN.pattern!r} and {END!r}"
         raise ValueError(message)
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+    return f"{text[: begin.end()]}{markdown(names)}\n{text[end:]}"
 
 
 def main() -> None:
@@ -72,7 +90,7 @@ def main() -> None:
         sys.stdout.write(markdown() + "\n")
         return
     path = Path(sys.argv[1])
-    path.write_text(replaced(path.read_text()))
+    path.write_text(replaced(path.read_text(), FIRST_PAGE if path.name == "README.md" else ()))
 
 
 if __name__ == "__main__":

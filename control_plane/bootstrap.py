@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ from control_plane.services.policy import DAY, Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
@@ -86,7 +89,7 @@ def create_app(settings: Settings) -> "FastAPI":
     `DatabaseUnavailable` when the database cannot be used. Broker and object store may be away: the loops retry.
     """
     # Deferred: these need the extra `server`, and the direct command line runs without it.
-    from control_plane.adapters.database.examination import SqlExaminer
+    from control_plane.adapters.database.watching.examination import SqlExaminer
     from control_plane.adapters.webhooks import HttpWebhookSender
     from control_plane.api.app import ApiServices, create_api
     from control_plane.api.events.frames import FRAMES
@@ -96,6 +99,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
+    from control_plane.services.overview.replicas import ReplicaList
     from control_plane.services.schedules.jobs import MACHINE, check_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -118,6 +122,7 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
+    replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -138,6 +143,7 @@ def create_app(settings: Settings) -> "FastAPI":
             database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
         ),
         overview=engine.overview_service,
+        replicas=replicas,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
@@ -165,8 +171,8 @@ def create_app(settings: Settings) -> "FastAPI":
         history=settings.history_days * DAY,
         on_made=runner.poke,
     )
-    app = create_api(settings, metrics, services)
-    loops = (streams.run, dispatcher.run, reports.run, schedules.run)
+    app = create_api(settings, metrics, services, spans=parts.tracer.provider)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
@@ -184,7 +190,7 @@ async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Findin
     What the folder `probes` holds about this object store is replaced.
     """
     # Deferred: SQL needs the extra `server`.
-    from control_plane.adapters.database.examination import SqlExaminer
+    from control_plane.adapters.database.watching.examination import SqlExaminer
     from control_plane.adapters.mqtt.examination import MqttExaminer
     from control_plane.adapters.page import HttpPage
 
@@ -271,6 +277,7 @@ class _Parts:
     object_store: S3ObjectStore
     messenger: MqttMessenger
     engine: Engine
+    tracer: Tracer
 
 
 def _open_database(settings: Settings) -> Database:
@@ -306,9 +313,23 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log)
-    ports = Ports(database, object_store, messenger, SystemClock())
+    tracer = _tracer_of(settings)
+    ports = Ports(database, object_store, messenger, SystemClock(), tracer)
     engine = build_engine(ports, log, policy_of(settings), fleet=True)
-    return _Parts(database, object_store, messenger, engine)
+    return _Parts(database, object_store, messenger, engine, tracer)
+
+
+def _tracer_of(settings: Settings) -> Tracer:
+    """What traces; `SettingsError` when the extra is missing."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return NO_TRACES
+    # Deferred: the SDK is an extra, and takes memory.
+    try:
+        from control_plane.adapters.traces import OtelTracer, exporting
+    except ImportError as error:
+        text = f"OTEL_EXPORTER_OTLP_ENDPOINT: traces need their extra: pip install 'backhaul[otel]' ({error.name})"
+        raise SettingsError(text) from error
+    return OtelTracer(exporting(settings.otel_exporter_otlp_endpoint), version("backhaul"))
 
 
 def _mqtt_settings_of(settings: Settings) -> MqttSettings:
@@ -329,6 +350,8 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     finally:
         await parts.object_store.close()
         await parts.database.close()
+        # It may wait for a collector that does not answer.
+        await asyncio.to_thread(parts.tracer.close)
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -84,6 +84,14 @@ def _endpoint(url: str) -> str:
     return url.rstrip("/")
 
 
+def _collector(url: str) -> str:
+    parts = _split(url, ("http", "https"), "http://host:4318")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        message = "must be a scheme, a host, a port and a path: credentials go to OTEL_EXPORTER_OTLP_HEADERS"
+        raise ValueError(message)
+    return url.rstrip("/")
+
+
 def _database_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
         message = "must begin with sqlite:/// or postgresql://"
@@ -212,6 +220,7 @@ class Settings(BaseSettings):
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_collector)] | None = None
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = "INFO"
 
     @classmethod

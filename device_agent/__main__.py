@@ -6,6 +6,7 @@ Rule: command line, exit codes, signals and the death of a thread only; everythi
 import argparse
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,11 +20,13 @@ from device_agent import VERSION
 from device_agent.bootstrap import open_agent
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
-from device_agent.settings import load_settings
+from device_agent.settings import Settings, load_settings
 
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+_UNBOUNDED: Final = 10_000
+"""Columns of an output that is no terminal."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     if settings.exposure:
         print(f"backhaul-agent: {settings.exposure}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
+    if options.command == "doctor":
+        return _doctor(settings, put_url=options.put, as_document=options.json)
     if options.check:
         print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
         return DONE
@@ -52,6 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.critical("the agent ends: its loop met a fault", exc_info=True)
         return FAILED
     return DONE
+
+
+def _doctor(settings: Settings, *, put_url: str | None, as_document: bool) -> int:
+    """Examine this device; 0 when nothing is wrong, 1 otherwise."""
+    # The agent itself needs none of this.
+    from device_agent.diagnosis.doctor import examine  # noqa: PLC0415
+    from device_agent.diagnosis.findings import as_json, shown  # noqa: PLC0415
+
+    findings = list(examine(settings, put_url))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
+    print(as_json(findings) if as_document else shown(findings, width))  # noqa: T201 (the output of doctor)
+    return DONE if all(one.fine for one in findings) else FAILED
 
 
 @contextmanager
@@ -109,6 +126,10 @@ def _threads_end_the_process() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="backhaul-agent", description="Upload chosen files on commands over MQTT.")
+    text = "examine this device instead: settings, folders, disk, clock, DNS, broker, object store; 1 when one is wrong"
+    parser.add_argument("command", nargs="?", choices=["doctor"], help=text)
+    parser.add_argument("--put", metavar="URL", help="with doctor: a presigned URL; one byte is PUT to it")
+    parser.add_argument("--json", action="store_true", help="with doctor: print one JSON document")
     parser.add_argument("--check", action="store_true", help="print the settings, secrets left out, and exit")
     parser.add_argument("--env-file", type=Path, default=Path(".env"), help="settings beside the environment")
     parser.add_argument("--version", action="version", version=f"backhaul-agent {VERSION}")

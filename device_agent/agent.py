@@ -75,7 +75,9 @@ class Network(Protocol):
     def stop(self, offline: bytes | None = None) -> None:
         """Publish `offline` as presence, and disconnect."""
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         """Publish a message that expires after `expiry` seconds; False when it was not accepted."""
 
     def ack(self, token: AckToken) -> None:
@@ -313,7 +315,7 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock())
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
@@ -370,14 +372,16 @@ class Agent:
     def _perform(self, effects: list[tuple[Run, DeferredEffect]]) -> None:
         for run, effect in effects:
             if isinstance(effect, PublishResponse):
-                self._publisher.enqueue(effect.response, key=run.upload_id)
+                self._publisher.enqueue(effect.response, key=run.upload_id, traceparent=run.traceparent)
             else:
                 self._runner.perform(run, effect)
 
     # Outside of the loop.
 
     def _publish(self, message: Outbound) -> bool:
-        return self._connection.publish(message.channel, message.data, expiry=message.expiry)
+        return self._connection.publish(
+            message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
+        )
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

@@ -84,7 +84,7 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         will=presence.will,
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
-        on_command=lambda data, token, retained: inbox.put(CommandArrived(data, token, retained)),
+        on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
         on_birth=lambda _data: inbox.put(BirthArrived()),
         on_retained_presence=presence.read_retained,
     )

@@ -69,9 +69,11 @@ class Commands:
         self._publish = publish
         self._run_query = run_query
         self._disk_failure = disk_failure
+        self._traceparent: str | None = None
 
-    def receive(self, data: bytes, now: float) -> None:
-        """Carry out one message."""
+    def receive(self, data: bytes, now: float, traceparent: str | None = None) -> None:
+        """Carry out one message, which belongs to the trace `traceparent`."""
+        self._traceparent = traceparent
         try:
             command = decode_command(data)
         except BadCommand as bad:
@@ -134,7 +136,7 @@ class Commands:
         else:
             config = payload.upload_config or UploadConfig()
             urls = config.presigned_urls or ()
-            order = _order(command, payload, path)
+            order = _order(command, payload, path, self._traceparent)
             acknowledges, lifetime = payload.acknowledges, config.expires_in
             run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
             if refusal := self._refusal(urls, now):
@@ -151,6 +153,7 @@ class Commands:
         elif attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         else:
+            run.traceparent = self._traceparent or run.traceparent
             self._uploads.handle(run, self._refusal(payload.urls, now) or _granted(payload, now))
 
     def _cancel(self, command: Command, payload: CancelUpload, now: float) -> None:
@@ -211,7 +214,7 @@ class Commands:
         self._publish(response)
 
 
-def _order(command: Command, payload: DownloadFile, path: str) -> Order:
+def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None) -> Order:
     config = payload.upload_config or UploadConfig()
     return Order(
         upload_id=payload.about or command.message_id,
@@ -224,6 +227,7 @@ def _order(command: Command, payload: DownloadFile, path: str) -> Order:
         options=payload.options,
         metadata=payload.metadata,
         pregranted=payload.pregranted,
+        traceparent=traceparent,
     )
 
 

@@ -37,11 +37,15 @@ class Disconnected(Struct, frozen=True):
 
 
 class CommandArrived(Struct, frozen=True):
-    """A message on the command topic; `retained` if the broker had stored it before the subscription."""
+    """A message on the command topic; `retained` if the broker had stored it before the subscription.
+
+    `traceparent` is the trace that it belongs to; None for one that is not traced.
+    """
 
     data: bytes
     token: AckToken
     retained: bool = False
+    traceparent: str | None = None
 
 
 class BirthArrived(Struct, frozen=True):

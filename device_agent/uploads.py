@@ -99,6 +99,8 @@ class Run:
     """When a sender was given a part of it last, counted in parts."""
     measuring: bool = False
     """Whether the size of its file was asked for."""
+    traceparent: str | None = None
+    """The trace of its last command, which its responses repeat."""
     silent_mount: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
@@ -351,6 +353,7 @@ class Uploads:
     def _add(self, transfer: Transfer) -> Run:
         self._arrivals += 1
         run = Run(self._arrivals, transfer, wake_at=wake_at(transfer), held=recorded_size(transfer))
+        run.traceparent = transfer.order.traceparent
         self._runs[run.upload_id] = run
         return run
 

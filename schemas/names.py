@@ -22,3 +22,11 @@ TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of a metadata 
 
 NAME_METADATA: Final = "backhaul-name"
 """The object's metadata entry with the name of the file, percent-encoded, if the object's key could not have it."""
+
+TRACEPARENT: Final = "traceparent"
+"""The user property of a message that belongs to a trace (W3C Trace Context)."""
+
+TRACEPARENT_PATTERN: Final = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z"
+
+TRACED_ROOM: Final = 80
+"""Bytes of a packet that the user property takes."""

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from control_plane.api import clients as client_routes
 from control_plane.api import health as health_routes
+from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.auth import BearerGate, SignIn
@@ -39,6 +41,7 @@ from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.services.jobs.results.reader import JobResults
 from control_plane.services.jobs.service import JobService
+from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.overview.service import OverviewService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
@@ -63,6 +66,7 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     overview: OverviewService
+    replicas: ReplicaList
     sessions: SessionService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
@@ -83,6 +87,7 @@ ROUTERS: Final = (
     schedule_routes.router,
     session_routes.router,
     health_routes.router,
+    help_routes.router,
     pages.router,
 )
 """A route that is more special stands before the one that would take its path."""
@@ -106,12 +111,15 @@ def create_api(
     services: ApiServices,
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
+    spans: Any = None,  # noqa: ANN401 - a TracerProvider, of an extra
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
 
     FastAPI's own page of documentation would load scripts of another host: `pages` has one without.
     """
-    api = _Api(title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False)
+    api = _Api(
+        title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=_traced(spans)
+    )
     api.needs_token = settings.jwt_secret is not None
     for one in fields(services):
         setattr(api.state, one.name, getattr(services, one.name))
@@ -124,6 +132,12 @@ def create_api(
     api.state.sign_in = SignIn(secret, settings.max_token_lifetime)
     _guard(api, settings, metrics, receipt_deadline)
     return api
+
+
+def _traced(spans: Any) -> TelemetryConfig:  # noqa: ANN401 - a TracerProvider, of an extra
+    """FastAPI's own telemetry: one span for each request, and only where something is traced."""
+    off: TelemetryConfig = {"tracing": spans is not None, "metrics": False, "logs": False, "operation_spans": False}
+    return {**off, "tracer_provider": spans} if spans is not None else off
 
 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:

@@ -23,10 +23,10 @@ from control_plane.services.errors import ServiceError
 from control_plane.services.sessions.service import SessionService, SignedIn
 
 AUDIENCE: Final = "backhaul"
-OPEN: Final = frozenset({"/health", "/", "/docs"})
+OPEN: Final = frozenset({"/health", "/", "/docs", "/help"})
 """Paths whose GET and HEAD need no token and no known `Host`: their answers show no client (protocol.md section 7)."""
 
-OPEN_BELOW: Final = ("/static/",)
+OPEN_BELOW: Final = ("/static/", "/help/")
 """The same for every path that begins so: the files of the page, which are in the package as they are served."""
 
 SESSION_PATH: Final = "/session"

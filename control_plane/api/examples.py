@@ -137,3 +137,22 @@ PROBLEM: Final[dict[str, Any]] = {
     "status": 404,
     "detail": "client 'restaurant-9' is not known: no agent has connected under this id, and no operator expects it",
 }
+HEALTH_DETAILS: Final = {
+    "as_of": "2025-11-01T10:00:00.000Z",
+    "ready": True,
+    "checks": READINESS["checks"],
+    "probe": READINESS["probe"],
+    "findings": [
+        {"name": "database", "fine": True, "text": "SQLite at backhaul.db: it can be written", "remedy": None}
+    ],
+    "replicas": [
+        {
+            "replica_id": "5f3c1d2e9a7b",
+            "host": "site-1",
+            "version": "0.1.0",
+            "started_at": "2025-11-01T08:00:00.000Z",
+            "seen_at": "2025-11-01T09:59:45.000Z",
+            "this": True,
+        }
+    ],
+}

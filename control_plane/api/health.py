@@ -9,6 +9,10 @@ from control_plane.api.auth import Caller
 from control_plane.api.parameters import Now, Readiness
 from control_plane.observability import CONTENT_TYPE, Metrics
 from control_plane.presentation import known_instant
+from control_plane.services.diagnosis.server import ServerDiagnosis
+from control_plane.services.errors import ServiceError
+from control_plane.services.overview.replicas import ReplicaList
+from control_plane.services.ports.overview import Replica
 
 router = APIRouter(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
@@ -33,6 +37,42 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
         response.status_code = 503
         response.headers["Retry-After"] = "5"
     return models.Readiness.of(found)
+
+
+@router.get(
+    "/health/details",
+    operation_id="getHealthDetails",
+    summary="See what is wrong and what to do about it",
+)
+async def details(request: Request, readiness: Readiness, caller: Caller, now: Now) -> models.HealthDetails:
+    """The findings of `backhaul doctor` as this server sees them, and the control planes that share its database."""
+    diagnosis: ServerDiagnosis = request.app.state.diagnosis
+    replicas: ReplicaList = request.app.state.replicas
+    found, findings = await asyncio.gather(readiness.readiness(caller), diagnosis.findings())
+    try:
+        seen = await replicas.seen(caller)
+    except ServiceError:
+        # The findings say that the database is away.
+        seen = []
+    return models.HealthDetails(
+        as_of=known_instant(now),
+        ready=found.ready,
+        checks=dict(found.checks),
+        probe=None if found.probe is None else models.Probe.of(found.probe),
+        findings=[models.FoundFact.of(one) for one in findings],
+        replicas=[_replica(one, replicas.own) for one in seen],
+    )
+
+
+def _replica(one: Replica, own: Replica) -> models.ReplicaRow:
+    return models.ReplicaRow(
+        replica_id=one.replica_id,
+        host=one.host,
+        version=one.version,
+        started_at=known_instant(one.started_at),
+        seen_at=known_instant(one.seen_at),
+        this=one.replica_id == own.replica_id,
+    )
 
 
 @router.get(

@@ -23,6 +23,7 @@ from control_plane.presentation import (
     upload_document,
 )
 from control_plane.services.clients.listings import FoundListing
+from control_plane.services.diagnosis.findings import Finding
 from control_plane.services.ports.database import OpenUploads
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness as FoundReadiness
@@ -367,6 +368,47 @@ class Readiness(Output):
             checks={**found.checks, "store": found.checks["object_store"]},
             probe=None if found.probe is None else Probe.of(found.probe),
         )
+
+
+class FoundFact(Output):
+    """The result of one check, as of `backhaul doctor`; `remedy` is what to do about it."""
+
+    name: str
+    fine: bool
+    text: str
+    remedy: str | None
+
+    @classmethod
+    def of(cls, found: Finding) -> Self:
+        """The finding."""
+        return cls(name=found.name, fine=found.fine, text=found.text, remedy=found.remedy)
+
+
+class ReplicaRow(Output):
+    """A control plane that shares the database; `this` is the one that answers."""
+
+    replica_id: str
+    host: str
+    version: str
+    started_at: Instant
+    seen_at: Instant
+    this: bool
+
+
+class HealthDetails(Output):
+    """Everything that the page shows of health: checks, what the object store enforces, findings, replicas.
+
+    `findings` stand in the order in which to repair them. `replicas` is empty while the database cannot be read.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.HEALTH_DETAILS]})
+
+    as_of: Instant
+    ready: bool
+    checks: dict[str, str]
+    probe: Probe | None
+    findings: list[FoundFact]
+    replicas: list[ReplicaRow]
 
 
 class ProblemDocument(Output):

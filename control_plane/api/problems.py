@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
-from control_plane.domain.explanations.table import explained
+from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
 from control_plane.domain.reasons import ProblemCode
 from control_plane.presentation import reason_document
 from control_plane.services.errors import (
@@ -83,7 +83,7 @@ class Problem:
     @property
     def title(self) -> str:
         """The meaning of the code."""
-        row = explained(self.code)
+        row = EXPLAINED.get(self.code)
         return HTTPStatus(self.status).phrase if row is None else row.meaning
 
 

@@ -30,7 +30,7 @@ from control_plane.cli.session import (
 )
 from control_plane.cli.shell import completion, topics
 from control_plane.cli.simulate import command as simulate
-from control_plane.cli.site import up
+from control_plane.cli.site import page, up
 from control_plane.cli.site.demo import command as demo
 
 _FLEET: Final = "The fleet, over REST"
@@ -62,10 +62,12 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
+    app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name, rich_help_panel=_MACHINE)(local_command(function))
     app.command("simulate", rich_help_panel=_MACHINE)(rest_command(simulate.simulate))
     for name, group, panel in (
+        ("fleet", health.build_fleet(), _FLEET),
         ("upload", uploads.build(), _FLEET),
         ("client", fleet.build_client(), _FLEET),
         ("group", fleet.build_group(), _FLEET),

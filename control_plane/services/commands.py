@@ -13,6 +13,8 @@ from typing import Any, Final
 from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Upload, UploadKey
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.messenger import Messenger
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES, DeviceSpans, publish_span
 from control_plane.services.uploads.grants import Grant
 from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.messages import (
@@ -27,9 +29,10 @@ from schemas.messages import (
     Wait,
 )
 from schemas.parts import to_ranges
-from schemas.topics import Channel
+from schemas.topics import Channel, Topics
 from schemas.values import Action, Outcome, UploadOptions
 
+_DEFAULT_TOPICS: Final = Topics()
 _AROUND_GRANT: Final = 768
 """Bytes of a grant beside its URLs and ranges, with the longest ids."""
 
@@ -40,6 +43,9 @@ class CommandPublisher:
 
     messenger: Messenger
     clock: Clock
+    tracer: Tracer = NO_TRACES
+    topics: Topics = _DEFAULT_TOPICS
+    spans: DeviceSpans | None = None
 
     @property
     def room(self) -> int:
@@ -51,7 +57,12 @@ class CommandPublisher:
 
         `MessengerDown` when the broker does not acknowledge it, `BrokerRefused` when it is too large for the broker.
         """
-        await self.messenger.publish(Channel.COMMAND, client_id, encode(command))
+        data = encode(command)
+        with publish_span(self.tracer, self.topics, client_id, len(data)):
+            traceparent = self.tracer.current()
+            if traceparent is not None and self.spans is not None:
+                self.spans.published(traceparent)
+            await self.messenger.publish(Channel.COMMAND, client_id, data, traceparent=traceparent)
 
     def build_download(self, upload: Upload) -> Command:
         """Start this attempt, or resume it."""

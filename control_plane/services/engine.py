@@ -37,8 +37,10 @@ from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.steady_clock import SteadyClock
+from control_plane.services.tracing import NO_TRACES, DeviceSpans
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -47,6 +49,7 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
+from schemas.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Ports:
     object_store: ObjectStore
     messenger: Messenger
     clock: Clock
+    tracer: Tracer = NO_TRACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,9 @@ def build_engine(
     database, object_store, messenger = ports.database, ports.object_store, ports.messenger
     probe = ObjectStoreProbe(object_store, log, clock_steps=lambda: clock.steps)
     clock.judged_by(lambda: probe.clock_is_wrong)
-    commands = CommandPublisher(messenger, clock)
+    tracer = ports.tracer
+    spans = DeviceSpans(tracer, database, clock)
+    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans)
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -183,7 +189,7 @@ def build_engine(
     writer.on_commit(ChangeLogger(log).on_commit)
     jobs = None
     if gate is not None:
-        tools = JobTools(writer, beats, UploadPlanner(policy, probe), gate, policy.max_job_files)
+        tools = JobTools(writer, beats, UploadPlanner(policy, probe, tracer), gate, policy.max_job_files)
         jobs = JobRunner(
             database=database,
             clock=clock,
@@ -214,6 +220,7 @@ def build_engine(
             observer=UploadObserver(writer, clock, policy, probe),
             jobs=jobs,
             scope=scope,
+            spans=spans,
         ),
         uploads=writer,
         outbox=outbox,
@@ -234,6 +241,7 @@ def build_engine(
             policy=policy,
             writer=writer,
             probe=probe,
+            tracer=tracer,
             views=views,
             chooser=chooser,
         ),

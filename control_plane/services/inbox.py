@@ -24,6 +24,7 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
+from control_plane.services.tracing import DeviceSpans
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
@@ -72,7 +73,9 @@ class Inbox:
         observer: UploadObserver,
         jobs: JobRunner | None = None,
         scope: UploadScope | None = None,
+        spans: DeviceSpans | None = None,
     ) -> None:
+        self._spans = spans
         self._jobs = jobs
         self._clock = clock
         self._log = log
@@ -140,6 +143,8 @@ class Inbox:
             self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
         elif isinstance(about, UploadReport):
             self._report(client_id, response, about)
+            if self._spans is not None and message.traceparent is not None:
+                self._spans.responded(key_of(client_id, response, about), message.traceparent, response)
         elif response.action == Action.SELECT_FILES and self._jobs is not None:
             self._jobs.receive(client_id, response)
         elif not self._queries.resolve(client_id, response):

@@ -6,6 +6,7 @@ events (`device_agent.mqtt.session` handles them), because an exception in one o
 """
 
 import logging
+import re
 import socket
 import threading
 from collections import deque
@@ -37,6 +38,7 @@ from device_agent.mqtt.session import (
 from device_agent.tls import client_context
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
 from schemas.topics import QOS, RETAINED, Channel, Topics
 
 __all__ = ["AckToken", "Connection"]
@@ -72,8 +74,9 @@ class Connection:
     may arrive earlier. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and
     must only enqueue. A command stays unacknowledged until `ack`. If its callback raised, it is acknowledged at once:
     sixteen commands that are never acknowledged would stop the flow. `on_command` also receives whether the broker had
-    stored the command before. `on_retained_presence` receives what the broker has stored as this device's presence,
-    before the birth; if it returns True, the connection is opened again, with a new will.
+    stored the command before, and the trace that it belongs to. `on_retained_presence` receives what the broker has
+    stored as this device's presence, before the birth; if it returns True, the connection is opened again, with a new
+    will.
     """
 
     def __init__(  # noqa: PLR0913 (called once, with every argument by name)
@@ -87,7 +90,7 @@ class Connection:
         will: Callable[[], bytes],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[str], None],
-        on_command: Callable[[bytes, AckToken, bool], None],
+        on_command: Callable[[bytes, AckToken, bool, str | None], None],
         on_birth: Callable[[bytes], None],
         on_retained_presence: Callable[[bytes], bool] = lambda _data: False,
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
@@ -145,14 +148,16 @@ class Connection:
         if self._thread.is_alive():
             self._thread.join(_FAREWELL_TIMEOUT)
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         """Publish a message; `expiry` in seconds. Never raises, and never queues for a later connection.
 
         False when not connected, when too many messages wait, or when the message is larger than the protocol or the
         broker allows. True is no promise: a QoS 1 message that the broker refuses is reported to `on_refused`.
         """
         session = self._session
-        return session is not None and session.publish(channel, data, expiry=expiry)
+        return session is not None and session.publish(channel, data, expiry=expiry, traceparent=traceparent)
 
     def ack(self, token: AckToken) -> None:
         """Acknowledge a command; no effect after the end of its connection, because the broker sends it again."""
@@ -250,9 +255,12 @@ class _PahoClient:
         """Subscribe to these channels."""
         self._client.subscribe([(self.identity.topic(channel), _OPTIONS[channel]) for channel in channels])
 
-    def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
+    def publish(self, channel: Channel, data: bytes, expiry: int | None, traceparent: str | None) -> int | None:
         """Queue a message; its packet id, None when paho accepts no more."""
         more = None if expiry is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
+        if traceparent is not None:
+            more = more or _properties(PacketTypes.PUBLISH)
+            more.UserProperty = [(TRACEPARENT, traceparent)]
         info = self._client.publish(self.identity.topic(channel), data, QOS[channel], RETAINED[channel], more)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
@@ -281,7 +289,8 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        events.append(MessageArrived(topic, bytes(message.payload), message.mid, message.qos, message.retain))
+        trace = _traceparent(message.properties)
+        events.append(MessageArrived(topic, bytes(message.payload), message.mid, message.qos, message.retain, trace))
 
     def on_connect(client: Client, _data: object, _flags: object, reason: ReasonCode, more: Properties | None) -> None:
         # paho takes the broker's Server Keep Alive; a longer one would find a dead connection later.
@@ -307,6 +316,12 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
     )
     client.on_message = on_message
     client.on_disconnect = on_disconnect
+
+
+def _traceparent(more: Properties | None) -> str | None:
+    """The user property of this name, if it is one."""
+    text: str = dict(getattr(more, "UserProperty", ())).get(TRACEPARENT, "")
+    return text if re.match(TRACEPARENT_PATTERN, text) else None
 
 
 def _connack(reason: ReasonCode, more: Properties | None) -> Connack:

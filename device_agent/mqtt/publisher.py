@@ -34,11 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One message to publish; `expiry` in seconds."""
+    """One message to publish; `expiry` in seconds, `traceparent` of the trace that it belongs to."""
 
     channel: Channel
     data: bytes
     expiry: int | None = None
+    traceparent: str | None = None
 
 
 class SendQueue:
@@ -143,11 +144,11 @@ class Publisher:
         for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers, room=self._room())):
             self.enqueue(page, key=f"hello {number}")
 
-    def enqueue(self, response: Response, key: str | None = None) -> None:
+    def enqueue(self, response: Response, key: str | None = None, *, traceparent: str | None = None) -> None:
         """Enqueue a response; a newer one under the same `key` replaces one that is not published yet."""
         data = self._encoded(msgspec.structs.replace(response, epoch=self._presence.epoch))
         if data is not None:
-            self._queue.put(key or response.message_id, Outbound(Channel.RESPONSE, data))
+            self._queue.put(key or response.message_id, Outbound(Channel.RESPONSE, data, traceparent=traceparent))
 
     def flush(self, now: float, runs: list[Run], overall_reason: str | None) -> None:
         """Publish what waits, the next beat, and a Status; `overall_reason` replaces the reason of every upload."""

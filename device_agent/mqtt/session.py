@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
+from schemas.names import TRACED_ROOM
 from schemas.topics import QOS, Channel, Topics
 
 HEADROOM: Final = 8 * 1024
@@ -49,7 +50,7 @@ class Callbacks(Struct, frozen=True, kw_only=True):
 
     on_connected: Callable[[], None]
     on_disconnected: Callable[[str], None]
-    on_command: Callable[[bytes, AckToken, bool], None]
+    on_command: Callable[[bytes, AckToken, bool, str | None], None]
     on_birth: Callable[[bytes], None]
     on_retained_presence: Callable[[bytes], bool]
     on_refused: Callable[[Channel, str], None]
@@ -114,13 +115,17 @@ class Puback(Struct, frozen=True):
 
 
 class MessageArrived(Struct, frozen=True):
-    """A message on a subscribed topic; `retained` if the broker had stored it before the subscription."""
+    """A message on a subscribed topic; `retained` if the broker had stored it before the subscription.
+
+    `traceparent` is its user property of this name.
+    """
 
     topic: str
     payload: bytes
     packet_id: int
     qos: int
     retained: bool
+    traceparent: str | None = None
 
 
 class ServerDisconnect(Struct, frozen=True):
@@ -148,7 +153,7 @@ class MqttClient(Protocol):
     def subscribe(self, *channels: Channel) -> None:
         """Subscribe to channels."""
 
-    def publish(self, channel: Channel, data: bytes, expiry: int | None) -> int | None:
+    def publish(self, channel: Channel, data: bytes, expiry: int | None, traceparent: str | None) -> int | None:
         """Publish a message; its packet id, None when it is not accepted."""
 
     def ack(self, packet_id: int, qos: int) -> None:
@@ -202,16 +207,21 @@ class Session:
         """Send DISCONNECT, which also deletes the will; `run` then returns."""
         self._client.disconnect()
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         """Publish a message; see `Connection.publish`."""
         if len(data) > self.room:
             log.error("MQTT: a %s of %d bytes is not sent: at most %d are allowed", channel, len(data), self.room)
             return False
+        if len(data) > self.room - TRACED_ROOM:
+            # The message is worth more than its trace.
+            traceparent = None
         with self._acknowledged:
             if not self.ready or (self._allowance is not None and len(self._unacknowledged) >= self._allowance):
                 return False
             try:
-                packet_id = self._client.publish(channel, data, expiry)
+                packet_id = self._client.publish(channel, data, expiry, traceparent)
             except (ValueError, OSError):
                 log.exception("MQTT: a %s could not be published", channel)
                 return False
@@ -296,7 +306,7 @@ class Session:
         match channels[message.topic]:
             case Channel.COMMAND:
                 token = AckToken(self.number, message.packet_id, message.qos)
-                self._callbacks.on_command(message.payload, token, message.retained)
+                self._callbacks.on_command(message.payload, token, message.retained, message.traceparent)
             case Channel.PRESENCE:
                 # Not retained: an echo of this connection's own, by a broker that ignores No Local.
                 if message.retained and self._callbacks.on_retained_presence(message.payload):

@@ -25,6 +25,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
     pregranted: bool = False
+    traceparent: str | None = None
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):

@@ -7,6 +7,7 @@ from inspect import getdoc
 from typing import Any, Final
 
 from schemas.messages import PROTOCOL, Birth, Command, Presence, Response, Status
+from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
 from schemas.topics import CLIENT_ID_PATTERN, RESERVED_PREFIXES, TOPICS, Channel, Party, Topic, Topics
 
 Json = dict[str, Any]
@@ -138,4 +139,7 @@ def _message(name: str) -> Json:
     if "message_id" in kind.__struct_fields__:
         description = "A response names the command it answers."
         message["correlationId"] = {"location": "$message.payload#/message_id", "description": description}
+    if kind in {Command, Response}:
+        message["bindings"] = {"mqtt": {"bindingVersion": BINDING_VERSION}}
+        message["x-user-properties"] = {TRACEPARENT: {"type": "string", "pattern": TRACEPARENT_PATTERN}}
     return message

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from control_plane.adapters.database import SqlDatabase, figures, migrate
+from control_plane.adapters.database import SqlDatabase, migrate
 from control_plane.adapters.database.sql import Statement
+from control_plane.adapters.database.watching import figures
 from control_plane.domain.jobs.model import ExecutionState, JobState
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import State

@@ -4,12 +4,16 @@ Rule: a part stands between `<!-- generated: NAME -->` and `<!-- end -->`; it is
 """
 
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields as facts_of
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from typer.main import get_command
+
+from control_plane.cli.main import build
 from control_plane.domain.changes import Change
 from control_plane.domain.explanations.model import Explanation
 from control_plane.domain.explanations.table import CHAPTERS
@@ -35,8 +39,9 @@ OBJECT_STORES: Final = REFERENCE / "object-stores.md"
 REST: Final = REFERENCE / "rest.md"
 SETTINGS: Final = REFERENCE / "settings.md"
 REASONS: Final = REFERENCE / "reasons.md"
+COMMANDS: Final = REFERENCE / "cli.md"
 METRICS: Final = REFERENCE / "metrics.md"
-DOCUMENTS: Final = (README, PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, METRICS)
+DOCUMENTS: Final = (PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, COMMANDS, METRICS)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -74,6 +79,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",
     "TOPIC_ROOT": "first levels of every topic",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "traces go to this OpenTelemetry collector, over HTTP; needs the extra `otel`",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
 }
 AGENT_SETTINGS: Final = {
@@ -222,6 +228,41 @@ def changes() -> str:
     return table(("type", "what happened", "facts"), rows)
 
 
+def commands() -> str:
+    """Every command with its arguments and options, as `--help` has them."""
+    return "\n\n".join(_command("backhaul", get_command(build())))
+
+
+def _command(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - click's, or that of typer's own copy
+    if children := getattr(command, "commands", None):
+        for child, each in children.items():
+            if not each.hidden:
+                yield from _command(f"{name} {child}", each)
+        return
+    parameters = [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+    rows = [(f"`{_spelled(one)}`", _meaning(one)) for one in parameters if _spelled(one) not in _EVERYWHERE]
+    text = " ".join(inspect.cleandoc(command.help or "").split())
+    yield f"## `{name}`\n\n{text}"
+    if rows:
+        yield table(("argument or option", "meaning"), rows)
+
+
+_EVERYWHERE: Final = ("--server", "--token-file", "--json")
+
+
+def _spelled(parameter: Any) -> str:  # noqa: ANN401
+    if parameter.param_type_name == "argument":
+        name = (parameter.metavar or parameter.name.upper()).strip("[]")
+        return name if parameter.required else f"[{name}]"
+    return ", ".join(sorted(parameter.opts, key=len, reverse=True))
+
+
+def _meaning(parameter: Any) -> str:  # noqa: ANN401
+    text = " ".join((parameter.help or "").split()).replace("\\[", "[").replace("|", "\\|")
+    variable = parameter.envvar
+    return f"{text} Environment: `{variable}`." if variable else text
+
+
 def metrics() -> str:
     """Every metric of the control plane."""
     rows = [
@@ -263,6 +304,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "errors": errors,
     "reasons": reasons,
+    "commands": commands,
     "object stores": object_stores,
     "changes": changes,
     "metrics": metrics,

@@ -77,6 +77,10 @@ COMMANDS: Final = {
     "streamEvents": "events",
     "getHealth": "health live",
     "getReadiness": "health ready",
+    "getHealthDetails": "health details",
+    "getFleet": "fleet show",
+    "getFleetHistory": "fleet history",
+    "createSessionCode": "page",
     "getMetrics": "health metrics",
     "getSession": "whoami",
 }

@@ -45,6 +45,7 @@ VIOLATIONS: Final = (
     ("one-door-mqtt-server", "control_plane.services.planted_mqtt", "aiomqtt"),
     ("one-door-mqtt-device", "device_agent.planted_mqtt", "paho"),
     ("one-door-http-device", "device_agent.planted_http", "http"),
+    ("one-door-traces", "control_plane.services.planted_traces", "opentelemetry"),
     ("one-door-http-cli", "control_plane.cli.planted_http", "httpx"),
 )
 

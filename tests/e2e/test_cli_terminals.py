@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -25,9 +25,9 @@ def site(tmp_path: object) -> Iterator[tuple[str, Rows]]:
         yield served
 
 
-def shown(url: str, *words: str, columns: int = 80, **env: str) -> Screen:
+def shown(url: str, *words: str, columns: int = 80, env: Mapping[str, str] | None = None) -> Screen:
     """What a command draws in a terminal."""
-    settings = {"BACKHAUL_URL": url, "XDG_CONFIG_HOME": "/nonexistent", **env}
+    settings = {"BACKHAUL_URL": url, "XDG_CONFIG_HOME": "/nonexistent", **(env or {})}
     return run_in_terminal((*BACKHAUL, *words), columns=columns, env=settings, patience=60)
 
 
@@ -55,7 +55,7 @@ def test_a_narrow_terminal_gets_a_block_for_each_row(site: tuple[str, Rows]) -> 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CLICOLOR": "0"}])
 def test_no_colour_where_none_is_wanted(site: tuple[str, Rows], env: dict[str, str]) -> None:
-    plain = shown(site[0], "client", "list", **env)
+    plain = shown(site[0], "client", "list", env=env)
     assert not re.search(r"\x1b\[[0-9;]*3\d", plain.drawn)
     assert "restaurant-7" in plain.text
     assert re.search(r"\x1b\[[0-9;]*3\d", shown(site[0], "client", "list").drawn)
@@ -66,13 +66,13 @@ def test_a_dumb_terminal_gets_no_table_that_moves(site: tuple[str, Rows]) -> Non
     with started((*BACKHAUL, "client", "list", "--server", url), {**os.environ, "TERM": "dumb"}) as process:
         out, _ = process.communicate(timeout=30)
     assert COLOUR not in out
-    assert not shown(url, "client", "list", TERM="dumb").moved
+    assert not shown(url, "client", "list", env={"TERM": "dumb"}).moved
     assert rows.requests
 
 
 def test_the_c_locale_ends_no_command(site: tuple[str, Rows]) -> None:
     for env in ({"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}):
-        screen = shown(site[0], "upload", "list", columns=120, **env)
+        screen = shown(site[0], "upload", "list", columns=120, env=env)
         assert screen.exit_code == 0, screen.text
         assert UPLOAD_ID in screen.text
     ascii_only = backhaul("upload", "list", "--server", site[0], env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from broker.child_process import ChildProcess, clean_environment
@@ -26,11 +27,11 @@ def ports() -> dict[str, str]:
 
 
 @contextmanager
-def up(data: Path, ports: dict[str, str], *arguments: str) -> Iterator[dict[str, Any]]:
-    """A running site; yields the document that it prints."""
+def up(data: Path, ports: dict[str, str], *arguments: str, **settings: str) -> Iterator[dict[str, Any]]:
+    """A running site; yields the document that it prints. `settings` are in the environment of the command."""
     given = [word for pair in ports.items() for word in pair]
     command = (*BACKHAUL, "up", "--data", str(data), "--json", *given, *arguments)
-    with started(command, clean_environment({})) as process:
+    with started(command, clean_environment(settings)) as process:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
@@ -81,6 +82,25 @@ def test_the_same_directory_is_the_same_site_again(tmp_path: Path, ports: dict[s
         assert backhaul("url", first["upload_id"], "--server", again["server"]).returncode == 0
         with agent(tmp_path, again):
             uploaded(again)
+
+
+def test_with_a_secret_the_link_to_the_page_signs_one_browser_in(tmp_path: Path, ports: dict[str, str]) -> None:
+    with up(tmp_path / "data", ports, JWT_SECRET="s" * 32) as site:
+        server, _, code = site["page"].partition("/#code=")
+        assert server == site["server"]
+        assert httpx.get(f"{server}/clients").status_code == 401
+        origin = {"Origin": server}
+        with httpx.Client(base_url=server, headers=origin) as browser:
+            assert browser.post("/session", json={"code": code}).status_code == 200
+            assert browser.get("/clients").status_code == 200
+        assert httpx.post(f"{server}/session", json={"code": code}, headers=origin).status_code == 401
+        # Who may read the operator's file gets another link, and may use the command line.
+        shell = f"set -a; . {tmp_path / 'data'}/operator.env; {' '.join(BACKHAUL)} page; {' '.join(BACKHAUL)} clients"
+        done = subprocess.run(("sh", "-ec", shell), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{server}/#code=")
+    with up(tmp_path / "data", ports) as site:
+        assert site["page"] == f"{site['server']}/"
 
 
 def test_a_taken_port_is_named_with_its_option(tmp_path: Path, ports: dict[str, str]) -> None:

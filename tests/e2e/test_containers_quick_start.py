@@ -1,4 +1,4 @@
-"""`docker-compose.yml` as the README and docs/containers.md describe it, with real curl; then what may not be.
+"""`docker-compose.yml` as docs/how-to/docker.md and docs/containers.md describe it, with curl; then what may not be.
 
 Rule: what is typed is the text of the documents, in its order, on an engine that has not built our images: `up` does.
 Only free ports are put in place of the documented ones, and the id of the newest upload in place of `<upload_id>`.

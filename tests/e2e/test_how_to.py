@@ -8,16 +8,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 
-from tests.support.sites import Fleet, running_fleet
+from broker.server import free_port
+from tests.support.sites import Fleet, running_fleet, serve
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
@@ -34,9 +36,11 @@ class Place:
     data: Path
     desk: Path
 
-    def follow(self, document: str) -> str:
-        """What the commands of a document print; a command that fails ends it."""
+    def follow(self, document: str, places: Mapping[str, str] | None = None) -> str:
+        """What the commands of a document print, with `places` put in; a command that fails ends it."""
         text = (HOW_TO / document).read_text().replace("/data/", f"{self.data}/")
+        for written, real in (places or {}).items():
+            text = text.replace(written, real)
         names = iter(_FILE.findall(text))
         printed = []
         for kind, block in _BLOCK.findall(text):
@@ -48,7 +52,9 @@ class Place:
 
     def _run(self, script: str) -> str:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "BACKHAUL_URL": self.fleet.site.server, "COLUMNS": "160"}
+        site = self.fleet.site
+        mine = {"PATH": path, "BACKHAUL_URL": site.server, "MQTT_URL": site.broker.address.url, "COLUMNS": "160"}
+        env = {**os.environ, **mine}
         ended = subprocess.run(
             ["bash", "-euxc", script], cwd=self.desk, env=env, capture_output=True, text=True, timeout=200, check=False
         )
@@ -88,6 +94,46 @@ def test_the_core_dumps(place: Place) -> None:
     printed = place.follow("core-dumps.md")
     assert printed.count("proven") >= 6
     assert len(list((place.desk / "beta-cores").rglob("*.core"))) == 6
+
+
+def test_the_logs_of_a_sick_device(place: Place) -> None:
+    for name in ("app/a.log", "b.log"):
+        (place.data / "log" / name).write_text(name * 100)
+    printed = place.follow("logs-of-a-sick-device.md")
+    assert "proven by" in printed or "completed" in printed
+    assert sorted(path.name for path in (place.desk / "sick").rglob("*.log")) == ["a.log", "b.log"]
+
+
+def test_a_backup_of_a_running_site_has_its_uploads_and_can_be_started(place: Place) -> None:
+    file = place.data / "sales" / "a.csv"
+    file.write_text("a;b\n")
+    upload_id = place.fleet.trigger("till-1", file)
+    assert place.fleet.ended(upload_id)["state"] == "completed"
+    live = Path(place.fleet.plane_settings["DATABASE_URL"].removeprefix("sqlite:///"))
+    place.follow("back-up.md", {"site/control-plane/backhaul.db": str(live)})
+    restored = {**place.fleet.plane_settings, "DATABASE_URL": f"sqlite:///{place.desk / 'backup.db'}"}
+    port = free_port()
+    with serve(place.desk, {**restored, "SERVER_PORT": str(port)}):
+        place.fleet.until(lambda: answers(f"http://127.0.0.1:{port}/health"), "the restored control plane")
+        found = httpx.get(f"http://127.0.0.1:{port}/uploads/{upload_id}", timeout=30).json()
+    assert (found["state"], found["proof"]) == ("completed", place.fleet.ended(upload_id)["proof"])
+
+
+def test_new_keys(place: Place) -> None:
+    place.follow("rotate-keys.md")
+    assert len((place.desk / "token").read_text().split(".")) == 3
+
+
+def test_the_size(place: Place) -> None:
+    assert "20" in place.follow("size-it.md")
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers."""
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def test_the_logs_by_a_deadline(place: Place) -> None:

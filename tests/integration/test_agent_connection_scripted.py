@@ -261,7 +261,7 @@ def test_a_message_of_any_qos_costs_no_connection(fake: FakeBroker, channel: Cha
 def test_a_retained_command_is_marked_and_a_retained_birth_is_dropped(fake: FakeBroker) -> None:
     """A stored message is of any age, and a broker that ignores Retain Handling repeats it at each connect."""
     seen: queue.Queue[tuple[bytes, bool]] = queue.Queue()
-    on_command = lambda data, _token, retained: seen.put((data, retained))  # noqa: E731
+    on_command = lambda data, _token, retained, _trace: seen.put((data, retained))  # noqa: E731
     with device(fake.url, on_command=on_command) as made, fake.visitor() as visitor:
         visitor.welcome()
         made.expect("connected")

@@ -34,6 +34,7 @@ from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
 from control_plane.services.ports.fleet import KeptListing
+from control_plane.services.ports.overview import Replica
 from control_plane.services.ports.schedules import CellFilter, CellPosition, RunFilter
 from schemas.messages import FileList
 from tests.support.databases import a_client, an_entry, an_upload
@@ -291,6 +292,10 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "overview.count_open": lambda records: records.overview.count_open(),
     "overview.ended": lambda records: records.overview.ended(1.0, 2.0),
     "overview.errors": lambda records: records.overview.errors(1.0, 3),
+    "overview.put_replica": lambda records: records.overview.put_replica(Replica("a", "h", "1", 1.0, 2.0)),
+    "overview.replicas": lambda records: records.overview.replicas(1.0),
+    "overview.remove_replica": lambda records: records.overview.remove_replica("a"),
+    "overview.prune_replicas": lambda records: records.overview.prune_replicas(1.0),
     "sessions.get": lambda records: records.sessions.get("d"),
     "sessions.take": lambda records: records.sessions.take("d"),
     "sessions.prune": lambda records: records.sessions.prune(1.0),
@@ -332,8 +337,8 @@ SORTS: Final = {"uploads.open_among", "overview.ended", "overview.errors"}
 """Of the open uploads of one page of clients the one that changed last: an index on that costs each change. The sums of
 what ended in a time are read from an index that begins with the time, and grouped by five states or by error codes."""
 
-SUMS: Final = {"overview.presences", "overview.open_uploads"}
-"""Every client, and every duty that failed, at most once a second in one process."""
+SUMS: Final = {"overview.presences", "overview.open_uploads", "overview.replicas", "overview.prune_replicas"}
+"""Every client, and every duty that failed, at most once a second in one process; and the handful of replicas."""
 
 
 @pytest.fixture

@@ -175,7 +175,9 @@ class _Watched(DeviceNetwork):
 
     device: Device
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         if channel is Channel.RESPONSE:
             self.device.promises.response_published(data)
         return super().publish(channel, data, expiry=expiry)

@@ -52,7 +52,9 @@ class DeviceNetwork:
         self._broker.drop(self, politely=True)
         self.dead = True
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         """Publish; on a cut connection the message is lost."""
         if not self._ready:
             return False

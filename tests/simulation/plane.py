@@ -121,7 +121,9 @@ class Messenger:
         if self.alive:
             self.on_message(message)
 
-    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+    async def publish(
+        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+    ) -> None:
         """Publish through the broker; `MessengerDown` while it is away."""
         if not self.alive or not self.connected:
             message = "the broker is not connected"

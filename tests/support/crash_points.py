@@ -14,8 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from tests.support.patience import came_true
+
 NEVER: Final = 60_000
 """More calls than strace can count to, almost."""
+
+PATIENCE: Final = 60.0
+"""Seconds until a process makes a call that it was provoked to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,20 @@ class Tracer:
 def thread_of(strace: str, log: Path, point: Point, pid: int, provoke: Callable[[], object]) -> int:
     """The one thread of a process that makes these calls, found out as it makes some for `provoke`.
 
-    Traced alone it leaves the others as quick as they are.
+    Traced alone it leaves the others as quick as they are. On a busy machine the process may not have answered when
+    `provoke` gives up, so it is provoked until a call is seen.
     """
-    tracer = Tracer(strace, log, replace(point, number=NEVER)).attach(pid)
-    provoke()
-    tracer.release()
-    (thread,) = tracer.threads
+    found: set[int] = set()
+
+    def seen() -> bool:
+        tracer = Tracer(strace, log, replace(point, number=NEVER)).attach(pid)
+        provoke()
+        tracer.release()
+        found.update(tracer.threads)
+        return bool(found)
+
+    assert came_true(seen, PATIENCE), f"no {point.call} of {point.paths} was seen"
+    (thread,) = found
     return thread
 
 

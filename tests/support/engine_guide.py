@@ -1,6 +1,6 @@
-"""Which commands of the README and of docs/containers.md are typed into containers, and which are not.
+"""Which commands of the documents are typed into containers, and which are typed on this machine.
 
-Rule: a block of the README is typed by exactly one of two tests, by the section in which it stands.
+Rule: a block of commands (`bash`) of a document is typed by exactly one test.
 """
 
 import re
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-README: Final = ROOT / "README.md"
 GUIDE: Final = ROOT / "docs/containers.md"
+FIRST_TRY: Final = ROOT / "docs/how-to/docker.md"
 _BLOCK: Final = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_SECTION: Final = re.compile(r"^## Quick start with Docker\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 
 
 def blocks(text: str) -> list[str]:
@@ -20,14 +19,8 @@ def blocks(text: str) -> list[str]:
 
 
 def quick_start() -> list[str]:
-    """Those of the README's section on Docker."""
-    (section,) = _SECTION.findall(README.read_text())
-    return blocks(section)
-
-
-def without_docker() -> list[str]:
-    """Those of the rest of the README."""
-    return blocks(_SECTION.sub("", README.read_text()))
+    """Those of the first try with Docker."""
+    return blocks(FIRST_TRY.read_text())
 
 
 def guide() -> list[str]:

@@ -77,7 +77,9 @@ class FakeMessenger:
         """Whether it takes messages."""
         return "not connected" if self.down else None
 
-    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+    async def publish(
+        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+    ) -> None:
         """Take one message."""
         await asyncio.sleep(0)
         if self.down:

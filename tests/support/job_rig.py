@@ -263,7 +263,9 @@ class JobRig(Rig):
         self.messenger_publish = self.messenger.publish
         self.messenger.publish = self._publish  # type: ignore[method-assign]
 
-    async def _publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+    async def _publish(
+        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+    ) -> None:
         await self.messenger_publish(channel, client_id, payload)
         if channel is Channel.COMMAND and client_id in self.on:
             _, command = self.messenger.sent[-1]

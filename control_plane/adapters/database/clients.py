@@ -6,6 +6,7 @@ Rule: a presence message rewrites one row; the rows of the labels are written on
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
@@ -17,6 +18,7 @@ from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Relation, Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
+from schemas.messages import AgentInfo
 
 _C: Final = CLIENTS.c
 _L: Final = LABELS.c
@@ -27,6 +29,9 @@ _LABELS_OF: Final = select(_C.client_id, _C.labels, _C.set_labels).where(_SOME)
 _PRESENCE: Final = ("client_id", "install_id", "epoch", "sequence", "online", "seen_at")
 _PRESENCES: Final = Statement(select(*(_C[name] for name in _PRESENCE)))
 _PRESENCES_OF: Final = select(*(_C[name] for name in _PRESENCE)).where(_SOME)
+# Given, since making the defaults of each of ten thousand clients takes longer than the query.
+_NO_AGENT: Final = AgentInfo()
+_NO_LABEL: Final[Mapping[str, str]] = MappingProxyType({})
 _IDS_OF: Final = select(_C.client_id).where(_SOME)
 _IDS_FROM: Final = Statement(
     select(_C.client_id).where(_C.client_id >= bindparam("low"), _C.client_id < bindparam("high"))
@@ -177,6 +182,9 @@ def _present(row: DriverRow) -> Client:
         sequence=sequence,
         online=bool(online),
         seen_at=seen_at,
+        agent=_NO_AGENT,
+        labels=_NO_LABEL,
+        set_labels=_NO_LABEL,
     )
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import URL, Connection, Engine, update
 from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
-from control_plane.adapters.database.figures import SqlFigures
 from control_plane.adapters.database.fleet.listings import SqlListings
 from control_plane.adapters.database.fleet.overview import SqlOverview
 from control_plane.adapters.database.fleet.records import SqlGroups
@@ -28,6 +27,7 @@ from control_plane.adapters.database.tables import CHECKS
 from control_plane.adapters.database.uploads.outbox import SqlOutbox
 from control_plane.adapters.database.uploads.parts import PartsCache
 from control_plane.adapters.database.uploads.records import SqlUploads
+from control_plane.adapters.database.watching.figures import SqlFigures
 from control_plane.adapters.database.webhooks.records import SqlWebhooks
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Records

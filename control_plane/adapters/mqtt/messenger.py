@@ -34,6 +34,7 @@ from control_plane.services.ports.messenger import Delivered
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
+from schemas.names import TRACED_ROOM, TRACEPARENT
 from schemas.topics import CONTROL_PLANE, QOS, RETAINED, Channel, Topics
 
 TIMEOUT: Final = 10.0
@@ -128,7 +129,9 @@ class MqttMessenger:
             wait = full_jitter(failures, first=SHORTEST_WAIT, longest=LONGEST_WAIT, at_least=SHORTEST_WAIT / 2)
             await asyncio.sleep(wait)
 
-    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
+    async def publish(
+        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+    ) -> None:
         """Publish and wait for the PUBACK; `MessengerDown` when there is none within `TIMEOUT`.
 
         `BrokerRefused` for a message that is larger than the broker allows: it would end the connection of all clients.
@@ -142,6 +145,9 @@ class MqttMessenger:
         if len(payload) > room:
             message = f"a message of {len(payload)} bytes for {client_id}: the broker takes {room} bytes at most"
             raise BrokerRefused(message)
+        if len(payload) > room - TRACED_ROOM:
+            # The message is worth more than its trace.
+            traceparent = None
         retain = RETAINED[channel] and client.terms.retain_available
         try:
             await client.free_place()
@@ -149,7 +155,9 @@ class MqttMessenger:
                 client.write_next_now()
             self._publishing += 1
             try:
-                await client.publish(topic, payload, qos=QOS[channel], retain=retain, timeout=TIMEOUT)
+                await client.publish(
+                    topic, payload, QOS[channel], retain=retain, properties=_traced(traceparent), timeout=TIMEOUT
+                )
             except ValueError:
                 client.return_place()
                 raise
@@ -253,8 +261,10 @@ class MqttMessenger:
         """Deliver the queued messages, then each new one as it arrives, until the connection is lost."""
 
         def deliver_message(message: aiomqtt.Message) -> None:
-            left = getattr(message.properties, "MessageExpiryInterval", None)
-            deliver(Delivered(message.topic.value, message.payload, retained=bool(message.retain), expires_in=left))
+            properties = message.properties
+            left = getattr(properties, "MessageExpiryInterval", None)
+            traceparent = dict(getattr(properties, "UserProperty", ())).get(TRACEPARENT)
+            deliver(Delivered(message.topic.value, message.payload, bool(message.retain), left, traceparent))
 
         while not self._queue.empty():
             deliver_message(self._queue.get_nowait())
@@ -271,3 +281,12 @@ def _require(terms: BrokerTerms) -> None:
     if terms.maximum_qos < 1:
         message = "the broker allows QoS 0 only, and commands need QoS 1: raise its limit (max_qos in Mosquitto)"
         raise MessengerDown(message)
+
+
+def _traced(traceparent: str | None) -> Properties | None:
+    """The properties of a message that belongs to a trace."""
+    if traceparent is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = [(TRACEPARENT, traceparent)]
+    return properties

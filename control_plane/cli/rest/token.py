@@ -6,7 +6,7 @@ Rule: standard output has the token alone, so that `$(backhaul token create)` is
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -17,6 +17,8 @@ from control_plane.cli.text import duration
 
 if TYPE_CHECKING:
     from control_plane.settings import Settings
+
+_DAY: Final = 86_400.0
 
 SecretFile = Annotated[
     Path | None,
@@ -63,6 +65,18 @@ def create(
         raise Misused(str(error)) from error
     expires_at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
     session.output.result({"token": token, "subject": name, "expires_at": expires_at}, token)
+
+
+def operator_token(secret: str) -> str:
+    """A token for this user, for a day, with the secret of a site of this machine; `Misused` for a bad secret."""
+    from control_plane.api.auth import create_token
+    from control_plane.settings import require_secret
+
+    try:
+        return create_token(require_secret(secret), _user(), _DAY)
+    except ValueError as error:
+        text = f"JWT_SECRET: {error}"
+        raise Misused(text) from error
 
 
 def _user() -> str:

@@ -3,6 +3,7 @@
 Rule: each is a real program at a real port; `agent_settings` alone defines what an agent needs to join.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from broker.server import Broker, free_port, start_broker
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 from control_plane.cli.errors import Failed, Refused, Unreachable
 from control_plane.cli.rest.client import ControlPlane, Document
+from control_plane.cli.rest.token import operator_token
 from control_plane.cli.site.broker import AuthenticatedBroker
 from control_plane.services.errors import ServiceError
 
@@ -50,6 +52,12 @@ class Site:
     store: FolderObjectStore
     plane: ChildProcess
     server: str
+    secret: str | None = None
+    """The JWT_SECRET of the caller's environment, with which the control plane runs."""
+
+    def connect(self) -> ControlPlane:
+        """The control plane, as this site's operator."""
+        return ControlPlane(self.server, None if self.secret is None else operator_token(self.secret))
 
     def agent_settings(self) -> dict[str, str]:
         """The settings with which an agent reaches the site. The devices' listener is the broker's last one."""
@@ -90,9 +98,14 @@ def running_site(
             **plane_settings(directory, broker, store, port),
             **(network_broker.plane if network_broker else {}),
         }
+        secret = os.environ.get("JWT_SECRET") or None
+        if secret is not None:
+            settings["JWT_SECRET"] = secret
+            # Before the control plane refuses it, and ends.
+            operator_token(secret)
         log = directory / "control-plane" / "control-plane.log"
         plane = stack.enter_context(ChildProcess(_SERVE, settings=settings, log_path=log))
-        site = Site(directory, broker, store, plane, f"http://{LOOPBACK}:{port}")
+        site = Site(directory, broker, store, plane, f"http://{LOOPBACK}:{port}", secret)
         _wait_until_ready(site)
         yield site
 
@@ -125,7 +138,7 @@ def _store(directory: Path, ports: SitePorts, network_broker: AuthenticatedBroke
 
 def _wait_until_ready(site: Site) -> None:
     deadline = time.monotonic() + READY_TIMEOUT
-    with ControlPlane(site.server) as plane:
+    with site.connect() as plane:
         while missing := _missing(plane):
             if not site.plane.alive or time.monotonic() > deadline:
                 what = f"is not ready ({missing})" if site.plane.alive else "has ended"

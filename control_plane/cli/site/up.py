@@ -19,10 +19,11 @@ from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.program import program
-from control_plane.cli.rest.client import ControlPlane, Document
+from control_plane.cli.rest.client import Document
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
 from control_plane.cli.site.operator_env import operator_file, write_operator_file
+from control_plane.cli.site.page import page_link
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BUCKET, LOOPBACK, Site, SitePorts, running_site, unready
 from control_plane.cli.text import visible
@@ -82,10 +83,11 @@ def up(
         stack.enter_context(_alone_in(directory))
         _require_ports(plan)
         site, check = stack.enter_context(_running(session, plan))
-        with ControlPlane(site.server) as plane:
-            readiness = plane.readiness()
-        session.output.result(document(site, readiness), report(site, readiness, authenticated=listen is not None))
+        with site.connect() as plane:
+            readiness, link = plane.readiness(), page_link(plane)
+        shown = report(site, readiness, link, authenticated=listen is not None)
         try:
+            session.output.result(document(site, readiness, link), shown)
             wait_for_termination(check)
         except KeyboardInterrupt:
             session.output.note("stopping")
@@ -188,10 +190,11 @@ def _running(session: CliSession, plan: Plan) -> Iterator[tuple[Site, Callable[[
 EXAMPLE: Final = "restaurant-1"
 
 
-def document(site: Site, readiness: Document) -> dict[str, Any]:
+def document(site: Site, readiness: Document, link: str) -> dict[str, Any]:
     """The site as one JSON document."""
     return {
         "server": site.server,
+        "page": link,
         "agent": site.agent_settings(),
         "broker": {"kind": site.broker.kind, "url": site.broker.address.url},
         "store": {"endpoint": site.store.endpoint, "bucket": BUCKET},
@@ -200,10 +203,17 @@ def document(site: Site, readiness: Document) -> dict[str, Any]:
     }
 
 
-def report(site: Site, readiness: Document, *, authenticated: bool) -> Group:
+def report(site: Site, readiness: Document, link: str, *, authenticated: bool) -> Group:
     """The site for a person."""
     steps = _steps(site, authenticated=authenticated)
     return Group(
+        Text(f"Open {link}", style="bold", no_wrap=True, overflow="ignore"),
+        *(
+            (Text(f"it signs one browser in, within a minute; `{program()} page` prints another", style="dim"),)
+            if site.secret
+            else ()
+        ),
+        "",
         _places(site, readiness),
         "",
         Text("A device joins with", style="bold"),

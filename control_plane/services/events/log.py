@@ -20,8 +20,9 @@ from control_plane.domain.changes import (
     UploadCreated,
     UploadStateChanged,
 )
-from control_plane.domain.uploads.model import State, UploadKey
+from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.log import EventLog
+from control_plane.services.tracing import trace_id_of
 from control_plane.services.uploads.writer import Commit
 
 _NOT_LOGGED: Final = (ClientConnected, ClientDisconnected, JobChanged, ScheduleChanged)
@@ -36,13 +37,12 @@ class ChangeLogger:
 
     def on_commit(self, commit: Commit) -> None:
         """Log the changes of one commit of the upload writer, in their order."""
-        sizes = {
-            decision.key: decision.upload.file_size for decision in commit.decisions if decision.upload is not None
-        }
+        uploads = {decision.key: decision.upload for decision in commit.decisions}
         for change in commit.changes:
-            if isinstance(change, UploadStateChanged) and change.state is State.COMPLETED:
+            if isinstance(change, UploadCreated | UploadStateChanged):
                 event, facts = _line(change)
-                self._log(event, {**facts, "bytes": sizes.get(UploadKey(change.client_id, change.upload_id))})
+                upload = uploads.get(UploadKey(change.client_id, change.upload_id))
+                self._log(event, {**facts, **_known(change, upload)})
             else:
                 self.committed((change,))
 
@@ -51,6 +51,18 @@ class ChangeLogger:
         for change in changes:
             if not isinstance(change, _NOT_LOGGED):
                 self._log(*_line(change))
+
+
+def _known(change: UploadCreated | UploadStateChanged, upload: Upload | None) -> Mapping[str, Any]:
+    """What the upload adds to its change: the bytes of a completed one, and its trace."""
+    if upload is None:
+        return {}
+    known: dict[str, Any] = {}
+    if isinstance(change, UploadStateChanged) and change.state is State.COMPLETED:
+        known["bytes"] = upload.file_size
+    if (trace_id := trace_id_of(upload.traceparent)) is not None:
+        known["trace_id"] = trace_id
+    return known
 
 
 def _line(change: Change) -> tuple[str, Mapping[str, Any]]:

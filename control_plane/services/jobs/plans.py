@@ -17,6 +17,8 @@ from control_plane.domain.jobs.model import SELECTION_PAGE, Execution, Job, JobF
 from control_plane.domain.uploads.model import MAX_DEADLINE, ListedFile, Origin, Upload
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy, class_of
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES, job_trace
 from schemas.messages import MAX_SELECTED, Command, SelectFiles
 from schemas.values import Action, Pick
 
@@ -65,6 +67,7 @@ class UploadPlanner:
 
     policy: Policy
     probe: ObjectStoreProbe
+    tracer: Tracer = NO_TRACES
 
     def plan(self, job: Job, file: JobFile, client: Client, now: float, *, marked: bool = False) -> Upload:
         """A new upload of `file`. `marked`: its plain key is taken. `BadKey` when no object may have its key."""
@@ -106,6 +109,7 @@ class UploadPlanner:
             job_id=job.job_id,
             job_file=file.n,
             listed=None if spec.approval.mode == "never" else ListedFile(file.size, file.mtime_ns),
+            traceparent=job_trace(self.tracer, job.job_id, client.client_id, upload_id),
         )
 
     def _taken(self, key: str) -> str:

@@ -14,13 +14,14 @@ class Delivered:
     """One message that arrived.
 
     `retained` if the broker had stored it before the subscription. `expires_in` is what is left of its Message Expiry,
-    in seconds; None without one.
+    in seconds; None without one. `traceparent` is the user property of this name, None without one.
     """
 
     topic: str
     payload: bytes
     retained: bool = False
     expires_in: float | None = None
+    traceparent: str | None = None
 
 
 class Messenger(Protocol):
@@ -34,5 +35,10 @@ class Messenger(Protocol):
     def max_message_size(self) -> int:
         """Bytes of payload that the broker takes in one command."""
 
-    async def publish(self, channel: Channel, client_id: str, payload: bytes) -> None:
-        """Publish to one client's topic, or to the birth topic, and wait for the broker's acknowledgement."""
+    async def publish(
+        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+    ) -> None:
+        """Publish to one client's topic, or to the birth topic, and wait for the broker's acknowledgement.
+
+        `traceparent` becomes the user property of this name.
+        """

@@ -45,8 +45,19 @@ class Ended:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A control plane that shares the database; instants are seconds since the epoch."""
+
+    replica_id: str
+    host: str
+    version: str
+    started_at: float
+    seen_at: float
+
+
 class OverviewRecords(Protocol):
-    """Sums over clients and uploads."""
+    """Sums over clients and uploads, and the control planes that share the database."""
 
     def presences(self) -> Presences:
         """Of all clients."""
@@ -62,3 +73,15 @@ class OverviewRecords(Protocol):
 
     def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
         """The `limit` commonest error codes of uploads that ended since then, with their numbers, commonest first."""
+
+    def put_replica(self, replica: Replica) -> None:
+        """Insert the row of a control plane, or replace it."""
+
+    def replicas(self, since: float) -> list[Replica]:
+        """Those that were seen at `since` (s since the epoch) or later, in any order."""
+
+    def remove_replica(self, replica_id: str) -> None:
+        """Delete one row, if it exists."""
+
+    def prune_replicas(self, before: float) -> None:
+        """Delete those that were last seen before this instant."""

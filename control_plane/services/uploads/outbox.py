@@ -44,6 +44,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.tracing import duty_span, proof_span
 from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
@@ -128,6 +129,7 @@ class Outbox:
         self._log = log
         self._writer = writer
         self._commands = commands
+        self._tracer = commands.tracer
         self._sender = sender
         self._gate = gate
         self._completion = completion
@@ -370,7 +372,8 @@ class Outbox:
 
     async def _perform(self, upload: Upload, duty: Duty, *, gated: bool) -> None:
         try:
-            await self._do(upload, duty, gated=gated)
+            with duty_span(self._tracer, upload, duty.kind):
+                await self._do(upload, duty, gated=gated)
         except ObjectStoreRefused as error:
             facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
             self._log("duty.refused", {**facts, "error": str(error)})
@@ -417,7 +420,8 @@ class Outbox:
         """
         try:
             async with asyncio.timeout(min(LONGEST_LOOK, self._step_timeout / 4)):
-                settled = await self._completion.settle(upload)
+                with proof_span(self._tracer, upload):
+                    settled = await self._completion.settle(upload)
         except Exception as error:
             self._writer.enqueue(upload.key, success)
             if not isinstance(error, ServiceError | TimeoutError):

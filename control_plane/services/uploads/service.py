@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.clients import Client
@@ -34,6 +36,8 @@ from control_plane.services.policy import DAY, Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter, UploadPage
 from control_plane.services.ports.object_store import ObjectStore
+from control_plane.services.ports.tracing import Tracer
+from control_plane.services.tracing import NO_TRACES
 from control_plane.services.uploads.views import UploadView, UploadViews
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import require_metadata
@@ -101,7 +105,7 @@ class TriggerRequest:
 class UploadService:
     """What a caller may do with uploads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each collaborator
         self,
         *,
         database: Database,
@@ -112,7 +116,9 @@ class UploadService:
         probe: ObjectStoreProbe,
         views: UploadViews,
         chooser: ClientChooser,
+        tracer: Tracer = NO_TRACES,
     ) -> None:
+        self._tracer = tracer
         self._chooser = chooser
         self._database = database
         self._object_store = object_store
@@ -131,13 +137,14 @@ class UploadService:
         key, now = UploadKey(request.client_id, secrets.token_hex(16)), self._clock.now()
         record = _idempotency_record(principal, request, key, now)
         client: Client | None = None
+        traceparent = self._tracer.current()
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
             client = records.clients.get(request.client_id)
             if client is None:
                 raise UnknownClient(request.client_id)
-            return self._planned(request, key, client, now, mark)
+            return replace(self._planned(request, key, client, now, mark), traceparent=traceparent)
 
         try:
             created = await self._writer.create(plan, record)

@@ -14,6 +14,14 @@ const ROUTES = [
   { name: "client", pattern: "/clients/:id", load: () => import("./views/clients/client.js") },
   { name: "uploads", pattern: "/uploads", load: () => import("./views/uploads/uploads.js") },
   { name: "upload", pattern: "/uploads/:id", load: () => import("./views/uploads/upload.js") },
+  { name: "jobs", pattern: "/jobs", load: () => import("./views/jobs/jobs.js") },
+  { name: "job", pattern: "/jobs/:id", load: () => import("./views/jobs/job.js") },
+  { name: "schedules", pattern: "/schedules", load: () => import("./views/schedules/schedules.js") },
+  { name: "schedule", pattern: "/schedules/:id", load: () => import("./views/schedules/schedule.js") },
+  { name: "new", pattern: "/new/:kind", load: () => import("./views/new/new.js") },
+  { name: "webhooks", pattern: "/webhooks", load: () => import("./views/webhooks/webhooks.js") },
+  { name: "webhook", pattern: "/webhooks/:id", load: () => import("./views/webhooks/webhook.js") },
+  { name: "health", pattern: "/health", load: () => import("./views/health.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];
 

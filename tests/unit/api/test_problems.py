@@ -8,7 +8,7 @@ import pytest
 
 from control_plane.api.problems import PROBLEMS, Row, problem_of
 from control_plane.domain.errors import IllegalTransition, IllegalVerb, SelectorError
-from control_plane.domain.explanations.table import EXPLANATIONS
+from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import (
@@ -119,13 +119,13 @@ async def test_every_error_class_gets_its_http_answer(kind: type[Exception]) -> 
     row: Row = PROBLEMS[kind]
     assert answer.status_code == EXPECTED[kind.__name__] == document["status"] == row.status
     assert answer.headers["content-type"] == "application/problem+json"
-    assert document["title"] == EXPLANATIONS[row.code].meaning
+    assert document["title"] == EXPLAINED[row.code].meaning
     assert document["type"] == f"/help/reasons/{row.code}"
     assert ("Retry-After" in answer.headers) == issubclass(kind, Transient)
 
 
 def test_one_name_means_one_status_and_title() -> None:
-    meanings = {(row.code, row.status, EXPLANATIONS[row.code].meaning) for row in PROBLEMS.values()}
+    meanings = {(row.code, row.status, EXPLAINED[row.code].meaning) for row in PROBLEMS.values()}
     assert len(meanings) == len({row.code for row in PROBLEMS.values()})
 
 

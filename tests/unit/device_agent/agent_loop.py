@@ -53,7 +53,9 @@ class FakeNetwork:
         assert offline is not None
         self.happened.append("published offline")
 
-    def publish(self, channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(
+        self, channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None
+    ) -> bool:
         assert (expiry is None) is (channel is not Channel.PRESENCE)
         self.published.append(data)
         return True

@@ -62,7 +62,7 @@ async def test_a_grant_for_a_broker_of_small_packets_has_fewer_parts(monkeypatch
 
 
 async def test_a_command_that_does_not_fit_waits_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(_self: object, *_: object) -> None:
+    async def refuse(_self: object, *_: object, **_named: object) -> None:
         message = "a message of 5000 bytes for client-1: the broker takes 4000 bytes at most"
         raise BrokerRefused(message)
 

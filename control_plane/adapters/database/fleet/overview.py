@@ -4,20 +4,22 @@ Rule: what ended is summed from an index that has every column of the sums; what
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from operator import itemgetter
 from typing import Final
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, select
+from sqlalchemy import and_, bindparam, case, delete, func, select
 
+from control_plane.adapters.database.fleet.tables import REPLICAS
 from control_plane.adapters.database.rows import DriverRow
-from control_plane.adapters.database.sql import Statement, Transaction
+from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.uploads.duties import CLEAN_UPS, Kind
 from control_plane.domain.uploads.model import OPEN, State, UploadKey
 from control_plane.services.ports.database import SubjectType
-from control_plane.services.ports.overview import Ended, OpenUpload, Presences
+from control_plane.services.ports.overview import Ended, OpenUpload, Presences, Replica
 from schemas.messages import AgentInfo
 
 _U: Final = UPLOADS.c
@@ -52,6 +54,11 @@ _ERRORS: Final = Statement(
     .order_by(func.count().desc(), _U.error)
     .limit(bindparam("limit"))
 )
+_R: Final = REPLICAS.c
+_SEEN: Final = Statement(select(REPLICAS).where(_R.seen_at >= bindparam("since")))
+_PUT: Final = upsert(REPLICAS)
+_REMOVE: Final = Statement(delete(REPLICAS).where(_R.replica_id == bindparam("of_id")))
+_PRUNE: Final = Statement(delete(REPLICAS).where(_R.seen_at < bindparam("before")))
 _agent: Final = msgspec.json.Decoder(AgentInfo)
 
 
@@ -97,6 +104,22 @@ class SqlOverview:
     def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
         """From the same index."""
         return [(code, int(n)) for code, n in self._rows(_ERRORS, since=since, limit=limit)]
+
+    def put_replica(self, replica: Replica) -> None:
+        """With every column."""
+        self._transaction.run(_PUT, asdict(replica))
+
+    def replicas(self, since: float) -> list[Replica]:
+        """There are a handful."""
+        return [Replica(*row) for row in self._rows(_SEEN, since=since)]
+
+    def remove_replica(self, replica_id: str) -> None:
+        """By the primary key."""
+        self._transaction.run(_REMOVE, {"of_id": replica_id})
+
+    def prune_replicas(self, before: float) -> None:
+        """There are a handful."""
+        self._transaction.run(_PRUNE, {"before": before})
 
     def _rows(self, statement: Statement, **values: object) -> list[DriverRow]:
         return list(self._transaction.run(statement, values).fetchall())

@@ -1,4 +1,4 @@
-"""The tables of groups and of listings.
+"""The tables of groups, of listings, and of the control planes that share the database.
 
 Rule: as `adapters/database/tables.py`.
 """
@@ -34,3 +34,14 @@ LISTINGS: Final = Table(
     sqlite_with_rowid=False,
 )
 """The last listings of files of each client; `request` is a digest: a pattern is longer than an index may hold."""
+
+REPLICAS: Final = Table(
+    "replicas",
+    METADATA,
+    Column("replica_id", Code, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -1,4 +1,6 @@
-"""Signed-in browsers and the codes that sign one in; sums over uploads that ended, from their index alone.
+"""Signed-in browsers, the codes that sign one in, and the control planes that share this database.
+
+What ended is summed from its index alone.
 
 Rule: history is not edited.
 """
@@ -27,11 +29,22 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_sessions_expires_at", "sessions", ["expires_at"])
+    op.create_table(
+        "replicas",
+        sa.Column("replica_id", CODE, nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("started_at", sa.Float(), nullable=False),
+        sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("replica_id", name="pk_replicas"),
+        sqlite_with_rowid=False,
+    )
     _index_ends("ended_at", "state", "error", "file_size")
 
 
 def downgrade() -> None:
     _index_ends("ended_at")
+    op.drop_table("replicas")
     op.drop_table("sessions")
 
 

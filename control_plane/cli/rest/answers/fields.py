@@ -201,6 +201,12 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "failures_since",
     ),
     "FleetHistory": ("hours",),
+    "FoundFact": (
+        "name",
+        "fine",
+        "text",
+        "remedy",
+    ),
     "GroupDocument": (
         "name",
         "entries",
@@ -225,6 +231,14 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "Health": (
         "status",
         "timestamp",
+    ),
+    "HealthDetails": (
+        "as_of",
+        "ready",
+        "checks",
+        "probe",
+        "findings",
+        "replicas",
     ),
     "HourDocument": (
         "begins_at",
@@ -360,6 +374,14 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "executions",
     ),
     "Replayed": ("replayed",),
+    "ReplicaRow": (
+        "replica_id",
+        "host",
+        "version",
+        "started_at",
+        "seen_at",
+        "this",
+    ),
     "RunDocument": (
         "kind",
         "nominal_at",

@@ -36,6 +36,7 @@ from control_plane.cli.site.demo.report import (
     seconds_of,
 )
 from control_plane.cli.site.operator_env import write_operator_file
+from control_plane.cli.site.page import page_link
 from control_plane.cli.site.signals import remove_after_exit, termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BrokerKind, Note, Site, SitePorts, running_site
 
@@ -70,12 +71,13 @@ def demo(
         note("making files of 1, 25 and 100 MiB")
         devices = make_devices(home / "devices")
         agents = stack.enter_context(_agents(site, devices))
-        with ControlPlane(site.server) as plane:
+        with site.connect() as plane:
             note("waiting for the agents")
             _wait_for_agents(plane, devices, agents)
             results = _upload_all(output, plane, devices)
             job = run_job(output, plane, devices, home / "fetched")
-        output.result(document(results, job, site), _report(results, job, site, agents, once=once))
+            link = page_link(plane)
+        output.result(document(results, job, site, link), _report(results, job, site, agents, link, once=once))
         if not (job.good and all(result.good for result in results)):
             output.note(f"the demo failed: {f'the logs are in {home}' if keep else '--keep keeps its logs'}", "red")
             raise typer.Exit(Failed.exit_code)
@@ -172,7 +174,7 @@ def _object_digest(url: str) -> str:
 
 
 def _report(
-    results: Sequence[Result], job: JobResult, site: Site, agents: dict[str, ChildProcess], *, once: bool
+    results: Sequence[Result], job: JobResult, site: Site, agents: dict[str, ChildProcess], link: str, *, once: bool
 ) -> Group:
     same = job.good and all(result.good for result in results)
     verdict = "Every object is byte for byte the device's file." if same else "Not every upload is good."
@@ -182,7 +184,8 @@ def _report(
         return Group(*head)
     places = places_table(site, {client_id: agent.pid for client_id, agent in agents.items()})
     titles = (Text("What runs where", style="bold"), Text("What to try next", style="bold"))
-    return Group(*head, "", titles[0], places, "", titles[1], next_steps(site), "")
+    opens = Text(f"Open {link}", style="bold", no_wrap=True, overflow="ignore")
+    return Group(*head, "", opens, "", titles[0], places, "", titles[1], next_steps(site), "")
 
 
 def _stay(output: CliOutput, site: Site) -> None:

@@ -73,7 +73,7 @@ def seconds_of(upload: Document) -> float | None:
     return round((ended - begun).total_seconds(), 3) if begun and ended else None
 
 
-def document(results: Iterable[Result], job: JobResult, site: Site) -> dict[str, Any]:
+def document(results: Iterable[Result], job: JobResult, site: Site, link: str) -> dict[str, Any]:
     """The demo as one JSON document."""
     rows = list(results)
     return {
@@ -81,6 +81,7 @@ def document(results: Iterable[Result], job: JobResult, site: Site) -> dict[str,
         "uploads": [asdict(row) for row in rows],
         "job": asdict(job),
         "server": site.server,
+        "page": link,
         "broker": {"kind": site.broker.kind, "url": site.broker.address.url},
         "store": {"endpoint": site.store.endpoint, "bucket": BUCKET},
         "directory": str(site.directory),
@@ -129,6 +130,7 @@ def next_steps(site: Site) -> Group:
     backhaul = program()
     broker = f"-V 5 -h {site.broker.address.host} -p {site.broker.address.port}"
     topics = Topics()
+    token = ' -H "Authorization: Bearer $BACKHAUL_TOKEN"' if site.secret else ""
     by_hand = '{"message_id":"by-hand-1","action":"download_file","payload":{}}'
     lines = (
         "# settings for every shell that tries these",
@@ -143,8 +145,8 @@ def next_steps(site: Site) -> Group:
         f"{backhaul} job pull next-logs {shlex.quote(str(site.directory / 'next-logs'))}",
         "",
         "# the same over HTTP",
-        f"curl -X POST {site.server}/trigger-download/restaurant-1",
-        f"curl {site.server}/uploads",
+        f"curl{token} -X POST {site.server}/trigger-download/restaurant-1",
+        f"curl{token} {site.server}/uploads",
         "",
         "# by hand over MQTT; each command needs a message_id of its own"
         + ("" if shutil.which("mosquitto_pub") else " (apt-get install mosquitto-clients)"),

@@ -28,7 +28,8 @@ export function pathWith(path, params) {
       if (one !== null && one !== undefined && one !== "") query.append(name, one);
     }
   }
-  const text = query.toString();
+  // These may stand in a query as they are, and are easier to read.
+  const text = query.toString().replaceAll("%3A", ":").replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%2A", "*");
   return text ? `${path}?${text}` : path;
 }
 

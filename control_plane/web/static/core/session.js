@@ -25,11 +25,12 @@ export async function begin() {
 
 async function known() {
   const answer = await call("GET").catch(() => null);
-  if (answer && answer.ok) session.value = await answer.json();
-  else if (answer && answer.status === 401) {
-    session.value = { auth: true, caller: null };
-    signedOut();
-  } else session.value = { auth: false, caller: null, unreachable: true };
+  if (!answer || !answer.ok) {
+    session.value = { auth: false, caller: null, unreachable: true };
+    return;
+  }
+  session.value = await answer.json();
+  if (session.value.auth && !session.value.caller) signedOut();
 }
 
 // Exchanges a token for the cookie; answers null, or the problem's document.

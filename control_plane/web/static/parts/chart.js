@@ -1,7 +1,10 @@
 // Values over time, drawn by uPlot, with the same numbers as a table for those who do not see it.
 import { html, useEffect, useRef } from "../core/html.js";
 import uPlot from "../vendor/uplot.js";
-import { instant } from "../core/format.js";
+import { bytes, instant } from "../core/format.js";
+
+const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power);
+const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
 // `times` are seconds; `series` is [{label, values, tone, kind: "area" | "bars"}]; several series of bars are stacked, the
 // first at the bottom. `unit(value)` writes a value; `step` is the width of a bar in seconds.
@@ -10,14 +13,15 @@ export function Chart({ label, times, series, unit, height = 160, step = 3_600 }
   const key = JSON.stringify([times, series.map((one) => one.values)]);
   useEffect(() => {
     const scheme = matchMedia("(prefers-color-scheme: dark)");
+    const place = box.current;
     let plot = null;
     const draw = () => {
       if (plot) plot.destroy();
-      plot = drawn(box.current, times, series, unit, height, step);
+      plot = drawn(place, times, series, unit, height, step);
     };
-    const sizes = new ResizeObserver(() => plot && plot.setSize({ width: box.current.clientWidth, height }));
+    const sizes = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height }));
     draw();
-    sizes.observe(box.current);
+    sizes.observe(place);
     scheme.addEventListener("change", draw);
     return () => {
       sizes.disconnect();
@@ -37,10 +41,10 @@ export function Chart({ label, times, series, unit, height = 160, step = 3_600 }
 }
 
 function drawn(box, times, series, unit, height, step) {
-  const styles = getComputedStyle(box);
-  const colour = (name) => styles.getPropertyValue(`--plot-${name}`).trim() || "gray";
+  const { fontFamily } = getComputedStyle(box);
+  const colour = coloursOf(box);
   const stacked = stack(series);
-  const axis = { stroke: colour("text"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `12px ${styles.fontFamily}` };
+  const axis = { stroke: colour("text"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `12px ${fontFamily}` };
   const options = {
     width: box.clientWidth || 300,
     height,
@@ -48,10 +52,23 @@ function drawn(box, times, series, unit, height, step) {
     cursor: { y: false, points: { show: false } },
     legend: { live: false, show: false },
     scales: { x: { time: true, range: [times[0] - step / 2, times[times.length - 1] + step / 2] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-    axes: [{ ...axis, grid: { show: false }, space: 64, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 64, space: 40, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
-    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(`${one.tone}-fill`), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
+    axes: [{ ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 68, space: 44, incrs: unit === bytes ? POWERS : WHOLE, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
+    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(one.tone), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
   };
   return new uPlot(options, [times, ...stacked.map((one) => one.values)], box);
+}
+
+// A canvas takes no variable: what the browser makes of one, for the present scheme.
+function coloursOf(box) {
+  const probe = box.appendChild(document.createElement("span"));
+  const found = {};
+  return (name) => {
+    if (!found[name]) {
+      probe.style.color = `var(--plot-${name})`;
+      found[name] = getComputedStyle(probe).color;
+    }
+    return found[name];
+  };
 }
 
 const clock = (at) => {

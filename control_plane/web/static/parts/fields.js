@@ -40,8 +40,8 @@ export function Check({ label, checked, onChange, hint }) {
 }
 
 // A text field that suggests: `path` is read with `params(text)` (or an object) a moment after the last key, and
-// `pick(body)` answers the suggestions (texts). `path` null suggests nothing.
-export function Suggest({ path, params, pick, ...field }) {
+// `pick(body)` answers the suggestions (texts). `path` null reads nothing; `words` are suggestions that are known already.
+export function Suggest({ path = null, params, pick, words = [], ...field }) {
   const id = useId();
   const [found, setFound] = useState([]);
   const asked = useRef(0);
@@ -55,5 +55,5 @@ export function Suggest({ path, params, pick, ...field }) {
     }, PAUSE);
     return () => clearTimeout(timer);
   }, [path, text]);
-  return html`<${Field} ...${field} list=${id} /><datalist id=${id}>${found.map((one) => html`<option key=${one} value=${one} />`)}</datalist>`;
+  return html`<${Field} ...${field} list=${id} /><datalist id=${id}>${[...words, ...found].map((one) => html`<option key=${one} value=${one} />`)}</datalist>`;
 }

@@ -10,15 +10,16 @@ let shownPath = null;
 // `request` is {method = "GET", path, query, body}; `command` is "backhaul …".
 export function Page({ title, subtitle, actions, request, command, children }) {
   const heading = useRef(null);
-  const at = route.value.path;
   useEffect(() => {
     document.title = `${title} · Backhaul`;
   }, [title]);
   useEffect(() => {
-    // After a navigation a screen reader begins at the heading; a first load stays at the top.
+    // After a navigation a screen reader begins at the heading; a first load stays at the top. The view of each path is
+    // mounted anew (main.js).
+    const at = route.peek().path;
     if (shownPath !== null && shownPath !== at) heading.current.focus({ preventScroll: true });
     shownPath = at;
-  }, [at]);
+  }, []);
   return html`<header class="page">
       <div class="titles">
         <h1 ref=${heading} tabindex="-1">${title}</h1>

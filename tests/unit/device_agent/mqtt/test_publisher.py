@@ -93,7 +93,7 @@ def test_a_presence_that_the_broker_does_not_take_stops_no_response(
     loop.network.room = 150
     refused: list[Channel] = []
 
-    def publish(channel: Channel, data: bytes, *, expiry: int | None = None) -> bool:
+    def publish(channel: Channel, data: bytes, *, expiry: int | None = None, traceparent: str | None = None) -> bool:
         if len(data) > loop.network.room:
             refused.append(channel)
             return False

@@ -76,7 +76,7 @@ function Folder({ client, folder, after, uploads }) {
     { title: "Name", wide: true, value: (row) => html`<${Name} row=${row} flat=${flat} folder=${folder} />` },
     { title: "Size", end: true, value: (row) => (row.folder ? "" : html`<span class="nowrap">${bytes(row.size)}</span>`) },
     { title: "Modified", value: (row) => html`<span class="nowrap"><${Instant} at=${new Date(row.mtime_ns / 1e6).toISOString()} /></span>` },
-    { title: "Upload", value: (row) => html`<${Known} upload=${latest.get(row.path)} />` },
+    { title: "Upload", value: (row) => (row.folder ? "" : html`<${Known} upload=${latest.get(row.path)} />`) },
     { title: "Request", end: true, value: (row) => (row.folder ? "" : html`<button type="button" disabled=${busy} aria-label=${`Request ${row.path}`} onClick=${() => fetchAll([row.path])}>Request</button>`) },
   ];
   return html`

@@ -8,9 +8,7 @@ import { Field } from "../../parts/fields.js";
 import { words } from "../../parts/state.js";
 import { toast } from "../../parts/toast.js";
 import { done, retryThese } from "./executions.js";
-import { ACTIVE, FAILED, countOf, jobPath, tag } from "./model.js";
-
-const NOT_OVER = ["queued", "listing", "awaiting_approval", "uploading"];
+import { ACTIVE, FAILED, NOT_OVER, countOf, jobPath, tag } from "./model.js";
 
 export function JobActs({ job, reload, onTune, onProblem }) {
   const id = job.job_id;

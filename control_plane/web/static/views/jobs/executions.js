@@ -69,6 +69,6 @@ const columnsOf = (id) => [
   { title: "State", value: (row) => html`<${State} value=${row.state} />` },
   { title: "Files", end: true, value: (row) => (row.files ? html`<a href=${href(jobPath(id), { tab: "files", client: row.client_id })}>${count(row.proven)} of ${count(row.files)}</a>` : html`<span class="quiet">–</span>`) },
   { title: "Bytes", end: true, value: (row) => (row.bytes ? bytes(row.bytes) : html`<span class="quiet">–</span>`) },
-  { title: "Why", wide: true, value: (row) => html`<${Reason} reason=${row.reason} code=${row.reason_code} next=${row.ended_at ? null : row.next_wake_at} />${row.attempt > 1 && html` <span class="quiet">· try ${row.attempt}</span>`}` },
+  { title: "Why", wide: true, value: (row) => html`<${Reason} reason=${row.reason} />${row.attempt > 1 && html` <span class="quiet">· try ${row.attempt}</span>`}` },
   { title: "Changed", value: (row) => html`<${Age} at=${row.updated_at} />` },
 ];

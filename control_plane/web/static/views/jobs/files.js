@@ -34,6 +34,6 @@ const COLUMNS = [
   { title: "File", wide: true, value: (row) => html`<code>${row.path}</code>` },
   { title: "Size", end: true, value: (row) => bytes(row.size) },
   { title: "Outcome", value: (row) => (row.outcome ? html`<${State} value=${row.outcome} />` : html`<span class="quiet">not decided yet</span>`) },
-  { title: "Why", value: (row) => html`<${Reason} reason=${row.reason} code=${row.reason_code} />` },
+  { title: "Why", value: (row) => html`<${Reason} reason=${row.reason} />` },
   { title: "Upload", value: (row) => (row.upload_id ? html`<${Link} to=${path("uploads", row.upload_id)} query=${{ client_id: row.client_id }}>${row.upload_id}<//>` : html`<span class="quiet">–</span>`) },
 ];

@@ -26,4 +26,4 @@ export function ClientGrid({ job }) {
   </div>`;
 }
 
-const nameOf = (one) => `${one.client_id}: ${words(one.state)}${one.reason_code ? ` (${one.reason_code})` : ""}`;
+const nameOf = (one) => `${one.client_id}: ${words(one.state)}${one.reason ? ` (${one.reason.code})` : ""}`;

@@ -47,7 +47,7 @@ function Facts({ job }) {
   const { totals, stage } = job;
   const share = totals.bytes ? (100 * totals.proven_bytes) / totals.bytes : 0;
   return html`<dl class="facts">
-    ${job.state !== "completed" && html`<dt>Why</dt><dd><${Reason} reason=${job.reason} code=${job.reason_code} next=${job.next_wake_at} /></dd>`}
+    ${job.reason && job.state !== "completed" && html`<dt>Why</dt><dd><${Reason} reason=${job.reason} /></dd>`}
     <dt>Files proven</dt><dd>${count(totals.proven)} of ${count(totals.files)}</dd>
     <dt>Bytes proven</dt><dd>${bytes(totals.proven_bytes)} of ${bytes(totals.bytes)}<div class="meter good" aria-hidden="true"><span style=${{ width: `${share}%` }} /></div></dd>
     ${job.approval !== "not_needed" && html`<dt>Approval</dt><dd>${words(job.approval)}</dd>`}

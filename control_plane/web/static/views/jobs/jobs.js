@@ -11,7 +11,7 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, words } from "../../parts/state.js";
 import { DataTable } from "../../parts/table.js";
 import { Age } from "../../parts/time.js";
-import { JOB_STATES, jobPath, segmentsOf } from "./model.js";
+import { JOB_OPEN, JOB_STATES, NOT_OVER, jobPath, segmentsOf } from "./model.js";
 
 const MATCH = { types: ["job.", "execution.state_changed"] };
 
@@ -31,11 +31,14 @@ export default function Jobs({ query }) {
   <//>`;
 }
 
+// A job that waits for nothing itself shows what its clients do.
+const openOf = (job) => (JOB_OPEN.includes(job.state) ? NOT_OVER.filter((state) => job.executions[state]).map((state) => `${count(job.executions[state])} ${words(state)}`).join(", ") : "");
+
 const COLUMNS = [
-  { title: "Job", value: (job) => html`<${Link} to=${jobPath(job.job_id)}>${job.job_id}<//>${job.schedule_id && html` <${Link} class="tag" to=${path("schedules", job.schedule_id)}>${job.schedule_id}<//>`}` },
+  { title: "Job", wide: true, value: (job) => html`<${Link} to=${jobPath(job.job_id)}>${job.job_id}<//>${job.schedule_id && html` <${Link} class="tag" to=${path("schedules", job.schedule_id)}>${job.schedule_id}<//>`}` },
   { title: "State", value: (job) => html`<${State} value=${job.state} />${job.outcome && html` <span class="quiet">${job.outcome}</span>`}` },
   { title: "Clients", value: (job) => html`<div class="progress"><${Bar} thin label="Clients" segments=${segmentsOf(job)} /><span class="quiet">${count(job.clients)}</span></div>` },
   { title: "Files proven", end: true, value: (job) => html`${count(job.totals.proven)} of ${count(job.totals.files)}` },
-  { title: "Why", wide: true, value: (job) => html`<${Reason} reason=${job.reason} code=${job.reason_code} next=${job.next_wake_at} />` },
+  { title: "Why", value: (job) => (job.reason ? html`<${Reason} reason=${job.reason} />` : html`<span class="quiet">${openOf(job)}</span>`) },
   { title: "Created", value: (job) => html`<${Age} at=${job.created_at} />` },
 ];

@@ -9,6 +9,8 @@ export const OUTCOMES = ["proven", "failed", "rejected", "skipped", "left_out"];
 // What a person means by "what failed"; a retry leaves alone what has succeeded.
 export const FAILED = ["failed", "timed_out", "partial"];
 export const RETRYABLE = [...FAILED, "rejected", "cancelled", "skipped"];
+export const NOT_OVER = ["queued", "listing", "awaiting_approval", "uploading"];
+export const JOB_OPEN = ["running", "paused", "cancelling"];
 export const ACTIVE = ["running", "paused"];
 
 export const jobPath = (id) => path("jobs", id);

@@ -77,12 +77,12 @@ export function formOfJob(spec) {
     ...EMPTY,
     reason: spec.reason, clients: targets.clients, selector: text(targets.selector), mode: targets.mode,
     paths: files.paths, type: text(files.type), exclude: files.exclude.join("\n"), newer_than: timeOf(files.newer_than), older_than: timeOf(files.older_than),
-    min_size: text(files.min_size), max_size: text(files.max_size), pick: files.pick, min_files: text(files.min_files), max_files: text(files.max_files), max_bytes: text(files.max_bytes), skip: files.skip,
-    key: spec.key, approval: limits ? "limits" : approval, bytes_over: text(limits ? approval.bytes_over : ""), clients_over: text(limits ? approval.clients_over : ""),
+    min_size: text(files.min_size), max_size: text(files.max_size), pick: files.pick, min_files: text(files.min_files), max_files: unless(text(files.max_files), "1000"), max_bytes: text(files.max_bytes), skip: files.skip,
+    key: unless(spec.key, "{job}/{client_id}/{path}"), approval: limits ? "limits" : approval, bytes_over: text(limits ? approval.bytes_over : ""), clients_over: text(limits ? approval.clients_over : ""),
     per_minute: text(rollout.per_minute), max_running: text(rollout.max_running), stages: rollout.stages,
     abort_on: rule ? rule.on : "", abort_percent: rule ? text(rule.percent) : "10", abort_min: rule ? text(rule.min_ended) : "20", abort: abort.length > 1 ? abort : [],
     retry_failed: retry.failed ? text(retry.failed) : "", retry_timed_out: retry.timed_out ? text(retry.timed_out) : "",
-    deadline: timeOf(spec.deadline), windows: textOfWindows(spec.windows), priority: spec.priority ? text(spec.priority) : "", running: spec.running,
+    deadline: unless(timeOf(spec.deadline), "7d"), windows: textOfWindows(spec.windows), priority: spec.priority ? text(spec.priority) : "", running: spec.running,
     on_change: options.on_change, compression: options.compression, job_zone: unless(spec.zone, "UTC"),
   };
 }

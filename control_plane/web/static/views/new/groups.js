@@ -7,10 +7,10 @@ import { ClientField, Known, Many, PathField, SelectorField } from "./suggest.js
 
 // Builds the field of one member: its value, its change, and the server's objection to it.
 export function fieldsOf(form, set, objection) {
-  const bind = (name) => ({ value: form[name], onInput: (value) => set({ [name]: value }), onChange: (value) => set({ [name]: value }), problem: objection(name) });
+  const bind = (name) => ({ value: form[name], onInput: (value) => set({ [name]: value }), problem: objection(name) });
   return {
     bind,
-    text: (name, label, hint, more) => html`<${Field} label=${label} hint=${hint} ...${bind(name)} onChange=${undefined} ...${more} />`,
+    text: (name, label, hint, more) => html`<${Field} label=${label} hint=${hint} ...${bind(name)} ...${more} />`,
     choice: (name, label, options, hint) => html`<${Select} label=${label} options=${options} hint=${hint} value=${form[name]} onChange=${(value) => set({ [name]: value })} />`,
   };
 }

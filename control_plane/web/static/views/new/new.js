@@ -35,6 +35,7 @@ export default function New({ params, query }) {
   const complete = isComplete(kind, form);
   const { check, run } = useCheck(kind, at, body, complete);
   const busy = useRef(false);
+  useEffect(() => void run({ quietly: true }), [complete]);
   const fleet = useFleetWords();
   const example = kind === "trigger" ? form.client.trim() : form.clients.find((one) => !one.includes("*") && !one.includes(":")) || (check && check.found && check.found.first[0]) || "";
   const client = useClient(example);

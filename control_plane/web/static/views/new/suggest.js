@@ -45,7 +45,7 @@ export function useClient(clientId) {
 // A client id; with `more` also patterns and groups.
 export function ClientField({ value, more = [], ...field }) {
   const known = PATTERN.test(value) ? "/clients" : null;
-  return html`<${Suggest} ...${field} value=${value} path=${known} params=${(text) => ({ id: text ? `${text.replace(/\*+$/, "")}*` : null, limit: 20 })} pick=${(body) => [...more.filter((one) => one.includes(value)), ...body.clients.map((one) => one.client_id)]} />`;
+  return html`<${Suggest} ...${field} value=${value} words=${more.filter((one) => value && one.includes(value))} path=${known} params=${(text) => ({ id: text ? `${text.replace(/\*+$/, "")}*` : null, limit: 20 })} pick=${(body) => body.clients.map((one) => one.client_id)} />`;
 }
 
 // A path on `client`: its roots and default file, then what its folders hold (its last listing when it is away).
@@ -54,13 +54,12 @@ export function PathField({ client, value, ...field }) {
   const root = client && client.roots.find((one) => value.startsWith(`${one}/`));
   const listed = root && client.connected && !/[*?[{]/.test(value) ? `${path("clients", client.client_id)}/files` : null;
   const params = (text) => ({ pattern: `${text}*`, limit: 50, ...(client.capabilities.includes("folders") ? { folders: true } : {}) });
-  if (!listed) return html`<${Known} ...${field} value=${value} words=${roots} />`;
-  return html`<${Suggest} ...${field} value=${value} path=${listed} params=${params} pick=${(body) => body.files.map((one) => (one.folder ? `${one.path}/` : one.path))} />`;
+  return html`<${Suggest} ...${field} value=${value} words=${listed ? [] : roots} path=${listed} params=${params} pick=${(body) => body.files.map((one) => (one.folder ? `${one.path}/` : one.path))} />`;
 }
 
 // Suggestions that are known already.
 export function Known({ words, ...field }) {
-  return html`<${Suggest} ...${field} path="/groups" params=${{}} pick=${() => words} key=${words.join()} />`;
+  return html`<${Suggest} ...${field} words=${words} />`;
 }
 
 // A selector: the suggestions complete its last requirement.

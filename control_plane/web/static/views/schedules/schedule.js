@@ -74,7 +74,7 @@ function Recent({ runs, query }) {
   return html`<ul class="ticks">${shown.map((run) => html`<li key=${`${run.kind} ${run.nominal_at}`}>
       <span><${Instant} at=${run.nominal_at} />${run.kind !== "tick" && html` <span class="tag">${run.kind}</span>`}</span>
       <span><${State} value=${run.status} />${run.outcome && html` <span class="quiet">${run.outcome}</span>`}</span>
-      <span>${run.job_id && html`<${Link} to=${path("jobs", run.job_id)}>${run.job_id}<//> `}${run.status !== "fired" && html`<span class="quiet"><${Reason} reason=${run.reason} code=${run.reason_code} /></span>`}</span>
+      <span>${run.job_id && html`<${Link} to=${path("jobs", run.job_id)}>${run.job_id}<//> `}${run.status !== "fired" && html`<span class="quiet"><${Reason} reason=${run.reason} /></span>`}</span>
     </li>`)}</ul>
     ${(hidden > 0 || runs.cut) && html`<p class="cut" role="status">The latest ${count(shown.length)} are shown; there are more. ${hidden > 0 ? html`<button type="button" onClick=${() => setAll(true)}>Show more</button>` : runs.more && html`<button type="button" onClick=${runs.more}>Show more</button>`}</p>`}`;
 }
@@ -86,11 +86,16 @@ function Next({ ticks, schedule }) {
     ${schedule.delay > 0 && html`<p class="quiet">Each begins ${Math.round(schedule.delay)} s later: its part of the jitter.</p>`}`;
 }
 
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+// "2026-11-28T02:30:00+01:00" as "Sat 02:30 +01:00": the local time of the schedule's zone.
+const localOf = (local) => `${DAYS[new Date(`${local.slice(0, 10)}T00:00Z`).getUTCDay()]} ${local.slice(11, 16)} ${local.slice(19)}`;
+
 // Ticks with their local time, and what a change of the clocks does to them.
 export function TickList({ ticks, skipAt }) {
   return html`<ul class="ticks">${ticks.map((tick) => html`<li key=${tick.at} class=${tick.note ? "noted" : undefined}>
     <span><${Instant} at=${tick.at} /></span>
-    <span class="quiet">${tick.local.slice(0, 16).replace("T", " ")} ${tick.local.slice(19)}</span>
+    <span class="quiet" title=${tick.local}>${localOf(tick.local)}</span>
     <span>${tick.at === skipAt ? html`<${State} value="skipped" /> ` : html`<span class="quiet"><${Age} at=${tick.at} /></span> `}${tick.note && html`<span class="note">${tick.note}</span>`}</span>
   </li>`)}</ul>`;
 }

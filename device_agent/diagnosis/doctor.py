@@ -1,0 +1,249 @@
+"""Examines this device as the agent would use it: its folders, its clock, its network.
+
+Rule: it changes nothing but one file of its own in the state folder, which it deletes. A file system that does not
+answer costs five seconds, and is a finding.
+"""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+from device_agent.diagnosis import network
+from device_agent.diagnosis.findings import Finding
+from device_agent.errors import HostNotAllowed
+from device_agent.settings import Settings
+from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl, parse_url
+from schemas.broker_url import BrokerUrl
+from schemas.globs import fixed_folder
+
+LITTLE_DISK: Final = 100 * 1024 * 1024
+"""Bytes: with less, the alert rules call the disk of the journal low."""
+
+MAX_SKEW: Final = 300.0
+"""Seconds: an object store refuses what is signed with a clock further off, and TLS fails with one far off."""
+
+PATIENCE: Final = 5.0
+"""Seconds that a file system has to answer."""
+
+_EARLIEST: Final = 1_735_689_600.0
+"""2025-01-01: a device without a battery begins in 1970."""
+
+_MOST_HOSTS: Final = 10
+_SUCCESS: Final = range(200, 300)
+
+
+def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """The findings, one by one: each may take some seconds. `put_url` is a presigned URL that takes a PUT."""
+    yield Finding("settings", fine=True, text=f"CLIENT_ID={settings.client_id}")
+    running, found = _state_folder(settings.state_dir)
+    yield from found
+    yield from _files(settings)
+    yield from _broker(settings, running=running)
+    dates: list[tuple[float, float]] = []
+    yield from _stores(settings, dates, wall)
+    if put_url is not None:
+        yield _put(settings, put_url)
+    yield _clock(dates, wall())
+
+
+def _state_folder(folder: Path) -> tuple[bool, list[Finding]]:
+    """Whether an agent runs on this state folder, and what is wrong with it."""
+    remedy = f"let the agent's user write it: mkdir -p {folder} && chown USER {folder}"
+    found: list[Finding] = []
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    running = False
+    try:
+        if folder.exists():
+            running = _is_locked(folder / "lock")
+            _write_and_delete(folder / ".doctor")
+        elif not os.access(place, os.W_OK | os.X_OK):
+            text = f"{folder} does not exist, and {place} may not be written"
+            return False, [Finding("state folder", fine=False, text=text, remedy=remedy)]
+    except OSError as error:
+        return running, [Finding("state folder", fine=False, text=f"{folder}: {error.strerror}", remedy=remedy)]
+    state = "an agent runs on it" if running else "no agent runs on it"
+    missing = "" if folder.exists() else " (made at the first start)"
+    found.append(Finding("state folder", fine=True, text=f"{folder} can be written{missing}; {state}"))
+    disk = os.statvfs(place)
+    free = disk.f_bavail * disk.f_frsize
+    text = f"{free / 1024**2:,.0f} MiB are free beside the journal"
+    little = free < LITTLE_DISK
+    remedy = "free some space: without any, the agent takes no command"
+    found.append(Finding("disk", fine=not little, text=text, remedy=remedy if little else None))
+    return running, found
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether an agent holds the lock of its state folder."""
+    if not path.exists():
+        return False
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _write_and_delete(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, b"x" * 4096)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            path.unlink()
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Whether what may be uploaded can be read."""
+    if not (settings.allowed_roots or settings.types or settings.file_path):
+        remedy = "set ALLOWED_ROOTS, TYPES or FILE_PATH"
+        yield Finding("files", fine=False, text="no file may be uploaded from this device", remedy=remedy)
+    for root in settings.allowed_roots:
+        yield _looked("root", root, lambda root=root: os.scandir(root).close(), "a folder that can be listed")  # type: ignore[misc]
+    for name, globs in settings.types.items():
+        for folder in dict.fromkeys(fixed_folder(one) for one in globs):
+            text = f"a folder that can be listed, of TYPES {name}"
+            yield _looked("type", folder, lambda folder=folder: os.scandir(folder).close(), text)  # type: ignore[misc]
+    if settings.file_path is not None:
+        path = settings.file_path
+        yield _looked("file", path, lambda: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)), "a file")
+
+
+def _looked(name: str, path: str, look: Callable[[], None], what: str) -> Finding:
+    """Whether `look` succeeds in time, in a thread that may be left behind."""
+    errors: list[OSError] = []
+    done: list[bool] = []
+
+    def run() -> None:
+        try:
+            look()
+        except OSError as error:
+            errors.append(error)
+        done.append(True)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not done:
+        remedy = "look at its mount: a network share, or a disk that fails"
+        return Finding(name, fine=False, text=f"{path}: the file system does not answer", remedy=remedy)
+    if not errors:
+        return Finding(name, fine=True, text=f"{path}: {what}")
+    remedy = f"let user {os.geteuid()} read it, or correct the setting"
+    if isinstance(errors[0], FileNotFoundError):
+        remedy = "create it, or correct the setting"
+    return Finding(name, fine=False, text=f"{path}: {errors[0].strerror}", remedy=remedy)
+
+
+def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
+    broker = BrokerUrl.parse(settings.mqtt_url)
+    if (resolved := _resolved(broker.host, broker.port)) is not None:
+        yield resolved
+        if not resolved.fine:
+            return
+    where = f"{broker.host}:{broker.port}"
+    try:
+        if running:
+            with network.connected(broker.host, broker.port, secure=broker.secure):
+                text = f"{where} can be reached; the login is left to the agent that runs"
+                yield Finding("broker", fine=True, text=text)
+            return
+        refusal = network.login(broker, settings.client_id, settings.mqtt_username, settings.mqtt_password)
+    except OSError as error:
+        remedy = "check MQTT_URL, the firewall, and that the broker runs"
+        yield Finding("broker", fine=False, text=f"{where}: {network.reason_of(error)}", remedy=remedy)
+        return
+    if refusal is None:
+        yield Finding("broker", fine=True, text=f"{where} accepts this device")
+    else:
+        remedy = "check MQTT_PASSWORD; `backhaul broker` on the server makes a new one"
+        yield Finding("broker", fine=False, text=f"{where}: {refusal}", remedy=remedy)
+
+
+def _resolved(host: str, port: int) -> Finding | None:
+    """Whether the name has addresses; None for an address."""
+    if re.fullmatch(r"[0-9.]+|.*:.*", host):
+        return None
+    try:
+        found = network.addresses(host, port)
+    except OSError as error:
+        remedy = "check the name, and the name servers of this device"
+        return Finding("DNS", fine=False, text=f"{host}: {network.reason_of(error)}", remedy=remedy)
+    return Finding("DNS", fine=True, text=f"{host} is {', '.join(found[:3])}")
+
+
+def _stores(settings: Settings, dates: list[tuple[float, float]], wall: Callable[[], float]) -> Iterator[Finding]:
+    """Whether each host answers to which parts may be sent; `dates` gets its clock and this one."""
+    origins = sorted(settings.hosts.origins, key=lambda one: (one.host, one.port, one.scheme))
+    if not origins:
+        remedy = "set UPLOAD_HOSTS to the address of the object store"
+        yield Finding("object store", fine=False, text="no host may be sent to", remedy=remedy)
+    for scheme, host, port in _distinct((one.scheme, one.host, one.port) for one in origins):
+        url = ParsedUrl(scheme, host, port, "/")
+        resolved = _resolved(host, port)
+        if resolved is not None and not resolved.fine:
+            yield resolved
+            continue
+        where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"
+        remedy = "check UPLOAD_HOSTS, the firewall, the clock and the certificates of this device"
+        try:
+            answer = network.request("HEAD", url)
+        except (OSError, ValueError) as error:
+            text = network.reason_of(error) if isinstance(error, OSError) else str(error)
+            yield Finding("object store", fine=False, text=f"{where}: {text}", remedy=remedy)
+            continue
+        if answer.date is not None:
+            dates.append((answer.date, wall()))
+        yield Finding("object store", fine=True, text=f"{where} answers (HTTP {answer.status})")
+
+
+def _distinct(origins: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """Each origin once; on loopback, HTTPS is left out where HTTP is allowed as well."""
+    found = list(dict.fromkeys(origins))
+    plain = {(host, port) for scheme, host, port in found if scheme == "http"}
+    return [one for one in found if one[0] == "http" or (one[1], one[2]) not in plain][:_MOST_HOSTS]
+
+
+def _put(settings: Settings, text: str) -> Finding:
+    """Whether a presigned URL takes one byte; the URL is never shown: its query is its key."""
+    try:
+        url = settings.hosts.allowed(text)
+    except HostNotAllowed as refused:
+        with suppress(HostNotAllowed):
+            parse_url(text)
+        return Finding("PUT", fine=False, text=str(refused), remedy="add the host to UPLOAD_HOSTS, or give another URL")
+    remedy = "the URL may have expired, or be signed for another method or size: make a new one"
+    try:
+        answer = network.request("PUT", url, b"x")
+    except (OSError, ValueError) as error:
+        reason = network.reason_of(error) if isinstance(error, OSError) else str(error)
+        return Finding("PUT", fine=False, text=f"{url.host}: {reason}", remedy=remedy)
+    fine = answer.status in _SUCCESS
+    return Finding("PUT", fine=fine, text=f"{url.host} answers HTTP {answer.status}", remedy=None if fine else remedy)
+
+
+def _clock(dates: list[tuple[float, float]], now: float) -> Finding:
+    """Whether the clock is right, as far as a server has told its time."""
+    remedy = "set the clock, by NTP (timedatectl set-ntp true)"
+    if now < _EARLIEST:
+        year = time.gmtime(now).tm_year
+        return Finding("clock", fine=False, text=f"the clock of this device is in {year}", remedy=remedy)
+    if not dates:
+        return Finding("clock", fine=True, text="no server told its time")
+    skew = max((theirs - ours for theirs, ours in dates), key=abs)
+    fine = abs(skew) <= MAX_SKEW
+    text = f"{abs(skew):.0f} s between the object store's clock and this one"
+    return Finding("clock", fine=fine, text=text, remedy=None if fine else remedy)
