@@ -82,6 +82,10 @@ LINES: Final = {
     "webhook deliveries": "w --state dead",
     "webhook replay": "w 7",
     "health live": "",
+    "fleet": "",
+    "page": "",
+    "health details": "",
+    "health history": "--hours 2",
     "health ready": "",
     "whoami": "",
 }

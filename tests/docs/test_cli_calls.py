@@ -78,7 +78,11 @@ COMMANDS: Final = {
     "getHealth": "health live",
     "getReadiness": "health ready",
     "getMetrics": "health metrics",
+    "getHealthDetails": "health details",
+    "getFleet": "fleet",
+    "getFleetHistory": "health history",
     "getSession": "whoami",
+    "createSessionCode": "page",
 }
 """The command of each call of REST."""
 

@@ -1,23 +1,74 @@
-"""`backhaul health`: whether a control plane can work, and its figures.
+"""`backhaul health` and `backhaul fleet`: whether a control plane can work, and the fleet in numbers.
 
 Rule: a control plane that is not ready is a result; the exit code shows it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Failed
-from control_plane.cli.layout import facts
+from control_plane.cli.layout import Column, Listing, Row, facts
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
-from control_plane.cli.text import visible
+from control_plane.cli.text import instant, size, visible
+
+_MOVING: Final = frozenset({"uploading", "completing"})
+
+
+Hours = Annotated[int, typer.Option(min=1, max=168, help="Show this many hours one by one, with the present one.")]
 
 
 def register(app: Tree, panel: str) -> None:
     """Add `whoami`."""
     app.command("whoami", rich_help_panel=panel)(rest_command(whoami))
+
+
+def fleet(session: CliSession) -> None:
+    """Show the fleet in numbers: who is online, what waits and why, how today went (in UTC)."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/fleet")
+    clients, ended = answer["clients"], answer["ended"]
+    waits = [one for one in answer["waiting"] if one["code"] not in _MOVING]
+    shown = facts(
+        ("online", clients["connected"]),
+        ("offline", clients["offline"]),
+        ("never seen", clients["never_seen"]),
+        ("open", ", ".join(f"{count} {state}" for state, count in answer["open"].items() if count) or "none"),
+        ("waiting for", _ranked(waits)),
+        ("ended today", ", ".join(f"{count} {state}" for state, count in ended.items() if count) or "none"),
+        ("received today", size(answer["bytes"])),
+        ("failures, 24 h", _ranked(answer["failures"])),
+    )
+    session.output.result(answer, shown)
+
+
+def history(session: CliSession, *, hours: Hours = 24) -> None:
+    """Show what the fleet uploaded hour by hour, and how uploads ended."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/fleet/history", params={"hours": hours})
+    columns = [
+        Column("hour", lambda row: instant(row["begins_at"]), whole=True),
+        Column("received", lambda row: size(row["bytes"]), right=True),
+        *(Column(state, _number_of(state), right=True) for state in answer["hours"][0]["ended"]),
+    ]
+    session.output.result(answer, Listing(columns, answer["hours"]))
+
+
+def details(session: CliSession) -> None:
+    """Show what the server finds wrong, each with its remedy; exits with 1 when it cannot work."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/health/details")
+    columns = [
+        Column("check", lambda row: row["name"]),
+        Column("", lambda row: Text("fine", style="green") if row["fine"] else Text("wrong", style="red"), whole=True),
+        Column("finding", lambda row: "\n".join(filter(None, (row["text"], row["remedy"] and f"→ {row['remedy']}")))),
+    ]
+    session.output.result(answer, Listing(columns, answer["findings"]))
+    if not answer["ready"]:
+        raise typer.Exit(Failed.exit_code)
 
 
 def whoami(session: CliSession) -> None:
@@ -39,7 +90,8 @@ def whoami(session: CliSession) -> None:
 def build() -> Tree:
     """`backhaul health …`."""
     app = new_app("See whether the control plane can work.")
-    for name, function in (("ready", ready), ("live", live), ("metrics", metrics)):
+    commands = (("ready", ready), ("live", live), ("details", details), ("history", history), ("metrics", metrics))
+    for name, function in commands:
         app.command(name)(rest_command(function))
     return app
 
@@ -65,6 +117,14 @@ def metrics(session: CliSession) -> None:
     with session.connect() as plane:
         for line in plane.lines("/metrics", {}):
             session.output.text(line)
+
+
+def _ranked(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{one['code']} ({one['count']})" for one in rows) or "nothing"
+
+
+def _number_of(state: str) -> Callable[[Row], object]:
+    return lambda row: row["ended"][state]
 
 
 def _view(answer: dict[str, Any]) -> Table:
