@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from control_plane.cli import accounts, doctor, serve
+from control_plane.cli.conformance import command as conformance
 from control_plane.cli.contexts import commands as contexts
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, events, fleet, health, token, uploads, webhooks
@@ -65,6 +66,7 @@ def build() -> Tree:
     app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name, rich_help_panel=_MACHINE)(local_command(function))
+    app.command("conformance", rich_help_panel=_MACHINE)(local_command(conformance.conformance))
     app.command("simulate", rich_help_panel=_MACHINE)(rest_command(simulate.simulate))
     for name, group, panel in (
         ("fleet", health.build_fleet(), _FLEET),

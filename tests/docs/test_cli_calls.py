@@ -85,7 +85,6 @@ COMMANDS: Final = {
     "getSession": "whoami",
 }
 """The command of each call of REST."""
-
 OF_A_BROWSER: Final = frozenset({"signIn", "signOut"})
 """A browser's cookie: the command line has a token."""
 
