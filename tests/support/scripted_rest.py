@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"/clients/{name}": {"client_id": name, "roots": ["/data"], "state": "connected"},
             f"/status/{name}": {"client_id": name, **heard},
             "/uploads": {"uploads": rows.uploads, "cursor": None},
-            f"/uploads/{name}": rows.uploads[0],
+            f"/uploads/{name}": rows.uploads[0] if rows.uploads else {},
             "/groups": {"groups": [{"name": "beta", "entries": 1, "selector": None, "note": ""}]},
             "/jobs": {"jobs": [{"job_id": "nightly-1", "state": "running"}], "cursor": None},
             "/schedules": {"schedules": [{"schedule_id": "every-day", "zone": "UTC"}], "cursor": None},
