@@ -251,7 +251,9 @@ class Observe:
         if event := _event_of(method, status, discloses=disclosed is not None):
             who = {"caller": getattr(state.get("caller"), "subject", None), "address": self._address(scope)}
             request = {"method": method, "path": scope["path"][:_MAX_PATH], "status": status}
-            self._metrics(event, {**who, **request, **(disclosed or {})})
+            given: Mapping[str, object] = scope.get("path_params") or {}
+            about = {name: str(one)[:_MAX_PATH] for name, one in given.items() if name.endswith("_id")}
+            self._metrics(event, {**who, **request, **about, **(disclosed or {})})
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}

@@ -69,6 +69,7 @@ def build() -> Tree:
     app.command("conformance", rich_help_panel=_MACHINE)(local_command(conformance.conformance))
     app.command("simulate", rich_help_panel=_MACHINE)(rest_command(simulate.simulate))
     for name, group, panel in (
+        ("fleet", health.build_fleet(), _FLEET),
         ("upload", uploads.build(), _FLEET),
         ("client", fleet.build_client(), _FLEET),
         ("group", fleet.build_group(), _FLEET),

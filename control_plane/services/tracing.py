@@ -49,6 +49,13 @@ def trace_id_of(traceparent: str | None) -> str | None:
     return traceparent.split("-")[1] if traceparent is not None and _TRACEPARENT.match(traceparent) else None
 
 
+def job_and_trace(upload: Upload) -> dict[str, str]:
+    """The facts of a log line beside the ids of client and upload: the job and the trace, where there are any."""
+    trace_id = trace_id_of(upload.traceparent)
+    found = {"job_id": upload.job_id, "trace_id": trace_id}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def job_trace(tracer: Tracer, job_id: str, client_id: str, upload_id: str) -> str | None:
     """Begin the trace of an upload that a job makes: no request waits for it."""
     if not tracer.enabled:

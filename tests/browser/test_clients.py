@@ -123,6 +123,29 @@ def test_an_act_on_all_that_match_needs_the_number_and_the_set_that_was_shown(
     assert site.get("/clients?selector=wave%3D2")["count"] == 61
 
 
+def test_a_file_is_requested_of_the_clients_that_are_ticked_and_cancelled_again(visit: Visit, site: Fleet) -> None:
+    body = [{"client_id": f"cafe-{number}", "labels": {"kind": "cafe"}} for number in range(3)]
+    httpx.post(f"{site.site.server}/clients", json=body)
+    assert site.post("/trigger-download/cafe-0", {"file_path": "/data/report.csv"}).status_code == 200
+    page = visit("/clients?selector=kind%3Dcafe")
+    page.get_by_label("Select cafe-0").check()
+    page.get_by_label("Select cafe-2").check()
+    expect(page.get_by_text("2 selected")).to_be_visible()
+    page.get_by_role("button", name="Request a file…").click()
+    page.get_by_label("Paths or patterns on the devices").fill("/data/*.csv")
+    page.get_by_role("button", name="Request a file 2").click()
+    expect(page.get_by_text("requests it of 2 clients")).to_be_visible()
+    (job,) = site.get("/jobs")["jobs"]
+    executions = site.get(f"/jobs/{job['job_id']}/executions")["executions"]
+    assert [one["client_id"] for one in executions] == ["cafe-0", "cafe-2"]
+    page.get_by_role("button", name="Clear the selection").click()
+    expect(page.get_by_text("3 match")).to_be_visible()
+    page.get_by_role("button", name="Cancel uploads…").click()
+    page.get_by_role("button", name="Cancel uploads 3").click()
+    expect(page.get_by_text("1 upload cancelled")).to_be_visible()
+    assert uploads_of(site, "cafe-0") == {"/data/report.csv": "cancelled"}
+
+
 def test_an_operator_sets_a_label_and_takes_it_off(visit: Visit, site: Fleet) -> None:
     httpx.post(f"{site.site.server}/clients", json=[{"client_id": "bar-2", "note": "opens in May"}])
     page = visit("/clients/bar-2")

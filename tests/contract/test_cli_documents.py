@@ -83,6 +83,10 @@ LINES: Final = {
     "webhook replay": "w 7",
     "health live": "",
     "health ready": "",
+    "health details": "",
+    "fleet show": "",
+    "fleet history": "--hours 2",
+    "page": "",
     "whoami": "",
 }
 """A line for each command that answers with one document."""

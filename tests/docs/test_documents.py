@@ -43,6 +43,7 @@ NOT_TYPED: Final = {
     "docs/how-to/object-stores.md": "settings of accounts at other companies",
     "docs/how-to/rotate-keys.md": "a site with passwords; the tutorial's test enrolls a device",
     "docs/how-to/upgrade.md": "replaces an installation",
+    "docs/how-to/watch.md": "a Prometheus, and a device in doubt; the doctors and the rules have tests of their own",
 }
 """Documents with commands (`sh`) that no test types, and why."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from device_agent.watching.figures import METRICS, PREFIX
 from tests.docs.generated import plane_metrics

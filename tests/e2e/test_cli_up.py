@@ -117,6 +117,9 @@ def test_it_listens_with_passwords_only(tmp_path: Path, ports: dict[str, str]) -
     data = tmp_path / "data"
     with up(data, ports, "--listen", "127.0.0.1") as site:
         accounts = str(data / "broker" / "access")
+        shell = f"set -a; . {data}/operator.env; {' '.join(BACKHAUL)} doctor --json"
+        examined = subprocess.run(("sh", "-c", shell), capture_output=True, text=True, timeout=60, check=False)
+        assert [one for one in json.loads(examined.stdout)["findings"] if not one["fine"]] == []
         enrolled = backhaul("broker", "enroll", "restaurant-1", "--directory", accounts, "--json")
         with agent(tmp_path, site, MQTT_USERNAME="restaurant-1", MQTT_PASSWORD="wrong") as stranger:
             refused = backhaul("status", "restaurant-1", "--server", site["server"])

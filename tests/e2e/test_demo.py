@@ -101,6 +101,11 @@ def test_it_runs_until_a_signal_and_its_printed_commands_work(tmp_path: Path) ->
         )
         assert ran.returncode == 0, ran.stderr
         assert "6 fetched" in ran.stdout
+        examined = settings, f"{sys.executable} -m control_plane.cli.main doctor --json"
+        ran = subprocess.run(
+            ("sh", "-ec", "\n".join(examined)), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert [one for one in json.loads(ran.stdout)["findings"] if not one["fine"]] == []
         curl = next(line for line in commands if line.startswith("curl -X POST"))
         assert subprocess.run(("sh", "-c", curl), capture_output=True, timeout=20, check=False).returncode == 0
         process.send_signal(signal.SIGTERM)

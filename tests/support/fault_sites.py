@@ -31,8 +31,12 @@ PATIENCE: Final = 60.0
 MIB: Final = 1024 * 1024
 CHUNK: Final = 5 * MIB
 TERMINAL: Final = frozenset({"completed", "failed", "rejected", "cancelled", "expired"})
-STEP_TIMEOUT: Final = 6
-"""`CLIENT_TIMEOUT` of these sites, in seconds: the longest time until a lost message is sent again."""
+STEP_TIMEOUT: Final = 10
+"""`CLIENT_TIMEOUT` of these sites, in seconds: the longest time until a lost message is sent again.
+
+An upload that a test lets stand still, or whose agent it freezes, fails after three of these: longer than a busy
+machine takes for what the test does meanwhile, such as a start of the control plane.
+"""
 
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 

@@ -17,6 +17,7 @@ import pytest
 from broker.child_process import ChildProcess
 from broker.server import free_port, start_broker
 from control_plane.adapters.folder_store import start_folder_store
+from control_plane.api.auth import create_token
 from control_plane.cli.site.stack import Site, plane_settings
 from tests.support.patience import came_true
 
@@ -37,20 +38,27 @@ class Fleet:
     plane_settings: Mapping[str, str]
     agents: dict[str, ChildProcess] = field(default_factory=dict)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The operator's token, where the control plane needs one."""
+        secret = self.plane_settings.get("JWT_SECRET")
+        return {"Authorization": f"Bearer {create_token(secret, 'operator', 3_600)}"} if secret else {}
+
     def get(self, path: str) -> dict[str, Any]:
         """GET from the control plane; the answer must be 200."""
-        answer = httpx.get(f"{self.site.server}{path}", timeout=PATIENCE)
+        answer = httpx.get(f"{self.site.server}{path}", timeout=PATIENCE, headers=self.headers)
         assert answer.status_code == httpx.codes.OK, answer.text
         return dict(answer.json())
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         """POST to the control plane."""
-        return httpx.post(f"{self.site.server}{path}", json=body, timeout=PATIENCE)
+        return httpx.post(f"{self.site.server}{path}", json=body, timeout=PATIENCE, headers=self.headers)
 
     def ready(self) -> bool:
         """Whether the control plane can work."""
         try:
-            return httpx.get(f"{self.site.server}/health/ready", timeout=5).status_code == httpx.codes.OK
+            answer = httpx.get(f"{self.site.server}/health/ready", timeout=5, headers=self.headers)
+            return answer.status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

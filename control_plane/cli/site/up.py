@@ -209,7 +209,7 @@ def report(site: Site, readiness: Document, link: str, *, authenticated: bool) -
     return Group(
         Text(f"Open {link}", style="bold", no_wrap=True, overflow="ignore"),
         *(
-            (Text("it signs one browser in, within a minute; `backhaul page` prints another", style="dim"),)
+            (Text(f"it signs one browser in, within a minute; `{program()} page` prints another", style="dim"),)
             if site.secret
             else ()
         ),

@@ -22,7 +22,7 @@ from control_plane.domain.changes import (
 )
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.log import EventLog
-from control_plane.services.tracing import trace_id_of
+from control_plane.services.tracing import job_and_trace
 from control_plane.services.uploads.writer import Commit
 
 _NOT_LOGGED: Final = (ClientConnected, ClientDisconnected, JobChanged, ScheduleChanged)
@@ -54,15 +54,11 @@ class ChangeLogger:
 
 
 def _known(change: UploadCreated | UploadStateChanged, upload: Upload | None) -> Mapping[str, Any]:
-    """What the upload adds to its change: the bytes of a completed one, and its trace."""
+    """What the upload adds to its change: its job, its trace, and the bytes of a completed one."""
     if upload is None:
         return {}
-    known: dict[str, Any] = {}
-    if isinstance(change, UploadStateChanged) and change.state is State.COMPLETED:
-        known["bytes"] = upload.file_size
-    if (trace_id := trace_id_of(upload.traceparent)) is not None:
-        known["trace_id"] = trace_id
-    return known
+    ended = isinstance(change, UploadStateChanged) and change.state is State.COMPLETED
+    return {**job_and_trace(upload), **({"bytes": upload.file_size} if ended else {})}
 
 
 def _line(change: Change) -> tuple[str, Mapping[str, Any]]:

@@ -44,7 +44,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, Failure, OutboxEntry, Records, Subject
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.object_store import ObjectStore
-from control_plane.services.tracing import duty_span, proof_span
+from control_plane.services.tracing import duty_span, job_and_trace, proof_span
 from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
@@ -175,7 +175,7 @@ class Outbox:
             return
         if upload is None:
             if not self._releases.take(key.client_id):
-                self._log("release.shed", {"client_id": key.client_id})
+                self._log("release.shed", {"client_id": key.client_id, "upload_id": key.upload_id})
                 return
             self._start(key, Duty(Kind.SEND_CLOSE, decision.attempt, 0.0), self._close_unknown(key, decision.attempt))
             return
@@ -312,7 +312,7 @@ class Outbox:
         name = (key, "deferred" if deferred else duty.kind, duty.attempt, duty.target)
         if self._is_full(key.client_id):
             # Nothing is lost: the entry becomes due again, and a client repeats its request.
-            self._log("duty.shed", {"client_id": key.client_id, "duty": duty.kind})
+            self._log("duty.shed", {"client_id": key.client_id, "upload_id": key.upload_id, "duty": duty.kind})
             work.close()
             return
         if name in self._running and duty.kind not in COMMANDS:
@@ -376,7 +376,7 @@ class Outbox:
                 await self._do(upload, duty, gated=gated)
         except ObjectStoreRefused as error:
             facts = {"client_id": upload.client_id, "upload_id": upload.upload_id, "duty": duty.kind}
-            self._log("duty.refused", {**facts, "error": str(error)})
+            self._log("duty.refused", {**facts, **job_and_trace(upload), "error": str(error)})
             if duty.kind not in _STEPS:
                 await self._reschedule(upload.key, duty, reason_of(error), lambda _: REFUSED_WAIT)
             elif isinstance(error, ObjectStoreForbids):

@@ -296,7 +296,7 @@ class UploadWriter:
 
     def _enqueue(self, entry: _Happened) -> None:
         if not self._waiting.offer(entry.key.client_id, entry):
-            self._log("event.shed", {"client_id": entry.key.client_id, "event": type(entry.event).__name__})
+            self._log("event.shed", {**_ids(entry.key), "event": type(entry.event).__name__})
 
     async def _put(self, entry: _Entry) -> Upload:
         entry.result = asyncio.get_running_loop().create_future()
@@ -347,7 +347,7 @@ class UploadWriter:
                 if isinstance(error, UnknownUpload):
                     outcome.decisions.extend(_release(entry))
                 elif isinstance(entry, _Happened) and entry.new is not None:
-                    outcome.log.append(("upload.refused", {"client_id": entry.key.client_id, "error": str(error)}))
+                    outcome.log.append(("upload.refused", {**_ids(entry.key), "error": str(error)}))
             else:
                 outcome.results.append(result)
         for draft in outcome.drafts.values():
@@ -517,6 +517,10 @@ def _has_ended(draft: _Draft) -> bool:
 def _load(records: Records, key: UploadKey) -> _Draft | None:
     upload = records.uploads.get(key)
     return None if upload is None else _Draft(upload, upload)
+
+
+def _ids(key: UploadKey) -> dict[str, str]:
+    return {"client_id": key.client_id, "upload_id": key.upload_id}
 
 
 def _by_name(some: tuple[Duty, ...]) -> dict[_Name, Duty]:

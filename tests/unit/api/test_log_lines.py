@@ -41,9 +41,9 @@ async def logged(method: str, path: str, headers: dict[str, str], **settings: st
 @pytest.mark.parametrize(
     ("method", "path", "event", "facts"),
     [
-        ("POST", "/trigger-download/restaurant-1", "rest.command", {"status": 200}),
+        ("POST", "/trigger-download/restaurant-1", "rest.command", {"status": 200, "client_id": "restaurant-1"}),
         ("DELETE", "/clients/restaurant-9", "rest.command", {"status": 404}),
-        ("GET", "/uploads/upload-1/url", "rest.disclosure", {"status": 200}),
+        ("GET", "/uploads/upload-1/url", "rest.disclosure", {"status": 200, "upload_id": "upload-1"}),
         ("HEAD", "/uploads/upload-1/url", "rest.disclosure", {"status": 200}),
         ("GET", "/clients/restaurant-1/files?pattern=/data/*", "rest.disclosure", {"pattern": "/data/*"}),
     ],

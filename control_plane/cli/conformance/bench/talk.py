@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from control_plane.cli.conformance.bench.findings import fail
-from control_plane.cli.conformance.bench.store import HEADER_OF, PutAnswer, GrantedUrl
+from control_plane.cli.conformance.bench.store import HEADER_OF, GrantedUrl, PutAnswer
 from control_plane.cli.conformance.bench.transcript import Sent
 from schemas.parts import MIN_CHUNK_SIZE
 

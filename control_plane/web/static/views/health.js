@@ -14,7 +14,7 @@ const AFTER_A_LOSS = { types: ["resync"] };
 export default function Health() {
   const { data, problem, loading, reload } = useResource("/health/details", null, AFTER_A_LOSS);
   const again = html`<button type="button" onClick=${reload} disabled=${loading}>${loading ? "Checking…" : "Check again"}</button>`;
-  return html`<${Page} title="Health" subtitle=${data && summary(data)} actions=${again} request=${{ path: "/health/details" }} command="backhaul doctor">
+  return html`<${Page} title="Health" subtitle=${data && summary(data)} actions=${again} request=${{ path: "/health/details" }} command="backhaul health details">
     <${ProblemBox} problem=${problem} onRetry=${reload} />
     ${!data && loading && html`<div class="skeleton" role="status" aria-label="Checking"><div /><div /><div /></div>`}
     ${data && html`<div class="stack">
@@ -45,7 +45,9 @@ function Checks({ checks }) {
 }
 
 function Findings({ findings }) {
-  const ordered = [...findings.filter((one) => !one.fine), ...findings.filter((one) => one.fine)];
+  // What is only noted about the object store stands with what it enforces.
+  const shown = findings.filter((one) => !one.fine || one.name !== "note");
+  const ordered = [...shown.filter((one) => !one.fine), ...shown.filter((one) => one.fine)];
   return html`<section class="card flush" aria-labelledby="findings-title">
     <h2 id="findings-title">Findings</h2>
     <ul class="findings">
@@ -70,8 +72,8 @@ function Enforced({ probe }) {
       <dt>No overwriting when told so</dt><dd>${yes(probe.if_none_match)}</dd>
       <dt>Encrypts</dt><dd>${yes(probe.encrypts)}</dd>
       <dt>Clock</dt><dd>${probe.clock_skew === null ? "not known" : `${Math.abs(probe.clock_skew).toFixed(1)} s from this one`}</dd>
-      ${probe.notes.map((note) => html`<dt key=${note}>Note</dt><dd>${note}</dd>`)}
-    </dl>`}
+    </dl>
+    ${probe.notes.length > 0 && html`<ul class="notes">${probe.notes.map((note) => html`<li key=${note}>${note}</li>`)}</ul>`}`}
   </section>`;
 }
 
@@ -80,7 +82,7 @@ function Replicas({ replicas }) {
     { title: "Host", wide: true, value: (row) => html`${row.host} ${row.this && html`<span class="tag">this one</span>`}` },
     { title: "Version", value: (row) => row.version },
     { title: "Since", value: (row) => html`<${Instant} at=${row.started_at} />` },
-    { title: "Seen", value: (row) => html`<${Age} at=${row.seen_at} />` },
+    { title: "Seen", value: (row) => html`<span class="nowrap"><${Age} at=${row.seen_at} /></span>` },
   ];
   return html`<section class="card" aria-labelledby="replicas-title">
     <h2 id="replicas-title">Control planes that share this database</h2>

@@ -24,7 +24,7 @@ export default function SignIn({ query }) {
     <${Field} label="Token" type="password" value=${token} onInput=${setToken} required autofocus />
     <${ProblemBox} problem=${problem} />
     <button class="primary" disabled=${busy || !token.trim()}>Sign in</button>
-    <p class="quiet">A token comes from <code>backhaul token create --subject NAME</code>, run where the server's secret is. <code>backhaul up</code> prints a link that signs this browser in.</p>
+    <p class="quiet"><code>backhaul page</code> prints a link that signs this browser in. <code>backhaul token create</code> prints a token, where the server's secret is.</p>
   </form>`;
 }
 

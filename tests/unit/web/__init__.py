@@ -1,0 +1,4 @@
+"""The files of the operator's page.
+
+Rule: as the package above.
+"""
