@@ -78,6 +78,8 @@ FAULTS: Final = (
     "Slow REST client",
     "A web page in an operator's browser",
     "A flag that the environment overrules",
+    "A token of one control plane, another server",
+    "A printed next step in another shell",
     "Closed or full standard streams of a command",
     "A secret in arguments, in errors, in log lines",
     "Who did what in REST",
