@@ -33,6 +33,7 @@ from control_plane.cli.shell import completion, topics
 from control_plane.cli.simulate import command as simulate
 from control_plane.cli.site import page, up
 from control_plane.cli.site.demo import command as demo
+from control_plane.cli.top import command as top
 
 _FLEET: Final = "The fleet, over REST"
 _SHORT: Final = "Short forms"
@@ -63,6 +64,7 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
+    app.command("top", rich_help_panel=_FLEET)(rest_command(top.top))
     app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name, rich_help_panel=_MACHINE)(local_command(function))

@@ -49,6 +49,7 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "cli": ("aiomqtt", "boto3", "botocore", "httpx", "jmespath", "pydantic_settings", "rich", "structlog", "typer"),
     "demo": ("iotcore", "nanio"),
     "server": ("alembic", "fastapi", "jwt", "prometheus_client", "sqlalchemy", "sqlmodel", "starlette", "uvicorn"),
+    "tui": ("textual",),
 }
 
 

@@ -51,8 +51,8 @@ class CliOutput:
         self.stderr = _console(sys.stderr)
         self._shape = shape
         self._quiet = quiet
-        self._asks = asks
-        self._agreed = agreed
+        self.asks = asks
+        self.agreed = agreed
 
     @property
     def as_json(self) -> bool:
@@ -187,9 +187,9 @@ class CliOutput:
         Without a terminal a command acts without a question, as what was typed in a script is meant. With `--no-input`
         nothing is asked, so `--yes` is needed.
         """
-        if self._agreed:
+        if self.agreed:
             return
-        if not self._asks:
+        if not self.asks:
             text = f"{question} --no-input asks nothing: add --yes"
             raise NotConfirmed(text)
         if not (sys.stdin.isatty() and self.stderr.is_terminal):

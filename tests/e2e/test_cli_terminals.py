@@ -173,3 +173,24 @@ def test_a_person_is_asked_before_something_is_lost(site: tuple[str, Rows]) -> N
     for more in ((), ("--yes", "--no-input")):
         backhaul(*command, *more)
     assert [method for method, _ in site[1].requests] == ["DELETE", "DELETE"]
+
+
+def test_top_draws_the_fleet_and_ends_with_ctrl_c_as_every_command(site: tuple[str, Rows]) -> None:
+    settings = {"BACKHAUL_URL": site[0], "XDG_CONFIG_HOME": "/nonexistent"}
+    screen = run_in_terminal((*BACKHAUL, "top"), env=settings, patience=60, interrupt_at="restaurant-7")
+    assert screen.exit_code == 130, screen.text
+    assert "uploads" in screen.text
+    assert "\x1b[?1049l" in screen.drawn  # the screen from before is back
+
+
+def test_top_without_colour_draws_none(site: tuple[str, Rows]) -> None:
+    settings = {"BACKHAUL_URL": site[0], "XDG_CONFIG_HOME": "/nonexistent", "NO_COLOR": "1"}
+    screen = run_in_terminal((*BACKHAUL, "top"), env=settings, patience=60, interrupt_at="restaurant-7")
+    coloured = r"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[\d;]*)?m"
+    assert re.search(coloured, screen.drawn) is None
+
+
+def test_top_needs_a_terminal_and_names_what_prints_to_a_pipe(site: tuple[str, Rows]) -> None:
+    ended = backhaul("top", env={"BACKHAUL_URL": site[0], "XDG_CONFIG_HOME": "/nonexistent"})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "upload list --watch" in ended.stderr
