@@ -13,6 +13,16 @@ from tests.support.sites import Fleet, serve
 
 Visit = Callable[[str], Page]
 SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
+COUNT_STREAMS = """
+window.away = true;
+window.streams = [];
+Object.defineProperty(document, "hidden", { get: () => window.away });
+window.EventSource = class extends EventSource {
+  constructor(url) { super(url); window.streams.push(this); }
+};
+window.show = (seen) => { window.away = !seen; dispatchEvent(new Event("visibilitychange")); };
+"""
+OPEN_STREAMS = "window.streams.filter((one) => one.readyState !== EventSource.CLOSED).length"
 
 
 def test_the_page_opens_on_the_fleet_and_follows_what_changes(visit: Visit) -> None:
@@ -76,6 +86,21 @@ def test_instants_are_shown_in_the_zone_that_is_chosen(visit: Visit) -> None:
     expect(shown).to_contain_text("UTC")
     page.reload()
     expect(shown).to_contain_text("UTC")
+
+
+def test_a_tab_that_is_not_seen_holds_no_connection(page: Page, visit: Visit) -> None:
+    """Six tabs that were opened in the background would leave no connection for the one that is seen."""
+    page.add_init_script(COUNT_STREAMS)
+    visit("/clients")
+    assert page.evaluate(OPEN_STREAMS) == 0
+    page.evaluate("show(true)")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    assert page.evaluate(OPEN_STREAMS) == 1
+    page.evaluate("show(false)")
+    assert page.evaluate(OPEN_STREAMS) == 0
+    with page.expect_response(re.compile("/clients")):
+        page.evaluate("show(true)")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
 def test_a_lost_stream_shows_itself_and_all_is_read_again(

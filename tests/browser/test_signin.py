@@ -65,3 +65,13 @@ def test_a_link_with_a_code_signs_in_once_and_leaves_no_trace(page: Page, site: 
     page.goto("about:blank")
     page.goto(f"/#code={one}")
     expect(page.get_by_role("alert")).to_contain_text("the code was used")
+
+
+def test_a_session_that_is_over_leads_to_the_sign_in_without_a_click(page: Page, site: Fleet, watch: Watch) -> None:
+    watch.expected.append("401")
+    page.goto(f"/#code={code(site)}")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.context.clear_cookies()
+    # The page opens its stream again, as it does each hour.
+    page.evaluate("dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("h1")).to_have_text("Sign in to Backhaul")

@@ -23,10 +23,11 @@ export async function begin() {
   await known();
 }
 
-async function known() {
+// Asks who this browser is. Where the server does not answer, what is known stays.
+export async function known() {
   const answer = await call("GET").catch(() => null);
   if (!answer || !answer.ok) {
-    session.value = { auth: false, caller: null, unreachable: true };
+    session.value = session.value || { auth: false, caller: null, unreachable: true };
     return;
   }
   session.value = await answer.json();
