@@ -105,7 +105,10 @@ def reason_document(reason: Reason | None, next_wake_at: float | None = None) ->
 
 
 def progress_document(upload: Upload) -> dict[str, Any]:
-    """How far one upload is, ready for JSON: what changes between two changes of its state."""
+    """How far one upload is, ready for JSON: what changes between two changes of its state.
+
+    `reason_code` is the last cause of a wait that its client reported.
+    """
     return {
         "upload_id": upload.upload_id,
         "client_id": upload.client_id,
@@ -114,6 +117,9 @@ def progress_document(upload: Upload) -> dict[str, Any]:
         "progress": progress(upload),
         "bytes_uploaded": bytes_uploaded(upload),
         "file_size": upload.file_size,
+        "completed_parts": completed_parts(upload),
+        "total_parts": None if upload.plan is None else upload.plan.total,
+        "reason_code": None if upload.reason is None else str(upload.reason.code),
     }
 
 

@@ -66,8 +66,8 @@ def reason(code: str) -> Response:
         ("What ends it", inline(row.end)),
         ("Where it is shown", escape(", ".join(row.places).capitalize())),
     )
-    told = "".join(f"<h2>{name}</h2><p>{text}.</p>" for name, text in facts)
-    body = f'<h1><code>{escape(code)}</code></h1><p class="lead">{inline(row.meaning)}.</p>{told}{_all_codes()}'
+    parts = "".join(f"<h2>{name}</h2><p>{text}.</p>" for name, text in facts)
+    body = f'<h1><code>{escape(code)}</code></h1><p class="lead">{inline(row.meaning)}.</p>{parts}{_all_codes()}'
     return _page(code, body)
 
 

@@ -55,7 +55,7 @@ def enroll(
         raise Failed(_explained(error)) from error
     document = {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password}
     session.output.result(document, "\n".join(f"{key}={value}" for key, value in document.items()))
-    session.output.note("the broker reads it at its next SIGHUP; `backhaul up` sends one by itself")
+    session.output.note("the broker reads it at its next SIGHUP; one that `up` started reads it by itself")
 
 
 def revoke(

@@ -63,13 +63,13 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
-    app.command("fleet", rich_help_panel=_FLEET)(rest_command(health.fleet))
     app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
         app.command(name, rich_help_panel=_MACHINE)(local_command(function))
     app.command("conformance", rich_help_panel=_MACHINE)(local_command(conformance.conformance))
     app.command("simulate", rich_help_panel=_MACHINE)(rest_command(simulate.simulate))
     for name, group, panel in (
+        ("fleet", health.build_fleet(), _FLEET),
         ("upload", uploads.build(), _FLEET),
         ("client", fleet.build_client(), _FLEET),
         ("group", fleet.build_group(), _FLEET),

@@ -92,7 +92,10 @@ def facts(*pairs: tuple[str, object]) -> Table:
     shown.add_column(overflow="fold")
     for name, value in pairs:
         if value not in (None, ""):
-            shown.add_row(name, text_of(value))
+            text = text_of(value).copy()
+            # Here an id folds too: it would be cut at the edge of a narrow terminal.
+            text.no_wrap = False
+            shown.add_row(name, text)
     return shown
 
 

@@ -320,7 +320,6 @@ def new_app(text: str, cls: type[TyperGroup] = TyperGroup) -> Tree:
         help=text,
         cls=cls,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},

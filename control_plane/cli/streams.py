@@ -3,6 +3,7 @@
 Rule: imports nothing but the standard library, so that a missing extra can still be reported.
 """
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -20,6 +21,9 @@ def open_streams() -> None:
         # Opened for reading, so that a write fails as it does on a closed stream.
         os.open(os.devnull, os.O_RDONLY)
         sys.stdout = os.fdopen(1, "w", closefd=False)
+    elif isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # PYTHONUNBUFFERED: without a buffer Python drops what one write(2) did not take, and a closed pipe is no error.
+        sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
     if sys.stderr is None:
         os.open(os.devnull, os.O_WRONLY)
         sys.stderr = os.fdopen(2, "w", closefd=False)

@@ -78,6 +78,6 @@ def test_the_view_copies_itself_as_a_request_and_as_a_command(visit: Visit, shoo
     page.get_by_text("Copy as…").click()
     shoot("fleet-copy", 360, scheme)
     expect(page.get_by_text("curl -sS").first).to_contain_text("/fleet?since=")
-    expect(page.get_by_text("backhaul fleet")).to_be_visible()
+    expect(page.get_by_text("backhaul fleet show")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_text("backhaul fleet")).to_be_hidden()
+    expect(page.get_by_text("backhaul fleet show")).to_be_hidden()

@@ -74,6 +74,19 @@ def test_a_job_is_made_by_the_form_after_a_dry_run_of_what_it_shows(visit: Visit
     expect(page.get_by_text(f"{TILLS} of {TILLS}")).to_be_visible()
 
 
+def test_an_upload_is_requested_by_the_form_which_suggests_what_the_client_has(visit: Visit, site: Fleet) -> None:
+    page = visit("/new/trigger")
+    page.get_by_label("Client", exact=True).fill("till-1")
+    expect(page.get_by_text("It is connected.")).to_be_visible()
+    page.get_by_role("combobox", name="File").fill("/simulated/")
+    expect(page.locator("datalist option[value='/simulated/file.bin']")).to_be_attached()
+    page.get_by_role("combobox", name="File").fill("/simulated/file.bin")
+    expect(page.get_by_label("The request as JSON")).to_contain_text('"file_path": "/simulated/file.bin"')
+    page.get_by_role("button", name="Request the upload").click()
+    expect(page).to_have_url(re.compile(r"#/uploads/[0-9a-f]+\?client_id=till-1$"))
+    expect(page.locator("main")).to_contain_text("completed")
+
+
 def test_what_the_server_refuses_stands_below_its_field(visit: Visit, watch: Watch) -> None:
     watch.expected.append("422")
     page = visit("/new/job?client=till-1")

@@ -106,6 +106,8 @@ def test_a_missing_cell_is_seen_and_heals_once_its_client_connects_again(
         missing.click()
         chosen = page.get_by_role("group", name="The chosen cell")
         expect(chosen).to_contain_text("heals by itself")
+        shoot("cell", 360)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.get_by_label("Clients with a cell that is").select_option("missing")
         expect(coverage.get_by_role("row")).to_have_count(2)
         page.get_by_label("Clients with a cell that is").select_option("")

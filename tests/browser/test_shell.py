@@ -1,12 +1,18 @@
 """The frame of the page: it starts, follows, navigates, and fits a phone."""
 
+import re
 from collections.abc import Callable
+from typing import Final
 
+import httpx
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Shoot
+from tests.browser.conftest import Scheme, Shoot, Watch
+from tests.support.sites import Fleet, serve
 
 Visit = Callable[[str], Page]
+SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
 
 
 def test_the_page_opens_on_the_fleet_and_follows_what_changes(visit: Visit) -> None:
@@ -27,3 +33,64 @@ def test_nothing_is_wider_than_a_phone(visit: Visit, shoot: Shoot) -> None:
     page = visit("/")
     assert shoot("fleet", 360).exists()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_screen_reader_and_weak_eyes_find_no_serious_fault(visit: Visit) -> None:
+    page = visit("/health")
+    expect(page.locator(".skeleton")).to_have_count(0)
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in {"serious", "critical"}] == []
+
+
+def test_the_navigation_works_with_keys_alone(visit: Visit) -> None:
+    page = visit("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.get_by_role("link", name="Health", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Health")
+    expect(page.locator("h1")).to_be_focused()
+    expect(page.get_by_role("link", name="Health", exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_a_zoom_of_two_hundred_percent_needs_no_second_direction(visit: Visit) -> None:
+    """1,280 px at 200 % are 640 px for the page."""
+    page = visit("/health")
+    page.set_viewport_size({"width": 640, "height": 450})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 640
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Fleet")
+    expect(page.get_by_role("link", name="Clients", exact=True)).to_be_hidden()
+
+
+def test_instants_are_shown_in_the_zone_that_is_chosen(visit: Visit) -> None:
+    page = visit("/health")
+    shown = page.locator("main time").first
+    expect(shown).to_have_attribute("title", re.compile(r"UTC"))
+    page.get_by_role("button", name=re.compile("^Times:")).click()
+    expect(shown).to_contain_text("UTC")
+    page.reload()
+    expect(shown).to_contain_text("UTC")
+
+
+def test_a_lost_stream_shows_itself_and_all_is_read_again(
+    site: Fleet, visit: Visit, shoot: Shoot, watch: Watch
+) -> None:
+    watch.expected.append("ERR_")
+    page = visit("/")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    site.site.plane.stop()
+    expect(page.get_by_text("Not live since")).to_be_visible()
+    shoot("fleet-lost", 360)
+    expect(page.locator("h1")).to_have_text("Fleet")
+    with serve(site.site.directory, site.plane_settings):
+        expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Not live since")).to_be_hidden()
+        httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
+        httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
+        expect(page.get_by_text("Client never seen")).to_be_visible()

@@ -82,11 +82,11 @@ LINES: Final = {
     "webhook deliveries": "w --state dead",
     "webhook replay": "w 7",
     "health live": "",
-    "fleet": "",
-    "page": "",
-    "health details": "",
-    "health history": "--hours 2",
     "health ready": "",
+    "health details": "",
+    "fleet show": "",
+    "fleet history": "--hours 2",
+    "page": "",
     "whoami": "",
 }
 """A line for each command that answers with one document."""

@@ -42,7 +42,8 @@ OPERATIONS = {
     *("resumeSchedule", "skipNextTick", "runScheduleNow", "backfillSchedule", "previewSchedule", "listRuns"),
     *("getCoverage",),
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
-    *("getHealth", "getReadiness", "getMetrics", "getSession"),
+    *("getHealth", "getReadiness", "getHealthDetails", "getMetrics", "getFleet", "getFleetHistory"),
+    *("getSession", "signIn", "signOut", "createSessionCode"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

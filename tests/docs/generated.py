@@ -13,6 +13,9 @@ from typing import Any, Final, get_args
 
 from typer.main import get_command
 
+from control_plane.cli.conformance import checks as _checks  # noqa: F401 - fills the catalogue
+from control_plane.cli.conformance.catalogue import CATALOGUE, FOLDER, LONG, PROCESS, STORE
+from control_plane.cli.conformance.report import place
 from control_plane.cli.main import build
 from control_plane.domain.changes import Change
 from control_plane.domain.explanations.model import Explanation
@@ -38,10 +41,11 @@ REFERENCE: Final = ROOT / "docs" / "reference"
 OBJECT_STORES: Final = REFERENCE / "object-stores.md"
 REST: Final = REFERENCE / "rest.md"
 SETTINGS: Final = REFERENCE / "settings.md"
+CONFORMANCE: Final = REFERENCE / "conformance.md"
 REASONS: Final = REFERENCE / "reasons.md"
 COMMANDS: Final = REFERENCE / "cli.md"
 METRICS: Final = REFERENCE / "metrics.md"
-DOCUMENTS: Final = (PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, COMMANDS, METRICS)
+DOCUMENTS: Final = (PROTOCOL, OBJECT_STORES, EVENTS, REST, SETTINGS, REASONS, COMMANDS, METRICS, CONFORMANCE)
 """The documents with generated parts."""
 
 _SECTION: Final = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -263,6 +267,20 @@ def _meaning(parameter: Any) -> str:  # noqa: ANN401
     return f"{text} Environment: `{variable}`." if variable else text
 
 
+def conformance() -> str:
+    """Every check of the kit, by the section of the protocol."""
+    rows = [
+        (f"`{one.identifier}`", place(one), one.title, one.remedy.replace("|", "\\|"), _needs(one.needs))
+        for one in CATALOGUE
+    ]
+    return table(("check", "protocol", "what is right", "remedy", "needs"), rows)
+
+
+def _needs(needs: tuple[str, ...]) -> str:
+    words = {FOLDER: "`--folder`", PROCESS: "the agent's command", STORE: "an object store", LONG: "`--long`"}
+    return ", ".join(words.get(need, f"capability `{need}`") for need in needs)
+
+
 def metrics() -> str:
     """Every metric of the control plane."""
     rows = [
@@ -305,6 +323,7 @@ SECTIONS: Final[dict[str, Callable[[], str]]] = {
     "errors": errors,
     "reasons": reasons,
     "commands": commands,
+    "conformance": conformance,
     "object stores": object_stores,
     "changes": changes,
     "metrics": metrics,

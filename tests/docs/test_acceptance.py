@@ -78,6 +78,8 @@ FAULTS: Final = (
     "Slow REST client",
     "A web page in an operator's browser",
     "A flag that the environment overrules",
+    "A token of one control plane, another server",
+    "A printed next step in another shell",
     "Closed or full standard streams of a command",
     "A secret in arguments, in errors, in log lines",
     "Who did what in REST",
@@ -87,7 +89,7 @@ FAULTS: Final = (
     "DNS failure, captive portal, TLS expiry, proxy 407",
     "A byte rots in the object store",
 )
-PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24)))
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32))
 
 
 @functools.cache

@@ -77,15 +77,14 @@ COMMANDS: Final = {
     "streamEvents": "events",
     "getHealth": "health live",
     "getReadiness": "health ready",
-    "getMetrics": "health metrics",
     "getHealthDetails": "health details",
-    "getFleet": "fleet",
-    "getFleetHistory": "health history",
-    "getSession": "whoami",
+    "getFleet": "fleet show",
+    "getFleetHistory": "fleet history",
     "createSessionCode": "page",
+    "getMetrics": "health metrics",
+    "getSession": "whoami",
 }
 """The command of each call of REST."""
-
 OF_A_BROWSER: Final = frozenset({"signIn", "signOut"})
 """A browser's cookie: the command line has a token."""
 

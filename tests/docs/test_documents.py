@@ -31,6 +31,7 @@ TYPED: Final = {
     "docs/how-to/logs-of-a-sick-device.md": "tests/e2e/test_how_to.py",
     "docs/how-to/rotate-keys.md": "tests/e2e/test_how_to.py",
     "docs/how-to/size-it.md": "tests/e2e/test_how_to.py",
+    "docs/how-to/write-your-own-agent.md": "tests/e2e/test_conformance.py",
 }
 """Documents with commands (`bash`), and the test that types them."""
 

@@ -73,7 +73,7 @@ def test_the_same_directory_is_the_same_site_again(tmp_path: Path, ports: dict[s
             first = uploaded(site)
         second = backhaul("up", "--data", str(data))
         assert (second.returncode, second.stderr.count("\n")) == (1, 1)
-        assert "another `backhaul up` runs" in second.stderr
+        assert "another `up` runs" in second.stderr
     with up(data, ports) as again:
         assert again["server"] == site["server"]
         assert again["agent"] == site["agent"]

@@ -49,6 +49,7 @@ NEW_IN_UPLOADS: Final = {
     "job_id": None,
     "job_file": None,
     "listed": None,
+    "traceparent": None,
     "held": False,
 }
 

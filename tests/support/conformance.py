@@ -38,11 +38,6 @@ def run_kit(
     home: Path, command: Sequence[str], *, options: Sequence[str] = (), timeout: float = 280, patience: float = 15
 ) -> KitRun:
     """Run the kit on the agent that `command` starts; the state of the user is below `home`."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "MQTT_"))},
-        "PYTHONPATH": str(ROOT),
-        "XDG_STATE_HOME": str(home),
-    }
     start = ["--", *command] if command else []
     done = subprocess.run(
         [
@@ -50,7 +45,7 @@ def run_kit(
             *("--patience", str(patience), *options, *start),
         ],
         cwd=home,
-        env=environment,
+        env=_environment(home),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -58,6 +53,28 @@ def run_kit(
     )
     document = json.loads(done.stdout) if done.stdout else {}
     return KitRun(done.returncode, document, done.stderr)
+
+
+def type_command(home: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Type a command of a document into a shell that finds this environment's programs."""
+    return subprocess.run(
+        ["bash", "-euc", command],
+        cwd=home,
+        env={**_environment(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """The environment without settings of a broker or an object store; the user's state is below `home`."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "MQTT_"))},
+        "PYTHONPATH": str(ROOT),
+        "XDG_STATE_HOME": str(home),
+    }
 
 
 def run_in_process(home: Path, command: Sequence[str], *, only: Sequence[str], patience: float) -> list[CheckResult]:

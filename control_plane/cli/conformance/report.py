@@ -12,13 +12,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from control_plane.cli.conformance.catalogue import Check
-from control_plane.cli.conformance.runner import CheckResult, Verdict
+from control_plane.cli.conformance.runner import CheckResult, CheckVerdict
 from control_plane.cli.text import visible
 
 _MARKS = {
-    Verdict.PASSED: ("ok", "green"),
-    Verdict.FAILED: ("WRONG", "bold red"),
-    Verdict.SKIPPED: ("skip", "dim"),
+    CheckVerdict.PASSED: ("ok", "green"),
+    CheckVerdict.FAILED: ("WRONG", "bold red"),
+    CheckVerdict.SKIPPED: ("skip", "dim"),
 }
 _PROTOCOL = "docs/protocol.md"
 
@@ -33,8 +33,8 @@ def document(client_id: str, results: Sequence[CheckResult]) -> dict[str, Any]:
     counts = Counter(result.verdict for result in results)
     return {
         "client_id": client_id,
-        "conforms": not counts[Verdict.FAILED],
-        **{str(verdict): counts[verdict] for verdict in Verdict},
+        "conforms": not counts[CheckVerdict.FAILED],
+        **{str(verdict): counts[verdict] for verdict in CheckVerdict},
         "checks": [_entry(result) for result in results],
     }
 
@@ -48,9 +48,9 @@ def _entry(result: CheckResult) -> dict[str, Any]:
         "verdict": str(result.verdict),
         "seconds": result.seconds,
     }
-    if result.verdict is Verdict.FAILED:
+    if result.verdict is CheckVerdict.FAILED:
         entry |= {"expected": result.expected, "seen": result.seen, "remedy": check.remedy}
-    if result.verdict is Verdict.SKIPPED:
+    if result.verdict is CheckVerdict.SKIPPED:
         entry["reason"] = result.reason
     return entry
 
@@ -63,8 +63,8 @@ def line(result: CheckResult) -> Text:
 
 def view(client_id: str, results: Sequence[CheckResult]) -> RenderableType:
     """The whole report: what is wrong section by section, what was skipped and why, the sums."""
-    failed = [result for result in results if result.verdict is Verdict.FAILED]
-    skipped = [result for result in results if result.verdict is Verdict.SKIPPED]
+    failed = [result for result in results if result.verdict is CheckVerdict.FAILED]
+    skipped = [result for result in results if result.verdict is CheckVerdict.SKIPPED]
     parts: list[RenderableType] = []
     for section in dict.fromkeys(result.check.section for result in failed):
         here = [result for result in failed if result.check.section == section]
@@ -99,16 +99,16 @@ def junit(client_id: str, results: Iterable[CheckResult]) -> str:
         "testsuite",
         name=f"backhaul conformance {client_id}",
         tests=str(len(found)),
-        failures=str(counts[Verdict.FAILED]),
-        skipped=str(counts[Verdict.SKIPPED]),
+        failures=str(counts[CheckVerdict.FAILED]),
+        skipped=str(counts[CheckVerdict.SKIPPED]),
     )
     for result in found:
         check = result.check
         name, time = check.identifier, f"{result.seconds:.3f}"
         case = ET.SubElement(suite, "testcase", classname=f"section {check.section}", name=name, time=time)
-        if result.verdict is Verdict.FAILED:
+        if result.verdict is CheckVerdict.FAILED:
             failure = ET.SubElement(case, "failure", message=visible(f"expected {result.expected}"))
             failure.text = f"seen: {visible(result.seen)}\nremedy: {check.remedy}"
-        if result.verdict is Verdict.SKIPPED:
+        if result.verdict is CheckVerdict.SKIPPED:
             ET.SubElement(case, "skipped", message=visible(result.reason))
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -20,7 +20,7 @@ _LONGEST: Final = 600.0
 """Seconds that one check may take in all."""
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """How a check ended."""
 
     PASSED = "passed"
@@ -33,7 +33,7 @@ class CheckResult:
     """One check and its end. `expected` and `seen` belong to a failure, `reason` to a check that was skipped."""
 
     check: Check
-    verdict: Verdict
+    verdict: CheckVerdict
     seconds: float
     expected: str | None = None
     seen: str | None = None
@@ -78,26 +78,26 @@ def _arrived(bench: Bench) -> bool:
 async def _run(bench: Bench, check: Check) -> CheckResult:
     began = time.monotonic()
 
-    def ended(verdict: Verdict, **facts: str | None) -> CheckResult:
+    def ended(verdict: CheckVerdict, **facts: str | None) -> CheckResult:
         return CheckResult(check, verdict, round(time.monotonic() - began, 3), **facts)
 
     reason = check.inapplicable(bench)
     if reason is not None:
-        return ended(Verdict.SKIPPED, reason=reason)
+        return ended(CheckVerdict.SKIPPED, reason=reason)
     try:
         async with asyncio.timeout(_LONGEST):
             await _connected(bench)
             await check.body(bench)
     except NotApplicable as error:
-        return ended(Verdict.SKIPPED, reason=str(error))
+        return ended(CheckVerdict.SKIPPED, reason=str(error))
     except Wrong as error:
         seen = bench.program.ended() if bench.program is not None else None
-        return ended(Verdict.FAILED, expected=error.expected, seen=seen or error.seen)
+        return ended(CheckVerdict.FAILED, expected=error.expected, seen=seen or error.seen)
     except TimeoutError:
-        return ended(Verdict.FAILED, expected=f"an end within {_LONGEST:g} s", seen="none")
+        return ended(CheckVerdict.FAILED, expected=f"an end within {_LONGEST:g} s", seen="none")
     finally:
         await bench.clear()
-    return ended(Verdict.PASSED)
+    return ended(CheckVerdict.PASSED)
 
 
 async def _connected(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.program import program
 from control_plane.cli.rest.client import DEFAULT_SERVER
 from control_plane.cli.secret_files import secret_from
 from control_plane.cli.text import visible
@@ -46,7 +47,7 @@ class Contexts:
     def require(self, name: str) -> KnownPlane:
         """The context of this name; `Misused` when there is none."""
         if name not in self.places:
-            known = ", ".join(self.places) or "there are none: `backhaul context add` makes one"
+            known = ", ".join(self.places) or f"there are none: `{program()} context add --help` shows how to add one"
             text = f"there is no context {visible(name)!r} ({known})"
             raise Misused(text)
         return self.places[name]

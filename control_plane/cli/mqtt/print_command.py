@@ -16,9 +16,8 @@ from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.mqtt.engine import PRINCIPAL, Direct, cli_errors, load_settings, new_owner, running
 from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.run import file_of
-from control_plane.cli.mqtt.state_file import held, state_path
+from control_plane.cli.mqtt.state_file import held, state_path, state_step
 from control_plane.cli.output import CliOutput
-from control_plane.cli.program import program
 from control_plane.cli.rest.progress import Lines
 from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
@@ -58,11 +57,11 @@ async def granted_command(
             try:
                 upload = await open_upload(direct, request, file_path, plan_parts(size, policy.chunk_size))
             except ServiceError:
-                output.note(f"what may have been made is kept in {path}: `{program()} mqtt cancel {request.upload_id}`")
+                output.note(f"what may have been made is kept: `{state_step('cancel', request.upload_id, path)}`")
                 raise
             grant = direct.engine.signer.pre_grant(upload)
             command = build_granted_download(upload, grant, direct.object_store.bucket)
-    _explain(output, settings, upload)
+    _explain(output, settings, upload, path)
     printed: dict[str, Any] = json.loads(encode(command))
     return printed
 
@@ -106,7 +105,7 @@ async def open_upload(direct: Direct, request: UploadRequest, file_path: str, pl
     return await direct.engine.uploads.submit(adopted.key, created)
 
 
-def _explain(output: CliOutput, settings: Settings, upload: Upload) -> None:
+def _explain(output: CliOutput, settings: Settings, upload: Upload, path: Path) -> None:
     topics, (host, port, _) = Topics(settings.topic_root), settings.mqtt_address
     broker = f"-V 5 -h {host} -p {port} -i"
     for line in (
@@ -115,7 +114,7 @@ def _explain(output: CliOutput, settings: Settings, upload: Upload) -> None:
         "The answers:",
         f"  mosquitto_sub {broker} cli-listener -t {topics.response(upload.client_id)}",
         "When the answer says success, complete it (this also goes on where it stopped):",
-        f"  {program()} mqtt resume {upload.upload_id}",
+        f"  {state_step('resume', upload.upload_id, path)}",
         "or by hand, with the etags of that answer:",
         f"  {_completion(settings, upload)}",
     ):

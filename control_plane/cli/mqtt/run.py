@@ -23,9 +23,8 @@ from control_plane.cli.mqtt.engine import (
     running,
 )
 from control_plane.cli.mqtt.request import UploadRequest
-from control_plane.cli.mqtt.state_file import held, state_path
+from control_plane.cli.mqtt.state_file import held, state_path, state_step
 from control_plane.cli.output import CliOutput
-from control_plane.cli.program import program
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import IllegalTransition
@@ -50,7 +49,7 @@ async def trigger(output: CliOutput, display: Display, request: UploadRequest, s
     settings = load_settings()
     path = state_path(request.upload_id, state)
     if path.exists():
-        again = f"{program()} mqtt resume {request.upload_id}"
+        again = state_step("resume", request.upload_id, path)
         text = f"{path} holds an upload already: go on with `{again}`, or name another file"
         raise Misused(text)
     database, policy = file_database(), policy_of(settings, owner=new_owner())
@@ -132,11 +131,12 @@ async def _follow(
 ) -> Document:
     """Show the upload until it is over; the state file is removed once nothing is left to do."""
     view = await until_over(direct, key, display, cancel=cancel)
+    path = direct.database.path
     if await _released(direct, key):
-        if direct.database.path is not None:
-            direct.database.path.unlink(missing_ok=True)
-    else:
-        later = f"run `{program()} mqtt resume {key.upload_id}` later"
+        if path is not None:
+            path.unlink(missing_ok=True)
+    elif path is not None:
+        later = f"run `{state_step('resume', key.upload_id, path)}` later"
         output.note(f"the device or the object store has not confirmed the end: {later}")
     return upload_document(view)
 

@@ -5,11 +5,13 @@ Rule: one file for one upload, locked by one process at a time; `FileDatabase` r
 
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.program import program
 
 
 def default_directory() -> Path:
@@ -25,6 +27,14 @@ def default_directory() -> Path:
 def probes_directory() -> Path:
     """The folder for what the last probe of each object store found; `backhaul doctor` replaces it."""
     return default_directory() / "probes"
+
+
+def state_step(verb: str, upload_id: str, path: Path) -> str:
+    """The command line that goes on with the upload of this file, or cancels it."""
+    words = ["mqtt", verb, upload_id]
+    if path != state_path(upload_id, None):
+        words += ["--state", str(path)]
+    return f"{program()} {shlex.join(words)}"
 
 
 def state_path(upload_id: str, given: Path | None) -> Path:

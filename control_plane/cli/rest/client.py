@@ -277,7 +277,7 @@ def _refused(response: httpx.Response, document: object) -> Refused:
     parts = [visible(part) for part in (title, detail) if part and isinstance(part, str)]
     text = parts[-1] if parts[-1].lower().startswith(parts[0].lower()) else ": ".join(parts)
     if response.status_code == _UNAUTHORIZED:
-        text += f" (give a token with --token-file or BACKHAUL_TOKEN; `{program()} token create` makes one)"
+        text += f" (give a token with --token-file or BACKHAUL_TOKEN; `{program()} token create --help` explains it)"
     if response.status_code in (_UNAUTHORIZED, _FORBIDDEN):
         return NotAllowed(text, problem)
     if response.status_code in _AWAY:

@@ -3,72 +3,28 @@
 Rule: a control plane that is not ready is a result; the exit code shows it.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Failed
-from control_plane.cli.layout import Column, Listing, Row, facts
+from control_plane.cli.layout import Column, Listing, Row, cell, facts
+from control_plane.cli.rest.answers.shapes import FINDINGS, HOURS
+from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
-from control_plane.cli.text import instant, size, visible
+from control_plane.cli.text import moment, size, visible
 
-_MOVING: Final = frozenset({"uploading", "completing"})
-
-
-Hours = Annotated[int, typer.Option(min=1, max=168, help="Show this many hours one by one, with the present one.")]
+Hours = Annotated[int, typer.Option(min=1, max=168, help="How far back.")]
+_CHANGES: Final = {"type": ["upload.*", "client.*"]}
+_ENDS: Final = ("completed", "failed", "rejected", "cancelled", "expired")
 
 
 def register(app: Tree, panel: str) -> None:
     """Add `whoami`."""
     app.command("whoami", rich_help_panel=panel)(rest_command(whoami))
-
-
-def fleet(session: CliSession) -> None:
-    """Show the fleet in numbers: who is online, what waits and why, how today went (in UTC)."""
-    with session.connect() as plane:
-        answer = plane.call("GET", "/fleet")
-    clients, ended = answer["clients"], answer["ended"]
-    waits = [one for one in answer["waiting"] if one["code"] not in _MOVING]
-    shown = facts(
-        ("online", clients["connected"]),
-        ("offline", clients["offline"]),
-        ("never seen", clients["never_seen"]),
-        ("open", ", ".join(f"{count} {state}" for state, count in answer["open"].items() if count) or "none"),
-        ("waiting for", _ranked(waits)),
-        ("ended today", ", ".join(f"{count} {state}" for state, count in ended.items() if count) or "none"),
-        ("received today", size(answer["bytes"])),
-        ("failures, 24 h", _ranked(answer["failures"])),
-    )
-    session.output.result(answer, shown)
-
-
-def history(session: CliSession, *, hours: Hours = 24) -> None:
-    """Show what the fleet uploaded hour by hour, and how uploads ended."""
-    with session.connect() as plane:
-        answer = plane.call("GET", "/fleet/history", params={"hours": hours})
-    columns = [
-        Column("hour", lambda row: instant(row["begins_at"]), whole=True),
-        Column("received", lambda row: size(row["bytes"]), right=True),
-        *(Column(state, _number_of(state), right=True) for state in answer["hours"][0]["ended"]),
-    ]
-    session.output.result(answer, Listing(columns, answer["hours"]))
-
-
-def details(session: CliSession) -> None:
-    """Show what the server finds wrong, each with its remedy; exits with 1 when it cannot work."""
-    with session.connect() as plane:
-        answer = plane.call("GET", "/health/details")
-    columns = [
-        Column("check", lambda row: row["name"]),
-        Column("", lambda row: Text("fine", style="green") if row["fine"] else Text("wrong", style="red"), whole=True),
-        Column("finding", lambda row: "\n".join(filter(None, (row["text"], row["remedy"] and f"→ {row['remedy']}")))),
-    ]
-    session.output.result(answer, Listing(columns, answer["findings"]))
-    if not answer["ready"]:
-        raise typer.Exit(Failed.exit_code)
 
 
 def whoami(session: CliSession) -> None:
@@ -90,10 +46,95 @@ def whoami(session: CliSession) -> None:
 def build() -> Tree:
     """`backhaul health …`."""
     app = new_app("See whether the control plane can work.")
-    commands = (("ready", ready), ("live", live), ("details", details), ("history", history), ("metrics", metrics))
-    for name, function in commands:
-        app.command(name)(rest_command(function))
+    for name, function, shape in (
+        ("ready", ready, None),
+        ("details", details, FINDINGS),
+        ("live", live, None),
+        ("metrics", metrics, None),
+    ):
+        app.command(name)(rest_command(function, shape))
     return app
+
+
+def build_fleet() -> Tree:
+    """`backhaul fleet …`."""
+    app = new_app("See the fleet in numbers.")
+    app.command("show")(rest_command(show))
+    app.command("history")(rest_command(history, HOURS))
+    return app
+
+
+def show(session: CliSession, *, watch: Watch = False) -> None:
+    """Show how many clients are there, what is under way, what waits for what, and what ended today."""
+    with session.connect() as plane:
+        show_or_watch(
+            session,
+            lambda: plane.call("GET", "/fleet"),
+            _fleet_view,
+            None,
+            {"type": ["upload.*", "client.*"]},
+            watch=watch,
+        )
+
+
+def history(session: CliSession, *, hours: Hours = 24) -> None:
+    """Show what was sent and what ended, hour by hour."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/fleet/history", params={"hours": hours})
+    columns = (
+        Column("hour", lambda row: moment(row.get("begins_at"))),
+        Column("sent", lambda row: size(row.get("bytes")), right=True),
+        *(
+            Column(state, lambda row, state=state: (row.get("ended") or {}).get(state), right=True)  # type: ignore[misc]
+            for state in _ENDS
+        ),
+    )
+    session.output.result(answer, Listing(columns, answer["hours"]), "nothing ended in this time")
+
+
+def details(session: CliSession) -> None:
+    """Show what the control plane finds wrong with its neighbours, and what to do; exits with 1 when something is."""
+    with session.connect() as plane:
+        answer = plane.call("GET", "/health/details")
+    findings = answer.get("findings") or []
+    columns = (
+        Column("", lambda row: _coloured("ok" if row.get("fine") else "wrong", "ok")),
+        Column("what", lambda row: row.get("name")),
+        Column("finding", _finding),
+    )
+    replicas = (
+        Column("replica", lambda row: row.get("replica_id"), whole=True),
+        Column("host", lambda row: row.get("host")),
+        Column("version", lambda row: row.get("version")),
+        Column("seen", lambda row: moment(row.get("seen_at"))),
+    )
+    view = Group(_view({"status": "ready" if answer.get("ready") else "not ready", **answer}), "",
+                 Listing(columns, findings), "", Listing(replicas, answer.get("replicas") or ()))  # fmt: skip
+    session.output.result(answer, view)
+    if not answer.get("ready") or not all(one.get("fine") for one in findings):
+        raise typer.Exit(Failed.exit_code)
+
+
+def _finding(row: Row) -> Text:
+    text = cell(row.get("text"))
+    return text.append(f"\n→ {visible(row['remedy'])}", style="bold") if row.get("remedy") else text
+
+
+def _fleet_view(answer: Row) -> Table:
+    counts = {name: answer.get(name) or {} for name in ("clients", "open", "ended")}
+    texts = {
+        name: ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in found.items() if number) or "none"
+        for name, found in counts.items()
+    }
+    return facts(
+        ("clients", texts["clients"]),
+        ("under way", texts["open"]),
+        *((f"waits: {one.get('code')}", one.get("count")) for one in answer.get("waiting") or ()),
+        ("ended today", texts["ended"]),
+        ("sent today", size(answer.get("bytes"))),
+        *((f"failed: {one.get('code')}", one.get("count")) for one in answer.get("failures") or ()),
+        ("as of", moment(answer.get("as_of"))),
+    )
 
 
 def ready(session: CliSession) -> None:
@@ -117,14 +158,6 @@ def metrics(session: CliSession) -> None:
     with session.connect() as plane:
         for line in plane.lines("/metrics", {}):
             session.output.text(line)
-
-
-def _ranked(rows: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{one['code']} ({one['count']})" for one in rows) or "nothing"
-
-
-def _number_of(state: str) -> Callable[[Row], object]:
-    return lambda row: row["ended"][state]
 
 
 def _view(answer: dict[str, Any]) -> Table:

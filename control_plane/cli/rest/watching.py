@@ -35,7 +35,7 @@ REDRAW: Final = 10.0
 
 
 def show_or_watch(
-    session: CliSession, read: Read, view: View, shape: Shape, *filters: Filters, watch: bool, none: str = ""
+    session: CliSession, read: Read, view: View, shape: Shape | None, *filters: Filters, watch: bool, none: str = ""
 ) -> None:
     """Print the result once, or with `watch` at each change that passes one of the filters."""
     if not watch:
@@ -49,7 +49,7 @@ def show_or_watch(
             _as_lines(session.output, read, shape, wakes)
 
 
-def _on_terminal(output: CliOutput, read: Read, view: View, shape: Shape, wakes: Wakes) -> None:
+def _on_terminal(output: CliOutput, read: Read, view: View, shape: Shape | None, wakes: Wakes) -> None:
     document = read()
     with Live(console=output.stdout, auto_refresh=False) as live:
         trouble: RenderableType | None = None
@@ -64,8 +64,8 @@ def _on_terminal(output: CliOutput, read: Read, view: View, shape: Shape, wakes:
                     trouble = Text(f"trying again: {visible(error)}", style="red")
 
 
-def _as_lines(output: CliOutput, read: Read, shape: Shape, wakes: Wakes) -> None:
-    printed = _Printed(output, shape)
+def _as_lines(output: CliOutput, read: Read, shape: Shape | None, wakes: Wakes) -> None:
+    printed = _Printed(output, shape or Shape("", ()))
     printed.show(read())
     while True:
         if wakes.wait(REDRAW, BUSY):
@@ -84,8 +84,8 @@ def _require_stream(wakes: Wakes) -> None:
         raise Failed(text)
 
 
-def _chosen(choice: FormChoice, shape: Shape, document: dict[str, Any]) -> RenderableType | None:
-    return raw_listing(shape.of(document), choice.wanted) if choice.wanted else None
+def _chosen(choice: FormChoice, shape: Shape | None, document: dict[str, Any]) -> RenderableType | None:
+    return raw_listing(shape.of(document), choice.wanted) if shape and choice.wanted else None
 
 
 class _Printed:

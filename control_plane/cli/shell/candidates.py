@@ -17,7 +17,7 @@ from control_plane.cli.errors import CliError
 from control_plane.cli.rest.client import ControlPlane, segment
 from control_plane.cli.secret_files import STDIN, secret_from
 
-PATIENCE: Final = 1.5
+PATIENCE: Final = 2.0
 """Seconds within which the control plane has to answer."""
 
 MOST: Final = 200

@@ -50,6 +50,9 @@ HELLO_JITTER: Final = 30.0
 
 REPEAT_AFTER: Final = 30.0
 OLDER: Final = "a command of an older attempt"
+_NOT_STORED: Final = 2
+"""Retain Handling: a stored command would be obeyed at each connect."""
+
 _TOMBSTONES: Final = 64
 _STATUSES: Final = {
     Outcome.COMPLETED: ResponseStatus.SUCCESS,
@@ -87,7 +90,8 @@ class SimulatedDevice:
         """Subscribe, publish the presence, then the hello."""
         self.publisher.connection = connection
         topics = self._environment.topics
-        connection.subscribe([TopicFilter(topics.command(self.publisher.client_id)), TopicFilter(topics.birth())])
+        wanted = (topics.command(self.publisher.client_id), topics.birth())
+        connection.subscribe([TopicFilter(topic, retain_handling=_NOT_STORED) for topic in wanted])
         self.publisher.online()
         self._hello()
         self._repeat(0.0)
@@ -130,7 +134,9 @@ class SimulatedDevice:
         try:
             command = decode_command(message.payload)
         except BadCommand as bad:
-            failed = Response(bad.message_id, bad.action, ResponseStatus.ERROR, UploadReport(), error=bad.code)
+            failed = Response(
+                bad.message_id, bad.action, ERRORS[ErrorCode(bad.code)].travels_as, UploadReport(), error=bad.code
+            )
             self.publisher.respond(msgspec.structs.replace(failed, message=str(bad)))
         except SchemaError as error:
             self._count(f"bad message: {error}")

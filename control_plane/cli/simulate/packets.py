@@ -96,11 +96,15 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class TopicFilter:
-    """One topic filter of a SUBSCRIBE; `no_local` keeps our own messages from coming back (3.8.3.1)."""
+    """One topic filter of a SUBSCRIBE; `no_local` keeps our own messages from coming back (3.8.3.1).
+
+    `retain_handling` 2 keeps stored messages from coming.
+    """
 
     topic: str
     qos: int = 1
     no_local: bool = False
+    retain_handling: int = 0
 
 
 def publish(topic: bytes, payload: bytes, *, packet_id: int = 0, retain: bool = False, expiry: int = 0) -> bytes:
@@ -113,7 +117,9 @@ def publish(topic: bytes, payload: bytes, *, packet_id: int = 0, retain: bool = 
 
 def subscribe(packet_id: int, filters: Sequence[TopicFilter]) -> bytes:
     """A SUBSCRIBE."""
-    body = b"".join(text(one.topic) + bytes((one.qos | one.no_local << 2,)) for one in filters)
+    body = b"".join(
+        text(one.topic) + bytes((one.qos | one.no_local << 2 | one.retain_handling << 4,)) for one in filters
+    )
     return frame(PacketType.SUBSCRIBE << 4 | 2, struct.pack(">H", packet_id) + b"\x00" + body)
 
 

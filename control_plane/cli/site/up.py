@@ -117,7 +117,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            text = f"another `backhaul up` runs with the data in {directory}"
+            text = f"another `up` runs with the data in {directory}"
             raise Failed(text) from error
         yield
 
@@ -209,7 +209,7 @@ def report(site: Site, readiness: Document, link: str, *, authenticated: bool) -
     return Group(
         Text(f"Open {link}", style="bold", no_wrap=True, overflow="ignore"),
         *(
-            (Text("it signs one browser in, within a minute; `backhaul page` prints another", style="dim"),)
+            (Text(f"it signs one browser in, within a minute; `{program()} page` prints another", style="dim"),)
             if site.secret
             else ()
         ),
@@ -266,4 +266,6 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
         "# then, on this machine",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
         f"{program()} trigger {EXAMPLE} --wait",
+        "# or keep the address for every shell of yours",
+        f"{program()} context add site --server {site.server} --use",
     )

@@ -78,7 +78,7 @@ _REMEDIES: Final = {
 }
 _ENDS: Final = {
     Follow.FINAL: _FINAL,
-    Follow.SAME_ATTEMPT: "The same attempt goes on after a pause, until the deadline",
+    Follow.SAME_ATTEMPT: "The same attempt continues after a pause, until the deadline",
     Follow.NEW_ATTEMPT: "A new attempt begins, at most three; then final",
 }
 DEVICE: Final[Explanations] = {

@@ -32,7 +32,7 @@ JOBS: Final[Explanations] = {
         (ShownIn.EXECUTION,),
     ),
     ReasonCode.LISTING: Explanation(
-        "The client was asked which of its files match",
+        "The client was requested to list its files that match",
         _NOTHING,
         "The client answers, or the job's listing timeout passes while it is connected",
         (ShownIn.EXECUTION,),

@@ -74,7 +74,9 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.CONDITION_FAILED: _row(
         "The version that the request names is no longer the newest", "Read it again, and decide anew"
     ),
-    ProblemCode.VERSION_CONFLICT: _row("Another request changed it first: ask again", "Send the request again", _AGAIN),
+    ProblemCode.VERSION_CONFLICT: _row(
+        "Another request changed it first: send it again", "Send the request again", _AGAIN
+    ),
     ProblemCode.SET_CHANGED: _row(
         "The clients are no longer those that were shown", "Look at both counts, and confirm the new set"
     ),

@@ -54,7 +54,7 @@ WAITS: Final[Explanations] = {
     ReasonCode.CLIENT_REPORTED: Explanation(
         "The client reported what it waits for; the text is the device's own",
         "Read the text: the device names what it lacks, such as disk space or an answer of the object store",
-        "The device goes on, and reports progress",
+        "The device continues, and reports progress",
         _WORK,
     ),
     ReasonCode.DISPATCHING: Explanation(
@@ -125,7 +125,7 @@ WAITS: Final[Explanations] = {
     ),
     ReasonCode.JOB_PAUSED: Explanation(
         "An operator paused the job",
-        "Resume it when it may go on: `backhaul job resume ID`",
+        "Resume it when it may continue: `backhaul job resume ID`",
         "An operator resumes or cancels the job, or its deadline passes",
         _GATE,
     ),

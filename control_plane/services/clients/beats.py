@@ -51,8 +51,18 @@ class Beats:
             if beat.sequence > client.sequence:
                 return replace(client, sequence=beat.sequence, seen_at=beat.seen_at)
             return client
-        maybe_seen_at = min(self._started_at, client.seen_at + WRITE_EVERY)
+        maybe_seen_at = self._maybe_seen_at(client.seen_at)
         return replace(client, seen_at=maybe_seen_at) if client.online and maybe_seen_at > client.seen_at else client
+
+    def seen_at(self, client_id: str, install_id: str, epoch: int, sequence: int, seen_at: float) -> float:
+        """When a client was seen last whose row is `online` and has these values: as `latest`, for very many rows."""
+        beat = self._beats.get(client_id)
+        if beat is not None and beat.epoch == epoch and beat.install_id == install_id:
+            return beat.seen_at if beat.sequence > sequence else seen_at
+        return max(seen_at, self._maybe_seen_at(seen_at))
+
+    def _maybe_seen_at(self, seen_at: float) -> float:
+        return min(self._started_at, seen_at + WRITE_EVERY)
 
 
 def worth_writing(row: Client | None, client: Client) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from control_plane.domain.access import Principal
+from control_plane.domain.clients import CONNECTED_FOR
 from control_plane.domain.uploads.model import OPEN, TERMINAL, State
 from control_plane.services.clients.beats import Beats
 from control_plane.services.errors import BadInput
@@ -97,7 +98,8 @@ class OverviewService:
     def _fleet(self, records: Records, since: float, now: float) -> FleetNumbers:
         overview = records.overview
         presences = overview.presences()
-        connected = sum(self._beats.latest(client).connected(now) for client in presences.online)
+        seen_at = self._beats.seen_at
+        connected = sum(abs(now - seen_at(*row)) < CONNECTED_FOR for row in presences.online)
         found = overview.open_uploads(self._owner, MOST_OPEN)
         waiting = Counter(self._views.code_of(one, now) for one in found)
         ended = overview.ended(since, now + DAY)

@@ -3,7 +3,7 @@
 Rule: as `services/ports/database.py`. What is summed is bounded: by what is open now, or by a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,11 +30,14 @@ class OpenUpload:
 
 @dataclass(frozen=True, slots=True)
 class Presences:
-    """How many clients there are, and were never seen; and those whose last stored presence is `online`."""
+    """How many clients there are, and were never seen; and the rows of those whose last stored presence is `online`.
+
+    A row is `client_id`, `install_id`, `epoch`, `sequence` and `seen_at`: there may be very many.
+    """
 
     total: int
     never_seen: int
-    online: list[Client]
+    online: Sequence[tuple[str, str, int, int, float]]
 
 
 @dataclass(frozen=True, slots=True)

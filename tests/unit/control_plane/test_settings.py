@@ -31,7 +31,7 @@ def test_names_are_those_of_the_protocol() -> None:
     BASE_S3_PATH PRESIGNED_URL_EXPIRY CLIENT_TIMEOUT JWT_SECRET AUTH REQUIRE_PROOF HISTORY_DAYS TOPIC_ROOT LOG_LEVEL"""
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
     more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
-    more += " CLIENT_MAX_BYTES WEBHOOK_NETWORKS MAX_JOB_FILES"
+    more += " CLIENT_MAX_BYTES WEBHOOK_NETWORKS MAX_JOB_FILES OTEL_EXPORTER_OTLP_ENDPOINT"
     assert set(NAMES) == {*named.split(), *more.split()}
 
 
@@ -286,3 +286,11 @@ def test_an_unencrypted_password_is_warned_of_unless_it_stays_on_this_machine(
     assert ("unencrypted" in printed) is exposed
     assert "hunter2" not in printed
     assert Settings.load({"MQTT_URL": url}).exposure is None
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "http://me:secret@collector:4318", "http://collector:4318/?key=x"])
+def test_a_collector_is_a_plain_address(url: str) -> None:
+    """Its credentials are no part of the URL. A path is, at some vendors."""
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in error_text(OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    given = Settings.load({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example/otlp/"})
+    assert given.otel_exporter_otlp_endpoint == "https://collector.example/otlp"

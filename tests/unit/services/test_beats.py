@@ -143,3 +143,16 @@ def test_a_row_is_worth_writing_when_it_is_old_or_differs() -> None:
     assert not worth_writing(row, a_client(seen_at=WRITE_EVERY - 1, sequence=5))
     assert worth_writing(row, a_client(seen_at=WRITE_EVERY, sequence=5))
     assert worth_writing(row, a_client(seen_at=1.0, sequence=5, online=False))
+
+
+@pytest.mark.parametrize("noted", [None, 0, 3, 9])
+@pytest.mark.parametrize("install_id", ["install-1", "another"])
+@pytest.mark.parametrize("age", [0.0, 50.0, 299.0, 400.0])
+def test_many_rows_are_judged_as_one_is(noted: int | None, install_id: str, age: float) -> None:
+    started_at = 1_000.0
+    memory = Beats(started_at)
+    row = a_client("a", sequence=3, seen_at=started_at - age)
+    if noted is not None:
+        memory.note(a_client("a", install_id=install_id, sequence=noted, seen_at=started_at + 40.0))
+    found = memory.seen_at(row.client_id, row.install_id, row.epoch, row.sequence, row.seen_at)
+    assert found == memory.latest(row).seen_at

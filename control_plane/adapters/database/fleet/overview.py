@@ -27,7 +27,9 @@ _C: Final = CLIENTS.c
 _O: Final = OUTBOX.c
 _COUNTS: Final = Statement(select(func.count(), func.sum(case((_C.install_id == "", 1), else_=0))).select_from(CLIENTS))
 _PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
-_ONLINE: Final = Statement(select(*_PRESENCE).where(_C.online))
+_ONLINE: Final = Statement(
+    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_C.online, _C.install_id != "")
+)
 _OPEN: Final = Statement(
     select(_U.client_id, _U.upload_id, _U.state, _U.reason_code, _U.wanted, *_PRESENCE, _C.agent)
     .select_from(UPLOADS.outerjoin(CLIENTS, _U.client_id == _C.client_id))
@@ -47,11 +49,13 @@ _SUMS: Final = (func.count(), func.coalesce(func.sum(_U.file_size), 0))
 _ENDED: Final = Statement(
     select(_U.state, *_SUMS).where(_ENDED_SINCE, _U.ended_at < bindparam("until")).group_by(_U.state)
 )
+# As an expression: by the column itself SQLite would walk the index of errors, which has the whole history.
+_CODE: Final = func.coalesce(_U.error, "")
 _ERRORS: Final = Statement(
-    select(_U.error, func.count())
-    .where(_ENDED_SINCE, _U.error.is_not(None))
-    .group_by(_U.error)
-    .order_by(func.count().desc(), _U.error)
+    select(_CODE, func.count())
+    .where(_ENDED_SINCE, _CODE != "")
+    .group_by(_CODE)
+    .order_by(func.count().desc(), _CODE)
     .limit(bindparam("limit"))
 )
 _R: Final = REPLICAS.c
@@ -71,7 +75,7 @@ class SqlOverview:
     def presences(self) -> Presences:
         """One scan of the clients for the numbers, and one for those that are online."""
         ((total, never_seen),) = self._rows(_COUNTS)
-        return Presences(total, never_seen or 0, [_present(row) for row in self._rows(_ONLINE)])
+        return Presences(total, never_seen or 0, self._transaction.run(_ONLINE, {}).fetchall())
 
     def open_uploads(self, owner: str, limit: int) -> list[OpenUpload]:
         """One row for each, and the failed duties of all."""
@@ -125,7 +129,7 @@ class SqlOverview:
         return list(self._transaction.run(statement, values).fetchall())
 
 
-def _present(row: DriverRow, agent: AgentInfo | None = None) -> Client:
+def _present(row: DriverRow, agent: AgentInfo) -> Client:
     """A client with its presence only."""
     client_id, install_id, epoch, sequence, online, seen_at, conflict_at = row
     return Client(
@@ -136,5 +140,5 @@ def _present(row: DriverRow, agent: AgentInfo | None = None) -> Client:
         online=bool(online),
         seen_at=seen_at,
         conflict_at=conflict_at,
-        agent=agent or AgentInfo(),
+        agent=agent,
     )

@@ -23,7 +23,7 @@ HEADER_OF: Final = {digest: header for header, digest in _BINDING.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PutAnswer:
     """One planned answer to a PUT: an S3 error `code` makes an error document; `reset` closes without any answer.
 
     `etag` is the ETag in place of the right one, and `""` leaves it out; the answer comes `delay` seconds late.
@@ -63,7 +63,7 @@ class GrantedUrl:
     part_number: int
     url: str
     headers: Mapping[str, str]
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[PutAnswer] = field(default_factory=list)
     puts: list[Put] = field(default_factory=list)
 
     @property
@@ -122,7 +122,7 @@ class PutStore:
         task.add_done_callback(self._tasks.discard)
 
     def grant(
-        self, key: str, part_number: int, headers: Mapping[str, str], answers: Sequence[Answer] = ()
+        self, key: str, part_number: int, headers: Mapping[str, str], answers: Sequence[PutAnswer] = ()
     ) -> GrantedUrl:
         """A new URL. What follows the planned `answers` is stored, unless its bytes contradict a signed digest."""
         # Percent-encoded and plus signs: a URL is sent as it was given, not as a library would write it again.
@@ -179,13 +179,13 @@ class PutStore:
         self._transcript.touch()
 
     @staticmethod
-    def _judge(granted: GrantedUrl | None, method: str, digests: Mapping[str, str]) -> Answer:
+    def _judge(granted: GrantedUrl | None, method: str, digests: Mapping[str, str]) -> PutAnswer:
         if granted is None or method != "PUT":
-            return Answer(403, "SignatureDoesNotMatch")
+            return PutAnswer(403, "SignatureDoesNotMatch")
         for name, value in granted.headers.items():
             if name in _BINDING and digests[_BINDING[name]] != value:
-                return Answer(400, "BadDigest")
-        return Answer()
+                return PutAnswer(400, "BadDigest")
+        return PutAnswer()
 
     @staticmethod
     def _now() -> float:
@@ -225,7 +225,7 @@ def etag_of(digests: Mapping[str, str]) -> str:
     return f'"{base64.b64decode(digests["md5"]).hex()}"'
 
 
-def _write(writer: asyncio.StreamWriter, answer: Answer, digests: Mapping[str, str], method: str) -> None:
+def _write(writer: asyncio.StreamWriter, answer: PutAnswer, digests: Mapping[str, str], method: str) -> None:
     headers, body = dict(answer.headers), answer.body
     if answer.code is not None:
         document = f"<Error><Code>{answer.code}</Code><Message>planned by the conformance kit</Message></Error>"

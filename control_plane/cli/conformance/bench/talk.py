@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from control_plane.cli.conformance.bench.findings import fail
-from control_plane.cli.conformance.bench.store import HEADER_OF, Answer, GrantedUrl
+from control_plane.cli.conformance.bench.store import HEADER_OF, GrantedUrl, PutAnswer
 from control_plane.cli.conformance.bench.transcript import Sent
 from schemas.parts import MIN_CHUNK_SIZE
 
@@ -154,7 +154,7 @@ class Talk:
     def make(
         self,
         part: Mapping[str, Any],
-        answers: Sequence[Answer] = (),
+        answers: Sequence[PutAnswer] = (),
         headers: Mapping[str, str] | None = None,
     ) -> GrantedUrl:
         """A URL for one wanted part, bound to its digest."""
@@ -188,7 +188,7 @@ class Talk:
         await self.bench.publish(command)
         return command
 
-    async def grant_wanted(self, report: Report, answers: Mapping[int, Sequence[Answer]] | None = None) -> None:
+    async def grant_wanted(self, report: Report, answers: Mapping[int, Sequence[PutAnswer]] | None = None) -> None:
         """Grant all that a response requests, with planned answers for some parts."""
         planned = answers or {}
         await self.grant([self.make(part, planned.get(part["part_number"], ())) for part in report.wanted])

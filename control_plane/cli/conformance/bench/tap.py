@@ -12,7 +12,7 @@ from control_plane.cli.conformance.bench import wire
 from control_plane.cli.conformance.bench.transcript import (
     Acknowledged,
     Connected,
-    Delivered,
+    DeliveredToAgent,
     Left,
     Sent,
     Subscribed,
@@ -109,7 +109,7 @@ class Tap:
         while data := await _read(reader):
             for first, body in packets.feed(data):
                 if first >> 4 == PacketType.PUBLISH:
-                    self._transcript.add(Delivered(self._now(), number, wire.read_publish(first, body)))
+                    self._transcript.add(DeliveredToAgent(self._now(), number, wire.read_publish(first, body)))
                 writer.write(frame(first, body))
             await writer.drain()
 

@@ -53,7 +53,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveredToAgent:
     """The broker delivered a message to the agent."""
 
     at: float

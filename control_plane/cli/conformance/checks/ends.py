@@ -5,7 +5,7 @@ Rule: a close is not answered, so a question behind it shows that it was read.
 
 from control_plane.cli.conformance.bench.findings import require
 from control_plane.cli.conformance.bench.site import Bench
-from control_plane.cli.conformance.bench.store import Answer
+from control_plane.cli.conformance.bench.store import PutAnswer
 from control_plane.cli.conformance.bench.talk import Report, Talk, settle
 from control_plane.cli.conformance.catalogue import check
 
@@ -37,7 +37,7 @@ async def active(bench: Bench) -> None:
     """The object store is slow when the cancel arrives."""
     talk = bench.talk(bench.samples.any().path)
     offer = await talk.offered()
-    slow = [Answer(503, "SlowDown", {"Retry-After": "2"})] * 50
+    slow = [PutAnswer(503, "SlowDown", {"Retry-After": "2"})] * 50
     await talk.grant_wanted(offer, dict.fromkeys(offer.numbers, slow))
     await bench.transcript.until(lambda: any(url.puts for url in talk.grants), bench.patience)
     await talk.cancel()

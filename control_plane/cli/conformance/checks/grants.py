@@ -5,7 +5,7 @@ Rule: the requests are read as they arrived, header by header.
 
 from control_plane.cli.conformance.bench.findings import NotApplicable, Wrong, require
 from control_plane.cli.conformance.bench.site import Bench
-from control_plane.cli.conformance.bench.store import Answer
+from control_plane.cli.conformance.bench.store import PutAnswer
 from control_plane.cli.conformance.bench.talk import Talk, settle
 from control_plane.cli.conformance.catalogue import check
 from schemas.parts import MIB
@@ -130,7 +130,7 @@ async def redirect(bench: Bench) -> None:
     offer = await talk.offered()
     visits = bench.elsewhere.visits
     first = offer.wanted[0]["part_number"]
-    await talk.grant_wanted(offer, {first: [Answer(307, headers={"Location": target})]})
+    await talk.grant_wanted(offer, {first: [PutAnswer(307, headers={"Location": target})]})
     retried = await bench.transcript.until(lambda: _puts(talk, first) > 1, bench.patience * 2)
     require(bench.elsewhere.visits == visits, "no connection to the target of a redirect", "one")
     require(retried, "the part again", "nothing after the redirect")

@@ -5,7 +5,7 @@ Rule: these take seconds by nature; each is as short as the protocol allows.
 
 from control_plane.cli.conformance.bench.findings import NotApplicable, require
 from control_plane.cli.conformance.bench.site import Bench
-from control_plane.cli.conformance.bench.store import Answer
+from control_plane.cli.conformance.bench.store import PutAnswer
 from control_plane.cli.conformance.bench.transcript import Sent
 from control_plane.cli.conformance.catalogue import check
 from schemas.parts import MIB
@@ -28,7 +28,7 @@ async def short_life(bench: Bench) -> None:
     talk = bench.talk(bench.samples.any().path)
     offer = await talk.offered()
     number = offer.wanted[0]["part_number"]
-    slow = talk.make(offer.wanted[0], [Answer(503, "SlowDown", {"Retry-After": str(_PAUSE)})])
+    slow = talk.make(offer.wanted[0], [PutAnswer(503, "SlowDown", {"Retry-After": str(_PAUSE)})])
     await talk.grant([slow, *(talk.make(part) for part in offer.wanted[1:])], expires_in=_LIFE)
     again = await talk.request(bench.patience + _PAUSE)
     require(len(slow.puts) == 1, f"no PUT on a URL that has {_LIFE - _PAUSE:g} s left", f"{len(slow.puts)} PUTs")
@@ -48,11 +48,11 @@ async def expired(bench: Bench) -> None:
     talk = bench.talk(bench.samples.any().path)
     report = await talk.offered()
     number = report.wanted[0]["part_number"]
-    late = Answer(403, "AccessDenied", delay=_LIFE + _EARLY)
+    late = PutAnswer(403, "AccessDenied", delay=_LIFE + _EARLY)
     await talk.grant(
         [talk.make(part, [late] * 9 if part is report.wanted[0] else ()) for part in report.wanted], expires_in=_LIFE
     )
-    for answers in ([Answer(403, "AccessDenied")] * 9, []):
+    for answers in ([PutAnswer(403, "AccessDenied")] * 9, []):
         again = await talk.request(bench.patience + _LIFE)
         require(number in again.numbers, f"a request for part {number}", again.brief())
         await talk.grant_wanted(again, {number: answers})

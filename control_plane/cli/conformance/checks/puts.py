@@ -9,7 +9,7 @@ from typing import Final
 
 from control_plane.cli.conformance.bench.findings import Wrong, require
 from control_plane.cli.conformance.bench.site import Bench
-from control_plane.cli.conformance.bench.store import Answer
+from control_plane.cli.conformance.bench.store import PutAnswer
 from control_plane.cli.conformance.bench.talk import Report, Talk
 from control_plane.cli.conformance.catalogue import LONG, check
 
@@ -23,7 +23,7 @@ _SETTLED: Final = 3.0
 _EARLY: Final = 0.2
 
 
-async def _begin(bench: Bench, answers: Sequence[Answer]) -> tuple[Talk, int]:
+async def _begin(bench: Bench, answers: Sequence[PutAnswer]) -> tuple[Talk, int]:
     """An upload whose first part is answered like this; the talk, and the number of that part."""
     talk = bench.talk(bench.samples.any().path)
     offer = await talk.offered()
@@ -32,7 +32,7 @@ async def _begin(bench: Bench, answers: Sequence[Answer]) -> tuple[Talk, int]:
     return talk, number
 
 
-async def _survives(bench: Bench, answer: Answer, what: str) -> Talk:
+async def _survives(bench: Bench, answer: PutAnswer, what: str) -> Talk:
     """One such answer, and the upload succeeds all the same under the same URL."""
     talk, number = await _begin(bench, [answer])
     report = await talk.report(bench.patience + _BACKOFF)
@@ -54,7 +54,7 @@ async def _survives(bench: Bench, answer: Answer, what: str) -> Talk:
 )
 async def unavailable(bench: Bench) -> None:
     """`SlowDown`."""
-    await _survives(bench, Answer(503, "SlowDown"), "503 `SlowDown`")
+    await _survives(bench, PutAnswer(503, "SlowDown"), "503 `SlowDown`")
 
 
 @check(
@@ -65,7 +65,9 @@ async def unavailable(bench: Bench) -> None:
 )
 async def retry_after(bench: Bench) -> None:
     """503 with `Retry-After: 2`."""
-    talk = await _survives(bench, Answer(503, "SlowDown", {"Retry-After": str(_RETRY_AFTER)}), "503 with Retry-After")
+    talk = await _survives(
+        bench, PutAnswer(503, "SlowDown", {"Retry-After": str(_RETRY_AFTER)}), "503 with Retry-After"
+    )
     puts = sorted((put for put in talk.grants[0].puts), key=lambda put: put.began)
     pause = puts[1].began - puts[0].ended
     require(pause > _RETRY_AFTER - _EARLY, f"{_RETRY_AFTER} s before the next PUT", f"{pause:.1f} s")
@@ -80,7 +82,7 @@ async def retry_after(bench: Bench) -> None:
 async def portal(bench: Bench) -> None:
     """A captive portal answers in place of the object store."""
     page = b"<html><body>Please accept the terms.</body></html>"
-    await _survives(bench, Answer(403, headers={"Content-Type": "text/html"}, body=page), "403 of a portal")
+    await _survives(bench, PutAnswer(403, headers={"Content-Type": "text/html"}, body=page), "403 of a portal")
 
 
 @check(
@@ -91,7 +93,7 @@ async def portal(bench: Bench) -> None:
 )
 async def reset(bench: Bench) -> None:
     """The object store closes the connection without an answer."""
-    await _survives(bench, Answer(reset=True), "a reset")
+    await _survives(bench, PutAnswer(reset=True), "a reset")
 
 
 @check(
@@ -102,7 +104,7 @@ async def reset(bench: Bench) -> None:
 )
 async def no_etag(bench: Bench) -> None:
     """200 without ETag, as a proxy would answer."""
-    await _survives(bench, Answer(200, etag=""), "200 without an ETag")
+    await _survives(bench, PutAnswer(200, etag=""), "200 without an ETag")
 
 
 @check(
@@ -113,7 +115,7 @@ async def no_etag(bench: Bench) -> None:
 )
 async def precondition(bench: Bench) -> None:
     """412 `PreconditionFailed`."""
-    talk, number = await _begin(bench, [Answer(412, "PreconditionFailed")])
+    talk, number = await _begin(bench, [PutAnswer(412, "PreconditionFailed")])
     end = await talk.report()
     require(end.status == "success", "`success`", end.brief())
     seen = end.etags.get(str(number))
@@ -128,7 +130,7 @@ async def precondition(bench: Bench) -> None:
 )
 async def gone(bench: Bench) -> None:
     """The multipart upload was aborted."""
-    talk, _ = await _begin(bench, [Answer(404, "NoSuchUpload")] * _MANY)
+    talk, _ = await _begin(bench, [PutAnswer(404, "NoSuchUpload")] * _MANY)
     await talk.ended("error", "upload_gone")
 
 
@@ -141,10 +143,10 @@ async def gone(bench: Bench) -> None:
 )
 async def refused(bench: Bench) -> None:
     """403 `AccessDenied`, under two URLs."""
-    talk, number = await _begin(bench, [Answer(403, "AccessDenied")] * _MANY)
+    talk, number = await _begin(bench, [PutAnswer(403, "AccessDenied")] * _MANY)
     again = await talk.request()
     require(number in again.numbers, f"a request for part {number}", again.brief())
-    await talk.grant_wanted(again, {number: [Answer(403, "AccessDenied")] * _MANY})
+    await talk.grant_wanted(again, {number: [PutAnswer(403, "AccessDenied")] * _MANY})
     end: Report = await talk.ended("error", "storage_refused")
     text = str(end.document.get("message"))
     require("403" in text and "AccessDenied" in text, "status and code in `message`", text)
@@ -161,10 +163,10 @@ async def bad_digest(bench: Bench) -> None:
     # An agent may doubt the times of a file that changed a moment ago, and call this a change.
     sample = bench.samples.any()
     await asyncio.sleep(max(0.0, _SETTLED - bench.samples.age(sample)))
-    talk, number = await _begin(bench, [Answer(400, "BadDigest")] * _MANY)
+    talk, number = await _begin(bench, [PutAnswer(400, "BadDigest")] * _MANY)
     report = await talk.report(bench.patience + _BACKOFF)
     while report.status == "in_progress":
-        await talk.grant_wanted(report, {number: [Answer(400, "BadDigest")] * _MANY})
+        await talk.grant_wanted(report, {number: [PutAnswer(400, "BadDigest")] * _MANY})
         report = await talk.report(bench.patience + _BACKOFF)
     require((report.status, report.error) == ("error", "digest_mismatch"), "`error` `digest_mismatch`", report.brief())
     puts = sum(len(url.puts) for url in talk.grants if url.part_number == number)
@@ -180,5 +182,5 @@ async def bad_digest(bench: Bench) -> None:
 )
 async def never_available(bench: Bench) -> None:
     """503 for ever: up to four minutes."""
-    talk, _ = await _begin(bench, [Answer(503, "SlowDown")] * _MANY)
+    talk, _ = await _begin(bench, [PutAnswer(503, "SlowDown")] * _MANY)
     await talk.ended("error", "storage_unavailable", patience=400.0)

@@ -5,7 +5,7 @@ Rule: an upload is granted part by part, so that each response can be compared w
 
 from control_plane.cli.conformance.bench.findings import NotApplicable, require
 from control_plane.cli.conformance.bench.site import Bench
-from control_plane.cli.conformance.bench.store import Answer
+from control_plane.cli.conformance.bench.store import PutAnswer
 from control_plane.cli.conformance.bench.talk import Report, Talk
 from control_plane.cli.conformance.catalogue import check
 
@@ -53,7 +53,7 @@ async def etag_exact(bench: Bench) -> None:
     for etag in ('"AbC-7/d+e=&<x>"', 'W/"9f"', "0123456789abcdef"):
         talk = bench.talk(bench.samples.any().path)
         offer = await talk.offered()
-        await talk.grant_wanted(offer, {1: [Answer(200, etag=etag)]})
+        await talk.grant_wanted(offer, {1: [PutAnswer(200, etag=etag)]})
         end = await talk.finish(await talk.report())
         require(end.status == "success", "`success`", end.brief())
         seen = [one.etags["1"] for one in talk.all_reports() if "1" in one.etags]
@@ -108,7 +108,7 @@ async def success(bench: Bench) -> None:
     talk = bench.talk(bench.samples.any().path)
     offer = await talk.offered()
     slow = offer.wanted[-1]["part_number"]
-    await talk.grant_wanted(offer, {slow: [Answer(503, "SlowDown", {"Retry-After": "1"})]})
+    await talk.grant_wanted(offer, {slow: [PutAnswer(503, "SlowDown", {"Retry-After": "1"})]})
     end = await talk.finish(await talk.report(), bench.patience * 2)
     require(end.status == "success", "`success`", end.brief())
     require(not end.wanted, "no `wanted_parts` in an end", end.numbers)
@@ -134,7 +134,7 @@ async def resume(bench: Bench) -> None:
         raise NotApplicable(reason)
     number = report.wanted[1]["part_number"]
     while report.status == "in_progress":
-        await talk.grant_wanted(report, {number: [Answer(403, "AccessDenied")] * _MANY})
+        await talk.grant_wanted(report, {number: [PutAnswer(403, "AccessDenied")] * _MANY})
         report = await talk.report()
     require(report.error == "storage_refused", "`storage_refused`", report.brief())
     stored = {url.part_number for url in talk.grants if url.stored}

@@ -8,7 +8,7 @@ import json
 from control_plane.cli.conformance.bench.findings import Wrong, require
 from control_plane.cli.conformance.bench.site import Bench
 from control_plane.cli.conformance.bench.talk import settle
-from control_plane.cli.conformance.bench.transcript import Acknowledged, Connected, Delivered, Sent, Subscribed
+from control_plane.cli.conformance.bench.transcript import Acknowledged, Connected, DeliveredToAgent, Sent, Subscribed
 from control_plane.cli.conformance.bench.wire import (
     EXPIRY,
     RECEIVE_MAXIMUM,
@@ -186,7 +186,7 @@ async def acknowledgement(bench: Bench) -> None:
     """A PUBACK for a command that came in."""
     mark = bench.transcript.mark
     await bench.fence()
-    delivered = [one for one in bench.transcript.of(Delivered, mark) if one.facts.qos == 1]
+    delivered = [one for one in bench.transcript.of(DeliveredToAgent, mark) if one.facts.qos == 1]
     require(delivered, "a command delivered at QoS 1", "none: the agent subscribed at QoS 0")
     wanted = {(one.connection, one.facts.packet_id) for one in delivered}
 
@@ -215,7 +215,7 @@ async def redelivery(bench: Bench) -> None:
     mark = await bench.reconnect()
 
     def delivered() -> bool:
-        again = (one for one in bench.transcript.of(Delivered, mark))
+        again = (one for one in bench.transcript.of(DeliveredToAgent, mark))
         return any(one.document.get("message_id") == talk.message_id for one in again)
 
     if not await bench.transcript.until(delivered, bench.patience):

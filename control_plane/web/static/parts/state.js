@@ -28,6 +28,6 @@ export function Reason({ reason, code, text, next }) {
   return html`<span class="reason">
     ${given.text || words(given.code)}
     ${given.code && html` <a class="code" href=${reasonPage(given.code)} title="What this means and what to do">${given.code}</a>`}
-    ${given.next_wake_at && html` <span class="quiet">· tries again <${Age} at=${given.next_wake_at} /></span>`}
+    ${given.next_wake_at && html` <span class="quiet">· looks again <${Age} at=${given.next_wake_at} /></span>`}
   </span>`;
 }

@@ -28,7 +28,7 @@ export default function Fleet() {
   const { data, problem, loading, reload } = useResource("/fleet", { since: midnight }, CHANGES, { every: 2 });
   const history = useResource("/fleet/history", { hours: HOURS }, { types: ["upload.state_changed"] }, { every: 10 });
   const request = { path: "/fleet", query: { since: midnight } };
-  return html`<${Page} title="Fleet" subtitle=${data && summary(data)} request=${request} command="backhaul fleet">
+  return html`<${Page} title="Fleet" subtitle=${data && summary(data)} request=${request} command="backhaul fleet show">
     <${ProblemBox} problem=${problem} onRetry=${reload} />
     ${!data && loading && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /><div /></div>`}
     ${data && (total(data) ? html`<${Numbers} fleet=${data} hours=${history.data && history.data.hours} />` : html`<${NoClients} />`)}

@@ -49,7 +49,7 @@ const COLUMNS = columnsOf({ client: false });
 function Contact({ client }) {
   if (client.state === "never_seen") return html`<span>expected, and its agent has not connected yet</span>`;
   if (client.state === "offline") return html`<span>since <${Instant} at=${client.last_activity} /> (<${Age} at=${client.last_activity} />)</span>`;
-  return html`<span>since <${Instant} at=${client.connected_at} />, last contact <${Age} at=${client.last_activity} /></span>`;
+  return html`<span>since <${Instant} at=${client.connected_at} /> (<${Age} at=${client.connected_at} />)</span>`;
 }
 
 function Facts({ client }) {

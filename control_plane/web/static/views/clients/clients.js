@@ -11,7 +11,7 @@ import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State } from "../../parts/state.js";
 import { Select } from "../../parts/fields.js";
-import { Age } from "../../parts/time.js";
+import { Age, Instant } from "../../parts/time.js";
 import { TypedFilter, placeOf } from "./filter.js";
 import { Labels } from "./labels.js";
 import { Pager } from "./pager.js";
@@ -62,7 +62,7 @@ const COLUMNS = [
   { title: "Client", value: (row) => html`<${Link} to=${path("clients", row.client_id)} class="id">${row.client_id}<//>` },
   { title: "State", value: (row) => html`<${ClientState} client=${row} />` },
   { title: "Labels", value: (row) => html`<${Labels} labels=${row.labels} most=${4} />` },
-  { title: "Last contact", value: (row) => html`<${Age} at=${row.last_activity} />` },
+  { title: "Last contact", value: (row) => html`<${LastContact} client=${row} />` },
   { title: "What it does", wide: true, value: (row) => html`<${Does} client=${row} />` },
 ];
 
@@ -70,6 +70,11 @@ const COLUMNS = [
 export function ClientState({ client }) {
   const more = client.reason && !["client_offline", "client_never_seen"].includes(client.reason.code);
   return html`<span class="stacked"><${State} value=${client.state} />${more && html`<${Reason} reason=${client.reason} />`}</span>`;
+}
+
+// A beat is no event: of a connected client an age would grow until the list is read again, so its instant is shown.
+function LastContact({ client }) {
+  return html`<span class="nowrap">${client.connected ? html`<${Instant} at=${client.last_activity} />` : html`<${Age} at=${client.last_activity} />`}</span>`;
 }
 
 function Does({ client }) {

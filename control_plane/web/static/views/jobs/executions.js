@@ -27,7 +27,10 @@ export function Executions({ job, query, reload }) {
   const { data } = list;
   const retryable = states.length > 0 && states.every((state) => RETRYABLE.includes(state));
   const choice = { state: states, ...(query.reason_code ? { reason_code: query.reason_code } : {}), ...(where.client.length ? { clients: where.client } : {}) };
-  const retry = { label: "Retry", text: "Their files are listed again; what was proven is not sent again.", run: async (shown) => done(await retryThese(job, { ...choice, ...shown }), "queued again", () => (list.reload(), reload())) };
+  const late = Boolean(job.deadline) && new Date(job.deadline) <= new Date();
+  const text = `Their files are listed again; what was proven is not sent again.${late ? " The deadline has passed: it becomes 24 h from now." : ""}`;
+  const again = (chosen) => retryThese(job, chosen, late ? "24h" : undefined);
+  const retry = { label: "Retry", text, run: async (shown) => done(await again({ ...choice, ...shown }), "queued again", () => (list.reload(), reload())) };
   const ticked = [...picked];
   return html`<div>
     <div class="filters">
@@ -38,7 +41,7 @@ export function Executions({ job, query, reload }) {
     </div>
     ${filtered && data && retryable && !ticked.length && html`<${Bulk} count=${data.count} set=${data.set} acts=${[retry]} onStale=${list.reload} />`}
     ${ticked.length > 0 && html`<div class="bulk" role="group" aria-label="Act on those that are ticked"><strong>${plural(ticked.length, "client")} ticked</strong>
-      <button type="button" onClick=${() => confirm({ title: `Retry ${plural(ticked.length, "client")}`, text: retry.text, act: "Retry", count: ticked.length, run: async () => done(await retryThese(job, { clients: ticked }), "queued again", () => (setPicked(new Set()), list.reload(), reload())) })}>Retry…</button></div>`}
+      <button type="button" onClick=${() => confirm({ title: `Retry ${plural(ticked.length, "client")}`, text, act: "Retry", count: ticked.length, run: async () => done(await again({ clients: ticked }), "queued again", () => (setPicked(new Set()), list.reload(), reload())) })}>Retry…</button></div>`}
     <${ProblemBox} problem=${list.problem} onRetry=${list.reload} />
     <${DataTable} label="Executions" columns=${columnsOf(id)} rows=${data && data.executions} keyOf=${(row) => row.client_id} loading=${list.loading} cut=${list.cut ? (data.count ?? (filtered ? true : job.clients)) : false} onMore=${list.more}
       selected=${retryable ? picked : undefined} onSelect=${setPicked}

@@ -149,7 +149,7 @@ function CheckResult({ kind, check, complete }) {
   if (!complete) return html`<p class="quiet">Name clients and files: a dry run then shows how many match.</p>`;
   if (!check || (!check.found && !check.problem)) return html`<p class="quiet">${check && check.running ? "Checking…" : "Not checked yet."}</p>`;
   if (!check.found) return null;
-  return html`<div class=${check.stale ? "stale" : undefined}>${check.stale && html`<p class="quiet">Of the form before the last change:</p>`}<${Found} kind=${kind} found=${check.found} /></div>`;
+  return html`<div>${check.stale && html`<p class="quiet">Of the form before the last change:</p>`}<${Found} kind=${kind} found=${check.found} /></div>`;
 }
 
 // What a dry run found.

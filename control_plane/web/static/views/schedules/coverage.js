@@ -108,7 +108,7 @@ function Cell({ at, data, picked, reload, onClose }) {
       ${cell.state === "missing" && jobId && html`<button type="button" class="primary" onClick=${again}>Ask this client again…</button>`}
       <button type="button" class="plain" onClick=${onClose}>Close</button>
     </p>
-    ${cell.state === "missing" && html`<p class="quiet">It heals by itself: when the client connects, it is asked again for its oldest missing tick.</p>`}
+    ${cell.state === "missing" && html`<p class="quiet">It heals by itself while the tick is young enough to be made up for: when the client connects, it is asked again, for its oldest missing tick first.</p>`}
     <${ProblemBox} problem=${problem} />
   </div>`;
 }

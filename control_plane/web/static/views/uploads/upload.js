@@ -28,7 +28,11 @@ export default function Upload({ params, query }) {
   const { data: upload, problem, reload } = useResource(place, which, { types: ["upload.", "client."], ...(query.client_id ? { client: query.client_id } : {}) });
   const [act, setAct] = useState(null);
   const meter = useRef(new Speed());
-  const live = useProgress(upload, (facts) => meter.current.note(facts));
+  const live = useProgress(upload, (facts, before) => {
+    meter.current.note(facts);
+    // The cause of a wait may change without a change of the state.
+    if (before && before.reason_code !== facts.reason_code) reload();
+  });
   const title = upload ? fileOf(upload).split("/").pop() : "Upload";
   const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${params.id}` };
   if (!upload) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
@@ -77,7 +81,7 @@ function Now({ upload, speed }) {
       <div><dt>Done</dt><dd>${left === null || !Number.isFinite(left) ? "–" : html`in ${duration(left)} <span class="quiet">(<${Instant} at=${new Date(Date.now() + left * 1000).toISOString()} />)</span>`}</dd></div>`}
       <div><dt>Attempt</dt><dd>${shown(upload.attempt)}</dd></div>
     </dl>
-    ${upload.reason && upload.reason.code !== "uploading" && html`<p class="why"><${Reason} reason=${reasonOf(upload)} /></p>`}
+    ${upload.reason && upload.reason.code !== "uploading" && html`<p class="cause"><${Reason} reason=${reasonOf(upload)} /></p>`}
     ${open && upload.deadline && html`<p class="quiet ends-by">It ends as expired if it is not done by <${Instant} at=${upload.deadline} /> (<${Age} at=${upload.deadline} />).</p>`}
   </section>`;
 }
