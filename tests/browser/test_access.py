@@ -147,6 +147,17 @@ def test_an_upload_is_requested_and_cancelled_with_the_keyboard_alone(visit: Vis
     expect(page.locator(".subtitle")).to_contain_text("cancelled")
 
 
+def test_a_navigation_begins_at_the_top_of_the_view(visit: Visit, full: Populated) -> None:
+    page = visit(full.views["schedule"])
+    page.set_viewport_size({"width": 1280, "height": 320})
+    expect(page.get_by_role("table", name="Coverage")).to_be_visible()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.evaluate("scrollY") > 0
+    page.get_by_role("navigation", name="Views").get_by_role("link", name="Health").click()
+    expect(page.locator("h1")).to_have_text("Health")
+    assert page.evaluate("scrollY") == 0
+
+
 def test_a_question_keeps_the_focus_until_it_is_answered(visit: Visit) -> None:
     page = visit("/clients/cellar-1")
     page.get_by_role("button", name="Forget…").click()
@@ -188,7 +199,7 @@ def test_the_tab_key_passes_through_a_view_and_leaves_it(view: str, visit: Visit
 def test_every_file_of_the_page_has_exactly_its_policy(
     site: Fleet, visit: Visit, watch: Watch, full: Populated
 ) -> None:
-    page = visit()
+    page = visit("/")
     policies: dict[str, str | None] = {}
     page.on(
         "response",
