@@ -30,6 +30,7 @@ ORDER: Final = (
     "jobs-large",
     "streams",
     "selection",
+    "page",
 )
 FIRST_PAGE: Final = (
     "agent throughput, sha256, http",
