@@ -28,7 +28,7 @@ ORDER: Final = (
     "grants",
     "jobs",
     "jobs-large",
-    "events",
+    "streams",
     "selection",
     "page",
 )

@@ -3,6 +3,7 @@
 Rule: two replicas, each an application of its own, share one database; only the clock is a fake.
 """
 
+import asyncio
 import re
 import sqlite3
 import time
@@ -15,7 +16,8 @@ import httpx
 import pytest
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.api.auth import COOKIE, create_token
+from control_plane.api.auth import COOKIE, LEEWAY, create_token
+from control_plane.api.events import stream
 from control_plane.observability import Metrics
 from control_plane.services.sessions.service import CODE_LIFE, SessionService
 from control_plane.settings import Settings
@@ -170,6 +172,28 @@ async def test_signing_out_ends_the_session_on_every_replica(replicas: Replicas)
     assert (answer.status_code, COOKIE in browser.cookies) == (204, False)
     assert (await browser.get("/clients")).status_code == 401
     assert (await elsewhere.get("/clients", headers=stolen)).status_code == 401
+
+
+async def test_an_open_stream_ends_soon_after_its_session(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SESSION_CHECK", 0.05)
+    browser, elsewhere, program = await replicas.signed_in(), await replicas.caller(), await replicas.program()
+    cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    followed = asyncio.create_task(elsewhere.get("/events", headers=cookie))
+    other = asyncio.create_task(program.get("/events"))
+    done, _ = await asyncio.wait([followed, other], timeout=0.5)
+    assert not done, "they last"
+    await browser.delete("/session", headers=OWN)
+    async with asyncio.timeout(30):
+        assert (await followed).status_code == 200
+    assert not other.done(), "a stream with a token goes on"
+    other.cancel()
+
+
+async def test_a_stream_ends_with_its_token(replicas: Replicas) -> None:
+    program = await replicas.program(600)
+    replicas.clock.time += 600 + LEEWAY - 0.2
+    async with asyncio.timeout(30):
+        assert (await program.get("/events")).status_code == 200
 
 
 async def test_a_session_ends_with_its_token_and_with_the_secret(replicas: Replicas) -> None:

@@ -169,5 +169,5 @@ function arrive(kind, made, clientId) {
 
 function commandOf(kind, form, body) {
   if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim())].filter(Boolean).join(" ");
-  return `echo ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
+  return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
 }

@@ -4,6 +4,7 @@ import { get, send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { bytes, count as shown, duration, plural, rate } from "../../core/format.js";
+import { quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -34,7 +35,7 @@ export default function Upload({ params, query }) {
     if (before && before.reason_code !== facts.reason_code) reload();
   });
   const title = upload ? fileOf(upload).split("/").pop() : "Upload";
-  const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${params.id}` };
+  const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${quoted(params.id)}` };
   if (!upload) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
   const run = async (work) => {
     setAct(null);
