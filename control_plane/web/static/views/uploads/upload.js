@@ -77,7 +77,7 @@ function Now({ upload, speed }) {
     <${Meter} value=${upload.progress} status=${upload.status} wide />
     <dl class="figures">
       <div><dt>Uploaded</dt><dd>${bytes(upload.bytes_uploaded)}${upload.file_size !== null && html` <span class="quiet">of ${bytes(upload.file_size)}</span>`}</dd></div>
-      <div><dt>Parts</dt><dd>${upload.total_parts === null ? "–" : html`${shown(upload.completed_parts)} <span class="quiet">of ${shown(upload.total_parts)} stored</span>`}</dd></div>
+      <div><dt>Parts</dt><dd>${upload.total_parts === null ? "–" : upload.completed_parts === 0 ? shown(upload.total_parts) : html`${shown(upload.completed_parts)} <span class="quiet">of ${shown(upload.total_parts)} stored</span>`}</dd></div>
       ${open && html`<div><dt>Rate</dt><dd>${rate(fast)}</dd></div>
       <div><dt>Done</dt><dd>${left === null || !Number.isFinite(left) ? "–" : html`in ${duration(left)} <span class="quiet">(<${Instant} at=${new Date(Date.now() + left * 1000).toISOString()} />)</span>`}</dd></div>`}
       <div><dt>Attempt</dt><dd>${shown(upload.attempt)}</dd></div>
