@@ -54,7 +54,8 @@ _FILTER: Final = """async ([label, text, matches]) => {
   const began = performance.now();
   Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set.call(field, text);
   field.dispatchEvent(new Event(field.tagName === "SELECT" ? "change" : "input", { bubbles: true }));
-  return await window.shown(() => document.querySelector(".bulk strong")?.textContent === matches) - began;
+  const there = () => (document.querySelector(".pager")?.textContent || "").includes(` of ${matches} `);
+  return await window.shown(there) - began;
 }"""
 
 
@@ -112,7 +113,7 @@ def _first_views(browser: Browser, server: str, rounds: int) -> tuple[list[float
         with _tab(browser, server) as tab:
             tab.goto("/")
             times.append(float(tab.evaluate("window.first")))
-            tab.locator("main .legend, main .ranking").first.wait_for()
+            tab.locator("#ends-title").wait_for()
             blocks += _blocks(tab)
     return times, blocks
 
@@ -120,15 +121,16 @@ def _first_views(browser: Browser, server: str, rounds: int) -> tuple[list[float
 def _filters(browser: Browser, server: str, rounds: int, clients: int) -> tuple[list[float], list[float], list[float]]:
     """Filter, and take it off again, untimed."""
     state, labels = [], []
-    half, some = f"{clients // 2:,} match", f"{clients // 10:,} match"
+    half, some = f"{clients // 2:,}", f"{clients // 10:,}"
     with _tab(browser, server) as tab:
         tab.goto("/#/clients")
         tab.evaluate("window.first")
+        tab.locator(".pager").wait_for()
         for _ in range(rounds):
             state.append(float(tab.evaluate(_FILTER, ["State", "offline", some])))
-            tab.evaluate(_FILTER, ["State", "", f"{clients:,} match"])
+            tab.evaluate(_FILTER, ["State", "", f"{clients:,}"])
             labels.append(float(tab.evaluate(_FILTER, ["Labels", "ring=early", half])))
-            tab.evaluate(_FILTER, ["Labels", "", f"{clients:,} match"])
+            tab.evaluate(_FILTER, ["Labels", "", f"{clients:,}"])
         return state, labels, _blocks(tab)
 
 

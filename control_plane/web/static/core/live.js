@@ -1,7 +1,7 @@
 // What changes, as it changes: one event stream for the page, and one more for the progress of uploads that are shown.
 // Rule: nobody polls. A stream that was lost is opened again after a random wait, and then every view reads again.
 import { signal } from "../vendor/signals.js";
-import { known, session } from "./session.js";
+import { askAgain, known, session } from "./session.js";
 
 // Every type of the change log (docs/events.md); a browser has no listener for "all types". A test compares the two.
 export const TYPES = [
@@ -71,14 +71,15 @@ function open() {
 }
 
 function lost() {
+  // Closed by the browser: the server answered, but with no stream, and the answer is not shown to a page.
+  const refused = source && source.readyState === EventSource.CLOSED;
   close();
   if (!wanted) return;
   following.value = "lost";
   lostSince.value = lostSince.value || new Date();
+  if (refused) void askAgain();
   failures += 1;
   timer = setTimeout(open, wait(failures));
-  // A stream does not show why it failed: a session that is over leads to the sign-in.
-  known();
 }
 
 // Milliseconds: 1 to 3 s at first, up to 30 s; random, so that a thousand pages do not come back together.

@@ -34,6 +34,13 @@ export async function known() {
   if (session.value.auth && !session.value.caller) signedOut();
 }
 
+// Leads to the sign-in when the server no longer knows this browser.
+export async function askAgain() {
+  const answer = await call("GET").catch(() => null);
+  const who = answer && answer.ok ? await answer.json().catch(() => null) : null;
+  if (who && who.auth && !who.caller) signedOut();
+}
+
 // Exchanges a token for the cookie; answers null, or the problem's document.
 export async function signIn(token) {
   const answer = await call("POST", { token }).catch(() => null);
