@@ -150,7 +150,7 @@ def test_an_upload_is_requested_and_cancelled_with_the_keyboard_alone(visit: Vis
 def test_a_navigation_begins_at_the_top_of_the_view(visit: Visit, full: Populated) -> None:
     page = visit(full.views["schedule"])
     page.set_viewport_size({"width": 1280, "height": 320})
-    expect(page.get_by_role("table", name="Coverage")).to_be_visible()
+    expect(page.get_by_role("heading", name="What each tick requests")).to_be_visible()
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     assert page.evaluate("scrollY") > 0
     page.get_by_role("navigation", name="Views").get_by_role("link", name="Health").click()
