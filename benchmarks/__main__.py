@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import agent, control_plane, fleet, grants, jobs, latency, presigning, selection, streams
+from benchmarks import agent, control_plane, fleet, grants, jobs, latency, page, presigning, selection, streams
 from benchmarks.figures import Report, show
 from benchmarks.processes import allow_many_files
 
@@ -26,6 +26,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "jobs": jobs.jobs,
     "jobs-large": jobs.large,
     "selection": selection.selection,
+    "page": page.page,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
@@ -38,6 +39,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "jobs": {"devices": 200, "many_files": 50, "few_devices": 10},
     "jobs-large": {"executions": 5_000, "created": 1_000},
     "selection": {"files": 20_000},
+    "page": {"clients": 1_000, "uploading": 100, "rounds": 3},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""
 

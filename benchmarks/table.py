@@ -28,8 +28,9 @@ ORDER: Final = (
     "grants",
     "jobs",
     "jobs-large",
-    "events",
+    "streams",
     "selection",
+    "page",
 )
 FIRST_PAGE: Final = (
     "agent throughput, sha256, http",

@@ -159,6 +159,7 @@ class BearerGate:
         if found is None:
             message = "this browser is no longer signed in"
             raise Unauthorized(message)
+        scope.setdefault("state", {})["session"] = cookie
         return found
 
 
@@ -201,6 +202,12 @@ async def caller_of(request: Request) -> Principal:
 async def signed_in_of(request: Request) -> SignedIn:
     """The caller, and until when."""
     return SignedIn(request.state.caller, request.state.valid_until)
+
+
+def session_of(request: Request) -> str | None:
+    """The value of the session that this request came in with; None for one with a token, or with neither."""
+    found: str | None = getattr(request.state, "session", None)
+    return found
 
 
 Caller = Annotated[Principal, Depends(caller_of)]

@@ -18,6 +18,8 @@ from control_plane.cli.text import visible
 ALL_FIELDS: Final = "?"
 """The value of `--fields` without one: list them."""
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
 
 class Form(StrEnum):
     """How a result is printed."""
@@ -156,6 +158,9 @@ def _csv_cell(value: object) -> str:
             return ""
         case bool() | dict() | list():
             return json.dumps(value, ensure_ascii=False, default=str)
+        case str() if value.startswith(_FORMULA):
+            # A spreadsheet would compute it, and a device may have named it.
+            return f"'{value}"
         case _:
             return str(value)
 

@@ -13,7 +13,10 @@ from typing import Final
 STATIC: Final = Path(__file__).parent / "static"
 """The folder that is served below /static/."""
 
-POLICY: Final = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 """The Content-Security-Policy of the page and its files; every other answer has that of `api.gates`."""
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}

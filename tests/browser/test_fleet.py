@@ -1,12 +1,13 @@
 """The fleet view: an empty site leads to a first upload with one click, and each number is a link to its rows."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, Shoot
+from tests.browser.conftest import PATIENCE, Shoot, Watch
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
@@ -81,3 +82,19 @@ def test_the_view_copies_itself_as_a_request_and_as_a_command(visit: Visit, shoo
     expect(page.get_by_text("backhaul fleet show")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_text("backhaul fleet show")).to_be_hidden()
+
+
+def test_a_page_that_stays_open_shows_the_numbers_of_the_new_day(page: Page, visit: Visit, watch: Watch) -> None:
+    # The server's clock stays: it takes no instant of tomorrow.
+    watch.expected.append("422")
+    page.clock.install()
+    with page.expect_request(re.compile(r"/fleet\?since=")) as first:
+        visit("/")
+    with page.expect_request(re.compile(r"/fleet\?since=")) as second:
+        page.clock.fast_forward("26:00:00")
+    assert since(second.value.url) > since(first.value.url)
+
+
+def since(url: str) -> str:
+    """RFC 3339 in UTC sorts as text."""
+    return url.partition("since=")[2]

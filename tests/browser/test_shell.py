@@ -1,7 +1,9 @@
 """The frame of the page: it starts, follows, navigates, and fits a phone."""
 
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -12,7 +14,32 @@ from tests.browser.conftest import Scheme, Shoot, Watch
 from tests.support.sites import Fleet, serve
 
 Visit = Callable[[str], Page]
+NAMED: Final = (
+    "",
+    "plain-1",
+    "$(touch run)",
+    "`touch run`",
+    "'; touch run; '",
+    "a b\\n*?[x]{a,b}~!",
+    "=ls",
+    "\x1b[201~\ntouch run\n",
+    "it's\\\n'; touch run; '",
+    "\u202ekcab",
+    "grün",
+)
+"""What a device may name a file, or a link may hold."""
+
 SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
+COUNT_STREAMS = """
+window.away = true;
+window.streams = [];
+Object.defineProperty(document, "hidden", { get: () => window.away });
+window.EventSource = class extends EventSource {
+  constructor(url) { super(url); window.streams.push(this); }
+};
+window.show = (seen) => { window.away = !seen; dispatchEvent(new Event("visibilitychange")); };
+"""
+OPEN_STREAMS = "window.streams.filter((one) => one.readyState !== EventSource.CLOSED).length"
 
 
 def test_the_page_opens_on_the_fleet_and_follows_what_changes(visit: Visit) -> None:
@@ -78,6 +105,21 @@ def test_instants_are_shown_in_the_zone_that_is_chosen(visit: Visit) -> None:
     expect(shown).to_contain_text("UTC")
 
 
+def test_a_tab_that_is_not_seen_holds_no_connection(page: Page, visit: Visit) -> None:
+    """Six tabs that were opened in the background would leave no connection for the one that is seen."""
+    page.add_init_script(COUNT_STREAMS)
+    visit("/clients")
+    assert page.evaluate(OPEN_STREAMS) == 0
+    page.evaluate("show(true)")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    assert page.evaluate(OPEN_STREAMS) == 1
+    page.evaluate("show(false)")
+    assert page.evaluate(OPEN_STREAMS) == 0
+    with page.expect_response(re.compile("/clients")):
+        page.evaluate("show(true)")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+
 def test_a_lost_stream_shows_itself_and_all_is_read_again(
     site: Fleet, visit: Visit, shoot: Shoot, watch: Watch
 ) -> None:
@@ -94,3 +136,20 @@ def test_a_lost_stream_shows_itself_and_all_is_read_again(
         httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
         httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
         expect(page.get_by_text("Client never seen")).to_be_visible()
+
+
+def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
+    visit: Visit, tmp_path: Path, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    page = visit("/clients/x;touch%20run")
+    page.get_by_text("Copy as…").click()
+    expect(page.get_by_text("backhaul status 'x;touch run'")).to_be_visible()
+    for word in NAMED:
+        quoted = str(page.evaluate("async (word) => (await import('/static/parts/copy.js')).quoted(word)", word))
+        assert quoted.isprintable(), "a terminal acts on no letter of it"
+        for shell in ("bash", "sh"):
+            ran = subprocess.run([shell, "-c", f"printf %s {quoted}"], cwd=tmp_path, capture_output=True, check=True)
+            assert not (tmp_path / "run").exists(), (shell, quoted)
+            if shell == "bash":
+                assert ran.stdout.decode() == word

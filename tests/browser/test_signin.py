@@ -65,3 +65,13 @@ def test_a_link_with_a_code_signs_in_once_and_leaves_no_trace(page: Page, site: 
     page.goto("about:blank")
     page.goto(f"/#code={one}")
     expect(page.get_by_role("alert")).to_contain_text("the code was used")
+
+
+def test_a_page_whose_session_is_revoked_elsewhere_leads_to_the_sign_in(page: Page, site: Fleet, watch: Watch) -> None:
+    watch.expected.append("401")
+    page.goto(f"/#code={code(site)}")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    cookie = {one["name"]: one["value"] for one in page.context.cookies()}
+    answer = httpx.delete(f"{site.site.server}/session", cookies=cookie, headers={"Origin": site.site.server})
+    assert answer.status_code == httpx.codes.NO_CONTENT
+    expect(page.locator("h1")).to_have_text("Sign in to Backhaul")

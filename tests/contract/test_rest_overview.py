@@ -3,11 +3,16 @@
 Rule: the real services, on SQLite; only the clock and the broker are fakes.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, Final
+
+import pytest
 
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
+from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Failure, OutboxEntry, Records
 from tests.contract.test_rest_clients import Site, empty, site
 from tests.support.databases import a_client, an_entry, an_upload
@@ -134,6 +139,12 @@ async def test_the_day_begins_where_the_caller_wants_it(site: Site) -> None:
         assert (await site.http.get("/fleet", params={"since": refused})).status_code == 422
 
 
+async def test_a_reader_whose_clock_is_ahead_sees_the_new_day(site: Site) -> None:
+    """Past midnight on the reader's clock, and not yet here."""
+    await filled(site)
+    assert set((await site.get("/fleet", since="1970-01-11T10:30:00Z"))["ended"].values()) == {0}
+
+
 async def test_the_history_has_every_hour_once(site: Site) -> None:
     await filled(site)
     hours = (await site.get("/fleet/history", hours=24))["hours"]
@@ -153,6 +164,36 @@ async def test_the_numbers_are_computed_once_a_second_for_all_who_look(site: Sit
     assert await site.get("/fleet") == first
     site.rig.clock.time += 1
     assert (await site.get("/fleet"))["clients"]["connected"] == first["clients"]["connected"] + 1
+
+
+async def test_callers_at_one_moment_wait_for_one_computation(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change makes every open page ask at once."""
+    await filled(site)
+    read, reads = site.rig.database.read, []
+
+    async def counted(work: Callable[[Records], object]) -> object:
+        reads.append(work)
+        return await read(work)
+
+    monkeypatch.setattr(site.rig.database, "read", counted)
+    answers = await asyncio.gather(*(site.get("/fleet") for _ in range(20)))
+    assert answers == [answers[0]] * 20
+    assert len(reads) == 1
+
+
+async def test_numbers_that_could_not_be_computed_are_computed_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(site)
+
+    async def refused(_work: object) -> None:
+        message = "the disk is full"
+        raise DatabaseUnavailable(message)
+
+    with monkeypatch.context() as away:
+        away.setattr(site.rig.database, "read", refused)
+        assert (await site.http.get("/fleet")).status_code == 503
+    assert (await site.http.get("/fleet")).status_code == 200
 
 
 async def test_an_empty_fleet_has_numbers_too(site: Site) -> None:

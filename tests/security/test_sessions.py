@@ -3,6 +3,7 @@
 Rule: two replicas, each an application of its own, share one database; only the clock is a fake.
 """
 
+import asyncio
 import re
 import sqlite3
 import time
@@ -15,8 +16,10 @@ import httpx
 import pytest
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.api.auth import COOKIE, create_token
+from control_plane.api.auth import COOKIE, LEEWAY, create_token
+from control_plane.api.events import stream
 from control_plane.observability import Metrics
+from control_plane.services.sessions import service
 from control_plane.services.sessions.service import CODE_LIFE, SessionService
 from control_plane.settings import Settings
 from tests.support.fake_services import HOST, SECRET, SILENT, FakeServices, api_over, http_to
@@ -172,6 +175,28 @@ async def test_signing_out_ends_the_session_on_every_replica(replicas: Replicas)
     assert (await elsewhere.get("/clients", headers=stolen)).status_code == 401
 
 
+async def test_an_open_stream_ends_soon_after_its_session(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SESSION_CHECK", 0.05)
+    browser, elsewhere, program = await replicas.signed_in(), await replicas.caller(), await replicas.program()
+    cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    followed = asyncio.create_task(elsewhere.get("/events", headers=cookie))
+    other = asyncio.create_task(program.get("/events"))
+    done, _ = await asyncio.wait([followed, other], timeout=0.5)
+    assert not done, "they last"
+    await browser.delete("/session", headers=OWN)
+    async with asyncio.timeout(30):
+        assert (await followed).status_code == 200
+    assert not other.done(), "a stream with a token goes on"
+    other.cancel()
+
+
+async def test_a_stream_ends_with_its_token(replicas: Replicas) -> None:
+    program = await replicas.program(600)
+    replicas.clock.time += 600 + LEEWAY - 0.2
+    async with asyncio.timeout(30):
+        assert (await program.get("/events")).status_code == 200
+
+
 async def test_a_session_ends_with_its_token_and_with_the_secret(replicas: Replicas) -> None:
     browser = await replicas.signed_in()
     cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
@@ -201,3 +226,40 @@ async def test_a_token_in_the_header_counts_before_a_cookie(replicas: Replicas) 
     token = create_token(SECRET, "ana", 60)
     answer = await browser.get("/session", headers={"Authorization": f"Bearer {token}"})
     assert answer.json()["caller"] == "ana"
+
+
+async def test_signing_in_again_ends_the_session_that_the_browser_had(replicas: Replicas) -> None:
+    """Also one that another page planted."""
+    browser, elsewhere = await replicas.signed_in(), await replicas.caller()
+    before = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    answer = await browser.post("/session", json={"code": await replicas.code()}, headers=OWN)
+    assert answer.status_code == 200
+    assert (await browser.get("/clients")).status_code == 200
+    assert (await elsewhere.get("/clients", headers=before)).status_code == 401
+
+
+async def test_a_caller_has_only_so_many_sessions(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that signs in with each call fills no table, and ends no session of another caller."""
+    monkeypatch.setattr(service, "MOST_OF_CALLER", 3)
+    other, script = await replicas.signed_in(), await replicas.caller()
+    for _ in range(6):
+        script.cookies.clear()
+        body = {"token": create_token(SECRET, "script", 600)}
+        assert (await script.post("/session", json=body, headers=OWN)).status_code == 200
+        assert (await script.get("/clients")).status_code == 200, "the new one is kept"
+        await replicas.code()
+    with sqlite3.connect(replicas.path) as connection:
+        found = connection.execute(
+            "SELECT subject, kind, count(*) FROM sessions GROUP BY 1, 2 ORDER BY 1, 2"
+        ).fetchall()
+    assert found == [("operator", "browser", 1), ("operator", "code", 3), ("script", "browser", 3)]
+    assert (await other.get("/clients")).status_code == 200
+
+
+async def test_a_guess_writes_nothing(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone may guess: it must not take turns from the one writer."""
+    browser = await replicas.caller()
+    monkeypatch.setattr(SqlDatabase, "write", None)
+    assert (await browser.post("/session", json={"code": "x"}, headers=OWN)).status_code == 401
+    guess = {**OWN, "Cookie": f"{COOKIE}=x"}
+    assert (await browser.delete("/session", headers=guess)).status_code == 204

@@ -1,11 +1,13 @@
 """`GET /events`: committed changes as server-sent events.
 
-Rule: a stream ends when its caller disconnects or does not keep up, when the server stops, and after an hour at most:
-then the caller connects again, with its token and the id of its last event.
+Rule: a stream ends when its caller disconnects or does not keep up, when its token or session ends, when the server
+stops, and after an hour at most: then the caller connects again, with its token and the id of its last event.
 """
 
 import asyncio
+import contextlib
 import random
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -13,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import LEEWAY, Known, session_of
 from control_plane.api.bodies import Input, matching
 from control_plane.api.documents import problems
 from control_plane.api.events.connection import connection_of
@@ -23,10 +25,14 @@ from control_plane.domain.selectors import parse
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import EventStreams, Stream
+from control_plane.services.sessions.service import SessionService
 from schemas.names import UPLOAD_ID_PATTERN
 
 MAX_LIFE: Final = 3_600.0
 """Seconds after which a stream ends, so that a token is checked again."""
+
+SESSION_CHECK: Final = 10.0
+"""Seconds between two looks at the session of a signed-in browser: a stream outlives its revocation by no more."""
 
 _MAX_NAMES: Final = 100
 _HEADERS: Final = {"X-Accel-Buffering": "no"}
@@ -73,23 +79,34 @@ EventsQuery = Annotated[WhichEvents, Query()]
 
 
 class EventResponse(Response):
-    """An answer that lasts: sends what `stream` has."""
+    """An answer that lasts: sends what `stream` has, for at most `life` seconds, and while `signed_in` answers so."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, status_code: int = 200) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        status_code: int = 200,
+        *,
+        life: float = MAX_LIFE,
+        signed_in: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
         # FastAPI's OpenAPI document reads the default of `status_code`.
         super().__init__(status_code=status_code, headers=_HEADERS)
         del self.headers["content-length"]
         self._stream = stream
+        self._life = life
+        self._signed_in = signed_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the stream ends; ends it when the caller disconnects."""
         stream = self._stream
         connection = connection_of(scope)
         life = MAX_LIFE * random.uniform(0.9, 1.0)  # noqa: S311 - spreads the reconnects, no secret
-        alarm = asyncio.get_running_loop().call_later(life, stream.end)
-        departure = asyncio.create_task(_end_with_caller(stream, receive))
+        alarm = asyncio.get_running_loop().call_later(min(life, self._life), stream.end)
+        watches = [asyncio.create_task(_end_with_caller(stream, receive))]
+        if self._signed_in is not None:
+            watches.append(asyncio.create_task(_end_with_session(stream, self._signed_in)))
         connection.on_stop = stream.end
         stream.on_cut = connection.abort
         if scope["http_version"] == "1.1":
@@ -105,7 +122,8 @@ class EventResponse(Response):
         finally:
             connection.on_stop = None
             alarm.cancel()
-            departure.cancel()
+            for watch in watches:
+                watch.cancel()
             stream.end()
         if not stream.cut:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -117,6 +135,16 @@ async def _end_with_caller(stream: Stream, receive: Receive) -> None:
     stream.end()
 
 
+async def _end_with_session(stream: Stream, signed_in: Callable[[], Awaitable[bool]]) -> None:
+    there = True
+    while there:
+        await asyncio.sleep(SESSION_CHECK)
+        # While the database cannot be used, the stream gets nothing from it either.
+        with contextlib.suppress(ServiceError):
+            there = await signed_in()
+    stream.end()
+
+
 @router.get(
     "/events",
     operation_id="streamEvents",
@@ -125,10 +153,24 @@ async def _end_with_caller(stream: Stream, receive: Receive) -> None:
     responses=problems(422),
 )
 async def stream_events(
-    request: Request, streams: Streams, _caller: Caller, query: EventsQuery, last_event_id: LastEventId = None
+    request: Request, streams: Streams, who: Known, query: EventsQuery, last_event_id: LastEventId = None
 ) -> Response:
     """Changes in the order of their commits. `Last-Event-ID` resumes; `event: resync` means that some are gone."""
     stream = await streams.open(query.filter, None if last_event_id is None else int(last_event_id))
     if getattr(request.state, "head", False):
         stream.end()
-    return EventResponse(stream)
+    life = max(0.0, who.valid_until + LEEWAY - request.app.state.clock.now())
+    return EventResponse(stream, life=life, signed_in=_session_check(request))
+
+
+def _session_check(request: Request) -> Callable[[], Awaitable[bool]] | None:
+    """Tells whether the browser of this request is still signed in; None for a caller without a session."""
+    value = session_of(request)
+    if value is None:
+        return None
+    sessions: SessionService = request.app.state.sessions
+
+    async def signed_in() -> bool:
+        return await sessions.find(value) is not None
+
+    return signed_in

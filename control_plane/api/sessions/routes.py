@@ -39,7 +39,10 @@ async def get_session(request: Request, who: Known) -> SessionDocument:
     responses=problems(400, 401, 415, 422),
 )
 async def sign_in(request: Request, response: Response, sessions: Sessions, body: SignInBody) -> SessionDocument:
-    """Exchange a token or a code for the cookie of this browser. Without `JWT_SECRET` there is no cookie."""
+    """Exchange a token or a code for the cookie of this browser, whose earlier session ends.
+
+    Without `JWT_SECRET` there is no cookie.
+    """
     tokens: SignIn = request.app.state.sign_in
     if tokens.secret is None:
         return SessionDocument(auth=False, caller=ANONYMOUS.subject, valid_until=None)
@@ -54,6 +57,8 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
         if found is None:
             return _refused("the code was used, or is older than a minute: make a new link")  # type: ignore[return-value]
         who, value = found
+    if (before := cookie_of(request.headers)) is not None:
+        await sessions.end(before)
     life = max(0, int(who.valid_until - request.app.state.clock.now()))
     response.set_cookie(COOKIE, value, max_age=life, secure=_encrypted(request), httponly=True, samesite="strict")
     return _document(request, who)

@@ -119,7 +119,8 @@ def _found(ctx: typer.Context, incomplete: str, read: Callable[[ControlPlane], I
     def work() -> None:
         # Whatever fails, a key press shows nothing; a person who runs the command sees why.
         with suppress(Exception), _connected(ctx) as plane:
-            found.extend(name for name in read(plane) if name.startswith(incomplete))
+            # One candidate a line: of a file's name with line breaks, the shell would take each line for one.
+            found.extend(name for name in read(plane) if name.startswith(incomplete) and name.isprintable())
 
     # A thread, for the resolver of names has no time limit of its own.
     thread = threading.Thread(target=work, daemon=True)

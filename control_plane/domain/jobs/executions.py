@@ -243,7 +243,7 @@ def _nothing(execution: Execution) -> Reason:
 
 
 def _sent(files: int) -> Reason:
-    return Reason(ReasonCode.SENT, f"{files} files are proven")
+    return Reason(ReasonCode.SENT, "1 file is proven" if files == 1 else f"{files} files are proven")
 
 
 def _selection_replaced(execution: Execution, event: SelectionReplaced) -> Execution:

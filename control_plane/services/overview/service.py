@@ -4,10 +4,11 @@ Rule: each number counts exactly the rows that a list with the same filter has. 
 one process, for all who look: a change of the fleet makes each open page ask again.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import CONNECTED_FOR
@@ -73,13 +74,16 @@ class OverviewService:
         self._beats = beats
         self._views = views
         self._owner = owner
-        self._kept: dict[tuple[str, float], tuple[float, object]] = {}
+        self._kept: dict[tuple[str, float], tuple[float, asyncio.Task[Any]]] = {}
 
     async def fleet(self, _principal: Principal, since: float | None = None) -> FleetNumbers:
-        """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future."""
+        """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future.
+
+        The clock of a reader may be ahead: what is ahead by less than an hour is now.
+        """
         now = self._clock.now()
         start = now - now % DAY if since is None else since
-        if not now - 7 * DAY - HOUR <= start <= now:
+        if not now - 7 * DAY - HOUR <= start <= now + HOUR:
             message = "since must be an instant of the last seven days"
             raise BadInput(message)
         return await self._once(("fleet", start), lambda records: self._fleet(records, start, now))
@@ -119,16 +123,22 @@ class OverviewService:
         )
 
     async def _once(self, key: tuple[str, float], work: Callable[[Records], T]) -> T:
-        """The result of a second ago at most; two callers at one moment may both compute it."""
+        """The result of a second ago at most; callers at one moment wait for one computation."""
         kept = self._kept.get(key)
-        if kept is not None and self._clock.monotonic() - kept[0] < _KEPT_FOR:
-            return kept[1]  # type: ignore[return-value]  # one key has one kind of result
-        began = self._clock.monotonic()
-        found = await self._database.read(work)
-        if len(self._kept) >= _MOST_KEPT:
-            self._kept.clear()
-        self._kept[key] = (began, found)
+        if kept is None or not self._serves(*kept):
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            kept = self._clock.monotonic(), asyncio.create_task(self._database.read(work))
+            self._kept[key] = kept
+        # A caller that leaves does not end it for the others.
+        found: T = await asyncio.shield(kept[1])
         return found
+
+    def _serves(self, began: float, task: asyncio.Task[Any]) -> bool:
+        if not task.done():
+            return True
+        failed = task.cancelled() or task.exception() is not None
+        return not failed and self._clock.monotonic() - began < _KEPT_FOR
 
 
 def _hour(begins_at: float, ended: Mapping[State, Ended]) -> HourNumbers:

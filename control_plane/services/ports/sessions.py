@@ -38,5 +38,8 @@ class SessionRecords(Protocol):
     def take(self, digest: str) -> StoredSession | None:
         """Delete one row and return it; of several transactions one gets it."""
 
+    def trim(self, kept: StoredSession, most: int) -> int:
+        """Keep this row and the `most - 1` others of its subject and kind that end last; returns the number deleted."""
+
     def prune(self, now: float) -> int:
         """Delete what has expired; returns the number deleted."""

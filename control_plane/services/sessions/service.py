@@ -17,6 +17,9 @@ from control_plane.services.ports.sessions import SessionKind, StoredSession
 CODE_LIFE: Final = 60.0
 """Seconds in which a code signs a browser in."""
 
+MOST_OF_CALLER: Final = 100
+"""Sessions, and as many codes, that one caller may have; the next one ends the one that would end first."""
+
 _BYTES: Final = 32
 
 
@@ -55,9 +58,12 @@ class SessionService:
             if found is None or found.expires_at <= now:
                 return None
             who = SignedIn(Principal(found.subject), found.valid_until)
-            records.sessions.add(self._row(SessionKind.BROWSER, value, who, who.valid_until))
+            self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
             return who
 
+        # Anyone may send a code: a guess costs no write.
+        if await self._row_of(digest) is None:
+            return None
         who = await self._database.write(work)
         return None if who is None else (who, value)
 
@@ -66,7 +72,7 @@ class SessionService:
         if self._secret is None:
             return None
         digest = self._digest(SessionKind.BROWSER, value)
-        found = await self._database.read(lambda records: records.sessions.get(digest))
+        found = await self._row_of(digest)
         if found is None or found.expires_at <= self._clock.now():
             return None
         return SignedIn(Principal(found.subject), found.valid_until)
@@ -74,18 +80,23 @@ class SessionService:
     async def end(self, value: str) -> None:
         """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`."""
         digest = self._digest(SessionKind.BROWSER, value)
-        await self._database.write(lambda records: records.sessions.take(digest))
+        if await self._row_of(digest) is not None:
+            await self._database.write(lambda records: records.sessions.take(digest))
+
+    async def _row_of(self, digest: str) -> StoredSession | None:
+        return await self._database.read(lambda records: records.sessions.get(digest))
 
     async def _added(self, kind: SessionKind, who: SignedIn, expires_at: float) -> str:
         value = secrets.token_urlsafe(_BYTES)
         row = self._row(kind, value, who, expires_at)
 
-        def work(records: Records) -> None:
-            records.sessions.prune(self._clock.now())
-            records.sessions.add(row)
-
-        await self._database.write(work)
+        await self._database.write(lambda records: self._add(records, row))
         return value
+
+    def _add(self, records: Records, row: StoredSession) -> None:
+        records.sessions.prune(self._clock.now())
+        records.sessions.add(row)
+        records.sessions.trim(row, MOST_OF_CALLER)
 
     def _row(self, kind: SessionKind, value: str, who: SignedIn, expires_at: float) -> StoredSession:
         return StoredSession(self._digest(kind, value), kind, who.principal.subject, expires_at, who.valid_until)

@@ -38,7 +38,8 @@ async def test_every_file_of_the_page_has_the_policy_without_exceptions(path: st
     answer = await page(path, BROWSER)
     assert answer.status_code == 200
     assert answer.headers["content-security-policy"] == (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
     assert answer.headers["x-frame-options"] == "DENY"
 

@@ -54,7 +54,8 @@ def test_the_table_is_put_between_its_marks(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     goal, plain = Figure("rate", 25_000, "/s", at_least=20_000), Figure("told for its own sake", 7, "ms")
     Report("presigning", [goal, plain]).write()
-    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
+    mark = "<!-- figures: python -m benchmarks.table README.md -->\n"
+    text = f"before\n{mark}old\n{table.END}\nafter\n"
     assert table.replaced(table.replaced(text)) == table.replaced(text)
     assert "| rate | 25,000 /s |  |  | ≥ 20,000 /s | yes |" in table.replaced(text)
     assert "own sake" not in table.replaced(text)

@@ -15,6 +15,14 @@ _S: Final = SESSIONS.c
 _ONE: Final = Statement(select(SESSIONS).where(_S.digest == bindparam("digest")))
 _ADD: Final = insert_new(SESSIONS)
 _DROP: Final = Statement(delete(SESSIONS).where(_S.digest == bindparam("of_digest")))
+_BEYOND: Final = (
+    select(_S.digest)
+    .where(_S.subject == bindparam("subject"), _S.kind == bindparam("kind"), _S.digest != bindparam("kept"))
+    .order_by(_S.expires_at.desc(), _S.digest)
+    .offset(bindparam("others"))
+    .correlate(None)
+)
+_TRIM: Final = Statement(delete(SESSIONS).where(_S.digest.in_(_BEYOND)))
 _PRUNE: Final = Statement(delete(SESSIONS).where(_S.expires_at <= bindparam("now")))
 
 
@@ -38,6 +46,11 @@ class SqlSessions:
         """On PostgreSQL the second of two deletes finds no row, or fails and runs again."""
         found = self.get(digest)
         return found if self._transaction.run(_DROP, {"of_digest": digest}).rowcount else None
+
+    def trim(self, kept: StoredSession, most: int) -> int:
+        """Over a table that stays small for it."""
+        row = {"subject": kept.subject, "kind": kept.kind.value, "kept": kept.digest, "others": most - 1}
+        return self._transaction.run(_TRIM, row).rowcount
 
     def prune(self, now: float) -> int:
         """By the index of ends."""

@@ -54,13 +54,14 @@ async function call(method, path, { body = null, headers = {}, signal } = {}) {
   const given = { Accept: "application/json", ...headers };
   if (body !== null) given["Content-Type"] = "application/json";
   let answer;
+  let text;
   try {
     answer = await fetch(path, { method, headers: given, body: body === null ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, UNREACHABLE);
   }
-  const text = await answer.text();
   const found = parsed(text, answer);
   if (answer.status === 401 && path !== "/session") signedOut();
   if (!answer.ok) throw new Problem(answer.status, found && typeof found === "object" ? found : { title: answer.statusText, detail: text.slice(0, 200) });

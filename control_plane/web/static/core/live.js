@@ -1,6 +1,7 @@
 // What changes, as it changes: one event stream for the page, and one more for the progress of uploads that are shown.
 // Rule: nobody polls. A stream that was lost is opened again after a random wait, and then every view reads again.
 import { signal } from "../vendor/signals.js";
+import { askAgain, known, session } from "./session.js";
 
 // Every type of the change log (docs/events.md); a browser has no listener for "all types". A test compares the two.
 export const TYPES = [
@@ -17,7 +18,6 @@ export const TYPES = [
 ];
 const FACTS = { client: "client_id", job: "job_id", upload: "upload_id", schedule: "schedule_id" };
 const RESYNC = { type: "resync" };
-const HIDDEN_FOR = 30_000;
 const MOST_PROGRESS = 100;
 
 // "live", "connecting" (before the first event) or "lost"; `lostSince` is a Date while it is lost.
@@ -28,7 +28,6 @@ const subscribers = new Set();
 let source = null;
 let failures = 0;
 let timer = 0;
-let hiddenTimer = 0;
 let wanted = false;
 
 // Starts following; again after `stop()`.
@@ -36,12 +35,14 @@ export function start() {
   if (wanted) return;
   wanted = true;
   open();
+  progress.open();
 }
 
-// Ends the stream: at the sign-out.
+// Ends the streams: at the sign-out.
 export function stop() {
   wanted = false;
   close();
+  progress.close();
   following.value = "connecting";
   lostSince.value = null;
 }
@@ -54,11 +55,13 @@ function close() {
 
 function open() {
   close();
+  if (!wanted || document.hidden) return;
   source = new EventSource("/events");
   source.onopen = () => {
     failures = 0;
     following.value = "live";
     lostSince.value = null;
+    if (session.value && session.value.unreachable) known();
     // A change between a view's first read and this moment is in no event.
     tell(RESYNC);
   };
@@ -68,10 +71,13 @@ function open() {
 }
 
 function lost() {
+  // Closed by the browser: the server answered, but with no stream, and the answer is not shown to a page.
+  const refused = source && source.readyState === EventSource.CLOSED;
   close();
   if (!wanted) return;
   following.value = "lost";
   lostSince.value = lostSince.value || new Date();
+  if (refused) void askAgain();
   failures += 1;
   timer = setTimeout(open, wait(failures));
 }
@@ -96,22 +102,19 @@ export function onChange(match, callback) {
   return () => subscribers.delete(one);
 }
 
-// A page that nobody sees needs no stream: a browser allows six connections to one server, over all its tabs.
+// A page that is not seen has no stream: a browser allows six connections to one server, over all its tabs, and a
+// seventh request waits. When the page is seen again, the stream opens and every view reads again.
 addEventListener("visibilitychange", () => {
-  clearTimeout(hiddenTimer);
-  if (!wanted) return;
   if (document.hidden) {
-    hiddenTimer = setTimeout(() => {
-      close();
-      progress.close();
-    }, HIDDEN_FOR);
-  } else if (!source) {
-    following.value = following.value === "lost" ? "lost" : "connecting";
+    close();
+    progress.close();
+  } else if (wanted) {
+    if (following.value === "live") following.value = "connecting";
     open();
     progress.open();
   }
 });
-addEventListener("online", () => wanted && following.value === "lost" && open());
+addEventListener("online", () => following.value === "lost" && open());
 
 // Progress: one stream that names every upload that is shown, made anew when their set changes.
 const progress = {

@@ -4,8 +4,6 @@ import { useState, useEffect, useRef } from "./html.js";
 import { get, pathWith } from "./api.js";
 import { onChange } from "./live.js";
 
-const HIDDEN = 10_000;
-
 // {data, problem, loading, reload}. `path` null reads nothing. `match` (see live.js) names the changes that concern it;
 // without it there is no second read. `every` is the least distance of two reads in seconds.
 // Old data stays while it is read again, also with other `params`; another `path` begins without data.
@@ -60,7 +58,7 @@ class Reader {
 
   soon() {
     if (this.reading) this.again = true;
-    else if (!this.timer) this.timer = setTimeout(() => this.read(), Math.max(0, this.began + (document.hidden ? HIDDEN : this.every) - performance.now()));
+    else if (!this.timer) this.timer = setTimeout(() => this.read(), Math.max(0, this.began + this.every - performance.now()));
   }
 
   end() {

@@ -23,14 +23,22 @@ export async function begin() {
   await known();
 }
 
-async function known() {
+// Asks who this browser is. Where the server does not answer, what is known stays.
+export async function known() {
   const answer = await call("GET").catch(() => null);
   if (!answer || !answer.ok) {
-    session.value = { auth: false, caller: null, unreachable: true };
+    session.value = session.value || { auth: false, caller: null, unreachable: true };
     return;
   }
   session.value = await answer.json();
   if (session.value.auth && !session.value.caller) signedOut();
+}
+
+// Leads to the sign-in when the server no longer knows this browser.
+export async function askAgain() {
+  const answer = await call("GET").catch(() => null);
+  const who = answer && answer.ok ? await answer.json().catch(() => null) : null;
+  if (who && who.auth && !who.caller) signedOut();
 }
 
 // Exchanges a token for the cookie; answers null, or the problem's document.

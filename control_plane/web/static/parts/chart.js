@@ -48,7 +48,7 @@ function drawn(box, times, series, unit, height, step) {
   const options = {
     width: box.clientWidth || 300,
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: { y: false, points: { show: false } },
     legend: { live: false, show: false },
     scales: { x: { time: true, range: [times[0] - step / 2, times[times.length - 1] + step / 2] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },

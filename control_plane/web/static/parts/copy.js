@@ -25,5 +25,14 @@ export function Copyable({ label, text }) {
   </div>`;
 }
 
-// A word as a POSIX shell takes it.
-export const quoted = (word) => (/^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+// A word as a shell takes it: nothing in it is run, whoever named it. A letter that a terminal may act on, or that is not
+// seen, is written as its bytes; so are ' and \, since a shell without $'…' ends the word at the former.
+export function quoted(given) {
+  const word = String(given);
+  if (/^[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*$/.test(word)) return word;
+  if (!UNSEEN.test(word)) return `'${word.replaceAll("'", `'\\''`)}'`;
+  return `$'${word.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}'\\]/gu, bytesOf)}'`;
+}
+
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
+const bytesOf = (letter) => [...new TextEncoder().encode(letter)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");

@@ -29,6 +29,8 @@ function Question({ asked }) {
     box.current.showModal();
   }, []);
   const end = (done) => {
+    // A dialog that is closed gives the focus back to what opened it; one that is only removed does not.
+    box.current.close();
     current.value = null;
     asked.resolve(done);
   };

@@ -17,7 +17,10 @@ export function Page({ title, subtitle, actions, request, command, children }) {
     // After a navigation a screen reader begins at the heading; a first load stays at the top. The view of each path is
     // mounted anew (main.js).
     const at = route.peek().path;
-    if (shownPath !== null && shownPath !== at) heading.current.focus({ preventScroll: true });
+    if (shownPath !== null && shownPath !== at) {
+      scrollTo(0, 0);
+      heading.current.focus({ preventScroll: true });
+    }
     shownPath = at;
   }, []);
   return html`<header class="page">

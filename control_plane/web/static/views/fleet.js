@@ -1,9 +1,10 @@
 // The fleet in a minute: who is there, what moves, what waits and why, and how the last day went.
 // Rule: each number is a link to exactly the rows that it counts.
-import { html, useMemo } from "../core/html.js";
+import { computed, html } from "../core/html.js";
 import { bytes, count } from "../core/format.js";
 import { href } from "../core/router.js";
 import { useResource } from "../core/resource.js";
+import { now } from "../core/zone.js";
 import { Chart } from "../parts/chart.js";
 import { Empty } from "../parts/empty.js";
 import { Page } from "../parts/page.js";
@@ -24,7 +25,7 @@ const ENDS = [
 ];
 
 export default function Fleet() {
-  const midnight = useMemo(today, []);
+  const midnight = since.value;
   const { data, problem, loading, reload } = useResource("/fleet", { since: midnight }, CHANGES, { every: 2 });
   const history = useResource("/fleet/history", { hours: HOURS }, { types: ["upload.state_changed"] }, { every: 10 });
   const request = { path: "/fleet", query: { since: midnight } };
@@ -35,12 +36,8 @@ export default function Fleet() {
   <//>`;
 }
 
-// Midnight of today in the reader's zone, as RFC 3339 in UTC.
-function today() {
-  const day = new Date();
-  day.setHours(0, 0, 0, 0);
-  return day.toISOString();
-}
+// Midnight of today in the reader's zone, as RFC 3339 in UTC. A page may stay open for days.
+const since = computed(() => new Date(new Date(now.value).setHours(0, 0, 0, 0)).toISOString());
 
 const total = ({ clients }) => clients.connected + clients.offline + clients.never_seen;
 const opened = ({ open }) => Object.values(open).reduce((sum, one) => sum + one, 0);

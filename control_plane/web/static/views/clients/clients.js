@@ -41,7 +41,7 @@ export default function Clients({ query }) {
     setSelected(new Set());
     setQuery({ ...patch, cursor: null });
   };
-  const command = ["backhaul clients", query.selector && `-l ${quoted(query.selector)}`, query.state && `--state ${query.state}`];
+  const command = ["backhaul clients", query.selector && `-l ${quoted(query.selector)}`, query.state && `--state ${quoted(query.state)}`];
   return html`<${Page} title="Clients" subtitle="Every device that ever connected, and those that are expected"
       actions=${html`<${Link} class="button" to="/new/trigger">New upload<//>`}
       request=${{ path: "/clients", query: params }} command=${command.filter(Boolean).join(" ")}>

@@ -84,7 +84,7 @@ function Folder({ client, folder, after, uploads }) {
       <${Crumbs} roots=${client.roots} folder=${folder} />
       <span class="row">
         ${data && data.live && html`<span class="quiet" role="status">As of <${Instant} at=${data.as_of} /></span>`}
-        <${CopyMenu} request=${{ path: place, query: params }} command=${`backhaul files ${client.client_id} ${quoted(pattern)}${flat ? "" : " --folders"}`} />
+        <${CopyMenu} request=${{ path: place, query: params }} command=${`backhaul files ${quoted(client.client_id)} ${quoted(pattern)}${flat ? "" : " --folders"}`} />
       </span>
     </div>
     ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason && data.reason.text)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). What you request waits until it connects.</p>`}

@@ -21,6 +21,7 @@ export function Manifest({ job, reload }) {
   const { data, problem, reload: again } = useResource(`${jobPath(id)}/manifest`, { ...WAITING, limit: SHOWN }, { types: ["execution.state_changed", "job."], job: id });
   const [picked, setPicked] = useState(new Set());
   const [later, setLater] = useState(false);
+  const [refused, setRefused] = useState(null);
   if (!data) return html`<section class="card"><h2>Waits for approval</h2><${ProblemBox} problem=${problem} onRetry=${again} /></section>`;
   const rows = data.clients;
   const ticked = rows.map((row) => row.client_id).filter((one) => picked.has(one));
@@ -29,7 +30,9 @@ export function Manifest({ job, reload }) {
 
   // Of all: the count and the set are read now, beside the manifest that is on the screen.
   const ofAll = async ({ title, text, act, danger, verb, request }) => {
-    const shown = await list(`${jobPath(id)}/executions`, { ...WAITING, limit: 1 });
+    setRefused(null);
+    const shown = await list(`${jobPath(id)}/executions`, { ...WAITING, limit: 1 }).catch(setRefused);
+    if (!shown) return;
     const run = async () => done((await request({ count: shown.count, set: shown.set })).body, verb, after);
     if (!(await confirm({ title: `${title} ${plural(shown.count, "client")}`, text, act, danger, count: shown.count, run }))) again();
   };
@@ -42,7 +45,7 @@ export function Manifest({ job, reload }) {
     <h2 id="approval">${plural(data.waiting, "client")} ${data.waiting === 1 ? "waits" : "wait"} for approval</h2>
     <div class="stack">
       <p class="quiet">The files were listed up to <${Instant} at=${data.as_of} />; the job has ${plural(data.totals.files, "file")}, ${bytes(data.totals.bytes)}, in all. Nothing is sent until a person approves it.</p>
-      <${ProblemBox} problem=${problem} onRetry=${again} />
+      <${ProblemBox} problem=${refused || problem} onRetry=${() => (setRefused(null), again())} />
       <div class="row">
         ${ticked.length
           ? html`<button type="button" class="primary" onClick=${() => ofTicked({ title: "Approve", act: "Approve", verb: "approved", request: () => approve({ clients: ticked }) })}>Approve ${plural(ticked.length, "client")}…</button>

@@ -20,7 +20,12 @@ const KINDS = { trigger: "upload", job: "job", schedule: "schedule" };
 // The members of a refusal's sentence that have a field of another name.
 const MEMBER = { "targets.clients": "clients", "targets.selector": "selector", "files.paths": "paths", "files.type": "type", file_path: "path", "catch_up.within": "catch_within", pause_after_failures: "pause_after" };
 
+// Another link to the form begins it anew, also while it is open.
 export default function New({ params, query }) {
+  return html`<${Form} key=${JSON.stringify([params.kind, query])} params=${params} query=${query} />`;
+}
+
+function Form({ params, query }) {
   const kind = KINDS[params.kind] ? params.kind : "job";
   const [form, setForm] = useState(() => begun(kind, query));
   const set = (patch) => setForm((old) => ({ ...old, ...patch }));
@@ -164,5 +169,5 @@ function arrive(kind, made, clientId) {
 
 function commandOf(kind, form, body) {
   if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim())].filter(Boolean).join(" ");
-  return `echo ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
+  return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
 }

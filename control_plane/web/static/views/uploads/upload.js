@@ -4,6 +4,7 @@ import { get, send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { bytes, count as shown, duration, plural, rate } from "../../core/format.js";
+import { quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -34,7 +35,7 @@ export default function Upload({ params, query }) {
     if (before && before.reason_code !== facts.reason_code) reload();
   });
   const title = upload ? fileOf(upload).split("/").pop() : "Upload";
-  const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${params.id}` };
+  const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${quoted(params.id)}` };
   if (!upload) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
   const run = async (work) => {
     setAct(null);
@@ -76,7 +77,7 @@ function Now({ upload, speed }) {
     <${Meter} value=${upload.progress} status=${upload.status} wide />
     <dl class="figures">
       <div><dt>Uploaded</dt><dd>${bytes(upload.bytes_uploaded)}${upload.file_size !== null && html` <span class="quiet">of ${bytes(upload.file_size)}</span>`}</dd></div>
-      <div><dt>Parts</dt><dd>${upload.total_parts === null ? "–" : html`${shown(upload.completed_parts)} <span class="quiet">of ${shown(upload.total_parts)} stored</span>`}</dd></div>
+      <div><dt>Parts</dt><dd>${upload.total_parts === null ? "–" : upload.completed_parts === 0 ? shown(upload.total_parts) : html`${shown(upload.completed_parts)} <span class="quiet">of ${shown(upload.total_parts)} stored</span>`}</dd></div>
       ${open && html`<div><dt>Rate</dt><dd>${rate(fast)}</dd></div>
       <div><dt>Done</dt><dd>${left === null || !Number.isFinite(left) ? "–" : html`in ${duration(left)} <span class="quiet">(<${Instant} at=${new Date(Date.now() + left * 1000).toISOString()} />)</span>`}</dd></div>`}
       <div><dt>Attempt</dt><dd>${shown(upload.attempt)}</dd></div>

@@ -31,7 +31,7 @@ export default function Uploads({ query }) {
   const { data, problem, loading, reload } = useResource("/uploads", params, { types: ["upload.", ...(query.reason_code ? ["client."] : [])], client: query.client_id });
   const filtered = Object.values(where).some(Boolean);
   const narrow = (patch) => setQuery({ ...patch, cursor: null });
-  const command = ["backhaul uploads", query.client_id && `--client ${quoted(query.client_id)}`, query.status && `--status ${query.status}`];
+  const command = ["backhaul uploads", query.client_id && `--client ${quoted(query.client_id)}`, query.status && `--status ${quoted(query.status)}`];
   return html`<${Page} title="Uploads" subtitle="Newest first" request=${{ path: "/uploads", query: params }} command=${command.filter(Boolean).join(" ")}
       actions=${html`<${Link} class="button primary" to="/new/trigger" query=${{ client: query.client_id }}>New upload<//>`}>
     <search class="filters even" aria-label="Filters">

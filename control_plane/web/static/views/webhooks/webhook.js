@@ -68,15 +68,16 @@ export default function WebhookView({ params, query }) {
 
 // The server names when it tries next: that is when there is something new to read.
 function useTries(data, read) {
-  const [late, setLate] = useState(0);
-  const waiting = data ? data.deliveries.filter((one) => one.state === "waiting").map((one) => (one.next_try_at ? Date.parse(one.next_try_at) : Date.now())) : [];
+  const [seen, setSeen] = useState({ next: null, late: 0 });
+  const waiting = data ? data.deliveries.filter((one) => one.state === "waiting").map((one) => (one.next_try_at ? Date.parse(one.next_try_at) : 0)) : [];
   const next = waiting.length ? Math.min(...waiting) : null;
+  const late = seen.next === next ? seen.late : 0;
   useEffect(() => {
     if (next === null) return undefined;
     const overdue = next <= Date.now();
     const wait = overdue ? Math.min(LONGEST, AFTER * 2 ** late) : next - Date.now() + AFTER;
     const timer = setTimeout(() => {
-      setLate(overdue ? late + 1 : 0);
+      setSeen({ next, late: late + 1 });
       if (!document.hidden) read();
     }, Math.min(wait, 2 ** 31 - 1));
     return () => clearTimeout(timer);
