@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -194,3 +195,11 @@ def test_top_needs_a_terminal_and_names_what_prints_to_a_pipe(site: tuple[str, R
     ended = backhaul("top", env={"BACKHAUL_URL": site[0], "XDG_CONFIG_HOME": "/nonexistent"})
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "upload list --watch" in ended.stderr
+
+
+def test_top_without_its_extra_names_the_line_that_installs_it(site: tuple[str, Rows]) -> None:
+    start = "import sys; sys.modules['textual'] = None; from control_plane.cli.main import main; main()"
+    command = (sys.executable, "-c", start, "top", "--server", site[0])
+    screen = run_in_terminal(command, columns=200, env={"XDG_CONFIG_HOME": "/nonexistent"}, patience=60)
+    assert screen.exit_code == 2
+    assert "-m pip install 'backhaul[tui]'" in screen.text

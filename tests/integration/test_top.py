@@ -169,3 +169,27 @@ async def test_q_and_ctrl_c_end_it(site: tuple[str, Served], key: str, *, interr
         await pilot.press(key)
         await until(pilot, lambda: not app.is_running)
     assert app.interrupted is interrupted
+
+
+async def test_a_job_is_paused_as_of_the_version_that_was_shown(
+    site: tuple[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str, object]] = []
+
+    def call(_: ControlPlane, method: str, path: str, **request: object) -> dict[str, object]:
+        if method == "POST":
+            sent.append((method, path, request["headers"]))
+            return {}
+        row = {"job_id": "nightly-1", "state": "running", "version": 7}
+        return {"jobs": [row], "uploads": [], "clients": [], "cursor": None}
+
+    monkeypatch.setattr(ControlPlane, "call", call)
+    app = top(site[0])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: clients_of(app) == ["nightly-1"])
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        await pilot.press("y")
+        await until(pilot, lambda: bool(sent))
+    assert sent == [("POST", "/jobs/nightly-1/pause", {"If-Match": '"7"'})]
