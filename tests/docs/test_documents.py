@@ -44,6 +44,7 @@ NOT_TYPED: Final = {
     "docs/how-to/rotate-keys.md": "a site with passwords; the tutorial's test enrolls a device",
     "docs/how-to/upgrade.md": "replaces an installation",
     "docs/how-to/watch.md": "a Prometheus, and a device in doubt; the doctors and the rules have tests of their own",
+    "docs/how-to/the-page.md": "it opens a browser; tests/browser/test_signin.py signs in with such a link",
 }
 """Documents with commands (`sh`) that no test types, and why."""
 
