@@ -139,7 +139,7 @@ class Run:
     def _open(self) -> list[str]:
         """The uploads that have not ended, and what each waits for."""
         uploads = [self.site.upload(str(plan.upload_id)) for plan in self.plans if plan.upload_id is not None]
-        shown = ("upload_id", "client_id", "state", "attempt", "reason", "next_wake_at", "updated_at")
+        shown = ("upload_id", "client_id", "state", "attempt", "reason", "updated_at")
         return [str({name: one[name] for name in shown}) for one in uploads if one["state"] not in TERMINAL]
 
     def history(self, watcher: Watcher) -> History:
