@@ -141,6 +141,7 @@ class Wakes:
         self._threads = [
             threading.Thread(target=self._run, args=(one,), name="events", daemon=True) for one in filters or ({},)
         ]
+        self._one_note = threading.Lock()
         self.changed = threading.Event()
         self.missing = False
 
@@ -182,8 +183,10 @@ class Wakes:
                         if self._ended.is_set():
                             return
             except NoStream as error:
-                self.missing = True
-                self._session.output.note(f"{error}; looking again and again instead")
+                with self._one_note:
+                    if not self.missing:
+                        self._session.output.note(f"{error}; looking again and again instead")
+                    self.missing = True
                 self.changed.set()
                 return
             except CliError:

@@ -83,7 +83,7 @@ def follow(
     until = None if timeout is None else time.monotonic() + timeout
     while open_ids := [one for one in upload_ids if known.get(one, {}).get("status") not in ENDED]:
         for upload_id in open_ids:
-            known[upload_id] = _read_with_retry(read, upload_id, display)
+            known[upload_id] = read_patiently(read, upload_id, display)
             display.show(known[upload_id])
         if any(known[one]["status"] not in ENDED for one in open_ids):
             left = LONGEST_SILENCE if until is None else until - time.monotonic()
@@ -102,7 +102,8 @@ def rest(wakes: Wakeful | None, left: float, poll: float) -> None:
         wakes.wait(min(left, LONGEST_SILENCE))
 
 
-def _read_with_retry(read: Read, upload_id: str, display: Display) -> Document:
+def read_patiently(read: Read, upload_id: str, display: Display) -> Document:
+    """The upload, once it can be read; `Unreachable` or `Unavailable` after `PATIENCE` seconds without an answer."""
     until = time.monotonic() + PATIENCE
     while True:
         try:

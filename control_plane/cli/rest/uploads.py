@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from control_plane.cli.errors import CliError, Failed, NotAllowed
+from control_plane.cli.errors import CliError, Failed
 from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
 from control_plane.cli.rest.answers.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.arguments import (
@@ -28,7 +28,7 @@ from control_plane.cli.rest.arguments import (
 from control_plane.cli.rest.client import ControlPlane, Document, segment
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.many import chosen_clients
-from control_plane.cli.rest.progress import ENDED, display_for, failures, follow
+from control_plane.cli.rest.progress import ENDED, display_for, failures, follow, read_patiently
 from control_plane.cli.rest.tables import reason_code, timeline_table, upload_view, uploads_table
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, VerbOrId, new_app, rest_command
@@ -224,7 +224,7 @@ def show(
     limit = read_seconds(timeout)
     with session.connect() as plane:
         if wait:
-            _wait_for(session, plane, plane.upload(upload_id, client), limit)
+            _wait_for(session, plane, upload_id, client, limit)
             return
         filters: list[dict[str, Any]] = [{"upload": upload_id}]
         if watch:
@@ -295,7 +295,7 @@ def _answer(session: CliSession, plane: ControlPlane, answer: Document, *, wait:
     if wait:
         if known and (waits := _absence(plane, known)):
             session.output.note(f"{waits}; --no-wait to return now")
-        _wait_for(session, plane, known or plane.upload(upload_id), timeout)
+        _wait_for(session, plane, upload_id, None, timeout)
         return
     session.output.result(answer, _triggered(answer))
     if session.output.for_people:
@@ -308,7 +308,7 @@ def _read(plane: ControlPlane, upload_id: str) -> Document | None:
     """The upload; None where it cannot be read: what was requested is done all the same."""
     try:
         return plane.upload(upload_id)
-    except NotAllowed:
+    except CliError:
         return None
 
 
@@ -332,15 +332,19 @@ def _short(at: datetime) -> str:
     return f"{at:%H:%M}Z" if today else f"{at:%Y-%m-%d %H:%M}Z"
 
 
-def _wait_for(session: CliSession, plane: ControlPlane, upload: Document, timeout: float | None) -> None:
+def _wait_for(
+    session: CliSession, plane: ControlPlane, upload_id: str, client: str | None, timeout: float | None
+) -> None:
     """Show the upload until it ends; exits with 1 unless it completed."""
-    upload_id, client = str(upload["upload_id"]), str(upload["client_id"])
+
+    def read(one: str) -> Document:
+        return plane.upload(one, client)
+
     try:
-        with (
-            display_for(session.output) as display,
-            Wakes(session, {"upload": upload_id}, {"client": client, "type": "client.*"}) as wakes,
-        ):
-            ended = follow(lambda one: plane.upload(one, client), [upload_id], display, wakes=wakes, timeout=timeout)
+        with display_for(session.output) as display:
+            owner = str(read_patiently(read, upload_id, display)["client_id"])
+            with Wakes(session, {"upload": upload_id}, {"client": owner, "type": "client.*"}) as wakes:
+                ended = follow(read, [upload_id], display, wakes=wakes, timeout=timeout)
     except KeyboardInterrupt:
         session.output.note(f"the upload goes on; `{session.step('cancel', upload_id)}` ends it")
         raise
