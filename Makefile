@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 6100
-SLOW_TESTS := 850
+SLOW_TESTS := 1050
 CONTAINER_TESTS := 46
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
