@@ -18,7 +18,10 @@ from tests.browser.populated import Populated, populated
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
-POLICY: Final = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 ROUTES: Final = tuple(re.findall(r'\{ name: "(\w+)", pattern:', (STATIC / "main.js").read_text()))
 SERIOUS: Final = {"serious", "critical"}
 WIDTHS: Final = (360, 1600)

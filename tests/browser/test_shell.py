@@ -120,6 +120,24 @@ def test_a_tab_that_is_not_seen_holds_no_connection(page: Page, visit: Visit) ->
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
+def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
+    visit: Visit, tmp_path: Path, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    page = visit("/clients/x;touch%20run")
+    page.get_by_text("Copy as…").click()
+    expect(page.get_by_text("backhaul status 'x;touch run'")).to_be_visible()
+    for word in NAMED:
+        quoted = str(page.evaluate("async (word) => (await import('/static/parts/copy.js')).quoted(word)", word))
+        assert quoted.isprintable(), "a terminal acts on no letter of it"
+        for shell in ("bash", "sh"):
+            ran = subprocess.run([shell, "-c", f"printf %s {quoted}"], cwd=tmp_path, capture_output=True, check=True)
+            assert not (tmp_path / "run").exists(), (shell, quoted)
+            if shell == "bash":
+                assert ran.stdout.decode() == word
+
+
+# The last one: it stops the control plane of this module's site.
 def test_a_lost_stream_shows_itself_and_all_is_read_again(
     site: Fleet, visit: Visit, shoot: Shoot, watch: Watch
 ) -> None:
@@ -136,20 +154,3 @@ def test_a_lost_stream_shows_itself_and_all_is_read_again(
         httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
         httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
         expect(page.get_by_text("Client never seen")).to_be_visible()
-
-
-def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
-    visit: Visit, tmp_path: Path, watch: Watch
-) -> None:
-    watch.expected.append("422")
-    page = visit("/clients/x;touch%20run")
-    page.get_by_text("Copy as…").click()
-    expect(page.get_by_text("backhaul status 'x;touch run'")).to_be_visible()
-    for word in NAMED:
-        quoted = str(page.evaluate("async (word) => (await import('/static/parts/copy.js')).quoted(word)", word))
-        assert quoted.isprintable(), "a terminal acts on no letter of it"
-        for shell in ("bash", "sh"):
-            ran = subprocess.run([shell, "-c", f"printf %s {quoted}"], cwd=tmp_path, capture_output=True, check=True)
-            assert not (tmp_path / "run").exists(), (shell, quoted)
-            if shell == "bash":
-                assert ran.stdout.decode() == word
