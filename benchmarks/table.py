@@ -29,6 +29,7 @@ ORDER: Final = (
     "jobs",
     "jobs-large",
     "streams",
+    "page",
     "selection",
     "page",
 )
