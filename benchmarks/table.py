@@ -29,7 +29,6 @@ ORDER: Final = (
     "jobs",
     "jobs-large",
     "streams",
-    "page",
     "selection",
     "page",
 )
