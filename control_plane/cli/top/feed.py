@@ -10,17 +10,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from control_plane.cli.errors import CliError, Misused
 from control_plane.cli.rest.client import ControlPlane, segment
 from control_plane.cli.rest.events import Event, NoStream, stream
 from control_plane.cli.rest.jobs.calls import JobCalls
+from control_plane.cli.rest.watching import BUSY
 from control_plane.cli.text import visible
-from control_plane.cli.top.model import MOST, Following, Listed, Row, Tab, Verb, parse, progressed, touched
-
-BUSY: Final = 1.0
-"""Seconds between two requests while changes follow one another."""
+from control_plane.cli.top.model import ID, MOST, Following, Listed, Row, Tab, Verb, key_of, parse, progressed, touched
 
 PAUSE: Final = 2.0
 """Seconds before a lost stream is opened again; the jitter makes it half to one and a half times as long."""
@@ -47,6 +45,7 @@ class Feed:
         self._stale = set(Tab)
         self._stale_opened = False
         self._opened_problem: str | None = None
+        self._openings = 0
         self._tab = Tab.UPLOADS
         self.pages: dict[Tab, Listed] = {tab: Listed() for tab in Tab}
         self.opened: tuple[Tab, Row] | None = None
@@ -93,8 +92,10 @@ class Feed:
         """Keep the details of this row up to date until `close`."""
         with self._lock:
             self.opened, self._opened_problem, self._stale_opened = (tab, row), None, True
+            self._openings += 1
+            opening = self._openings
         if tab is Tab.UPLOADS and not row.get("completed_at"):
-            threading.Thread(target=self._read_progress, args=(row,), name="top", daemon=True).start()
+            threading.Thread(target=self._read_progress, args=(row, opening), name="top", daemon=True).start()
         self._wake.set()
 
     def close(self) -> None:
@@ -202,25 +203,28 @@ class Feed:
                 )
 
     def _read_details(self, tab: Tab, row: Row) -> None:
-        name = segment(str(row[f"{tab[:-1]}_id"]))
+        name = segment(str(row[ID[tab]]))
         params = {"client_id": str(row["client_id"])} if tab is Tab.UPLOADS else {}
+        found = row
+        problem: str | None = None
         try:
             with self._connect() as plane:
-                found: dict[str, Any] = plane.call("GET", f"/{tab}/{name}", params=params)
+                found = plane.call("GET", f"/{tab}/{name}", params=params)
         except CliError as error:
-            self._opened_problem = visible(error)
-            return
+            problem = visible(error)
         with self._lock:
-            if self.opened is not None and self.opened[1][f"{tab[:-1]}_id"] == row[f"{tab[:-1]}_id"]:
-                self.opened, self._opened_problem = (tab, found), None
+            # Another row may have been opened meanwhile.
+            if self.opened is not None and self.opened[0] is tab and key_of(tab, self.opened[1]) == key_of(tab, row):
+                self._opened_problem = problem
+                if problem is None:
+                    self.opened = (tab, found)
 
-    def _read_progress(self, row: Row) -> None:
+    def _read_progress(self, row: Row, opening: int) -> None:
         """What one upload sends, until its details are closed."""
-        upload_id = str(row["upload_id"])
-        filters = {"upload": upload_id, "client": str(row["client_id"])}
+        filters = {"upload": str(row["upload_id"]), "client": str(row["client_id"])}
         with suppress(CliError), self._connect() as plane:
             for event in stream(plane, filters, None):
-                if self._ended.is_set() or self.opened is None or self.opened[1].get("upload_id") != upload_id:
+                if self._ended.is_set() or self.opened is None or self._openings != opening:
                     return
                 if event.name == "upload.progress":
                     self._show_progress(event.data)

@@ -108,7 +108,9 @@ FILTERS: Final[Mapping[Tab, Mapping[str, str]]] = {
 }  # fmt: skip
 """The words before `=` that a filter sends to REST, with the names of the parameters."""
 
-_ID: Final[Mapping[Tab, str]] = {Tab.UPLOADS: "upload_id", Tab.JOBS: "job_id", Tab.CLIENTS: "client_id"}
+ID: Final[Mapping[Tab, str]] = {Tab.UPLOADS: "upload_id", Tab.JOBS: "job_id", Tab.CLIENTS: "client_id"}
+"""The member of a row that has its id."""
+
 _FAMILIES: Final[Mapping[str, frozenset[Tab]]] = {
     "upload": frozenset({Tab.UPLOADS}),
     "job": frozenset({Tab.JOBS}),
@@ -154,12 +156,12 @@ def columns(tab: Tab) -> tuple[Head, ...]:
 
 def key_of(tab: Tab, row: Row) -> str:
     """What names a row among those of its list. An id of an upload is unique for its client only."""
-    return f"{row.get(_ID[tab])}\n{row.get('client_id') if tab is Tab.UPLOADS else ''}"
+    return f"{row.get(ID[tab])}\n{row.get('client_id') if tab is Tab.UPLOADS else ''}"
 
 
 def title_of(tab: Tab, row: Row) -> str:
     """The row for a person: `upload 0123… of restaurant-1`."""
-    name = visible(row.get(_ID[tab]))
+    name = visible(row.get(ID[tab]))
     return f"upload {name} of {visible(row.get('client_id'))}" if tab is Tab.UPLOADS else f"{tab[:-1]} {name}"
 
 
@@ -200,7 +202,7 @@ def shown(tab: Tab, page: Listed, width: int, now: datetime) -> Shown:
     for row in page.rows:
         line = [_cell(head.value(row, now)) for head in heads]
         whole = [text.plain for text in line]
-        if page.filter.passes([*whole, visible(row.get(_ID[tab]))]):
+        if page.filter.passes([*whole, visible(row.get(ID[tab]))]):
             keys.append(key_of(tab, row))
             cells.append(line)
     widths = _widths(heads, cells, width)

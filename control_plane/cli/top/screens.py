@@ -20,13 +20,11 @@ from textual.widgets import DataTable, Footer, Input, Static, Tabs
 from textual.widgets import Tab as TabLabel
 
 from control_plane.cli.errors import CliError, Misused
+from control_plane.cli.rest.watching import REDRAW
 from control_plane.cli.text import visible
 from control_plane.cli.top import model
 from control_plane.cli.top.feed import Connect, Feed
 from control_plane.cli.top.model import FILTERS, Following, Row, Tab, Verb
-
-REDRAW: Final = 10.0
-"""Seconds after which ages are drawn anew, from what is known."""
 
 _STREAM: Final = {Following.LIVE: "green", Following.CONNECTING: "yellow", Following.LOST: "red"}
 
