@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from control_plane.api import examples
 from control_plane.domain.uploads.model import MAX_DEADLINE
+from control_plane.services.clients.sets import ShownSet
 from schemas.codec import require_metadata
 
 MAX_METADATA_DEPTH: Final = 8
@@ -109,6 +110,17 @@ def _whole(value: object) -> object:
 
 Whole: Final = BeforeValidator(_whole)
 """With `strict`, accepts a JSON integer: `1.0` is one too (JSON Schema), `"1"` and `true` are not."""
+
+SetName = Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")]
+SetCount = Annotated[int, Field(strict=True, ge=0), Whole]
+
+
+def shown_set(count: int | None, name: str | None) -> ShownSet | None:
+    """The set that a caller was shown, None for none; `ValueError` for one of the two alone."""
+    if (count is None) != (name is None):
+        message = "count and set go together"
+        raise ValueError(message)
+    return None if count is None or name is None else ShownSet(count, name)
 
 
 class Input(BaseModel):

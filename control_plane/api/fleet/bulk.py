@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from control_plane.api.auth import Caller
-from control_plane.api.bodies import Input, Whole, matching
+from control_plane.api.bodies import Input, SetCount, SetName, shown_set
 from control_plane.api.documents import problems
 from control_plane.api.fleet.bodies import LabelChanges
 from control_plane.api.models import Output
@@ -17,15 +17,11 @@ from control_plane.api.parameters import ClientPattern, SelectorText, Uploads
 from control_plane.domain.clients import ClientState
 from control_plane.services.clients.choosing import MAX_NAMED, ClientChoice, ClientFilter
 from control_plane.services.clients.fleet import FleetService
-from control_plane.services.clients.sets import ShownSet
 from schemas.topics import require_client_id
 
 _EXAMPLE: Final[dict[str, Any]] = {"selector": "site=berlin", "count": 12, "set": "5f3da80c4dfc339e"}
 
 router = APIRouter(tags=["fleet"])
-
-SetName = Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")]
-SetCount = Annotated[int, Field(strict=True, ge=0), Whole]
 
 
 class ChosenClients(Input):
@@ -42,9 +38,7 @@ class ChosenClients(Input):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.count is None) != (self.set is None):
-            message = "count and set go together"
-            raise ValueError(message)
+        shown_set(self.count, self.set)
         filtered = (self.id, self.selector, self.state, self.set) != (None, None, None, None)
         if filtered == (self.clients is not None):
             message = "name clients, or a filter with its count and set, and not both"
@@ -60,7 +54,7 @@ class ChosenClients(Input):
         return ClientChoice(
             ClientFilter(self.id, self.selector, self.state),
             self.clients,
-            None if self.set is None or self.count is None else ShownSet(self.count, self.set),
+            shown_set(self.count, self.set),
         )
 
 

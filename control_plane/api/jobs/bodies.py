@@ -22,7 +22,17 @@ from pydantic import (
     model_validator,
 )
 
-from control_plane.api.bodies import Input, Metadata, Options, Whole, matching, read_instant
+from control_plane.api.bodies import (
+    Input,
+    Metadata,
+    Options,
+    SetCount,
+    SetName,
+    Whole,
+    matching,
+    read_instant,
+    shown_set,
+)
 from control_plane.api.jobs import examples
 from control_plane.domain.errors import BadText
 from control_plane.domain.jobs.durations import read_bytes, read_rate, read_seconds
@@ -434,7 +444,6 @@ def _approval(given: ApprovalInput) -> Approval:
 
 # --- bodies of verbs -------------------------------------------------------------------------------------------------
 
-_ShownSet = Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")]
 _ClientIds = Annotated[tuple[Annotated[str, AfterValidator(require_client_id)], ...], Field(max_length=MAX_TARGETS)]
 
 
@@ -444,14 +453,12 @@ class ExecutionChoice(Input):
     state: Annotated[tuple[ExecutionState, ...], Field(max_length=len(ExecutionState))] = ()
     reason_code: Annotated[str, *matching(r"^[a-z_]{1,64}\Z", "must be a reason code such as no_match")] | None = None
     clients: _ClientIds = ()
-    count: Annotated[int, Field(strict=True, ge=0), Whole] | None = None
-    set: _ShownSet | None = None
+    count: SetCount | None = None
+    set: SetName | None = None
 
     @model_validator(mode="after")
     def _shown(self) -> Self:
-        if (self.count is None) != (self.set is None):
-            message = "count and set go together"
-            raise ValueError(message)
+        shown_set(self.count, self.set)
         if self.set is None and not self.clients:
             message = "a filter needs the count and the set that the list of executions showed for it"
             raise ValueError(message)
@@ -464,7 +471,7 @@ class ExecutionChoice(Input):
             states=frozenset(self.state) or None,
             reason_code=self.reason_code,
             client_ids=frozenset(self.clients) or None,
-            shown=None if self.set is None or self.count is None else ShownSet(self.count, self.set),
+            shown=shown_set(self.count, self.set),
         )
 
 
@@ -495,20 +502,18 @@ class ApproveBody(Input):
     later: Literal["ask", "approve"] = "ask"
     clients: _ClientIds | None = None
     but: Annotated[_ClientIds, Field(alias="except")] = ()
-    count: Annotated[int, Field(strict=True, ge=0), Whole] | None = None
-    set: _ShownSet | None = None
+    count: SetCount | None = None
+    set: SetName | None = None
 
     @model_validator(mode="after")
     def _both(self) -> Self:
-        if (self.count is None) != (self.set is None):
-            message = "count and set go together"
-            raise ValueError(message)
+        shown_set(self.count, self.set)
         return self
 
     @property
     def shown(self) -> ShownSet | None:
         """What the caller saw waiting."""
-        return None if self.set is None or self.count is None else ShownSet(self.count, self.set)
+        return shown_set(self.count, self.set)
 
 
 class RejectBody(Input):

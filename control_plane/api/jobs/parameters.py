@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, model_validator
 
-from control_plane.api.bodies import Input, matching
+from control_plane.api.bodies import Input, SetName, matching, shown_set
 from control_plane.api.jobs import bodies
 from control_plane.api.parameters import CheckedClientId, Paged
 from control_plane.domain.jobs.model import ExecutionState, FileOutcome, JobState
@@ -75,19 +75,17 @@ class DryRunQuery(Input):
 
     dry_run: bool = False
     count: Annotated[int, Field(ge=0)] | None = None
-    set: Annotated[str, *matching(r"^[0-9a-f]{16}\Z", "must be the set that a list showed")] | None = None
+    set: SetName | None = None
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if (self.count is None) != (self.set is None):
-            message = "count and set go together"
-            raise ValueError(message)
+        shown_set(self.count, self.set)
         return self
 
     @property
     def shown(self) -> ShownSet | None:
         """As the service takes it."""
-        return None if self.set is None or self.count is None else ShownSet(self.count, self.set)
+        return shown_set(self.count, self.set)
 
 
 async def version_of(
