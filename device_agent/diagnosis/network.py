@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from device_agent.mqtt.session import KEEPALIVE, SESSION_EXPIRY
 from device_agent.storage.url_policy import ParsedUrl
 from device_agent.tls import client_context
 from schemas.broker_url import BrokerUrl
@@ -21,8 +22,6 @@ from schemas.broker_url import BrokerUrl
 TIMEOUT: Final = 10.0
 """Seconds that each connection, and each answer, may take."""
 
-SESSION_EXPIRY: Final = 600
-KEEPALIVE: Final = 30
 _MOST: Final = 16 * 1024
 _ACCEPTED: Final = 0
 _REASONS: Final = {

@@ -23,6 +23,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from device_agent.mqtt.reconnect import ReconnectBackoff
 from device_agent.mqtt.session import (
     HEADROOM,
+    KEEPALIVE,
+    SESSION_EXPIRY,
     AckToken,
     Callbacks,
     ClientEvent,
@@ -43,8 +45,6 @@ from schemas.topics import QOS, RETAINED, Channel, Topics
 
 __all__ = ["AckToken", "Connection"]
 
-KEEPALIVE: Final = 30
-SESSION_EXPIRY: Final = 600
 WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
 _CONNECT_TIMEOUT: Final = 15.0

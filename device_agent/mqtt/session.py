@@ -19,6 +19,8 @@ from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACED_ROOM
 from schemas.topics import QOS, Channel, Topics
 
+KEEPALIVE: Final = 30
+SESSION_EXPIRY: Final = 600
 HEADROOM: Final = 8 * 1024
 """Bytes for a packet's topic and properties, in addition to its payload."""
 
