@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ _READABLE: Final = 0o644
 
 _REQUEST: Final = 8_192
 _PATIENCE: Final = 5.0
+_PAUSE: Final = 1.0
 _BACKLOG: Final = 4
 _HEAD: Final = (
     "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -93,10 +95,14 @@ class Exporter:
     def _serve(self, listening: socket.socket) -> None:
         while True:
             # A connection that ends at once is no fault of this program, nor is a lack of descriptors for good.
-            with suppress(OSError):
+            try:
                 connection, _ = listening.accept()
-                with connection:
-                    self._answer(connection)
+            except OSError:
+                # It fails at once: without a pause this thread would take a core.
+                time.sleep(_PAUSE)
+                continue
+            with suppress(OSError), connection:
+                self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
         connection.settimeout(_PATIENCE)
