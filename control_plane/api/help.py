@@ -15,12 +15,11 @@ from control_plane import web
 from control_plane.domain.explanations.table import CHAPTERS, explained
 from control_plane.help.library import HELP, INDEX, addresses, images
 from control_plane.help.render import inline, rendered
-from control_plane.help.search import MOST_LETTERS, Hit, search
+from control_plane.help.search import MOST_LETTERS, WORD, Hit, search
 
 router = APIRouter(include_in_schema=False)
 
 _HEADERS: Final = {"Content-Security-Policy": web.POLICY, "Cache-Control": "no-cache"}
-_WORD: Final = re.compile(r"[\w./-]+")
 _LIST: Final = f"{HELP}reference/reasons"
 
 
@@ -107,7 +106,7 @@ def _hit(hit: Hit, query: str) -> str:
 
 def _marked(text: str, query: str) -> str:
     """The text, escaped, with the words of the query marked."""
-    words = sorted(set(_WORD.findall(query)), key=len, reverse=True)
+    words = sorted(set(WORD.findall(query)), key=len, reverse=True)
     if not words:
         return escape(text)
     pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)

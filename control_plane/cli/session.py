@@ -114,7 +114,6 @@ class CliSession:
     def __init__(self, given: Given | None = None, shape: Shape | None = None) -> None:
         self._given = given = given or Given()
         self.output = CliOutput(given.choice, shape, quiet=given.quiet, asks=not given.no_input, agreed=given.yes)
-        self._token: list[str | None] = []
 
     @functools.cached_property
     def target(self) -> Target:

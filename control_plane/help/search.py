@@ -16,7 +16,9 @@ MOST_HITS: Final = 30
 MOST_LETTERS: Final = 100
 """Of a query; the rest is left out."""
 
-_WORD: Final = re.compile(r"[\w./-]+")
+WORD: Final = re.compile(r"[\w./-]+")
+"""A word of a query."""
+
 _AROUND: Final = 90
 """Letters of text shown before and after the first word that was found."""
 
@@ -55,7 +57,7 @@ class _Entry:
 
 def search(query: str) -> list[Hit]:
     """The sections that match, the best first, at most `MOST_HITS`."""
-    words = [word.lower() for word in _WORD.findall(query[:MOST_LETTERS])]
+    words = [word.lower() for word in WORD.findall(query[:MOST_LETTERS])]
     if not words:
         return []
     scored = [(entry.score(words), entry) for entry in _entries()]

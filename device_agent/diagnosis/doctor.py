@@ -18,7 +18,7 @@ from device_agent.diagnosis import network
 from device_agent.diagnosis.findings import Finding
 from device_agent.errors import HostNotAllowed
 from device_agent.settings import Settings
-from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl, parse_url
+from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
 from schemas.broker_url import BrokerUrl
 from schemas.globs import fixed_folder
 
@@ -222,8 +222,6 @@ def _put(settings: Settings, text: str) -> Finding:
     try:
         url = settings.hosts.allowed(text)
     except HostNotAllowed as refused:
-        with suppress(HostNotAllowed):
-            parse_url(text)
         return Finding("PUT", fine=False, text=str(refused), remedy="add the host to UPLOAD_HOSTS, or give another URL")
     remedy = "the URL may have expired, or be signed for another method or size: make a new one"
     try:

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -145,13 +144,9 @@ def _show_list(session: CliSession, wanted: list["Check"]) -> None:
     from control_plane.cli.conformance.report import place
 
     keys = ("identifier", "section", "title", "remedy", "needs")
-    listed = [{key: value for key, value in _plain(check).items() if key in keys} for check in wanted]
+    listed = [{key: getattr(check, key) for key in keys} for check in wanted]
     lines = [f"{check.identifier:<28} {check.title} ({place(check)})" for check in wanted]
     session.output.result(listed, "\n".join(lines))
-
-
-def _plain(check: "Check") -> dict[str, object]:
-    return asdict(check)
 
 
 def _finish(session: CliSession, client: str, results: list["CheckResult"], junit: Path | None) -> None:

@@ -72,7 +72,7 @@ def show(session: CliSession, *, watch: Watch = False) -> None:
             lambda: plane.call("GET", "/fleet"),
             _fleet_view,
             None,
-            {"type": ["upload.*", "client.*"]},
+            _CHANGES,
             watch=watch,
         )
 

@@ -10,6 +10,7 @@ from control_plane.services.ports.diagnosis import BrokerExaminer, BrokerFacts
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.environment import is_loopback
 
+CHECK_BROKER: Final = "check MQTT_URL, MQTT_USERNAME and MQTT_PASSWORD, and that the broker runs"
 _RIGHTS: Final = "broker rights"
 _RETAINED: Final = "retained commands"
 _SHOWN: Final = 3

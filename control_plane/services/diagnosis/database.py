@@ -13,6 +13,7 @@ from control_plane.services.ports.diagnosis import DatabaseExaminer, DatabaseFac
 LITTLE_DISK: Final = 1024**3
 """Bytes: with less, a database that grows by a fleet's uploads is full within days."""
 
+CHECK_DATABASE: Final = "check DATABASE_URL, and that the database runs and has space"
 MIGRATE: Final = "`backhaul doctor --fix` migrates it; so does the next start of `backhaul serve`"
 _SCHEMA: Final = "database schema"
 

@@ -6,8 +6,8 @@ Rule: a neighbour that cannot be used is a finding; the checks that need it are 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from control_plane.services.diagnosis.broker import BrokerDoctor
-from control_plane.services.diagnosis.database import DatabaseDoctor
+from control_plane.services.diagnosis.broker import CHECK_BROKER, BrokerDoctor
+from control_plane.services.diagnosis.database import CHECK_DATABASE, DatabaseDoctor
 from control_plane.services.diagnosis.findings import Finding, looked
 from control_plane.services.diagnosis.page import examine_page
 from control_plane.services.diagnosis.store import StoreDoctor
@@ -28,11 +28,9 @@ class Doctor:
         """All findings. `fix` migrates the database, adds the lifecycle rule and removes retained commands."""
         database = DatabaseDoctor(self.database)
         try:
-            remedy = "check DATABASE_URL, and that the database runs and has space"
-            found = await looked("database", lambda: database.examine(fix=fix), remedy)
+            found = await looked("database", lambda: database.examine(fix=fix), CHECK_DATABASE)
             broker = BrokerDoctor(self.broker)
-            remedy = "check MQTT_URL, MQTT_USERNAME and MQTT_PASSWORD, and that the broker runs"
-            found += await looked("broker", lambda: broker.examine(fix=fix), remedy)
+            found += await looked("broker", lambda: broker.examine(fix=fix), CHECK_BROKER)
             found += await self.store(database.opened).examine(fix=fix)
             found += await looked("page", lambda: examine_page(self.page))
         finally:

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from control_plane.services.diagnosis import database as database_findings
+from control_plane.services.diagnosis.broker import CHECK_BROKER
 from control_plane.services.diagnosis.findings import Finding, looked
-from control_plane.services.diagnosis.store import StoreDoctor
+from control_plane.services.diagnosis.store import CHECK_STORE, StoreDoctor
 from control_plane.services.errors import ServiceError
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.ports.clock import Clock
@@ -47,9 +48,8 @@ class ServerDiagnosis:
 
     async def findings(self) -> list[Finding]:
         """All findings, in the order in which to repair them; never raises for a neighbour that is away."""
-        remedy = "check DATABASE_URL, and that the database runs and has space"
         return [
-            *await looked("database", self._about_database, remedy),
+            *await looked("database", self._about_database, database_findings.CHECK_DATABASE),
             *self._about_broker(),
             *await self._about_store(),
         ]
@@ -60,8 +60,7 @@ class ServerDiagnosis:
 
     def _about_broker(self) -> list[Finding]:
         if (problem := self._messenger.problem) is not None:
-            remedy = "check MQTT_URL, MQTT_USERNAME and MQTT_PASSWORD, and that the broker runs"
-            return [Finding("broker", fine=False, text=problem, remedy=remedy)]
+            return [Finding("broker", fine=False, text=problem, remedy=CHECK_BROKER)]
         size = self._messenger.max_message_size
         connected = Finding("broker", fine=True, text="connected, and it answers")
         if size < MAX_MESSAGE_SIZE:
@@ -73,8 +72,8 @@ class ServerDiagnosis:
     async def _about_store(self) -> list[Finding]:
         seen = self._probe.seen
         if seen is None or self._probe.failure is not None:
-            remedy = "check AWS_ENDPOINT, S3_BUCKET_NAME and the credentials"
-            return [Finding("object store", fine=False, text=self._probe.failure or "not probed yet", remedy=remedy)]
+            text = self._probe.failure or "not probed yet"
+            return [Finding("object store", fine=False, text=text, remedy=CHECK_STORE)]
         return [*self._store.judged(seen), *await self._about_bucket()]
 
     async def _about_bucket(self) -> list[Finding]:

@@ -19,6 +19,7 @@ from control_plane.services.ports.object_store import MultipartInfo, ObjectStore
 from schemas.values import DigestName
 
 MAX_SIZED: Final = 200
+CHECK_STORE: Final = "check AWS_ENDPOINT, S3_BUCKET_NAME and the credentials"
 _RULE: Final = "lifecycle rule"
 _LITTER: Final = "multipart uploads"
 
@@ -44,7 +45,7 @@ class StoreDoctor:
 
     async def examine(self, *, fix: bool = False) -> list[Finding]:
         """Probe it as devices use it; then what else is known of it."""
-        found = await looked("object store", self._probed, "check AWS_ENDPOINT, S3_BUCKET_NAME and the credentials")
+        found = await looked("object store", self._probed, CHECK_STORE)
         if not all(finding.fine for finding in found if finding.name == "object store"):
             return found
         return [*found, *await self.beside(fix=fix)]

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,16 +89,9 @@ class Samples:
     def clear(self) -> None:
         """Remove what was made."""
         while self._made:
-            _remove(self._made.pop())
+            with suppress(OSError):
+                self._made.pop().unlink()
         if self.folder is not None:
             for entry in self.folder.iterdir():
                 if entry.is_dir() and entry.name.startswith("kit-"):
                     shutil.rmtree(entry, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    remove: Callable[[], None] = path.unlink
-    try:
-        remove()
-    except OSError:
-        return
