@@ -109,7 +109,7 @@ class Bench:
         hellos = (one for one in self.reports(since) if one.document.get("action") == "hello")
         return next((one for one in hellos if not one.payload.get("more")), None)
 
-    async def online(self, patience: float | None = None, since: int = 0) -> bool:
+    async def online(self, since: int = 0) -> bool:
         """Wait until the agent is connected and has published `online` in that connection."""
 
         def found() -> bool:
@@ -117,7 +117,7 @@ class Bench:
             mine = (one for one in self.presences(since) if one.connection == number)
             return any(one.document.get("status") == "online" for one in mine)
 
-        return bool(await self.transcript.until(found, patience or self.patience))
+        return bool(await self.transcript.until(found, self.patience))
 
     async def reconnect(self) -> int:
         """Cut the agent's connection, and wait until it is back; where its new connection begins in the transcript."""
@@ -147,12 +147,11 @@ class Bench:
         await self.publish({"message_id": message_id, "action": action, "payload": payload or {}, **members})
         return await self.answer(message_id, since=mark)
 
-    async def answer(self, message_id: str, *, since: int, patience: float | None = None) -> Report:
+    async def answer(self, message_id: str, *, since: int) -> Report:
         """The first response with this message id since then."""
-        patience = patience or self.patience
-        found = await self.transcript.until(lambda: self.answers(message_id, since=since), patience)
+        found = await self.transcript.until(lambda: self.answers(message_id, since=since), self.patience)
         if not found:
-            fail(f"an answer to the command {message_id}", f"none within {patience:g} s")
+            fail(f"an answer to the command {message_id}", f"none within {self.patience:g} s")
         return found[0]
 
     def answers(self, message_id: str, *, since: int) -> list[Report]:

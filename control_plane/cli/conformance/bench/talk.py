@@ -124,9 +124,9 @@ class Talk:
         """Publish the `download_file` of this attempt."""
         await self.bench.publish(self.download(config, **payload))
 
-    async def offered(self, config: Mapping[str, Any] | None = None, **payload: Any) -> Report:  # noqa: ANN401 - JSON
+    async def offered(self, **payload: Any) -> Report:  # noqa: ANN401 - JSON
         """Publish the `download_file`, and take the offer."""
-        await self.start(config, **payload)
+        await self.start(**payload)
         return await self.request()
 
     async def report(self, patience: float | None = None) -> Report:
@@ -169,7 +169,6 @@ class Talk:
         self,
         urls: Sequence[GrantedUrl],
         *,
-        acknowledges: int | None = None,
         expires_in: float = 900,
         config: Mapping[str, Any] | None = None,
         **payload: Any,  # noqa: ANN401 - JSON
@@ -180,7 +179,7 @@ class Talk:
             "message_id": f"{self.upload_id}.{self.attempt}.{secrets.token_hex(3)}",
             "action": "grant_parts",
             "payload": {
-                "acknowledges": self.sequence if acknowledges is None else acknowledges,
+                "acknowledges": self.sequence,
                 "upload_config": {**self.identity, **(given if urls else {}), **(config or {})},
                 **payload,
             },
