@@ -157,8 +157,11 @@ def test_an_operator_sets_a_label_and_takes_it_off(visit: Visit, site: Fleet) ->
     assert site.get("/clients/bar-2")["set_labels"] == {}
 
 
-def test_views_of_clients_fit_a_phone(visit: Visit, site: Fleet, shoot: Shoot) -> None:
-    assert site.connected("till-1")
+def test_views_of_clients_fit_a_phone(visit: Visit, site: Fleet, files: Path, shoot: Shoot) -> None:
+    if "till-1" not in site.agents:
+        site.attach("till-1", files / "report.csv", ALLOWED_ROOTS=str(files))
+    # The list of uploads has a row.
+    site.trigger("till-1", files / "report.csv")
     for address in ("/clients", "/clients/till-1", "/uploads"):
         page = visit(address)
         expect(page.get_by_role("table").first).to_be_visible()

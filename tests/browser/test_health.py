@@ -23,7 +23,6 @@ def test_it_shows_the_neighbours_the_findings_and_the_replicas(site: Fleet, visi
 
 
 def test_a_neighbour_that_is_away_is_a_finding_with_its_remedy(site: Fleet, visit: Visit, shoot: Shoot) -> None:
-    """It is the last test of the module: the broker does not come back."""
     page = visit("/health")
     site.site.broker.stop()
     site.until(lambda: site.get("/health/details")["checks"]["broker"] != "ok", "the broker's absence")
@@ -32,3 +31,7 @@ def test_a_neighbour_that_is_away_is_a_finding_with_its_remedy(site: Fleet, visi
     remedy = page.get_by_role("region", name="Findings").get_by_role("listitem").filter(has_text="Remedy").first
     expect(remedy).to_contain_text("MQTT_URL")
     shoot("health-away", 1600)
+    site.site.broker.start()
+    site.until(lambda: site.get("/health/details")["checks"]["broker"] == "ok", "the broker's return")
+    page.get_by_role("button", name="Check again").click()
+    expect(page.get_by_text("This control plane cannot work now")).to_have_count(0)

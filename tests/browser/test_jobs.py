@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PATIENCE, Shoot, Watch
+from tests.browser.conftest import Shoot, Watch
 from tests.browser.devices import simulated
 from tests.support.sites import Fleet
 
@@ -28,12 +28,6 @@ def devices(site: Fleet) -> Iterator[None]:
         stack.enter_context(simulated(site, TILLS))
         stack.enter_context(simulated(site, 2, "--failing-once", "1", name="once-{}"))
         yield
-
-
-@pytest.fixture(autouse=True)
-def patience() -> None:
-    """What a person waits for depends on devices: assertions have the patience of the page."""
-    expect.set_options(timeout=PATIENCE)
 
 
 def made(site: Fleet, job_id: str, clients: list[str], **members: Any) -> str:  # noqa: ANN401 - JSON

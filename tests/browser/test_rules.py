@@ -238,7 +238,7 @@ def test_an_empty_list_has_a_first_act(visit: Visit) -> None:
 def test_a_control_plane_that_was_killed_and_started_again_is_followed_without_a_reload(
     visit: Visit, site: Fleet, watch: Watch, full: Populated
 ) -> None:
-    """It is the last test of the module: what was made meanwhile is in no event, and is shown all the same."""
+    """What was made meanwhile is in no event, and is shown all the same."""
     watch.expected.append(r"ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|ERR_EMPTY|ERR_CONNECTION_RESET|Failed to load|503")
     page = visit("/uploads")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PATIENCE, Shoot
+from tests.browser.conftest import Shoot
 from tests.browser.devices import simulated
 from tests.support.sites import Fleet, running_fleet
 
@@ -30,12 +30,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         simulated(fleet, 1),
     ):
         yield fleet
-
-
-@pytest.fixture(autouse=True)
-def patience() -> None:
-    """What a person waits for depends on devices: assertions have the patience of the page."""
-    expect.set_options(timeout=PATIENCE)
 
 
 def made(site: Fleet, schedule_id: str, clients: list[str], **members: Any) -> str:  # noqa: ANN401 - JSON

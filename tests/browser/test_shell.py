@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -137,7 +138,6 @@ def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
                 assert ran.stdout.decode() == word
 
 
-# The last one: it stops the control plane of this module's site.
 def test_a_lost_stream_shows_itself_and_all_is_read_again(
     site: Fleet, visit: Visit, shoot: Shoot, watch: Watch
 ) -> None:
@@ -148,9 +148,10 @@ def test_a_lost_stream_shows_itself_and_all_is_read_again(
     expect(page.get_by_text("Not live since")).to_be_visible()
     shoot("fleet-lost", 360)
     expect(page.locator("h1")).to_have_text("Fleet")
-    with serve(site.site.directory, site.plane_settings):
-        expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=60_000)
-        expect(page.get_by_text("Not live since")).to_be_hidden()
-        httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
-        httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
-        expect(page.get_by_text("Client never seen")).to_be_visible()
+    plane = site.stack.enter_context(serve(site.site.directory, site.plane_settings))
+    site.site = replace(site.site, plane=plane)
+    expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Not live since")).to_be_hidden()
+    httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
+    httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
+    expect(page.get_by_text("Client never seen")).to_be_visible()

@@ -88,13 +88,7 @@ def test_every_setting_has_a_meaning() -> None:
 def test_every_command_that_a_document_names_exists() -> None:
     """In code marks and in blocks, `backhaul NOUN VERB` names a command of this version."""
     root = get_command(build())
-    named = {
-        (name, line)
-        for name, text in documents().items()
-        for line in re.findall(
-            r"(?:^|`|\$\()backhaul ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)(?=[\s`)]|$)", text, re.MULTILINE
-        )
-    }
+    named = {(name, line) for name, text in documents().items() for line in _COMMAND.findall(text)}
     wrong = []
     for name, line in named:
         command = root

@@ -1,6 +1,6 @@
 // The page begins here: who is signed in, where one is, and the frame around the view.
 // Rule: a view is one module with one default component, loaded when it is opened; this table names every one.
-import { html, render, signal, useEffect, useErrorBoundary, useState } from "./core/html.js";
+import { html, render, signal, useEffect, useErrorBoundary } from "./core/html.js";
 import { begin, session } from "./core/session.js";
 import { route, startRouter } from "./core/router.js";
 import { start, stop } from "./core/live.js";

@@ -38,13 +38,6 @@ export async function get(path, params, { signal } = {}) {
   return (await call("GET", pathWith(path, params), { signal })).body;
 }
 
-// A page of a list: the rows under their name in REST, and `next`, a function that gets the next page, or null.
-export async function list(path, params, options) {
-  const body = await get(path, params, options);
-  const next = body.cursor ? () => list(path, { ...params, cursor: body.cursor }, options) : null;
-  return { ...body, next };
-}
-
 // A request with an effect: {status, body, headers}. `body` null sends none.
 export function send(method, path, body = null, headers = {}) {
   return call(method, path, { body, headers });

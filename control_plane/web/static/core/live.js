@@ -1,7 +1,7 @@
 // What changes, as it changes: one event stream for the page, and one more for the progress of uploads that are shown.
 // Rule: nobody polls. A stream that was lost is opened again after a random wait, and then every view reads again.
 import { signal } from "../vendor/signals.js";
-import { askAgain, known, session } from "./session.js";
+import { askWho, session } from "./session.js";
 
 // Every type of the change log (docs/events.md); a browser has no listener for "all types". A test compares the two.
 export const TYPES = [
@@ -61,7 +61,7 @@ function open() {
     failures = 0;
     following.value = "live";
     lostSince.value = null;
-    if (session.value && session.value.unreachable) known();
+    if (session.value && session.value.unreachable) void askWho();
     // A change between a view's first read and this moment is in no event.
     tell(RESYNC);
   };
@@ -77,7 +77,7 @@ function lost() {
   if (!wanted) return;
   following.value = "lost";
   lostSince.value = lostSince.value || new Date();
-  if (refused) void askAgain();
+  if (refused) void askWho();
   failures += 1;
   timer = setTimeout(open, wait(failures));
 }
@@ -90,7 +90,7 @@ function tell(event) {
 }
 
 // `match` is {types: ["upload.", "job.state_changed"], client, job, upload, schedule}; each that is given must match.
-export function matches(match, event) {
+function matches(match, event) {
   if (match.types && !match.types.some((type) => event.type === type || (/[.*]$/.test(type) && event.type.startsWith(type.replace("*", ""))))) return false;
   return Object.entries(FACTS).every(([name, fact]) => match[name] === undefined || match[name] === null || match[name] === event[fact]);
 }

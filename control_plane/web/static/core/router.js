@@ -6,7 +6,7 @@ import { pathWith } from "./api.js";
 
 let table = [];
 
-// {name, path, params, query, load, title}; `name` is "missing" where no route matches.
+// {name, path, params, query, load}; `name` is "missing" where no route matches.
 export const route = signal({ name: "", path: "/", params: {}, query: {} });
 
 // `routes` is [{name, pattern: "/clients/:id", load: () => import(…)}]; the first that matches wins.

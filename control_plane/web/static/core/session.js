@@ -1,7 +1,7 @@
 // Who is signed in. Rule: the page holds no token: the browser keeps the cookie, which no script can read.
 import { signal } from "../vendor/signals.js";
 
-// {auth: bool, caller: string|null}; null until the server answered.
+// {auth: bool, caller: string|null}, with `unreachable` where no answer has come yet; null until it was asked.
 export const session = signal(null);
 
 const SIGNIN = "#/signin";
@@ -20,24 +20,15 @@ export async function begin() {
     const answer = await call("POST", { code }).catch(() => null);
     if (answer && !answer.ok) sessionStorage.setItem("backhaul.refused", (await answer.json().catch(() => ({}))).detail || "");
   }
-  await known();
+  await askWho();
 }
 
-// Asks who this browser is. Where the server does not answer, what is known stays.
-export async function known() {
-  const answer = await call("GET").catch(() => null);
-  if (!answer || !answer.ok) {
-    session.value = session.value || { auth: false, caller: null, unreachable: true };
-    return;
-  }
-  session.value = await answer.json();
-  if (session.value.auth && !session.value.caller) signedOut();
-}
-
-// Leads to the sign-in when the server no longer knows this browser.
-export async function askAgain() {
+// Asks who this browser is; leads to the sign-in where the server does not know it. Without an answer, nothing changes.
+export async function askWho() {
   const answer = await call("GET").catch(() => null);
   const who = answer && answer.ok ? await answer.json().catch(() => null) : null;
+  if (who) session.value = who;
+  else session.value = session.value || { auth: false, caller: null, unreachable: true };
   if (who && who.auth && !who.caller) signedOut();
 }
 
@@ -46,7 +37,7 @@ export async function signIn(token) {
   const answer = await call("POST", { token }).catch(() => null);
   if (!answer) return { title: "The server does not answer" };
   if (!answer.ok) return answer.json().catch(() => ({ title: "The sign-in failed" }));
-  await known();
+  await askWho();
   return null;
 }
 

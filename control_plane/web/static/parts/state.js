@@ -21,13 +21,11 @@ export function State({ value, tone }) {
 
 export const reasonPage = (code) => `/help/reasons/${encodeURIComponent(code)}`;
 
-// `reason` is REST's {code, text, next_wake_at}; or its parts are given as `code`, `text` and `next`.
-export function Reason({ reason, code, text, next }) {
-  const given = reason && typeof reason === "object" ? reason : { code, text: text || reason, next_wake_at: next };
-  if (!given.code && !given.text) return null;
+// `reason` is REST's {code, text, next_wake_at}, or null.
+export function Reason({ reason }) {
+  if (!reason) return null;
   return html`<span class="reason">
-    ${given.text || words(given.code)}
-    ${given.code && html` <a class="code" href=${reasonPage(given.code)} title="What this means and what to do">${given.code}</a>`}
-    ${given.next_wake_at && html` <span class="quiet">· looks again <${Age} at=${given.next_wake_at} /></span>`}
+    ${reason.text || words(reason.code)} <a class="code" href=${reasonPage(reason.code)} title="What this means and what to do">${reason.code}</a>
+    ${reason.next_wake_at && html` <span class="quiet">· looks again <${Age} at=${reason.next_wake_at} /></span>`}
   </span>`;
 }

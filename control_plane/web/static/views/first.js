@@ -18,7 +18,7 @@ export function FirstSteps() {
   const trigger = async () => {
     setBusy(true);
     try {
-      const { body } = await send("POST", `/trigger-download/${encodeURIComponent(client.client_id)}`);
+      const { body } = await send("POST", path("trigger-download", client.client_id));
       navigate(path("uploads", body.upload_id));
     } catch (refused) {
       setProblem(refused);

@@ -2,7 +2,7 @@
 // Rule: a filter goes to the server with the count and the set that were shown; the ids of a filter never leave from here.
 import { html, signal } from "../../core/html.js";
 import { send } from "../../core/api.js";
-import { Link, path, setQuery } from "../../core/router.js";
+import { href, Link, path, setQuery } from "../../core/router.js";
 import { count as shown, plural } from "../../core/format.js";
 import { Field } from "../../parts/fields.js";
 import { Bulk } from "../../parts/bulk.js";
@@ -40,7 +40,7 @@ function actsOn(where, targets, onDone) {
         const paths = file.value.split("\n").map((one) => one.trim()).filter(Boolean);
         const query = given.set === null ? "" : `?count=${given.count}&set=${given.set}`;
         const { body } = await send("POST", `/jobs${query}`, { targets, files: { paths } });
-        toast(`Job ${body.job_id} requests it of ${plural(body.clients, "client")}`, { to: `#${path("jobs", body.job_id)}` });
+        toast(`Job ${body.job_id} requests it of ${plural(body.clients, "client")}`, { to: href(path("jobs", body.job_id)) });
         onDone();
       },
     },

@@ -12,9 +12,9 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State } from "../../parts/state.js";
 import { Select } from "../../parts/fields.js";
 import { Age, Instant } from "../../parts/time.js";
-import { TypedFilter, placeOf } from "./filter.js";
+import { TypedFilter, placeOf } from "../../parts/filter.js";
 import { Labels } from "./labels.js";
-import { Pager } from "./pager.js";
+import { Pager } from "../../parts/pager.js";
 import { Progress } from "../uploads/progress.js";
 import { ActOnClients } from "./acts.js";
 

@@ -3,7 +3,7 @@
 import { html, useState } from "../../core/html.js";
 import { send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
-import { Link, path, route, setQuery } from "../../core/router.js";
+import { href, Link, navigate, path, route } from "../../core/router.js";
 import { bytes, plural } from "../../core/format.js";
 import { quoted } from "../../parts/copy.js";
 import { DataTable } from "../../parts/table.js";
@@ -49,7 +49,7 @@ const open = (folder) => setFolder({ folder, after: null });
 // A folder is a place of its own: the way back leads out of it.
 function setFolder(patch) {
   const { path: now, query } = route.value;
-  location.hash = `#${now}?${new URLSearchParams(Object.entries({ ...query, ...patch }).filter(([, value]) => value))}`;
+  navigate(now, { ...query, ...patch });
 }
 
 // Wildcards in the name of a folder stand for themselves.
@@ -143,7 +143,7 @@ async function request(client, paths) {
   const first = results.find((one) => one.status === "fulfilled");
   if (done) {
     const waits = client.connected ? "" : "; it waits until the client connects";
-    const to = done === 1 ? `#${path("uploads", first.value.body.upload_id)}` : `#/uploads?client_id=${encodeURIComponent(client.client_id)}`;
+    const to = done === 1 ? href(path("uploads", first.value.body.upload_id)) : href("/uploads", { client_id: client.client_id });
     toast(`${plural(done, "file")} requested${waits}`, { to });
   }
   if (refused.length) toast(`${plural(refused.length, "request")} refused: ${refused[0].detail || refused[0].title}`, { kind: "bad" });

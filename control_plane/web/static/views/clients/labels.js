@@ -5,7 +5,7 @@ import { Link } from "../../core/router.js";
 const PLAIN = /^[A-Za-z0-9_./-]+$/;
 
 // One label as a requirement of a selector.
-export const requirement = (name, value) => `${quote(name)}=${quote(value)}`;
+const requirement = (name, value) => `${quote(name)}=${quote(value)}`;
 const quote = (text) => (PLAIN.test(text) ? text : `"${text.replace(/["\\]/g, "\\$&")}"`);
 
 export function Labels({ labels, most = 100 }) {

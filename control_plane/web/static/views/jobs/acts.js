@@ -1,7 +1,7 @@
 // What a person does to a whole job: pause, resume, retry what failed, extend, cancel.
 // Rule: an act is asked for in REST's words; what the job's state refuses is shown where it was asked.
 import { html, signal } from "../../core/html.js";
-import { list, send } from "../../core/api.js";
+import { get, send } from "../../core/api.js";
 import { plural } from "../../core/format.js";
 import { confirm } from "../../parts/dialog.js";
 import { Field } from "../../parts/fields.js";
@@ -35,7 +35,7 @@ export function JobActs({ job, reload, onTune, onProblem }) {
 // The filter is sent with the count and the set that REST names for it now; both are in the question.
 async function retryFailed(job, reload) {
   const state = FAILED.filter((one) => job.executions[one]);
-  const shown = await list(`${jobPath(job.job_id)}/executions`, { state, limit: 1 });
+  const shown = await get(`${jobPath(job.job_id)}/executions`, { state, limit: 1 });
   const what = state.map((one) => `${job.executions[one]} ${words(one)}`).join(", ");
   await askRetry(job, { state, count: shown.count, set: shown.set }, shown.count, `${what}.`, reload);
 }

@@ -10,7 +10,7 @@ import { toneOf, words } from "../../parts/state.js";
 import { jobPath, segmentsOf } from "./model.js";
 
 // More cells than these are too small to hit with a finger on a phone, and more than one page of REST.
-export const MOST_CELLS = 400;
+const MOST_CELLS = 400;
 const SIGNS = { succeeded: "✓", skipped: "–", partial: "◐", failed: "×", timed_out: "×", rejected: "×", cancelled: "–", removed: "–", uploading: "↑", listing: "…", awaiting_approval: "?", queued: "·" };
 
 export function ClientGrid({ job }) {

@@ -1,7 +1,7 @@
 // What a job would send, and the approval of it: of all, or of some.
 // Rule: an approval names the manifest's instant, and for all also the count and the set: what others listed is not in it.
 import { html, useState } from "../../core/html.js";
-import { list, send } from "../../core/api.js";
+import { get, send } from "../../core/api.js";
 import { bytes, count, duration, plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { Link, path } from "../../core/router.js";
@@ -31,7 +31,7 @@ export function Manifest({ job, reload }) {
   // Of all: the count and the set are read now, beside the manifest that is on the screen.
   const ofAll = async ({ title, text, act, danger, verb, request }) => {
     setRefused(null);
-    const shown = await list(`${jobPath(id)}/executions`, { ...WAITING, limit: 1 }).catch(setRefused);
+    const shown = await get(`${jobPath(id)}/executions`, { ...WAITING, limit: 1 }).catch(setRefused);
     if (!shown) return;
     const run = async () => done((await request({ count: shown.count, set: shown.set })).body, verb, after);
     if (!(await confirm({ title: `${title} ${plural(shown.count, "client")}`, text, act, danger, count: shown.count, run }))) again();

@@ -3,7 +3,7 @@ import { html, cls, useEffect, useRef, useState } from "../../core/html.js";
 import { followUpload } from "../../core/live.js";
 import { percent } from "../../core/format.js";
 
-export const MOVING = new Set(["dispatched", "in_progress", "completing"]);
+const MOVING = new Set(["dispatched", "in_progress", "completing"]);
 export const OPEN = new Set(["queued", ...MOVING]);
 
 // The upload with the latest progress that the stream sent, or as it was read, whichever is later. `onProgress(facts,

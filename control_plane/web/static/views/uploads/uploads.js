@@ -11,8 +11,8 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, words } from "../../parts/state.js";
 import { Select } from "../../parts/fields.js";
 import { Age } from "../../parts/time.js";
-import { TypedFilter } from "../clients/filter.js";
-import { Pager } from "../clients/pager.js";
+import { TypedFilter } from "../../parts/filter.js";
+import { Pager } from "../../parts/pager.js";
 import { Progress } from "./progress.js";
 
 const ROWS = 50;

@@ -1,6 +1,6 @@
 // A text filter: the address follows a moment after the last key; what the server refuses is shown where it is wrong.
-import { html, useEffect, useRef, useState } from "../../core/html.js";
-import { Field, Suggest } from "../../parts/fields.js";
+import { html, useEffect, useRef, useState } from "../core/html.js";
+import { Field, Suggest } from "./fields.js";
 
 const PAUSE = 90;
 

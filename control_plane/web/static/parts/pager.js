@@ -1,7 +1,7 @@
 // The foot of a list that is read page by page. Rule: it shows whether the list is cut, and leads on.
-import { html } from "../../core/html.js";
-import { Link, route } from "../../core/router.js";
-import { count as shown } from "../../core/format.js";
+import { html } from "../core/html.js";
+import { Link, route } from "../core/router.js";
+import { count as shown } from "../core/format.js";
 
 // `count` is how many match on all pages, or null where the server does not count them.
 export function Pager({ rows, count = null, cursor, noun }) {
