@@ -18,7 +18,7 @@ JOBS: Final[Explanations] = {
     ),
     ReasonCode.RETRYING: Explanation(
         "The execution failed or timed out, and begins again by itself; the text has the first cause",
-        "Nothing, or mend the cause that the text names",
+        "Nothing, or remove the cause that the text names",
         "The pause before the next try passes",
         (ShownIn.EXECUTION,),
     ),
