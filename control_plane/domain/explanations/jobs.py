@@ -105,7 +105,7 @@ JOBS: Final[Explanations] = {
     ),
     ReasonCode.ABORTED: Explanation(
         "As many executions failed as the job's abort rule allows",
-        "Mend what failed first: the commonest code of the job. Then `backhaul job retry ID`",
+        "Correct what failed first: the most frequent code of the job. Then `backhaul job retry ID`",
         _FINAL,
         (ShownIn.JOB, ShownIn.EXECUTION),
     ),
