@@ -152,8 +152,8 @@ def test_an_operator_sets_a_label_and_takes_it_off(visit: Visit, site: Fleet) ->
     expect(page.get_by_text("opens in May")).to_be_visible()
     page.get_by_label("Set a label").fill("site=rome")
     page.get_by_role("button", name="Set", exact=True).click()
-    page.get_by_role("button", name="Take off site").click()
-    expect(page.get_by_role("button", name="Take off site")).to_have_count(0)
+    page.get_by_role("button", name="Remove site").click()
+    expect(page.get_by_role("button", name="Remove site")).to_have_count(0)
     assert site.get("/clients/bar-2")["set_labels"] == {}
 
 

@@ -57,7 +57,7 @@ async function extend(job, reload) {
     await send("POST", `${jobPath(job.job_id)}/extend`, { deadline: deadline.value.trim() }, tag(job.version));
     toast("The deadline is moved");
   };
-  await confirm({ title: "Move the deadline", act: "Move it", text: html`<${Deadline} value=${deadline} hint="So long from now, or an instant; at most 30 days after the creation" />`, run });
+  await confirm({ title: "Move the deadline", act: "Move it", text: html`<${Deadline} value=${deadline} hint="A duration from now, or an instant; at most 30 days after the creation" />`, run });
   reload();
 }
 
