@@ -1,4 +1,4 @@
-"""The state of the fleet as Prometheus gauges, read from the database when a monitoring system asks.
+"""The state of the fleet as Prometheus gauges, read from the database when a monitoring system reads them.
 
 Rule: as in `control_plane.observability`: every label value is a constant of this program. No metric names a client, an
 upload, a job or a schedule; those are in REST, and in the log.
@@ -24,7 +24,7 @@ from control_plane.services.ports.messenger import Messenger
 from schemas.values import ErrorCode
 
 KEPT: Final = 5.0
-"""Seconds for which the figures are used again: several monitoring systems may ask."""
+"""Seconds for which the figures are used again: several monitoring systems may read them."""
 
 OTHER: Final = "other"
 REASONS: Final = frozenset({*map(str, ReasonCode), *map(str, ErrorCode)})
@@ -74,7 +74,7 @@ class FleetGauges(Collector):
             }
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges without values: a registry asks for their names."""
+        """The gauges without values: a registry reads their names."""
         return self._gauges(Figures(), {}, 0.0, 0.0)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

@@ -1,4 +1,4 @@
-"""How uploads are shown: status words, progress, instants, and the one document of an upload.
+"""How uploads are shown: status values, progress, instants, and the one document of an upload.
 
 Rule: pure functions over the domain and the services' views. REST and the command line show an upload with
 `upload_document` and nothing else, so both always agree. A fact that is not known yet is None, never a guess.
@@ -20,7 +20,7 @@ from control_plane.services.uploads.views import UploadView
 
 
 class Status(StrEnum):
-    """The coarse state of an upload: one word for several of the domain's states."""
+    """The coarse state of an upload: one value for several of the domain's states."""
 
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"

@@ -73,7 +73,7 @@ def _doctor(settings: Settings, *, put_url: str | None, as_document: bool) -> in
 
 @contextmanager
 def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop`, from a thread of its own, at the first SIGTERM or SIGINT; the next one ends the process.
+    """Call `stop`, from a separate thread, at the first SIGTERM or SIGINT; the next one ends the process.
 
     A signal that is ignored stays ignored. A handler in Python runs between two instructions of the main thread. For a
     signal just before that thread waits this is after the wait. The wakeup descriptor is written at once.

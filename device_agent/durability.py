@@ -42,7 +42,7 @@ class CommitResult(Enum):
     """Nothing yet: only acknowledgements wait, and more records may follow soon."""
     DONE = auto()
     FAILED = auto()
-    """The disk did not take the records; `Durability.failure` has the system's words."""
+    """The disk did not take the records; `Durability.failure` has the system's text."""
 
 
 NEEDS: Final[Mapping[type[DeferredEffect], Need]] = {
@@ -84,7 +84,7 @@ class Durability:
 
     @property
     def failure(self) -> str | None:
-        """Why the last commit failed, in the system's words: nothing new is accepted. None while the disk works."""
+        """Why the last commit failed, in the system's text: nothing new is accepted. None while the disk works."""
         return self._failure
 
     @property

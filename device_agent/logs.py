@@ -55,7 +55,7 @@ class RateLimitedLog:
 
 
 def start_logging(level: str) -> None:
-    """Log to stderr, from a thread of its own: a reader that stalls stops nothing. A service manager adds the time."""
+    """Log to stderr, from a separate thread: a reader that stalls stops nothing. A service manager adds the time."""
     handler = logging.NullHandler() if sys.stderr is None else QueuedHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     wanted = level.upper()

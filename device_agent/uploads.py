@@ -98,7 +98,7 @@ class Run:
     served: int = 0
     """When a sender was given a part of it last, counted in parts."""
     measuring: bool = False
-    """Whether the size of its file was asked for."""
+    """Whether the size of its file was requested."""
     traceparent: str | None = None
     """The trace of its last command, which its responses repeat."""
     silent_mount: str | None = None
@@ -301,7 +301,7 @@ class Uploads:
         return -run.priority, len(run.transfer.in_flight), run.served, run.number
 
     def _admit(self, now: float) -> None:
-        """Open what has a slot. An upload of a lower priority takes none from it, and goes on with idle senders."""
+        """Open what has a slot. An upload of a lower priority takes none from it, and continues with idle senders."""
         taken = [run.priority for run in self._runs.values() if self._holds_a_slot(run, now)]
         queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
         self._find_silent_mounts(queued)

@@ -51,7 +51,7 @@ FACTS: Final[Mapping[type[msgspec.Struct], frozenset[str]]] = {
 }
 """The members of a message of a device without which it means the same: one that cannot be decoded is left out.
 
-An upload's identity, path, sizes, etags and digests are no such facts, and a command has none: what it asks is obeyed
+An upload's identity, path, sizes, etags and digests are no such facts, and a command has none: its request is obeyed
 whole, or refused.
 """
 

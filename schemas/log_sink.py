@@ -60,7 +60,7 @@ class QueuedHandler(logging.Handler):
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
-            # A closed stream is no reason to end: the program goes on without its log.
+            # A closed stream is no reason to end: the program continues without its log.
             with suppress(OSError, ValueError):
                 self._write(f"{line}\n")
                 self._report_dropped()

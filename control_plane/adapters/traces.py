@@ -1,6 +1,6 @@
 """The port `Tracer` over OpenTelemetry: spans in batches to a collector, over OTLP and HTTP.
 
-Rule: the only module that imports OpenTelemetry, whose SDK is an extra. A collector that is away loses spans, and
+Rule: the only module that imports OpenTelemetry; its SDK is an extra. A collector that is away loses spans, and
 nothing else.
 """
 

@@ -30,7 +30,7 @@ OPEN_BELOW: Final = ("/static/", "/help/")
 """The same for every path that begins so: the files of the page, which are in the package as they are served."""
 
 SESSION_PATH: Final = "/session"
-"""Needs no token, and answers about the caller itself only: a browser signs in here, and asks whether it is."""
+"""Needs no token, and answers about the caller itself only: a browser signs in here, and reads whether it is."""
 
 COOKIE: Final = "backhaul_session"
 LEEWAY: Final = 30
@@ -56,7 +56,7 @@ class SignIn:
     max_lifetime: float
 
     def check(self, token: str) -> SignedIn:
-        """Whom a token names, and until when; `Unauthorized`."""
+        """The subject that a token names, and until when; `Unauthorized`."""
         return signed_in(self.secret or "", token, self.max_lifetime)
 
 
@@ -84,7 +84,7 @@ def subject_of(secret: str, token: str, max_lifetime: float) -> str:
 
 
 def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
-    """Whom a token names, and until when; `Unauthorized` as for `subject_of`."""
+    """The subject that a token names, and until when; `Unauthorized` as for `subject_of`."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
     try:

@@ -38,7 +38,7 @@ _STYLE: Final = (
 )
 _FILES: Final = web.files()
 _FILE_HEADERS: Final = {"Content-Security-Policy": web.POLICY, "Cache-Control": "no-cache"}
-"""A browser keeps the files and asks each time whether they changed: a new version is there at once."""
+"""A browser keeps the files and checks each time whether they changed: a new version is there at once."""
 
 _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'; "

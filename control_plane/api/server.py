@@ -219,7 +219,7 @@ def server_config(app: ASGIApp, host: str, port: int, *, behind_proxy: bool = Fa
         access_log=False,
         log_config=None,
         server_header=False,
-        # `gates.Observe` reads the header of a proxy, where the settings say that there is one.
+        # `gates.Observe` reads the header of a proxy, where the settings state that there is one.
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_STOP,

@@ -21,7 +21,8 @@ Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A client id, or a name beginning with control-plane, operator- or cli-.")
 ]
 Directory = Annotated[
-    Path, typer.Option("--directory", "-d", envvar="BROKER_ACCESS", show_envvar=True, help="Where its two files lie.")
+    Path,
+    typer.Option("--directory", "-d", envvar="BROKER_ACCESS", show_envvar=True, help="The folder of its two files."),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Give a new password to a name that has one.")]
 Root = Annotated[str, typer.Option("--topic-root", envvar="TOPIC_ROOT", help="The topics of services.")]

@@ -1,4 +1,4 @@
-"""`backhaul doctor`: what is wrong with the control plane's neighbours, and how to mend it.
+"""`backhaul doctor`: what is wrong with the control plane's neighbours, and how to repair it.
 
 Rule: it reads the settings of `serve`, and changes nothing without `--fix`.
 """
@@ -51,7 +51,7 @@ def doctor(session: CliSession, *, fix: Fix = False) -> None:
 
 
 def _shown(findings: "Sequence[Finding]") -> RenderableType:
-    """A line for each finding, its remedy below it; long texts go on in their own column."""
+    """A line for each finding, its remedy below it; long texts continue in their own column."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

@@ -39,8 +39,8 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     3: "unreachable: the control plane, the broker or the object store gave no answer",
     4: "not allowed: there is no token, it is not valid, or it may not do this (401, 403)",
     PARTIAL: "partial: a job ended with some of its files, or some files could not be fetched",
-    TIMED_OUT: "timeout: what --wait or `job watch` waits for goes on after --timeout",
-    INTERRUPTED: "Ctrl-C; what was requested goes on",
+    TIMED_OUT: "timeout: what --wait or `job watch` waits for continues after --timeout",
+    INTERRUPTED: "Ctrl-C; what was requested continues",
     BROKEN_PIPE: "the reader of the output closed it, as in `backhaul upload list | head -1`",
 }
 """Every exit code, with its meaning: `backhaul help exit-codes`."""
@@ -132,7 +132,7 @@ class Unreachable(CliError):
 
 
 class TimedOut(CliError):
-    """What is waited for goes on after `--timeout`."""
+    """What is waited for continues after `--timeout`."""
 
     exit_code = TIMED_OUT
     title = "timeout"

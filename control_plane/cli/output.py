@@ -77,7 +77,7 @@ class CliOutput:
     def result(self, document: object, view: RenderableType, none: str = "", *, shape: Shape | None = None) -> None:
         """Print the result of the command in the form that was chosen: `view` for a person.
 
-        `none` is what a person is told where there are no rows; `shape` is that of this answer, if not the command's.
+        `none` is what a person reads where there are no rows; `shape` is that of this answer, if not the command's.
         """
         choice, shape = self.choice, shape or self._shape
         if choice.query is not None:
@@ -115,7 +115,7 @@ class CliOutput:
         self.show(self.drawn(view))
 
     def drawn(self, view: RenderableType) -> RenderableType:
-        """The view as it is shown: with more columns where `-o wide` asks for them."""
+        """The view as it is shown: with more columns where `-o wide` requests them."""
         return view.widened() if isinstance(view, Listing) and self.choice.form is Form.WIDE else view
 
     def _note_a_cut(self, document: Mapping[str, Any], shape: Shape) -> None:
@@ -170,7 +170,7 @@ class CliOutput:
             sys.stdout.flush()
 
     def note(self, text: str, style: str = "") -> None:
-        """Print a line for a person on standard error. Where that is closed or full, the command goes on."""
+        """Print a line for a person on standard error. Where that is closed or full, the command continues."""
         if not self._quiet:
             self._say(text, style)
 

@@ -30,7 +30,7 @@ Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")
 
 
 def serve(session: CliSession, *, check: Check = False) -> None:
-    """Run the control plane as its settings say (environment, and `.env` beside it)."""
+    """Run the control plane with its settings (environment, and `.env` beside it)."""
     # Behind the command: these need the extra `server`.
     from control_plane.bootstrap import database_place
     from control_plane.observability import configure_logging
@@ -63,7 +63,7 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     _exit_with_0_at_sigterm()
     server.run(sockets=[listener])
     if server.deserted:
-        text = "the control plane met a fault of its own and has ended: the log above says which"
+        text = "the control plane met a fault of its own and has ended: the log above names it"
         raise Failed(text)
 
 

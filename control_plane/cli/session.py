@@ -281,10 +281,10 @@ def _misuse(error: SchemaError | UnicodeError) -> str:
 
 
 class _Command(TyperCommand):
-    """A command whose option `--fields` may stand alone."""
+    """A command that takes `--fields` also without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own click
-        """The words behind the command's name."""
+        """The arguments after the command's name."""
         return super().parse_args(ctx, _with_lone_fields(args))
 
 
@@ -297,10 +297,10 @@ def _with_lone_fields(args: list[str]) -> list[str]:
 
 
 class VerbOrId(TyperGroup):
-    """A group whose first word may be an id in place of a verb: then it shows the thing of this id."""
+    """A group that takes an id in place of a verb: then it shows the thing of this id."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own click
-        """The words behind the group's name."""
+        """The arguments after the group's name."""
         verb = not args or args[0] in self.commands or args[0] in ctx.help_option_names
         return super().parse_args(ctx, args if verb else ["show", *args])
 

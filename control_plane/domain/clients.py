@@ -45,7 +45,7 @@ class Verdict(StrEnum):
 
 
 class ClientState(StrEnum):
-    """Where a client is, in one word."""
+    """Where a client is, as one value."""
 
     CONNECTED = "connected"
     OFFLINE = "offline"

@@ -196,7 +196,7 @@ class _Parser:
 
 
 def selectable(text: str) -> bool:
-    """Whether a selector can find a label with this text, whatever database keeps it."""
+    """Whether a selector can find a label with this text, in every database."""
     return _UNUSABLE.search(text) is None
 
 

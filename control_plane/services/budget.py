@@ -1,6 +1,6 @@
 """What one client may cost: token buckets, and the budget of everything that the inbox receives.
 
-Rule: a budget is asked before a message is decoded, by its topic and size alone. It is one client's: what one client
+Rule: a budget is checked before a message is decoded, by its topic and size alone. It is one client's: what one client
 spends is taken from no other. What is over it is dropped and counted, and honest agents send it again.
 """
 

@@ -1,4 +1,4 @@
 """`backhaul-agent doctor`: what is wrong on this device, and what to do about it.
 
-Rule: the standard library and the agent's own settings; it asks the control plane for nothing.
+Rule: the standard library and the agent's own settings; it requests nothing of the control plane.
 """

@@ -234,13 +234,13 @@ def _put(settings: Settings, text: str) -> Finding:
 
 
 def _clock(dates: list[tuple[float, float]], now: float) -> Finding:
-    """Whether the clock is right, as far as a server has told its time."""
+    """Whether the clock is right, as far as a server has reported its time."""
     remedy = "set the clock, by NTP (timedatectl set-ntp true)"
     if now < _EARLIEST:
         year = time.gmtime(now).tm_year
         return Finding("clock", fine=False, text=f"the clock of this device is in {year}", remedy=remedy)
     if not dates:
-        return Finding("clock", fine=True, text="no server told its time")
+        return Finding("clock", fine=True, text="no server reported its time")
     skew = max((theirs - ours for theirs, ours in dates), key=abs)
     fine = abs(skew) <= MAX_SKEW
     text = f"{abs(skew):.0f} s between the object store's clock and this one"

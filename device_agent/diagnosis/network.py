@@ -101,7 +101,7 @@ def request(method: str, url: ParsedUrl, body: bytes = b"") -> Answer:
 
 
 def reason_of(error: OSError) -> str:
-    """Why a connection failed, in the system's words."""
+    """Why a connection failed, in the system's text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, TimeoutError):

@@ -255,7 +255,7 @@ def beneath(root: str, components: list[str]) -> list[str]:
 
 
 def _at_once(calls: Sequence[Callable[[], None]]) -> None:
-    """Make calls that a file system may never answer, each on a thread of its own; wait `START_PATIENCE` for all."""
+    """Make calls that a file system may never answer, each on a separate thread; wait `START_PATIENCE` for all."""
     threads = [threading.Thread(target=call, name="settle", daemon=True) for call in calls]
     for thread in threads:
         thread.start()

@@ -25,13 +25,13 @@ PATIENCE: Final = 2.0
 """Seconds that a command waits for its selection before it is answered with `complete` false."""
 
 MAX_WALKS: Final = 16
-"""Walks that run or wait, and failures that no command has asked for yet; of each."""
+"""Walks that run or wait, and failures that no command has requested yet; of each."""
 
 log = logging.getLogger(__name__)
 
 
 class SelectionMissing(Struct, frozen=True):
-    """A command asks for a selection that is not kept."""
+    """A command requests a selection that is not kept."""
 
     command: Command
     request: SelectFiles

@@ -64,7 +64,7 @@ from schemas.parts import MAX_FILE_SIZE, PartPlan
 from schemas.values import DigestName, ErrorCode, Outcome, ResponseStatus
 
 MAX_REFUSALS: Final = 2
-"""Refusals of one part, each of a URL of its own, before the object store's answer is reported.
+"""Refusals of one part, each of another URL, before the object store's answer is reported.
 
 What follows is the owner's decision: it knows the credentials, and it may resume the attempt.
 """

@@ -1,6 +1,6 @@
 """Where the metrics go: a file for node_exporter's textfile collector, and a port of this machine.
 
-Rule: nothing here can stop an upload: each place has a thread of its own, and what it cannot do is logged once. The
+Rule: nothing here can stop an upload: each place has its own thread, and what it cannot do is logged once. The
 port is on loopback, and answers every request with the same text.
 """
 

@@ -67,7 +67,7 @@ def test_a_device_that_is_away_shows_its_last_listing_and_a_request_waits(
     assert uploads_of(site, "till-2") == {f"{files}/report.csv": "queued"}
     # A folder that was never opened has no listing: the view waits for the device.
     page.get_by_role("button", name="logs [old]/").click()
-    expect(page.get_by_text("The device is away, and never listed this folder")).to_be_visible()
+    expect(page.get_by_text("The device is offline, and never listed this folder")).to_be_visible()
     site.attach("till-2", files / "report.csv", ALLOWED_ROOTS=str(files))
     expect(page.get_by_text("app-0.log")).to_be_visible(timeout=60_000)
     site.until(lambda: uploads_of(site, "till-2")[f"{files}/report.csv"] == "completed", "the waiting request is done")
@@ -152,8 +152,8 @@ def test_an_operator_sets_a_label_and_takes_it_off(visit: Visit, site: Fleet) ->
     expect(page.get_by_text("opens in May")).to_be_visible()
     page.get_by_label("Set a label").fill("site=rome")
     page.get_by_role("button", name="Set", exact=True).click()
-    page.get_by_role("button", name="Take off site").click()
-    expect(page.get_by_role("button", name="Take off site")).to_have_count(0)
+    page.get_by_role("button", name="Remove site").click()
+    expect(page.get_by_role("button", name="Remove site")).to_have_count(0)
     assert site.get("/clients/bar-2")["set_labels"] == {}
 
 

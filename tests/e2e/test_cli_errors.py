@@ -167,7 +167,7 @@ def test_ctrl_c_while_waiting_leaves_the_upload_alone(server: str) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert "the upload goes on" in err
+    assert "the upload continues" in err
     assert all(method == "GET" for method, _, _ in Script.requests)
 
 

@@ -138,7 +138,7 @@ def test_the_exit_code_tells_how_a_job_ended(shop: Shop) -> None:
         text=json.dumps(waits),
     )
     assert ended.returncode == 124, ended.stderr
-    assert "it goes on" in ended.stderr
+    assert "it continues" in ended.stderr
     assert shop.run("job", "cancel", "late")["job"]["state"] in {"cancelling", "cancelled"}
     assert shop.run("job", "watch", "late", "--timeout", "1m", code=1)["state"] == "cancelled"
 

@@ -136,4 +136,4 @@ def test_an_upload_to_an_offline_client_shows_its_reason(fleet: Fleet, files: Pa
     reason = "the client is offline, next try"
     screen = run_in_terminal(command, columns=80, patience=40, interrupt_at=reason)
     assert reason in screen.text
-    assert "the upload goes on" in screen.text
+    assert "the upload continues" in screen.text

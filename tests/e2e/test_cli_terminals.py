@@ -147,7 +147,7 @@ def test_an_upload_of_an_absent_client_is_explained(site: tuple[str, Rows]) -> N
     waited = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert f"{said}; --no-wait to return now" in waited.stderr
     assert waited.returncode == 124
-    assert "the upload is not over yet; it goes on" in waited.stderr
+    assert "the upload is not over yet; it continues" in waited.stderr
 
 
 def test_quiet_prints_the_result_alone(site: tuple[str, Rows]) -> None:

@@ -70,7 +70,7 @@ class PromptClient(aiomqtt.Client):
         return not self._client._ping_t  # noqa: SLF001
 
     def ping(self) -> None:
-        """Send a PINGREQ. paho closes a connection whose PINGRESP does not come within the keepalive."""
+        """Send a PINGREQ. paho closes a connection if its PINGRESP does not come within the keepalive."""
         self._client._send_pingreq()  # noqa: SLF001
 
     def end(self, reason: str) -> None:

@@ -48,7 +48,7 @@ _CREDENTIALS: Final = frozenset(
 """Refusals of the credentials, with any status: new ones change that."""
 
 _CREDENTIALS_BY_HEAD: Final = frozenset({"400"})
-"""A HEAD of this program is well-formed: 400 is an expired token or another region, whose code is not sent."""
+"""A HEAD of this program is well-formed: 400 is an expired token or another region: no code is sent with it."""
 
 _NOT_IMPLEMENTED: Final = 501
 _FORBIDDEN: Final = frozenset({401, 403})

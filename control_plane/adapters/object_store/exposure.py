@@ -1,7 +1,7 @@
 """Who may use the bucket without credentials.
 
 Rule: blocking functions, as in `buckets`. What counts is an answer to a request without a signature; the object store's
-own judgement is asked beside it, and an object store without the call has none.
+own judgement is read as well, and an object store without the call has none.
 """
 
 import io

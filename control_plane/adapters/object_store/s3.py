@@ -33,7 +33,7 @@ VIRTUAL: Final = "virtual"
 class S3ObjectStore:
     """One bucket. The constructor makes no request; how the bucket is used is what the last `probe` found.
 
-    With `memory` the first probe may be one of the last hour; a later one is asked for because something changed.
+    With `memory` the first probe may be one of the last hour; a later one is requested because something changed.
     """
 
     def __init__(self, settings: S3Settings, memory: ProbeMemory | None = None) -> None:

@@ -17,7 +17,7 @@ KMS: Final = "aws:kms"
 
 
 def encryption_headers(encryption: str | None) -> dict[str, str]:
-    """The headers that ask for encryption at rest: `AES256`, `aws:kms` or `aws:kms:KEY`; None asks for nothing.
+    """The headers that request encryption at rest: `AES256`, `aws:kms` or `aws:kms:KEY`; None requests nothing.
 
     >>> encryption_headers("aws:kms:alias/backhaul")[KEY_HEADER]
     'alias/backhaul'

@@ -49,7 +49,7 @@ router = APIRouter(tags=["events"])
 
 
 class WhichEvents(Input):
-    """Filters of the stream; all that are given must match. `upload` also asks for the progress of these uploads."""
+    """Filters of the stream; all that are given must match. `upload` also requests the progress of these uploads."""
 
     type: Annotated[tuple[_Type, ...], Field(max_length=_MAX_NAMES)] = ()
     client: Annotated[tuple[CheckedClientId, ...], Field(max_length=_MAX_NAMES)] = ()
@@ -164,7 +164,7 @@ async def stream_events(
 
 
 def _session_check(request: Request) -> Callable[[], Awaitable[bool]] | None:
-    """Tells whether the browser of this request is still signed in; None for a caller without a session."""
+    """Returns whether the browser of this request is still signed in; None for a caller without a session."""
     value = session_of(request)
     if value is None:
         return None

@@ -1,6 +1,6 @@
 """What happened to one client, and to one upload, over REST.
 
-Rule: read off the change log, which goes back seven days; a document says when there was more.
+Rule: read off the change log, which goes back seven days; a document states when there was more.
 """
 
 from typing import Annotated, Any, Final, Self

@@ -76,5 +76,5 @@ async def put_budget(
     responses=problems(404, 422),
 )
 async def delete_budget(label: Label, value: Value, budgets: Budgets, caller: Caller) -> None:
-    """What waits for it goes on at once."""
+    """What waits for it continues at once."""
     await budgets.drop_budget(caller, label, value)

@@ -289,7 +289,7 @@ class FilesInput(Input):
 
 
 class LimitsInput(Input):
-    """A person is asked above these."""
+    """Above these a person has to approve."""
 
     bytes_over: Bytes | None = None
     clients_over: Annotated[int, Field(strict=True, ge=0, le=_MAX_COUNT), Whole] | None = None

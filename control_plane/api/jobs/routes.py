@@ -117,7 +117,7 @@ async def pause_job(
 async def resume_job(
     response: Response, job_id: JobId, jobs: Jobs, caller: Caller, version: Version
 ) -> models.ActDocument:
-    """Go on where it was paused; what ended stays as it is."""
+    """Continue where it was paused; what ended stays as it is."""
     return _acted(response, await jobs.resume(caller, job_id, version))
 
 

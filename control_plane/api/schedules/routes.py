@@ -120,7 +120,7 @@ async def replace_schedule(
     responses=problems(404, 422),
 )
 async def delete_schedule(schedule_id: Id, schedules: Schedules, caller: Caller) -> None:
-    """Delete a schedule with its runs and its coverage; its jobs go on."""
+    """Delete a schedule with its runs and its coverage; its jobs continue."""
     await schedules.delete(caller, schedule_id)
 
 
@@ -133,7 +133,7 @@ async def delete_schedule(schedule_id: Id, schedules: Schedules, caller: Caller)
 async def pause_schedule(
     schedule_id: Id, schedules: Schedules, caller: Caller, body: PauseInput = None
 ) -> models.ScheduleDocument:
-    """Its ticks are accounted for as `paused`, and its queue waits; jobs that run go on."""
+    """Its ticks are accounted for as `paused`, and its queue waits; jobs that run continue."""
     note = "" if body is None else body.note
     return models.ScheduleDocument.of(await schedules.pause(caller, schedule_id, note))
 

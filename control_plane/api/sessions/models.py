@@ -46,7 +46,7 @@ class SessionDocument(Output):
 
     @classmethod
     def of(cls, who: SignedIn, *, auth: bool) -> Self:
-        """The caller; `auth` tells whether the server needs a token."""
+        """The caller; `auth` states whether the server needs a token."""
         known = not auth or who.principal is not ANONYMOUS
         until = instant(who.valid_until) if math.isfinite(who.valid_until) else None
         return cls(auth=auth, caller=who.principal.subject if known else None, valid_until=until)

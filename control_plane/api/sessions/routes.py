@@ -28,7 +28,7 @@ Sessions = Annotated[SessionService, Depends(_sessions_of)]
 
 @router.get("/session", operation_id="getSession", summary="See who the caller is")
 async def get_session(request: Request, who: Known) -> SessionDocument:
-    """Whether this server needs a token, and whom it takes the caller for. Answers every caller of this machine's."""
+    """Whether this server needs a token, and which subject the caller is. Answers every caller of this machine's."""
     return _document(request, who)
 
 

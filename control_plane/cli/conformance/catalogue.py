@@ -1,6 +1,6 @@
 """What a check is, and the list of all checks.
 
-Rule: a check asks one question about one section of docs/protocol.md. It returns when the agent is right, raises
+Rule: a check answers one question about one section of docs/protocol.md. It returns when the agent is right, raises
 `Wrong` when it is not, and `NotApplicable` when the question has no meaning for this agent.
 """
 

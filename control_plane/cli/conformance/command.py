@@ -49,7 +49,9 @@ Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS", help="The ag
 MqttPort = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port for the agent's MQTT. \\[a free one]")]
 StorePort = Annotated[int, typer.Option("--store-port", min=0, max=65535, help="Port for its PUTs. \\[a free one]")]
 Kind = Annotated[BrokerKind, typer.Option("--broker", help="Which broker to start where MQTT_URL names none.")]
-Patience = Annotated[float, typer.Option("--patience", min=0.5, metavar="SECONDS", help="To wait for each answer.")]
+Patience = Annotated[
+    float, typer.Option("--patience", min=0.5, metavar="SECONDS", help="Longest wait for each answer.")
+]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="CHECK", help="This check, or this group of checks.")]
 Long = Annotated[bool, typer.Option("--long", help="Run the checks of several minutes too.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report too.")]
@@ -73,7 +75,7 @@ def conformance(  # noqa: PLR0913 - each parameter is an option that a person ty
     junit: Junit = None,
     list_them: ListThem = False,
 ) -> None:
-    """Take an agent through docs/protocol.md, and report what it gets wrong.
+    """Check an agent against docs/protocol.md, and report what it gets wrong.
 
     The broker is that of MQTT_URL, else one of this machine; the object store for one whole upload is that of
     AWS_ENDPOINT and S3_BUCKET_NAME. Exits 0 when the agent conforms, 1 when it does not, 3 when it does not connect.

@@ -24,7 +24,7 @@ _PROTOCOL = "docs/protocol.md"
 
 
 def place(check: Check) -> str:
-    """Where the protocol says it."""
+    """Where the protocol states it."""
     return check.section if check.section[0].isalpha() else f"section {check.section}"
 
 

@@ -35,7 +35,7 @@ AskControlPlane = Annotated[
 ]
 FileSize = Annotated[
     int | None,
-    typer.Option("--size", min=0, metavar="BYTES", help="With --print: the file's size. \\[the agent is asked]"),
+    typer.Option("--size", min=0, metavar="BYTES", help="With --print: the file's size. \\[requested of the agent]"),
 ]
 
 
@@ -70,7 +70,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
     ask_control_plane: AskControlPlane = False,
     file_size: FileSize = None,
 ) -> None:
-    """Upload a file and stay until it is proven; Ctrl-C cancels, and `mqtt resume` goes on after a kill."""
+    """Upload a file and stay until it is proven; Ctrl-C cancels, and `mqtt resume` continues after a kill."""
     # Behind the command: the engine takes half a second to import.
     from control_plane.cli.mqtt import print_command, publish, request, run
 
@@ -99,7 +99,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
 
 
 def resume(session: CliSession, upload_id: UploadId, *, state: State = None) -> None:
-    """Go on with an upload whose command was killed, or with a printed one."""
+    """Continue an upload after its command was killed, or a printed one."""
     from control_plane.cli.mqtt import run
 
     with display_for(session.output) as display:
@@ -128,15 +128,17 @@ def cancel(
     session: CliSession,
     upload_id: UploadId,
     *,
-    client: Annotated[str | None, typer.Option("--client", "-c", metavar="CLIENT", help="Whose, if not ours.")] = None,
+    client: Annotated[
+        str | None, typer.Option("--client", "-c", metavar="CLIENT", help="The client, for another owner's upload.")
+    ] = None,
     state: State = None,
 ) -> None:
-    """End an upload: ours with all it left at the store; with --client anybody's, whose owner then cleans up."""
+    """End an upload: ours with all it left at the store; with --client another owner's, which then cleans up."""
     from control_plane.cli.mqtt import publish, run
 
     if client is not None:
         answer = asyncio.run(publish.publish_cancel(client, upload_id))
-        session.output.result(answer, f"{client} says: {answer['status']}")
+        session.output.result(answer, f"{client} answers: {answer['status']}")
         return
     with display_for(session.output) as display:
         ended = asyncio.run(run.resume(session.output, display, upload_id, state, cancel=True))

@@ -113,7 +113,7 @@ def _explain(output: CliOutput, settings: Settings, upload: Upload, path: Path) 
         f"  mosquitto_pub {broker} cli-by-hand -q 1 -t {topics.command(upload.client_id)} -f command.json",
         "The answers:",
         f"  mosquitto_sub {broker} cli-listener -t {topics.response(upload.client_id)}",
-        "When the answer says success, complete it (this also goes on where it stopped):",
+        "When the answer says success, complete it (this also continues where it stopped):",
         f"  {state_step('resume', upload.upload_id, path)}",
         "or by hand, with the etags of that answer:",
         f"  {_completion(settings, upload)}",

@@ -50,7 +50,7 @@ async def trigger(output: CliOutput, display: Display, request: UploadRequest, s
     path = state_path(request.upload_id, state)
     if path.exists():
         again = state_step("resume", request.upload_id, path)
-        text = f"{path} holds an upload already: go on with `{again}`, or name another file"
+        text = f"{path} contains an upload already: continue it with `{again}`, or name another file"
         raise Misused(text)
     database, policy = file_database(), policy_of(settings, owner=new_owner())
     with held(path), cli_errors():

@@ -30,7 +30,7 @@ def probes_directory() -> Path:
 
 
 def state_step(verb: str, upload_id: str, path: Path) -> str:
-    """The command line that goes on with the upload of this file, or cancels it."""
+    """The command line that continues the upload of this file, or cancels it."""
     words = ["mqtt", verb, upload_id]
     if path != state_path(upload_id, None):
         words += ["--state", str(path)]
@@ -56,7 +56,7 @@ def held(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            text = f"another command goes on with {path}"
+            text = f"another command continues {path}"
             raise Failed(text) from error
         try:
             yield

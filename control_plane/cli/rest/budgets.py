@@ -64,7 +64,7 @@ def put(session: CliSession, label: Label, rate: Rate) -> None:
 
 
 def delete(session: CliSession, label: Label) -> None:
-    """Delete a budget; what waits for it goes on at once."""
+    """Delete a budget; what waits for it continues at once."""
     session.output.confirm(f"Delete the budget of {label}?")
     with session.connect() as plane:
         plane.delete(_path(label))

@@ -31,7 +31,7 @@ from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, rest_command
 from control_plane.cli.text import moment
 
-Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at uploads that go on.")]
+Every = Annotated[float, typer.Option(min=0.2, help="Seconds between two reads of uploads that are under way.")]
 Digest = Annotated[bool, typer.Option("--digest", help="With the MD5 of each file, which the device computes.")]
 Hours = Annotated[int, typer.Option(min=1, max=168, help="How far back.")]
 Folders = Annotated[bool, typer.Option("--folders", help="With the folders that match.")]
@@ -95,7 +95,7 @@ def files(
 
 
 def history(session: CliSession, client: Client, *, hours: Hours = 168) -> None:
-    """Show when a client was connected, of the last seven days."""
+    """Show when a client was connected, in the last seven days."""
     with session.connect() as plane:
         answer = plane.call("GET", f"/clients/{segment(client)}/history", params={"hours": hours})
     session.output.result(answer, history_table(answer["spans"]), "nothing is known of this time")

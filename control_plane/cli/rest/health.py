@@ -28,7 +28,7 @@ def register(app: Tree, panel: str) -> None:
 
 
 def whoami(session: CliSession) -> None:
-    """Show for whom the control plane takes the caller, and which one that is."""
+    """Show the caller as the control plane knows it, and the address of the control plane."""
     with session.connect() as plane:
         answer = plane.call("GET", "/session")
     document = {"server": plane.server, **answer}

@@ -88,7 +88,7 @@ def follow(
         if any(known[one]["status"] not in ENDED for one in open_ids):
             left = LONGEST_SILENCE if until is None else until - time.monotonic()
             if left <= 0:
-                text = "the upload is not over yet; it goes on"
+                text = "the upload is not over yet; it continues"
                 raise TimedOut(text)
             rest(wakes, left, POLL)
     return [known[upload_id] for upload_id in upload_ids]

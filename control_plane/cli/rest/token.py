@@ -24,9 +24,9 @@ SecretFile = Annotated[
     Path | None,
     typer.Option("--secret-file", help="Holds the control plane's own; - is stdin. \\[JWT_SECRET, or .env]"),
 ]
-Subject = Annotated[str | None, typer.Option("--subject", "-s", help="Whom the token names. \\[the user]")]
+Subject = Annotated[str | None, typer.Option("--subject", "-s", help="Who the token names. \\[the user]")]
 Lifetime = Annotated[
-    str, typer.Option("--lifetime", metavar="TIME", help="How long it is good: 8h; at most MAX_TOKEN_LIFETIME.")
+    str, typer.Option("--lifetime", metavar="TIME", help="How long it is valid: 8h; at most MAX_TOKEN_LIFETIME.")
 ]
 
 

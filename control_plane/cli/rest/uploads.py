@@ -122,7 +122,7 @@ def trigger(  # noqa: PLR0913 - one for each option
     deadline: Deadline = None,
     idempotency_key: Key = None,
 ) -> None:
-    """Tell a client to upload a file."""
+    """Request a file of a client."""
     wanted: dict[str, object] = {
         "file_path": path,
         "metadata": read_key_values(metadata or ()),
@@ -273,7 +273,7 @@ def cancel_many(
 
 
 def timeline(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
-    """Show what happened to an upload, of the last seven days."""
+    """Show what happened to an upload, in the last seven days."""
     params = {} if client is None else {"client_id": client}
     with session.connect() as plane:
         answer = plane.call("GET", f"/uploads/{segment(upload_id)}/timeline", params=params)
@@ -281,7 +281,7 @@ def timeline(session: CliSession, upload_id: UploadId, *, client: OfClient = Non
 
 
 def url(session: CliSession, upload_id: UploadId, *, client: OfClient = None) -> None:
-    """Print a URL that reads the object, for as long as it lives."""
+    """Print a URL that reads the object until the URL expires."""
     with session.connect() as plane:
         answer = plane.url(upload_id, client)
     session.output.result(answer, str(answer["url"]))
@@ -346,7 +346,7 @@ def _wait_for(
             with Wakes(session, {"upload": upload_id}, {"client": owner, "type": "client.*"}) as wakes:
                 ended = follow(read, [upload_id], display, wakes=wakes, timeout=timeout)
     except KeyboardInterrupt:
-        session.output.note(f"the upload goes on; `{session.step('cancel', upload_id)}` ends it")
+        session.output.note(f"the upload continues; `{session.step('cancel', upload_id)}` ends it")
         raise
     session.output.result(ended[0], upload_view(ended[0]))
     if failures(ended):

@@ -117,7 +117,7 @@ def _found(ctx: typer.Context, incomplete: str, read: Callable[[ControlPlane], I
     found: list[str] = []
 
     def work() -> None:
-        # Whatever fails, a key press shows nothing; a person who runs the command sees why.
+        # After a failure a key press shows nothing; a person who runs the command sees why.
         with suppress(Exception), _connected(ctx) as plane:
             # One candidate a line: of a file's name with line breaks, the shell would take each line for one.
             found.extend(name for name in read(plane) if name.startswith(incomplete) and name.isprintable())

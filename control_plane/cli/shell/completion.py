@@ -1,6 +1,6 @@
 """`backhaul completion bash|zsh`: the script by which a shell completes commands, options and names.
 
-Rule: the script calls this program for each key press; what it asks for is one candidate a line.
+Rule: the script calls this program for each key press; what it requests is one candidate a line.
 """
 
 from enum import StrEnum

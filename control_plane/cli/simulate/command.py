@@ -65,7 +65,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
     triggers_at_once: AtOnce = 32,
     patience: Patience = 300.0,
 ) -> None:
-    """Hold many simulated devices, to size a broker and a control plane with."""
+    """Run many simulated devices, to size a broker and a control plane."""
     settings = FleetSettings(
         devices=devices,
         mqtt_url=mqtt_url,

@@ -215,7 +215,7 @@ class SimulatedDevice:
         elif upload.attempt > grant.about_attempt:
             self._count(OLDER)
         elif upload.over():
-            # The owner asks for what it was told: the response was lost, for example with an owner that was killed.
+            # The owner requests what was reported: the response was lost, for example with an owner that was killed.
             upload.acknowledge(grant.acknowledges)
             self._respond_again(upload)
         else:
@@ -263,7 +263,7 @@ class SimulatedDevice:
             self._tombstones.popitem(last=False)
 
     def _refuse(self, command: Command, payload: DownloadFile | GrantParts, code: ErrorCode, text: str) -> None:
-        """Answer a command for which no upload begins or goes on."""
+        """Answer a command for which no upload begins or continues."""
         upload_id = payload.about or (command.message_id if isinstance(payload, DownloadFile) else None)
         report = UploadReport(upload_id=upload_id, attempt=payload.about_attempt)
         response = Response(command.message_id, Action.DOWNLOAD_FILE, ERRORS[code].travels_as, report, error=code)

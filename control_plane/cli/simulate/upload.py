@@ -119,7 +119,7 @@ class SimulatedUpload:
         return new
 
     def answered(self) -> None:
-        """A command has answered the latest response: it is repeated only if the owner asks for it again."""
+        """A command has answered the latest response: it is repeated only if the owner requests it again."""
         self.latest = None
 
     def stored(self, number: int, etag: str) -> Response | None:

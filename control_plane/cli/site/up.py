@@ -33,7 +33,7 @@ Data = Annotated[
 ]
 Listen = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Let devices of the network in here, with passwords; needs mosquitto."),
+    typer.Option(metavar="ADDRESS", help="Accept devices of the network here, with passwords; needs mosquitto."),
 ]
 ServerPort = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Of the control plane.")]
 BrokerPort = Annotated[int, typer.Option("--mqtt-port", min=1, max=65_535, help="Of the broker.")]
@@ -74,7 +74,7 @@ def up(
 ) -> None:
     """Run broker, store and control plane for one site, with all data in one directory.
 
-    They run until Ctrl-C; the same directory goes on where it was.
+    They run until Ctrl-C; the same directory continues where it was.
     """
     directory = _directory(data)
     plan = Plan(directory, _require_address(listen), port, mqtt_port, store_port)
@@ -229,7 +229,7 @@ def enforced(probe: Document | None) -> str:
     found = [
         f"parts bound by {', '.join(probe['part_digests'])}" if probe.get("part_digests") else None,
         f"objects bound by {', '.join(probe['object_digests'])}" if probe.get("object_digests") else None,
-        "no overwriting when told so" if probe.get("if_none_match") else None,
+        "no overwriting on request" if probe.get("if_none_match") else None,
         "ETags are MD5s" if probe.get("etag_is_md5") else None,
         "encrypted" if probe.get("encrypts") else None,
     ]

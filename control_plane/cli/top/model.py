@@ -106,7 +106,7 @@ FILTERS: Final[Mapping[Tab, Mapping[str, str]]] = {
     Tab.JOBS: {"state": "state", "schedule": "schedule_id"},
     Tab.CLIENTS: {"id": "id", "selector": "selector", "state": "state"},
 }  # fmt: skip
-"""The words before `=` that a filter sends to REST, with the names of the parameters."""
+"""The names before `=` that a filter sends to REST, with the names of the parameters."""
 
 ID: Final[Mapping[Tab, str]] = {Tab.UPLOADS: "upload_id", Tab.JOBS: "job_id", Tab.CLIENTS: "client_id"}
 """The member of a row that has its id."""
@@ -260,7 +260,7 @@ def question(tab: Tab, verb: Verb, row: Row) -> str:
         (Tab.UPLOADS, Verb.CANCEL): "What was sent of it is removed.",
         (Tab.UPLOADS, Verb.RETRY): "A new upload of the same file begins.",
         (Tab.JOBS, Verb.PAUSE): "It begins nothing more; its deadline keeps running.",
-        (Tab.JOBS, Verb.RESUME): "It goes on where it was paused.",
+        (Tab.JOBS, Verb.RESUME): "It continues where it was paused.",
         (Tab.JOBS, Verb.CANCEL): "Its open uploads are cancelled too.",
         (Tab.JOBS, Verb.RETRY): "What failed, timed out or is partial is queued again.",
     }

@@ -176,7 +176,7 @@ class Top(App[None]):
         self.draw()
 
     def _changed(self) -> None:
-        """Draw soon; the feed calls it in a thread of its own."""
+        """Draw soon; the feed calls it in its own thread."""
         self.post_message(Changed())
 
     def on_unmount(self) -> None:

@@ -18,7 +18,7 @@ JOBS: Final[Explanations] = {
     ),
     ReasonCode.RETRYING: Explanation(
         "The execution failed or timed out, and begins again by itself; the text has the first cause",
-        "Nothing, or mend the cause that the text names",
+        "Nothing, or remove the cause that the text names",
         "The pause before the next try passes",
         (ShownIn.EXECUTION,),
     ),
@@ -105,7 +105,7 @@ JOBS: Final[Explanations] = {
     ),
     ReasonCode.ABORTED: Explanation(
         "As many executions failed as the job's abort rule allows",
-        "Mend what failed first: the commonest code of the job. Then `backhaul job retry ID`",
+        "Correct what failed first: the most frequent code of the job. Then `backhaul job retry ID`",
         _FINAL,
         (ShownIn.JOB, ShownIn.EXECUTION),
     ),

@@ -1,6 +1,6 @@
 """One row of the table of codes.
 
-Rule: the four parts are full sentences without a final full stop, in plain words.
+Rule: the four parts are full sentences without a final full stop, in plain language.
 """
 
 from collections.abc import Mapping

@@ -22,17 +22,17 @@ BUDGETED_SECONDS: Final = 10.0
 """Seconds of a budget that one grant may take: all its waiters have a turn before long."""
 
 LONGEST_PART: Final = 60
-"""Seconds that one part may take at the rate that its device is told."""
+"""Seconds that one part may take at the rate that is sent to its device."""
 
 UNLIMITED: Final = 2**53 - 1
-"""The rate (bytes a second) that lifts one that was told before."""
+"""The rate (bytes a second) that lifts one that was sent before."""
 
 TURN: Final = 2.0
 """Seconds that each waiter of a budget has to take its turn before the next one may."""
 
 CAP_PAUSE: Final = 5.0
 QUOTA_PAUSE: Final = 60.0
-"""Seconds after which a full job and a full client are asked again. The end of another execution opens them sooner."""
+"""Seconds after which full jobs and clients are checked again. The end of another execution opens them sooner."""
 
 LAST_TURN: Final = 4
 """Waiters that have a turn of their own; those behind them share the one after it."""
@@ -144,7 +144,7 @@ def within(parts: Sequence[WantedPart], most: int | None) -> tuple[WantedPart, .
 
 
 def may_grant(want: Want, facts: Facts) -> Permit | Wait:
-    """The gate's word."""
+    """The gate's decision."""
     refusal = _of_job(want, facts) or (_of_rollout(want, facts) if want.begins else None)
     refusal = refusal or _of_budget(want, facts) or _of_quota(want, facts)
     if refusal is not None:

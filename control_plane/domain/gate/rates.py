@@ -7,7 +7,7 @@ over restarts and replicas that share the stored instant. It works below one eve
 from typing import Final
 
 IDLE_CREDIT: Final = 5.0
-"""Seconds of a rate that may be made up for at once: who asks every second would otherwise lose a second each time."""
+"""Seconds of a rate that may be made up for at once: otherwise a request every second loses a second each time."""
 
 
 def cost_of(count: int, seconds: float) -> float:

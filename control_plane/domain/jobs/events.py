@@ -25,7 +25,7 @@ class PauseRequested(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeRequested(_Event):
-    """An operator lets it go on."""
+    """An operator resumes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ ASK_AGAIN: Final = 30.0
 
 LONGEST_ASK: Final = 300.0
 WALK_LOOK: Final = 2.0
-"""Seconds after which a device that still walks is asked again, doubled each time."""
+"""Seconds after which a device that still walks is requested again, doubled each time."""
 
 LONGEST_WALK_LOOK: Final = 60.0
 RETRY_PAUSE: Final = 60.0
@@ -357,7 +357,7 @@ def _rejoined(execution: Execution, event: Rejoined) -> Execution:
 
 
 def _retried(execution: Execution, event: Retried) -> Execution:
-    """`Succeeded` and what was removed are not repeated: there is nothing to send, or nobody to send it."""
+    """`Succeeded` and what was removed are not repeated: there is nothing to send, or no client to send it."""
     if execution.state not in EXECUTION_TERMINAL - {ExecutionState.SUCCEEDED, ExecutionState.REMOVED}:
         return execution
     reason = Reason(ReasonCode.RETRIED, "an operator repeats it")

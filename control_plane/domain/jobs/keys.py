@@ -160,7 +160,7 @@ def _filled(name: str, value: str | _Tick, facts: KeyFacts) -> str:
 
 
 def _shown(tick: _Tick, facts: KeyFacts) -> str:
-    """Days are days of the calendar, whatever their length; hours are hours."""
+    """Days are days of the calendar, of any length; hours are hours."""
     zone = ZoneInfo(facts.zone)
     shift = tick.shift * _UNITS[tick.unit]
     at = datetime.fromtimestamp(facts.tick_at, UTC)

@@ -1,7 +1,7 @@
 """How far a rollout has come: when a stage is over, and when a job is aborted.
 
 Rule: pure, from the counts of the job's executions. A stage holds back what has not begun, so all that ended or runs
-belongs to the stages up to now. Executions that were cancelled or removed say nothing about how it went.
+belongs to the stages up to now. Executions that were cancelled or removed show nothing about how it went.
 """
 
 import math

@@ -53,7 +53,7 @@ class FileQuery(Struct, frozen=True):
 
 
 class Approval(Struct, frozen=True):
-    """Whether a person is asked first. `limits`: above `bytes_over` (bytes) of files, or `clients_over` clients."""
+    """Whether a person approves first. `limits`: above `bytes_over` (bytes) of files, or `clients_over` clients."""
 
     mode: Literal["never", "always", "limits"] = "never"
     bytes_over: int | None = None

@@ -57,7 +57,7 @@ def duties(upload: Upload) -> tuple[Duty, ...]:
 def answer(upload: Upload, now: float) -> tuple[Duty, ...]:
     """The command to send again to a client that repeats itself at `now` (s): it may not have received the last one.
 
-    A command that a backoff delays is not sent sooner for that; of one that the gate holds, the wait is told again.
+    A command that a backoff delays is not sent sooner for that; of one that the gate holds, the wait is sent again.
     """
     due = (duty for duty in duties(upload) if duty.kind in COMMANDS and (duty.due_at <= now or upload.held))
     return tuple(replace(duty, due_at=now) for duty in due)

@@ -177,7 +177,7 @@ class SetBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """The gate refused a grant for `reason`; it is asked again at `wake_at` (s since the epoch).
+    """The gate refused a grant for `reason`; it is checked again at `wake_at` (s since the epoch).
 
     `attempt` and `sequence` are of the request that was refused.
     """

@@ -1,7 +1,7 @@
 """An upload that the gate holds, and a deadline that is moved.
 
 Rule: as in `machine`, whose table of handlers names these functions. A held upload keeps its state, its attempt and
-what its client asked for.
+what its client requested.
 """
 
 from msgspec.structs import replace
@@ -30,13 +30,13 @@ def held(upload: Upload, event: Held) -> Changed:
 
 
 def gate_opened(upload: Upload, event: GateOpened) -> Changed:
-    """The upload whose client can go on: its step timer runs from here."""
+    """The upload of a client that can continue: its step timer runs from here."""
     if not (upload.held and _is_asked(upload, event)):
         return upload, ()
     return replace(upload, held=False, reason=None, resume_at=0.0, touched_at=event.now), ()
 
 
 def _is_asked(upload: Upload, event: Held | GateOpened) -> bool:
-    """Whether the upload still waits for the grant that the gate was asked for."""
+    """Whether the upload still waits for the grant that was requested of the gate."""
     granting = upload.state is State.IN_PROGRESS and upload.opened
     return granting and (event.attempt, event.sequence) == (upload.attempt, upload.sequence)

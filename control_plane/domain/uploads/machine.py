@@ -353,7 +353,7 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     if upload.state is State.COMPLETING or not (moved or event.reason):
         return upload, ()
     if upload.held and not moved:
-        # The client reports the wait that it was told: the gate's own reason has the code.
+        # The client reports the wait that it was sent: the gate's own reason has the code.
         return upload, ()
     reason = None if event.reason is None else Reason(ReasonCode.CLIENT_REPORTED, event.reason)
     reason = upload.reason if upload.held else reason

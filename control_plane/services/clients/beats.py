@@ -1,6 +1,6 @@
 """The beats of clients that this process received and did not write.
 
-Rule: a row is at most `WRITE_EVERY` older than the last beat, and every reader of a client's presence asks `latest`.
+Rule: a row is at most `WRITE_EVERY` older than the last beat, and every reader of a client's presence reads `latest`.
 Each replica receives all presence itself, so none depends on what another one has in memory.
 """
 

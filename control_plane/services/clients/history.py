@@ -1,6 +1,6 @@
 """When a client was connected: its presence over the last days, read off the change log.
 
-Rule: pure. Where the log does not go, the span says nothing rather than a guess.
+Rule: pure. Where the log does not go, the span is unknown, not guessed.
 """
 
 from collections.abc import Sequence

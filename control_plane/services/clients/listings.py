@@ -37,7 +37,7 @@ class FoundListing:
 
 
 class KeptListings:
-    """Keeps listings in the database, and finds them again by what was asked for."""
+    """Keeps listings in the database, and finds them again by what was requested."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -62,5 +62,5 @@ class KeptListings:
 
 
 def request_name(request: ListFiles) -> str:
-    """The name of what is asked for: the same for the same pattern, page, digest and kind of entries."""
+    """The name of what is requested: the same for the same pattern, page, digest and kind of entries."""
     return hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The sets of clients that callers were shown, so that a bulk act can say what changed since.
+"""The sets of clients that callers were shown, so that a bulk act can report what changed since.
 
 Rule: a set is named by the hash of its ids, so what is remembered is never out of date. This process forgets the oldest
 ones; of a set that it does not know, an act that is refused names no difference, only the counts.

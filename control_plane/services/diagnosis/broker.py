@@ -19,7 +19,7 @@ _FEW: Final = 10
 
 
 class BrokerDoctor:
-    """Checks one broker, over connections of its own."""
+    """Checks one broker, over its own connections."""
 
     def __init__(self, examiner: BrokerExaminer) -> None:
         self._examiner = examiner

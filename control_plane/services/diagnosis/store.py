@@ -153,7 +153,7 @@ class StoreDoctor:
 
 def _clock(seen: ObjectStoreCapabilities) -> Finding:
     if seen.clock_skew is None:
-        return Finding("clock", fine=True, text="the store does not tell its time")
+        return Finding("clock", fine=True, text="the object store does not report its time")
     fine = abs(seen.clock_skew) <= MAX_SKEW
     text = f"{abs(seen.clock_skew):.0f} s between the store's clock and this one"
     return Finding("clock", fine=fine, text=text, remedy=None if fine else "set this machine's clock, by NTP")

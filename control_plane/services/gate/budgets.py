@@ -83,7 +83,7 @@ class BudgetService:
         return answer
 
     async def drop_budget(self, _principal: Principal, label: str, value: str) -> None:
-        """Delete a budget: what waits for it goes on at once. `UnknownBudget`."""
+        """Delete a budget: what waits for it continues at once. `UnknownBudget`."""
         now = self._clock.now()
         if not await self._database.write(lambda records: drop_budget(records, label, value, now)):
             raise UnknownBudget(_key(label, value))

@@ -1,4 +1,4 @@
-"""Asks the gate with what is stored, and stores what its word changes.
+"""Asks the gate with what is stored, and stores what its decision changes.
 
 Rule: synchronous, inside the caller's transaction: a rate is charged in the transaction that dispatches or grants, by
 the services' clock. The decisions are `domain.gate`'s.
@@ -46,10 +46,10 @@ READ_EVERY: Final = 1.0
 """Seconds for which the list of budgets is used: so long may a budget that another replica created not hold yet."""
 
 MAX_RELEASED: Final = 10_000
-"""Waiters of a deleted budget that are asked at once; the others at the end of their wait."""
+"""Waiters of a deleted budget that are decided at once; the others at the end of their wait."""
 
 ARMED: Final = 3
-"""Waiters that are told when a budget is free: the next one, and two in case it is absent."""
+"""Waiters that are woken when a budget is free: the next one, and two in case it is absent."""
 
 
 class GateKeeper:
@@ -198,7 +198,7 @@ def drop_budget(records: Records, label: str, value: str, now: float) -> bool:
 
 
 def _passes(job: Job | None, upload: Upload) -> bool:
-    """Whether a job has nothing to say about this grant: it runs, without windows, and the grant is small enough.
+    """Whether a job does not restrict this grant: it runs, without windows, and the grant is small enough.
 
     Read in the transaction that decides the grant: a pause that is committed later would come as late to the gate.
     """
@@ -208,7 +208,7 @@ def _passes(job: Job | None, upload: Upload) -> bool:
 
 
 def _is_ending(job: Job) -> bool:
-    """Whether its open uploads are to end; after an abort they may finish, unless the job says otherwise."""
+    """Whether its open uploads are to end; after an abort they may finish, unless the job specifies otherwise."""
     if job.state in JOB_TERMINAL:
         return True
     finishes = job.ending is JobState.ABORTED and job.spec.running == "finish"
@@ -266,7 +266,7 @@ def _charge(records: Records, turn: Turn, share: Share, upload: Upload, size: in
 
 
 def _lifted(records: Records, upload: Upload, stored: Mapping[str, Share]) -> int | None:
-    """The rate that lifts what the client was told, once its budget is deleted or its label is another.
+    """The rate that lifts what the client was sent, once its budget is deleted or its label is another.
 
     The shares go with the next request: until then the answer to this one may be lost.
     """

@@ -1,6 +1,6 @@
 """Answers a client's request for URLs: with a grant when the gate is open, else with the wait.
 
-Rule: the gate's word is committed before it is published. What was charged and not published, after a crash, is
+Rule: the gate's decision is committed before it is published. What was charged and not published, after a crash, is
 published for the same request and charges nothing.
 """
 
@@ -20,12 +20,12 @@ from schemas.messages import Wait as ToldWait
 from schemas.values import Feature
 
 RENEW: Final = MAX_WAIT / 2
-"""Seconds after which a wait is told again, to an agent that takes one."""
+"""Seconds after which a wait is sent again, to an agent that takes one."""
 
 SHORTEST_WAIT: Final = 1.0
 
 _Answer = tuple[Permit | Wait, frozenset[str]]
-"""The gate's word, and the capabilities of the client."""
+"""The gate's decision, and the capabilities of the client."""
 
 
 class GrantSender:
@@ -52,7 +52,7 @@ class GrantSender:
         self._remind = 0.8 * step_timeout
 
     async def send(self, upload: Upload, *, gated: bool) -> None:
-        """Answer the upload's last request. With `gated` the gate is asked, in a transaction of its own."""
+        """Answer the upload's last request. With `gated` the gate is asked, in its own transaction."""
         if self._gate is None or not gated:
             await self._grant(upload, Permit(), frozenset())
             return
@@ -61,7 +61,7 @@ class GrantSender:
         def ask(records: Records) -> _Answer | None:
             current = records.uploads.get(upload.key)
             if current is None or _request_of(current) != _request_of(upload):
-                # The client asked again meanwhile, or the upload ended: that has a duty of its own.
+                # The client requested again meanwhile, or the upload ended: that has a duty of its own.
                 return None
             client = records.clients.get(upload.client_id)
             return gate.may_grant(records, current, now), frozenset(() if client is None else client.capabilities)

@@ -1,4 +1,4 @@
-"""Executions that are due, and jobs that are: what time, or an event that woke them, asks for.
+"""Executions that are due, and jobs that are: what time, or an event that woke them, requires.
 
 Rule: each function is the work of one transaction, over at most `BATCH` executions.
 """
@@ -164,7 +164,7 @@ def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
         # One that has no clients of its own, in a small fleet, is over as it begins.
         job = begin_stage(turn, job, job.stage + 1)
         if then == "pause":
-            text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to go on"
+            text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to continue"
             return turn.apply_to_job(job.job_id, StagePaused(now=turn.now, reason=Reason(ReasonCode.PAUSED, text)))
     return job
 

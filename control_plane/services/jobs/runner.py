@@ -95,7 +95,7 @@ class JobRunner:
         self._poked.set()
 
     def receive(self, client_id: str, response: Response) -> None:
-        """Take the answer to a `select_files`. Never waits; one that is dropped is asked for again."""
+        """Take the answer to a `select_files`. Never waits; one that is dropped is requested again."""
         if self._answers.offer(client_id, Answer(client_id, response)):
             self._poke_soon()
         else:

@@ -1,8 +1,8 @@
 """The answers of clients to `select_files`: pages are checked, stored, and read in order.
 
-Rule: what a device claims is checked against the request; a page that was not asked for changes nothing. The limits
-judge the whole selection, in the order of the device, whatever the size of a page. An execution takes one answer in a
-transaction: what is asked for next is published after it.
+Rule: what a device claims is checked against the request; a page that was not requested changes nothing. The limits
+judge the whole selection, in the order of the device, for any size of a page. An execution takes one answer in a
+transaction: what is requested next is published after it.
 """
 
 from collections.abc import Iterable, Sequence

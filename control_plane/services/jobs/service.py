@@ -153,7 +153,7 @@ class JobService:
             job = records.jobs.save(job, changed(job, request=new.request))
             return job_views(records, [job])[0], True
 
-        # What looks at every client is a read of its own: a write of SQLite holds up all others.
+        # What looks at every client is a separate read: a write of SQLite holds up all others.
         await self._database.read(
             lambda records: _known(records, job_id, new) or check_new(records, job_id, new.spec, now)
         )
@@ -229,7 +229,7 @@ class JobService:
         return await self._verb(job_id, version, lambda now: PauseRequested(now=now))
 
     async def resume(self, _principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
-        """Go on; errors as for `pause`."""
+        """Resume; errors as for `pause`."""
         return await self._verb(job_id, version, lambda now: ResumeRequested(now=now))
 
     async def cancel(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
@@ -247,7 +247,7 @@ class JobService:
         )
 
     async def tune(self, _principal: Principal, job_id: str, version: int | None, tuning: Tuning) -> ActedOn:
-        """Change how it goes on; errors as for `extend`."""
+        """Change how it continues; errors as for `extend`."""
         _require_version(version)
 
         def act(turn: JobTurn, job: Job) -> int:

@@ -1,7 +1,7 @@
 """The fleet in numbers: who is there, what moves, what waits and why, and how it went.
 
 Rule: each number counts exactly the rows that a list with the same filter has. It is computed at most once a second in
-one process, for all who look: a change of the fleet makes each open page ask again.
+one process, for all who look: a change of the fleet makes each open page read again.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a doctor asks the neighbours, beside what the services use.
+"""What a doctor requests of the neighbours, beside what the services use.
 
 Rule: the answers are facts; `services.diagnosis` judges them. Bytes, seconds; None where a fact is not known.
 """
@@ -61,7 +61,7 @@ class BrokerFacts:
 
 
 class BrokerExaminer(Protocol):
-    """The broker, over connections of its own. `MessengerDown` when it cannot be reached, or refuses the account."""
+    """The broker, over its own connections. `MessengerDown` when it cannot be reached, or refuses the account."""
 
     async def facts(self) -> BrokerFacts:
         """Connect, subscribe, publish one empty command for a client that does not exist, and disconnect."""

@@ -1,7 +1,7 @@
 """The figures of the whole fleet that monitoring shows, read at once.
 
 Rule: each is answered by an index or by sums that are kept; what has no such answer is counted up to `MOST`. They are
-cheap at any size of the history, since a monitoring system asks every few seconds.
+cheap at any size of the history, since a monitoring system reads every few seconds.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,7 @@ KEPT_LISTINGS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class KeptListing:
-    """A page of files as a client listed it at `as_of` (s since the epoch); `request` names what was asked for."""
+    """A page of files as a client listed it at `as_of` (s since the epoch); `request` names what was requested."""
 
     client_id: str
     request: str

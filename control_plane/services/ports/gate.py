@@ -35,7 +35,7 @@ class Share:
 
     `placed_at`, with `priority`, orders the waiters: the instant at which its last grant was paid off, or that of its
     first request. `since` is when it began to wait, None while it does not. `absent`: it let its turn pass, and others
-    are served until it asks again. `attempt`, `sequence` and `bytes` are of its last grant.
+    are served until it requests again. `attempt`, `sequence` and `bytes` are of its last grant.
     """
 
     key: str

@@ -20,7 +20,7 @@ class ObjectStoreCapabilities:
     `part_digests` and `object_digests` are the digests that it verifies on UploadPart and on PutObject;
     `etag_is_md5`: an ETag is the MD5 of the bytes, or of the parts' MD5s. `if_none_match`: a conditional request never
     overwrites. `clock_skew` is its clock minus this machine's (s), None when it sends no date. `usable_digests` are
-    those that it takes on UploadPart, enforced or not. `asks_encryption` is the encryption that each object asks for.
+    those that it takes on UploadPart, enforced or not. `asks_encryption` is the encryption that each object requests.
     `refused_characters`: classes that no key may have (`policy.CLASSES`). `missing_is_forbidden`: for a missing key it
     answers 403.
     """

@@ -1,7 +1,7 @@
 """One step of one schedule, in one transaction: what ended, what is due, what waits in the queue.
 
 Rule: derived from the rows and the instant alone. A step makes at most one job, and its run is inserted in the same
-transaction: a kill after any commit, and a second replica, find a state from which the next step goes on.
+transaction: a kill after any commit, and a second replica, find a state from which the next step continues.
 """
 
 from collections.abc import Mapping

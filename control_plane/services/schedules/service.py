@@ -50,7 +50,7 @@ MAX_COVERED: Final = 1_000
 """Ticks of one report of coverage."""
 
 MAX_CELLS: Final = 50_000
-"""Cells of one page: of a span of many ticks it has fewer clients than were asked for."""
+"""Cells of one page: of a span of many ticks it has fewer clients than were requested."""
 
 DEFAULT_SPAN: Final = 30 * DAY
 """Seconds of a report of coverage, up to now."""
@@ -67,7 +67,7 @@ class CheckJob(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """A schedule with what its rows say about it: the next tick, what waits in the queue, the jobs that run."""
+    """A schedule with what its rows show about it: the next tick, what waits in the queue, the jobs that run."""
 
     schedule: Schedule
     next_at: float | None
@@ -195,7 +195,7 @@ class ScheduleService:
         return await self._database.read(work)
 
     async def delete(self, _principal: Principal, schedule_id: str) -> None:
-        """Delete a schedule with its runs and its coverage; its jobs go on. `UnknownSchedule`."""
+        """Delete a schedule with its runs and its coverage; its jobs continue. `UnknownSchedule`."""
         now = self._clock.now()
 
         def work(records: Records) -> None:
@@ -206,7 +206,7 @@ class ScheduleService:
         await self._database.write(work)
 
     async def pause(self, principal: Principal, schedule_id: str, note: str = "") -> ScheduleView:
-        """Hold the schedule: its ticks are accounted for as paused, and its queue waits. Jobs that run go on."""
+        """Hold the schedule: its ticks are accounted for as paused, and its queue waits. Jobs that run continue."""
         now = self._clock.now()
         text = note or f"paused by {principal.subject}"
         return await self._change(
@@ -215,7 +215,7 @@ class ScheduleService:
         )
 
     async def resume(self, _principal: Principal, schedule_id: str) -> ScheduleView:
-        """Let the schedule go on. Ticks of the pause are not made up for: `backfill` makes them."""
+        """Resume the schedule. Ticks of the pause are not made up for: `backfill` makes them."""
         now = self._clock.now()
         return await self._change(schedule_id, lambda _, before: decisions.resumed(before, now))
 

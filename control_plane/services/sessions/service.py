@@ -68,7 +68,7 @@ class SessionService:
         return None if who is None else (who, value)
 
     async def find(self, value: str) -> SignedIn | None:
-        """Whose session this is; None for one that has ended or never was. `DatabaseUnavailable`."""
+        """The caller of this session; None for one that has ended or never was. `DatabaseUnavailable`."""
         if self._secret is None:
             return None
         digest = self._digest(SessionKind.BROWSER, value)

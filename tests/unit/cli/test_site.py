@@ -71,6 +71,6 @@ def test_what_a_command_creates_belongs_to_its_user_alone(monkeypatch: pytest.Mo
 
 def test_the_enforced_digests_are_described_as_text() -> None:
     probe = {"part_digests": ["md5"], "object_digests": [], "if_none_match": True, "etag_is_md5": False}
-    assert enforced(probe) == "parts bound by md5; no overwriting when told so"
+    assert enforced(probe) == "parts bound by md5; no overwriting on request"
     assert enforced({}) == enforced(None) == "it has not been probed"
     assert enforced({"part_digests": []}) == "nothing"

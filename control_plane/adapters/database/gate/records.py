@@ -21,7 +21,7 @@ from control_plane.services.ports.database import Page
 from control_plane.services.ports.gate import Budget, Share
 
 MAX_AHEAD: Final = 200
-"""Waiters at which counting stops: the turn of one behind so many is beyond the longest wait that is told."""
+"""Waiters at which counting stops: the turn of one behind so many is beyond the longest wait that is reported."""
 
 _S: Final = SHARES.c
 _TAT: Final = Statement(select(RATES.c.tat).where(RATES.c.name == bindparam("name")))

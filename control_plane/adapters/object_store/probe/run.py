@@ -63,7 +63,7 @@ class Probe:
         return replace(self._capabilities(seen), notes=tuple(self._notes))
 
     def _tried(self, puts: Puts) -> Seen:
-        """The trial whose findings count, and the removal of what killed probes left.
+        """The trial with the findings that count, and the removal of what killed probes left.
 
         When one call fails, the others are waited for: each may still make an object, which is to be removed.
         """
@@ -78,7 +78,7 @@ class Probe:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _seen(self, pool: Executor, puts: Puts) -> Seen:
-        """The trial whose findings count."""
+        """The trial with the findings that count."""
         try:
             return self._below_some_prefix(pool, puts)
         except NoAnswer:

@@ -49,7 +49,7 @@ class NotVisible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a trial works: the clients, the signer of its URLs, the prefix of its keys, the encryption asked for."""
+    """Where a trial works: the clients, the signer of its URLs, the prefix of its keys, the encryption requested."""
 
     clients: Clients
     signer: Signer

@@ -1,4 +1,4 @@
-"""The files that the agent is asked for.
+"""The files that are requested of the agent.
 
 Rule: the kit writes them below one folder that the agent may read, and removes them. Without such a folder there is one
 file of the device, whose content is unknown.
@@ -56,7 +56,7 @@ class Samples:
         return self._standing
 
     def age(self, sample: Sample) -> float:
-        """Seconds since the last change of a file, as its times say; infinite where the kit cannot read it."""
+        """Seconds since the last change of a file, by its times; infinite where the kit cannot read it."""
         return math.inf if sample.local is None else time.time() - sample.local.stat().st_ctime
 
     def make(self, name: str, size: int, *, spelled: str | None = None) -> Sample:

@@ -36,7 +36,7 @@ _DEFAULT_SIZE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a person asks for. Ports 0 are free ones; `command` is the agent's, empty when it is started by hand."""
+    """What a person requests. Ports 0 are free ones; `command` is the agent's, empty when it is started by hand."""
 
     client_id: str
     directory: Path

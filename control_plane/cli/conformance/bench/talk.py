@@ -69,7 +69,7 @@ class Report:
         return [part.get("part_number", 0) for part in self.wanted]
 
     def brief(self) -> str:
-        """The response in a few words."""
+        """A short text of the response."""
         text = f"`{self.status}`"
         if self.error is not None:
             text += f" with `{self.error}`"
@@ -193,7 +193,7 @@ class Talk:
         await self.grant([self.make(part, planned.get(part["part_number"], ())) for part in report.wanted])
 
     async def finish(self, report: Report, patience: float | None = None) -> Report:
-        """Grant whatever is requested until the upload ends; that end."""
+        """Grant all that is requested until the upload ends; that end."""
         while report.status == "in_progress":
             await self.grant_wanted(report)
             report = await self.report(patience)

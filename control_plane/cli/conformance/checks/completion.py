@@ -15,7 +15,7 @@ from control_plane.cli.conformance.catalogue import STORE, check
     "engine.proven",
     section="5",
     title="The engine completes and proves an upload of this agent",
-    remedy="Mend the other findings first; then read what the upload ended with.",
+    remedy="Correct the other findings first; then read what the upload ended with.",
     needs=(STORE,),
 )
 async def proven(bench: Bench) -> None:

@@ -24,7 +24,7 @@ _EARLY = 0.3
     remedy="Count `expires_in` from receipt, and request a part again when less than 10 s are left for it.",
 )
 async def short_life(bench: Bench) -> None:
-    """A pause that the object store asks for leaves 3 s of 12."""
+    """A pause that the object store requests leaves 3 s of 12."""
     talk = bench.talk(bench.samples.any().path)
     offer = await talk.offered()
     number = offer.wanted[0]["part_number"]

@@ -1,6 +1,6 @@
 """Sections 0, 4 and 9: every message of the run, once more.
 
-Rule: these run last and look back; they ask the agent for nothing.
+Rule: these run last and look back; they request nothing of the agent.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ async def error_codes(bench: Bench) -> None:
     "message.no-url",
     section="3.3",
     title="No message has a presigned URL or a signature in it",
-    remedy="Leave URLs out of responses, statuses and error texts: whoever reads them could write to the bucket.",
+    remedy="Leave URLs out of responses, statuses and error texts: anyone who reads them could write to the bucket.",
     last=True,
 )
 async def no_url(bench: Bench) -> None:

@@ -256,7 +256,7 @@ async def by_hand(bench: Bench) -> None:
     "offer.name-not-utf8",
     section="General rules",
     title="A byte of a name that is not UTF-8 is spelled `\\xNN`",
-    remedy="Spell names as the general rules say, in both directions; answer with the spelling that was asked.",
+    remedy="Spell names as the general rules say, in both directions; answer with the spelling of the command.",
     needs=(FOLDER,),
 )
 async def name_not_utf8(bench: Bench) -> None:

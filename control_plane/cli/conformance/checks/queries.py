@@ -1,6 +1,6 @@
 """Sections 3 and 4.1: `list_files` and `health_check`.
 
-Rule: an action that the agent does not announce is asked for once: it has to be `unsupported`.
+Rule: an action that the agent does not announce is requested once: it has to be `unsupported`.
 """
 
 import base64

@@ -123,7 +123,7 @@ async def success(bench: Bench) -> None:
     "response.resume",
     section="4.2",
     title="`download_file` of the same attempt resumes it after an error",
-    remedy="Where `acknowledges` covers the error, go on: sequence and ETags continue, and stored parts stay stored.",
+    remedy="Where `acknowledges` covers the error, sequence and ETags continue, and stored parts stay stored.",
 )
 async def resume(bench: Bench) -> None:
     """The second part is refused twice; then the owner resumes the attempt."""

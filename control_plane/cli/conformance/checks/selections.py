@@ -1,6 +1,6 @@
 """Section 3.5: `select_files`.
 
-Rule: an agent may answer that it still walks; the kit then asks again, as an owner does.
+Rule: an agent may answer that it still walks; the kit then requests it again, as an owner does.
 """
 
 import asyncio

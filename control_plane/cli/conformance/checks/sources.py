@@ -14,7 +14,7 @@ from control_plane.cli.conformance.catalogue import FOLDER, check
 from schemas.parts import MIB
 
 _SETTLED = 60
-"""Seconds since the last change of a file, as its times say: it did not just change."""
+"""Seconds since the last change of a file, by its times: it did not just change."""
 
 
 async def _offered(bench: Bench) -> tuple[Talk, Path]:

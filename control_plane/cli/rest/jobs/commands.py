@@ -98,7 +98,7 @@ MANY: Final = 50
 _CHANGES: Final = {"type": ["job.*", "execution.*"]}
 _VERBS: Final = {
     "pause": "Begin nothing more, and grant nothing more; the deadline keeps running.",
-    "resume": "Let a paused job go on.",
+    "resume": "Resume a paused job.",
     "cancel": "End a job: what did not begin never begins, and what is uploading is cancelled.",
 }
 _ROLLOUT: Final = ("per_minute", "max_running")
@@ -407,7 +407,7 @@ def _wait_for(session: CliSession, jobs: JobCalls, job_id: str, timeout: float |
         with Wakes(session, {"job": job_id}) as wakes:
             job = follow(lambda: jobs.job(job_id), session.output, timeout, wakes)
     except KeyboardInterrupt:
-        session.output.note(f"the job goes on; `{session.step('job', 'cancel', job_id)}` ends it")
+        session.output.note(f"the job continues; `{session.step('job', 'cancel', job_id)}` ends it")
         raise
     session.output.result(job, job_view(job))
     if code := exit_code(job):

@@ -83,7 +83,7 @@ def _followed(
             before = job
         left = LONGEST_SILENCE if until is None else until - time.monotonic()
         if left <= 0:
-            text = "the job is not over yet; it goes on"
+            text = "the job is not over yet; it continues"
             raise TimedOut(text)
         rest(wakes, left, longest)
 

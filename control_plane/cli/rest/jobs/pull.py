@@ -184,7 +184,7 @@ def _count(done: Pulled, line: Line, *, fetched: bool) -> None:
 
 
 def unfinished_place(place: str) -> str:
-    """Where the file of this place is until it is fetched as a whole; the next command goes on there."""
+    """Where the file of this place is until it is fetched as a whole; the next command continues there."""
     return f"{UNFINISHED}/{hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 

@@ -227,7 +227,7 @@ def pause(session: CliSession, schedule_id: ScheduleId, *, note: Note = "") -> N
 
 
 def resume(session: CliSession, schedule_id: ScheduleId) -> None:
-    """Let a paused schedule go on; ticks of the pause are not made up for."""
+    """Resume a paused schedule; ticks of the pause are not made up for."""
     _verb(session, schedule_id, "resume")
 
 
@@ -260,7 +260,7 @@ def backfill(
 
 
 def remove(session: CliSession, schedule_id: ScheduleId) -> None:
-    """Delete a schedule with its runs and its coverage; its jobs go on."""
+    """Delete a schedule with its runs and its coverage; its jobs continue."""
     session.output.confirm(f"Delete the schedule {schedule_id} with its runs and its coverage?")
     with session.connect() as plane:
         ScheduleCalls(plane).delete(schedule_id)
@@ -274,7 +274,7 @@ def _verb(session: CliSession, schedule_id: str, verb: str, body: dict[str, Any]
 
 
 def _require(body: dict[str, Any], job: dict[str, Any]) -> None:
-    """What REST would refuse, in the words of the options."""
+    """What REST would refuse, in terms of the options."""
     if not body.get("cron") and not body.get("every"):
         text = "the schedule has no time: give --cron, --every, or --file"
         raise Misused(text)

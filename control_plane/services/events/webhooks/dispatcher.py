@@ -49,7 +49,7 @@ LEASE: Final = 60.0
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 4 * 3_600.0
 FARTHEST: Final = 2 * LONGEST_PAUSE + LEASE
-"""Seconds that a delivery waits at most for its next try: what the receiver asked for, and the jitter."""
+"""Seconds that a delivery waits at most for its next try: what the receiver requested, and the jitter."""
 
 
 DELIVERED_FOR: Final = DAY
@@ -207,7 +207,7 @@ class WebhookDispatcher:
     # --- from rows to receivers --------------------------------------------------------------------------------------
 
     async def deliver(self, webhooks: Sequence[Webhook]) -> None:
-        """Claim what is due, and send it; the requests go on after this returns."""
+        """Claim what is due, and send it; the requests continue after this returns."""
         now = self._clock.now()
 
         def room(webhook: Webhook) -> int:
@@ -333,6 +333,6 @@ def _prune(records: Records, state: DeliveryState, before: float) -> int:
 
 
 def _pause(tries: int, answer: ReceiverAnswer) -> float:
-    """Full jitter after so many tries; not before the receiver asked for, within the longest pause."""
+    """Full jitter after so many tries; not before the receiver requested, within the longest pause."""
     asked = min(answer.retry_after or 0.0, LONGEST_PAUSE)
     return full_jitter(tries - 1, first=FIRST_PAUSE, longest=LONGEST_PAUSE, at_least=max(1.0, asked))

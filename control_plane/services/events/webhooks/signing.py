@@ -12,7 +12,7 @@ from typing import Final
 from standardwebhooks.webhooks import Webhook as Signer
 
 _SIZE: Final = 32
-"""Bytes of a secret; the specification asks for 24 to 64."""
+"""Bytes of a secret; the specification requires 24 to 64."""
 
 
 def new_secret() -> str:

@@ -25,7 +25,7 @@ LOOK_EVERY: Final = 5.0
 
 TRY_AGAIN: Final = 60.0
 AT_ONCE: Final = 100
-"""Runs that are looked at: so many whose report is refused do not hold up the others."""
+"""Runs that are looked at: so many with a refused report do not hold up the others."""
 
 NO_LONGER: Final = 7 * DAY
 """Seconds after the end of a run for which its report is tried."""

@@ -69,7 +69,7 @@ function Enforced({ probe }) {
       <dt>Digests of parts</dt><dd>${probe.part_digests.join(", ") || "none"}</dd>
       <dt>Digests of objects</dt><dd>${probe.object_digests.join(", ") || "none"}</dd>
       <dt>ETags are MD5s</dt><dd>${yes(probe.etag_is_md5)}</dd>
-      <dt>No overwriting when told so</dt><dd>${yes(probe.if_none_match)}</dd>
+      <dt>No overwriting on request</dt><dd>${yes(probe.if_none_match)}</dd>
       <dt>Encrypts</dt><dd>${yes(probe.encrypts)}</dd>
       <dt>Clock</dt><dd>${probe.clock_skew === null ? "not known" : `${Math.abs(probe.clock_skew).toFixed(1)} s from this one`}</dd>
     </dl>

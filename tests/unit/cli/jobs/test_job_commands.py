@@ -108,7 +108,7 @@ def test_the_exit_code_of_a_job_that_is_followed_is_its_outcome(rest: Answers, o
 def test_a_job_that_takes_too_long_goes_on(rest: Answers) -> None:
     """124, as `timeout` exits."""
     rest.queued += [job(queued=2)] * 3
-    assert "it goes on" in run("watch", "j", "--timeout", "0s", code=124)
+    assert "it continues" in run("watch", "j", "--timeout", "0s", code=124)
 
 
 def test_a_retry_names_the_set_that_was_shown_and_the_version(rest: Answers) -> None:

@@ -117,7 +117,7 @@ function Crumbs({ roots, folder }) {
 }
 
 function Silent({ client }) {
-  const title = client.connected ? "The device did not answer in time" : "The device is away, and never listed this folder";
+  const title = client.connected ? "The device did not answer in time" : "The device is offline, and never listed this folder";
   return html`<div class="inset"><${Empty} title=${title} text="The listing waits: this view reads again by itself as soon as the device connects. If you know the path of a file, request it above: the request waits too." /></div>`;
 }
 

@@ -35,7 +35,7 @@ export function OperatorLabels({ client, onDone }) {
       <dd>${set.length === 0 && html`<span class="quiet">none</span>`}
         <ul class="labels">${set.map(([name, value]) => html`<li key=${name}>
           <code>${name}=${value}</code>${name in client.device_labels && html` <small>in place of ${client.device_labels[name]}</small>`}
-          <button type="button" class="link" disabled=${busy} aria-label=${`Take off ${name}`} onClick=${() => change({ [name]: null })}>Take off</button>
+          <button type="button" class="link" disabled=${busy} aria-label=${`Remove ${name}`} onClick=${() => change({ [name]: null })}>Remove</button>
         </li>`)}</ul>
       </dd>
     </dl>

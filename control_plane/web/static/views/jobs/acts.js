@@ -25,7 +25,7 @@ export function JobActs({ job, reload, onTune, onProblem }) {
     reload();
   };
   return html`${job.state === "running" && html`<button type="button" onClick=${verb("pause", "The job is paused")}>Pause</button>`}
-    ${job.state === "paused" && html`<button type="button" class="primary" onClick=${verb("resume", "The job goes on")}>Resume</button>`}
+    ${job.state === "paused" && html`<button type="button" class="primary" onClick=${verb("resume", "The job is resumed")}>Resume</button>`}
     ${failed > 0 && job.state !== "cancelling" && html`<button type="button" onClick=${() => retryFailed(job, reload)}>Retry ${plural(failed, "failed client")}…</button>`}
     ${active && html`<button type="button" onClick=${onTune}>Retune…</button>
       <button type="button" onClick=${() => extend(job, reload)}>Extend…</button>
@@ -57,7 +57,7 @@ async function extend(job, reload) {
     await send("POST", `${jobPath(job.job_id)}/extend`, { deadline: deadline.value.trim() }, tag(job.version));
     toast("The deadline is moved");
   };
-  await confirm({ title: "Move the deadline", act: "Move it", text: html`<${Deadline} value=${deadline} hint="So long from now, or an instant; at most 30 days after the creation" />`, run });
+  await confirm({ title: "Move the deadline", act: "Move it", text: html`<${Deadline} value=${deadline} hint="A duration from now, or an instant; at most 30 days after the creation" />`, run });
   reload();
 }
 

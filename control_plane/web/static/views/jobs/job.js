@@ -78,7 +78,7 @@ function Results({ job }) {
   const at = `${jobPath(job.job_id)}/results`;
   return html`<section class="card stack"><h2>What became of each file</h2>
     <ul class="downloads">${FORMATS.map(([format, title, text]) => html`<li key=${format}><a class="button" href=${`${at}?format=${format}`} download=${`${job.job_id}.${format === "curl" ? "curlrc" : format === "aria2" ? "aria2" : format}`}>${title}</a> <span class="quiet">${text}</span></li>`)}</ul>
-    <${Copyable} label="Fetch every file, check each against its digest, and go on after an interruption" text=${`backhaul job pull ${quoted(job.job_id)} ./${quoted(job.job_id)}`} />
+    <${Copyable} label="Fetch every file, check each against its digest, and continue after an interruption" text=${`backhaul job pull ${quoted(job.job_id)} ./${quoted(job.job_id)}`} />
     <${Copyable} label="The same list with curl" text=${curlOf({ path: at, query: { format: "jsonl" } })} />
   </section>`;
 }

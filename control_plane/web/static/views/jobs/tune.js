@@ -46,7 +46,7 @@ export function Tune({ job, onDone }) {
     setProblem(null);
     try {
       await send("PATCH", jobPath(job.job_id), body, tag(base.version));
-      toast("The job is retuned; it holds from the next grant on");
+      toast("The job is retuned; this takes effect with the next grant");
       onDone();
     } catch (error) {
       if (error.status === 412) {
@@ -67,7 +67,7 @@ export function Tune({ job, onDone }) {
     <h2>Retune</h2>
     ${theirs && html`<div class="problem" role="alert"><strong>Another person changed this job meanwhile (version ${theirs.version})</strong>
       ${differs.length ? html`<ul>${differs.map((name) => html`<li key=${name}>${TITLES[name]}: <code>${theirs.from[name] || "none"}</code> became <code>${theirs.texts[name] || "none"}</code></li>`)}</ul>` : html`<p>None of the values below is different.</p>`}
-      <p>Nothing was sent. What you typed is still here: send it again to put it over theirs.</p></div>`}
+      <p>Nothing was sent. What you typed is still here: send it again to replace their values.</p></div>`}
     <div class="form">
       ${field("per_minute", "A number a minute, or 1/20m; empty: no limit")}
       ${field("max_running", "Empty: no limit")}

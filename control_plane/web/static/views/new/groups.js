@@ -48,8 +48,8 @@ export function FilesGroup({ fields, form, set, client, tick }) {
       ${text("newer_than", "Newer than", "24h", { placeholder: "24h" })}${text("older_than", "Older than", "10m")}
       ${text("min_size", "At least", "Bytes, or 1KiB")}${text("max_size", "At most", "Bytes, or 50MiB")}
       ${choice("pick", "Take first the", ["newest", "oldest", "largest", "smallest", { value: "path", label: "first by path" }])}
-      ${text("max_files", "Most files of a client", "1,000 when empty")}${text("max_bytes", "Most bytes of a client", "200MiB")}
-      ${text("min_files", "Least files of a client", "Fewer: the client has failed (no_match)")}
+      ${text("max_files", "Maximum files of a client", "1,000 when empty")}${text("max_bytes", "Maximum bytes of a client", "200MiB")}
+      ${text("min_files", "Minimum files of a client", "Fewer: the client has failed (no_match)")}
       ${choice("skip", "Files that were proven before", [{ value: "none", label: "send again" }, { value: "unchanged", label: "skip while unchanged" }])}
       ${text("exclude", "Exclude", "Globs, one a line", { type: "textarea", wide: true, placeholder: "**/debug.log" })}
     </div></details></fieldset>`;
@@ -65,9 +65,9 @@ export function RolloutGroup({ fields, form }) {
       ${text("max_running", "Most at a time", "No limit when empty")}
     </div>
     <details><summary>Retries, windows, names</summary><div class="form">
-      ${text("retry_failed", "Repeat failed clients", "Times, up to 10")}${text("retry_timed_out", "Repeat those timed out", "Times, up to 10")}
-      ${choice("abort_on", "Abort when too many are", [{ value: "", label: "never" }, "failed", "timed_out", "partial", "rejected", "skipped", "all"])}
-      ${form.abort_on && html`${text("abort_percent", "Abort at percent", "Of those that ended")}${text("abort_min", "Once so many ended")}`}
+      ${text("retry_failed", "Repeat failed clients", "Times, up to 10")}${text("retry_timed_out", "Repeat clients that timed out", "Times, up to 10")}
+      ${choice("abort_on", "Abort when too many clients are", [{ value: "", label: "never" }, "failed", "timed_out", "partial", "rejected", "skipped", "all"])}
+      ${form.abort_on && html`${text("abort_percent", "Abort at percent", "Of those that ended")}${text("abort_min", "Not before this number ended")}`}
       ${text("priority", "Priority", "-100 to 100")}
       ${choice("on_change", "If a file changes meanwhile", [{ value: "fail", label: "fail" }, { value: "prefix", label: "send what was there" }])}
       ${choice("compression", "Compression", ["none", "gzip"])}
@@ -81,14 +81,14 @@ export function ScheduleGroup({ fields, form, set }) {
   const { text, choice } = fields;
   return html`<fieldset><legend>When</legend><div class="form">
       ${text("schedule_id", "Name", "Up to 34 of A-Z a-z 0-9 . _ -", { placeholder: "daily-sales" })}
-      ${choice("cadence", "Ticks", [{ value: "cron", label: "by a cron expression" }, { value: "every", label: "every so often" }])}
+      ${choice("cadence", "Ticks", [{ value: "cron", label: "by a cron expression" }, { value: "every", label: "at an interval" }])}
       ${form.cadence === "cron" ? text("cron", "Cron", "minute hour day month weekday", { placeholder: "0 3 * * *" }) : text("every", "Every", "6h, 30m; at least a minute", { placeholder: "6h" })}
       <${Known} label="Zone" words=${zones()} ...${fields.bind("zone")} placeholder="UTC" hint=${form.zone === localZone ? "The zone of this browser" : "UTC when empty"} />
     </div>
     <details><summary>Overlap, missed ticks, jitter</summary><div class="form">
       ${choice("overlap", "While a job of it runs", [{ value: "", label: "as usual" }, "skip", { value: "queue_one", label: "queue one" }, { value: "cancel_running", label: "cancel that one" }, "allow"], "Usual: allow if the job uses {tick}, else skip")}
       ${choice("catch_runs", "Make up for missed ticks", [{ value: "", label: "as usual" }, "all", "latest", "none"], "Usual: all if the job uses {tick}, else the latest")}
-      ${text("catch_within", "That are no older than", "7d when empty")}
+      ${text("catch_within", "Not older than", "7d when empty")}
       ${text("jitter", "Jitter", "Each tick begins later by the same part of it: 10m")}
       ${text("pause_after", "Pause after failures in a row", "Never when empty")}
     </div></details></fieldset>`;

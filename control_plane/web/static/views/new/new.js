@@ -82,7 +82,7 @@ function Form({ params, query }) {
       <div class="stack">
         ${kind === "trigger" && html`<${TriggerGroup} fields=${fields} client=${client} />`}
         ${kind === "schedule" && html`<${ScheduleGroup} fields=${fields} form=${form} set=${set} />`}
-        ${kind === "job" && html`<fieldset><legend>Name</legend><div class="form">${fields.text("job_id", "Job id", "Made up when empty; the same id with the same body is the same job", { placeholder: "sales-november" })}</div></fieldset>`}
+        ${kind === "job" && html`<fieldset><legend>Name</legend><div class="form">${fields.text("job_id", "Job id", "Generated when empty; the same id with the same body is the same job", { placeholder: "sales-november" })}</div></fieldset>`}
         ${kind !== "trigger" && html`<${TargetsGroup} fields=${fields} form=${form} set=${set} fleet=${fleet} />
           <${FilesGroup} fields=${fields} form=${form} set=${set} client=${client} tick=${kind === "schedule"} />
           <${RolloutGroup} fields=${fields} form=${form} />`}

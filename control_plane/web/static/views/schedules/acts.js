@@ -9,7 +9,7 @@ import { toast } from "../../parts/toast.js";
 
 export async function askPause(at, reload) {
   const note = signal("");
-  const text = html`<div class="stack"><p>Its ticks are accounted for as paused and make no job. Jobs that run go on.</p><${Bound} label="Note" value=${note} hint="Why, for those who find it paused" /></div>`;
+  const text = html`<div class="stack"><p>Its ticks are accounted for as paused and make no job. Jobs that run continue.</p><${Bound} label="Note" value=${note} hint="Why, for those who find it paused" /></div>`;
   await confirm({ title: "Pause the schedule", act: "Pause", text, run: () => send("POST", `${at}/pause`, { note: note.value }) });
   reload();
 }
@@ -31,7 +31,7 @@ export async function askBackfill(at, given, reload) {
 
 export async function askDelete(schedule) {
   const run = () => send("DELETE", path("schedules", schedule.schedule_id));
-  const text = "Its runs and its coverage are deleted too. Its jobs go on.";
+  const text = "Its runs and its coverage are deleted too. Its jobs continue.";
   if (await confirm({ title: `Delete ${schedule.schedule_id}`, act: "Delete", danger: true, text, run })) {
     toast("The schedule is deleted");
     navigate("/schedules");

@@ -48,7 +48,7 @@ export function Coverage({ scheduleId, query }) {
     ${reading && !runs.problem && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /></div>`}
     ${runs.data && !span && html`<${Empty} title="Nothing to cover yet" text="Each tick adds a column: whose file is proven, and whose is missing."><button type="button" onClick=${() => askBackfill(at, {}, runs.reload)}>Make up for past ticks…</button><//>`}
     ${data && html`<${Sums} data=${data} />`}
-    ${data && !shown && html`<p class="quiet">${state ? `No client has a cell that is ${state} in these ticks.` : "No client was asked at these ticks."}</p>`}
+    ${data && !shown && html`<p class="quiet">${state ? `No client has a cell that is ${state} in these ticks.` : "These ticks requested nothing of any client."}</p>`}
     ${data && shown > 0 && html`<${Grid} data=${data} picked=${picked} onPick=${setPicked} />`}
     ${data && data.cursor && html`<p class="cut" role="status">The first ${plural(shown, "client")} are shown; there are more. ${limit === CLIENTS[step] && step + 1 < CLIENTS.length ? html`<button type="button" onClick=${() => setStep(step + 1)}>Show more</button>` : "Choose a state or fewer ticks to see others."}</p>`}
     ${picked && data && html`<${Cell} at=${at} data=${data} picked=${picked} reload=${() => (runs.reload(), reload())} onClose=${() => setPicked(null)} />`}
@@ -95,7 +95,7 @@ function Cell({ at, data, picked, reload, onClose }) {
     setProblem(null);
     try {
       const job = await get(path("jobs", jobId));
-      await askRetry(job, { clients: [picked.client_id] }, 1, `${picked.client_id} is asked again for the tick of ${tick.local}.`, reload);
+      await askRetry(job, { clients: [picked.client_id] }, 1, `${picked.client_id} gets another request for the tick of ${tick.local}.`, reload);
     } catch (error) {
       setProblem(error);
     }
@@ -105,10 +105,10 @@ function Cell({ at, data, picked, reload, onClose }) {
     <p class="row">
       ${tick.job_id && html`<a class="button" href=${href(path("jobs", tick.job_id), { client: picked.client_id })}>Its execution in ${tick.job_id}</a>`}
       ${cell.healing_job_id && html`<a class="button" href=${href(path("jobs", cell.healing_job_id), { client: picked.client_id })}>Healing: ${cell.healing_job_id}</a>`}
-      ${cell.state === "missing" && jobId && html`<button type="button" class="primary" onClick=${again}>Ask this client again…</button>`}
+      ${cell.state === "missing" && jobId && html`<button type="button" class="primary" onClick=${again}>Request it again…</button>`}
       <button type="button" class="plain" onClick=${onClose}>Close</button>
     </p>
-    ${cell.state === "missing" && html`<p class="quiet">It heals by itself while the tick is young enough to be made up for: when the client connects, it is asked again, for its oldest missing tick first.</p>`}
+    ${cell.state === "missing" && html`<p class="quiet">It heals by itself while the tick is young enough to be made up for: when the client connects, its files are requested again, those of its oldest missing tick first.</p>`}
     <${ProblemBox} problem=${problem} />
   </div>`;
 }

@@ -41,7 +41,7 @@ export default function ScheduleView({ params, query }) {
     ticks.reload();
     runs.reload();
   };
-  const actions = html`${schedule.paused ? html`<button type="button" class="primary" onClick=${act("resume", "The schedule goes on")}>Resume</button>` : html`<button type="button" onClick=${() => askPause(at, reload)}>Pause…</button>`}
+  const actions = html`${schedule.paused ? html`<button type="button" class="primary" onClick=${act("resume", "The schedule is resumed")}>Resume</button>` : html`<button type="button" onClick=${() => askPause(at, reload)}>Pause…</button>`}
     <button type="button" onClick=${act("run-now", "A job was made")}>Run now</button>
     <button type="button" onClick=${act("skip-next", "The next tick is skipped")} disabled=${Boolean(schedule.skip_at)}>Skip next</button>
     <button type="button" onClick=${() => askBackfill(at, {}, () => (reload(), runs.reload()))}>Backfill…</button>

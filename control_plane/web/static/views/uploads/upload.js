@@ -20,7 +20,7 @@ const PROOFS = {
   checksum: "the object's checksum is the one that follows from the digests of all parts",
   etag: "the object's ETag is the one that follows from the digests of all parts",
   accepted: "every part was stored under a signed digest, which this object store was seen to enforce",
-  size: "the object has the size of the file, and the mark of this attempt",
+  size: "the object has the size of the file, and the token of this attempt",
 };
 
 export default function Upload({ params, query }) {

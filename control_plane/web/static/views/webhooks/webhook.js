@@ -47,7 +47,7 @@ export default function WebhookView({ params, query }) {
   const replay = (row) => act(() => send("POST", `${at}/deliveries/${row.number}/replay`), () => `Change ${row.number} is sent again`);
   return html`<${Page} title=${webhook.url} subtitle=${html`<span class="row"><${State} value=${webhook.enabled ? "enabled" : "disabled"} />${webhook.note && html`<span>${webhook.note}</span>`}</span>`} request=${{ path: at }} command=${`backhaul webhook show ${quoted(id)}`}
     actions=${html`${webhook.enabled ? html`<button type="button" onClick=${() => enable(false)}>Disable</button>` : html`<button type="button" class="primary" onClick=${() => enable(true)}>Enable</button>`}
-      <button type="button" onClick=${replayDead}>Replay the dead…</button><button type="button" class="danger" onClick=${remove}>Delete…</button>`}>
+      <button type="button" onClick=${replayDead}>Replay dead deliveries…</button><button type="button" class="danger" onClick=${remove}>Delete…</button>`}>
     <div class="stack">
       <${ProblemBox} problem=${refused || problem} />
       <section class="card"><h2>What it gets</h2><dl class="facts">

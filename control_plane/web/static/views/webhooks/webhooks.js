@@ -36,7 +36,7 @@ function Secret({ webhook, onClose }) {
   return html`<section class="card stack secret" role="status" aria-label="The secret of the new webhook">
     <h2>The secret of this webhook: shown now, and never again</h2>
     <${Copyable} label="It verifies the messages (Standard Webhooks)" text=${webhook.secret} />
-    <div class="row"><a class="button" href=${href(path("webhooks", webhook.webhook_id))}>Open the webhook</a><button type="button" onClick=${onClose}>I have kept it</button></div>
+    <div class="row"><a class="button" href=${href(path("webhooks", webhook.webhook_id))}>Open the webhook</a><button type="button" onClick=${onClose}>I have stored it</button></div>
   </section>`;
 }
 
