@@ -1,4 +1,4 @@
-// Values over time, drawn by uPlot, with the same numbers as a table for those who do not see it.
+// Sums of each hour as bars, drawn by uPlot, with the same numbers as a table for those who do not see it.
 import { html, useEffect, useRef } from "../core/html.js";
 import uPlot from "../vendor/uplot.js";
 import { bytes, instant } from "../core/format.js";
@@ -6,9 +6,12 @@ import { bytes, instant } from "../core/format.js";
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power);
 const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
-// `times` are seconds; `series` is [{label, values, tone, kind: "area" | "bars"}]; several series of bars are stacked, the
-// first at the bottom. `unit(value)` writes a value; `step` is the width of a bar in seconds.
-export function Chart({ label, times, series, unit, height = 160, step = 3_600 }) {
+const HEIGHT = 160;
+const HALF_AN_HOUR = 1_800;
+
+// `times` are the beginnings of the hours in seconds; `series` is [{label, values, tone}], stacked, the first at the bottom.
+// `unit(value)` writes a value.
+export function Chart({ label, times, series, unit }) {
   const box = useRef(null);
   const key = JSON.stringify([times, series.map((one) => one.values)]);
   useEffect(() => {
@@ -17,9 +20,9 @@ export function Chart({ label, times, series, unit, height = 160, step = 3_600 }
     let plot = null;
     const draw = () => {
       if (plot) plot.destroy();
-      plot = drawn(place, times, series, unit, height, step);
+      plot = drawn(place, times, series, unit);
     };
-    const sizes = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height }));
+    const sizes = new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT }));
     draw();
     sizes.observe(place);
     scheme.addEventListener("change", draw);
@@ -40,20 +43,20 @@ export function Chart({ label, times, series, unit, height = 160, step = 3_600 }
   </figure>`;
 }
 
-function drawn(box, times, series, unit, height, step) {
+function drawn(box, times, series, unit) {
   const { fontFamily } = getComputedStyle(box);
   const colour = coloursOf(box);
   const stacked = stack(series);
   const axis = { stroke: colour("text"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `12px ${fontFamily}` };
   const options = {
     width: box.clientWidth || 300,
-    height,
+    height: HEIGHT,
     padding: [8, 20, 0, 0],
     cursor: { y: false, points: { show: false } },
     legend: { live: false, show: false },
-    scales: { x: { time: true, range: [times[0] - step / 2, times[times.length - 1] + step / 2] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+    scales: { x: { time: true, range: [times[0] - HALF_AN_HOUR, times[times.length - 1] + HALF_AN_HOUR] }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [{ ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, found) => found.map((at) => clock(at)) }, { ...axis, size: 68, space: 44, incrs: unit === bytes ? POWERS : WHOLE, values: (_plot, found) => found.map((value) => (Number.isInteger(value) || value > 10 ? unit(value) : "")) }],
-    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(one.tone), width: one.kind === "bars" ? 0 : 2, points: { show: false }, paths: one.kind === "bars" ? uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) : uPlot.paths.spline() }))],
+    series: [{}, ...stacked.map((one) => ({ label: one.label, stroke: colour(one.tone), fill: colour(one.tone), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 }) }))],
   };
   return new uPlot(options, [times, ...stacked.map((one) => one.values)], box);
 }
@@ -78,11 +81,10 @@ const clock = (at) => {
 
 // Bars stand on the sum of those before them; the highest is drawn first, so that each shows its own part.
 function stack(series) {
-  const bars = series.filter((one) => one.kind === "bars");
   let sums = null;
-  const raised = bars.map((one) => {
+  const raised = series.map((one) => {
     sums = one.values.map((value, row) => value + (sums ? sums[row] : 0));
     return { ...one, values: sums };
   });
-  return [...raised.reverse(), ...series.filter((one) => one.kind !== "bars")];
+  return raised.reverse();
 }

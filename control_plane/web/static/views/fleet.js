@@ -147,12 +147,12 @@ function Throughput({ hours }) {
   const sum = hours.reduce((all, hour) => all + hour.bytes, 0);
   return html`<section class="card" aria-labelledby="throughput-title">
     <h2 id="throughput-title">Received, last 24 hours <span class="quiet">${bytes(sum)}</span></h2>
-    ${!sum ? html`<p class="quiet">Nothing was received yet.</p>` : html`<${Chart} label="Bytes received in each hour" times=${startsOf(hours)} unit=${bytes} series=${[{ label: "Received", tone: "busy", kind: "bars", values: hours.map((hour) => hour.bytes) }]} />`}
+    ${!sum ? html`<p class="quiet">Nothing was received yet.</p>` : html`<${Chart} label="Bytes received in each hour" times=${startsOf(hours)} unit=${bytes} series=${[{ label: "Received", tone: "busy", values: hours.map((hour) => hour.bytes) }]} />`}
   </section>`;
 }
 
 function Ends({ hours }) {
-  const series = ENDS.map(([state, tone]) => ({ label: state, tone, kind: "bars", values: hours.map((hour) => hour.ended[state]) }));
+  const series = ENDS.map(([state, tone]) => ({ label: state, tone, values: hours.map((hour) => hour.ended[state]) }));
   const there = series.filter((one) => one.values.some(Boolean));
   const since = hours[0].begins_at;
   return html`<section class="card" aria-labelledby="ends-title">
