@@ -5,7 +5,7 @@ all run in a `ChildProcess`, and each of their modules adds its command line and
 
 On Linux the kernel sends SIGTERM to the child when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG).
 Each child is therefore started by a separate thread, which then waits for it, so that any thread of the caller may
-x A small program arms the signal and replaces itself with the real one; `preexec_fn` would run Python
+start one. A small program arms the signal and replaces itself with the real one; `preexec_fn` would run Python
 between fork and exec, which can deadlock in a process with threads.
 """
 

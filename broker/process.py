@@ -91,6 +91,11 @@ class Broker:
         """Whether the child runs."""
         return self._child is not None and self._child.alive
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal if it runs. Its `pid` may be free again by the time a caller uses it."""
+        if self._child is not None:
+            self._child.send(number)
+
     def start(self) -> None:
         """Start it and wait until it listens; does nothing when it runs.
 

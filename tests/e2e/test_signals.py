@@ -88,14 +88,14 @@ def test_a_second_signal_ends_a_control_plane_that_waits_for_its_broker(
     """The first signal waits for the broker's answer to DISCONNECT, among others; the second one for nothing."""
     with serving(tmp_path, {"MQTT_URL": mosquitto.address.url}) as serve:
         assert came_true(lambda: b"broker.connected" in (tmp_path / "log").read_bytes(), 40)
-        os.kill(mosquitto.pid, signal.SIGSTOP)
+        mosquitto.send(signal.SIGSTOP)
         try:
             serve.process.send_signal(number)
             assert came_true(lambda: not serve.listens(), ENDS, pause=0.01)
             serve.process.send_signal(number)
             assert serve.process.wait(ENDS) == -number
         finally:
-            os.kill(mosquitto.pid, signal.SIGCONT)
+            mosquitto.send(signal.SIGCONT)
 
 
 @pytest.mark.slow
@@ -103,12 +103,12 @@ def test_a_control_plane_ends_at_the_first_signal_while_its_broker_is_frozen(tmp
     """A cancellation is never taken for a lost connection."""
     with serving(tmp_path, {"MQTT_URL": mosquitto.address.url}) as serve:
         assert came_true(lambda: b"broker.connected" in (tmp_path / "log").read_bytes(), 40)
-        os.kill(mosquitto.pid, signal.SIGSTOP)
+        mosquitto.send(signal.SIGSTOP)
         try:
             serve.process.terminate()
             assert serve.process.wait(ENDS) in {0, -signal.SIGTERM, 128 + signal.SIGTERM}
         finally:
-            os.kill(mosquitto.pid, signal.SIGCONT)
+            mosquitto.send(signal.SIGCONT)
 
 
 @pytest.mark.slow

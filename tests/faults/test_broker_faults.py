@@ -44,7 +44,7 @@ def test_a_broker_restart_sends_no_part_twice(site: FaultSite, name: str) -> Non
 
 def test_parts_are_sent_while_the_broker_is_frozen(site: FaultSite, name: str) -> None:
     upload_id, path = site.begun(name, parts=4)
-    os.kill(site.broker.pid, signal.SIGSTOP)
+    site.broker.send(signal.SIGSTOP)
     key = site.upload(upload_id)["s3_key"]
     site.s3.flow()
     parts = Operation.UPLOAD_PART
@@ -53,20 +53,20 @@ def test_parts_are_sent_while_the_broker_is_frozen(site: FaultSite, name: str) -
         "every part, while the broker is frozen",
     )
     assert site.upload(upload_id)["state"] == "in_progress"
-    os.kill(site.broker.pid, signal.SIGCONT)
+    site.broker.send(signal.SIGCONT)
     check_ended_once(site, upload_id, path)
 
 
 def test_a_publish_that_times_out_is_sent_again(site: FaultSite, name: str) -> None:
     """The first publish is in doubt and may still arrive; the second copy of a command changes nothing."""
     site.attach(name)
-    os.kill(site.broker.pid, signal.SIGSTOP)
+    site.broker.send(signal.SIGSTOP)
     before = len(site.plane.log)
     path = site.file(name, "in-doubt.bin", CHUNK + 1)
     upload_id = site.trigger(name, path)
     site.until(lambda: "did not take a message" in site.plane.log[before:], "a publish to be given up", 30)
     assert site.upload(upload_id)["state"] == "queued"
-    os.kill(site.broker.pid, signal.SIGCONT)
+    site.broker.send(signal.SIGCONT)
     check_ended_once(site, upload_id, path)
 
 
@@ -97,7 +97,7 @@ def test_a_full_broker_disk_stops_no_upload_and_no_restart(tmp_path: Path, small
         site.completed(site.trigger(name, first), first)
         fill(small_disk / "ballast")
         # SIGUSR1 makes mosquitto write its database, as its timer does.
-        os.kill(broker.pid, signal.SIGUSR1)
+        broker.send(signal.SIGUSR1)
         second = site.file(name, "second.bin", CHUNK + 1)
         site.completed(site.trigger(name, second), second)
         site.until(lambda: "Saving in-memory database" in broker.log_path.read_text(), "the broker to write")

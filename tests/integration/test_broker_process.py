@@ -72,9 +72,17 @@ def test_without_a_process_there_is_no_pid(own: Broker) -> None:
 
 def test_a_frozen_broker_is_stopped_by_force(own: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.child_process.STOP_TIMEOUT", 0.2)
-    os.kill(own.pid, signal.SIGSTOP)
+    own.send(signal.SIGSTOP)
     own.stop()
     assert not own.alive
+
+
+def test_a_signal_to_a_broker_that_is_ending_is_no_error(own: Broker) -> None:
+    """The process may be gone, and reaped by its thread, between a look whether it runs and the signal."""
+    os.kill(own.pid, signal.SIGKILL)
+    while own.alive:
+        own.send(signal.SIGCONT)
+    own.send(signal.SIGCONT)
 
 
 def test_it_notices_that_its_process_was_killed(own: Broker) -> None:

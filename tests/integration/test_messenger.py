@@ -150,7 +150,7 @@ async def test_bytes_that_the_socket_does_not_take_at_once_follow(any_broker: Br
             ours: Any = messenger._client
             client = ours._client
             client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            os.kill(any_broker.pid, signal.SIGSTOP)
+            any_broker.send(signal.SIGSTOP)
             try:
                 os.waitid(os.P_PID, any_broker.pid, os.WSTOPPED | os.WNOWAIT)  # noqa: ASYNC222 - it stops at once
                 publishing = asyncio.create_task(messenger.publish(Channel.COMMAND, "one", payload))
@@ -159,7 +159,7 @@ async def test_bytes_that_the_socket_does_not_take_at_once_follow(any_broker: Br
                         await asyncio.sleep(0)
                 assert client._out_packet[0]["pos"] < len(payload), "part of it was written, and the rest waits"
             finally:
-                os.kill(any_broker.pid, signal.SIGCONT)
+                any_broker.send(signal.SIGCONT)
             await publishing
             assert wire.receive().payload == payload
 

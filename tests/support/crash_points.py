@@ -111,10 +111,16 @@ def thread_of(strace: str, log: Path, point: Point, pid: int, provoke: Callable[
 
 def kill_traced(process: subprocess.Popen[bytes]) -> None:
     """End a program that strace runs; strace alone would let it live on."""
-    for pid in (*children(process.pid), process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill_children(process.pid)
+    process.kill()
     process.wait(10)
+
+
+def kill_children(pid: int) -> None:
+    """SIGKILL the processes that a process has started. One that ends in the meantime is no error."""
+    for child in children(pid):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def children(pid: int) -> Sequence[int]:

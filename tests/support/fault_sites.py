@@ -20,6 +20,7 @@ import pytest
 from broker.child_process import ChildProcess
 from broker.server import Broker, free_port, start_broker
 from control_plane.cli.site.stack import BUCKET
+from tests.support.crash_points import kill_children
 from tests.support.patience import came_true
 from tests.support.proxy import Proxy
 from tests.support.s3_servers import S3Server
@@ -81,8 +82,8 @@ class SiteProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
-        if self.alive:
-            os.kill(self.pid, number)
+        if self._program is not None:
+            self._program.send(number)
 
     def freeze(self) -> None:
         """SIGSTOP: it keeps its connections and does nothing."""
@@ -94,12 +95,9 @@ class SiteProcess:
 
     def kill(self) -> None:
         """SIGKILL, like a power cut; returns when it has ended. A traced program is the child of its tracer."""
-        if self.alive:
-            for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-        self.send(signal.SIGKILL)
         if self._program is not None:
-            self._program.stop()
+            kill_children(self._program.pid)
+            self._program.kill()
             self._program = None
 
     def terminate(self) -> None:
@@ -279,8 +277,7 @@ class FaultSite:
             proxy.throttle(None)
             proxy.flow()
             proxy.accept()
-        if self.broker.alive:
-            os.kill(self.broker.pid, signal.SIGCONT)
+        self.broker.send(signal.SIGCONT)
         self.broker.start()
         self.plane.thaw()
         self.restart_plane()

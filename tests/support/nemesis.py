@@ -4,7 +4,6 @@ Rule: one seed is one schedule of strikes, drawn before the first of them; a str
 left out, and changes no other. Every wound heals by itself after its time, or at `relent`; `diary` records each strike.
 """
 
-import os
 import random
 import signal
 import time
@@ -167,12 +166,10 @@ def _of_the_broker(site: FaultSite) -> list[Wound]:
         (site.directory / "broker" / "mosquitto.db").unlink(missing_ok=True)
 
     def freeze() -> None:
-        if broker.alive:
-            os.kill(broker.pid, signal.SIGSTOP)
+        broker.send(signal.SIGSTOP)
 
     def thaw() -> None:
-        if broker.alive:
-            os.kill(broker.pid, signal.SIGCONT)
+        broker.send(signal.SIGCONT)
 
     def stop() -> None:
         # A frozen broker would not handle SIGTERM while a stop waits.
