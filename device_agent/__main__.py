@@ -4,7 +4,6 @@ Rule: command line, exit codes, signals and the death of a thread only; everythi
 """
 
 import argparse
-import faulthandler
 import logging
 import os
 import shutil
@@ -50,8 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print("\n".join(loaded.lines()))  # noqa: T201 (the output of --check)
         return DONE
-    # The watchdog of a service manager ends a loop that is stuck by SIGABRT: then its log has the line where.
-    faulthandler.enable()
     start_logging(settings.log_level)
     try:
         own_files = (options.env_file, ADMINISTRATOR, *folders)
