@@ -220,6 +220,11 @@ class Limits:
         uses = {name: BudgetUse(cap.cap, cap.used, self._instant(cap.resets_on)) for name, cap in self._named().items()}
         return DeviceBudget(**uses, metered=self._seen.metered, holds=tuple(dict.fromkeys(self._holds())))
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions that held uploads back at the last look, a reason each."""
+        return self._seen.conditions
+
     def _holds(self) -> Iterator[str]:
         # An agent at rest does not know its link, and an owner that waited for it would wait for ever.
         known = self.look_at > 0
