@@ -38,7 +38,7 @@ TYPED: Final = {
 NOT_TYPED: Final = {
     "docs/tutorial.md": "installs packages of the system and of Python",
     "docs/containers.md": "needs a public name, or a cluster",
-    "docs/how-to/agent-as-a-service.md": "units of the system; tests/unit/test_systemd_units.py measures them",
+    "docs/how-to/agent-as-a-service.md": "units of the system; tests/packages/test_debian_unit.py uses them",
     "docs/how-to/back-up.md": "stops every control plane; the test starts the copy instead",
     "docs/how-to/behind-a-proxy.md": "settings; the test sets them",
     "docs/how-to/object-stores.md": "settings of accounts at other companies",
