@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if warning:
             print(f"backhaul-agent: {warning}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
     if options.command is not None:
-        return subcommand(options, folders, settings)
+        return subcommand(options, folders, loaded)
     if options.check:
         print("\n".join(loaded.lines()))  # noqa: T201 (the output of --check)
         return DONE

@@ -6,7 +6,7 @@ Rule: the agent's own code decides (`Roots`, `open_source`), as the agent's user
 import os
 import pwd
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from device_agent.errors import FileRefused
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
-from device_agent.settings import ADMINISTRATOR, Settings
+from device_agent.settings import ADMINISTRATOR, LoadedSettings
 from schemas.file_names import spelled
 from schemas.values import ErrorCode
 
@@ -52,10 +52,11 @@ class Explanation(Struct, frozen=True, kw_only=True):
     size: int | None = None
 
 
-def run_explain(options: Namespace, folders: Sequence[Path], settings: Settings) -> int:
+def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     """Explain one path."""
+    settings = loaded.settings
     user = _become_the_agents_user(settings.state_dir)
-    own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *folders))
+    own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *loaded.files))
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)

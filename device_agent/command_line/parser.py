@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import VERSION
-from device_agent.settings import CONFIG_DIRS, Settings
+from device_agent.settings import CONFIG_DIRS, LoadedSettings
 
 WITHOUT_SETTINGS: Final = frozenset({"setup", "status"})
 """Subcommands that are also for a device whose settings are missing or wrong."""
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def subcommand(options: argparse.Namespace, folders: Sequence[Path], settings: Settings | None = None) -> int:
+def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: LoadedSettings | None = None) -> int:
     """Carry out a subcommand; `folders` are those of the settings, which only some subcommands need."""
     # The agent itself needs none of these.
     if options.command == "setup":
@@ -62,16 +62,16 @@ def subcommand(options: argparse.Namespace, folders: Sequence[Path], settings: S
         from device_agent.command_line.status import run_status  # noqa: PLC0415
 
         return run_status(options, folders)
-    if settings is None:
+    if loaded is None:
         text = f"{options.command} needs settings"
         raise ValueError(text)
     if options.command == "doctor":
         from device_agent.command_line.doctor import run_doctor  # noqa: PLC0415
 
-        return run_doctor(options, settings)
+        return run_doctor(options, loaded.settings)
     from device_agent.command_line.explain import run_explain  # noqa: PLC0415
 
-    return run_explain(options, folders, settings)
+    return run_explain(options, loaded)
 
 
 def _add_sources(made: argparse.ArgumentParser, *, env_file: Any, config_dir: Any) -> None:  # noqa: ANN401 (defaults)
