@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.support.bad_days.certificates import EXPIRED, Authority
-from tests.support.bad_days.fixtures import calm, impatient, logs
+from tests.support.bad_days.fixtures import calm, impatient, logs, waits_for_broker
 from tests.support.bad_days.front import Front
 from tests.support.fault_sites import CHUNK, FaultSite, clock_of
 
@@ -59,7 +59,7 @@ def test_a_server_that_is_not_the_broker_is_named_and_waited_out(
         url = f"mqtts://127.0.0.1:{front.port}"
         agent = impatient(site, name, MQTT_URL=url, SSL_CERT_FILE=str(authority.path))
         agent.start()
-        logs(site, agent, reason)
+        waits_for_broker(site, agent, reason)
         pid = agent.pid
         front.portal = front.plain_portal = False
         front.tls = authority.server()
@@ -67,7 +67,7 @@ def test_a_server_that_is_not_the_broker_is_named_and_waited_out(
         path = site.file(name, "a.bin", 1000)
         site.completed(site.trigger(name, path), path)
         assert agent.pid == pid
-    assert calm(agent)
+        assert calm(agent)
 
 
 def test_a_login_page_at_the_brokers_port_without_tls_is_named_and_waited_out(site: FaultSite, name: str) -> None:
@@ -75,10 +75,10 @@ def test_a_login_page_at_the_brokers_port_without_tls_is_named_and_waited_out(si
         front.portal = True
         agent = impatient(site, name, MQTT_URL=f"mqtt://127.0.0.1:{front.port}")
         agent.start()
-        logs(site, agent, "no MQTT broker has answered: is this another service, or the login page")
+        waits_for_broker(site, agent, "no MQTT broker has answered: is this another service, or the login page")
         front.portal = False
         site.until(lambda: site.connected(name), "the agent to connect")
-    assert calm(agent)
+        assert calm(agent)
 
 
 def test_a_clock_in_the_seventies_is_named_and_uploads_go_on_when_it_is_set(
@@ -96,7 +96,8 @@ def test_a_clock_in_the_seventies_is_named_and_uploads_go_on_when_it_is_set(
             **clock_of(faketime, clock),
         )
         agent.start()
-        logs(site, agent, "certificate is not yet valid; the clock of this device is at 197")
+        status = waits_for_broker(site, agent, "certificate is not yet valid; the clock of this device is at 197")
+        assert status.clock.notes
         clock.write_text("+0")
         site.until(lambda: site.connected(name), "the agent to connect")
         path = site.file(name, "big.bin", 3 * CHUNK)
@@ -111,7 +112,7 @@ def test_a_clock_in_the_seventies_is_named_and_uploads_go_on_when_it_is_set(
         clock.write_text("+0")
         assert site.completed(upload_id, path)["attempt"] == 1
         assert site.bytes_received(upload_id) == path.stat().st_size
-    assert calm(agent)
+        assert calm(agent)
 
 
 def test_after_a_suspend_a_dead_connection_is_noticed_at_once(site: FaultSite, name: str, tmp_path: Path) -> None:
@@ -131,4 +132,4 @@ def test_after_a_suspend_a_dead_connection_is_noticed_at_once(site: FaultSite, n
         site.until(lambda: agent.log.count("connected: epoch=") == 2, "the next connection")
         path = site.file(name, "a.bin", 1000)
         site.completed(site.trigger(name, path), path)
-    assert calm(agent)
+        assert calm(agent)
