@@ -128,6 +128,7 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
+        journal.on_gone = self._written_again
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
         self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
@@ -397,6 +398,11 @@ class Agent:
         if done.size >= _SMALLEST_SAMPLE and done.seconds > 0:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
+
+    def _written_again(self) -> list[Transfer]:
+        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        self._installation.save_again()
+        return self._transfers()
 
     def _transfers(self) -> list[Transfer]:
         return [run.transfer for run in self._uploads]
