@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from device_agent.after.duties import AfterDone
 from device_agent.mqtt.session import AckToken
 from device_agent.queries.selections import SelectionMissing, WalkEnded
 from device_agent.uploads import Run
@@ -75,7 +76,9 @@ class StopRequested(Struct, frozen=True):
 
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
-LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | _QueryEvent | StopRequested
+LoopEvent = (
+    Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | AfterDone | _QueryEvent | StopRequested
+)
 
 
 class EventQueue:
