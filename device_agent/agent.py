@@ -33,8 +33,12 @@ from device_agent.inbox import (
     EventQueue,
     LoopEvent,
     QueryAnswered,
+    RetryPlanned,
+    StatusAsked,
     StopRequested,
 )
+from device_agent.local.model import LocalStatus
+from device_agent.local.reporter import LocalReporter
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
@@ -186,6 +190,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
+        self._local = LocalReporter(settings, environment.wall)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -301,6 +306,16 @@ class Agent:
             events=dict(uploads.counters),
         )
 
+    def _local_status(self) -> LocalStatus:
+        """The state of this moment, for a person on this device."""
+        return self._local.status(
+            self._uploads,
+            now=self._clock(),
+            journal_size=self._journal.size,
+            failing=self._durability.failure,
+            disk_free=self._environment.system_info().disk_free,
+        )
+
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
@@ -332,13 +347,17 @@ class Agent:
                 self._after.done(event, self._clock())
             case Connected():
                 self._connected = True
+                self._local.connected()
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
                 self._after.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
+                self._local.disconnected()
                 self._publisher.on_disconnected()
+            case RetryPlanned(text=text, seconds=seconds):
+                self._local.retries(text, seconds)
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
@@ -348,6 +367,8 @@ class Agent:
                 self._selections.missing(command, request, self._clock())
             case WalkEnded():
                 self._selections.ended(event)
+            case StatusAsked(answer=answer):
+                answer(self._local_status())
             case StopRequested():
                 self._stopping = True
             case _:

@@ -106,8 +106,10 @@ class AfterDuties:
         after = self._after(upload_id)
         if after is None or upload_id not in self._duties:
             return
-        unknown = Outcome.read(close.outcome) is Outcome.UNKNOWN
-        if close.about_attempt == after.attempt and (close.acknowledges >= after.sequence or unknown):
+        if close.about_attempt < after.attempt:
+            return
+        later = close.about_attempt > after.attempt or Outcome.read(close.outcome) is Outcome.UNKNOWN
+        if later or close.acknowledges >= after.sequence:
             self._follow(upload_id, Acknowledged(), 0.0)
 
     def connected(self) -> None:

@@ -19,6 +19,7 @@ from device_agent.diagnosis.findings import Finding
 from device_agent.errors import HostNotAllowed
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
+from device_agent.system_info import EARLIEST
 from schemas.broker_url import BrokerUrl
 from schemas.globs import fixed_folder
 
@@ -31,9 +32,6 @@ MAX_SKEW: Final = 300.0
 PATIENCE: Final = 5.0
 """Seconds that a file system has to answer."""
 
-_EARLIEST: Final = 1_735_689_600.0
-"""2025-01-01: a device without a battery begins in 1970."""
-
 _MOST_HOSTS: Final = 10
 _SUCCESS: Final = range(200, 300)
 
@@ -44,12 +42,28 @@ def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], f
     running, found = _state_folder(settings.state_dir)
     yield from found
     yield from _files(settings)
+    yield from _after(settings)
     yield from _broker(settings, running=running)
     dates: list[tuple[float, float]] = []
     yield from _stores(settings, dates, wall)
     if put_url is not None:
         yield _put(settings, put_url)
     yield _clock(dates, wall())
+
+
+def _after(settings: Settings) -> Iterator[Finding]:
+    """Whether files can be deleted or moved where that is allowed; a folder that is missing is found elsewhere."""
+    if not settings.allow_after:
+        return
+    folders = {*map(fixed_folder, settings.after_paths)} or set(settings.allowed_roots)
+    closed = sorted(folder for folder in folders if Path(folder).is_dir() and not os.access(folder, os.W_OK | os.X_OK))
+    acts = " and ".join(settings.allow_after)
+    if closed:
+        text = f"ALLOW_AFTER allows to {acts} files, and {', '.join(closed)} may not be written: every file is kept"
+        remedy = "setfacl -m u:USER:rwx FOLDER, and the drop-in delete.conf of the unit"
+        yield Finding("after", fine=False, text=text, remedy=remedy)
+    else:
+        yield Finding("after", fine=True, text=f"the agent may {acts} files below {', '.join(sorted(folders))}")
 
 
 def _state_folder(folder: Path) -> tuple[bool, list[Finding]]:
@@ -236,7 +250,7 @@ def _put(settings: Settings, text: str) -> Finding:
 def _clock(dates: list[tuple[float, float]], now: float) -> Finding:
     """Whether the clock is right, as far as a server has reported its time."""
     remedy = "set the clock, by NTP (timedatectl set-ntp true)"
-    if now < _EARLIEST:
+    if now < EARLIEST:
         year = time.gmtime(now).tm_year
         return Finding("clock", fine=False, text=f"the clock of this device is in {year}", remedy=remedy)
     if not dates:

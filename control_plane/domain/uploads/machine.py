@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
     RESPONSES,
+    AfterReported,
     CancelledByClient,
     CancelRequested,
     CleanupDone,
@@ -166,6 +168,8 @@ def _guard(upload: Upload, event: RemoteEvent) -> Applied | None:
 
     Filters by attempt, terminal state and sequence, in this order.
     """
+    if isinstance(event, AfterReported):
+        return after_reported(upload, event)
     progress = isinstance(event, Progressed)
     if event.attempt < upload.attempt and not _lacks_attempt(event):
         # An older attempt is dropped. After the end its client receives no newer command, so a close releases it.

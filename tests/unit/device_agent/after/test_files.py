@@ -31,7 +31,8 @@ def test_a_file_that_did_not_change_is_moved(tmp_path: Path) -> None:
     (tmp_path / "done").mkdir()
     after = Sent(tmp_path, f"move:{tmp_path}/done").run()
     assert (after.outcome, after.text) == ("moved", f"{tmp_path}/done/a.bin")
-    assert visible(tmp_path / "done") == {"a.bin": CONTENT} and not visible(tmp_path)
+    assert visible(tmp_path / "done") == {"a.bin": CONTENT}
+    assert not visible(tmp_path)
 
 
 def test_an_empty_file_is_deleted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +63,8 @@ def test_a_file_that_was_written_at_any_step_is_kept_under_its_name(
     sent.before[phase] = lambda: change(sent.path if phase is Phase.HIDE else sent.hidden)
     after = sent.run()
     assert (after.outcome, after.code) == ("kept", "source_changed"), after.text
-    assert set(visible(tmp_path)) == {"a.bin"} and visible(tmp_path)["a.bin"] != CONTENT
+    assert set(visible(tmp_path)) == {"a.bin"}
+    assert visible(tmp_path)["a.bin"] != CONTENT
     assert not visible(tmp_path / "done")
 
 
@@ -91,14 +93,15 @@ def test_a_changed_file_whose_name_is_taken_is_kept_beside_it_and_that_is_report
     sent.before[Phase.WAIT] = both
     after = sent.run()
     (beside,) = (name for name in visible(tmp_path) if name != "a.bin")
-    assert after.outcome == "kept" and beside in (after.text or "")
+    assert after.outcome == "kept"
+    assert beside in (after.text or "")
     assert visible(tmp_path) == {"a.bin": b"the next one", beside: CONTENT + b"more"}
 
 
 def test_a_file_swapped_between_the_look_and_the_rename_gets_its_name_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent, real = Sent(tmp_path), files.rename_new
+    sent, real = Sent(tmp_path), renames.rename_new
 
     def swap(*names: object) -> None:
         monkeypatch.setattr(files, "rename_new", real)
@@ -133,13 +136,15 @@ def test_a_move_replaces_no_file(tmp_path: Path) -> None:
     done.mkdir()
     (done / "a.bin").write_bytes(b"an earlier one")
     after = Sent(tmp_path, f"move:{done}").run()
-    assert (after.outcome, after.code) == ("kept", "after_not_possible") and "exists" in (after.text or "")
-    assert visible(done) == {"a.bin": b"an earlier one"} and visible(tmp_path) == {"a.bin": CONTENT}
+    assert (after.outcome, after.code) == ("kept", "after_not_possible")
+    assert "exists" in (after.text or "")
+    assert visible(done) == {"a.bin": b"an earlier one"}
+    assert visible(tmp_path) == {"a.bin": CONTENT}
 
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_move_replaces_no_file_that_appears_at_the_last_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, link: bool
 ) -> None:
     if link:
         monkeypatch.setattr(renames, "_renameat2", lambda: None)
@@ -148,7 +153,8 @@ def test_a_move_replaces_no_file_that_appears_at_the_last_moment(
     sent = Sent(tmp_path, f"move:{done}")
     sent.before[Phase.END] = lambda: (done / "a.bin").write_bytes(b"an earlier one")
     assert sent.run().outcome == "kept"
-    assert visible(done) == {"a.bin": b"an earlier one"} and visible(tmp_path) == {"a.bin": CONTENT}
+    assert visible(done) == {"a.bin": b"an earlier one"}
+    assert visible(tmp_path) == {"a.bin": CONTENT}
 
 
 @pytest.mark.parametrize("gone_at", [Phase.HIDE, Phase.END])
@@ -158,13 +164,14 @@ def test_a_move_into_a_folder_that_is_missing_keeps_the_file(tmp_path: Path, gon
     sent = Sent(tmp_path, f"move:{done}")
     sent.before[gone_at] = done.rmdir
     after = sent.run()
-    assert (after.outcome, after.code) == ("kept", "after_not_possible") and "done" in (after.text or "")
+    assert (after.outcome, after.code) == ("kept", "after_not_possible")
+    assert "done" in (after.text or "")
     assert visible(tmp_path) == {"a.bin": CONTENT}
 
 
 def test_a_move_to_another_file_system_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "done").mkdir()
-    sent, real = Sent(tmp_path, f"move:{tmp_path}/done"), files.rename_new
+    sent, real = Sent(tmp_path, f"move:{tmp_path}/done"), renames.rename_new
 
     def other_device(folder: int, name: str, to_folder: int, to_name: str) -> None:
         if to_name == "a.bin" and not (tmp_path / "done" / "x").exists():
@@ -193,7 +200,7 @@ def test_a_folder_that_may_not_be_written_keeps_the_file_and_says_so(
 @pytest.mark.parametrize("asked", ["delete", "move:"])
 @pytest.mark.parametrize("link", [False, True])
 def test_an_agent_that_ends_after_any_step_finishes_after_its_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, link: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, asked: str, link: bool
 ) -> None:
     """The work was done and its event is lost, or not: both ways lead to the one end."""
     if link:
