@@ -17,7 +17,7 @@ from typing import Final, Protocol, assert_never
 from device_agent import VERSION
 from device_agent.after.duties import AfterDone, AfterDuties
 from device_agent.after.files import AfterFiles
-from device_agent.after.machine import Kept, Phase
+from device_agent.after.machine import FileKept, Phase
 from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
@@ -459,7 +459,7 @@ class Agent:
                 event = self._after_files.work(upload_id, after, phase)
             except Exception as error:
                 log.exception("the file of upload %s could not be worked on", upload_id)
-                event = Kept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
             self._inbox.put(AfterDone(upload_id, event))
 
         self._runner.run_after(call, lambda: self._inbox.put(AfterDone(upload_id, None)))

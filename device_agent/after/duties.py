@@ -18,10 +18,10 @@ from device_agent.after.machine import (
     Acknowledged,
     Ended,
     Event,
+    FileEvent,
+    FileKept,
     GraceOver,
-    Kept,
     Phase,
-    WorkEvent,
     first,
     follow,
     grace_of,
@@ -50,7 +50,7 @@ class AfterDone(Struct, frozen=True):
     """The work on one file has ended; `event` is None when it was stopped, or its file system does not answer."""
 
     upload_id: str
-    event: WorkEvent | None
+    event: FileEvent | None
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class AfterDuties:
             return
         after, duty.phase = follow(before, duty.phase, event)
         duty.wake_at = now + grace_of(after, self._grace) if duty.phase is Phase.WAIT else 0.0
-        if isinstance(event, Ended | Kept):
+        if isinstance(event, Ended | FileKept):
             after = replace(after, at=int(self._wall()))
             self._tell(upload_id, after)
         kept = None if duty.phase is Phase.OVER else after

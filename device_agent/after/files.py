@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from device_agent.after.machine import Checked, Differs, Ended, Hidden, Kept, Phase, WorkEvent
+from device_agent.after.machine import Checked, Differs, Ended, FileEvent, FileKept, Hidden, Phase
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
@@ -62,7 +62,7 @@ class AfterFiles:
         self._roots = roots
         self._stopped = stopped
 
-    def work(self, upload_id: str, after: Afterwards, phase: Phase) -> WorkEvent | None:
+    def work(self, upload_id: str, after: Afterwards, phase: Phase) -> FileEvent | None:
         """Do the work of `HIDE`, `CHECK` or `END`; None when it was stopped. Never raises for a fault of the file."""
         call = {Phase.HIDE: self._hide, Phase.CHECK: self._check, Phase.END: self._end}[phase]
         act = "delete" if after.asked == DELETE else "move"
@@ -76,7 +76,7 @@ class AfterFiles:
         except (FileRefused, OSError) as error:
             return _refused(after, act, error)
 
-    def _hide(self, after: Afterwards, place: _Place) -> WorkEvent:
+    def _hide(self, after: Afterwards, place: _Place) -> FileEvent:
         _drop_second_name(place)
         if (known := _found(place, place.hidden, after)) is not None:
             # The agent ended after the rename; its owner's grace begins anew.
@@ -86,12 +86,12 @@ class AfterFiles:
             return obstacle
         source = _found(place, place.name, after)
         if source is None:
-            return Kept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted or renamed by another process")
+            return FileKept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted or renamed by another process")
         with source:
             if identity_of(_stat(place, place.name)) in self._roots.own.identities():
-                return Kept(ErrorCode.PATH_NOT_ALLOWED, f"{after.file_path!r} is a file of the agent itself")
+                return FileKept(ErrorCode.PATH_NOT_ALLOWED, f"{after.file_path!r} is a file of the agent itself")
             if not _is_sent(after, source.fingerprint):
-                return Kept(ErrorCode.SOURCE_CHANGED, f"{_CHANGED}, or another has its name")
+                return FileKept(ErrorCode.SOURCE_CHANGED, f"{_CHANGED}, or another has its name")
             with FILE_CALL:
                 rename_new(place.folder, place.name, place.folder, place.hidden)
             # Only now it is known which file was renamed: another may have taken the name since it was opened.
@@ -100,22 +100,22 @@ class AfterFiles:
                 return _give_back(place, _CHANGED)
         return Hidden()
 
-    def _obstacle(self, after: Afterwards, place: _Place) -> Kept | None:
+    def _obstacle(self, after: Afterwards, place: _Place) -> FileKept | None:
         """Why the file cannot be moved, found out before it is touched."""
         if after.asked == DELETE:
             return None
         with self._target(after) as target:
             if os.fstat(target).st_dev != os.fstat(place.folder).st_dev:
                 text = f"{_target_of(after)!r} is on another file system"
-                return Kept(ErrorCode.AFTER_NOT_POSSIBLE, text)
+                return FileKept(ErrorCode.AFTER_NOT_POSSIBLE, text)
             if _exists(target, place.name):
                 return _taken(after, place)
         return None
 
-    def _check(self, after: Afterwards, place: _Place) -> WorkEvent | None:
+    def _check(self, after: Afterwards, place: _Place) -> FileEvent | None:
         source = _found(place, place.hidden, after)
         if source is None:
-            return Kept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted by another process")
+            return FileKept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted by another process")
         with source:
             source.wait_until_not_racy(time.sleep)
             before = source.now()
@@ -130,7 +130,7 @@ class AfterFiles:
                 return _give_back(place, _CHANGED)
             return Checked(before)
 
-    def _end(self, after: Afterwards, place: _Place) -> WorkEvent:
+    def _end(self, after: Afterwards, place: _Place) -> FileEvent:
         source = _found(place, place.hidden, after)
         if source is None:
             return self._ended_before(after, place)
@@ -144,7 +144,7 @@ class AfterFiles:
                 sync_open_folder(place.folder)
         return Ended(AfterOutcome.DELETED)
 
-    def _ended_before(self, after: Afterwards, place: _Place) -> WorkEvent:
+    def _ended_before(self, after: Afterwards, place: _Place) -> FileEvent:
         """The hidden name is gone: the agent ended before it could keep the outcome."""
         if after.asked == DELETE:
             with FILE_CALL:
@@ -153,7 +153,7 @@ class AfterFiles:
         with self._target(after) as target:
             there = _found(_Place(target, place.name, place.name), place.name, after)
             if there is None:
-                return Kept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted by another process")
+                return FileKept(ErrorCode.SOURCE_GONE, f"{after.file_path!r} was deleted by another process")
             with there:
                 moved = _is_sent(after, there.fingerprint)
             with FILE_CALL:
@@ -161,7 +161,7 @@ class AfterFiles:
                 sync_open_folder(place.folder)
         return Ended(AfterOutcome.MOVED, _moved_to(after, place)) if moved else _taken(after, place)
 
-    def _move(self, after: Afterwards, place: _Place, source: Source) -> WorkEvent:
+    def _move(self, after: Afterwards, place: _Place, source: Source) -> FileEvent:
         before = source.fingerprint
         with self._target(after) as target:
             try:
@@ -172,13 +172,13 @@ class AfterFiles:
                     return _give_back(place, _taken(after, place).text, ErrorCode.AFTER_NOT_POSSIBLE)
                 code = _CODES.get(error.errno or 0, ErrorCode.AFTER_NOT_POSSIBLE)
                 return _give_back(place, f"{_moved_to(after, place)!r}: {error.strerror}", code)
-            result: WorkEvent = Ended(AfterOutcome.MOVED, _moved_to(after, place))
+            result: FileEvent = Ended(AfterOutcome.MOVED, _moved_to(after, place))
             if compare_renamed(before, source.now()) is Sameness.CHANGED:
                 # Written between the last look and the rename: back to where its writer looks for it.
-                result = Kept(ErrorCode.SOURCE_CHANGED, f"{_CHANGED}, and is at {_moved_to(after, place)!r}")
+                result = FileKept(ErrorCode.SOURCE_CHANGED, f"{_CHANGED}, and is at {_moved_to(after, place)!r}")
                 with contextlib.suppress(OSError):
                     rename_new(target, place.name, place.folder, place.name)
-                    result = Kept(ErrorCode.SOURCE_CHANGED, _CHANGED)
+                    result = FileKept(ErrorCode.SOURCE_CHANGED, _CHANGED)
             with FILE_CALL:
                 sync_open_folder(target)
                 sync_open_folder(place.folder)
@@ -215,11 +215,11 @@ class AfterFiles:
             os.close(folder)
 
 
-def _refused(after: Afterwards, act: str, error: FileRefused | OSError) -> Kept:
+def _refused(after: Afterwards, act: str, error: FileRefused | OSError) -> FileKept:
     if isinstance(error, FileRefused):
-        return Kept(error.code, error.text)
+        return FileKept(error.code, error.text)
     code = _CODES.get(error.errno or 0, ErrorCode.INTERNAL)
-    return Kept(code, f"the agent could not {act} {after.file_path!r}: {error.strerror}")
+    return FileKept(code, f"the agent could not {act} {after.file_path!r}: {error.strerror}")
 
 
 def hidden_name(name: str, upload_id: str) -> str:
@@ -265,7 +265,7 @@ def _exists(folder: int, name: str) -> bool:
     return False
 
 
-def _give_back(place: _Place, why: str, code: ErrorCode = ErrorCode.SOURCE_CHANGED) -> Kept:
+def _give_back(place: _Place, why: str, code: ErrorCode = ErrorCode.SOURCE_CHANGED) -> FileKept:
     """Give a hidden file its name back; where another file has it, a visible name beside it."""
     beside = f"{place.name[:200]}.kept-{place.hidden[-len(SUFFIX) - 12 : -len(SUFFIX)]}"
     for name in (place.name, beside):
@@ -276,13 +276,13 @@ def _give_back(place: _Place, why: str, code: ErrorCode = ErrorCode.SOURCE_CHANG
         except FileExistsError:
             continue
         except OSError as error:
-            return Kept(code, f"{why}; it stays as {spelled(place.hidden)!r}: {error.strerror}")
-        return Kept(code, why if name == place.name else f"{why}; it stays as {spelled(name)!r}, its name is taken")
-    return Kept(code, f"{why}; it stays as {spelled(place.hidden)!r}")
+            return FileKept(code, f"{why}; it stays as {spelled(place.hidden)!r}: {error.strerror}")
+        return FileKept(code, why if name == place.name else f"{why}; it stays as {spelled(name)!r}, its name is taken")
+    return FileKept(code, f"{why}; it stays as {spelled(place.hidden)!r}")
 
 
-def _taken(after: Afterwards, place: _Place) -> Kept:
-    return Kept(ErrorCode.AFTER_NOT_POSSIBLE, f"{_moved_to(after, place)!r} exists already")
+def _taken(after: Afterwards, place: _Place) -> FileKept:
+    return FileKept(ErrorCode.AFTER_NOT_POSSIBLE, f"{_moved_to(after, place)!r} exists already")
 
 
 def _target_of(after: Afterwards) -> str:

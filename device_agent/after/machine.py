@@ -58,7 +58,7 @@ class Ended(Struct, frozen=True):
     text: str | None = None
 
 
-class Kept(Struct, frozen=True):
+class FileKept(Struct, frozen=True):
     """The file stays, and is under a visible name again, which `text` has if it is another one."""
 
     code: ErrorCode
@@ -69,8 +69,8 @@ class Acknowledged(Struct, frozen=True):
     """The owner has committed the receipt, or does not know the upload."""
 
 
-WorkEvent = Hidden | Checked | Differs | Ended | Kept
-Event = WorkEvent | GraceOver | Acknowledged
+FileEvent = Hidden | Checked | Differs | Ended | FileKept
+Event = FileEvent | GraceOver | Acknowledged
 
 _Row = tuple[Phase, Callable[[Afterwards, Event], Afterwards]]
 
@@ -90,20 +90,20 @@ def _again(after: Afterwards, _event: Event) -> Afterwards:
 
 def _over(after: Afterwards, event: Event) -> Afterwards:
     outcome = event.outcome if isinstance(event, Ended) else AfterOutcome.KEPT
-    code = event.code if isinstance(event, Kept) else None
-    text = event.text if isinstance(event, Ended | Kept) else None
+    code = event.code if isinstance(event, FileKept) else None
+    text = event.text if isinstance(event, Ended | FileKept) else None
     return replace(after, step=AfterStep.REPORTED, found=None, outcome=outcome, code=code, text=text)
 
 
 TABLE: Final[Mapping[tuple[Phase, type[Event]], _Row]] = {
     (Phase.HIDE, Hidden): (Phase.WAIT, _same),
-    (Phase.HIDE, Kept): (Phase.REPORT, _over),
+    (Phase.HIDE, FileKept): (Phase.REPORT, _over),
     (Phase.WAIT, GraceOver): (Phase.CHECK, _same),
     (Phase.CHECK, Checked): (Phase.END, _checked),
-    (Phase.CHECK, Kept): (Phase.REPORT, _over),
+    (Phase.CHECK, FileKept): (Phase.REPORT, _over),
     (Phase.END, Ended): (Phase.REPORT, _over),
     (Phase.END, Differs): (Phase.HIDE, _again),
-    (Phase.END, Kept): (Phase.REPORT, _over),
+    (Phase.END, FileKept): (Phase.REPORT, _over),
     (Phase.REPORT, Acknowledged): (Phase.OVER, _same),
 }
 """The next phase and the change of the record, for each event that a phase allows; any other one changes nothing."""

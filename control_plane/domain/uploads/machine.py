@@ -169,7 +169,7 @@ def _guard(upload: Upload, event: RemoteEvent) -> Applied | None:
     Filters by attempt, terminal state and sequence, in this order.
     """
     if isinstance(event, AfterReported):
-        return after_reported(upload, event)
+        return None
     progress = isinstance(event, Progressed)
     if event.attempt < upload.attempt and not _lacks_attempt(event):
         # An older attempt is dropped. After the end its client receives no newer command, so a close releases it.
@@ -507,6 +507,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     Rejected: _rejected,
     CancelledByClient: _cancelled_by_client,
     Progressed: _progressed,
+    AfterReported: after_reported,
     Dispatched: _dispatched,
     MissingFromHello: _missing_from_hello,
     StepTimedOut: _step_timed_out,

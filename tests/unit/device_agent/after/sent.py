@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from device_agent.after.files import AfterFiles, hidden_name
-from device_agent.after.machine import GraceOver, Phase, WorkEvent, first, follow
+from device_agent.after.machine import FileEvent, GraceOver, Phase, first, follow
 from device_agent.files.roots import Roots
 from device_agent.transfer.closing import content_of
 from device_agent.transfer.records import Afterwards
@@ -67,7 +67,7 @@ class Sent:
         assert event is not None
         self.after, self.phase = follow(self.after, self.phase, event)
 
-    def work(self) -> WorkEvent | None:
+    def work(self) -> FileEvent | None:
         """The work of this phase, as a thread of the agent does it."""
         return AfterFiles(Roots([str(self.root)])).work(UPLOAD, self.after, self.phase)
 
