@@ -41,7 +41,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
-from device_agent.service_manager import ServiceManager, status_line
+from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -108,7 +108,7 @@ class Environment:
     timezone: str | None = None
     limits: Limits = field(default_factory=Limits)
     metrics: Exporter = field(default_factory=Exporter)
-    manager: ServiceManager = field(default_factory=ServiceManager)
+    manager: Notifier = field(default_factory=Notifier)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)

@@ -21,7 +21,7 @@ from device_agent.local.server import LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
-from device_agent.service_manager import ServiceManager, has_bundle
+from device_agent.service_manager import Notifier, has_bundle
 from device_agent.settings import ADMINISTRATOR, Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -80,7 +80,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
-        manager=ServiceManager.of(os.environ, os.getpid()),
+        manager=Notifier.of(os.environ, os.getpid()),
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )
