@@ -6,6 +6,7 @@ has a row for each. No program compares the sentence; a published code keeps its
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ReasonCode(StrEnum):
@@ -38,6 +39,11 @@ class ReasonCode(StrEnum):
     RUNNING_CAP = "running_cap"
     BUDGET_SPENT = "budget_spent"
     CLIENT_QUOTA = "client_quota"
+    DEVICE_BUDGET = "device_budget"
+    DEVICE_METERED = "device_metered"
+    DEVICE_DISK = "device_disk"
+    DEVICE_BATTERY = "device_battery"
+    DEVICE_LOAD = "device_load"
     JOB_ENDED = "job_ended"
     INTERNAL = "internal"
 
@@ -81,6 +87,18 @@ class ReasonCode(StrEnum):
     NO_CATCH_UP = "no_catch_up"
     SUPERSEDED = "superseded"
     JOB_REFUSED = "job_refused"
+
+
+DEVICE_WAITS: Final = frozenset(
+    {
+        ReasonCode.DEVICE_BUDGET,
+        ReasonCode.DEVICE_METERED,
+        ReasonCode.DEVICE_DISK,
+        ReasonCode.DEVICE_BATTERY,
+        ReasonCode.DEVICE_LOAD,
+    }
+)
+"""What a device waits for by its own settings; the codes are those of `schemas.values.DeviceHold`."""
 
 
 class ProblemCode(StrEnum):

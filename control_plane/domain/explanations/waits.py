@@ -171,6 +171,36 @@ WAITS: Final[Explanations] = {
         "Uploads of the client end, or a day passes",
         _GATE,
     ),
+    ReasonCode.DEVICE_BUDGET: Explanation(
+        "The device has used up its bytes of the day or month, or what is left is less than one part",
+        "Nothing, or raise BYTES_PER_DAY or BYTES_PER_MONTH on the device",
+        "The next day or month of the device begins; the text names the instant if the device reports it",
+        _GATE,
+    ),
+    ReasonCode.DEVICE_METERED: Explanation(
+        "The link of the device is metered, and its bytes for such links are used up",
+        "Connect it by another link, or raise METERED_BYTES_PER_DAY or METERED_BYTES_PER_MONTH on the device",
+        "The device has another link, or its next day or month begins",
+        _GATE,
+    ),
+    ReasonCode.DEVICE_DISK: Explanation(
+        "Less disk is free on the device than its MIN_DISK_FREE",
+        "Make room on the device",
+        "The device reports that enough is free",
+        _GATE,
+    ),
+    ReasonCode.DEVICE_BATTERY: Explanation(
+        "The battery of the device has less charge than its MIN_BATTERY_PERCENT, and does not charge",
+        "Charge the device",
+        "The device reports that it has enough charge, or charges",
+        _GATE,
+    ),
+    ReasonCode.DEVICE_LOAD: Explanation(
+        "The load of the device is above its MAX_LOAD",
+        "Nothing, or look at what runs on the device",
+        "The device reports a lower load",
+        _GATE,
+    ),
     ReasonCode.JOB_ENDED: Explanation(
         "The job is over or is being ended: its uploads get no more URLs",
         "Nothing: its open uploads are being cancelled",

@@ -43,7 +43,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
     UploadResponse,
 )
-from control_plane.domain.uploads.holding import deadline_moved, gate_opened, held
+from control_plane.domain.uploads.holding import deadline_moved, gate_opened, held, reported
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
     MAX_DEADLINE,
@@ -355,7 +355,7 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     if upload.held and not moved:
         # The client reports the wait that it was sent: the gate's own reason has the code.
         return upload, ()
-    reason = None if event.reason is None else Reason(ReasonCode.CLIENT_REPORTED, event.reason)
+    reason = None if event.reason is None else reported(event.reason)
     reason = upload.reason if upload.held else reason
     after = replace(
         upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True
