@@ -20,6 +20,11 @@ class ReasonCode(StrEnum):
     CLIENT_NOISY = "client_noisy"
     CLIENT_REPORTED = "client_reported"
     """The client reported what it waits for; only its text is known."""
+    DEVICE_BUDGET = "device_budget"
+    DEVICE_METERED = "device_metered"
+    DEVICE_DISK = "device_disk"
+    DEVICE_BATTERY = "device_battery"
+    DEVICE_LOAD = "device_load"
     DISPATCHING = "dispatching"
     AWAITING_RESPONSE = "awaiting_response"
     UPLOADING = "uploading"
@@ -39,11 +44,6 @@ class ReasonCode(StrEnum):
     RUNNING_CAP = "running_cap"
     BUDGET_SPENT = "budget_spent"
     CLIENT_QUOTA = "client_quota"
-    DEVICE_BUDGET = "device_budget"
-    DEVICE_METERED = "device_metered"
-    DEVICE_DISK = "device_disk"
-    DEVICE_BATTERY = "device_battery"
-    DEVICE_LOAD = "device_load"
     JOB_ENDED = "job_ended"
     INTERNAL = "internal"
 
@@ -89,8 +89,9 @@ class ReasonCode(StrEnum):
     JOB_REFUSED = "job_refused"
 
 
-DEVICE_WAITS: Final = frozenset(
+REPORTED: Final = frozenset(
     {
+        ReasonCode.CLIENT_REPORTED,
         ReasonCode.DEVICE_BUDGET,
         ReasonCode.DEVICE_METERED,
         ReasonCode.DEVICE_DISK,
@@ -98,6 +99,9 @@ DEVICE_WAITS: Final = frozenset(
         ReasonCode.DEVICE_LOAD,
     }
 )
+"""What a client reports in its status: it repeats it every half minute."""
+
+DEVICE_WAITS: Final = REPORTED - {ReasonCode.CLIENT_REPORTED}
 """What a device waits for by its own settings; the codes are those of `schemas.values.DeviceHold`."""
 
 
@@ -160,3 +164,16 @@ class Reason:
 
     code: str
     text: str
+
+
+def reported(text: str) -> Reason:
+    """The reason that a client has put into its status: a code of its own limits, or only a text.
+
+    >>> reported("device_load: the load of one processor is 3.10, above 2 (MAX_LOAD)").code.value
+    'device_load'
+    >>> reported("other uploads of this device go first").code.value
+    'client_reported'
+    """
+    code, colon, sentence = text.partition(": ")
+    known = colon and code in REPORTED and code != ReasonCode.CLIENT_REPORTED
+    return Reason(ReasonCode(code), sentence) if known else Reason(ReasonCode.CLIENT_REPORTED, text)

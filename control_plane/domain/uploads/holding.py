@@ -1,4 +1,4 @@
-"""An upload that the gate or its device holds, and a deadline that is moved.
+"""An upload that the gate holds, and a deadline that is moved.
 
 Rule: as in `machine`, whose table of handlers names these functions. A held upload keeps its state, its attempt and
 what its client requested.
@@ -6,7 +6,6 @@ what its client requested.
 
 from msgspec.structs import replace
 
-from control_plane.domain.reasons import DEVICE_WAITS, Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, duties
 from control_plane.domain.uploads.events import DeadlineMoved, GateOpened, Held
 from control_plane.domain.uploads.model import TERMINAL, State, Upload
@@ -35,14 +34,6 @@ def gate_opened(upload: Upload, event: GateOpened) -> Changed:
     if not (upload.held and _is_asked(upload, event)):
         return upload, ()
     return replace(upload, held=False, reason=None, resume_at=0.0, touched_at=event.now), ()
-
-
-def reported(text: str) -> Reason:
-    """The reason that a device reports: its own code when the text begins with one and a colon."""
-    code, colon, rest = text.partition(":")
-    if colon and code in DEVICE_WAITS:
-        return Reason(code, rest.strip() or text)
-    return Reason(ReasonCode.CLIENT_REPORTED, text)
 
 
 def _is_asked(upload: Upload, event: Held | GateOpened) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode, reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
@@ -43,7 +43,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
     UploadResponse,
 )
-from control_plane.domain.uploads.holding import deadline_moved, gate_opened, held, reported
+from control_plane.domain.uploads.holding import deadline_moved, gate_opened, held
 from control_plane.domain.uploads.model import (
     MAX_ATTEMPTS,
     MAX_DEADLINE,
