@@ -14,15 +14,15 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.adapters.database.jobs.executions import SqlExecutions
-from control_plane.domain.gate import gate
+from control_plane.domain.gate import devices, gate
 from control_plane.domain.jobs import executions, machine
 from control_plane.domain.jobs.events import JobDeadlinePassed, Retried
 from control_plane.domain.jobs.model import Execution, ExecutionState
 from control_plane.domain.schedules.model import RunStatus
 from control_plane.services import maintenance
-from control_plane.services.clients import resync
+from control_plane.services.clients import registry, resync
 from control_plane.services.clients.sets import ShownSets
-from control_plane.services.gate import keeper
+from control_plane.services.gate import keeper, sender
 from control_plane.services.jobs import creation, effects, selections, turn
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
@@ -55,6 +55,17 @@ def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
             records.jobs.executions.save([pair for pair in pairs if pair[0] is not pair[1]])
 
     patch.setattr(turn, "carry_over", carry)
+
+
+def grants_since_the_report_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keeper, "charged", lambda _budget, ledger, _paid, _now: ledger)
+
+
+def a_reset_opens_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(devices, "is_over", lambda _use, _now: False)
+    patch.setattr(devices, "eases", lambda _before, _after: False)
+    patch.setattr(registry, "eases", lambda _before, _after: False)
+    patch.setattr(sender, "RENEW", 1e9)
 
 
 def a_cancel_ends_only_what_began(patch: pytest.MonkeyPatch) -> None:
@@ -240,6 +251,14 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
     a_lost_request_is_not_repeated: ("12", kills),
     a_repeated_listing_sends_again: ("12", _plain(scenarios.test_a_repeated_execution_sends_only_what_is_missing)),
     keys_are_not_unique: ("13", _plain(scenarios.test_two_jobs_of_one_key_overwrite_no_object)),
+    grants_since_the_report_are_forgotten: (
+        "14",
+        _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
+    ),
+    a_reset_opens_nothing: (
+        "14",
+        _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
+    ),
 }
 
 
@@ -253,4 +272,4 @@ def test_a_planted_fault_breaks_its_guarantee(plant: Plant, monkeypatch: pytest.
 
 
 def test_every_guarantee_has_a_planted_fault() -> None:
-    assert {number for number, _ in MUTANTS.values()} == {str(number) for number in range(1, 14)}
+    assert {number for number, _ in MUTANTS.values()} == {str(number) for number in range(1, 15)}
