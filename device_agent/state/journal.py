@@ -317,9 +317,10 @@ def _records(stream: BinaryIO) -> Iterator[tuple[Record | None, int]]:
 
 def _known(body: bytes) -> Record | None:
     try:
-        return _decoder.decode(body)
+        record: Record = _decoder.decode(body)
     except msgspec.MsgspecError:
         return None
+    return record
 
 
 def recorded_size(transfer: Transfer) -> int:

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.adapters.database.jobs.executions import SqlExecutions
-from control_plane.domain.gate import devices, gate
+from control_plane.domain.gate import gate
 from control_plane.domain.jobs import executions, machine
 from control_plane.domain.jobs.events import JobDeadlinePassed, Retried
 from control_plane.domain.jobs.model import Execution, ExecutionState
@@ -61,9 +61,14 @@ def grants_since_the_report_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keeper, "charged", lambda _budget, ledger, _paid, _now: ledger)
 
 
-def a_reset_opens_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(devices, "is_over", lambda _use, _now: False)
-    patch.setattr(devices, "eases", lambda _before, _after: False)
+def a_wait_for_a_device_has_no_end(patch: pytest.MonkeyPatch) -> None:
+    keep = gate._of_device
+
+    def decide(want: gate.Want, facts: gate.Facts) -> gate.Wait | None:
+        wait = keep(want, facts)
+        return None if wait is None else replace(wait, wake_at=None)
+
+    patch.setattr(gate, "_of_device", decide)
     patch.setattr(registry, "eases", lambda _before, _after: False)
     patch.setattr(sender, "RENEW", 1e9)
 
@@ -255,7 +260,7 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
         "14",
         _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
     ),
-    a_reset_opens_nothing: (
+    a_wait_for_a_device_has_no_end: (
         "14",
         _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
     ),
