@@ -20,9 +20,9 @@ from control_plane.domain.jobs.events import JobDeadlinePassed, Retried
 from control_plane.domain.jobs.model import Execution, ExecutionState
 from control_plane.domain.schedules.model import RunStatus
 from control_plane.services import maintenance
-from control_plane.services.clients import registry, resync
+from control_plane.services.clients import resync
 from control_plane.services.clients.sets import ShownSets
-from control_plane.services.gate import keeper, sender
+from control_plane.services.gate import keeper
 from control_plane.services.jobs import creation, effects, selections, turn
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
@@ -59,18 +59,6 @@ def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
 
 def grants_since_the_report_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keeper, "charged", lambda _budget, ledger, _paid, _now: ledger)
-
-
-def a_wait_for_a_device_has_no_end(patch: pytest.MonkeyPatch) -> None:
-    keep = gate._of_device
-
-    def decide(want: gate.Want, facts: gate.Facts) -> gate.Wait | None:
-        wait = keep(want, facts)
-        return None if wait is None else replace(wait, wake_at=None)
-
-    patch.setattr(gate, "_of_device", decide)
-    patch.setattr(registry, "eases", lambda _before, _after: False)
-    patch.setattr(sender, "RENEW", 1e9)
 
 
 def a_cancel_ends_only_what_began(patch: pytest.MonkeyPatch) -> None:
@@ -257,10 +245,6 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
     a_repeated_listing_sends_again: ("12", _plain(scenarios.test_a_repeated_execution_sends_only_what_is_missing)),
     keys_are_not_unique: ("13", _plain(scenarios.test_two_jobs_of_one_key_overwrite_no_object)),
     grants_since_the_report_are_forgotten: (
-        "14",
-        _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
-    ),
-    a_wait_for_a_device_has_no_end: (
         "14",
         _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
     ),
