@@ -44,6 +44,9 @@ def test_every_setting_can_be_given() -> None:
         "MAX_LOAD": "1.5",
         "SPOOL_MAX_BYTES": "2000000",
         "SPOOL_MAX_PERCENT": "10",
+        "ALLOW_AFTER": "delete, move",
+        "AFTER_PATHS": "/data/out/*",
+        "AFTER_GRACE": "60",
         "METRICS_FILE": "/metrics/backhaul.prom",
         "METRICS_PORT": "9100",
         "LOG_LEVEL": "DEBUG",
@@ -62,6 +65,8 @@ def test_every_setting_can_be_given() -> None:
     assert (settings.metered, settings.metered_bytes_per_day, settings.metered_bytes_per_month) == ("yes", 0, 5)
     assert (settings.min_disk_free, settings.min_battery_percent, settings.max_load) == (1000, 20, 1.5)
     assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
+    assert (settings.allow_after, settings.after_paths) == (("delete", "move"), ("/data/out/*",))
+    assert settings.after_grace == 60
     assert (settings.metrics_file, settings.metrics_port) == ("/metrics/backhaul.prom", 9100)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
 
