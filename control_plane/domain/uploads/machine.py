@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, ReasonCode, reported
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
@@ -57,6 +57,7 @@ from control_plane.domain.uploads.model import (
     Upload,
 )
 from control_plane.domain.uploads.observed import expired_unclosed, observed
+from control_plane.domain.uploads.reported import reported
 from schemas.digests import raw_digest
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan, plan_parts

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
-from control_plane.domain.reasons import REPORTED, Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,
@@ -20,6 +20,7 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.domain.uploads.reported import REPORTED
 from control_plane.services.backoff import full_jitter
 from control_plane.services.budget import Buckets, Limit
 from control_plane.services.clients.beats import Beats
