@@ -47,7 +47,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
     """The same, with the places. A later folder of `folders` is stronger; each must exist."""
     sources = read_sources(environ, env_file, folders)
     try:
-        settings = _settings(sources.given, environ)
+        settings = settings_of(sources.given, environ)
     except WrongSetting as error:
         given = sources.given.get(error.name)
         if given is None or given.file is None:
@@ -58,7 +58,8 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
     return LoadedSettings(settings, places, sources.files, sources.warnings)
 
 
-def _settings(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
+def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
+    """Checked settings of what was given; `SettingsError`."""
     for name, one in given.items():
         if name not in PATHS and isinstance(one.value, str) and not is_utf8(one.value):
             raise WrongSetting(name=name, reason="is not UTF-8")

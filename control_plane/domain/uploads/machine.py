@@ -13,11 +13,14 @@ from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reported import reported
+from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
     RESPONSES,
+    AfterReported,
     CancelledByClient,
     CancelRequested,
     CleanupDone,
@@ -57,7 +60,6 @@ from control_plane.domain.uploads.model import (
     Upload,
 )
 from control_plane.domain.uploads.observed import expired_unclosed, observed
-from control_plane.domain.uploads.reported import reported
 from schemas.digests import raw_digest
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan, plan_parts
@@ -167,6 +169,8 @@ def _guard(upload: Upload, event: RemoteEvent) -> Applied | None:
 
     Filters by attempt, terminal state and sequence, in this order.
     """
+    if isinstance(event, AfterReported):
+        return None
     progress = isinstance(event, Progressed)
     if event.attempt < upload.attempt and not _lacks_attempt(event):
         # An older attempt is dropped. After the end its client receives no newer command, so a close releases it.
@@ -504,6 +508,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     Rejected: _rejected,
     CancelledByClient: _cancelled_by_client,
     Progressed: _progressed,
+    AfterReported: after_reported,
     Dispatched: _dispatched,
     MissingFromHello: _missing_from_hello,
     StepTimedOut: _step_timed_out,

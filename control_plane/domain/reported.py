@@ -19,6 +19,9 @@ REPORTED: Final = frozenset(
 )
 """What a client reports in its status: it repeats it every half minute."""
 
+DEVICE_WAITS: Final = REPORTED - {ReasonCode.CLIENT_REPORTED}
+"""What a device waits for by its own settings; the codes are those of `schemas.values.DeviceHold`."""
+
 
 def reported(text: str) -> Reason:
     """The reason that a client has put into its status: a code of its own limits, or only a text.
@@ -29,5 +32,5 @@ def reported(text: str) -> Reason:
     'client_reported'
     """
     code, colon, sentence = text.partition(": ")
-    known = colon and code in REPORTED and code != ReasonCode.CLIENT_REPORTED
+    known = colon and code in DEVICE_WAITS
     return Reason(ReasonCode(code), sentence) if known else Reason(ReasonCode.CLIENT_REPORTED, text)
