@@ -77,7 +77,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
         timezone=timezone,
-        limits=Limits(Rules.of(settings), timezone, Readings(free_disk=lambda: free_disk(str(settings.state_dir)))),
+        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: free_disk(str(settings.state_dir)))),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
@@ -88,6 +88,20 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The limits that the settings contain."""
+    return Rules(
+        day=settings.bytes_per_day,
+        month=settings.bytes_per_month,
+        metered_day=settings.metered_bytes_per_day,
+        metered_month=settings.metered_bytes_per_month,
+        metered={"yes": True, "no": False}.get(settings.metered),
+        disk_free=settings.min_disk_free,
+        battery=settings.min_battery_percent,
+        load=settings.max_load,
     )
 
 

@@ -15,7 +15,6 @@ from device_agent.limits.conditions import battery_percent, load_per_processor
 from device_agent.limits.counting import Counting
 from device_agent.limits.days import beginning_of, zone_of
 from device_agent.limits.network_manager import link_is_metered
-from device_agent.settings import Settings
 from device_agent.transfer.records import Spent
 from schemas.values import BudgetUse, DeviceBudget, DeviceHold
 
@@ -46,20 +45,6 @@ class Rules:
     disk_free: int | None = None
     battery: int | None = None
     load: float | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Rules":
-        """The rules that the settings contain."""
-        return cls(
-            day=settings.bytes_per_day,
-            month=settings.bytes_per_month,
-            metered_day=settings.metered_bytes_per_day,
-            metered_month=settings.metered_bytes_per_month,
-            metered={"yes": True, "no": False}.get(settings.metered),
-            disk_free=settings.min_disk_free,
-            battery=settings.min_battery_percent,
-            load=settings.max_load,
-        )
 
     @property
     def caps(self) -> bool:

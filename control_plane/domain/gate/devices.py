@@ -11,7 +11,8 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from control_plane.domain.reasons import DEVICE_WAITS, Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reported import DEVICE_WAITS
 from schemas.values import BudgetUse, DeviceBudget
 
 LEDGER_LIFE: Final = 600.0

@@ -12,7 +12,8 @@ from typing import Any, Final, assert_never
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, ReasonCode, reported
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reported import reported
 from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties

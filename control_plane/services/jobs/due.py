@@ -38,7 +38,8 @@ from control_plane.domain.jobs.model import (
 )
 from control_plane.domain.jobs.rollout import abort_rule_met, stage_after, stage_ends_at, stage_size
 from control_plane.domain.jobs.spec import Retry
-from control_plane.domain.reasons import DEVICE_WAITS, Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reported import DEVICE_WAITS
 from control_plane.domain.uploads.model import OPEN, Upload, UploadKey
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient

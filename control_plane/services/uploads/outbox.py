@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from control_plane.domain.clients import Client
-from control_plane.domain.reasons import REPORTED, Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reported import REPORTED
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,

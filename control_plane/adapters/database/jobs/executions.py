@@ -21,7 +21,7 @@ from control_plane.adapters.database.jobs.rows import (
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOBS
 from control_plane.adapters.database.sql import Statement, Transaction, Values
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState
-from control_plane.domain.reasons import DEVICE_WAITS
+from control_plane.domain.reported import DEVICE_WAITS
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import PARKED, Page
 from control_plane.services.ports.jobs import ExecutionFilter, ExecutionPage

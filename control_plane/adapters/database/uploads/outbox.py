@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, case, delete, or_, select, tuple_, update
 from control_plane.adapters.database.rows import entry_values, to_entry
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
 from control_plane.adapters.database.tables import IS_HELD, OUTBOX, UPLOADS
-from control_plane.domain.reasons import DEVICE_WAITS
+from control_plane.domain.reported import DEVICE_WAITS
 from control_plane.domain.uploads.duties import Kind
 from control_plane.services.ports.database import PARKED, OutboxEntry, Subject, SubjectType
 

@@ -119,12 +119,12 @@ def test_a_queued_upload_is_not_opened_while_nothing_may_begin(table: Budgeted) 
     later = table.download("u2")
     assert later is not None
     table.begun(1.0)
-    assert later.transfer.state is State.QUEUED
+    assert str(later.transfer.state) == "queued"
     assert (wait_reason(later.transfer, 1.0) or "").startswith("device_budget: ")
     for number in (1, 2):
         table.ends(run, number, sent=10, stored=False)
     table.uploads.schedule(100.0)
-    assert later.transfer.state is State.OPENING, "the failed parts cost ten bytes each"
+    assert str(later.transfer.state) == "opening", "the failed parts cost ten bytes each"
 
 
 def test_a_small_file_goes_on_where_the_rest_of_the_day_has_room_for_it(table: Budgeted) -> None:

@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from device_agent.bootstrap import rules_of
 from device_agent.limits.conditions import battery_percent, load_per_processor
 from device_agent.limits.limits import LOOK_EVERY, Limits, Readings, Rules, free_disk
 from device_agent.settings import load_settings
 
+Value = TypeVar("Value")
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 
@@ -27,11 +30,15 @@ class Device:
     def limits(self, **rules: object) -> Limits:
         return Limits(Rules(**rules), "UTC", self.readings())  # type: ignore[arg-type]
 
+    def read(self, what: str, shown: Value) -> Value:
+        self.asked.append(what)
+        return shown
+
     def readings(self) -> Readings:
         return Readings(
             wall=lambda: self.wall,
-            link_is_metered=lambda: self.asked.append("link") or self.metered,  # type: ignore[func-returns-value]
-            free_disk=lambda: self.asked.append("disk") or self.free,  # type: ignore[func-returns-value]
+            link_is_metered=lambda: self.read("link", self.metered),
+            free_disk=lambda: self.read("disk", self.free),
             battery_percent=lambda: self.battery,
             load=lambda: self.load,
         )
@@ -177,8 +184,8 @@ def test_a_record_is_due_before_a_part_and_with_other_records_only() -> None:
 
 def test_the_rules_are_those_of_the_settings() -> None:
     given = {"CLIENT_ID": "d", "BYTES_PER_DAY": "1", "METERED": "no", "MAX_LOAD": "2", "MIN_DISK_FREE": "3"}
-    assert Rules.of(load_settings(given)) == Rules(day=1, metered=False, load=2.0, disk_free=3)
-    assert Rules.of(load_settings({"CLIENT_ID": "d"})) == Rules()
+    assert rules_of(load_settings(given)) == Rules(day=1, metered=False, load=2.0, disk_free=3)
+    assert rules_of(load_settings({"CLIENT_ID": "d"})) == Rules()
 
 
 def supply(folder: Path, name: str, **values: str) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parsed
 from device_agent.inbox import Connected, Disconnected
 from device_agent.watching.exporter import FILE_EVERY, PORT_EVERY, Exporter
 from device_agent.watching.figures import METRICS, PREFIX, Figures, text_of
+from schemas.values import BudgetUse, DeviceBudget
 from tests.support.patience import came_true
 from tests.unit.device_agent.agent_loop import AgentLoop
 
@@ -30,6 +31,7 @@ FIGURES = Figures(
     parts_sent=1,
     ended={"completed": 3},
     events={"faults": 1},
+    budget=DeviceBudget(day=BudgetUse(10, 5), metered_month=BudgetUse(7, 1), metered=True, holds=("device_load",)),
 )
 
 
