@@ -191,7 +191,11 @@ def agent_process(place: Place, state: Path) -> Watched:
         "LOG_LEVEL": "warning",
         **place.sink.settings,
     }
-    return Watched((place.python, "-m", "device_agent"), settings, state.parent / f"{state.name}.log")
+    return Watched(
+        (place.python, "-m", "device_agent", "--config-dir", str(place.folder)),
+        settings,
+        state.parent / f"{state.name}.log",
+    )
 
 
 async def _once(place: Place, path: Path, digest: DigestName) -> Cost:

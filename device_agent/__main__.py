@@ -20,7 +20,7 @@ from device_agent import VERSION
 from device_agent.bootstrap import open_agent
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
-from device_agent.settings import Settings, load_settings
+from device_agent.settings import ADMINISTRATOR, CONFIG_DIRS, Settings, load
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -34,21 +34,25 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults."""
     options = _parser().parse_args(arguments)
+    folders = options.config_dir or [folder for folder in CONFIG_DIRS if folder.is_dir()]
     try:
-        settings = load_settings(os.environ, options.env_file)
+        loaded = load(os.environ, options.env_file, folders)
     except SettingsError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
-    if settings.exposure:
-        print(f"backhaul-agent: {settings.exposure}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
+    settings = loaded.settings
+    for warning in (*loaded.warnings, settings.exposure):
+        if warning:
+            print(f"backhaul-agent: {warning}", file=sys.stderr)  # noqa: T201 (no LOG_LEVEL may hide it)
     if options.command == "doctor":
         return _doctor(settings, put_url=options.put, as_document=options.json)
     if options.check:
-        print("\n".join(settings.lines()))  # noqa: T201 (the output of --check)
+        print("\n".join(loaded.lines()))  # noqa: T201 (the output of --check)
         return DONE
     start_logging(settings.log_level)
     try:
-        with open_agent(settings, options.env_file) as agent, _threads_end_the_process(), _signals_call(agent.stop):
+        own_files = (options.env_file, ADMINISTRATOR, *folders)
+        with open_agent(settings, own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
@@ -130,8 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=["doctor"], help=text)
     parser.add_argument("--put", metavar="URL", help="with doctor: a presigned URL; one byte is PUT to it")
     parser.add_argument("--json", action="store_true", help="with doctor: print one JSON document")
-    parser.add_argument("--check", action="store_true", help="print the settings, secrets left out, and exit")
+    text = "print the settings and where each was set, secrets left out, and exit"
+    parser.add_argument("--check", action="store_true", help=text)
     parser.add_argument("--env-file", type=Path, default=Path(".env"), help="settings beside the environment")
+    text = (
+        f"folder of *.toml with settings; may be repeated, a later one is stronger [{' '.join(map(str, CONFIG_DIRS))}]"
+    )
+    parser.add_argument("--config-dir", type=Path, action="append", metavar="DIR", help=text)
     parser.add_argument("--version", action="version", version=f"backhaul-agent {VERSION}")
     return parser
 

@@ -5,7 +5,7 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_agent(settings: Settings, env_file: Path) -> Iterator[Agent]:
+def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
-    `env_file` is the file that settings were read from, if it exists: it is never uploaded.
+    `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
     """
     journal, transfers = Journal.open(settings.state_dir)
     try:
@@ -43,15 +43,15 @@ def open_agent(settings: Settings, env_file: Path) -> Iterator[Agent]:
         if journal.dropped:
             log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
         installation = Installation.open(settings.state_dir)
-        yield Agent(settings, journal, transfers, installation, environment_of(settings, env_file))
+        yield Agent(settings, journal, transfers, installation, environment_of(settings, own_files))
     finally:
         journal.close()
 
 
-def environment_of(settings: Settings, env_file: Path) -> Environment:
+def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
-    own = OwnFiles(settings.state_dir, (env_file,))
+    own = OwnFiles(settings.state_dir, own_files)
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
     copies = Copies(

@@ -1,4 +1,4 @@
-"""The agent's own files: its state folder, and the environment file that it has read.
+"""The agent's own files: its state folder, and the files and folders of its settings.
 
 Rule: known by device and inode, so neither another name nor a hard link makes one of them a file of the user.
 """
@@ -17,7 +17,10 @@ Identity = tuple[int, int]
 
 
 class OwnFiles:
-    """Files that are never read for an upload, and never listed: all beneath `folder`, and `files`."""
+    """Files that are never read for an upload, and never listed: all beneath `folder`, and `files`.
+
+    One of `files` may be a folder, with all that is beneath it by then; it need not be there yet.
+    """
 
     def __init__(self, folder: Path | None = None, files: Iterable[Path] = ()) -> None:
         self._folder = None if folder is None else folder.absolute()
@@ -35,10 +38,11 @@ class OwnFiles:
         for file in self._files:
             with contextlib.suppress(OSError):
                 found.add(identity_of(os.lstat(file)))
-        if self._folder is not None:
+        for folder in (self._folder, *self._files):
             with contextlib.suppress(OSError):
-                found.add(identity_of(self._folder.stat()))
-                found.update(_beneath(str(self._folder)))
+                if folder is not None and folder.is_dir():
+                    found.add(identity_of(folder.stat()))
+                    found.update(_beneath(str(folder)))
         return frozenset(found)
 
 

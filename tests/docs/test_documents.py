@@ -73,7 +73,12 @@ def test_commands_that_no_test_types_are_listed_with_the_reason() -> None:
 
 def test_every_fence_has_a_known_language() -> None:
     """A block without one, or with a new one, would be neither typed nor listed."""
-    known = {"", "bash", "sh", "console", "json", "yaml", "nginx", "caddy", "mermaid", "text", "csv", "python"}
+    known = {"", "bash", "sh", "console", "json", "yaml", "toml", "ini", "nginx", "caddy"} | {
+        "mermaid",
+        "text",
+        "csv",
+        "python",
+    }
     found = {language for text in documents().values() for language in _FENCE.findall(text)}
     assert found <= known
 

@@ -90,7 +90,8 @@ class AgentProcess:
             "LOG_LEVEL": "debug",
             **self.settings,
         }
-        command = [*before, sys.executable, "-m", "device_agent", "--env-file", str(self.folder / "none.env")]
+        own = ("--env-file", str(self.folder / "none.env"), "--config-dir", str(self.folder))
+        command = [*before, sys.executable, "-m", "device_agent", *own]
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=Path(__file__).parents[2])
 

@@ -26,7 +26,7 @@ from tests.support.proxy import Proxy
 from tests.support.s3_servers import S3Server
 from tests.support.strict_s3 import Operation, StoreEvent, StrictControl, received, start_strict_process
 
-AGENT: Final = (sys.executable, "-m", "device_agent")
+AGENT: Final = (sys.executable, "-m", "device_agent", "--config-dir", ".")
 SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
 PATIENCE: Final = 60.0
 MIB: Final = 1024 * 1024

@@ -18,6 +18,7 @@ from device_agent.logs import LineFormatter, start_logging
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CLIENT_ID", "MQTT_PASSWORD", "MQTT_USERNAME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("device_agent.__main__.CONFIG_DIRS", (tmp_path / "agent.d",))
     path = tmp_path / ".env"
     path.write_text(f"CLIENT_ID=till-1\nMQTT_PASSWORD=hunter2\nSTATE_DIR={tmp_path}/state\n")
     return path
@@ -26,9 +27,23 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_check_prints_the_settings_and_no_secret(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check", "--env-file", str(env_file)]) == 0
     printed = capsys.readouterr().out
-    assert "CLIENT_ID=till-1\n" in printed
+    assert f"CLIENT_ID=till-1                          # {env_file}\n" in printed
+    assert "MQTT_USERNAME=till-1                      # default\n" in printed
     assert "hunter2" not in printed
     assert not (env_file.parent / "state").exists()
+
+
+def test_the_folder_of_settings_is_read_where_it_exists(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = env_file.parent / "agent.d"
+    folder.mkdir()
+    (folder / "50-site.toml").write_text('labels = { site = "berlin" }\n')
+    assert main(["--check", "--env-file", str(env_file)]) == 0
+    assert f"LABELS=site=berlin                        # {folder}/50-site.toml\n" in capsys.readouterr().out
+
+
+def test_a_folder_of_settings_that_is_named_must_exist(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config-dir", str(env_file.parent / "none"), "--env-file", str(env_file)]) == 2
+    assert capsys.readouterr().err.endswith("/none cannot be read: No such file or directory\n")
 
 
 def test_a_wrong_setting_is_one_line_and_code_2(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,117 @@
+"""Makes checked settings of what the sources give.
+
+Rule: one pass from texts and TOML values to `Settings`; an error names the setting and the file that it stands in.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct, ValidationError, convert
+
+from device_agent.errors import SettingsError
+from device_agent.settings.checks import WrongSetting, require_id, require_usable
+from device_agent.settings.model import LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
+from device_agent.settings.sources import Given, read_sources
+from schemas.environment import is_utf8
+
+_GAP: Final = 40
+"""Columns of `NAME=value`, before the place."""
+
+
+class LoadedSettings(Struct, frozen=True):
+    """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator."""
+
+    settings: Settings
+    places: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """`NAME=value  # place`, one line each; a secret shows only that it is set."""
+        pairs = zip(NAMES, self.settings.lines(), strict=True)
+        return [f"{line:{_GAP}}  # {self.places.get(name, 'default')}" for name, line in pairs]
+
+
+def load_settings(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequence[Path] = ()) -> Settings:
+    """Read the settings; `SettingsError` names the first wrong one and what is allowed."""
+    return load(environ, env_file, folders).settings
+
+
+def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequence[Path] = ()) -> LoadedSettings:
+    """The same, with the places. A later folder of `folders` is stronger; each must exist."""
+    sources = read_sources(environ, env_file, folders)
+    try:
+        settings = _settings(sources.given, environ)
+    except WrongSetting as error:
+        given = sources.given.get(error.name)
+        if given is None or given.file is None:
+            raise
+        text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
+        raise SettingsError(text) from error
+    places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
+    return LoadedSettings(settings, places, sources.warnings)
+
+
+def _settings(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
+    for name, one in given.items():
+        if name not in PATHS and isinstance(one.value, str) and not is_utf8(one.value):
+            raise WrongSetting(name=name, reason="is not UTF-8")
+    values = {name: one.value if one.toml else _parsed(name, one.value) for name, one in given.items()}
+    client_id = require_id(values.get("CLIENT_ID"))
+    if "MQTT_PASSWORD" in values:
+        values.setdefault("MQTT_USERNAME", client_id)
+    if values.get("MQTT_USERNAME") not in {None, client_id}:
+        reason = "must be the same as CLIENT_ID: the broker knows a device by one name"
+        raise WrongSetting(name="MQTT_USERNAME", reason=reason)
+    values.setdefault("STATE_DIR", _default_state_dir(environ, client_id))
+    settings = _converted(values, given)
+    require_usable(settings)
+    return settings
+
+
+def _converted(values: Mapping[str, Any], given: Mapping[str, Given]) -> Settings:
+    try:
+        fields = {name.lower(): value for name, value in values.items()}
+        return convert(fields, Settings, dec_hook=lambda kind, value: kind(value))
+    except ValidationError as error:
+        field = re.search(r"\$\.(\w+)", str(error))
+        name = field[1].upper() if field else ""
+        one = given.get(name, Given(""))
+        must = MUST_IN_TOML.get(name) if one.toml else None
+        must = must or MUST.get(name) or ("must be a text" if one.toml else str(error))
+        reason = must if name in SECRETS else f"{one.value!r} {must}"
+        raise WrongSetting(name=name, reason=reason) from error
+
+
+def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if name in LISTS:
+        return parts
+    if name in NUMBERS:
+        # Digits only: the conversion of msgspec also accepts 1e6 and null.
+        return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
+    match name:
+        case "LABELS":
+            pairs = (part.partition("=") for part in parts)
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        case "TYPES":
+            types: dict[str, list[str]] = {}
+            for key, _, value in (part.partition("=") for part in parts):
+                types.setdefault(key.strip(), []).append(value.strip())
+            return types
+        case "LOG_LEVEL":
+            return text.lower()
+        case _:
+            return text
+
+
+def _default_state_dir(environ: Mapping[str, str], client_id: str) -> str:
+    """The folder of systemd (systemd.exec(5), StateDirectory), else that of the XDG base directories."""
+    if of_systemd := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return of_systemd
+    if os.geteuid() == 0:
+        return f"/var/lib/backhaul/{client_id}"
+    home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME', '')}/.local/state"
+    return f"{home}/backhaul/{client_id}"
