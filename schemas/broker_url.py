@@ -69,7 +69,8 @@ class BrokerUrl:
         """
         try:
             parts = urlsplit(url)
-            port = PORTS[parts.scheme] if parts.port is None else parts.port
+            default = PORTS[parts.scheme]
+            port = default if parts.port is None else parts.port
             path = (parts.path.rstrip("/") or WEBSOCKET_PATH) if parts.scheme in _WEBSOCKETS else None
             more = parts.path.strip("/") if path is None else _PATH.fullmatch(path) is None
             if not parts.hostname or more or parts.query or parts.fragment or "@" in parts.netloc or port == 0:

@@ -16,10 +16,10 @@ from typing import Final
 
 from device_agent.diagnosis import network
 from device_agent.diagnosis.findings import Finding
-from device_agent.errors import HostNotAllowed
+from device_agent.errors import HostNotAllowed, ProxyFailed
+from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
-from schemas.broker_url import BrokerUrl
 from schemas.globs import fixed_folder
 
 LITTLE_DISK: Final = 100 * 1024 * 1024
@@ -36,6 +36,10 @@ _EARLIEST: Final = 1_735_689_600.0
 
 _MOST_HOSTS: Final = 10
 _SUCCESS: Final = range(200, 300)
+_OF_PROXIES: Final = frozenset({407, 502, 503, 504})
+"""Answers to a HEAD of `/` that a proxy makes itself."""
+
+_PROXY_REMEDY: Final = "check UPLOAD_PROXY, and what its administrator allows"
 
 
 def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -149,21 +153,23 @@ def _looked(name: str, path: str, look: Callable[[], None], what: str) -> Findin
 
 
 def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
-    broker = BrokerUrl.parse(settings.mqtt_url)
-    if (resolved := _resolved(broker.host, broker.port)) is not None:
+    way = settings.way
+    if (resolved := _resolved(way.broker.host, way.broker.port, way.proxy)) is not None:
         yield resolved
         if not resolved.fine:
             return
-    where = f"{broker.host}:{broker.port}"
+    where = str(way)
     try:
         if running:
-            with network.connected(broker.host, broker.port, secure=broker.secure):
-                text = f"{where} can be reached; the login is left to the agent that runs"
-                yield Finding("broker", fine=True, text=text)
+            way.open(network.TIMEOUT).close()
+            text = f"{where} can be reached; the login is left to the agent that runs"
+            yield Finding("broker", fine=True, text=text)
             return
-        refusal = network.login(broker, settings.client_id, settings.mqtt_username, settings.mqtt_password)
+        refusal = network.login(way, settings.client_id, settings.mqtt_username, settings.mqtt_password)
     except OSError as error:
         remedy = "check MQTT_URL, the firewall, and that the broker runs"
+        if isinstance(error, ProxyFailed):
+            remedy = "check MQTT_PROXY, and what its administrator allows"
         yield Finding("broker", fine=False, text=f"{where}: {network.reason_of(error)}", remedy=remedy)
         return
     if refusal is None:
@@ -173,8 +179,10 @@ def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
         yield Finding("broker", fine=False, text=f"{where}: {refusal}", remedy=remedy)
 
 
-def _resolved(host: str, port: int) -> Finding | None:
-    """Whether the name has addresses; None for an address."""
+def _resolved(host: str, port: int, proxy: HttpProxy | None = None) -> Finding | None:
+    """Whether the name, or that of the proxy which resolves it, has addresses; None for an address."""
+    if proxy is not None:
+        host, port = proxy.host, proxy.port
     if re.fullmatch(r"[0-9.]+|.*:.*", host):
         return None
     try:
@@ -193,17 +201,24 @@ def _stores(settings: Settings, dates: list[tuple[float, float]], wall: Callable
         yield Finding("object store", fine=False, text="no host may be sent to", remedy=remedy)
     for scheme, host, port in _distinct((one.scheme, one.host, one.port) for one in origins):
         url = ParsedUrl(scheme, host, port, "/")
-        resolved = _resolved(host, port)
+        way = settings.upload_way
+        resolved = _resolved(host, port, way.proxy)
         if resolved is not None and not resolved.fine:
             yield resolved
             continue
         where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"
         remedy = "check UPLOAD_HOSTS, the firewall, the clock and the certificates of this device"
         try:
-            answer = network.request("HEAD", url)
+            answer = network.request("HEAD", url, way)
         except (OSError, ValueError) as error:
             text = network.reason_of(error) if isinstance(error, OSError) else str(error)
-            yield Finding("object store", fine=False, text=f"{where}: {text}", remedy=remedy)
+            shown = _PROXY_REMEDY if isinstance(error, ProxyFailed) else remedy
+            yield Finding("object store", fine=False, text=f"{where}: {text}", remedy=shown)
+            continue
+        proxy = way.passes_on(secure=scheme == "https")
+        if proxy is not None and answer.status in _OF_PROXIES:
+            text = f"{where}: the proxy {proxy} {proxy.meaning(answer.status, where)}"
+            yield Finding("object store", fine=False, text=text, remedy=_PROXY_REMEDY)
             continue
         if answer.date is not None:
             dates.append((answer.date, wall()))
@@ -225,7 +240,7 @@ def _put(settings: Settings, text: str) -> Finding:
         return Finding("PUT", fine=False, text=str(refused), remedy="add the host to UPLOAD_HOSTS, or give another URL")
     remedy = "the URL may have expired, or be signed for another method or size: make a new one"
     try:
-        answer = network.request("PUT", url, b"x")
+        answer = network.request("PUT", url, settings.upload_way, b"x")
     except (OSError, ValueError) as error:
         reason = network.reason_of(error) if isinstance(error, OSError) else str(error)
         return Finding("PUT", fine=False, text=f"{url.host}: {reason}", remedy=remedy)

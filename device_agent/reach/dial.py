@@ -34,8 +34,20 @@ def dial(host: str, port: int, proxy: HttpProxy | None = None, timeout: float = 
     It sends without delay (TCP_NODELAY), and its socket has `timeout`.
     """
     until = time.monotonic() + timeout
-    link = _opened(host, port, until) if proxy is None else _through(proxy, host, port, until)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    link = _opened(host, port, until) if proxy is None else _to_proxy(proxy, until)
+    try:
+        if proxy is not None:
+            proxy.connect(link, host, port, until)
+    except BaseException:
+        link.close()
+        raise
+    link.settimeout(timeout)
+    return link
+
+
+def dial_proxy(proxy: HttpProxy, timeout: float = TIMEOUT) -> socket.socket:
+    """A connection to the proxy itself, as `dial` makes it; `ProxyFailed` when there is none."""
+    link = _to_proxy(proxy, time.monotonic() + timeout)
     link.settimeout(timeout)
     return link
 
@@ -47,23 +59,12 @@ def in_turn(found: Sequence[Address]) -> list[Address]:
     return [one for one in chain(*zip_longest(*lists)) if one is not None]
 
 
-def to_proxy(proxy: HttpProxy, until: float) -> socket.socket:
-    """A connection to the proxy itself; `ProxyFailed` when there is none before `until`."""
+def _to_proxy(proxy: HttpProxy, until: float) -> socket.socket:
     try:
         return _opened(proxy.host, proxy.port, until)
     except OSError as error:
         text = f"the proxy {proxy} cannot be reached: {error.strerror or error}"
         raise ProxyFailed(text) from error
-
-
-def _through(proxy: HttpProxy, host: str, port: int, until: float) -> socket.socket:
-    link = to_proxy(proxy, until)
-    try:
-        proxy.connect(link, host, port, until)
-    except BaseException:
-        link.close()
-        raise
-    return link
 
 
 def _opened(host: str, port: int, until: float) -> socket.socket:
@@ -82,6 +83,7 @@ def _opened(host: str, port: int, until: float) -> socket.socket:
                 link = tried.pop(descriptor)
                 code = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code:
+                    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     return link
                 link.close()
                 errors.append(OSError(code, os.strerror(code)))

@@ -8,7 +8,6 @@ does none of the three.
 import base64
 import hashlib
 import os
-import secrets
 import socket
 import struct
 import time
@@ -128,7 +127,7 @@ class WebSocket:
 
 def upgrade(link: socket.socket, host: str, port: int, path: str, until: float) -> WebSocket:
     """Make a connection to an HTTP server a WebSocket for MQTT; `ConnectionError` with the reason when it refuses."""
-    key = base64.b64encode(secrets.token_bytes(16))
+    key = base64.b64encode(os.urandom(16))
     request = (
         f"GET {path} HTTP/1.1\r\nHost: {authority(host, port)}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key.decode()}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
