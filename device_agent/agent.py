@@ -28,14 +28,19 @@ from device_agent.inbox import (
     EventQueue,
     LoopEvent,
     QueryAnswered,
+    RetryPlanned,
+    StatusAsked,
     StopRequested,
 )
+from device_agent.local.model import LocalStatus
+from device_agent.local.reporter import LocalReporter
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
+from device_agent.service_manager import ServiceManager, status_line
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -101,6 +106,7 @@ class Environment:
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
     metrics: Exporter = field(default_factory=Exporter)
+    manager: ServiceManager = field(default_factory=ServiceManager)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -164,10 +170,15 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
+        self._local = LocalReporter(settings, environment.wall)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
+        self._manager = environment.manager
+        self._longest_sleep = min(_LONGEST_SLEEP, self._manager.pulse or _LONGEST_SLEEP)
+        self._broker = settings.mqtt_url
         self._connected = False
+        self._offline_for = ""
         self._contact_at: float | None = None
         self._bytes_sent = self._parts_sent = 0
         self._metrics_at = 0.0 if environment.metrics.enabled else None
@@ -185,10 +196,13 @@ class Agent:
         """Work until `stop`."""
         self.start()
         timeout = self.turn(())
+        self._manager.ready()
         while not self._stopping:
             timeout = self.turn(self._inbox.take(timeout))
         log.info("stopping")
+        self._manager.stopping()
         self._shut_down()
+        self._manager.close()
 
     def _shut_down(self) -> None:
         """Stop all work, keep the parts that are stored by now, and publish offline."""
@@ -221,6 +235,7 @@ class Agent:
         if self._stopping:
             return 0.0
         self._work()
+        self._manager.turned()
         return self._sleep()
 
     def _work(self) -> None:
@@ -239,6 +254,13 @@ class Agent:
         if self._metrics_at is not None and now >= self._metrics_at:
             self._metrics_at = now + self._environment.metrics.every
             self._environment.metrics.show(self._figures())
+        line = status_line(
+            self._broker if self._connected else None,
+            offline_for=self._offline_for,
+            uploads=len(active),
+            failure=self._durability.failure,
+        )
+        self._manager.show(line, now)
 
     def _figures(self) -> Figures:
         """The figures of this moment."""
@@ -263,6 +285,16 @@ class Agent:
             events=dict(uploads.counters),
         )
 
+    def _local_status(self) -> LocalStatus:
+        """The state of this moment, for a person on this device."""
+        return self._local.status(
+            self._uploads,
+            now=self._clock(),
+            journal_size=self._journal.size,
+            failing=self._durability.failure,
+            disk_free=self._environment.system_info().disk_free,
+        )
+
     def _sleep(self) -> float:
         now = self._clock()
         durability = self._durability
@@ -275,9 +307,11 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
+            self._manager.next_at,
         )
-        earliest = min((moment for moment in moments if moment is not None), default=now + _LONGEST_SLEEP)
-        return min(max(0.0, earliest - now), _LONGEST_SLEEP)
+        longest = self._longest_sleep
+        earliest = min((moment for moment in moments if moment is not None), default=now + longest)
+        return min(max(0.0, earliest - now), longest)
 
     # Events.
 
@@ -289,12 +323,16 @@ class Agent:
                 self._effect_done(event)
             case Connected():
                 self._connected = True
+                self._local.connected()
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
-            case Disconnected():
-                self._connected, self._contact_at = False, self._environment.wall()
+            case Disconnected(text=text):
+                self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
+                self._local.disconnected()
                 self._publisher.on_disconnected()
+            case RetryPlanned(text=text, seconds=seconds):
+                self._local.retries(text, seconds)
             case BirthArrived():
                 self._publisher.schedule_hello(self._clock())
             case QueryAnswered(response=response):
@@ -304,6 +342,8 @@ class Agent:
                 self._selections.missing(command, request, self._clock())
             case WalkEnded():
                 self._selections.ended(event)
+            case StatusAsked(answer=answer):
+                answer(self._local_status())
             case StopRequested():
                 self._stopping = True
             case _:
@@ -354,13 +394,16 @@ class Agent:
         if durability.must_wait(now):
             return False
         self._perform(uploads.take_effects(durability.may_run_early))
-        match durability.commit(now, demanded=bool(uploads.effects) or self._publisher.has_unsent):
+        with self._manager.waiting_for_disk():
+            result = durability.commit(now, demanded=bool(uploads.effects) or self._publisher.has_unsent)
+        match result:
             case CommitResult.LINGERS:
                 return True
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
-                self._journal.compact_if_due(self._transfers)
+                with self._manager.waiting_for_disk():
+                    self._journal.compact_if_due(self._transfers)
                 return True
             case CommitResult.FAILED:
                 # A new command is refused; a known upload waits until the disk takes its records.

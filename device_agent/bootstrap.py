@@ -15,10 +15,13 @@ from device_agent.effects import EffectRunner
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
-from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue
+from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
+from device_agent.local.server import LocalServer
+from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
-from device_agent.settings import Settings
+from device_agent.service_manager import ServiceManager, has_bundle
+from device_agent.settings import ADMINISTRATOR, Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
@@ -42,8 +45,13 @@ def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]
         log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
         if journal.dropped:
             log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
+        if has_bundle(os.environ):
+            log.warning("a bundle lies in %s: this version takes none", ADMINISTRATOR)
         installation = Installation.open(settings.state_dir)
-        yield Agent(settings, journal, transfers, installation, environment_of(settings, own_files))
+        environment = environment_of(settings, own_files)
+        agent = Agent(settings, journal, transfers, installation, environment)
+        with LocalServer(local_folders(settings.state_dir, os.environ), environment.inbox.put):
+            yield agent
     finally:
         journal.close()
 
@@ -70,6 +78,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
+        manager=ServiceManager.of(os.environ, os.getpid()),
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )
@@ -85,6 +94,7 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         will=presence.will,
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
+        on_retry=lambda text, seconds: inbox.put(RetryPlanned(text, seconds)),
         on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
         on_birth=lambda _data: inbox.put(BirthArrived()),
         on_retained_presence=presence.read_retained,

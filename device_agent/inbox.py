@@ -6,6 +6,7 @@ not acknowledged) and never the event of an effect; there are no more of these t
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -34,6 +35,13 @@ class Disconnected(Struct, frozen=True):
     """The connection has ended."""
 
     text: str
+
+
+class RetryPlanned(Struct, frozen=True):
+    """The connection has ended or failed for the reason in `text`; the next one is tried in `seconds`."""
+
+    text: str
+    seconds: float
 
 
 class CommandArrived(Struct, frozen=True):
@@ -70,12 +78,19 @@ class QueryAnswered(Struct, frozen=True):
     response: Response
 
 
+class StatusAsked(Struct, frozen=True):
+    """A person on this device asks for the agent's state; `answer` takes the document, in the loop's thread."""
+
+    answer: Callable[[object], None]
+
+
 class StopRequested(Struct, frozen=True):
     """The agent must end."""
 
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
-LoopEvent = Connected | Disconnected | CommandArrived | BirthArrived | EffectDone | _QueryEvent | StopRequested
+_NetworkEvent = Connected | Disconnected | RetryPlanned | CommandArrived | BirthArrived
+LoopEvent = _NetworkEvent | EffectDone | _QueryEvent | StatusAsked | StopRequested
 
 
 class EventQueue:

@@ -4,6 +4,7 @@ Rule: every text passes `schemas.redaction`: the query of a presigned URL is its
 lines, since a library logs whole requests at that level.
 """
 
+import faulthandler
 import logging
 import re
 import sys
@@ -18,6 +19,7 @@ PAUSE: Final = 60.0
 """Seconds between two lines about the same kind of message."""
 
 _MAX_SHOWN: Final = 200
+_STDERR: Final = 2
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+-]+")
 
 log = logging.getLogger(__name__)
@@ -55,9 +57,14 @@ class RateLimitedLog:
 
 
 def start_logging(level: str) -> None:
-    """Log to stderr, from a separate thread: a reader that stalls stops nothing. A service manager adds the time."""
+    """Log to stderr, from a separate thread: a reader that stalls stops nothing. A service manager adds the time.
+
+    A watchdog ends a loop that is stuck by SIGABRT: then the log has the lines at which each thread was.
+    """
     handler = logging.NullHandler() if sys.stderr is None else QueuedHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
+    if sys.stderr is not None:
+        faulthandler.enable(_STDERR)
     wanted = level.upper()
     logging.basicConfig(level="INFO" if wanted == "DEBUG" else wanted, handlers=[handler], force=True)
     logging.getLogger(__package__).setLevel(wanted)

@@ -13,6 +13,9 @@ from typing import Final
 from schemas.file_names import spelled
 from schemas.values import SystemInfo
 
+EARLIEST: Final = 1_735_689_600.0
+"""2025-01-01 in seconds since 1970: an earlier clock was never set. A device without a battery begins in 1970."""
+
 _MEMINFO: Final = "/proc/meminfo"
 _KIB: Final = 1024
 ZONE_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9+_-]*(/[A-Za-z0-9+_-]+){0,2}\Z"

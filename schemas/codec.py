@@ -45,7 +45,9 @@ Plain = TypeVar("Plain", Status, Presence, Birth)
 
 FACTS: Final[Mapping[type[msgspec.Struct], frozenset[str]]] = {
     Status: frozenset({"client_id", "epoch", "current_upload", "system_info"}),
-    Presence: frozenset({"since", "agent", "labels", "capabilities", "default_file", "timezone", "roots", "types"}),
+    Presence: frozenset(
+        {"since", "agent", "labels", "capabilities", "default_file", "timezone", "roots", "types", "budget"}
+    ),
     UploadReport: frozenset({"fingerprint", "chunk_size", "digest", "options", "metadata"}),
     Health: frozenset({"version", "active_uploads", "system_info", "counters"}),
 }

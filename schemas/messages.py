@@ -15,6 +15,7 @@ from schemas.values import (
     Action,
     Attempt,
     Count,
+    DeviceBudget,
     DigestName,
     Figure,
     Fingerprint,
@@ -398,6 +399,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     timezone: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     roots: Annotated[tuple[FilePath, ...], Meta(max_length=MAX_ROOTS)] = ()
     types: Annotated[tuple[TypeName, ...], Meta(max_length=MAX_TYPES)] = ()
+    budget: DeviceBudget | None = None
 
 
 class Birth(Struct, frozen=True, omit_defaults=True):

@@ -34,6 +34,9 @@ Instant = Annotated[datetime, Meta(tz=True)]
 MAX_HEADERS: Final = 16
 """Signed headers of one URL."""
 
+MAX_HOLDS: Final = 16
+"""Reasons for which a device sends nothing, in one presence."""
+
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
@@ -85,6 +88,17 @@ class Pick(StrEnum):
     LARGEST = "largest"
     SMALLEST = "smallest"
     PATH = "path"
+
+
+class DeviceHold(_Extensible):
+    """Why a device sends nothing, though the owner has granted: a budget or a condition of its own settings."""
+
+    BUDGET = "device_budget"
+    METERED = "device_metered"
+    DISK = "device_disk"
+    BATTERY = "device_battery"
+    LOAD = "device_load"
+    UNKNOWN = "unknown"
 
 
 class ResponseStatus(_Extensible):
@@ -270,3 +284,26 @@ class SystemInfo(Struct, frozen=True, omit_defaults=True):
     memory_available: Count | None = None
     disk_total: Count | None = None
     disk_free: Count | None = None
+
+
+class BudgetUse(Struct, frozen=True, omit_defaults=True):
+    """One cap of a device: `used` of `cap` bytes until `resets_at`, the end of the day or month in its time zone."""
+
+    cap: Size
+    used: Size
+    resets_at: Instant | None = None
+
+
+class DeviceBudget(Struct, frozen=True, omit_defaults=True):
+    """What a device may still send by its own settings; a cap that it does not have is absent.
+
+    `day` and `month` count the bytes of all links, `metered_day` and `metered_month` those of metered links.
+    `holds` are the reasons why it begins no part now (`DeviceHold`).
+    """
+
+    day: BudgetUse | None = None
+    month: BudgetUse | None = None
+    metered_day: BudgetUse | None = None
+    metered_month: BudgetUse | None = None
+    metered: bool = False
+    holds: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=MAX_HOLDS)] = ()

@@ -20,6 +20,11 @@ from device_agent.errors import HostNotAllowed, ProxyFailed
 from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
+<<<<<<< HEAD
+=======
+from device_agent.system_info import EARLIEST
+from schemas.broker_url import BrokerUrl
+>>>>>>> main
 from schemas.globs import fixed_folder
 
 LITTLE_DISK: Final = 100 * 1024 * 1024
@@ -30,9 +35,6 @@ MAX_SKEW: Final = 300.0
 
 PATIENCE: Final = 5.0
 """Seconds that a file system has to answer."""
-
-_EARLIEST: Final = 1_735_689_600.0
-"""2025-01-01: a device without a battery begins in 1970."""
 
 _MOST_HOSTS: Final = 10
 _SUCCESS: Final = range(200, 300)
@@ -251,7 +253,7 @@ def _put(settings: Settings, text: str) -> Finding:
 def _clock(dates: list[tuple[float, float]], now: float) -> Finding:
     """Whether the clock is right, as far as a server has reported its time."""
     remedy = "set the clock, by NTP (timedatectl set-ntp true)"
-    if now < _EARLIEST:
+    if now < EARLIEST:
         year = time.gmtime(now).tm_year
         return Finding("clock", fine=False, text=f"the clock of this device is in {year}", remedy=remedy)
     if not dates:

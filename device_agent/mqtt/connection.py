@@ -76,7 +76,7 @@ class Connection:
     sixteen commands that are never acknowledged would stop the flow. `on_command` also receives whether the broker had
     stored the command before, and the trace that it belongs to. `on_retained_presence` receives what the broker has
     stored as this device's presence, before the birth; if it returns True, the connection is opened again, with a new
-    will.
+    will. `on_retry` receives why a connection ended or failed, and the seconds until the next.
     """
 
     def __init__(  # noqa: PLR0913 (called once, with every argument by name)
@@ -94,6 +94,7 @@ class Connection:
         on_birth: Callable[[bytes], None],
         on_retained_presence: Callable[[bytes], bool] = lambda _data: False,
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
+        on_retry: Callable[[str, float], None] = lambda _text, _seconds: None,
         backoff: ReconnectBackoff | None = None,
     ) -> None:
         self._identity = ClientIdentity(
@@ -112,6 +113,7 @@ class Connection:
             on_retained_presence=on_retained_presence,
             on_refused=on_refused,
         )
+        self._on_retry = on_retry
         self._backoff = backoff or ReconnectBackoff()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -171,7 +173,12 @@ class Connection:
             if not self._stopping.is_set():
                 delay = self._backoff.next(stable=end_reason.lasted >= _STABLE_AFTER, permanent=end_reason.permanent)
                 text = end_reason.text + self._takeover_hint(end_reason)
+<<<<<<< HEAD
                 log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.way, text, delay)
+=======
+                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
+                self._call(self._on_retry, text, delay)
+>>>>>>> main
                 self._stopping.wait(delay)
 
     def _takeover_hint(self, end_reason: ConnectionEnd) -> str:

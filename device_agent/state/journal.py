@@ -26,7 +26,7 @@ from device_agent.state.atomic_file import (
     write_temporary,
 )
 from device_agent.transfer.model import Transfer
-from device_agent.transfer.records import Began, Floor, Record, Remembered, Tombstone, TransferRecord
+from device_agent.transfer.records import Began, Floor, Record, Remembered, Spent, Tombstone, TransferRecord
 from device_agent.transfer.replay import replay, snapshot
 
 MAGIC: Final = b"backhaul journal 1\n"
@@ -52,6 +52,7 @@ class Memory:
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     remembered: dict[str, int] = field(default_factory=dict)
     floor: int = 0
+    spent: Spent | None = None
 
     def apply(self, record: Record) -> str:
         """Apply a record that is not a transfer's; returns the upload that the record is about, "" for none."""
@@ -63,6 +64,8 @@ class Memory:
                 self.remember(record)
             case Floor(epoch=epoch):
                 self.floor = max(self.floor, epoch)
+            case Spent():
+                self.spent = record
             case _:
                 return upload_of(record)
         return ""
@@ -146,6 +149,10 @@ class Journal:
         waiting = self._pending[since:] if since else self._pending
         return frozenset(one.upload_id for one in waiting if one.upload_id and kind in {None, one.kind})
 
+    def has_pending(self, kind: type[Record]) -> bool:
+        """Whether a record of this class waits for `commit`."""
+        return any(one.kind is kind for one in self._pending)
+
     def append(self, record: Record) -> None:
         """Append a record; it is durable after the next `commit`."""
         self._pending.append(_Pending(self.memory.apply(record), type(record), _frame(record)))
@@ -203,6 +210,8 @@ class Journal:
 
     def _all(self, transfers: Iterable[Transfer]) -> Iterator[Record]:
         yield Floor(self.memory.floor)
+        if self.memory.spent is not None:
+            yield self.memory.spent
         for message_id, epoch in self.memory.remembered.items():
             yield Remembered(message_id, epoch)
         yield from self.memory.tombstones.values()
@@ -274,10 +283,12 @@ def _replay_all(stream: BinaryIO, memory: Memory, transfers: dict[str, Transfer]
     size = len(MAGIC)
     for record, length in _records(stream):
         size += length
+        if record is None:
+            continue
         upload_id = memory.apply(record)
         if isinstance(record, Tombstone):
             transfers.pop(upload_id, None)
-        elif not isinstance(record, Remembered | Floor):
+        elif not isinstance(record, Remembered | Floor | Spent):
             _replay_one(record, transfers)
     return size
 
@@ -294,16 +305,21 @@ def upload_of(record: TransferRecord) -> str:
     return record.order.upload_id if isinstance(record, Began) else record.upload_id
 
 
-def _records(stream: BinaryIO) -> Iterator[tuple[Record, int]]:
+def _records(stream: BinaryIO) -> Iterator[tuple[Record | None, int]]:
+    """Every whole record and its size; None for one of a kind that a later version wrote: it is kept, and not read."""
     while len(head := stream.read(_HEAD.size)) == _HEAD.size:
         length, checksum = _HEAD.unpack(head)
         body = stream.read(length) if length <= MAX_RECORD else b""
         if not body or len(body) < length or zlib.crc32(body) != checksum:
             return
-        try:
-            yield _decoder.decode(body), _HEAD.size + length
-        except msgspec.MsgspecError:
-            return
+        yield _known(body), _HEAD.size + length
+
+
+def _known(body: bytes) -> Record | None:
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError:
+        return None
 
 
 def recorded_size(transfer: Transfer) -> int:

@@ -98,5 +98,19 @@ class Floor(Struct, frozen=True, tag="floor"):
     epoch: int
 
 
+class Spent(Struct, frozen=True, omit_defaults=True, tag="spent"):
+    """Bytes that were sent on `day` and in its month, and over metered links of these; those in flight in full.
+
+    `day` is an ordinal, 0 while the clock was never set; `back` the first day that a clock has shown which went back.
+    """
+
+    day: int
+    bytes_day: int = 0
+    bytes_month: int = 0
+    metered_day: int = 0
+    metered_month: int = 0
+    back: int | None = None
+
+
 TransferRecord = Began | Progressed | PartKept | Settled
-Record = TransferRecord | Tombstone | Remembered | Floor
+Record = TransferRecord | Tombstone | Remembered | Floor | Spent

@@ -41,6 +41,8 @@ from schemas.messages import (
     Wait,
 )
 from schemas.values import (
+    BudgetUse,
+    DeviceBudget,
     DigestName,
     ErrorCode,
     Fingerprint,
@@ -312,6 +314,19 @@ OTHERS: Final[dict[str, Status | Presence | Birth]] = {
         timezone="Europe/Berlin",
         roots=("/data", "/var/log"),
         types=("sales",),
+    ),
+    "presence-budget": Presence(
+        "restaurant-1",
+        "online",
+        INSTALL,
+        42,
+        1,
+        budget=DeviceBudget(
+            day=BudgetUse(50_000_000, 50_003_912, TEN),
+            metered_month=BudgetUse(1_000_000_000, 0),
+            metered=True,
+            holds=("device_budget",),
+        ),
     ),
     "presence-will": Presence("restaurant-1", "offline", INSTALL, 42, 2**53 - 1),
     "presence-later-version": Presence("restaurant-1", "sleeping", INSTALL, 43, 2, agent=AgentInfo("7.0.0", (6, 7))),

@@ -229,6 +229,20 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "timezone": "IANA name of the time zone where the device is, such as `Europe/Berlin`.",
         "roots": "Folders whose files the agent may read.",
         "types": "File types that `select_files` may name.",
+        "budget": "What the device may still send by its own settings. Absent where it has no such setting.",
+    },
+    "DeviceBudget": {
+        "day": "Bytes of a day, over all links. Absent: no cap.",
+        "month": "Bytes of a calendar month, over all links. Absent: no cap.",
+        "metered_day": "Bytes of a day, over metered links only. Absent: no cap.",
+        "metered_month": "Bytes of a calendar month, over metered links only. Absent: no cap.",
+        "metered": "Whether the present link is metered.",
+        "holds": "Why the device begins no part now: codes of section 2.4. Empty: it may send.",
+    },
+    "BudgetUse": {
+        "cap": "Bytes that may be sent in the period.",
+        "used": "Bytes of parts that were sent in it, those of failed and repeated PUTs among them.",
+        "resets_at": "When the next period begins, by the device's clock and time zone.",
     },
     "AgentInfo": {
         "version": "Version of the agent.",

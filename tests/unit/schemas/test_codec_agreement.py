@@ -81,7 +81,9 @@ def full(kind: str) -> Iterator[dict[str, Any]]:
         case "presence":
             agent = {"version": "1", "protocol": [1], "hostname": "h"}
             pair = {"client_id": "c", "status": "s", "install_id": "i", "epoch": 1, "sequence": 1}
-            places = {"timezone": "UTC", "roots": ["/data"], "types": ["t"]}
+            use = {"cap": 2, "used": 1}
+            budget = {"day": use, "month": use, "metered_day": use, "metered_month": use, "metered": True}
+            places = {"timezone": "UTC", "roots": ["/data"], "types": ["t"], "budget": budget | {"holds": ["h"]}}
             yield pair | {"agent": agent, "labels": {"a": "b"}, "capabilities": ["c"], "default_file": "/f"} | places
         case _:
             yield {"instance": "i"}

@@ -1,0 +1,84 @@
+"""Reads `LocalStatus` from the agent that runs on this device.
+
+Rule: each way to have no answer is an error of its own, for each has another next step.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from device_agent.local.model import LocalStatus
+from device_agent.local.server import ANSWER_PATIENCE
+from device_agent.local.socket_path import NAME, address_of
+
+_PATIENCE: Final = 2 * ANSWER_PATIENCE
+_PAUSE: Final = 0.05
+_BLOCK: Final = 64 * 1024
+
+
+class NotRunning(Exception):
+    """No agent listens in any of the folders."""
+
+
+class NotAllowed(Exception):
+    """The socket belongs to another user; its path is the text."""
+
+
+class NoAnswer(Exception):
+    """An agent runs, and its loop does not answer; `pid` is its process."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"the agent (process {pid}) runs, and does not answer: its disk may hang")
+        self.pid = pid
+
+
+def read_status(folders: Iterable[Path]) -> LocalStatus:
+    """The state of the first agent that listens in one of `folders`.
+
+    `NotAllowed`, `NoAnswer`, or `NotRunning` when there is none.
+    """
+    denied: Path | None = None
+    for folder in folders:
+        try:
+            return _read(folder / NAME)
+        except PermissionError:
+            denied = denied or folder / NAME
+        except OSError:
+            continue  # None, or one that a killed agent left.
+    if denied is not None:
+        raise NotAllowed(str(denied))
+    raise NotRunning
+
+
+def _read(path: Path) -> LocalStatus:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PATIENCE)
+        with address_of(path) as address:
+            _connect(connection, address)
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        data = bytearray()
+        try:
+            while block := connection.recv(_BLOCK):
+                data += block
+            return msgspec.json.decode(data, type=LocalStatus)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise NoAnswer(pid) from error
+
+
+def _connect(connection: socket.socket, address: str) -> None:
+    """Connect, also while others wait: with a timeout, connect(2) fails at once where the queue is full."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.connect(address)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return

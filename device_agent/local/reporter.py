@@ -1,0 +1,92 @@
+"""Builds `LocalStatus` from the objects of the loop, and remembers what the connection did.
+
+Rule: used by the agent's loop only. Nothing is counted or kept for a question that is never asked.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from msgspec.structs import replace
+
+from device_agent import VERSION
+from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
+from device_agent.settings import Settings
+from device_agent.system_info import EARLIEST
+from device_agent.transfer.responses import progress_of
+from device_agent.uploads import Run
+from schemas.file_names import spelled
+
+MOST: Final = 100
+"""Uploads in one document; the first ones in the order of `_turn`."""
+
+
+class LocalReporter:
+    """What a person on the device may know. `wall` is the device's clock, in seconds since 1970."""
+
+    def __init__(self, settings: Settings, wall: Callable[[], float]) -> None:
+        self._settings = settings
+        self._wall = wall
+        self._started_at = wall()
+        self._broker = BrokerState(url=settings.mqtt_url, connected=False, since=self._started_at)
+
+    def connected(self) -> None:
+        """The subscriptions are in place."""
+        self._broker = BrokerState(url=self._broker.url, connected=True, since=self._wall())
+
+    def disconnected(self) -> None:
+        """The connection has ended; why follows in `retries`."""
+        now = self._wall()
+        self._broker = replace(self._broker, connected=False, since=now, last_contact_at=now)
+
+    def retries(self, text: str, seconds: float) -> None:
+        """The next connection is tried in so many seconds; `text` is why the last one ended or failed."""
+        self._broker = replace(self._broker, last_error=text, next_try_at=self._wall() + seconds)
+
+    def status(
+        self, runs: Iterable[Run], *, now: float, journal_size: int, failing: str | None, disk_free: int | None
+    ) -> LocalStatus:
+        """The document of this moment; `now` is the loop's clock."""
+        settings, wall = self._settings, self._wall()
+        broker = replace(self._broker, last_contact_at=wall) if self._broker.connected else self._broker
+        open_runs = sorted(runs, key=_turn)
+        return LocalStatus(
+            version=VERSION,
+            client_id=settings.client_id,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            broker=broker,
+            clock=ClockState(now=wall, notes=_notes(wall)),
+            journal=JournalState(
+                folder=spelled(str(settings.state_dir)), size=journal_size, failing=failing, disk_free=disk_free
+            ),
+            policy=Policy(
+                roots=tuple(spelled(root) for root in settings.allowed_roots),
+                file=settings.default_file,
+                types={name: tuple(globs) for name, globs in settings.types.items()},
+                hosts=settings.upload_hosts,
+            ),
+            uploads_open=len(open_runs),
+            uploads=tuple(_upload(run, now, failing) for run in open_runs[:MOST]),
+        )
+
+
+def _turn(run: Run) -> tuple[bool, tuple[int, int]]:
+    """Uploads that only wait for the owner's close come last."""
+    return run.ended, run.rank
+
+
+def _upload(run: Run, now: float, failing: str | None) -> LocalUpload:
+    entry = progress_of(run.transfer, now, sum(tuple(run.session.sent.values())))
+    return LocalUpload(
+        upload_id=entry.upload_id,
+        path=entry.file_path,
+        state=str(run.transfer.state),
+        bytes_sent=entry.bytes_sent,
+        size=run.transfer.known_size,
+        reason=failing or run.unresponsive(now) or entry.reason,
+    )
+
+
+def _notes(wall: float) -> tuple[str, ...]:
+    return ("the clock was never set: TLS and signed URLs fail until it is",) if wall < EARLIEST else ()

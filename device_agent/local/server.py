@@ -1,0 +1,113 @@
+"""Answers on a Unix socket: one connection, one `LocalStatus` as JSON.
+
+Rule: nothing here can stop an upload. One thread answers one connection after the other, the loop has at most one
+question at a time, and a folder that takes no socket is logged once. Only the agent's user and root may connect.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from device_agent.inbox import StatusAsked
+from device_agent.local.socket_path import NAME, address_of
+
+ANSWER_PATIENCE: Final = 5.0
+"""Seconds that the loop has for an answer; it waits where the disk does. After that the connection is closed."""
+
+_SEND_PATIENCE: Final = 1.0
+_PAUSE: Final = 1.0
+_BACKLOG: Final = 16
+_PRIVATE: Final = 0o600
+
+log = logging.getLogger(__name__)
+
+
+class LocalServer:
+    """Listens in the first of `folders` that takes a socket; `ask` puts a question before the loop."""
+
+    def __init__(self, folders: Sequence[Path], ask: Callable[[StatusAsked], None]) -> None:
+        self._folders = folders
+        self._ask = ask
+        self._listening: socket.socket | None = None
+        self._closed = threading.Event()
+        self._answered = threading.Event()
+        self._answered.set()
+        self._latest: object = None
+        self.path: Path | None = None
+        """The socket; None without one."""
+
+    def __enter__(self) -> Self:
+        problems: list[str] = []
+        for folder in self._folders:
+            try:
+                self._listening = _listen(folder / NAME)
+            except OSError as error:
+                problems.append(f"{folder}: {error.strerror or error}")
+            else:
+                self.path = folder / NAME
+                threading.Thread(target=self._serve, args=(self._listening,), name="local", daemon=True).start()
+                return self
+        log.warning("no socket for `backhaul-agent status` (%s); the agent works without it", "; ".join(problems))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        if self._listening is not None and self.path is not None:
+            with suppress(OSError):
+                self.path.unlink()
+            with suppress(OSError):
+                # A close alone leaves the thread in accept(2).
+                self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+
+    def _serve(self, listening: socket.socket) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                # After the end, or for lack of descriptors: without a pause this thread would take a core.
+                self._closed.wait(_PAUSE)
+                continue
+            with suppress(OSError), connection:
+                connection.settimeout(_SEND_PATIENCE)
+                self._reply(connection)
+
+    def _reply(self, connection: socket.socket) -> None:
+        if self._answered.is_set():
+            # Else the loop still has the question before: it gets no second one.
+            self._answered.clear()
+            self._ask(StatusAsked(self._take))
+        if self._answered.wait(ANSWER_PATIENCE):
+            connection.sendall(msgspec.json.encode(self._latest))
+
+    def _take(self, document: object) -> None:
+        self._latest = document
+        self._answered.set()
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at this path; one that a killed agent left is replaced at once."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fresh = path.with_name(f".{NAME}.{os.getpid()}")
+    try:
+        # Before bind(2), which makes the file with this mode.
+        os.fchmod(listening.fileno(), _PRIVATE)
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+        with address_of(fresh) as address:
+            listening.bind(address)
+        listening.listen(_BACKLOG)
+        fresh.replace(path)
+    except OSError:
+        listening.close()
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    return listening

@@ -1,0 +1,99 @@
+"""The units of `deploy/debian`: their exposure as systemd measures it, their syntax, and the agent's numbers in them.
+
+Rule: `systemd-analyze` is asked, offline; a machine without it skips these.
+"""
+
+import re
+import shutil
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from device_agent.__main__ import USAGE
+from device_agent.agent import _LONGEST_SLEEP
+from device_agent.service_manager import PULSES
+
+DEBIAN: Final = Path(__file__).parents[2] / "deploy" / "debian"
+UNIT: Final = DEBIAN / "backhaul-agent.service"
+SYSTEM: Final = Path("/usr/lib/systemd/system")
+DROP_INS: Final = ("read-all", "delete", "home")
+SAFE: Final = 2.0
+
+pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+
+
+def installed(root: Path, *drop_ins: str) -> Path:
+    """A root with the units in their place, programs that they start, and these drop-ins in use."""
+    units = root / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    # What every system has, and units stand in relation to.
+    own = [path for path in SYSTEM.iterdir() if path.suffix in {".target", ".slice", ".socket", ".mount"}]
+    for path in (*DEBIAN.glob("backhaul-agent*.*"), *own):
+        shutil.copy(path, units)
+    for name in drop_ins:
+        folder = root / "etc/systemd/system/backhaul-agent.service.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DEBIAN / "drop-ins" / f"{name}.conf", folder)
+    for program in ("usr/bin/backhaul-agent", "usr/bin/systemctl"):
+        (root / program).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("/bin/true", root / program)
+    return root
+
+
+def analyze(root: Path, *arguments: str) -> str:
+    command = ["systemd-analyze", *arguments[:1], f"--root={root}", *arguments[1:]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def exposure(root: Path) -> float:
+    """The exposure of the agent's unit, from 0 to 10, and what systemd found in it."""
+    shown = analyze(root, "security", "--offline=true", "--no-pager", "backhaul-agent.service")
+    found = re.search(r"Overall exposure level for backhaul-agent\.service: ([0-9.]+)", shown)
+    assert found, shown
+    return float(found[1])
+
+
+@pytest.mark.parametrize("drop_ins", [(), *((name,) for name in DROP_INS), DROP_INS], ids="+".join)
+def test_the_exposure_is_low_with_each_drop_in(tmp_path: Path, drop_ins: tuple[str, ...]) -> None:
+    assert exposure(installed(tmp_path, *drop_ins)) <= SAFE
+
+
+def test_a_drop_in_is_part_of_what_is_measured(tmp_path: Path) -> None:
+    assert exposure(installed(tmp_path / "all", "read-all")) > exposure(installed(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize("drop_ins", [(), DROP_INS], ids=["alone", "with-drop-ins"])
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, drop_ins: tuple[str, ...]) -> None:
+    root = installed(tmp_path, *drop_ins)
+    names = sorted(path.name for path in DEBIAN.glob("backhaul-agent*.*"))
+    assert names == ["backhaul-agent-bundle.path", "backhaul-agent-bundle.service", "backhaul-agent.service"]
+    said = analyze(root, "verify", "--man=no", *names).splitlines()
+    assert [line for line in said if "backhaul" in line] == []
+
+
+def test_the_numbers_of_the_unit_are_those_of_the_agent() -> None:
+    unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(UNIT)
+    service = unit["Service"]
+    assert service["WatchdogSec"] == "3min"
+    assert PULSES * _LONGEST_SLEEP == 180, "the watchdog makes the loop wake no more often than it does by itself"
+    assert str(USAGE) in service["RestartPreventExitStatus"].split()
+    assert (service["MemoryHigh"], service["MemoryMax"]) == ("160M", "256M")
+    assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == ""
+
+
+def test_a_drop_in_for_deleting_gives_no_capability() -> None:
+    assert not re.search("^[^#]*Cap", (DEBIAN / "drop-ins/delete.conf").read_text(), re.MULTILINE)
+
+
+def test_the_drop_in_for_reading_everything_says_so_and_keeps_the_secrets_of_the_system_closed() -> None:
+    text = (DEBIAN / "drop-ins/read-all.conf").read_text()
+    assert "EVERY file of this device" in text.partition("[Service]")[0]
+    closed = text.partition("InaccessiblePaths=")[2].split()
+    assert {"-/etc/shadow", "-/etc/gshadow", "-/root/.ssh", "-/etc/ssl/private"} <= set(closed)
