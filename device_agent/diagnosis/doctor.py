@@ -20,11 +20,7 @@ from device_agent.errors import HostNotAllowed, ProxyFailed
 from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
-<<<<<<< HEAD
-=======
 from device_agent.system_info import EARLIEST
-from schemas.broker_url import BrokerUrl
->>>>>>> main
 from schemas.globs import fixed_folder
 
 LITTLE_DISK: Final = 100 * 1024 * 1024

@@ -173,12 +173,8 @@ class Connection:
             if not self._stopping.is_set():
                 delay = self._backoff.next(stable=end_reason.lasted >= _STABLE_AFTER, permanent=end_reason.permanent)
                 text = end_reason.text + self._takeover_hint(end_reason)
-<<<<<<< HEAD
                 log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.way, text, delay)
-=======
-                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
                 self._call(self._on_retry, text, delay)
->>>>>>> main
                 self._stopping.wait(delay)
 
     def _takeover_hint(self, end_reason: ConnectionEnd) -> str:
