@@ -18,7 +18,9 @@ DEFAULT_PORT: Final = 3128
 
 _OPEN: Final = range(200, 300)
 _FAILED_BEHIND: Final = frozenset({500, 502, 503, 504})
-_UNAUTHORIZED: Final = 407
+_UNAUTHORIZED: Final = frozenset({401, 407})
+"""tinyproxy answers wrong credentials with 401."""
+
 _FORBIDDEN: Final = 403
 
 
@@ -79,10 +81,10 @@ class HttpProxy:
 
     def meaning(self, status: int, target: str) -> str:
         """What a status of the proxy's own means, and who can change it."""
-        if status == _UNAUTHORIZED:
+        if status in _UNAUTHORIZED:
             if self.authorization is None:
-                return "asks for a user and a password (407): put them into its URL"
-            return "does not accept its user and password (407)"
+                return f"asks for a user and a password ({status}): put them into its URL"
+            return f"does not accept its user and password ({status})"
         if status == _FORBIDDEN:
             return f"forbids {target} (403): its administrator must allow it"
         if status in _FAILED_BEHIND:
