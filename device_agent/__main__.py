@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     start_logging(settings.log_level)
     try:
-        own_files = (options.env_file, ADMINISTRATOR, *folders)
+        own_files = (options.env_file, ADMINISTRATOR, *loaded.files)
         with open_agent(settings, own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
             agent.run()
     except JournalError as error:

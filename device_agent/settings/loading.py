@@ -22,10 +22,14 @@ _GAP: Final = 40
 
 
 class LoadedSettings(Struct, frozen=True):
-    """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator."""
+    """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator.
+
+    `files` are the TOML files that were read.
+    """
 
     settings: Settings
     places: Mapping[str, str]
+    files: tuple[Path, ...]
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
@@ -51,7 +55,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
         text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
         raise SettingsError(text) from error
     places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
-    return LoadedSettings(settings, places, sources.warnings)
+    return LoadedSettings(settings, places, sources.files, sources.warnings)
 
 
 def _settings(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
