@@ -289,7 +289,9 @@ class _Link:
     def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
         self._socket.settimeout(_CONNECT_TIMEOUT)
         proxy, (scheme, host, port) = self._proxy, self._where
-        whole = target if proxy is None else f"{scheme}://{authority(host, port)}{target}"
+        # http.client and the proxy take the header Host from it: a default port in it would break the signature.
+        origin = f"{scheme}://{authority(host, port).removesuffix(f':{DEFAULT_PORTS[scheme]}')}"
+        whole = target if proxy is None else f"{origin}{target}"
         self._connection.putrequest("PUT", whole, skip_accept_encoding=True)
         if proxy is not None and proxy.authorization is not None:
             self._connection.putheader("Proxy-Authorization", proxy.authorization)
