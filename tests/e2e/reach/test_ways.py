@@ -19,7 +19,7 @@ from broker.child_process import ChildProcess
 from broker.process import BrokerAddress
 from broker.server import find_mosquitto, free_port, start_configured
 from tests.support.authorities import Authority
-from tests.support.fault_sites import FaultSite, SiteProcess, running_site
+from tests.support.fault_sites import PATIENCE, FaultSite, SiteProcess, running_site
 from tests.support.networks import Namespace, Net, link, namespace
 from tests.support.patience import came_true
 from tests.support.strict_s3 import Operation
@@ -80,13 +80,18 @@ class World:
         self.site.until(lambda: self.site.connected(client_id), f"{client_id} to connect")
         return agent
 
-    def uploads(self, client_id: str) -> None:
-        """One upload of two parts, proven."""
+    def uploaded(self, client_id: str) -> int:
+        """Bytes of one upload of two parts, which must be proven."""
         path = self.site.file(client_id, "a.bin", SIZE)
         upload_id = self.site.trigger(client_id, path)
         upload = self.site.ended(upload_id)
         assert (upload["state"], upload["error"]) == ("completed", None), upload
-        assert self.site.bytes_received(upload_id) == SIZE
+        return self.site.bytes_received(upload_id)
+
+
+def logged(agent: SiteProcess, reason: str) -> bool:
+    """Whether the agent's log has a reason, soon."""
+    return came_true(lambda: reason in agent.log, PATIENCE)
 
 
 def program(name: str) -> str:
@@ -178,7 +183,7 @@ def tinyproxy(world: World, home: Path, more: str) -> Iterator[str]:
 
 def test_port_443_alone_carries_mqtt_over_websockets_and_uploads(world: World) -> None:
     agent = world.attach(world.outside, "wss")
-    world.uploads("wss")
+    assert world.uploaded("wss") == SIZE
     assert "InsecureRequest" not in agent.log
     agent.terminate()
     world.site.until(lambda: not world.site.connected("wss"), "the farewell")
@@ -188,7 +193,7 @@ def test_a_proxy_with_a_password_carries_all_and_resolves_the_names(
     world: World, behind: Namespace, proxy: str
 ) -> None:
     agent = world.attach(behind, "proxied", MQTT_PROXY=proxy, UPLOAD_PROXY=proxy)
-    world.uploads("proxied")
+    assert world.uploaded("proxied") == SIZE
     assert "hunter2" not in agent.log
     assert "X-Amz-Signature" not in agent.log
 
@@ -196,7 +201,7 @@ def test_a_proxy_with_a_password_carries_all_and_resolves_the_names(
 def test_mqtt_with_tls_passes_a_proxy_that_opens_its_port(world: World, behind: Namespace, tmp_path: Path) -> None:
     for proxy in tinyproxy(world, tmp_path, "ConnectPort 443\nConnectPort 8883\n"):
         world.attach(behind, "mqtts", MQTT_URL=f"mqtts://{BROKER}", MQTT_PROXY=proxy, UPLOAD_PROXY=proxy)
-        world.uploads("mqtts")
+        assert world.uploaded("mqtts") == SIZE
 
 
 def test_what_the_proxy_does_not_allow_is_named_in_the_log(world: World, behind: Namespace, proxy: str) -> None:
@@ -212,7 +217,7 @@ def test_what_the_proxy_does_not_allow_is_named_in_the_log(world: World, behind:
         agents[name] = world.site.agent(name, CA_FILE=str(world.authority.file), **settings)
         agents[name].start(*behind.inside)
     for name, (_, reason) in reasons.items():
-        world.site.until(lambda name=name, reason=reason: reason in agents[name].log, reason)  # type: ignore[misc]
+        assert logged(agents[name], reason), agents[name].log
 
 
 def test_without_its_setting_no_upload_goes_through_the_proxy(world: World, behind: Namespace, proxy: str) -> None:
@@ -227,16 +232,16 @@ def test_a_client_certificate_opens_a_listener_that_requires_one(world: World) -
     url = f"mqtts://{BROKER}:8884"
     refused = world.site.agent("uncertified", MQTT_URL=url, CA_FILE=str(world.authority.file))
     refused.start(*world.outside.inside)
-    world.site.until(lambda: "certificate required" in refused.log.lower().replace("_", " "), "the reason")
+    assert came_true(lambda: "certificate required" in refused.log.lower().replace("_", " "), PATIENCE), refused.log
     world.attach(world.outside, "certified", MQTT_URL=url, MQTT_CERTIFICATE=str(certificate), MQTT_KEY=str(key))
-    world.uploads("certified")
+    assert world.uploaded("certified") == SIZE
 
 
 def test_ipv6_alone_carries_all(world: World) -> None:
     known(world.outside, world.net, world.net.near6)
     try:
         world.attach(world.outside, "six")
-        world.uploads("six")
+        assert world.uploaded("six") == SIZE
         world.attach(world.outside, "literal", MQTT_URL=f"mqtts://[{world.net.near6}]")
     finally:
         known(world.outside, world.net)
@@ -248,7 +253,7 @@ def test_a_family_that_leads_nowhere_costs_a_moment(world: World) -> None:
     known(world.outside, world.net, f"{nowhere} {world.net.near}")
     try:
         world.attach(world.outside, "both")
-        world.uploads("both")
+        assert world.uploaded("both") == SIZE
     finally:
         known(world.outside, world.net)
 
@@ -259,4 +264,4 @@ def test_without_the_authority_the_log_names_the_setting(world: World) -> None:
     reason = (
         "its certificate is not accepted: unable to get local issuer certificate (its authority belongs into CA_FILE)"
     )
-    world.site.until(lambda: reason in agent.log, reason)
+    assert logged(agent, reason), agent.log
