@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import ssl
+import time
 from pathlib import Path
 from typing import Final
 
@@ -45,22 +46,29 @@ def client_context(files: TlsFiles = _NONE) -> ssl.SSLContext:
     return context_of(files, *(None if path is None else _stamp(name, path) for name, path in _named(files)))
 
 
-def certificate_fault(error: BaseException) -> str | None:
-    """What is wrong with the certificate of the other side, in OpenSSL's words; None for any other error."""
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return None
-    remedy = _REMEDIES.get(error.verify_code, "")
-    return f"its certificate is not accepted: {error.verify_message}{remedy}"
+_DATES: Final = frozenset({9, 10})
+"""Certificates that are not valid yet, and those that have expired (X509_STORE_CTX_get_error(3))."""
+
+_UNKNOWN: Final = frozenset({18, 19, 20, 21})
+"""Certificates of an authority that is not known."""
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 
 
-_REMEDIES: Final = {
-    9: " (is the clock of this device right?)",
-    10: " (or the clock of this device is wrong)",
-    18: " (its authority belongs into CA_FILE)",
-    19: " (its authority belongs into CA_FILE)",
-    20: " (its authority belongs into CA_FILE)",
-}
-"""By OpenSSL's codes (X509_STORE_CTX_get_error(3)): not valid yet, expired, of an authority that is not trusted."""
+def failure_text(error: Exception) -> str:
+    """Why a connection failed, for a person: a certificate that is not accepted is named as such.
+
+    Whether a date is wrong or the device's clock is cannot be known from here, so the text has the clock too.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"the certificate of the server is not accepted: {error.verify_message}"
+        shown = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        if error.verify_code in _UNKNOWN:
+            return f"{text} (its authority belongs into CA_FILE)"
+        return f"{text}; the clock of this device is at {shown} UTC" if error.verify_code in _DATES else text
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return "what answers does not speak TLS: is this another service, or the login page of a network?"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 @functools.lru_cache(maxsize=4)

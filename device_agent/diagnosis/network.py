@@ -5,6 +5,7 @@ broker keeps: it begins without Clean Start and subscribes to nothing.
 """
 
 import socket
+import ssl
 import struct
 from contextlib import closing
 from email.utils import parsedate_to_datetime
@@ -17,7 +18,7 @@ from device_agent.reach.broker_link import BrokerWay
 from device_agent.reach.upload_link import UploadWay
 from device_agent.reach.websocket import WebSocket
 from device_agent.storage.url_policy import ParsedUrl
-from device_agent.tls import certificate_fault
+from device_agent.tls import failure_text
 
 TIMEOUT: Final = 10.0
 """Seconds that each connection, and each answer, may take."""
@@ -27,7 +28,7 @@ _ACCEPTED: Final = 0
 _REASONS: Final = {
     132: "the broker speaks no MQTT 5",
     134: "user name or password is wrong",
-    135: "the account may not connect",
+    135: "not authorized: the account or its password is wrong",
     137: "the broker is busy",
     140: "the authentication method is not accepted",
     149: "the packet is too large",
@@ -95,8 +96,8 @@ def request(method: str, url: ParsedUrl, way: UploadWay, body: bytes = b"") -> A
 
 def reason_of(error: OSError) -> str:
     """Why a connection failed, in the system's text."""
-    if (fault := certificate_fault(error)) is not None:
-        return fault
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return failure_text(error)
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:.0f} s"
     return error.strerror or str(error) or type(error).__name__

@@ -261,7 +261,5 @@ def test_a_family_that_leads_nowhere_costs_a_moment(world: World) -> None:
 def test_without_the_authority_the_log_names_the_setting(world: World) -> None:
     agent = world.site.agent("untrusting", MQTT_URL=f"wss://{BROKER}")
     agent.start(*world.outside.inside)
-    reason = (
-        "its certificate is not accepted: unable to get local issuer certificate (its authority belongs into CA_FILE)"
-    )
+    reason = "not accepted: unable to get local issuer certificate (its authority belongs into CA_FILE)"
     assert logged(agent, reason), agent.log
