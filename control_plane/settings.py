@@ -18,8 +18,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from control_plane.domain.gate.gate import MAX_GRANT
-from schemas.broker_url import BrokerUrl
+from schemas.broker_url import PORTS, BrokerUrl
 from schemas.environment import is_loopback, is_utf8
+from schemas.errors import SchemaError
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.topics import DEFAULT_ROOT, Topics
 
@@ -66,13 +67,17 @@ def _bare(parts: SplitResult) -> bool:
 
 
 def _mqtt_url(url: str) -> str:
-    parts = _split(url, ("mqtt", "mqtts"), "mqtt://host:1883 or mqtts://host:8883")
+    parts = _split(url, tuple(PORTS), "mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt")
     if "@" in parts.netloc:
         message = "must not hold credentials: put them in MQTT_USERNAME and MQTT_PASSWORD"
         raise ValueError(message)
-    if not _bare(parts):
+    if not _bare(parts) and parts.scheme not in {"ws", "wss"}:
         message = "must end after the port"
         raise ValueError(message)
+    try:
+        BrokerUrl.parse(url)
+    except SchemaError as error:
+        raise ValueError(str(error)) from error
     return url
 
 
@@ -374,9 +379,9 @@ def _requirement(detail: ErrorDetails) -> str:
 # Misspelt names.
 
 _AGENT: Final = """
-    CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD FILE_PATH ALLOWED_ROOTS TYPES UPLOAD_HOSTS STATE_DIR LABELS
-    TIMEZONE MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND SPOOL_MAX_BYTES SPOOL_MAX_PERCENT METRICS_FILE METRICS_PORT
-    LOG_LEVEL TOPIC_ROOT
+    CLIENT_ID MQTT_URL MQTT_USERNAME MQTT_PASSWORD MQTT_PROXY MQTT_CERTIFICATE MQTT_KEY CA_FILE FILE_PATH
+    ALLOWED_ROOTS TYPES UPLOAD_HOSTS UPLOAD_PROXY STATE_DIR LABELS TIMEZONE MAX_PARALLEL_PARTS MAX_BYTES_PER_SECOND
+    SPOOL_MAX_BYTES SPOOL_MAX_PERCENT METRICS_FILE METRICS_PORT LOG_LEVEL TOPIC_ROOT
 """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

@@ -61,9 +61,10 @@ def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]
 def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
-    own = OwnFiles(settings.state_dir, own_files)
+    key = settings.mqtt_key or settings.mqtt_certificate
+    own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
-    uploader = Uploader(settings.hosts, throttle=None if rate is None else Throttle(rate))
+    uploader = Uploader(settings.hosts, settings.upload_way, throttle=None if rate is None else Throttle(rate))
     copies = Copies(
         settings.state_dir / "spool",
         roots,
@@ -107,7 +108,7 @@ def rules_of(settings: Settings) -> Rules:
 
 def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
     return Connection(
-        url=settings.mqtt_url,
+        way=settings.way,
         client_id=settings.client_id,
         username=settings.mqtt_username,
         password=settings.mqtt_password,

@@ -4,6 +4,7 @@ AgentError
 ├── SettingsError          a setting is wrong; the text is the one line to print before the exit
 ├── JournalError           progress cannot be made durable: answered `no_space`, tried again
 ├── FileRefused            the file cannot be opened, listed or read; `code` is sent to the owner
+├── ProxyFailed            an HTTP proxy does not open the connection; also an `OSError`
 ├── HostNotAllowed         `UPLOAD_HOSTS` does not allow a URL; nothing was sent
 ├── PutFailed              one PUT did not store its part; `kind` decides what follows
 └── IllegalTransition      a bug of the agent: an event that the state does not allow
@@ -58,6 +59,10 @@ class FileRefused(AgentError):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+class ProxyFailed(AgentError, ConnectionError):
+    """An HTTP proxy that cannot be reached, or that does not open the connection; the text has no credentials."""
 
 
 class HostNotAllowed(AgentError):

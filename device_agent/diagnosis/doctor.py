@@ -16,11 +16,12 @@ from typing import Final
 
 from device_agent.diagnosis import network
 from device_agent.diagnosis.findings import Finding
-from device_agent.errors import HostNotAllowed
+from device_agent.errors import HostNotAllowed, ProxyFailed
+from device_agent.reach.broker_link import BrokerWay
+from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
 from device_agent.system_info import EARLIEST
-from schemas.broker_url import BrokerUrl
 from schemas.globs import fixed_folder
 
 LITTLE_DISK: Final = 100 * 1024 * 1024
@@ -34,6 +35,10 @@ PATIENCE: Final = 5.0
 
 _MOST_HOSTS: Final = 10
 _SUCCESS: Final = range(200, 300)
+_OF_PROXIES: Final = frozenset({407, 502, 503, 504})
+"""Answers to a HEAD of `/` that a proxy makes itself."""
+
+_PROXY_REMEDY: Final = "check UPLOAD_PROXY, and what its administrator allows"
 
 
 def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -167,46 +172,50 @@ def look_at_broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
     if running:
         yield from look_at_address(settings, "the login is left to the agent that runs")
         return
-    broker = BrokerUrl.parse(settings.mqtt_url)
-    resolved = _resolved(broker.host, broker.port)
+    way = settings.way
+    resolved = _resolved(way.broker.host, way.broker.port, way.proxy)
     if resolved is not None:
         yield resolved
         if not resolved.fine:
             return
     try:
-        refusal = network.login(broker, settings.client_id, settings.mqtt_username, settings.mqtt_password)
+        refusal = network.login(way, settings.client_id, settings.mqtt_username, settings.mqtt_password)
     except OSError as error:
-        yield _unreachable(broker, error)
+        yield _unreachable(way, error)
         return
     if refusal is None:
-        yield Finding("broker", fine=True, text=f"{broker} accepts this device")
+        yield Finding("broker", fine=True, text=f"{way} accepts this device")
     else:
         remedy = "check MQTT_PASSWORD; `backhaul broker` on the server makes a new one"
-        yield Finding("broker", fine=False, text=f"{broker}: {refusal}", remedy=remedy)
+        yield Finding("broker", fine=False, text=f"{way}: {refusal}", remedy=remedy)
 
 
 def look_at_address(settings: Settings, more: str) -> Iterator[Finding]:
     """Whether the broker can be reached, without a login; `more` follows the text."""
-    broker = BrokerUrl.parse(settings.mqtt_url)
-    resolved = _resolved(broker.host, broker.port)
+    way = settings.way
+    resolved = _resolved(way.broker.host, way.broker.port, way.proxy)
     if resolved is not None:
         yield resolved
         if not resolved.fine:
             return
     try:
-        with network.connected(broker.host, broker.port, secure=broker.secure):
-            yield Finding("broker", fine=True, text=f"{broker} can be reached; {more}")
+        way.open(network.TIMEOUT).close()
+        yield Finding("broker", fine=True, text=f"{way} can be reached; {more}")
     except OSError as error:
-        yield _unreachable(broker, error)
+        yield _unreachable(way, error)
 
 
-def _unreachable(broker: BrokerUrl, error: OSError) -> Finding:
+def _unreachable(way: BrokerWay, error: OSError) -> Finding:
     remedy = "check MQTT_URL, the firewall, and that the broker runs"
-    return Finding("broker", fine=False, text=f"{broker}: {network.reason_of(error)}", remedy=remedy)
+    if isinstance(error, ProxyFailed):
+        remedy = "check MQTT_PROXY, and what its administrator allows"
+    return Finding("broker", fine=False, text=f"{way}: {network.reason_of(error)}", remedy=remedy)
 
 
-def _resolved(host: str, port: int) -> Finding | None:
-    """Whether the name has addresses; None for an address."""
+def _resolved(host: str, port: int, proxy: HttpProxy | None = None) -> Finding | None:
+    """Whether the name, or that of the proxy which resolves it, has addresses; None for an address."""
+    if proxy is not None:
+        host, port = proxy.host, proxy.port
     if re.fullmatch(r"[0-9.]+|.*:.*", host):
         return None
     try:
@@ -227,17 +236,24 @@ def look_at_stores(
         yield Finding("object store", fine=False, text="no host may be sent to", remedy=remedy)
     for scheme, host, port in _distinct((one.scheme, one.host, one.port) for one in origins):
         url = ParsedUrl(scheme, host, port, "/")
-        resolved = _resolved(host, port)
+        way = settings.upload_way
+        resolved = _resolved(host, port, way.proxy)
         if resolved is not None and not resolved.fine:
             yield resolved
             continue
         where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"
         remedy = "check UPLOAD_HOSTS, the firewall, the clock and the certificates of this device"
         try:
-            answer = network.request("HEAD", url)
+            answer = network.request("HEAD", url, way)
         except (OSError, ValueError) as error:
             text = network.reason_of(error) if isinstance(error, OSError) else str(error)
-            yield Finding("object store", fine=False, text=f"{where}: {text}", remedy=remedy)
+            shown = _PROXY_REMEDY if isinstance(error, ProxyFailed) else remedy
+            yield Finding("object store", fine=False, text=f"{where}: {text}", remedy=shown)
+            continue
+        proxy = way.passes_on(secure=scheme == "https")
+        if proxy is not None and answer.status in _OF_PROXIES:
+            text = f"{where}: the proxy {proxy} {proxy.meaning(answer.status, where)}"
+            yield Finding("object store", fine=False, text=text, remedy=_PROXY_REMEDY)
             continue
         if answer.date is not None:
             dates.append((answer.date, wall()))
@@ -259,7 +275,7 @@ def look_at_put(settings: Settings, text: str) -> Finding:
         return Finding("PUT", fine=False, text=str(refused), remedy="add the host to UPLOAD_HOSTS, or give another URL")
     remedy = "the URL may have expired, or be signed for another method or size: make a new one"
     try:
-        answer = network.request("PUT", url, b"x")
+        answer = network.request("PUT", url, settings.upload_way, b"x")
     except (OSError, ValueError) as error:
         reason = network.reason_of(error) if isinstance(error, OSError) else str(error)
         return Finding("PUT", fine=False, text=f"{url.host}: {reason}", remedy=remedy)

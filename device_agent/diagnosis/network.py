@@ -7,17 +7,18 @@ broker keeps: it begins without Clean Start and subscribes to nothing.
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from msgspec import Struct
 
 from device_agent.mqtt.session import KEEPALIVE, SESSION_EXPIRY
+from device_agent.reach.broker_link import BrokerWay
+from device_agent.reach.upload_link import UploadWay
+from device_agent.reach.websocket import WebSocket
 from device_agent.storage.url_policy import ParsedUrl
-from device_agent.tls import client_context
-from schemas.broker_url import BrokerUrl
+from device_agent.tls import failure_text
 
 TIMEOUT: Final = 10.0
 """Seconds that each connection, and each answer, may take."""
@@ -50,41 +51,34 @@ def addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
-@contextmanager
-def connected(host: str, port: int, *, secure: bool) -> Iterator[socket.socket]:
-    """A connection, with TLS if `secure`; `OSError`, of which `ssl.SSLError` is one."""
-    with socket.create_connection((host, port), timeout=TIMEOUT) as plain:
-        if not secure:
-            yield plain
-            return
-        with client_context().wrap_socket(plain, server_hostname=host) as encrypted:
-            yield encrypted
-
-
-def login(broker: BrokerUrl, client_id: str, username: str | None, password: str | None) -> str | None:
+def login(way: BrokerWay, client_id: str, username: str | None, password: str | None) -> str | None:
     """Log in at the broker and leave; None when it accepts, else why not. `OSError` when it cannot be reached."""
-    with connected(broker.host, broker.port, secure=broker.secure) as connection:
-        connection.sendall(_connect(client_id, username, password))
+    with closing(way.open(TIMEOUT)) as connection:
+        connection.send(_connect(client_id, username, password))
         head = _received(connection, 2)
         body = _received(connection, min(head[1], _MOST))
         if head[0] >> 4 != 2 or len(body) < 2:  # noqa: PLR2004 (CONNACK; flags and reason)
             return "it does not speak MQTT"
         reason = body[1]
         if reason == _ACCEPTED:
-            connection.sendall(b"\xe0\x00")
+            connection.send(b"\xe0\x00")
             return None
         return _REASONS.get(reason, f"the broker refuses the connection (0x{reason:02X})")
 
 
-def request(method: str, url: ParsedUrl, body: bytes = b"") -> Answer:
+def request(method: str, url: ParsedUrl, way: UploadWay, body: bytes = b"") -> Answer:
     """Send one request; `OSError` when nothing answers, `ValueError` when the answer is not HTTP."""
     secure = url.scheme == "https"
     host = f"[{url.host}]" if ":" in url.host else url.host
+    proxy = way.passes_on(secure=secure)
+    target = url.target if proxy is None else f"{url.scheme}://{host}:{url.port}{url.target}"
+    credentials = None if proxy is None else proxy.authorization
+    extra = "" if credentials is None else f"Proxy-Authorization: {credentials}\r\n"
     head = (
-        f"{method} {url.target} HTTP/1.1\r\nHost: {host}:{url.port}\r\nContent-Length: {len(body)}\r\n"
-        "Content-Type: application/octet-stream\r\nConnection: close\r\n\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {host}:{url.port}\r\nContent-Length: {len(body)}\r\n"
+        f"{extra}Content-Type: application/octet-stream\r\nConnection: close\r\n\r\n"
     )
-    with connected(url.host, url.port, secure=secure) as connection:
+    with way.open(url.host, url.port, secure=secure, timeout=TIMEOUT) as connection:
         connection.sendall(head.encode() + body)
         data = b""
         while b"\r\n\r\n" not in data and len(data) < _MOST:
@@ -103,7 +97,7 @@ def request(method: str, url: ParsedUrl, body: bytes = b"") -> Answer:
 def reason_of(error: OSError) -> str:
     """Why a connection failed, in the system's text."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return failure_text(error)
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:.0f} s"
     return error.strerror or str(error) or type(error).__name__
@@ -146,7 +140,7 @@ def _length(value: int) -> bytes:
             return bytes(found)
 
 
-def _received(connection: socket.socket, size: int) -> bytes:
+def _received(connection: socket.socket | WebSocket, size: int) -> bytes:
     data = b""
     while len(data) < size and (more := connection.recv(size - len(data))):
         data += more

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage, error_string
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -37,9 +37,10 @@ from device_agent.mqtt.session import (
     Session,
     Suback,
 )
+from device_agent.reach.broker_link import BrokerWay
+from device_agent.reach.websocket import WebSocket
 from device_agent.system_info import boot_clock
-from device_agent.tls import client_context, failure_text
-from schemas.broker_url import BrokerUrl
+from device_agent.tls import failure_text
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
 from schemas.topics import QOS, RETAINED, Channel, Topics
@@ -48,7 +49,6 @@ __all__ = ["AckToken", "Connection"]
 
 WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
-_CONNECT_TIMEOUT: Final = 15.0
 _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0
 _BRIEF: Final = 60.0
@@ -86,7 +86,7 @@ class Connection:
     def __init__(  # noqa: PLR0913 (called once, with every argument by name)
         self,
         *,
-        url: str,
+        way: BrokerWay,
         client_id: str,
         username: str | None,
         password: str | None,
@@ -102,7 +102,7 @@ class Connection:
         backoff: ReconnectBackoff | None = None,
     ) -> None:
         self._identity = ClientIdentity(
-            broker=BrokerUrl.parse(url),
+            way=way,
             client_id=client_id,
             username=username,
             password=password,
@@ -177,7 +177,7 @@ class Connection:
             if not self._stopping.is_set():
                 delay = self._backoff.next(stable=end_reason.lasted >= _STABLE_AFTER, permanent=end_reason.permanent)
                 text = end_reason.text + self._takeover_hint(end_reason)
-                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
+                log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.way, text, delay)
                 self._call(self._on_retry, text, delay)
                 self._pause(delay)
 
@@ -228,7 +228,9 @@ class _PahoClient:
     def __init__(self, identity: ClientIdentity) -> None:
         self.identity = identity
         self.events: deque[ClientEvent] = deque()
-        self._client = client = Client(
+        self._faults: deque[str] = deque(maxlen=1)
+        self._client = client = _OwnSocketClient(
+            identity.way.open,
             CallbackAPIVersion.VERSION2,
             identity.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -236,16 +238,14 @@ class _PahoClient:
             manual_ack=True,
         )
         client.username_pw_set(identity.username, identity.password)
-        client.connect_timeout = _CONNECT_TIMEOUT
         client.max_inflight_messages_set(_MAX_INFLIGHT)
         client.max_queued_messages_set(_MAX_QUEUED)
         _collect_events(client, self.events)
+        _keep_faults(client, self._faults)
 
     def connect(self) -> None:
         """Open the socket and queue CONNECT, with a new will; `OSError` when the broker cannot be reached."""
         identity = self.identity
-        if identity.broker.secure:
-            self._client.tls_set_context(client_context())
         will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
         presence = Channel.PRESENCE
         self._client.will_set(identity.topic(presence), identity.will(), QOS[presence], RETAINED[presence], will)
@@ -255,14 +255,15 @@ class _PahoClient:
             ReceiveMaximum=RECEIVE_MAXIMUM,
             MaximumPacketSize=MAX_MESSAGE_SIZE + HEADROOM,
         )
-        self._client.connect(
-            identity.broker.host, identity.broker.port, KEEPALIVE, clean_start=False, properties=properties
-        )
+        broker = identity.way.broker
+        self._client.connect(broker.host, broker.port, KEEPALIVE, clean_start=False, properties=properties)
 
     def turn(self) -> str | None:
         """Run paho's loop for up to a second; the reason when the connection has ended, else None."""
         code = self._client.loop()
-        return None if code == MQTTErrorCode.MQTT_ERR_SUCCESS else error_string(code).rstrip(".")
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return None
+        return ": ".join((error_string(code).rstrip("."), *self._faults))
 
     def subscribe(self, *channels: Channel) -> None:
         """Subscribe to these channels."""
@@ -291,11 +292,20 @@ class _PahoClient:
             sock.close()
 
 
+class _OwnSocketClient(Client):
+    """paho with a connection that `open_link` makes: paho's own knows no proxy but PySocks, and no limits."""
+
+    def __init__(self, open_link: Callable[[], socket.socket | WebSocket], *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._open_link = open_link
+
+    def _create_socket(self) -> Any:  # noqa: ANN401 (what paho takes for a socket)
+        # A private part of paho, which the tests of every way to a broker cover.
+        return self._open_link()
+
+
 def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
     """Make paho's callbacks append events."""
-
-    def on_socket_open(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 (a socket or a TLS socket)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def on_message(_client: Client, _data: object, message: MQTTMessage) -> None:
         try:
@@ -317,7 +327,6 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
         if flags.is_disconnect_packet_from_server:
             events.append(ServerDisconnect(reason.value, _reason_text(reason, more)))
 
-    client.on_socket_open = on_socket_open
     # With this set, paho writes only in the thread that runs the loop; else every publishing thread would write.
     client.on_socket_register_write = lambda _client, _data, _sock: None
     client.on_connect = on_connect
@@ -329,6 +338,16 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
     )
     client.on_message = on_message
     client.on_disconnect = on_disconnect
+
+
+def _keep_faults(client: Client, faults: deque[str]) -> None:
+    """Keep the latest error of the socket, such as a certificate that the broker requires: paho only logs it."""
+
+    def on_log(_client: object, _data: object, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR and (error := text.partition(" on socket: ")[2]):
+            faults.append(error)
+
+    client.on_log = on_log
 
 
 def _traceparent(more: Properties | None) -> str | None:

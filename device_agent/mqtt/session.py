@@ -14,8 +14,8 @@ from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
 
+from device_agent.reach.broker_link import BrokerWay
 from device_agent.system_info import boot_clock
-from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACED_ROOM
 from schemas.topics import QOS, Channel, Topics
@@ -64,9 +64,9 @@ class Callbacks(Struct, frozen=True, kw_only=True):
 
 
 class ClientIdentity(Struct, frozen=True, kw_only=True):
-    """The client and its broker; `will` makes the payload of the next will."""
+    """The client and the way to its broker; `will` makes the payload of the next will."""
 
-    broker: BrokerUrl
+    way: BrokerWay
     client_id: str
     username: str | None
     password: str | None

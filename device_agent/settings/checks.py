@@ -6,8 +6,10 @@ Rule: each check raises `WrongSetting` with the setting's name; where it was wri
 from msgspec import ValidationError, convert
 
 from device_agent.errors import SettingsError
+from device_agent.reach.proxy import HttpProxy
 from device_agent.settings.model import MUST, Settings
 from device_agent.system_info import is_zone
+from device_agent.tls import client_context
 from schemas.broker_url import BrokerUrl
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
@@ -47,6 +49,7 @@ def require_usable(settings: Settings) -> None:
         BrokerUrl.parse(settings.mqtt_url)
     except SchemaError as error:
         raise WrongSetting(name="MQTT_URL", reason=f"{error}; the password goes to MQTT_PASSWORD") from error
+    _require_reach(settings)
     for name, globs in settings.types.items():
         try:
             Globs(globs)
@@ -63,6 +66,24 @@ def require_usable(settings: Settings) -> None:
         _ = settings.topics
     except SchemaError as error:
         raise WrongSetting(name="TOPIC_ROOT", reason=str(error)) from error
+
+
+def _require_reach(settings: Settings) -> None:
+    """The ways to the broker and to the object store; the files are opened now."""
+    if settings.mqtt_key is not None and settings.mqtt_certificate is None:
+        raise WrongSetting(name="MQTT_KEY", reason="needs MQTT_CERTIFICATE, the certificate that it belongs to")
+    if settings.mqtt_certificate is not None and not settings.way.broker.secure:
+        raise WrongSetting(name="MQTT_CERTIFICATE", reason="needs mqtts:// or wss:// in MQTT_URL")
+    for name, url in (("MQTT_PROXY", settings.mqtt_proxy), ("UPLOAD_PROXY", settings.upload_proxy)):
+        try:
+            _ = None if url is None else HttpProxy.parse(url)
+        except SettingsError as error:
+            raise WrongSetting(name=name, reason=str(error)) from error
+    try:
+        client_context(settings.way.tls)
+    except SettingsError as error:
+        name, _, reason = str(error).partition(": ")
+        raise WrongSetting(name=name, reason=reason) from error
 
 
 def _require_presence(settings: Settings) -> None:

@@ -10,8 +10,12 @@ from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from device_agent.reach.broker_link import BrokerWay
+from device_agent.reach.proxy import HttpProxy, shown
+from device_agent.reach.upload_link import UploadWay
 from device_agent.storage.url_policy import UploadHosts
 from device_agent.system_info import ZONE_PATTERN
+from device_agent.tls import TlsFiles
 from schemas.broker_url import BrokerUrl
 from schemas.file_names import spelled
 from schemas.messages import MAX_TYPES, TypeName
@@ -38,9 +42,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt_url: str = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: str | None = None
+    mqtt_proxy: str | None = None
+    mqtt_certificate: _AbsolutePath | None = None
+    mqtt_key: _AbsolutePath | None = None
+    ca_file: _AbsolutePath | None = None
     file_path: _AbsolutePath | None = None
     allowed_roots: tuple[_AbsolutePath, ...] = ()
     upload_hosts: tuple[str, ...] = ()
+    upload_proxy: str | None = None
     state_dir: Path
     types: Annotated[dict[TypeName, _Globs], Meta(max_length=MAX_TYPES)] = {}
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
@@ -79,6 +88,19 @@ class Settings(Struct, frozen=True, kw_only=True):
         return UploadHosts.parse(self.upload_hosts)
 
     @property
+    def way(self) -> BrokerWay:
+        """The way to the broker."""
+        proxy = None if self.mqtt_proxy is None else HttpProxy.parse(self.mqtt_proxy)
+        files = TlsFiles(self.ca_file, self.mqtt_certificate, self.mqtt_key)
+        return BrokerWay(BrokerUrl.parse(self.mqtt_url), proxy, files)
+
+    @property
+    def upload_way(self) -> UploadWay:
+        """The way to the object store."""
+        proxy = None if self.upload_proxy is None else HttpProxy.parse(self.upload_proxy)
+        return UploadWay(proxy, TlsFiles(self.ca_file))
+
+    @property
     def exposure(self) -> str | None:
         """The warning for a password that crosses a network unencrypted; the program shows it at each start."""
         return BrokerUrl.parse(self.mqtt_url).exposure(self.mqtt_password)
@@ -94,6 +116,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def _shown(self, name: str) -> str:
         value = getattr(self, name.lower())
+        if name in PROXIES:
+            return "" if value is None else shown(value)
         if name in SECRETS:
             return _HIDDEN if value else ""
         if isinstance(value, tuple):
@@ -106,10 +130,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 NAMES: Final = tuple(name.upper() for name in Settings.__struct_fields__)
 
-SECRETS: Final = frozenset({"MQTT_PASSWORD"})
+PROXIES: Final = frozenset({"MQTT_PROXY", "UPLOAD_PROXY"})
+"""URLs that may hold a password, which is never shown."""
+
+SECRETS: Final = frozenset({"MQTT_PASSWORD", *PROXIES})
 """Never shown, and in no error; a file with one of them should be readable by few."""
 
-PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR", "METRICS_FILE"})
+PATHS: Final = frozenset(
+    {"ALLOWED_ROOTS", "CA_FILE", "FILE_PATH", "METRICS_FILE", "MQTT_CERTIFICATE", "MQTT_KEY", "STATE_DIR"}
+)
 """A path is bytes; all other settings are text."""
 
 LISTS: Final = frozenset({"AFTER_PATHS", "ALLOWED_ROOTS", "ALLOW_AFTER", "UPLOAD_HOSTS"})
@@ -136,6 +165,9 @@ DECIMALS: Final = frozenset({"MAX_LOAD"})
 _LABELS_LIMITS: Final = f"at most {_MAX_LABELS}, of at most {_LONGEST_LABEL} characters"
 
 MUST: Final[Mapping[str, str]] = {
+    "CA_FILE": "must be an absolute path",
+    "MQTT_CERTIFICATE": "must be an absolute path",
+    "MQTT_KEY": "must be an absolute path",
     "FILE_PATH": "must be an absolute path",
     "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
     "TYPES": f"must look like sales=/data/sales/*.csv,logs=/var/log/**/*.log, at most {MAX_TYPES} names",

@@ -4,7 +4,7 @@ Rule: reading only; each value keeps the place where it was written. A stronger 
 one: environment, `.env`, then the files of each folder from last to first, and the folders from last to first.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from device_agent.errors import SettingsError
-from device_agent.settings.model import NAMES, SECRETS
+from device_agent.settings.model import NAMES, PROXIES, SECRETS
 from device_agent.settings.names import misspelt, unknown
 
 ADMINISTRATOR: Final = Path("/etc/backhaul")
@@ -46,8 +46,9 @@ def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Seq
     warnings: list[str] = []
     files = tuple(file for folder in folders for file in _files_of(folder))
     for path in files:
-        values = {name: Given(value, path, toml=True) for name, value in _read_toml(path).items()}
-        warnings += _readable_secrets(path, values)
+        found = _read_toml(path)
+        values = {name: Given(value, path, toml=True) for name, value in found.items()}
+        warnings += _readable_secrets(path, found)
         written.update(values)
     if env_file is not None:
         lines = _read_env_file(env_file)
@@ -74,8 +75,9 @@ def _refuse(lines: Sequence[str]) -> None:
         raise SettingsError(lines[0])
 
 
-def _readable_secrets(path: Path, names: Collection[str]) -> list[str]:
-    secrets = sorted(SECRETS.intersection(names))
+def _readable_secrets(path: Path, values: Mapping[str, object]) -> list[str]:
+    # The URL of a proxy is a secret if it has credentials.
+    secrets = sorted(name for name in SECRETS & values.keys() if name not in PROXIES or "@" in str(values[name]))
     try:
         readable = bool(secrets) and bool(path.stat().st_mode & _OTHERS)
     except OSError:

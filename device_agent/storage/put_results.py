@@ -53,6 +53,8 @@ class PutResult:
     date: str | None = None
     body: bytes = b""
     whole: bool = True
+    proxy: str | None = None
+    """The proxy that the request was sent to, if it could read it: the answer may be the proxy's own."""
 
 
 def stored_etag(result: PutResult) -> str:
@@ -92,10 +94,17 @@ def _failure(result: PutResult) -> PutFailed:
     found = _CODE.search(result.body)
     code = found[1].decode() if found else ""
     kind = _kind(result.status, code)
-    certain = code or result.status not in _BLAMES_REQUEST
-    sender = "the object store" if certain else "the object store, or a proxy before it,"
+    sender = _sender(result, code)
     text = ": ".join(filter(None, (f"{sender} answered {result.status} {code}".rstrip(), _message(result, code))))
     return PutFailed(kind, text, retry_after(result) if kind is PutFailure.TRY_AGAIN else None)
+
+
+def _sender(result: PutResult, code: str) -> str:
+    if result.proxy is not None and not code:
+        proxy = f"the proxy {result.proxy}"
+        return proxy if result.status == _PROXY_AUTHENTICATION else f"{proxy}, or the object store behind it,"
+    certain = code or result.status not in _BLAMES_REQUEST
+    return "the object store" if certain else "the object store, or a proxy before it,"
 
 
 def _message(result: PutResult, code: str) -> str:

@@ -1,8 +1,9 @@
 """PUTs one part to one presigned URL: the only module that uses HTTP.
 
-Rule: exactly the bytes of the part, or a failure with its kind; never a redirect, a proxy, a host that is not allowed,
-or a whole part in memory. An interim answer (1xx) is no answer. Every wait ends when nothing has moved for the idle
-timeout, or when it is stopped; an answer, which could arrive byte by byte for ever, has twice that time in all.
+Rule: exactly the bytes of the part, or a failure with its kind; never a redirect, a proxy that no setting names, a host
+that is not allowed, or a whole part in memory. An interim answer (1xx) is no answer. Every wait ends when nothing has
+moved for the idle timeout, or when it is stopped; an answer, which could arrive byte by byte for ever, has twice that
+time in all.
 """
 
 import functools
@@ -18,21 +19,22 @@ from http.client import (
     HTTPConnection,
     HTTPException,
     HTTPResponse,
-    HTTPSConnection,
     UnknownProtocol,
     parse_headers,
 )
 from typing import Any, Final
 
 from device_agent import VERSION
-from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure
+from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure, SettingsError
 from device_agent.files.source import BLOCK_SIZE, Source
+from device_agent.reach.proxy import authority
+from device_agent.reach.upload_link import UploadWay
 from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
 from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
 from device_agent.storage.throttle import Throttle
-from device_agent.storage.url_policy import ParsedUrl, UploadHosts
+from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl, UploadHosts
 from device_agent.system_info import boot_clock
-from device_agent.tls import client_context, failure_text
+from device_agent.tls import failure_text
 from schemas.parts import Part
 from schemas.values import MAX_HEADERS, ErrorCode, PresignedPart
 
@@ -56,6 +58,7 @@ _MAX_INTERIM: Final = 16 * 1024
 _SWITCHING: Final = 101
 _FINAL: Final = 200
 """The lowest status of a final answer."""
+_STRAIGHT: Final = UploadWay()
 _EARLY_ANSWER_TIMEOUT: Final = 2.0
 """Seconds to wait for the answer of an object store that stopped accepting bytes."""
 
@@ -68,9 +71,15 @@ class Uploader:
     """Sends parts. Any number of threads may call `put`; each keeps its own connection and buffer."""
 
     def __init__(
-        self, hosts: UploadHosts, *, throttle: Throttle | None = None, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        hosts: UploadHosts,
+        way: UploadWay = _STRAIGHT,
+        *,
+        throttle: Throttle | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         self._hosts = hosts
+        self._way = way
         self._throttle = throttle
         self._idle_timeout = idle_timeout
         self._local = threading.local()
@@ -124,7 +133,7 @@ class Uploader:
     def _worker(self) -> "_Worker":
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
-            worker = self._local.worker = _Worker()
+            worker = self._local.worker = _Worker(self._way)
             with self._lock:
                 self._workers.add(worker)
         return worker
@@ -141,7 +150,8 @@ class Uploader:
 class _Worker:
     """One thread's buffer and its kept connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, way: UploadWay) -> None:
+        self._way = way
         self._buffer = memoryview(bytearray(BLOCK_SIZE))
         self._kept: _Link | None = None
 
@@ -189,8 +199,8 @@ class _Worker:
             return self._kept
         self._drop()
         try:
-            self._kept = _Link(url)
-        except (OSError, HTTPException) as error:
+            self._kept = _Link(url, self._way)
+        except (OSError, HTTPException, SettingsError) as error:
             text = f"cannot connect to {url.host}:{url.port}: {_text_of(error)}"
             raise PutFailed(PutFailure.TRY_AGAIN, text) from error
         return self._kept
@@ -204,13 +214,16 @@ class _Worker:
 class _Link:
     """One open connection to one host; `fresh` until it is used for a second request."""
 
-    def __init__(self, url: ParsedUrl) -> None:
+    def __init__(self, url: ParsedUrl, way: UploadWay) -> None:
         self._where = (url.scheme, url.host, url.port)
         self._secure = url.scheme == "https"
-        self._connection = _connection(url)
-        # http.client sets TCP_NODELAY itself.
-        self._connection.connect()
-        self._socket: socket.socket = self._connection.sock
+        # The connection is made here, and never again by http.client, which knows no proxy. It leaves the default port
+        # out of the header Host, which is signed.
+        self._connection = HTTPConnection(url.host, url.port)
+        self._connection.auto_open = 0
+        self._connection.default_port = DEFAULT_PORTS[url.scheme]
+        self._proxy = way.passes_on(secure=self._secure)
+        self._socket = self._connection.sock = way.open(url.host, url.port, secure=self._secure)
         self._used_at = boot_clock()
         self.fresh = True
 
@@ -241,7 +254,8 @@ class _Link:
         self._used_at = boot_clock()
         header = response.headers.get
         found = (response.status, header("ETag"), header("Retry-After"), header("Date"))
-        return PutResult(*found, body=text, whole=body.whole), keep
+        proxy = None if self._proxy is None else str(self._proxy)
+        return PutResult(*found, body=text, whole=body.whole, proxy=proxy), keep
 
     def cut(self) -> None:
         """End both directions; the descriptor stays with the thread that uses it."""
@@ -276,7 +290,13 @@ class _Link:
 
     def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
         self._socket.settimeout(_CONNECT_TIMEOUT)
-        self._connection.putrequest("PUT", target, skip_accept_encoding=True)
+        proxy, (scheme, host, port) = self._proxy, self._where
+        # http.client and the proxy take the header Host from it: a default port in it would break the signature.
+        origin = f"{scheme}://{authority(host, port).removesuffix(f':{DEFAULT_PORTS[scheme]}')}"
+        whole = target if proxy is None else f"{origin}{target}"
+        self._connection.putrequest("PUT", whole, skip_accept_encoding=True)
+        if proxy is not None and proxy.authorization is not None:
+            self._connection.putheader("Proxy-Authorization", proxy.authorization)
         always = {"User-Agent": f"backhaul-agent/{VERSION}", "Content-Type": _CONTENT_TYPE, "Content-Length": str(size)}
         for name, value in {**always, **headers}.items():
             self._connection.putheader(name, value)
@@ -341,12 +361,6 @@ class _Lines(io.BufferedReader):
     def readline(self, size: int | None = -1, /) -> bytes:
         self.last = super().readline(size)
         return self.last
-
-
-def _connection(url: ParsedUrl) -> HTTPConnection:
-    if url.scheme == "https":
-        return HTTPSConnection(url.host, url.port, timeout=_CONNECT_TIMEOUT, context=client_context())
-    return HTTPConnection(url.host, url.port, timeout=_CONNECT_TIMEOUT)
 
 
 def _require_headers(headers: Mapping[str, str]) -> None:

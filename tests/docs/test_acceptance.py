@@ -88,6 +88,7 @@ FAULTS: Final = (
     "Database restored from an old backup",
     "Reconnect storm",
     "DNS failure, captive portal, TLS expiry, proxy 407",
+    "Firewall, HTTP proxy, private authority, IPv6 only",
     "A byte rots in the object store",
 )
 PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32))

@@ -376,7 +376,7 @@ def test_a_stop_without_an_answer_is_quick(fake: FakeBroker) -> None:
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with FakeBroker(context) as broker, device(broker.url) as made, broker.visitor() as visitor:
@@ -384,7 +384,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made.expect("connected")
         made.connection.publish(Channel.RESPONSE, b"x")
         assert visitor.published().payload == b"x"
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     changed = paths._replace(cafile=str(tmp_path / "cert.pem"), capath=str(folder))
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: changed)
     monkeypatch.delenv(paths.openssl_cafile_env, raising=False)
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()
     yield folder
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()
 
 
 def shake_hands(certificate: Path) -> None:

@@ -8,15 +8,9 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from broker import access
 from broker.access import Credentials
@@ -24,75 +18,12 @@ from broker.configuration import option
 from broker.process import Broker, BrokerAddress
 from broker.server import free_port, start_configured
 from schemas.topics import Topics
+from tests.support.authorities import Authority
 from tests.support.brokers import LOOPBACK, shipped
 from tests.support.mqtt_packets import Connect, Kind
 from tests.support.mqtt_wire import Wire
 
 NOT_AUTHORIZED = 0x87
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """A certificate authority of one day, in files `{name}-ca.crt` and certificates beside it."""
-
-    directory: Path
-    name: str
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @classmethod
-    def make(cls, directory: Path, name: str) -> "Authority":
-        """A self-signed authority."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = distinguished(f"{name} authority")
-        certificate = (
-            draft(subject, subject, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        ).sign(key, hashes.SHA256())
-        write(directory / f"{name}-ca.crt", certificate)
-        return cls(directory, name, key, certificate)
-
-    def issue(self, common_name: str) -> tuple[Path, Path]:
-        """A certificate for one party: its file and its key's."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(LOOPBACK))])
-        certificate = (
-            draft(distinguished(common_name), self.certificate.subject, key)
-            .add_extension(names, critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
-        paths = (self.directory / f"{common_name}.crt", self.directory / f"{common_name}.key")
-        write(paths[0], certificate)
-        paths[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return paths
-
-    def client(self, common_name: str, server: "Authority") -> ssl.SSLContext:
-        """What a client with a certificate of this authority needs to talk to a server of another."""
-        context = ssl.create_default_context(cafile=str(server.directory / f"{server.name}-ca.crt"))
-        context.load_cert_chain(*self.issue(common_name))
-        return context
-
-
-def distinguished(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def draft(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
-
-
-def write(path: Path, certificate: x509.Certificate) -> None:
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 @dataclass(frozen=True, slots=True)

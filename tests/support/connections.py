@@ -13,6 +13,8 @@ from typing import Any, Final
 from broker.process import Broker
 from device_agent.mqtt.connection import AckToken, Connection
 from device_agent.mqtt.reconnect import ReconnectBackoff
+from device_agent.reach.broker_link import BrokerWay
+from schemas.broker_url import BrokerUrl
 from schemas.topics import Topics
 
 TIMEOUT: Final = 20.0
@@ -29,7 +31,7 @@ class Device:
         self.births: queue.Queue[bytes] = queue.Queue()
         epochs = itertools.count(1)
         defaults: dict[str, Any] = {
-            "url": url,
+            "way": BrokerWay(BrokerUrl.parse(url)),
             "client_id": self.id,
             "username": None,
             "password": None,

@@ -78,8 +78,8 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSL
     """The context of a server with the certificate in `SSL_CERT_FILE`."""
     certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     yield context
-    tls.client_context.cache_clear()
+    tls.context_of.cache_clear()

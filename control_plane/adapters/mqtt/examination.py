@@ -70,7 +70,7 @@ class MqttExaminer:
         terms, broker = client.terms, self._broker
         lost = not seen.returned.is_set() and not {"command"} & {*refused_writes, *seen.refused}
         return BrokerFacts(
-            address=f"mqtt{'s' if broker.secure else ''}://{broker.host}:{broker.port}",
+            address=broker.url,
             max_message=min(MAX_MESSAGE_SIZE, terms.room(self._topics.command(_LONGEST_ID))),
             receive_maximum=terms.receive_maximum,
             maximum_qos=terms.maximum_qos,
@@ -156,6 +156,8 @@ class MqttExaminer:
             clean_start=True,
             properties=properties,
             tls_context=ssl.create_default_context() if self._broker.secure else None,
+            transport="tcp" if self._broker.path is None else "websockets",
+            websocket_path=self._broker.path,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             timeout=_TIMEOUT,
         )

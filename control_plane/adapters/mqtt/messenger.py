@@ -230,6 +230,8 @@ class MqttMessenger:
             keepalive=KEEPALIVE,
             properties=properties,
             tls_context=ssl.create_default_context() if broker.secure else None,
+            transport="tcp" if broker.path is None else "websockets",
+            websocket_path=broker.path,
             # Nagle's algorithm turns a round trip of 0.8 ms into one of 68 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             timeout=TIMEOUT,

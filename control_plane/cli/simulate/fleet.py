@@ -18,6 +18,7 @@ from control_plane.cli.simulate.file import files_of
 from control_plane.cli.simulate.http_pool import HttpPool
 from control_plane.cli.simulate.packets import REFUSED, Publish
 from schemas.broker_url import BrokerUrl
+from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics, require_client_id
 
 HEARTBEAT_EVERY: Final = 30.0
@@ -69,6 +70,9 @@ class Fleet:
 
     def __init__(self, settings: FleetSettings) -> None:
         broker = BrokerUrl.parse(settings.mqtt_url)
+        if broker.path is not None:
+            text = "simulated devices speak no WebSockets: give mqtt:// or mqtts:// in MQTT_URL"
+            raise SchemaError(text)
         context = ssl.create_default_context(cafile=settings.ca_file)
         self.counters = Counters()
         self.http = HttpPool(settings.parallel, context)

@@ -73,12 +73,24 @@ def test_an_empty_value_is_not_set() -> None:
         (
             "MQTT_URL",
             "tcp://host:1883",
-            "MQTT_URL=tcp://host:1883: must look like mqtt://host:1883 or mqtts://host:8883",
+            "MQTT_URL=tcp://host:1883: must look like mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt",
         ),
-        ("MQTT_URL", "mqtt://", "MQTT_URL=mqtt://: must look like mqtt://host:1883 or mqtts://host:8883"),
-        ("MQTT_URL", "mqtt://a..b", "MQTT_URL=mqtt://a..b: must look like mqtt://host:1883 or mqtts://host:8883"),
+        (
+            "MQTT_URL",
+            "mqtt://",
+            "MQTT_URL=mqtt://: must look like mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt",
+        ),
+        (
+            "MQTT_URL",
+            "mqtt://a..b",
+            "MQTT_URL=mqtt://a..b: must look like mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt",
+        ),
         ("AWS_ENDPOINT", f"http://{'a' * 64}.example", None),
-        ("MQTT_URL", "mqtt://host:0", "MQTT_URL=mqtt://host:0: must look like mqtt://host:1883 or mqtts://host:8883"),
+        (
+            "MQTT_URL",
+            "mqtt://host:0",
+            "MQTT_URL=mqtt://host:0: must look like mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt",
+        ),
         ("MQTT_URL", "mqtt://host/fleet", "MQTT_URL=mqtt://host/fleet: must end after the port"),
         ("AWS_ENDPOINT", "localstack:4566", "AWS_ENDPOINT=localstack:4566: must look like https://host:port"),
         ("S3_BUCKET_NAME", "My_Bucket", None),

@@ -7,6 +7,8 @@ import pytest
 
 from device_agent.errors import SettingsError
 from device_agent.settings import NAMES, load_settings
+from device_agent.tls import TlsFiles
+from tests.support.self_signed import self_signed
 
 BASE = {"CLIENT_ID": "till-1", "STATE_DIR": "/var/lib/x"}
 
@@ -19,17 +21,23 @@ def test_defaults() -> None:
     assert settings.topic_root == "fleet/v1"
 
 
-def test_every_setting_can_be_given() -> None:
+def test_every_setting_can_be_given(tmp_path: Path) -> None:
+    pem = str(self_signed(tmp_path))
     given = {
         "CLIENT_ID": "till-1",
         "MQTT_URL": "mqtts://broker:8883",
         "MQTT_USERNAME": "till-1",
         "MQTT_PASSWORD": "secret",
+        "MQTT_PROXY": "http://till-1:hunter2@proxy:3128",
+        "MQTT_CERTIFICATE": pem,
+        "MQTT_KEY": pem,
+        "CA_FILE": pem,
         "FILE_PATH": "/data/a.bin",
         "ALLOWED_ROOTS": "/data, /var/log",
         "TYPES": "sales=/data/sales/*.csv, logs=/var/log/**/*.log, sales = /old/a=b.csv",
         "TIMEZONE": "Europe/Berlin",
         "UPLOAD_HOSTS": "s3.example.com:443,minio:9000",
+        "UPLOAD_PROXY": "http://proxy",
         "STATE_DIR": "/state",
         "LABELS": "site=berlin, model=pi4",
         "MAX_PARALLEL_PARTS": "2",
@@ -59,6 +67,10 @@ def test_every_setting_can_be_given() -> None:
     assert settings.labels == {"site": "berlin", "model": "pi4"}
     assert settings.types == {"sales": ("/data/sales/*.csv", "/old/a=b.csv"), "logs": ("/var/log/**/*.log",)}
     assert settings.timezone == "Europe/Berlin"
+    assert settings.way.tls == TlsFiles(pem, pem, pem)
+    assert (str(settings.way.proxy), str(settings.upload_way.proxy)) == ("proxy:3128", "proxy:3128")
+    assert "MQTT_PROXY=http://till-1:(set)@proxy:3128" in settings.lines()
+    assert "hunter2" not in repr(settings)
     assert "TYPES=sales=/data/sales/*.csv,sales=/old/a=b.csv,logs=/var/log/**/*.log" in settings.lines()
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
     assert (settings.bytes_per_day, settings.bytes_per_month) == (50_000_000, 1_000_000_000)

@@ -7,12 +7,18 @@ import pytest
 from device_agent.errors import SettingsError
 from device_agent.files.own_files import OwnFiles, identity_of
 from device_agent.settings import load, load_settings
+from tests.support.self_signed import self_signed
 
 EVERY = """
 client_id = "till-7"
 mqtt_url = "mqtts://broker:8883"
 mqtt_username = "till-7"
 mqtt_password = "hunter2"
+mqtt_proxy = "http://till-7:hunter2@proxy:3128"
+mqtt_certificate = "PEM"
+mqtt_key = "PEM"
+ca_file = "PEM"
+upload_proxy = "http://proxy:3128"
 file_path = "/data/a.bin"
 allowed_roots = ["/data", "/srv/with, comma"]
 upload_hosts = ["https://s3.example.com", "minio:9000"]
@@ -63,7 +69,7 @@ def write(folder: Path, name: str, text: str, mode: int = 0o640) -> Path:
 
 
 def test_every_setting_can_be_given_in_toml(folder: Path) -> None:
-    path = write(folder, "a.toml", EVERY)
+    path = write(folder, "a.toml", EVERY.replace("PEM", str(self_signed(folder))))
     loaded = load({}, None, [folder])
     settings = loaded.settings
     assert set(loaded.places.values()) == {str(path)}

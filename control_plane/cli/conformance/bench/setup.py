@@ -123,7 +123,11 @@ def _origin(settings: Settings) -> str:
 
 def _broker(options: BenchOptions, settings: Settings, stack: AsyncExitStack) -> BrokerUrl:
     if "mqtt_url" in settings.model_fields_set:
-        return BrokerUrl.parse(settings.mqtt_url)
+        broker_url = BrokerUrl.parse(settings.mqtt_url)
+        if broker_url.path is not None:
+            text = "the bench stands between agent and broker, and speaks no WebSockets: give mqtt:// or mqtts://"
+            raise Failed(text)
+        return broker_url
     try:
         broker = stack.enter_context(start_broker(options.directory / "broker", kind=options.broker_kind))
     except BrokerError as error:
@@ -133,9 +137,7 @@ def _broker(options: BenchOptions, settings: Settings, stack: AsyncExitStack) ->
 
 def _store(options: BenchOptions, settings: Settings, broker: BrokerUrl, stack: AsyncExitStack) -> Settings | None:
     """The settings of the engine: the object store that is named, or one that is started."""
-    scheme = "mqtts" if broker.secure else "mqtt"
-    host = f"[{broker.host}]" if ":" in broker.host else broker.host
-    at_broker = {"mqtt_url": f"{scheme}://{host}:{broker.port}"}
+    at_broker = {"mqtt_url": broker.url}
     if "s3_bucket_name" in settings.model_fields_set:
         return settings.model_copy(update=at_broker)
     if importlib.util.find_spec("nanio") is None:

@@ -1,0 +1,40 @@
+"""The connection to the object store, below HTTP: through the proxy if there is one, with TLS.
+
+Rule: the URL was allowed before. A proxy opens a connection for HTTPS, and passes on a request of plain HTTP.
+"""
+
+import socket
+import time
+
+from msgspec import Struct
+
+from device_agent.reach.dial import TIMEOUT, dial, dial_proxy
+from device_agent.reach.proxy import HttpProxy
+from device_agent.tls import TlsFiles, client_context
+
+
+class UploadWay(Struct, frozen=True):
+    """How the object store is reached."""
+
+    proxy: HttpProxy | None = None
+    tls: TlsFiles = TlsFiles()
+
+    def passes_on(self, *, secure: bool) -> HttpProxy | None:
+        """The proxy that reads a request and passes it on; None where there is none, or TLS ends behind it."""
+        return None if secure else self.proxy
+
+    def open(self, host: str, port: int, *, secure: bool, timeout: float = TIMEOUT) -> socket.socket:
+        """A connection for HTTP; `OSError` when it cannot be made in `timeout` seconds, `SettingsError` for a file."""
+        until = time.monotonic() + timeout
+        if (proxy := self.passes_on(secure=secure)) is not None:
+            return dial_proxy(proxy, timeout)
+        context = client_context(self.tls) if secure else None
+        link = dial(host, port, self.proxy, timeout)
+        if context is None:
+            return link
+        try:
+            link.settimeout(max(until - time.monotonic(), 1.0))
+            return context.wrap_socket(link, server_hostname=host)
+        except BaseException:
+            link.close()
+            raise

@@ -1,0 +1,1 @@
+"""The sockets below MQTT and HTTP: TLS files, proxies that misbehave, addresses that lead nowhere."""

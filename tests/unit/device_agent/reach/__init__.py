@@ -1,0 +1,1 @@
+"""Tests of the ways on which connections leave the device."""
