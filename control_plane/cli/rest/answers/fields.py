@@ -502,6 +502,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "error",
         "message",
         "metadata",
+        "after",
         "origin",
         "job_id",
         "deadline",
