@@ -16,8 +16,8 @@ PACKAGE_ARGS ?=
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 6100
-SLOW_TESTS := 1050
-CONTAINER_TESTS := 46
+SLOW_TESTS := 1073
+CONTAINER_TESTS := 57
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
@@ -37,7 +37,8 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap chromium=chromium \
-	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl mkfs.ext4=e2fsprogs
+	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl mkfs.ext4=e2fsprogs \
+	  qemu-aarch64-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
@@ -45,7 +46,8 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 
 # Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
-	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
+	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl \
+	  qemu-aarch64-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts

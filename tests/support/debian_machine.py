@@ -25,14 +25,17 @@ _START: Final = """
 mkdir "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
 exec systemd-nspawn --quiet --boot --keep-unit --register=no --console=pipe --machine="$1" --directory="$2"
 """
-# Flag F: the kernel opens the emulator now, so that the root needs none. The entry ends with this mount.
-_EMULATE: Final = r"""
+# The kernel's entry for programs of arm64: the header of ELF, and which of its bits count. Flag F: the kernel opens the
+# emulator now, so that the root needs none. The entry ends with this mount.
+_ENTRY: Final = (
+    r":backhaul-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:{}:OCF"
+)
+_EMULATE: Final = """
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
+ls /proc/sys/fs/binfmt_misc | grep -q aarch64 || printf %s "$2" >/proc/sys/fs/binfmt_misc/register
 mount --rbind /dev "$1/dev" && mount -t proc none "$1/proc"
-ls /proc/sys/fs/binfmt_misc | grep -q aarch64 || printf '%s' ':backhaul-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\
-\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'\
-"$(command -v qemu-aarch64-static):OCF" >/proc/sys/fs/binfmt_misc/register
-root=$1; shift
+root=$1; shift 2
 exec chroot "$root" "$@"
 """
 _QUIET: Final = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -129,10 +132,11 @@ def booted(folder: Path) -> Iterator[Debian]:
 
 def emulated(folder: Path) -> Debian:
     """A root of arm64, by the emulation of qemu, one command at a time."""
-    if shutil.which("qemu-aarch64-static") is None:
+    emulator = shutil.which("qemu-aarch64-static")
+    if emulator is None:
         pytest.skip("qemu-user-static is not installed")
-    words = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", _EMULATE, "start", str(folder))
-    return Debian(folder, *words)
+    apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+    return Debian(folder, *apart, "bash", "-c", _EMULATE, "start", str(folder), _ENTRY.format(emulator))
 
 
 def _way_in(process: "subprocess.Popen[bytes]") -> tuple[str, ...]:

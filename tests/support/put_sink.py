@@ -89,6 +89,11 @@ class PutSink:
         """What to do with the next requests, in the order in which their heads arrive."""
         self._scripts.extend(scripts)
 
+    def expect_only(self, *scripts: Script) -> None:
+        """The same, in place of what was expected so far."""
+        self._scripts.clear()
+        self._scripts.extend(scripts)
+
     def __enter__(self) -> Self:
         self._start(self._accept)
         return self
