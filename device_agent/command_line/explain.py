@@ -4,17 +4,16 @@ Rule: the agent's own code decides (`Roots`, `open_source`), as the agent's user
 """
 
 import os
-import pwd
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from device_agent.command_line.screen import DONE, FAILED, complain, show, wrapped
+from device_agent.command_line.agent_user import become_the_agents_user
+from device_agent.command_line.screen import DONE, FAILED, show, wrapped
 from device_agent.errors import FileRefused
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
@@ -55,7 +54,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     """Explain one path."""
     settings = loaded.settings
-    user = _become_the_agents_user(settings.state_dir)
+    user = become_the_agents_user(settings.state_dir)
     own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *loaded.files))
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
@@ -100,25 +99,6 @@ def _allows(roots: Roots, path: str) -> bool:
     except FileRefused:
         return False
     return True
-
-
-def _become_the_agents_user(state_dir: Path) -> str:
-    """Act as the owner of the state folder, which is the agent's user, where this process is root's; its name."""
-    owner = os.geteuid()
-    with suppress(OSError):
-        owner = state_dir.stat().st_uid
-    try:
-        entry = pwd.getpwuid(owner)
-        name, group = entry.pw_name, entry.pw_gid
-    except KeyError:
-        name, group = str(owner), owner
-    if os.geteuid() == 0 and owner != 0:
-        os.setgroups(os.getgrouplist(name, group))
-        os.setgid(group)
-        os.setuid(owner)
-    elif owner != os.geteuid():
-        complain(f"the agent's user is {name}: as another user this answer may be wrong; try sudo")
-    return name
 
 
 def _lines(found: Explanation) -> Iterator[str]:

@@ -188,4 +188,8 @@ def test_explain_decides_as_the_user_of_the_state_folder(tmp_path: Path) -> None
     document = json.loads(done.stdout)
     assert (done.returncode, document["code"], document["user"]) == (1, "permission_denied", "nobody")
     assert "setfacl" in document["remedy"]
+    data.chmod(0o700)
+    doctor = json.loads(run(AgentProcess("d", tmp_path, 1), "doctor", "--json").stdout)
+    assert {one["name"]: one["fine"] for one in doctor["findings"]}["root"] is False
+    data.chmod(0o755)
     assert explaining.explain(str(secret), Roots([str(data)]), "root").allowed
