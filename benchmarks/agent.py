@@ -98,7 +98,8 @@ def life(uploads_done: int = 1_000) -> Report:
     grown = found["after all"] - found["after a tenth"]
     figures = [
         Figure("agent start to online", found["start"], "s", at_most=0.5),
-        Figure("agent idle, resident", found["idle"] / MIB, "MiB", at_most=28),
+        Figure("floor: bare MQTT client, start to online", found["bare start"], "s", "s agent", found["start"]),
+        Figure("agent idle, resident", found["idle"] / MIB, "MiB", at_most=32),
         Figure(f"agent growth over {uploads_done:,} uploads", grown / MIB, "MiB", at_most=1),
         Figure("agent CPU for one upload of 4 KiB", found["cpu"] / uploads_done * 1000, "ms"),
     ]
@@ -221,6 +222,7 @@ async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float
             with agent_process(place, place.folder / f"start-{number}"):
                 starts.append(await owner.online(CLIENT) - started)
         found["start"] = median(starts)
+        found["bare start"] = median([_bare_start(place) for _ in range(5)])
         with agent_process(place, place.folder / "life") as agent:
             await owner.online(CLIENT)
             await asyncio.sleep(2)
@@ -234,6 +236,19 @@ async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float
             found["cpu"] = cpu_seconds(agent.pid) - before
             found["after all"] = resident_bytes(agent.pid)
     return found
+
+
+def bare_client(place: Place) -> Watched:
+    """The floor of an agent at rest; its log has the line `online`."""
+    command = (place.python, "-m", "benchmarks.bare_mqtt", str(place.broker.address.port))
+    return Watched(command, {"PYTHONPATH": str(ROOT)}, place.folder / "bare.log")
+
+
+def _bare_start(place: Place) -> float:
+    started = time.monotonic()
+    with bare_client(place) as bare:
+        bare.wait_for("online")
+        return time.monotonic() - started
 
 
 def http_of(sink: Sink) -> HttpPool:

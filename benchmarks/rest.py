@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from benchmarks.agent import CLIENT, Place, agent_process, http_of, place_over, random_file
+from benchmarks.agent import CLIENT, Place, agent_process, bare_client, http_of, place_over, random_file
 from benchmarks.figures import MIB, Figure, Report
 from benchmarks.owner import owning
-from benchmarks.processes import Watched, resident_bytes
-from benchmarks.site import ROOT
+from benchmarks.processes import resident_bytes
 from schemas.values import DigestName
 
 WATCHDOG: Final = 180
@@ -64,7 +63,8 @@ async def _rest(place: Place, address: str, seconds: int) -> tuple[list[Figure],
     unit = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(WATCHDOG * 1_000_000), "LOG_LEVEL": "info"}
     file = random_file(place.folder, 0)
     async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
-        with agent_process(place, place.folder / "rest", unit) as agent, _bare(place) as bare:
+        with agent_process(place, place.folder / "rest", unit) as agent, bare_client(place) as bare:
+            bare.wait_for("online")
             await owner.online(CLIENT)
             idle = resident_bytes(agent.pid)
             await owner.upload(CLIENT, str(file), DigestName.MD5)
@@ -76,7 +76,9 @@ async def _rest(place: Place, address: str, seconds: int) -> tuple[list[Figure],
     minutes = seconds / 60
     figures = [
         Figure("agent CPU at rest", ours.cpu / seconds * 100, "%", at_most=0.05),
-        Figure("floor: bare MQTT client, CPU at rest", floor.cpu / seconds * 100, "%"),
+        Figure(
+            "floor: bare MQTT client, CPU at rest", floor.cpu / seconds * 100, "%", "% agent", ours.cpu / seconds * 100
+        ),
         Figure("agent wake-ups at rest", ours.wakes / minutes, "/min", "/min bare client", floor.wakes / minutes),
         Figure("agent bytes written at rest", ours.written, "B", at_most=0),
         Figure("agent idle as its unit runs it, resident", idle / MIB, "MiB", "MiB bare client", bare_memory / MIB),
@@ -104,11 +106,3 @@ def _service_manager(folder: Path) -> Iterator[str]:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
                 own.sendto(b"END", path)
             thread.join()
-
-
-@contextmanager
-def _bare(place: Place) -> Iterator[Watched]:
-    command = (place.python, "-m", "benchmarks.bare_mqtt", str(place.broker.address.port))
-    with Watched(command, {"PYTHONPATH": str(ROOT)}, place.folder / "bare.log") as bare:
-        bare.wait_for("online")
-        yield bare

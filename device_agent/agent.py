@@ -7,6 +7,7 @@ on the thread pools of `effects`.
 import functools
 import logging
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
 from device_agent import VERSION
+from device_agent.after.duties import AfterDone, AfterDuties
+from device_agent.after.files import AfterFiles
+from device_agent.after.machine import FileKept, Phase
+from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
 from device_agent.effects import PUT, UNANSWERED_EVERY, EffectRunner
@@ -32,6 +37,7 @@ from device_agent.inbox import (
     StatusAsked,
     StopRequested,
 )
+from device_agent.limits.limits import Limits
 from device_agent.local.model import LocalStatus
 from device_agent.local.reporter import LocalReporter
 from device_agent.mqtt.presence import PresenceBuilder
@@ -40,7 +46,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
-from device_agent.service_manager import ServiceManager, status_line
+from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -49,6 +55,7 @@ from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
@@ -105,8 +112,11 @@ class Environment:
     selections: KeptSelections
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    after_policy: AfterPolicy = field(default_factory=AfterPolicy)
+    after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
-    manager: ServiceManager = field(default_factory=ServiceManager)
+    manager: Notifier = field(default_factory=Notifier)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -126,9 +136,12 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
+        journal.on_gone = self._written_again
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
         self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
+        self._limits = environment.limits
+        self._limits.restore(journal.memory.spent)
         self._uploads = Uploads(
             journal,
             transfers.values(),
@@ -136,6 +149,7 @@ class Agent:
             now=environment.clock(),
             wall=environment.wall,
             mount_of=environment.roots.mount_of,
+            limits=self._limits,
         )
         self._presence = PresenceBuilder(
             settings.client_id,
@@ -145,11 +159,22 @@ class Agent:
             timezone=environment.timezone,
             roots=[place.written for place in environment.roots.folders],
             types=environment.roots.types,
+            budget=lambda: self._limits.report(self._clock()),
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
+        self._stop_reading = threading.Event()
+        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set)
+        self._after = AfterDuties(
+            journal,
+            submit=self._run_after,
+            publish=lambda response, key: self._publisher.enqueue(response, key=key),
+            in_use=lambda path: any(run.transfer.order.file_path == path and not run.ended for run in self._uploads),
+            grace=environment.after_grace,
+            wall=environment.wall,
+        )
         self._commands = Commands(
             self._uploads,
             journal,
@@ -159,6 +184,8 @@ class Agent:
             disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
+            after_refusal=environment.after_policy.refusal,
+            after_acknowledged=self._after.acknowledged,
         )
         self._selections = Selections(
             environment.selections,
@@ -209,6 +236,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
+        self._stop_reading.set()
         self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
@@ -216,6 +244,9 @@ class Agent:
                 # All other work is done again after the next start.
                 if isinstance(event, EffectDone) and isinstance(event.event, PartStored):
                     self._effect_done(event)
+                elif isinstance(event, EffectDone) and event.kind == PUT:
+                    self._uploads.put_done(event.session, event.size, event.sent)
+        self._keep_counts(others=True)
         try:
             self._journal.commit()
         except JournalError as error:
@@ -283,6 +314,7 @@ class Agent:
             parts_sent=self._parts_sent,
             ended={str(outcome): count for outcome, count in uploads.outcomes.items()},
             events=dict(uploads.counters),
+            budget=self._limits.budget() if self._limits.enabled else None,
         )
 
     def _local_status(self) -> LocalStatus:
@@ -293,6 +325,7 @@ class Agent:
             journal_size=self._journal.size,
             failing=self._durability.failure,
             disk_free=self._environment.system_info().disk_free,
+            limits=self._limits,
         )
 
     def _sleep(self) -> float:
@@ -307,6 +340,7 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
+            self._after.next_at(connected=self._connected) if durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -321,12 +355,16 @@ class Agent:
                 self._receive(event)
             case EffectDone():
                 self._effect_done(event)
+            case AfterDone():
+                self._after.done(event, self._clock())
             case Connected():
                 self._connected = True
+                self._limits.look_soon()
                 self._local.connected()
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
+                self._after.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
@@ -364,7 +402,10 @@ class Agent:
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
-        self._uploads.effect_done(done.session, sends=done.kind == PUT)
+        if done.kind == PUT:
+            self._uploads.put_done(done.session, done.size, done.sent)
+        else:
+            self._uploads.effect_done(done.session)
         stored = isinstance(done.event, PartStored)
         if stored:
             self._bytes_sent, self._parts_sent = self._bytes_sent + done.size, self._parts_sent + 1
@@ -383,6 +424,11 @@ class Agent:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
+    def _written_again(self) -> list[Transfer]:
+        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        self._installation.save_again()
+        return self._transfers()
+
     def _transfers(self) -> list[Transfer]:
         return [run.transfer for run in self._uploads]
 
@@ -393,6 +439,7 @@ class Agent:
         durability, uploads = self._durability, self._uploads
         if durability.must_wait(now):
             return False
+        self._keep_counts(others=self._journal.pending > 0)
         self._perform(uploads.take_effects(durability.may_run_early))
         with self._manager.waiting_for_disk():
             result = durability.commit(now, demanded=bool(uploads.effects) or self._publisher.has_unsent)
@@ -402,6 +449,8 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
+                self._after.begin(uploads.take_afterwards())
+                self._after.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -411,6 +460,12 @@ class Agent:
                     self._commands.refuse_unsaved(run)
                 durability.acknowledge_durable()
                 return False
+
+    def _keep_counts(self, *, others: bool) -> None:
+        """Append the bytes that were sent to the journal, where a part begins or `others` are written anyway."""
+        record = self._limits.unwritten(others=others)
+        if record is not None:
+            self._journal.append(record)
 
     def _perform(self, effects: list[tuple[Run, DeferredEffect]]) -> None:
         for run, effect in effects:
@@ -425,6 +480,17 @@ class Agent:
         return self._connection.publish(
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
+
+    def _run_after(self, upload_id: str, after: Afterwards, phase: Phase) -> None:
+        def call() -> None:
+            try:
+                event = self._after_files.work(upload_id, after, phase)
+            except Exception as error:
+                log.exception("the file of upload %s could not be worked on", upload_id)
+                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+            self._inbox.put(AfterDone(upload_id, event))
+
+        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

@@ -52,7 +52,8 @@ class EffectRunner:
         self._background = make_pool("background", 1)
         self._queries = make_pool("query", 1)
         self._walks = make_pool("select", 1)
-        self._pools = (self._senders, self._reader, self._background, self._queries, self._walks)
+        self._after = make_pool("after", 1)
+        self._pools = (self._senders, self._reader, self._background, self._queries, self._walks, self._after)
         self._unanswered: set[object] = set()
         self._running: set[tuple[int, str]] = set()
 
@@ -111,6 +112,13 @@ class EffectRunner:
         else:
             unanswered()
 
+    def run_after(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
+        """Work on a file after its upload; `unanswered` as for a query."""
+        if self._after.lost < _MAX_LOST_QUERIES:
+            self._after.submit(call, unanswered)
+        else:
+            unanswered()
+
     @property
     def busy(self) -> bool:
         """Whether any work runs or waits."""
@@ -162,12 +170,16 @@ class EffectRunner:
         session.running += 1
 
         def call() -> None:
-            began = clock()
+            began, sent = clock(), 0
+
+            def count(size: int) -> None:
+                nonlocal sent
+                sent += size
 
             def post(event: IoEvent) -> None:
-                inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url))
+                inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url, sent))
 
-            self._part_io.put(effect, session, post)
+            self._part_io.put(effect, session, post, count)
 
         self._senders.submit(call, session)
 

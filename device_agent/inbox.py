@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from device_agent.after.duties import AfterDone
 from device_agent.mqtt.session import AckToken
 from device_agent.queries.selections import SelectionMissing, WalkEnded
 from device_agent.uploads import Run
@@ -61,7 +62,10 @@ class BirthArrived(Struct, frozen=True):
 
 
 class EffectDone(Struct, frozen=True):
-    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT."""
+    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT.
+
+    `sent` are the bytes that left, those of a repeated or failed PUT among them.
+    """
 
     run: Run
     session: SourceSession
@@ -70,6 +74,7 @@ class EffectDone(Struct, frozen=True):
     size: int = 0
     seconds: float = 0.0
     url: str = ""
+    sent: int = 0
 
 
 class QueryAnswered(Struct, frozen=True):
@@ -90,7 +95,7 @@ class StopRequested(Struct, frozen=True):
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
 _NetworkEvent = Connected | Disconnected | RetryPlanned | CommandArrived | BirthArrived
-LoopEvent = _NetworkEvent | EffectDone | _QueryEvent | StatusAsked | StopRequested
+LoopEvent = _NetworkEvent | EffectDone | AfterDone | _QueryEvent | StatusAsked | StopRequested
 
 
 class EventQueue:

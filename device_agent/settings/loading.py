@@ -13,7 +13,7 @@ from msgspec import Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.settings.checks import WrongSetting, require_id, require_usable
-from device_agent.settings.model import LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
+from device_agent.settings.model import DECIMALS, LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
 from device_agent.settings.sources import Given, read_sources
 from schemas.environment import is_utf8
 
@@ -97,6 +97,8 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
     if name in NUMBERS:
         # Digits only: the conversion of msgspec also accepts 1e6 and null.
         return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
+    if name in DECIMALS:
+        return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else text
     match name:
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
@@ -106,7 +108,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
             for key, _, value in (part.partition("=") for part in parts):
                 types.setdefault(key.strip(), []).append(value.strip())
             return types
-        case "LOG_LEVEL":
+        case "LOG_LEVEL" | "METERED":
             return text.lower()
         case _:
             return text
