@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from device_agent.after.policy import AfterPolicy
 from device_agent.command_line.agent_user import become_the_agents_user
 from device_agent.command_line.screen import DONE, FAILED, show, wrapped
 from device_agent.errors import FileRefused
@@ -37,6 +38,7 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
+    `after` is what may be done with the file once its upload is proven.
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     """
 
@@ -49,6 +51,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     remedy: str | None = None
     link: str | None = None
     size: int | None = None
+    after: tuple[str, ...] = ()
 
 
 def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
@@ -59,7 +62,10 @@ def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
+    after = AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
     found = explain(path, roots, user)
+    if found.allowed and after.covers(found.path):
+        found = msgspec.structs.replace(found, after=tuple(sorted(after.allowed)))
     show(msgspec.json.encode(found).decode() if options.json else "\n".join(_lines(found)))
     return DONE if found.allowed else FAILED
 
@@ -109,6 +115,8 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield _row("refused", f"{found.code}: {found.text}")
     if found.size is not None:
         yield _row("file", f"a regular file of {found.size:,} bytes, through no link below its root")
+    if found.allowed:
+        yield _row("after", f"{' or '.join(found.after)}, on request" if found.after else "it stays: ALLOW_AFTER")
     yield _row("tried as", f"user {found.user}")
     if found.remedy is not None:
         yield _row("", f"-> {found.remedy}")
