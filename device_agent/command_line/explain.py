@@ -4,17 +4,17 @@ Rule: the agent's own code decides (`Roots`, `open_source`), as the agent's user
 """
 
 import os
-import pwd
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from device_agent.command_line.screen import DONE, FAILED, complain, show, wrapped
+from device_agent.after.policy import AfterPolicy
+from device_agent.command_line.agent_user import become_the_agents_user
+from device_agent.command_line.screen import DONE, FAILED, show, wrapped
 from device_agent.errors import FileRefused
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
@@ -38,6 +38,7 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
+    `after` is what may be done with the file once its upload is proven.
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     """
 
@@ -50,17 +51,21 @@ class Explanation(Struct, frozen=True, kw_only=True):
     remedy: str | None = None
     link: str | None = None
     size: int | None = None
+    after: tuple[str, ...] = ()
 
 
 def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     """Explain one path."""
     settings = loaded.settings
-    user = _become_the_agents_user(settings.state_dir)
+    user = become_the_agents_user(settings.state_dir)
     own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *loaded.files))
     roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
+    after = AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
     found = explain(path, roots, user)
+    if found.allowed and after.covers(found.path):
+        found = msgspec.structs.replace(found, after=tuple(sorted(after.allowed)))
     show(msgspec.json.encode(found).decode() if options.json else "\n".join(_lines(found)))
     return DONE if found.allowed else FAILED
 
@@ -102,25 +107,6 @@ def _allows(roots: Roots, path: str) -> bool:
     return True
 
 
-def _become_the_agents_user(state_dir: Path) -> str:
-    """Act as the owner of the state folder, which is the agent's user, where this process is root's; its name."""
-    owner = os.geteuid()
-    with suppress(OSError):
-        owner = state_dir.stat().st_uid
-    try:
-        entry = pwd.getpwuid(owner)
-        name, group = entry.pw_name, entry.pw_gid
-    except KeyError:
-        name, group = str(owner), owner
-    if os.geteuid() == 0 and owner != 0:
-        os.setgroups(os.getgrouplist(name, group))
-        os.setgid(group)
-        os.setuid(owner)
-    elif owner != os.geteuid():
-        complain(f"the agent's user is {name}: as another user this answer may be wrong; try sudo")
-    return name
-
-
 def _lines(found: Explanation) -> Iterator[str]:
     verdict = "may be uploaded" if found.allowed else "may not be uploaded"
     yield wrapped(f"{found.path} {verdict}.")
@@ -129,6 +115,8 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield _row("refused", f"{found.code}: {found.text}")
     if found.size is not None:
         yield _row("file", f"a regular file of {found.size:,} bytes, through no link below its root")
+    if found.allowed:
+        yield _row("after", f"{' or '.join(found.after)}, on request" if found.after else "it stays: ALLOW_AFTER")
     yield _row("tried as", f"user {found.user}")
     if found.remedy is not None:
         yield _row("", f"-> {found.remedy}")

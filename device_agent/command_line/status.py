@@ -18,6 +18,7 @@ from device_agent.local.model import BrokerState, LocalStatus, LocalUpload
 from device_agent.local.reader import NoAnswer, NotAllowed, NotRunning, read_status
 from device_agent.local.socket_path import SYSTEM_FOLDER, local_folders
 from device_agent.settings import load_settings
+from schemas.values import DeviceBudget
 
 START_UNIT: Final = "systemctl start backhaul-agent"
 _UNITS: Final = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
@@ -96,6 +97,10 @@ def _lines(found: LocalStatus) -> Iterator[str]:
     )
     yield _row("may read", ", ".join(readable) or "nothing: set ALLOWED_ROOTS")
     yield _row("may send to", ", ".join(policy.hosts) or "no host: set UPLOAD_HOSTS")
+    if found.budget is not None:
+        yield from _budget(found.budget)
+    for condition in found.conditions:
+        yield _row("held back", condition)
     yield _row("uploads", str(found.uploads_open) if found.uploads_open else "none")
     for upload in found.uploads[:_SHOWN]:
         yield wrapped(_upload(upload), " " * _NAME)
@@ -103,6 +108,14 @@ def _lines(found: LocalStatus) -> Iterator[str]:
             yield wrapped(upload.reason, " " * (_NAME + 2), " " * _NAME + "- ")
     if found.uploads_open > _SHOWN:
         yield _row("", f"and {found.uploads_open - _SHOWN} more: backhaul-agent status --json")
+
+
+def _budget(budget: DeviceBudget) -> Iterator[str]:
+    spans = {"day": budget.day, "month": budget.month}
+    spans |= {"day, metered": budget.metered_day, "month, metered": budget.metered_month}
+    for span, use in spans.items():
+        if use is not None:
+            yield _row("budget", f"{use.used / _MIB:,.1f} of {use.cap / _MIB:,.1f} MiB this {span}")
 
 
 def _headline(found: LocalStatus) -> str:

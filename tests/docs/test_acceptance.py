@@ -91,7 +91,7 @@ FAULTS: Final = (
     "Firewall, HTTP proxy, private authority, IPv6 only",
     "A byte rots in the object store",
 )
-PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32))
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32, 33))
 
 
 @functools.cache

@@ -115,7 +115,7 @@ def device(tmp_path: Path, fleet: Fleet, sink: PutSink) -> Device:
     return Device(tmp_path, fleet, sink)
 
 
-@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("columns", [40, pytest.param(80, marks=pytest.mark.slow)])
 def test_a_person_answers_and_the_agent_has_its_settings(device: Device, columns: int) -> None:
     screen = device.type(device.answers(), columns)
     assert screen.exit_code == 0, screen.text
@@ -179,6 +179,7 @@ def test_a_certificate_that_is_not_accepted_is_named(device: Device, tmp_path: P
     assert (screen.exit_code, device.file.exists()) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_is_named(device: Device, sink: PutSink) -> None:
     sink.expect(Script(status=403, headers={"Date": formatdate(time.time() + 7_200, usegmt=True)}))
     screen = device.type([*device.answers()[:5], ("[c]orrect", "k"), ("\nURL", "")])
@@ -206,6 +207,7 @@ def test_ctrl_c_leaves_no_file(device: Device, at: str) -> None:
     assert not device.config.exists()
 
 
+@pytest.mark.slow
 def test_what_is_set_is_not_asked_again_and_other_settings_of_the_file_stay(device: Device) -> None:
     device.config.mkdir()
     (device.config / "10-site.toml").write_text(f'mqtt_url = "{device.url}"\n')
@@ -244,6 +246,7 @@ def test_answers_with_a_fault_write_nothing(device: Device, wrong: dict[str, obj
     assert not device.config.exists()
 
 
+@pytest.mark.slow
 def test_answers_may_be_written_before_there_is_a_network(device: Device) -> None:
     file = str(device.answers_file(mqtt_url=CONNECTION_REFUSED))
     assert device.run("setup", "--answers", file).returncode == 1

@@ -14,7 +14,7 @@ from device_agent.command_line.status import _lines
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
-from schemas.values import ErrorCode
+from schemas.values import BudgetUse, DeviceBudget, ErrorCode
 from tests.support.agent_process import AgentProcess, Owner, agent, begin, client_id, mosquitto, owner, sink
 from tests.support.screen import run_in_terminal
 
@@ -63,6 +63,7 @@ def test_status_of_a_running_agent_is_0_and_has_its_uploads(agent: AgentProcess,
         assert "waiting for the owner to grant the next parts" in " ".join(screen.text.split())
 
 
+@pytest.mark.slow
 def test_status_without_a_broker_is_1_and_has_the_reason(tmp_path: Path) -> None:
     with AgentProcess("away", tmp_path, 1) as away:
         while (done := run(away, "status")).returncode == 2 or "refused" not in done.stdout:
@@ -88,7 +89,13 @@ def test_status_with_wrong_settings_shows_why_no_agent_can_start(tmp_path: Path)
     assert "none can start: METRICS_PORT" in done.stderr
 
 
-def shown(failing: str | None = None, *, clock: tuple[str, ...] = ()) -> str:
+def shown(
+    failing: str | None = None,
+    *,
+    clock: tuple[str, ...] = (),
+    budget: DeviceBudget | None = None,
+    conditions: tuple[str, ...] = (),
+) -> str:
     status = LocalStatus(
         version="1",
         client_id="till-7",
@@ -98,10 +105,18 @@ def shown(failing: str | None = None, *, clock: tuple[str, ...] = ()) -> str:
         clock=ClockState(now=120.0, notes=clock),
         journal=JournalState(folder="/s", size=0, failing=failing),
         policy=Policy(roots=("/data",)),
+        budget=budget,
+        conditions=conditions,
         uploads_open=40,
         uploads=tuple(LocalUpload(upload_id=str(n), path="/d\x1b[2J", state="queued") for n in range(40)),
     )
     return "\n".join(_lines(status))
+
+
+def test_status_has_the_caps_and_what_holds_uploads_back() -> None:
+    text = shown(budget=DeviceBudget(day=BudgetUse(cap=2**21, used=2**20)), conditions=("the battery is low",))
+    assert "budget      1.0 of 2.0 MiB this day" in text
+    assert "held back   the battery is low" in text
 
 
 def test_status_names_a_disk_that_fails_and_a_clock_that_was_never_set() -> None:
@@ -161,12 +176,16 @@ def test_explain_names_the_drop_in_where_the_unit_hides_a_home_folder(tmp_path: 
     assert "home.conf" in (found.remedy or "")
 
 
+@pytest.mark.slow
 def test_explain_on_the_command_line_takes_a_relative_path(agent: AgentProcess) -> None:
     agent.file("f", b"x")
     relative = os.path.relpath(agent.data / "f")
     done = run(agent, "explain", relative)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{agent.data}/f may be uploaded." in done.stdout
+    assert "it stays: ALLOW_AFTER" in done.stdout
+    moved = run(agent, "explain", relative, "--json", ALLOW_AFTER="delete")
+    assert json.loads(moved.stdout)["after"] == ["delete"], moved.stderr
     refused = run(agent, "explain", "/etc/passwd", "--json")
     assert (refused.returncode, json.loads(refused.stdout)["code"]) == (1, "path_not_allowed")
     assert run(agent, "explain").returncode == 2
@@ -188,4 +207,8 @@ def test_explain_decides_as_the_user_of_the_state_folder(tmp_path: Path) -> None
     document = json.loads(done.stdout)
     assert (done.returncode, document["code"], document["user"]) == (1, "permission_denied", "nobody")
     assert "setfacl" in document["remedy"]
+    data.chmod(0o700)
+    doctor = json.loads(run(AgentProcess("d", tmp_path, 1), "doctor", "--json").stdout)
+    assert {one["name"]: one["fine"] for one in doctor["findings"]}["root"] is False
+    data.chmod(0o755)
     assert explaining.explain(str(secret), Roots([str(data)]), "root").allowed
