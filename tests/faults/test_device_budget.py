@@ -63,7 +63,9 @@ def test_an_upload_larger_than_a_days_budget_goes_on_each_day_over_kills_and_com
     assert site.bytes_received(upload_id) == 3 * CHUNK
 
 
-def test_a_condition_of_the_device_holds_an_upload_and_its_owner_does_not_give_it_up(site: FaultSite, name: str) -> None:
+def test_a_condition_of_the_device_holds_an_upload_and_its_owner_does_not_give_it_up(
+    site: FaultSite, name: str
+) -> None:
     agent = site.attach(name, MIN_DISK_FREE=str(2**52))
     path = site.file(name, "small.bin", 1000)
     upload_id = site.trigger(name, path)
