@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_agent import VERSION
+from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.files.copies import Copies
@@ -81,6 +82,10 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
+        after_policy=AfterPolicy(
+            settings.allow_after, settings.after_paths, [place.written for place in roots.folders]
+        ),
+        after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )

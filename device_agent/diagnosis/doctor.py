@@ -42,12 +42,28 @@ def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], f
     running, found = _state_folder(settings.state_dir)
     yield from found
     yield from look_at_files(settings)
+    yield from _after(settings)
     yield from look_at_broker(settings, running=running)
     dates: list[tuple[float, float]] = []
     yield from look_at_stores(settings, dates, wall)
     if put_url is not None:
         yield look_at_put(settings, put_url)
     yield look_at_clock(dates, wall())
+
+
+def _after(settings: Settings) -> Iterator[Finding]:
+    """Whether files can be deleted or moved where that is allowed; a folder that is missing is found elsewhere."""
+    if not settings.allow_after:
+        return
+    folders = {*map(fixed_folder, settings.after_paths)} or set(settings.allowed_roots)
+    closed = sorted(folder for folder in folders if Path(folder).is_dir() and not os.access(folder, os.W_OK | os.X_OK))
+    acts = " and ".join(settings.allow_after)
+    if closed:
+        text = f"ALLOW_AFTER allows to {acts} files, and {', '.join(closed)} may not be written: every file is kept"
+        remedy = "setfacl -m u:USER:rwx FOLDER, and the drop-in delete.conf of the unit"
+        yield Finding("after", fine=False, text=text, remedy=remedy)
+    else:
+        yield Finding("after", fine=True, text=f"the agent may {acts} files below {', '.join(sorted(folders))}")
 
 
 def _state_folder(folder: Path) -> tuple[bool, list[Finding]]:

@@ -18,6 +18,7 @@ from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import (
     TERMINAL,
+    AfterReceipt,
     ListedFile,
     Origin,
     PartRecord,
@@ -31,7 +32,7 @@ from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
 from schemas.messages import AgentInfo
 from schemas.parts import from_ranges, to_ranges
-from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
+from schemas.values import DeviceBudget, DigestName, Fingerprint, UploadOptions, WantedPart
 
 Parts = Mapping[int, PartRecord]
 DriverRow = Sequence[Any]
@@ -85,6 +86,8 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "metadata": to_json,
     "fingerprint": maybe(to_json),
     "listed": maybe(to_json),
+    "after": clean,
+    "after_receipt": maybe(to_json),
     "wanted": to_json,
     "litter": to_json,
     "strays": to_json,
@@ -102,6 +105,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "metadata": from_json(dict[str, Any]),
     "fingerprint": maybe(from_json(Fingerprint)),
     "listed": maybe(from_json(ListedFile)),
+    "after_receipt": maybe(from_json(AfterReceipt)),
     "wanted": from_json(tuple[WantedPart, ...]),
     "litter": from_json(tuple[str, ...]),
     "strays": from_json(tuple[Stray, ...]),
@@ -267,6 +271,7 @@ def to_change(row: DriverRow) -> NumberedChange:
 
 _CLIENT_COLUMNS: Final = tuple(column.name for column in CLIENTS.columns)
 _CLIENT_FIELDS: Final = Client.__struct_fields__
+to_budget: Final = from_json(DeviceBudget)
 _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "install_id": clean,
     "retired": to_json,
@@ -279,6 +284,7 @@ _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "types": to_json,
     "set_labels": to_json,
     "note": clean,
+    "budget": maybe(to_json),
 }
 _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "retired": from_json(tuple[str, ...]),
@@ -290,6 +296,7 @@ _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "types": from_json(tuple[str, ...]),
     "set_labels": from_json(dict[str, str]),
     "expected": bool,
+    "budget": maybe(to_budget),
 }
 
 

@@ -103,6 +103,8 @@ class UploadRow(_Row, table=True):
     job_file: int | None
     listed: str | None
     traceparent: str | None
+    after: str
+    after_receipt: str | None
 
 
 class PartRow(_Row, table=True):
@@ -191,6 +193,8 @@ class ClientRow(_Row, table=True):
     set_labels: str
     expected: bool
     note: str
+    budget: str | None
+    budget_at: float | None
 
 
 class LabelRow(_Row, table=True):

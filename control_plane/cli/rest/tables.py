@@ -89,12 +89,21 @@ def upload_view(row: Row) -> Table:
         ("parts", parts),
         ("attempt", row.get("attempt")),
         ("proof", row.get("proof")),
+        ("after", _after(row.get("after"))),
         ("metadata", labels(row.get("metadata")) if row.get("metadata") else None),
         ("origin", row.get("origin")),
         ("created", moment(row.get("created_at"))),
         ("updated", moment(row.get("updated_at"))),
         ("completed", moment(row.get("completed_at")) if row.get("completed_at") else None),
     )
+
+
+def _after(act: Row | None) -> str | None:
+    """What was asked of the device with the file, and what became of it."""
+    if act is None:
+        return None
+    why = _sentence(act.get("code"), act.get("text"))
+    return f"{act['asked']}: {act['outcome']}" + (f" ({why})" if why else "")
 
 
 def client_view(row: Row, now: datetime | None = None) -> Table:
@@ -130,7 +139,22 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
         ("roots", ", ".join(row.get("roots") or ())),
         ("file types", ", ".join(row.get("types") or ())),
         ("file", row.get("default_file")),
+        *_budget(row.get("budget"), now or datetime.now(UTC)),
     )
+
+
+def _budget(budget: Mapping[str, Any] | None, now: datetime) -> Iterable[tuple[str, Any]]:
+    """What a device may send by its own caps, and what it holds back for."""
+    if not budget:
+        return
+    for one in budget.get("caps") or ():
+        idle = "" if one.get("applies") else "; not on this link"
+        until = f", until {moment(one['resets_at'])}" if one.get("resets_at") else ""
+        name = str(one.get("period")).replace("_", " ")
+        yield f"sent, {name}", f"{size(one.get('used'))} of {size(one.get('cap'))}{until}{idle}"
+    yield "link", "metered" if budget.get("metered") else "not metered"
+    yield "holds back", ", ".join(budget.get("holds") or ()) or None
+    yield "as of", ago(budget.get("as_of"), now)
 
 
 def groups_table(rows: Iterable[Row]) -> Listing:
