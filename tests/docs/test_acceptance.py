@@ -89,6 +89,9 @@ FAULTS: Final = (
     "Reconnect storm",
     "DNS failure, captive portal, TLS expiry, proxy 407",
     "Firewall, HTTP proxy, private authority, IPv6 only",
+    "State folder removed, missing or failing",
+    "Device suspended for hours",
+    "Memory card that wears out",
     "A byte rots in the object store",
 )
 PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32, 33))

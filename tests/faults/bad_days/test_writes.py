@@ -16,9 +16,9 @@ SMALL_SYNCS: Final = 4
 SMALL_BYTES: Final = 4 * 1024
 PARTS: Final = 52
 LARGE_SYNCS: Final = PARTS + 6
-LARGE_BYTES: Final = PARTS * 1024
-BEATS: Final = 3
-"""Beats of the presence that are waited for, 30 s apart: the agent is watched at rest for more than 60 s."""
+LARGE_BYTES: Final = 20 * 1024
+BEATS: Final = 2
+"""Beats of the presence that are waited for, 30 s apart: the agent is watched at rest for about a minute."""
 
 
 def upload(site: FaultSite, name: str, strace: str, log: Path, size: int) -> Disk:
@@ -45,7 +45,7 @@ def test_a_small_upload_takes_a_few_synchronisations(site: FaultSite, name: str,
     disk = upload(site, name, strace, tmp_path / "strace", 1000)
     assert 1 <= disk.syncs <= SMALL_SYNCS, disk
     assert 0 < disk.bytes <= SMALL_BYTES, disk
-    assert all("/state/journal" in line for line in disk.lines), disk
+    assert all("/state/" in line for line in disk.lines), disk
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_a_large_upload_takes_one_synchronisation_a_part_at_most(
     disk = upload(site, name, strace, tmp_path / "strace", PARTS * CHUNK)
     assert 1 <= disk.syncs <= LARGE_SYNCS, disk
     assert 0 < disk.bytes <= LARGE_BYTES, disk
-    assert all("/state/journal" in line for line in disk.lines), disk
+    assert all("/state/" in line for line in disk.lines), disk
 
 
 @pytest.mark.slow
@@ -69,7 +69,8 @@ def test_an_agent_at_rest_writes_nothing(site: FaultSite, name: str, strace: str
         seen: set[str] = set()
 
         def beaten() -> bool:
-            seen.add(str(site.get(f"/clients/{name}")["last_seen"]))
+            clients = site.get("/clients?limit=500")["clients"]
+            seen.update(str(one["last_activity"]) for one in clients if one["client_id"] == name)
             return len(seen) > BEATS
 
         site.until(beaten, "beats", 150)
