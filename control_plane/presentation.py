@@ -15,6 +15,7 @@ import msgspec
 
 from control_plane.domain.changes import Change, NumberedChange, subject_of
 from control_plane.domain.reasons import Reason
+from control_plane.domain.uploads.afterwards import after_state
 from control_plane.domain.uploads.model import State, Upload
 from control_plane.services.uploads.views import UploadView
 
@@ -149,6 +150,15 @@ def cloud_event_json(numbered: NumberedChange, source: str) -> str:
     return msgspec.json.encode(cloud_event(numbered, source)).decode()
 
 
+def after_document(upload: Upload) -> dict[str, str | None] | None:
+    """What is asked of the device with the file, and what became of it; None where the file stays as it is."""
+    found = after_state(upload)
+    if found is None:
+        return None
+    code, text = found.code, found.text
+    return {"asked": found.asked, "outcome": found.outcome, "at": instant(found.at), "code": code, "text": text}
+
+
 def upload_document(view: UploadView) -> dict[str, Any]:
     """One upload with REST's member names, ready for JSON."""
     upload = view.upload
@@ -170,6 +180,7 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "error": upload.error,
         "message": upload.message,
         "metadata": dict(upload.metadata),
+        "after": after_document(upload),
         "origin": upload.origin,
         "job_id": upload.job_id,
         "deadline": instant(upload.deadline),

@@ -7,6 +7,7 @@ on the thread pools of `effects`.
 import functools
 import logging
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
 from device_agent import VERSION
+from device_agent.after.duties import AfterDone, AfterDuties
+from device_agent.after.files import AfterFiles
+from device_agent.after.machine import FileKept, Phase
+from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
 from device_agent.effects import PUT, UNANSWERED_EVERY, EffectRunner
@@ -41,7 +46,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
-from device_agent.service_manager import ServiceManager, status_line
+from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -50,6 +55,7 @@ from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import State, Transfer
+from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
@@ -107,8 +113,10 @@ class Environment:
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
     limits: Limits = field(default_factory=Limits)
+    after_policy: AfterPolicy = field(default_factory=AfterPolicy)
+    after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
-    manager: ServiceManager = field(default_factory=ServiceManager)
+    manager: Notifier = field(default_factory=Notifier)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -128,6 +136,7 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
+        journal.on_gone = self._written_again
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
         self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
@@ -156,6 +165,16 @@ class Agent:
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
+        self._stop_reading = threading.Event()
+        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set)
+        self._after = AfterDuties(
+            journal,
+            submit=self._run_after,
+            publish=lambda response, key: self._publisher.enqueue(response, key=key),
+            in_use=lambda path: any(run.transfer.order.file_path == path and not run.ended for run in self._uploads),
+            grace=environment.after_grace,
+            wall=environment.wall,
+        )
         self._commands = Commands(
             self._uploads,
             journal,
@@ -165,6 +184,8 @@ class Agent:
             disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
+            after_refusal=environment.after_policy.refusal,
+            after_acknowledged=self._after.acknowledged,
         )
         self._selections = Selections(
             environment.selections,
@@ -215,6 +236,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
+        self._stop_reading.set()
         self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
@@ -318,6 +340,7 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
+            self._after.next_at(connected=self._connected) if durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -332,6 +355,8 @@ class Agent:
                 self._receive(event)
             case EffectDone():
                 self._effect_done(event)
+            case AfterDone():
+                self._after.done(event, self._clock())
             case Connected():
                 self._connected = True
                 self._limits.look_soon()
@@ -339,6 +364,7 @@ class Agent:
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
+                self._after.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
@@ -398,6 +424,11 @@ class Agent:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
+    def _written_again(self) -> list[Transfer]:
+        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        self._installation.save_again()
+        return self._transfers()
+
     def _transfers(self) -> list[Transfer]:
         return [run.transfer for run in self._uploads]
 
@@ -418,6 +449,8 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
+                self._after.begin(uploads.take_afterwards())
+                self._after.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -447,6 +480,17 @@ class Agent:
         return self._connection.publish(
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
+
+    def _run_after(self, upload_id: str, after: Afterwards, phase: Phase) -> None:
+        def call() -> None:
+            try:
+                event = self._after_files.work(upload_id, after, phase)
+            except Exception as error:
+                log.exception("the file of upload %s could not be worked on", upload_id)
+                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+            self._inbox.put(AfterDone(upload_id, event))
+
+        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_agent import VERSION
+from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
 from device_agent.files.copies import Copies
@@ -21,7 +22,7 @@ from device_agent.local.server import LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
-from device_agent.service_manager import ServiceManager, has_bundle
+from device_agent.service_manager import Notifier, has_bundle
 from device_agent.settings import ADMINISTRATOR, Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -80,7 +81,11 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
-        manager=ServiceManager.of(os.environ, os.getpid()),
+        manager=Notifier.of(os.environ, os.getpid()),
+        after_policy=AfterPolicy(
+            settings.allow_after, settings.after_paths, [place.written for place in roots.folders]
+        ),
+        after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )

@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
+from device_agent.after.policy import AfterPolicy
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
 from device_agent.queries.answers import HealthQuery, Query, failed_query
@@ -43,12 +44,16 @@ _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
 }
+_NOTHING_ALLOWED: Final = AfterPolicy().refusal
 
 
 class Commands:
-    """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full."""
+    """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full.
 
-    def __init__(
+    `after_refusal` is why the `after` of a command is refused, `after_acknowledged` takes a close of a closed upload.
+    """
+
+    def __init__(  # noqa: PLR0913 (one keyword for each collaborator)
         self,
         uploads: Uploads,
         journal: Journal,
@@ -59,6 +64,8 @@ class Commands:
         disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], bool],
+        after_refusal: Callable[[DownloadFile, str], str | None] = _NOTHING_ALLOWED,
+        after_acknowledged: Callable[[str, CloseUpload], None] = lambda _upload_id, _close: None,
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
@@ -68,6 +75,8 @@ class Commands:
         self._check_url = check_url
         self._publish = publish
         self._run_query = run_query
+        self._after_refusal = after_refusal
+        self._acknowledged = after_acknowledged
         self._disk_failure = disk_failure
         self._traceparent: str | None = None
 
@@ -131,6 +140,8 @@ class Commands:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
         elif failure := self._disk_failure():
             self._refuse(command, ErrorCode.NO_SPACE, failure)
+        elif (refusal := self._after_refusal(payload, path)) is not None:
+            self._refuse(command, ErrorCode.AFTER_NOT_ALLOWED, refusal)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
         else:
@@ -139,8 +150,8 @@ class Commands:
             order = _order(command, payload, path, self._traceparent)
             acknowledges, lifetime = payload.acknowledges, config.expires_in
             run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
-            if refusal := self._refusal(urls, now):
-                self._uploads.handle(run, refusal)
+            if refused := self._refusal(urls, now):
+                self._uploads.handle(run, refused)
 
     def _grant(self, command: Command, payload: GrantParts, now: float) -> None:
         upload_id, attempt = payload.about, payload.about_attempt
@@ -173,10 +184,14 @@ class Commands:
         if run is None:
             if upload_id is not None and upload_id not in self._journal.memory.tombstones:
                 self._uploads.write_tombstone(upload_id, payload.outcome)
+            elif upload_id is not None:
+                self._acknowledged(upload_id, payload)
         elif payload.about_attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         else:
-            self._uploads.handle(run, CloseReceived(now=now, outcome=payload.outcome))
+            attempt = payload.about_attempt
+            close = CloseReceived(now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof)
+            self._uploads.handle(run, close)
 
     def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:
         tombstone = self._journal.memory.tombstones.get(upload_id)
@@ -228,6 +243,7 @@ def _order(command: Command, payload: DownloadFile, path: str, traceparent: str 
         metadata=payload.metadata,
         pregranted=payload.pregranted,
         traceparent=traceparent,
+        after=payload.after,
     )
 
 

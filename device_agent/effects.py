@@ -52,7 +52,8 @@ class EffectRunner:
         self._background = make_pool("background", 1)
         self._queries = make_pool("query", 1)
         self._walks = make_pool("select", 1)
-        self._pools = (self._senders, self._reader, self._background, self._queries, self._walks)
+        self._after = make_pool("after", 1)
+        self._pools = (self._senders, self._reader, self._background, self._queries, self._walks, self._after)
         self._unanswered: set[object] = set()
         self._running: set[tuple[int, str]] = set()
 
@@ -108,6 +109,13 @@ class EffectRunner:
         """Make a selection, after those before it; `unanswered` as for a query."""
         if self._walks.lost < _MAX_LOST_QUERIES:
             self._walks.submit(call, unanswered)
+        else:
+            unanswered()
+
+    def run_after(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
+        """Work on a file after its upload; `unanswered` as for a query."""
+        if self._after.lost < _MAX_LOST_QUERIES:
+            self._after.submit(call, unanswered)
         else:
             unanswered()
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from device_agent.after.duties import AfterDone
 from device_agent.mqtt.session import AckToken
 from device_agent.queries.selections import SelectionMissing, WalkEnded
 from device_agent.uploads import Run
@@ -94,7 +95,7 @@ class StopRequested(Struct, frozen=True):
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
 _NetworkEvent = Connected | Disconnected | RetryPlanned | CommandArrived | BirthArrived
-LoopEvent = _NetworkEvent | EffectDone | _QueryEvent | StatusAsked | StopRequested
+LoopEvent = _NetworkEvent | EffectDone | AfterDone | _QueryEvent | StatusAsked | StopRequested
 
 
 class EventQueue:

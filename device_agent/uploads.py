@@ -48,7 +48,7 @@ from device_agent.transfer.machine import (
     wake_at,
 )
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Began, Order, Tombstone
+from device_agent.transfer.records import Afterwards, Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import ErrorCode, Outcome, PresignedPart
@@ -167,6 +167,7 @@ class Uploads:
         self.host_backoff = HostBackoff()
         self.limits = limits or Limits()
         """What the device's owner allows."""
+        self._afterwards: list[str] = []
         self._journal = journal
         self._wall = wall
         self._mount_of = mount_of
@@ -250,6 +251,11 @@ class Uploads:
         self.effects = kept
         return taken
 
+    def take_afterwards(self) -> list[str]:
+        """Remove and return the closed uploads with a file that is to be deleted or moved."""
+        taken, self._afterwards = self._afterwards, []
+        return taken
+
     def durable(self) -> list[Run]:
         """Uploads whose command is in the journal."""
         pending = self._journal.pending_uploads(Began)
@@ -284,10 +290,12 @@ class Uploads:
         self._sending -= 1
         self.limits.end(size, sent)
 
-    def write_tombstone(self, upload_id: str, outcome: str) -> None:
-        """Keep nothing of an upload but its outcome."""
+    def write_tombstone(self, upload_id: str, outcome: str, after: Afterwards | None = None) -> None:
+        """Keep nothing of an upload but its outcome, and what is to be done with its file."""
         self.outcomes[Outcome.read(outcome)] += 1
-        self._journal.append(Tombstone(upload_id, outcome, int(self._wall())))
+        self._journal.append(Tombstone(upload_id, outcome, int(self._wall()), after))
+        if after is not None:
+            self._afterwards.append(upload_id)
 
     def tick(self, now: float, jitter: float) -> None:
         """Send a `Tick` to every upload whose time has come."""
@@ -423,8 +431,8 @@ class Uploads:
             match effect:
                 case Keep(record=record):
                     self._journal.append(record)
-                case WriteTombstone(outcome=outcome):
-                    self.write_tombstone(run.upload_id, outcome)
+                case WriteTombstone(outcome=outcome, after=after):
+                    self.write_tombstone(run.upload_id, outcome, after)
                 case StopParts():
                     self._stop(run)
                 case Count(what=what):

@@ -58,7 +58,14 @@ MAX_TYPES: Final = 64
 MAX_COUNTERS: Final = 256
 MAX_PROTOCOLS: Final = 16
 
+KEEP: Final = "keep"
+DELETE: Final = "delete"
+MOVE: Final = "move:"
+AFTER_PATTERN: Final = r"^(keep|delete|move:/.*)$"
+"""What is done with a file after its upload: nothing, or one of two acts that the device must allow."""
+
 CHUNK_SIZE: Final = MIN_CHUNK_SIZE
+After = Annotated[str, Meta(pattern=AFTER_PATTERN, max_length=4_101)]
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
@@ -128,6 +135,7 @@ class DownloadFile(AboutUpload, frozen=True, omit_defaults=True):
     file_path: FilePath | None = None
     options: UploadOptions = UploadOptions()
     metadata: dict[str, Any] = {}
+    after: After = KEEP
 
     @property
     def pregranted(self) -> bool:
@@ -178,6 +186,7 @@ class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
     """The upload is over for its owner: keep a tombstone, drop the rest."""
 
     outcome: str = _always("unknown")
+    proof: str | None = None
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
@@ -239,6 +248,15 @@ class Command(Struct, frozen=True, omit_defaults=True):
     install_id: str | None = None
 
 
+class AfterReport(Struct, frozen=True, omit_defaults=True):
+    """The receipt for `after`: what became of the file, and why it was kept; `at` by the device's clock."""
+
+    outcome: str
+    code: str | None = None
+    text: str | None = None
+    at: Instant | None = None
+
+
 class UploadReport(Struct, frozen=True, omit_defaults=True):
     """A report of an agent about an upload: an offer, a request for parts, or its end."""
 
@@ -254,6 +272,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     etags: ETags = {}
     wanted_parts: Annotated[tuple[WantedPart, ...], Meta(max_length=MAX_WANTED_PARTS)] = ()
+    after: AfterReport | None = None
 
 
 class FileEntry(Struct, frozen=True, omit_defaults=True):

@@ -78,6 +78,17 @@ class Feature(StrEnum):
     FOLDERS = "folders"
     WAIT = "wait"
     RATE = "rate"
+    AFTER = "after"
+
+
+class AfterOutcome(_Extensible):
+    """What became of a file that was to be deleted or moved after its upload; an owner without a receipt: `pending`."""
+
+    PENDING = "pending"
+    DELETED = "deleted"
+    MOVED = "moved"
+    KEPT = "kept"
+    UNKNOWN = "unknown"
 
 
 class Pick(StrEnum):
@@ -149,6 +160,8 @@ class ErrorCode(_Extensible):
     NOT_A_FILE = "not_a_file"
     BAD_SIGNATURE = "bad_signature"
     UNSUPPORTED = "unsupported"
+    AFTER_NOT_ALLOWED = "after_not_allowed"
+    AFTER_NOT_POSSIBLE = "after_not_possible"
     URL_EXPIRED = "url_expired"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     BUSY = "busy"
@@ -210,6 +223,8 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
     ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
     ErrorCode.UNSUPPORTED: _rejected("the agent does not know this action, digest or option"),
+    ErrorCode.AFTER_NOT_ALLOWED: _rejected("ALLOW_AFTER of the device does not allow to delete or move this file"),
+    ErrorCode.AFTER_NOT_POSSIBLE: _final("the file was uploaded, and could not be deleted or moved"),
     ErrorCode.URL_EXPIRED: _again("a granted URL expired and no new one was granted"),
     ErrorCode.STORAGE_UNAVAILABLE: _again("the object store did not answer, or requested a pause"),
     ErrorCode.BUSY: _again("the agent has as many uploads as it takes"),

@@ -24,6 +24,7 @@ from control_plane.api import examples
 from control_plane.domain.uploads.model import MAX_DEADLINE
 from control_plane.services.clients.sets import ShownSet
 from schemas.codec import require_metadata
+from schemas.messages import KEEP
 
 MAX_METADATA_DEPTH: Final = 8
 _MAX_NUMBER: Final = 2**53 - 1
@@ -129,6 +130,14 @@ class Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+After = Annotated[
+    str,
+    Field(max_length=4_101, description="What the device does with the file once it is proven, if it allows it."),
+    *matching(r"^(keep|delete|move:/[^\x00]*)\Z", "must be keep, delete or move:/FOLDER"),
+]
+"""`keep`, `delete`, or `move:` and a folder of the device."""
+
+
 class Options(Input):
     """Options of the upload (protocol.md section 3)."""
 
@@ -147,4 +156,5 @@ class TriggerBody(Input):
     file_path: FilePath | None = None
     metadata: Metadata = {}
     options: Options = Options()
+    after: After = KEEP
     deadline: Deadline | None = None

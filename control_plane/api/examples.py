@@ -111,6 +111,7 @@ UPLOAD: Final[dict[str, Any]] = {
     "error": None,
     "message": None,
     "metadata": {"key": "value"},
+    "after": None,
     "origin": "rest",
     "job_id": None,
     "deadline": "2025-11-01T13:34:56.000Z",

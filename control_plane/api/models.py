@@ -30,7 +30,7 @@ from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness as FoundReadiness
 from control_plane.services.uploads.views import UploadView
 from schemas.messages import FileEntry
-from schemas.values import DigestName
+from schemas.values import AfterOutcome, DigestName
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """Made by `presentation.instant`."""
@@ -267,6 +267,16 @@ class ClientPage(Output):
     cursor: str | None
 
 
+class AfterAct(Output):
+    """What the device is asked to do with the file once the object is proven, and what became of the file."""
+
+    asked: Annotated[str, Field(description="`delete`, or `move:` and a folder of the device.")]
+    outcome: AfterOutcome
+    at: Instant | None
+    code: Annotated[str | None, Field(description="Why it was kept. `/help/reasons/CODE` explains it.")]
+    text: Annotated[str | None, Field(description="A sentence for people; where a moved file is.")]
+
+
 class Upload(Output):
     """One upload. `status` is one of five values, `state` is exact; `reason` explains a wait or an end."""
 
@@ -289,6 +299,7 @@ class Upload(Output):
     error: str | None
     message: str | None
     metadata: dict[str, Any]
+    after: AfterAct | None
     origin: Origin
     job_id: Annotated[str | None, Field(description="The job that requested it.")]
     deadline: Instant | None

@@ -44,6 +44,7 @@ async def trigger(
         metadata=wanted.metadata,
         options=UploadOptions(**wanted.options.model_dump()),
         deadline=_deadline(wanted.deadline, now),
+        after=wanted.after,
         idempotency_key=idempotency_key,
         body_digest=_digest(wanted),
     )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.text import duration
+from schemas.messages import AFTER_PATTERN, KEEP
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -95,3 +96,12 @@ def _json(text: str) -> object:
     except ValueError:
         return text
     return value
+
+
+def read_after(text: str | None) -> str:
+    """The value of `--after`; `Misused`. Without one the file stays."""
+    wanted = KEEP if text is None else text
+    if re.fullmatch(AFTER_PATTERN, wanted) is None:
+        message = f"--after: {wanted!r} is not keep, delete or move:/FOLDER"
+        raise Misused(message)
+    return wanted

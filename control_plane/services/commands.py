@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Upload, UploadKey
+from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload, UploadKey
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.tracing import Tracer
@@ -18,6 +18,7 @@ from control_plane.services.tracing import NO_TRACES, DeviceSpans, publish_span
 from control_plane.services.uploads.grants import Grant
 from schemas.codec import GRANT_FILL_SIZE, encode
 from schemas.messages import (
+    KEEP,
     CancelUpload,
     CloseUpload,
     Command,
@@ -79,6 +80,7 @@ class CommandPublisher:
             file_path=upload.file_path,
             options=upload.options,
             metadata=dict(upload.metadata),
+            after=upload.after,
         )
         return self._stamped(upload.message_id, Action.DOWNLOAD_FILE, payload)
 
@@ -119,14 +121,18 @@ class CommandPublisher:
     def build_close(self, upload: Upload) -> Command:
         """Release the client from an upload that is over."""
         outcome = OUTCOMES[upload.state] if upload.state in TERMINAL else Outcome.UNKNOWN
-        return self._close(upload.key, upload.attempt, outcome, upload.sequence)
+        return self._close(upload.key, upload.attempt, outcome, upload.sequence, upload.proof)
 
     def build_close_unknown(self, key: UploadKey, attempt: int) -> Command:
         """Release the client from an upload that is not in the database."""
         return self._close(key, attempt, Outcome.UNKNOWN, 0)
 
-    def _close(self, key: UploadKey, attempt: int, outcome: Outcome, acknowledges: int) -> Command:
-        payload = CloseUpload(upload_id=key.upload_id, attempt=attempt, acknowledges=acknowledges, outcome=outcome)
+    def _close(
+        self, key: UploadKey, attempt: int, outcome: Outcome, acknowledges: int, proof: Proof | None = None
+    ) -> Command:
+        payload = CloseUpload(
+            upload_id=key.upload_id, attempt=attempt, acknowledges=acknowledges, outcome=outcome, proof=proof
+        )
         return self._stamped(f"{key.upload_id[:56]}.close", Action.CLOSE_UPLOAD, payload)
 
     def _stamped(self, message_id: str, action: Action, payload: CommandPayload) -> Command:
@@ -162,10 +168,14 @@ def build_granted_download(upload: Upload, grant: Grant, bucket: str) -> Command
 
 
 def build_bare_download(
-    upload_id: str, file_path: str | None, options: UploadOptions, metadata: Mapping[str, Any]
+    upload_id: str,
+    file_path: str | None,
+    options: UploadOptions,
+    metadata: Mapping[str, Any],
+    after: str = KEEP,
 ) -> Command:
     """Start an upload without an owner: the control plane that receives the client's offer becomes its owner."""
-    payload = DownloadFile(file_path=file_path, options=options, metadata=dict(metadata))
+    payload = DownloadFile(file_path=file_path, options=options, metadata=dict(metadata), after=after)
     return Command(message_id=upload_id, action=Action.DOWNLOAD_FILE, payload=payload)
 
 

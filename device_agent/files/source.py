@@ -283,6 +283,19 @@ def open_source(path: str, roots: Roots) -> Source:
     return Source(path, place, descriptor, _fingerprint(found), looked_at)
 
 
+def open_in(folder: int, name: str, path: str) -> Source:
+    """Open the file `name` of an open folder; `path` is for the texts of errors.
+
+    `FileRefused` with `not_a_file`; `OSError` as in open(2), `ELOOP` for a link.
+    """
+    with FILE_CALL:
+        _require_regular(path, open_beneath(folder, name, O_PATH | os.O_CLOEXEC), keep=False)
+        descriptor = _require_regular(path, open_beneath(folder, name, READ), keep=True)
+        looked_at = time.time_ns()
+        found = os.fstat(descriptor)
+    return Source(path, path, descriptor, _fingerprint(found), looked_at)
+
+
 def _open_regular(path: str, folder: CheckedFolder, relative: str) -> int:
     above = folder.open()
     try:

@@ -52,6 +52,10 @@ def require_usable(settings: Settings) -> None:
             Globs(globs)
         except SchemaError as error:
             raise WrongSetting(name="TYPES", reason=f"{name}: {error}") from error
+    try:
+        Globs(settings.after_paths)
+    except SchemaError as error:
+        raise WrongSetting(name="AFTER_PATHS", reason=str(error)) from error
     if settings.timezone is not None and not is_zone(settings.timezone):
         raise WrongSetting(name="TIMEZONE", reason=f"{settings.timezone!r} {MUST['TIMEZONE']}")
     _require_presence(settings)

@@ -57,6 +57,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_load: Annotated[float, Meta(gt=0, le=1000)] | None = None
     spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
     spool_max_percent: Annotated[int, Meta(ge=0, le=100)] = 25
+    allow_after: tuple[Literal["delete", "move"], ...] = ()
+    after_paths: _Globs = ()
+    after_grace: Annotated[int, Meta(ge=0, le=604_800)] = 300
     metrics_file: _AbsolutePath | None = None
     metrics_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
     log_level: LogLevel = "info"
@@ -109,7 +112,7 @@ SECRETS: Final = frozenset({"MQTT_PASSWORD"})
 PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR", "METRICS_FILE"})
 """A path is bytes; all other settings are text."""
 
-LISTS: Final = frozenset({"ALLOWED_ROOTS", "UPLOAD_HOSTS"})
+LISTS: Final = frozenset({"AFTER_PATHS", "ALLOWED_ROOTS", "ALLOW_AFTER", "UPLOAD_HOSTS"})
 """In a text, their entries have commas between them."""
 
 CAPS: Final = ("BYTES_PER_DAY", "BYTES_PER_MONTH", "METERED_BYTES_PER_DAY", "METERED_BYTES_PER_MONTH")
@@ -117,6 +120,7 @@ CAPS: Final = ("BYTES_PER_DAY", "BYTES_PER_MONTH", "METERED_BYTES_PER_DAY", "MET
 
 NUMBERS: Final = frozenset(
     {
+        "AFTER_GRACE",
         *CAPS,
         "MAX_PARALLEL_PARTS",
         "MAX_BYTES_PER_SECOND",
@@ -146,6 +150,9 @@ MUST: Final[Mapping[str, str]] = {
     "MAX_LOAD": "must be a number above 0, such as 1.5: the load of one processor",
     "SPOOL_MAX_BYTES": "must be a whole number of bytes; 0 allows no copies",
     "SPOOL_MAX_PERCENT": "must be a whole number from 0 to 100",
+    "ALLOW_AFTER": "must be delete, move, or both with a comma between them; leave it out to allow nothing",
+    "AFTER_PATHS": f"must be absolute paths with wildcards, such as /data/**/*.csv, at most {_MAX_GLOBS}",
+    "AFTER_GRACE": "must be a whole number of seconds, at most 604800",
     "METRICS_FILE": "must be an absolute path, such as /var/lib/prometheus/node-exporter/backhaul.prom",
     "METRICS_PORT": "must be a port of this device, from 1 to 65535",
     "LOG_LEVEL": f"must be one of {', '.join(get_args(LogLevel))}",
@@ -154,6 +161,8 @@ MUST: Final[Mapping[str, str]] = {
 
 MUST_IN_TOML: Final[Mapping[str, str]] = {
     "ALLOWED_ROOTS": 'must be a list of absolute paths, such as ["/data"]',
+    "ALLOW_AFTER": 'must be a list, such as ["delete", "move"]',
+    "AFTER_PATHS": f'must be a list, such as ["/data/**/*.csv"], at most {_MAX_GLOBS}',
     "UPLOAD_HOSTS": 'must be a list, such as ["https://s3.example.com"]',
     "TYPES": f'must be a table of lists, such as sales = ["/data/sales/*.csv"], at most {MAX_TYPES} names',
     "LABELS": f'must be a table, such as site = "berlin", {_LABELS_LIMITS}',

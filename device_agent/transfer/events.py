@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from device_agent.errors import PutFailure
-from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.records import Afterwards, Order, TransferRecord
 from schemas.messages import Response, Wait
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
@@ -69,10 +69,12 @@ class CancelRequested(Struct, frozen=True, kw_only=True):
 
 
 class CloseReceived(Struct, frozen=True, kw_only=True):
-    """The owner has ended this upload; no response is expected."""
+    """The owner has ended this upload, whose attempt it was; no response is expected. `proof` as in `close_upload`."""
 
     now: float
     outcome: str
+    attempt: int = 1
+    proof: str | None = None
 
 
 # Events on the device.
@@ -243,9 +245,10 @@ class StopParts(Struct, frozen=True):
 
 
 class WriteTombstone(Struct, frozen=True):
-    """Replace everything known about the upload by its outcome."""
+    """Replace everything known about the upload by its outcome, and by what is to be done with its file."""
 
     outcome: str
+    after: Afterwards | None = None
 
 
 class Count(Struct, frozen=True):

@@ -29,6 +29,7 @@ from device_agent.transfer.advance import (
     republish,
     schedule_republish,
 )
+from device_agent.transfer.closing import begin_after
 from device_agent.transfer.events import (
     Admitted,
     Barred,
@@ -57,7 +58,7 @@ from device_agent.transfer.events import (
 )
 from device_agent.transfer.model import Hold, Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
 from device_agent.transfer.part_set import PartSet
-from device_agent.transfer.records import Ending, PartKept, Settled
+from device_agent.transfer.records import Afterwards, Ending, PartKept, Settled
 from device_agent.transfer.replay import progress_record
 from device_agent.transfer.source_change import is_same_file, source_fault
 from schemas.errors import SchemaError
@@ -131,7 +132,9 @@ def cancel_requested(transfer: Transfer, event: CancelRequested) -> Step:
 
 def close_received(transfer: Transfer, event: CloseReceived) -> Step:
     """The owner needs nothing more of this upload."""
-    return _close(transfer, Outcome.read(event.outcome))
+    outcome = Outcome.read(event.outcome)
+    after = begin_after(transfer, event) if outcome is Outcome.COMPLETED else None
+    return _close(transfer, outcome, after)
 
 
 def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
@@ -141,8 +144,8 @@ def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
     return fail(transfer, event.now, event.code, event.text)
 
 
-def _close(transfer: Transfer, outcome: Outcome) -> Step:
-    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(outcome))
+def _close(transfer: Transfer, outcome: Outcome, after: Afterwards | None = None) -> Step:
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(outcome, after))
 
 
 def _acknowledged(transfer: Transfer, event: Granted | Repeated) -> Step:

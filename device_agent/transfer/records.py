@@ -4,10 +4,12 @@ Rule: shapes only. A transfer is the result of its records, replayed in order (`
 field names and defaults never change: journals of older agents hold the names, and leave the defaults out.
 """
 
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct, field
 
+from schemas.messages import KEEP
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
 
@@ -26,6 +28,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     pregranted: bool = False
     traceparent: str | None = None
+    after: str = KEEP
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):
@@ -77,12 +80,53 @@ class Settled(Struct, frozen=True, tag="settled"):
     ranges: tuple[tuple[int, int], ...]
 
 
+class AfterStep(StrEnum):
+    """How far the act after an upload has come, as far as a crash must know it."""
+
+    DUE = "due"
+    """The owner has closed the upload as `completed`. The file has its name, or its hidden name."""
+    ENDING = "ending"
+    """The hidden file is the one that was uploaded, and is deleted or moved now: a crash may have come after that."""
+    REPORTED = "reported"
+    """It is over; the receipt is published until the owner acknowledges it."""
+
+
+class Afterwards(Struct, frozen=True, omit_defaults=True):
+    """What is to be done with the file of a closed upload, or was done with it.
+
+    `source` is the file as it was sent, `found` as it was compared last; `content` is `closing.content_of` the parts.
+    `sequence` is that of the receipt. `code` is an `ErrorCode`; `at` is wall-clock seconds.
+    """
+
+    asked: str
+    file_path: str
+    message_id: str
+    attempt: int
+    sequence: int
+    owner: str = "control-plane"
+    source: Fingerprint | None = None
+    digest: DigestName = DigestName.MD5
+    part_size: int = MIN_CHUNK_SIZE
+    content: str = ""
+    step: AfterStep = AfterStep.DUE
+    found: Fingerprint | None = None
+    outcome: str | None = None
+    code: str | None = None
+    text: str | None = None
+    at: int = 0
+
+
 class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
-    """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit."""
+    """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit.
+
+    A later tombstone of the same upload replaces it. `after` is None once nothing is left to be done with the file. It
+    is a field, and no record of its own kind: an older agent, after a downgrade, reads the rest of the journal.
+    """
 
     upload_id: str
     outcome: str
     at: int = 0
+    after: Afterwards | None = None
 
 
 class Remembered(Struct, frozen=True, tag="remembered"):

@@ -97,6 +97,20 @@ def is_same_file(transfer: Transfer, found: Fingerprint) -> bool:
     return found.ctime_ns == source.ctime_ns or _have_digests(transfer)
 
 
+def compare_later(before: Fingerprint, after: Fingerprint) -> Sameness:
+    """Compare a file with what was sent of it, maybe before a reboot: never `SAME`, only the content can show that.
+
+    A reboot changes device and inode, a rename the ctime. The file is digested before anything is given up.
+    """
+    same = (before.size, before.mtime_ns) == (after.size, after.mtime_ns)
+    return Sameness.DOUBTFUL if same else Sameness.CHANGED
+
+
+def compare_renamed(before: Fingerprint, after: Fingerprint) -> Sameness:
+    """Compare one open file before and after it was renamed, which changes its ctime and nothing else."""
+    return Sameness.SAME if before == after or _only_ctime_differs(before, after) else Sameness.CHANGED
+
+
 def _only_ctime_differs(before: Fingerprint, after: Fingerprint) -> bool:
     return (before.size, before.mtime_ns, before.device, before.inode) == (
         after.size,

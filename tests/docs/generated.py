@@ -110,6 +110,9 @@ AGENT_SETTINGS: Final = {
     "MAX_LOAD": "load average of one processor, such as `1.5`, above which uploads wait",
     "SPOOL_MAX_BYTES": "bytes in `STATE_DIR` for copies of files: compressed ones, and of files like `/proc/cpuinfo`",
     "SPOOL_MAX_PERCENT": "the same, in percent of the disk space that is free without the copies",
+    "ALLOW_AFTER": "`delete,move`: what may be done with a file after its upload; nothing by default",
+    "AFTER_PATHS": "`/data/out/*.csv,…`: the files that this is allowed for; else all below `ALLOWED_ROOTS`",
+    "AFTER_GRACE": "seconds between the proof of an upload and the deletion of its file",
     "METRICS_FILE": "a file for the textfile collector of node_exporter, replaced once a minute",
     "METRICS_PORT": "a port of 127.0.0.1 where Prometheus reads the metrics",
     "LOG_LEVEL": "`debug`, `info`, `warning` or `error`",
@@ -121,6 +124,7 @@ _AGENT_DEFAULTS: Final = {
     "METERED": "auto",
     "SPOOL_MAX_BYTES": "10737418240",
     "SPOOL_MAX_PERCENT": "25",
+    "AFTER_GRACE": "300",
     "LOG_LEVEL": "info",
     "TOPIC_ROOT": "fleet/v1",
 }

@@ -46,6 +46,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "file_path": "Absolute path on the device. Absent means the agent's default file.",
         "options": "How to do the upload.",
         "metadata": "Free map, stored and echoed unchanged: at most 4 KiB as JSON, nested at most 14 deep.",
+        "after": "What to do with the file once the object is proven (section 3.6).",
     },
     "UploadOptions": {
         "priority": "A higher number goes first on the device, at each part boundary.",
@@ -86,6 +87,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "attempt": "The attempt; an older one than the agent's is dropped.",
         "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
         "outcome": "How the upload ended for its owner. Kept in the tombstone.",
+        "proof": "How the object was proven: `checksum`, `etag`, `accepted`, `size`. For `after` (section 3.6).",
     },
     "ListFiles": {
         "pattern": "Absolute path with `*`, `?`, `[…]` and `**`. A leading dot is matched only by a dot.",
@@ -132,6 +134,13 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "metadata": "`metadata` of the command, for information.",
         "etags": "ETag by part number (as text), exactly as the object store wrote it; empty text after 412.",
         "wanted_parts": "Parts for which the agent requests URLs.",
+        "after": "The receipt for `after` of an upload that is closed (section 3.6).",
+    },
+    "AfterReport": {
+        "outcome": "What became of the file: `deleted`, `moved` or `kept`.",
+        "code": "Why it was kept: an error code.",
+        "text": "One sentence for a person; of a file that was moved, its path.",
+        "at": "When, by the device's clock.",
     },
     "WantedPart": {
         "part_number": "The part.",

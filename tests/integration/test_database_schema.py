@@ -50,6 +50,8 @@ NEW_IN_UPLOADS: Final = {
     "job_file": None,
     "listed": None,
     "traceparent": None,
+    "after": "keep",
+    "after_receipt": None,
     "held": False,
 }
 

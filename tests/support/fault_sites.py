@@ -26,7 +26,7 @@ from tests.support.proxy import Proxy
 from tests.support.s3_servers import S3Server
 from tests.support.strict_s3 import Operation, StoreEvent, StrictControl, received, start_strict_process
 
-AGENT: Final = (sys.executable, "-m", "device_agent", "--config-dir", ".")
+AGENT: Final = (sys.executable, "-m", "device_agent", "--config-dir", "agent.d")
 SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
 PATIENCE: Final = 60.0
 MIB: Final = 1024 * 1024
@@ -211,6 +211,8 @@ class FaultSite:
         home = self.directory / client_id
         files = home / "files"
         files.mkdir(parents=True, exist_ok=True)
+        # Empty: what lies in a folder of settings is never sent, so it must not be the home.
+        (home / "agent.d").mkdir(exist_ok=True)
         given = {
             "CLIENT_ID": client_id,
             "MQTT_URL": f"mqtt://{self.mqtt.host_port}",

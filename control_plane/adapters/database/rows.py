@@ -18,6 +18,7 @@ from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import (
     TERMINAL,
+    AfterReceipt,
     ListedFile,
     Origin,
     PartRecord,
@@ -85,6 +86,8 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "metadata": to_json,
     "fingerprint": maybe(to_json),
     "listed": maybe(to_json),
+    "after": clean,
+    "after_receipt": maybe(to_json),
     "wanted": to_json,
     "litter": to_json,
     "strays": to_json,
@@ -102,6 +105,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "metadata": from_json(dict[str, Any]),
     "fingerprint": maybe(from_json(Fingerprint)),
     "listed": maybe(from_json(ListedFile)),
+    "after_receipt": maybe(from_json(AfterReceipt)),
     "wanted": from_json(tuple[WantedPart, ...]),
     "litter": from_json(tuple[str, ...]),
     "strays": from_json(tuple[Stray, ...]),

@@ -103,6 +103,8 @@ class UploadRow(_Row, table=True):
     job_file: int | None
     listed: str | None
     traceparent: str | None
+    after: str
+    after_receipt: str | None
 
 
 class PartRow(_Row, table=True):

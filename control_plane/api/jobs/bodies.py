@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from control_plane.api.bodies import (
+    After,
     Input,
     Metadata,
     Options,
@@ -62,6 +63,7 @@ from control_plane.domain.selectors import MAX_LENGTH, parse
 from control_plane.services.clients.sets import ShownSet
 from control_plane.services.jobs.service import Choice, Tuning
 from schemas.errors import SchemaError
+from schemas.messages import KEEP
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
 
@@ -396,6 +398,7 @@ class JobBody(Input):
     windows: Windows = ()
     priority: Priority = 0
     running: Literal["finish", "cancel"] = "finish"
+    after: After = KEEP
 
     def spec(self, now: float) -> JobSpec:
         """The specification; a deadline that is an instant is counted from `now` (s since the epoch). `BadText`."""
@@ -420,6 +423,7 @@ class JobBody(Input):
             windows=windows_of(self.windows),
             priority=self.priority,
             running=self.running,
+            after=self.after,
         )
 
 

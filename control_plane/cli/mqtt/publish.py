@@ -29,7 +29,9 @@ _REFUSALS: Final = frozenset({ResponseStatus.ERROR, ResponseStatus.REJECTED, Res
 async def publish_download(request: UploadRequest) -> Document:
     """Publish the bare command; the control plane that receives the offer becomes the owner (protocol.md section 3)."""
     settings = load_settings()
-    command = build_bare_download(request.upload_id, request.file_path, request.options, request.metadata)
+    command = build_bare_download(
+        request.upload_id, request.file_path, request.options, request.metadata, request.after
+    )
     await _publish(settings, request.client_id, command)
     topic = Topics(settings.topic_root).command(request.client_id)
     return {"upload_id": request.upload_id, "topic": topic, "command": msgspec.json.decode(encode(command))}

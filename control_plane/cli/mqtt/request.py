@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.parsing import read_after
 from control_plane.domain.uploads.model import Origin, Upload, UploadKey
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
+from schemas.messages import KEEP
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
 
@@ -30,6 +32,7 @@ class UploadRequest:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     options: UploadOptions = field(default_factory=UploadOptions)
     deadline: float | None = None
+    after: str = KEEP
 
     @property
     def key(self) -> UploadKey:
@@ -54,6 +57,7 @@ class UploadRequest:
             chunk_size=policy.chunk_size,
             options=self.options,
             metadata=self.metadata,
+            after=self.after,
             touched_at=now,
         )
 
@@ -65,6 +69,7 @@ def read_request(
     metadata: Mapping[str, str],
     options: Mapping[str, object],
     deadline: float | None,
+    after: str | None = None,
 ) -> UploadRequest:
     """The arguments of `mqtt trigger`, checked, with a new upload id; `Misused`."""
     try:
@@ -76,4 +81,4 @@ def read_request(
     if unknown := set(options) - set(UploadOptions.__struct_fields__):
         text = f"no such option: {', '.join(sorted(unknown))}"
         raise Misused(text)
-    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline)
+    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline, read_after(after))

@@ -46,6 +46,14 @@ Label = Annotated[
         autocompletion=candidates.budgets,
     ),
 ]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after",
+        metavar="ACT",
+        help="What the device does with a file once it is proven: keep, delete or move:/FOLDER. \\[keep]",
+    ),
+]
 OfClient = Annotated[
     str | None,
     typer.Option("--client", "-c", metavar="CLIENT", help="Of this client only.", autocompletion=candidates.clients),

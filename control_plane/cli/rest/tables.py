@@ -89,12 +89,21 @@ def upload_view(row: Row) -> Table:
         ("parts", parts),
         ("attempt", row.get("attempt")),
         ("proof", row.get("proof")),
+        ("after", _after(row.get("after"))),
         ("metadata", labels(row.get("metadata")) if row.get("metadata") else None),
         ("origin", row.get("origin")),
         ("created", moment(row.get("created_at"))),
         ("updated", moment(row.get("updated_at"))),
         ("completed", moment(row.get("completed_at")) if row.get("completed_at") else None),
     )
+
+
+def _after(act: Row | None) -> str | None:
+    """What was asked of the device with the file, and what became of it."""
+    if act is None:
+        return None
+    why = _sentence(act.get("code"), act.get("text"))
+    return f"{act['asked']}: {act['outcome']}" + (f" ({why})" if why else "")
 
 
 def client_view(row: Row, now: datetime | None = None) -> Table:

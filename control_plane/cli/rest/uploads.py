@@ -11,9 +11,10 @@ import typer
 from rich.text import Text
 
 from control_plane.cli.errors import CliError, Failed
-from control_plane.cli.parsing import read_deadline, read_key, read_key_values, read_options
+from control_plane.cli.parsing import read_after, read_deadline, read_key, read_key_values, read_options
 from control_plane.cli.rest.answers.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.arguments import (
+    After,
     Client,
     ClientInState,
     DevicePath,
@@ -120,6 +121,7 @@ def trigger(  # noqa: PLR0913 - one for each option
     metadata: Metadata = None,
     option: Options = None,
     deadline: Deadline = None,
+    after: After = None,
     idempotency_key: Key = None,
 ) -> None:
     """Request a file of a client."""
@@ -128,6 +130,7 @@ def trigger(  # noqa: PLR0913 - one for each option
         "metadata": read_key_values(metadata or ()),
         "options": read_options(option or ()),
         "deadline": read_deadline(deadline),
+        "after": None if after is None else read_after(after),
     }
     body = {key: value for key, value in wanted.items() if value}
     limit = read_seconds(timeout)

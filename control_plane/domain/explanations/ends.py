@@ -57,6 +57,8 @@ _REMEDIES: Final = {
     ErrorCode.NOT_A_FILE: "Name a regular file",
     ErrorCode.BAD_SIGNATURE: "Compare the keys of control plane and device",
     ErrorCode.UNSUPPORTED: "Update the agent",
+    ErrorCode.AFTER_NOT_ALLOWED: "Set ALLOW_AFTER and AFTER_PATHS of the device, or leave out `after`",
+    ErrorCode.AFTER_NOT_POSSIBLE: "Read the text: a folder is missing, a name is taken, or the proof is too weak",
     ErrorCode.URL_EXPIRED: "Compare the clocks of the device and of the object store",
     ErrorCode.STORAGE_UNAVAILABLE: "Reach the object store from the device: DNS, proxy, firewall, its load",
     ErrorCode.BUSY: "Nothing, or send fewer requests to this client at once",

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 
 from control_plane.domain.jobs.keys import uses_tick
+from schemas.messages import KEEP
 from schemas.values import UploadOptions
 
 DAY: Final = 86_400.0
@@ -152,6 +153,8 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     windows: tuple[Window, ...] = ()
     priority: int = 0
     running: Literal["finish", "cancel"] = "finish"
+    after: str = KEEP
+    """What each device does with a file once its object is proven (`schemas.messages.After`)."""
 
     @property
     def uses_tick(self) -> bool:

@@ -81,6 +81,15 @@ class Progressed(_Remote):
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfterReported(_Remote):
+    """The receipt about the file of an upload that is over; `outcome` is an `AfterOutcome`."""
+
+    outcome: str
+    code: str | None = None
+    text: str | None = None
+
+
 # --- local: from the control plane -----------------------------------------------------------------------------------
 
 
@@ -238,7 +247,7 @@ class Observed:
 UploadResponse = PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient
 """Events from the response channel: acknowledged, and counted by `sequence`."""
 
-RemoteEvent = UploadResponse | Progressed
+RemoteEvent = UploadResponse | Progressed | AfterReported
 LocalEvent = (
     Dispatched
     | MissingFromHello
@@ -258,4 +267,4 @@ LocalEvent = (
 )
 Event = RemoteEvent | LocalEvent
 RESPONSES: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient)
-REMOTE_EVENTS: Final = (*RESPONSES, Progressed)
+REMOTE_EVENTS: Final = (*RESPONSES, Progressed, AfterReported)

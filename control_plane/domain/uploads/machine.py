@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
 from control_plane.domain.reasons import Reason, ReasonCode, reported
+from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
     RESPONSES,
+    AfterReported,
     CancelledByClient,
     CancelRequested,
     CleanupDone,
@@ -166,6 +168,8 @@ def _guard(upload: Upload, event: RemoteEvent) -> Applied | None:
 
     Filters by attempt, terminal state and sequence, in this order.
     """
+    if isinstance(event, AfterReported):
+        return None
     progress = isinstance(event, Progressed)
     if event.attempt < upload.attempt and not _lacks_attempt(event):
         # An older attempt is dropped. After the end its client receives no newer command, so a close releases it.
@@ -503,6 +507,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     Rejected: _rejected,
     CancelledByClient: _cancelled_by_client,
     Progressed: _progressed,
+    AfterReported: after_reported,
     Dispatched: _dispatched,
     MissingFromHello: _missing_from_hello,
     StepTimedOut: _step_timed_out,

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct, field
 
 from control_plane.domain.reasons import Reason
-from schemas.messages import CHUNK_SIZE
+from schemas.messages import CHUNK_SIZE, KEEP
 from schemas.parts import PartPlan
 from schemas.values import DigestName, Fingerprint, Outcome, UploadOptions, WantedPart
 
@@ -98,6 +98,16 @@ class Stray(Struct, frozen=True):
     after: float
 
 
+class AfterReceipt(Struct, frozen=True):
+    """What the device reports of the file after the upload: an `AfterOutcome`, and why it was kept."""
+
+    outcome: str
+    at: float
+    """Instant (s) at which the receipt was committed."""
+    code: str | None = None
+    text: str | None = None
+
+
 class ListedFile(Struct, frozen=True):
     """A file as its client listed it."""
 
@@ -180,6 +190,10 @@ class Upload(Struct, frozen=True, kw_only=True):
     job_file: int | None = None
     listed: ListedFile | None = None
     """The file that a person approved: no other one is granted."""
+    after: str = KEEP
+    """What the device is asked to do with the file once the object is proven (`schemas.messages.After`)."""
+    after_receipt: AfterReceipt | None = None
+    """What became of it; None before the device reports that."""
     traceparent: str | None = None
     """The trace that it belongs to (W3C Trace Context); None for one that is not traced."""
 

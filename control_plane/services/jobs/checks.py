@@ -14,6 +14,8 @@ from control_plane.domain.jobs.spec import JobSpec
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Records
+from schemas.messages import KEEP
+from schemas.values import Feature
 
 CAPABILITY: Final = "select_files"
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -56,6 +58,11 @@ def warnings_of(job_id: str, spec: JobSpec, clients: Sequence[Client], now: floa
             [client for client in seen if CAPABILITY not in client.capabilities],
             "has an agent that cannot select files: its execution fails",
             "have agents that cannot select files: their executions fail",
+        ),
+        _about(
+            [client for client in seen if spec.after != KEEP and Feature.AFTER not in client.capabilities],
+            "has an agent that can delete and move no files: its execution fails",
+            "have agents that can delete and move no files: their executions fail",
         ),
         *(_outside(path, clients) for path in _paths(job_id, spec, now)),
     ]

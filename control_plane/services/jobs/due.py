@@ -6,6 +6,7 @@ Rule: each function is the work of one transaction, over at most `BATCH` executi
 from collections.abc import Sequence
 from typing import Final
 
+from control_plane.domain.clients import Client
 from control_plane.domain.jobs.events import (
     AbortThresholdMet,
     AllEnded,
@@ -42,10 +43,11 @@ from control_plane.domain.uploads.model import OPEN, Upload, UploadKey
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
-from control_plane.services.jobs.selections import UNSUPPORTED
+from control_plane.services.jobs.selections import NO_AFTER, UNSUPPORTED
 from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
-from schemas.values import Action
+from schemas.messages import KEEP
+from schemas.values import Action, Feature
 
 BATCH: Final = 256
 SWEEP_EVERY: Final = 300.0
@@ -217,7 +219,7 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
             turn.apply(execution, Withheld(now=turn.now, reason=wait.reason, due_at=due_at))
             continue
         begun += 1
-        _begin(turn, job, execution, can_select=Action.SELECT_FILES in client.capabilities)
+        _begin(turn, job, execution, refused=_lacking(job, client))
     turn.hold_job(job.job_id, None)
     if len(batch) == BATCH:
         return turn.now, True
@@ -234,16 +236,23 @@ def _at_last(turn: JobTurn, wake_at: float | None) -> float:
     return longest if wake_at is None else min(wake_at, longest)
 
 
-def _begin(turn: JobTurn, job: Job, execution: Execution, *, can_select: bool) -> None:
+def _lacking(job: Job, client: Client) -> Reason | None:
+    """Why the agent of a client cannot do what this job requests; None when it can."""
+    if Action.SELECT_FILES not in client.capabilities:
+        return UNSUPPORTED
+    return NO_AFTER if job.spec.after != KEEP and Feature.AFTER not in client.capabilities else None
+
+
+def _begin(turn: JobTurn, job: Job, execution: Execution, *, refused: Reason | None) -> None:
     timeouts, held = job.spec.timeouts, turn.held(execution)
     begun = turn.apply(
         execution, Begun(now=turn.now, held=held, listing=timeouts.listing, execution=timeouts.execution)
     )
-    if can_select:
+    if refused is None:
         turn.ask(begun)
         return
-    refused = ListingRefused(now=turn.now, held=held, reason=UNSUPPORTED, rejected=False, final=True, retry=Retry())
-    turn.apply(begun, refused)
+    end = ListingRefused(now=turn.now, held=held, reason=refused, rejected=False, final=True, retry=Retry())
+    turn.apply(begun, end)
 
 
 # --- continuous targets ----------------------------------------------------------------------------------------------

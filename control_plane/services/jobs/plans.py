@@ -105,6 +105,7 @@ class UploadPlanner:
             chunk_size=policy.chunk_size,
             options=options,
             metadata=spec.metadata,
+            after=spec.after,
             touched_at=now,
             job_id=job.job_id,
             job_file=file.n,

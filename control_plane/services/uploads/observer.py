@@ -8,6 +8,7 @@ import secrets
 from typing import Final
 
 from control_plane.domain.uploads.events import (
+    AfterReported,
     CancelledByClient,
     Dispatched,
     ErrorReported,
@@ -68,6 +69,9 @@ class UploadObserver:
 
     def observe_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
         """Record what a client reports about an observed upload; a report of any other one is not recorded."""
+        if isinstance(event, AfterReported):
+            self._writer.enqueue(key, event)
+            return
         failure = event if isinstance(event, ErrorReported | Rejected) else None
         observed = Observed(
             now=event.now,
@@ -142,6 +146,7 @@ class UploadObserver:
             chunk_size=config.chunk_size or CHUNK_SIZE,
             options=command.options,
             metadata=command.metadata,
+            after=command.after,
             state=state,
             attempt=command.about_attempt,
             touched_at=now,

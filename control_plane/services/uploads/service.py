@@ -42,7 +42,8 @@ from control_plane.services.uploads.views import UploadView, UploadViews
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
-from schemas.values import UploadOptions
+from schemas.messages import KEEP
+from schemas.values import Feature, UploadOptions
 
 IDEMPOTENT_FOR: Final = DAY
 """Seconds for which an idempotency key is kept."""
@@ -98,6 +99,7 @@ class TriggerRequest:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     options: UploadOptions = field(default_factory=UploadOptions)
     deadline: float | None = None
+    after: str = KEEP
     idempotency_key: str | None = None
     body_digest: str = ""
 
@@ -167,6 +169,8 @@ class UploadService:
             require_metadata(request.metadata)
         except SchemaError as error:
             raise BadInput(str(error)) from error
+        lacks = request.after != KEEP and not client.never_seen and Feature.AFTER not in client.capabilities
+        _require(not lacks, f"after: the agent of {client.client_id!r} can delete and move no files: update it")
         refused = self._probe.capabilities.refused_characters
         return Upload(
             client_id=key.client_id,
@@ -183,6 +187,7 @@ class UploadService:
             chunk_size=self._policy.chunk_size,
             options=request.options,
             metadata=request.metadata,
+            after=request.after,
             touched_at=now,
         )
 
@@ -263,7 +268,11 @@ class UploadService:
         old = await self._find(upload_id, client_id)
         _require(old.state in TERMINAL, f"upload {upload_id!r} is {old.state}: it is not over, so there is no retry")
         request = TriggerRequest(
-            client_id=old.client_id, file_path=old.file_path, metadata=old.metadata, options=old.options
+            client_id=old.client_id,
+            file_path=old.file_path,
+            metadata=old.metadata,
+            options=old.options,
+            after=old.after,
         )
         return await self._views.of((await self.trigger(principal, request)).upload)
 

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from control_plane.domain.uploads.events import (
+    AfterReported,
     CancelledByClient,
     ErrorReported,
     PartsRequested,
@@ -18,7 +19,7 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.backoff import full_jitter
 from schemas.errors import SchemaError
-from schemas.messages import CurrentUpload, Response, UploadReport
+from schemas.messages import AfterReport, CurrentUpload, Response, UploadReport
 from schemas.names import UPLOAD_ID_PATTERN
 from schemas.values import DigestName, ErrorCode, ResponseStatus
 
@@ -26,6 +27,7 @@ SHORTEST_RETRY: Final = 5.0
 """Seconds after a reported error before the same attempt is started again, at least."""
 
 LONGEST_RETRY: Final = 60.0
+LONGEST_WORD: Final = 64
 LONGEST_TEXT: Final = 1_000
 LONGEST_PATH: Final = 4_096
 _UPLOAD_ID: Final = re.compile(UPLOAD_ID_PATTERN)
@@ -47,6 +49,8 @@ def event_of(
     response: Response, report: UploadReport, *, now: float, one_put: frozenset[DigestName]
 ) -> RemoteEvent | None:
     """The event in a response about an upload; None when its `status` is not known."""
+    if report.after is not None:
+        return _receipt(report, report.after, response.sequence, now)
     common = {"now": now, "attempt": report.attempt, "sequence": response.sequence, "etags": dict(report.etags)}
     code, text = ErrorCode.read(response.error or ""), clipped(_text_of(response))
     match ResponseStatus.read(response.status):
@@ -69,6 +73,17 @@ def event_of(
             return CancelledByClient(**common)  # type: ignore[arg-type]
         case ResponseStatus.UNKNOWN:
             return None
+
+
+def _receipt(report: UploadReport, after: AfterReport, sequence: int | None, now: float) -> AfterReported:
+    return AfterReported(
+        now=now,
+        attempt=report.attempt,
+        sequence=sequence,
+        outcome=clipped(after.outcome, LONGEST_WORD),
+        code=None if after.code is None else clipped(after.code, LONGEST_WORD),
+        text=None if after.text is None else clipped(after.text),
+    )
 
 
 def _text_of(response: Response) -> str:

@@ -15,6 +15,7 @@ from control_plane.domain.errors import DomainError
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
+    AfterReported,
     DeadlineMoved,
     Dispatched,
     Event,
@@ -434,7 +435,7 @@ class UploadWriter:
         """
         if upload.owner == self._owner:
             return not isinstance(event, Observed)
-        return isinstance(event, Progressed) or not isinstance(event, REMOTE_EVENTS)
+        return isinstance(event, Progressed | AfterReported) or not isinstance(event, REMOTE_EVENTS)
 
     def _save(self, records: Records, draft: _Draft) -> list[Decision]:
         """Write one upload, and the outbox entries that its state requires."""

@@ -16,7 +16,7 @@ from schemas.values import ERRORS, DigestName, ErrorCode, Follow, Outcome, Respo
 
 PROTOCOL_TABLE = [
     (
-        "path_not_allowed host_not_allowed file_too_large not_a_file bad_signature unsupported",
+        "path_not_allowed host_not_allowed file_too_large not_a_file bad_signature unsupported after_not_allowed",
         ResponseStatus.REJECTED,
         Follow.FINAL,
     ),
@@ -28,6 +28,11 @@ PROTOCOL_TABLE = [
     ("source_changed upload_gone digest_mismatch", ResponseStatus.ERROR, Follow.NEW_ATTEMPT),
     (
         "file_not_found permission_denied source_gone source_unreadable bad_request owner_silent no_progress",
+        ResponseStatus.ERROR,
+        Follow.FINAL,
+    ),
+    (
+        "after_not_possible",
         ResponseStatus.ERROR,
         Follow.FINAL,
     ),

@@ -506,6 +506,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "error",
         "message",
         "metadata",
+        "after",
         "origin",
         "job_id",
         "deadline",

@@ -43,7 +43,8 @@ class ResultLine(Struct, frozen=True, kw_only=True):
 
     `outcome` is None while nothing is decided. `count` is 1, or how many files a line stands for: those that the
     device left out have no names. `bytes` are the object's, for a file without an object the file's. `attempts` are
-    those of the execution. `digest` as in `domain.jobs.contents`.
+    those of the execution. `digest` as in `domain.jobs.contents`. `after` is the `AfterOutcome` by now; None for a file
+    that stays.
     """
 
     client_id: str
@@ -57,6 +58,7 @@ class ResultLine(Struct, frozen=True, kw_only=True):
     key: str | None = None
     digest: str | None = None
     upload_id: str | None = None
+    after: str | None = None
 
 
 def head_of(form: ResultFormat) -> str:

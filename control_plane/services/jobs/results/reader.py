@@ -10,6 +10,7 @@ from control_plane.domain.access import Principal
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.reasons import ReasonCode
+from control_plane.domain.uploads.afterwards import after_state
 from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.errors import UnknownJob
 from control_plane.services.jobs.results.formats import (
@@ -140,6 +141,7 @@ def _of_file(execution: Execution, file: JobFile, upload: Upload | None) -> Resu
         key=file.key if upload is None else upload.s3_key,
         digest=None if upload is None else object_digest(upload),
         upload_id=file.upload_id,
+        after=None if upload is None or (act := after_state(upload)) is None else str(act.outcome),
     )
 
 
