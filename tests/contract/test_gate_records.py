@@ -6,11 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
+from control_plane.domain.gate.devices import Ledger, Paid
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.ports.database import PARKED, Database, Records, Subject
 from control_plane.services.ports.gate import Budget, Share
-from tests.support.databases import an_entry, an_upload, migrated, sql_database
+from schemas.values import BudgetUse, DeviceBudget
+from tests.support.databases import a_client, an_entry, an_upload, migrated, sql_database
 from tests.support.examples import examples
 from tests.support.postgres import postgres
 
@@ -158,3 +160,21 @@ async def test_the_hold_of_an_upload_is_stored(sql_database: Database) -> None:
         return [saved.held, None if known is None else known.held]
 
     assert await sql_database.write(work) == [True, True]
+
+
+async def test_the_ledger_and_the_report_of_a_device_come_back_as_they_were(sql_database: Database) -> None:
+    ledger = Ledger(5, 7, 9.5, (Paid("u1", 1, 2, 5),))
+    budget = DeviceBudget(day=BudgetUse(10, 3), holds=("device_load",))
+
+    def work(records: Records) -> list[object]:
+        records.clients.save([a_client("client-1", budget=budget, budget_at=1.0), a_client("client-2")])
+        records.gate.put_ledger("client-1", ledger)
+        found = records.clients.get("client-1")
+        return [
+            records.gate.ledger("client-1"),
+            records.gate.ledger("client-2"),
+            records.clients.budgets(["client-1", "client-2", "client-3"]),
+            None if found is None else (found.budget, found.budget_at),
+        ]
+
+    assert await sql_database.write(work) == [ledger, Ledger(), {"client-1": budget}, (budget, 1.0)]

@@ -154,7 +154,7 @@ def _budget(budget: Mapping[str, Any] | None, now: datetime) -> Iterable[tuple[s
         yield f"sent, {name}", f"{size(one.get('used'))} of {size(one.get('cap'))}{until}{idle}"
     yield "link", "metered" if budget.get("metered") else "not metered"
     yield "holds back", ", ".join(budget.get("holds") or ()) or None
-    yield "as of", ago(budget.get("as_of"), now)
+    yield "reported", ago(budget.get("as_of"), now)
 
 
 def groups_table(rows: Iterable[Row]) -> Listing:

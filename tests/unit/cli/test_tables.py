@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from control_plane.cli.rest.jobs.tables import forecast_lines
 from control_plane.cli.rest.tables import (
     client_view,
     clients_table,
@@ -123,6 +124,27 @@ def test_a_client_that_was_never_seen_is_shown_as_such() -> None:
     whole = drawn(whole_client_view({**row, "set_labels": {"site": "berlin"}, "expected": True, "note": "May"}, NOW))
     assert "site=berlin" in whole
     assert "May" in whole
+
+
+def test_a_client_with_caps_of_its_own_shows_what_is_used_and_what_it_holds_back_for() -> None:
+    caps = [{"period": "metered_day", "cap": 1024, "used": 512, "resets_at": "2025-11-02T00:00:00Z", "applies": False}]
+    budget = {"as_of": "2025-11-01T10:00:00Z", "metered": False, "holds": ["device_load"], "caps": caps}
+    text = drawn(whole_client_view({"client_id": "till-1", "budget": budget}, NOW))
+    assert "sent, metered day" in text
+    assert "512 B of 1.0 KiB, until 2025-11-02" in text
+    assert "not on this" in text
+    assert "device_load" in text
+
+
+def test_a_dry_run_shows_on_which_day_how_many_would_pass_a_cap() -> None:
+    crossings = [{"date": "2026-11-23", "period": "month", "clients": 14, "first": ["till-1", "till-2"]}]
+    found = {"limited": 20, "by_history": 18, "by_limit": 0, "unknown": 2, "bytes": 1024, "crossings": crossings}
+    lines = [str(line) for line in forecast_lines({"forecast": found})]
+    assert lines == [
+        "20 clients have caps of their own; 1.0 KiB are expected of 18 of them",
+        "14 clients would pass the cap of a month on 2026-11-23: till-1, till-2…",
+    ]
+    assert forecast_lines({"forecast": None}) == []
 
 
 def test_a_group_shows_what_it_selects() -> None:
